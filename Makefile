@@ -1,0 +1,39 @@
+# make demo · make test · make lint · make bench · make clean
+#
+# PYTHON is the interpreter that creates .venv, when there is none yet.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+OUT    := out/demo
+
+.PHONY: demo test lint bench clean
+
+# head-mr-to-ct was trained on data for non-commercial use, so a run has to accept its licence.
+# The demo accepts it for this one purpose, in sight, and `medgen demo` says so again.
+demo: $(VENV)/.installed
+	$(BIN)/medgen demo -o $(OUT) --accept-license
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python Testing/benchmarks/run.py
+
+clean:
+	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache
+	find MedGenLib Testing -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps keep a second call from asking pip again; a changed dependency makes them old.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@ $(VENV)/.installed

@@ -1,0 +1,55 @@
+"""MedGen: synthetic CT and MR volumes from label masks, and MR <-> CT translation.
+
+>>> import MedGenLib
+>>> result = MedGenLib.generate("mask.nii.gz", model="ct-tissue", seed=1)   # doctest: +SKIP
+>>> result.volume.shape, result.report.passed                               # doctest: +SKIP
+
+Opening this module is quick and imports neither torch nor numpy: every public name is loaded
+when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "generate": "generate",
+    "translate": "translate",
+    "Volume": "volume",
+    "LabelMap": "volume",
+    "Result": "result",
+}
+"""Public name -> the submodule that defines it."""
+
+__all__ = ["LabelMap", "Result", "Volume", "__version__", "errors", "generate", "translate"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "errors":
+        return importlib.import_module(".errors", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
+
+
+class _Package(ModuleType):
+    """Keeps `MedGenLib.generate` the function although a submodule has the same name: the
+    import system binds a submodule to its parent as soon as anything imports it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _HOMES and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

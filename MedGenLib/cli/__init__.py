@@ -1,0 +1,142 @@
+"""The command `medgen`: reads the command line, runs one command, turns errors into sentences.
+
+Exit codes: 0 done; 1 a fault of the program or, for `doctor` and `verify`, a problem found;
+2 the request cannot be met, with one sentence on stderr; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+
+from MedGenLib.cli.console import Console
+from MedGenLib.cli.parser import build_parser
+from MedGenLib.errors import Cancelled, MedGenError
+
+OK, FAULT, REFUSED, STOPPED = 0, 1, 2, 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `medgen` with these arguments and returns the exit code."""
+    parser = build_parser()
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as request:  # --help and --version, or a sentence about a wrong option
+        return int(request.code or OK)
+    if arguments.run is None:
+        parser.print_help()
+        return OK
+    console = Console(quiet=arguments.quiet, verbose=arguments.verbose)
+    with _signals() as interrupted, warnings.catch_warnings(), console:
+        if not arguments.verbose:
+            warnings.simplefilter("ignore")
+        try:
+            return _command(arguments.run)(arguments, console)
+        except BaseException as error:  # every way out ends in an exit code and a sentence
+            console.close()
+            return _explain(error, interrupted=bool(interrupted))
+
+
+def _command(path: str):
+    """The function "module:name" below MedGenLib; heavy modules load only when they are used."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(f"MedGenLib.{module}"), name)
+
+
+def _explain(error: BaseException, interrupted: bool) -> int:
+    """Prints the one sentence that belongs to an error and returns the exit code."""
+    # A Ctrl-C that arrives while a library is being imported can surface as any error.
+    if interrupted or isinstance(error, KeyboardInterrupt | Cancelled):
+        _complain("Stopped; nothing was written.")
+        return STOPPED
+    if isinstance(error, SystemExit):
+        return int(error.code or OK)
+    if isinstance(error, BrokenPipeError):  # the reader of our output has closed: nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAULT
+    if isinstance(error, MedGenError):
+        _complain(str(error))
+        return REFUSED
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _complain("The disk became full while writing; free some space or write elsewhere.")
+        return REFUSED
+    if _out_of_memory(error):
+        _complain(
+            "The memory ran out; use a smaller input or larger voxels, or close other programs."
+        )
+        return REFUSED
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("MedGenLib"):
+        _complain(f"The Python package '{error.name}' is missing; install MedGen again.")
+        return FAULT
+    return _report_fault(error)
+
+
+def _complain(sentence: str) -> None:
+    """One line on stderr, whatever line breaks a file's name or a library put into it."""
+    print(f"medgen: {' '.join(sentence.split())}", file=sys.stderr)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _report_fault(error: BaseException) -> int:
+    """Keeps the traceback in a file for the authors and tells the user where it lies."""
+    import tempfile
+    import time
+    import traceback
+    from pathlib import Path
+
+    from MedGenLib import __version__, home
+
+    sentence = f"An unexpected fault stopped the run ({type(error).__name__}: {error})"
+    text = "".join(traceback.format_exception(error))
+    details = f"MedGen {__version__}\nmedgen {' '.join(sys.argv[1:])}\n{text}"
+    name = time.strftime("medgen-fault-%Y%m%d-%H%M%S.log")
+    for folder in (home.cache_dir(), Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(details, encoding="utf-8")
+            _complain(f"{sentence}; the details for a bug report are in '{folder / name}'.")
+            return FAULT
+    _complain(f"{sentence}; its details could not be kept, no folder for a log is writable.")
+    return FAULT
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Makes Ctrl-C and a polite kill leave through the clean-up code.
+
+    Yields a list that has an entry once Ctrl-C was pressed.
+    """
+    interrupted: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        interrupted.append(number)
+        raise KeyboardInterrupt
+
+    def terminate(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    handlers = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,117 @@
+"""What the user sees while a command works: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from MedGenLib.progress import Progress
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+@dataclass
+class StageTime:
+    """Steps done and seconds spent in one stage, over all its repetitions."""
+
+    steps: int = 0
+    seconds: float = 0.0
+
+
+class Console:
+    """Prints results to stdout and everything else to stderr; is itself a progress callback.
+
+    Parameters
+    ----------
+    quiet: print nothing but errors.
+    verbose: also print the library's log messages and warnings.
+
+    Attributes
+    ----------
+    times: stage name -> StageTime of the finished stages, in their order.
+    """
+
+    LINE_EVERY = 10.0
+    """Seconds between two plain progress lines of one stage."""
+
+    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet = quiet
+        self.times: dict[str, StageTime] = {}
+        self._handler = logging.StreamHandler(sys.stderr)
+        self._handler.setFormatter(logging.Formatter("medgen: %(message)s"))
+        self._handler.setLevel(logging.DEBUG if verbose else logging.ERROR)
+        self._level = logging.DEBUG if verbose else logging.WARNING
+        self._bar: tqdm | None = None
+        self._started = self._last_line = 0.0
+
+    def __enter__(self) -> Console:
+        logger = logging.getLogger("MedGenLib")
+        logger.addHandler(self._handler)
+        logger.setLevel(self._level)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        logging.getLogger("MedGenLib").removeHandler(self._handler)
+
+    def close(self) -> None:
+        """Ends a bar that is still open, so that the next line starts on its own."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def say(self, text: str) -> None:
+        """A result, on stdout."""
+        self.close()
+        if not self.quiet:
+            print(text, flush=True)
+
+    def note(self, text: str) -> None:
+        """A remark or a warning, on stderr."""
+        self.close()
+        if not self.quiet:
+            print(f"medgen: {text}", file=sys.stderr, flush=True)
+
+    def __call__(self, progress: Progress) -> None:
+        """Progress callback of `generate`, `translate` and `train`."""
+        now = time.monotonic()
+        if progress.step == 0:
+            self._started = self._last_line = now
+        if progress.step == progress.total:
+            spent = self.times.setdefault(progress.stage, StageTime())
+            spent.steps += progress.total
+            spent.seconds += now - self._started
+        if self.quiet:
+            return
+        if sys.stderr.isatty():
+            self._draw_bar(progress)
+        else:
+            self._print_line(progress, now)
+
+    def _draw_bar(self, progress: Progress) -> None:
+        if progress.step == 0:
+            from tqdm import tqdm
+
+            self.close()
+            self._bar = tqdm(desc=f"{progress.stage:<12}", total=progress.total, ncols=79)
+        if self._bar is not None:
+            self._bar.update(progress.step - self._bar.n)
+            if progress.step == progress.total:
+                self.close()
+
+    def _print_line(self, progress: Progress, now: float) -> None:
+        steps = f"{progress.total} step{'' if progress.total == 1 else 's'}"
+        if progress.step == progress.total:
+            line = f"{steps} in {now - self._started:.1f} s"
+        elif progress.step == 0:
+            line = steps
+        elif now - self._last_line >= self.LINE_EVERY:
+            line = f"{progress.step} of {progress.total}, {progress.seconds_left:.0f} s left"
+        else:
+            return
+        self._last_line = now
+        print(f"{progress.stage}: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,262 @@
+"""The words of the command line. Nothing heavy is imported here: `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import NoReturn
+
+from MedGenLib import __version__
+
+PRESETS = ("draft", "normal", "best")
+RECIPES = ("autoencoder", "latent-flow", "translator")
+
+EXAMPLES = """\
+examples:
+  medgen generate mask.nii.gz -o ct.nii.gz --seed 7 --preview ct.png
+  medgen generate hippocampus.nii.gz -o t1.nii.gz --model mr-hippocampus --samples 3
+  medgen translate head_t1.nii.gz -o ct.nii.gz --to CT --accept-license
+  medgen models list
+
+Synthetic images are for research and teaching, never for diagnosis.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong option in one line, as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"medgen: {message}; see `{self.prog} --help`.\n")
+
+
+def build_parser() -> Parser:
+    """The parser of `medgen`; the attribute `run` of what it returns names the function."""
+    parser = Parser(
+        prog="medgen",
+        description="Synthetic CT and MR volumes from label masks, and MR <-> CT translation.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"medgen {__version__}")
+    _add_loudness(parser, default=False)
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_generate(commands)
+    _add_translate(commands)
+    _add_models(commands)
+    _add_train(commands)
+    _add_demo(commands)
+    _add_command(commands, "doctor", "doctor:run", "check this installation and this machine")
+    return parser
+
+
+def _add_command(commands, name: str, run: str, summary: str, details: str = "") -> Parser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=textwrap.fill(f"{summary[0].upper()}{summary[1:]}. {details}".strip(), 79),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    # Given after the command they must not be undone by the command's own defaults.
+    _add_loudness(parser, default=argparse.SUPPRESS)
+    return parser
+
+
+def _add_loudness(parser: Parser, default: object) -> None:
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-q", "--quiet", action="store_true", default=default, help="print nothing but errors"
+    )
+    loudness.add_argument(
+        "-v", "--verbose", action="store_true", default=default, help="print more of what is done"
+    )
+
+
+def _add_generate(commands) -> None:
+    parser = _add_command(
+        commands,
+        "generate",
+        "cli.runs:generate",
+        "make an image volume from a label mask",
+        "The result lies on the mask's own grid.",
+    )
+    parser.add_argument("mask", metavar="MASK", type=Path, help="label volume: .nii .nrrd .mha")
+    _add_run_options(parser)
+    parser.add_argument(
+        "--model", default="ct-tissue", metavar="NAME", help="model package (default: ct-tissue)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=_positive,
+        default=1,
+        metavar="K",
+        help="make K different volumes, written as OUT_1, OUT_2, ...",
+    )
+    parser.add_argument(
+        "--sampler", metavar="NAME", help="sampler instead of the model's own: euler, ddpm or ddim"
+    )
+    parser.add_argument(
+        "--steps", type=_positive, metavar="N", help="sampler steps instead of the preset's"
+    )
+    parser.add_argument(
+        "--map",
+        dest="mapping",
+        action="append",
+        type=_label_pair,
+        default=[],
+        metavar="SRC=DST",
+        help="read the mask's label SRC (number or name) as the model's label DST; repeatable; "
+        "table=freesurfer or table=totalsegmentator says whose numbers they are",
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        metavar="HU",
+        help="noise of a CT, for models that take it (default: as in the training scans)",
+    )
+
+
+def _add_translate(commands) -> None:
+    parser = _add_command(
+        commands,
+        "translate",
+        "cli.runs:translate",
+        "translate an image volume between MR and CT",
+        "The result lies on the image's own grid.",
+    )
+    parser.add_argument(
+        "image", metavar="IMAGE", type=Path, help="volume (.nii .nrrd .mha) or DICOM folder"
+    )
+    parser.add_argument("--to", required=True, metavar="CT|T1w", help="modality to make")
+    _add_run_options(parser)
+    parser.add_argument(
+        "--model", metavar="NAME", help="model package (default: the one that fits)"
+    )
+    parser.add_argument(
+        "--series", metavar="UID", help="which series to read from a folder that holds several"
+    )
+
+
+def _add_run_options(parser: Parser) -> None:
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="OUT",
+        help="volume to write: .nii .nii.gz .nrrd .mha",
+    )
+    parser.add_argument("--seed", type=_natural, metavar="N", help="same seed, same volume")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="normal", help="speed or quality (default: normal)"
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda:0", help="where to compute"
+    )
+    parser.add_argument(
+        "--preview", type=Path, metavar="P.png", help="also write a picture of input and output"
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="R.json", help="also write what was done and checked"
+    )
+    parser.add_argument(
+        "--accept-license",
+        action="store_true",
+        help="accept the model's licence; remembered for this user",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def _add_models(commands) -> None:
+    parser = _add_command(commands, "models", "cli.models:list_models", "list and manage models")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    _add_command(actions, "list", "cli.models:list_models", "list the models that are installed")
+    info = _add_command(actions, "info", "cli.models:info", "show what a model is and needs")
+    info.add_argument("name", metavar="NAME")
+    add = _add_command(
+        actions,
+        "add",
+        "cli.models:add",
+        "install a model package",
+        "It is verified first; nothing in it is ever run as code.",
+    )
+    add.add_argument("path", metavar="PATH", help="package folder, .zip file or its https address")
+    add.add_argument("--sha256", metavar="HEX", help="checksum that the .zip file has to have")
+    remove = _add_command(actions, "remove", "cli.models:remove", "remove a model you have added")
+    remove.add_argument("name", metavar="NAME")
+    verify = _add_command(
+        actions, "verify", "cli.models:verify", "check every file of the models against checksums"
+    )
+    verify.add_argument("name", metavar="NAME", nargs="?", help="one model (default: all)")
+
+
+def _add_train(commands) -> None:
+    parser = _add_command(
+        commands,
+        "train",
+        "cli.train:train",
+        "train a network and export a model package",
+        "A run that was stopped continues from its last checkpoint in the same DIR.",
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
+    parser.add_argument("--data", required=True, type=Path, metavar="CONFIG.json")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--steps", type=_positive, metavar="N", help="stop after N steps")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads to use")
+
+
+def _add_demo(commands) -> None:
+    parser = _add_command(
+        commands,
+        "demo",
+        "demo:run",
+        "generate and translate the sample data that come with MedGen",
+        "Files of an earlier demo in the same folder are replaced.",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("medgen-demo"), metavar="DIR",
+        help="folder for the results (default: medgen-demo)",
+    )  # fmt: skip
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0")
+    parser.add_argument(
+        "--accept-license",
+        action="store_true",
+        help="accept the non-commercial licence of head-mr-to-ct; without it that part is left out",
+    )
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def _positive(text: str) -> int:
+    number = _natural(text)
+    if number == 0:
+        raise ValueError
+    return number
+
+
+# argparse puts these names into its message: "invalid natural number value: '-1'".
+_natural.__name__ = "natural number"
+_positive.__name__ = "positive number"
+
+
+def _label_pair(text: str) -> tuple[int | str, int | str]:
+    source, separator, target = text.rpartition("=")
+    if not (separator and source.strip() and target.strip()):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not SRC=DST, such as 5=2 or liver='soft tissue'"
+        )
+    return _label(source), _label(target)
+
+
+def _label(text: str) -> int | str:
+    """Digits are a label value, everything else a label name."""
+    text = text.strip()
+    return int(text) if text.isdecimal() else text

@@ -1,0 +1,35 @@
+"""DDPM ancestral sampling (Ho et al. 2020, arXiv 2006.11239)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from .variance_preserving import respaced
+
+
+def sample(
+    denoise: Callable[[Tensor, float, float], Tensor],
+    noise: Tensor,
+    steps: int,
+    generator: torch.Generator | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Draw each point from the posterior, equations 6 and 7, on ``steps`` respaced times."""
+    x = noise
+    signal = respaced(steps)
+    for done, (now, then) in enumerate(zip(signal[:-1], signal[1:], strict=True), start=1):
+        data = denoise(x, sqrt(now), sqrt(1 - now))
+        alpha = now / then
+        mean = (sqrt(then) * (1 - alpha) * data + sqrt(alpha) * (1 - then) * x) / (1 - now)
+        variance = (1 - then) / (1 - now) * (1 - alpha)
+        x = mean
+        if variance > 0:
+            fresh = torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu")
+            x = x + sqrt(variance) * fresh.to(x.device)
+        if on_step is not None:
+            on_step(done)
+    return x

@@ -1,0 +1,198 @@
+"""Mask -> volume: the main job, readable from top to bottom.
+
+    mask -> model labels -> working grid -> latent flow -> decode -> intensities -> input's grid
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import runtime
+from .errors import InputError
+from .files import read_label_map
+from .labels import MappingReport, Vocabulary, map_labels
+from .packages.catalogue import find
+from .packages.license import require_acceptance
+from .packages.manifest import Manifest
+from .progress import ProgressCallback
+from .quality.finding import require_usable
+from .quality.input_check import check_mask
+from .quality.output_check import check_generated
+from .report import Attempt, Report
+from .result import Result
+from .volume import LabelMap, Volume
+
+if TYPE_CHECKING:
+    from .sampling import Sampling, Scene
+
+
+def generate(
+    mask: str | Path | LabelMap,
+    model: str = "ct-tissue",
+    *,
+    seed: int | None = None,
+    samples: int = 1,
+    preset: str = "normal",
+    sampler: str | None = None,
+    steps: int | None = None,
+    device: str = "auto",
+    mapping: dict[int | str, int | str] | str | None = None,
+    noise_hu: float | None = None,
+    retries: int = 2,
+    accept_license: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Result:
+    """Make synthetic volumes that follow a label map.
+
+    Parameters
+    ----------
+    mask: path or LabelMap, any size, spacing (mm) and orientation.
+    model: name of a package for task "generate".
+    seed: of the first sample; sample n uses seed + n. None draws one, kept in the report.
+        The same seed gives the same voxels on the same device and number of threads.
+    samples: how many volumes to make.
+    preset: "draft", "normal" or "best": the package's number of steps.
+    sampler, steps: override the package's sampler ("euler", "heun", "ddim", "ddpm") and steps.
+    device: "auto", "cpu" or "cuda:0".
+    mapping: labels of the mask -> labels of the model, by number or name, or a table's name.
+    noise_hu: noise of a CT in HU, for models that take it; None is the training scanners' own.
+    retries: further seeds to try when a sample fails its checks. What still fails is returned
+        and the report says so.
+    accept_license: accept the package's licence where it asks for that.
+    progress: called at every step; what it raises stops the run.
+
+    Raises
+    ------
+    InputError, PackageError, LicenseError, MemoryPlanError: one sentence, nothing was done.
+
+    Examples
+    --------
+    >>> result = generate("mask.nii.gz", seed=1)              # doctest: +SKIP
+    >>> result.volume.unit, result.report.passed              # doctest: +SKIP
+    ('HU', True)
+    """
+    manifest = _model(model, accept_license)
+    plan = manifest.preset(preset)
+    if seed is None:
+        seed = secrets.randbelow(2**31)
+    if samples < 1:
+        raise InputError(f"The number of samples is {samples}; ask for at least 1.")
+    labels, mapped = _labels(mask, manifest, mapping)
+    findings = check_mask(labels, manifest)
+    require_usable(findings)
+
+    from .sampling import Sampling, prepare
+
+    clock = _Clock()
+    place = runtime.pick_device(device)
+    scene = prepare(labels, manifest, noise_hu)
+    sampling = Sampling.of(manifest, place, sampler, steps or plan.steps, scene)
+    clock.lap("preparing")
+
+    report = Report(
+        model=manifest.name,
+        version=manifest.version,
+        task="generate",
+        seed=seed,
+        preset=preset,
+        sampler=sampling.sampler,
+        steps=sampling.steps,
+        parameters=_parameters(scene, sampling, mapped, samples, retries),
+        software=runtime.software_versions(),
+        device=runtime.describe_device(place),
+        input_findings=findings + scene.findings,
+    )
+    volumes = [
+        _sample(n, seed + n, retries, sampling, scene, labels, manifest, report, clock, progress)
+        for n in range(samples)
+    ]
+    report.timings = clock.seconds
+    report.peak_memory_mib = round(runtime.peak_memory_mib(), 1)
+    return Result(volumes, report, labels)
+
+
+def _sample(
+    number: int,
+    seed: int,
+    retries: int,
+    sampling: Sampling,
+    scene: Scene,
+    labels: LabelMap,
+    manifest: Manifest,
+    report: Report,
+    clock: _Clock,
+    progress: ProgressCallback | None,
+) -> Volume:
+    """One volume; another seed after a failed check, the last try is kept whatever it is."""
+    for attempt in range(retries + 1):
+        # Retried seeds are far from the seeds of the other samples.
+        chosen = seed + attempt * 1_000_003
+        latent = sampling.latent(chosen, progress)
+        clock.lap("sampling")
+        volume = scene.finish(sampling.decode(latent, progress))
+        clock.lap("decoding")
+        check = check_generated(volume, labels, manifest, scene.seams(sampling.borders))
+        clock.lap("checking")
+        report.attempts.append(Attempt(number, chosen, check))
+        if check.passed:
+            break
+    report.output_checks.append(check)
+    return volume
+
+
+def _model(name: str, accept_license: bool) -> Manifest:
+    manifest = find(name)
+    if manifest.task != "generate":
+        raise InputError(
+            f"The model '{name}' translates images; use `medgen translate`, or choose a model "
+            "for masks with --model."
+        )
+    require_acceptance(manifest, accept_license)
+    return manifest
+
+
+def _labels(
+    mask: str | Path | LabelMap,
+    manifest: Manifest,
+    mapping: dict[int | str, int | str] | str | None,
+) -> tuple[LabelMap, MappingReport]:
+    label_map = mask if isinstance(mask, LabelMap) else read_label_map(mask)
+    vocabulary = Vocabulary.from_dict(
+        {
+            str(value): {"name": label.name, "aliases": label.aliases}
+            for value, label in manifest.input.labels.items()
+        }
+    )
+    return map_labels(label_map, vocabulary, mapping)
+
+
+def _parameters(
+    scene: Scene, sampling: Sampling, mapped: MappingReport, samples: int, retries: int
+) -> dict[str, Any]:
+    return {
+        "mapping": mapped.mapped,
+        "samples": samples,
+        "retries": retries,
+        "working_spacing_mm": scene.spacing,
+        "working_shape": scene.labels.shape,
+        **scene.conditions,
+        "windows": sampling.window_count,
+        "precision": "bfloat16" if sampling.bfloat16 else "float32",
+    }
+
+
+@dataclass
+class _Clock:
+    """Seconds per stage, summed over samples and attempts."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self.last, 3)
+        self.last = now

@@ -1,0 +1,109 @@
+"""Intensity codecs: from stored values to what a network sees, and exactly back.
+
+A package names its codec and the codec's numbers; training and inference use the same objects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TissueStandard:
+    """HU standardised by tissue: ``x = asinh((HU - centre[label]) / scale[label])``.
+
+    Every tissue has about unit spread, so that a flow spends the same care on soft tissue
+    (spread 30 HU) as on bone (spread 250 HU). ``centres`` and ``scales`` are in HU, indexed by
+    label value; the asinh tames tails such as cortical bone.
+    """
+
+    centres: tuple[float, ...]
+    scales: tuple[float, ...]
+
+    def encode(self, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """(i, j, k) values and integer labels -> float32 of the same shape."""
+        centre, scale = self._maps(labels)
+        return np.arcsinh((values.astype(np.float32) - centre) / scale)
+
+    def decode(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Inverse of `encode`; |x| is limited to 4 so that no voxel can run away."""
+        centre, scale = self._maps(labels)
+        return np.sinh(np.clip(x, -4, 4)) * scale + centre
+
+    def _maps(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            np.asarray(self.centres, np.float32)[labels],
+            np.asarray(self.scales, np.float32)[labels],
+        )
+
+
+@dataclass(frozen=True)
+class Affine:
+    """One mean and one spread for the whole crop: ``x = (value - mean) / sd``.
+
+    In training mean and sd are each image's own; ``mean`` and ``sd`` kept here are typical ones
+    and give the level of generated images, in arbitrary units.
+    """
+
+    mean: float
+    sd: float
+
+    def encode(self, values: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        values = values.astype(np.float32)
+        return (values - values.mean()) / max(float(values.std()), 1e-6)
+
+    def decode(self, x: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        return np.clip(x * self.sd + self.mean, 0, None)
+
+
+@dataclass(frozen=True)
+class HeadCT:
+    """CT of the head. As input two channels: the whole range and a brain window.
+
+    ``whole`` maps -1024..2000 HU to about -1..1, ``brain`` maps -20..90 HU to -1..1, clipped.
+    """
+
+    channels = 2
+    low: float = -1024.0
+    high: float = 2000.0
+
+    def as_input(self, hu: np.ndarray) -> np.ndarray:
+        """(h, w) or (n, h, w) HU -> channels first, float32."""
+        whole = self.as_target(hu)
+        brain = np.clip((hu.astype(np.float32) - 35.0) / 55.0, -1, 1)
+        return np.stack([whole, brain], axis=-3)
+
+    def as_target(self, hu: np.ndarray) -> np.ndarray:
+        return np.clip(hu.astype(np.float32), self.low, self.high) / 1000.0
+
+    def from_target(self, x: np.ndarray) -> np.ndarray:
+        return np.clip(x * 1000.0, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class HeadMR:
+    """MR of the head, divided by its 99.5th percentile inside the head (`reference`)."""
+
+    channels = 1
+
+    @staticmethod
+    def reference(values: np.ndarray, mask: np.ndarray) -> float:
+        inside = values[mask > 0]
+        if inside.size == 0:
+            inside = values
+        return max(float(np.percentile(inside, 99.5)), 1e-6)
+
+    def as_input(self, relative: np.ndarray) -> np.ndarray:
+        return (np.clip(relative.astype(np.float32), 0, 1.5) * 2 - 1)[..., None, :, :]
+
+    def as_target(self, relative: np.ndarray) -> np.ndarray:
+        return np.clip(relative.astype(np.float32), 0, 1.5) * 2 - 1
+
+    def from_target(self, x: np.ndarray) -> np.ndarray:
+        return np.clip((x + 1) / 2, 0, 1.5)
+
+
+CODECS = {"tissue-standard": TissueStandard, "affine": Affine}
+HEAD_CODECS = {"CT": HeadCT, "T1w": HeadMR}

@@ -1,0 +1,66 @@
+"""Networks of a package, ready to run: checked, loaded once, on a device, in a precision."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager, suppress
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from . import home, runtime
+from .errors import InputError, PackageError
+from .networks import build
+from .packages.manifest import Manifest
+from .packages.weights import load_weights
+
+
+@lru_cache(maxsize=8)
+def network(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
+    """The network of a role with its trained weights, in evaluation mode on ``device``.
+
+    Raises
+    ------
+    PackageError: arguments or weights do not fit the network that the package names.
+    """
+    spec = manifest.networks[role]
+    try:
+        net = build(spec.network, dict(spec.arguments))
+        net.load_state_dict(load_weights(manifest, role))
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise PackageError(
+            f"The network '{role}' of the model '{manifest.name}' does not fit its weights "
+            f"({reason}); install the model again."
+        ) from error
+    net = net.eval().requires_grad_(False).to(device)
+    layout = torch.channels_last
+    if any(p.ndim == 5 for p in net.parameters()):
+        layout = torch.channels_last_3d
+    return net.to(memory_format=layout)
+
+
+def precision(device: torch.device, bfloat16: bool) -> AbstractContextManager:
+    """Autocast to bfloat16, or nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+
+
+@lru_cache(maxsize=8)
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether this machine is faster in bfloat16: measured once and remembered on disk.
+
+    The answer changes the last digits of every result, so it must not depend on how busy the
+    machine happens to be: the same seed has to give the same volume tomorrow.
+    """
+    key = f"bfloat16 on {runtime.describe_device(device)}, torch {torch.__version__}"
+    path = home.cache_dir() / "probes.json"
+    known: dict[str, bool] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+    if key not in known:
+        known[key] = runtime.probe_bfloat16(device)
+        # Without a place to remember it the probe is simply run again next time.
+        with suppress(OSError, InputError):
+            home.write_json(path, known)
+    return known[key]

@@ -1,0 +1,109 @@
+"""Building blocks shared by the 2-D and 3-D networks.
+
+Normalisation is over the channels of each voxel, never over space. Every network made of these
+blocks therefore has a finite receptive field (unless it asks for attention): a tile with enough
+halo gives the same values as the whole volume, and an empty slice is not amplified into noise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channel axis of (batch, channels, *space)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions with an optional embedding that scales and shifts the second.
+
+    The scale and shift follow ADM's adaptive normalisation (Dhariwal and Nichol 2021, sec. 3).
+    The last convolution starts at zero, so that the block starts as the identity.
+    """
+
+    def __init__(self, dims: int, channels: int, embedding: int = 0) -> None:
+        super().__init__()
+        convolution = CONVOLUTION[dims]
+        self.norm1 = ChannelNorm(channels)
+        self.conv1 = convolution(channels, channels, 3, padding=1)
+        self.norm2 = ChannelNorm(channels)
+        self.conv2 = convolution(channels, channels, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * channels) if embedding else None
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if self.modulation is not None:
+            space = (1,) * (x.ndim - 2)
+            scale, shift = self.modulation(embedding).chunk(2, dim=1)
+            h = h * (1 + scale.view(*scale.shape, *space)) + shift.view(*shift.shape, *space)
+        return x + self.conv2(F.silu(h))
+
+
+class SelfAttention(nn.Module):
+    """Self-attention over all positions. Takes away the finite receptive field."""
+
+    def __init__(self, channels: int, head_channels: int = 32) -> None:
+        super().__init__()
+        self.heads = max(1, channels // head_channels)
+        self.norm = ChannelNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        batch, length, channels = tokens.shape
+        q, k, v = self.qkv(tokens).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = self.out(mixed.transpose(1, 2).reshape(batch, length, channels))
+        return x + mixed.transpose(1, 2).reshape(x.shape)
+
+
+class Upsample(nn.Module):
+    """Channel change by 1x1 convolution, then linear interpolation by two: no checkerboard."""
+
+    def __init__(self, dims: int, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = CONVOLUTION[dims](channels_in, channels_out, 1)
+        self.mode = {2: "bilinear", 3: "trilinear"}[dims]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(self.conv(x), scale_factor=2, mode=self.mode)
+
+
+def downsample(dims: int, channels_in: int, channels_out: int) -> nn.Module:
+    """Convolution of stride two."""
+    return CONVOLUTION[dims](channels_in, channels_out, 2, stride=2)
+
+
+def sinusoidal_embedding(value: Tensor, channels: int, max_period: float = 1000.0) -> Tensor:
+    """Sine and cosine features of a scalar, (batch,) -> (batch, channels).
+
+    Vaswani et al. 2017, section 3.5, on ``1000 * value`` so that values in 0..1 spread well.
+    """
+    half = channels // 2
+    index = torch.arange(half, dtype=torch.float32, device=value.device)
+    frequency = torch.exp(-math.log(max_period) * index / half)
+    angle = 1000.0 * value.float()[:, None] * frequency[None] * 0.01
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def space_to_depth(x: Tensor) -> Tensor:
+    """Fold blocks of two voxels along every axis into channels: (b, c, *s) -> (b, c 2^d, *s/2)."""
+    batch, channels, *space = x.shape
+    dims = len(space)
+    x = x.reshape(batch, channels, *(n for size in space for n in (size // 2, 2)))
+    order = [0, 1, *range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)]
+    return x.permute(order).reshape(batch, channels * 2**dims, *(size // 2 for size in space))

@@ -1,0 +1,38 @@
+"""Small classifier of tissues in slices; its inner activations measure anatomical likeness."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .blocks import ChannelNorm
+
+
+class FeatureNet(nn.Module):
+    """(b, 1, h, w) -> class scores (b, classes, h/8, w/8) and the activations of three levels."""
+
+    def __init__(self, classes: int, widths: tuple[int, ...] = (16, 32, 64)) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        channels = 1
+        for width in widths:
+            self.levels.append(
+                nn.Sequential(
+                    nn.Conv2d(channels, width, 3, padding=1),
+                    nn.SiLU(),
+                    nn.Conv2d(width, width, 4, stride=2, padding=1),
+                    ChannelNorm(width),
+                    nn.SiLU(),
+                )
+            )
+            channels = width
+        self.classify = nn.Conv2d(channels, classes, 1)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        activations = []
+        for level in self.levels:
+            image = level(image)
+            activations.append(image)
+        return activations
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.classify(self.features(image)[-1])

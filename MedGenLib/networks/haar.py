@@ -1,0 +1,30 @@
+"""The orthonormal Haar transform in three dimensions, one level, and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .blocks import space_to_depth
+
+
+def _basis(device: torch.device, dtype: torch.dtype) -> Tensor:
+    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], device=device, dtype=dtype) / 2**0.5
+    return torch.kron(torch.kron(pair, pair), pair)
+
+
+def haar(x: Tensor) -> Tensor:
+    """(b, 1, i, j, k) -> (b, 8, i/2, j/2, k/2); channel 0 is the low-pass band.
+
+    Orthonormal: the sum of squares is kept.
+    """
+    blocks = space_to_depth(x)
+    return torch.einsum("oc,bcijk->boijk", _basis(x.device, x.dtype), blocks)
+
+
+def inverse_haar(bands: Tensor) -> Tensor:
+    """Exact inverse of `haar`: (b, 8, i, j, k) -> (b, 1, 2i, 2j, 2k)."""
+    blocks = torch.einsum("oc,boijk->bcijk", _basis(bands.device, bands.dtype), bands)
+    batch, _, i, j, k = blocks.shape
+    blocks = blocks.reshape(batch, 2, 2, 2, i, j, k).permute(0, 4, 1, 5, 2, 6, 3)
+    return blocks.reshape(batch, 1, 2 * i, 2 * j, 2 * k)

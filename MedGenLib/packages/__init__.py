@@ -1,0 +1,35 @@
+"""Model packages: manifest, catalogue, download, checksum, licence. Nothing in them is evaluated.
+
+The public surface (the submodules hold more for those who need it):
+
+>>> from MedGenLib.packages import find
+>>> find("ct-tissue").output.unit                                   # doctest: +SKIP
+'HU'
+"""
+
+from MedGenLib.packages.catalogue import broken, find, for_generation, for_translation
+from MedGenLib.packages.export import seal, write_package
+from MedGenLib.packages.license import is_accepted, license_notice, require_acceptance
+from MedGenLib.packages.manifest import ALLOWED_NETWORKS, Manifest, load_manifest
+from MedGenLib.packages.store import add, remove, verify, verify_all
+from MedGenLib.packages.weights import load_weights
+
+__all__ = [
+    "ALLOWED_NETWORKS",
+    "Manifest",
+    "add",
+    "broken",
+    "find",
+    "for_generation",
+    "for_translation",
+    "is_accepted",
+    "license_notice",
+    "load_manifest",
+    "load_weights",
+    "remove",
+    "require_acceptance",
+    "seal",
+    "verify",
+    "verify_all",
+    "write_package",
+]

@@ -1,0 +1,188 @@
+"""Writing a package: what training calls when it is done."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from MedGenLib.errors import PackageError
+from MedGenLib.home import write_json
+from MedGenLib.packages import rules
+from MedGenLib.packages.inspection import require_sound
+from MedGenLib.packages.manifest import Manifest, load_manifest
+from MedGenLib.packages.weights import sha256
+
+COMMANDS = {
+    "generate": "medgen generate MASK -o OUT --model {name}",
+    "translate": "medgen translate IMAGE -o OUT --to {modality} --model {name}",
+}
+
+
+def write_package(
+    folder: str | Path,
+    metadata: Mapping[str, Any],
+    weights: Mapping[str, Mapping[str, Any]],
+    card: str,
+    license_text: str,
+) -> Manifest:
+    """Write, verify and put in place a model package; an older one there is replaced at the end.
+
+    Parameters
+    ----------
+    folder: where the package shall be, usually `.../<name>`.
+    metadata: `configs/metadata.json` by `schema.json`. The versions of MONAI, PyTorch and NumPy,
+        the path of each network's weights and the checksums are filled in.
+    weights: role (as in `medgen.networks`) -> tensor name -> torch tensor or NumPy array, stored
+        with the dtype they have.
+    card, license_text: contents of docs/README.md and LICENSE.
+
+    Raises
+    ------
+    PackageError: the result would not be a sound package, or it cannot be written. What was at
+        `folder` before is then still there.
+    """
+    folder = Path(folder).absolute()
+    _refuse_other_contents(folder)
+    temporary = _hidden_beside(folder)
+    try:
+        metadata = _completed(metadata, weights)
+        _write_files(temporary, metadata, weights, card, license_text)
+        require_sound(temporary, called=folder)
+        _put_in_place(temporary, folder)
+    except OSError as error:
+        raise PackageError(
+            f"The package {folder} cannot be written: {error.strerror or error}."
+        ) from error
+    except KeyError as error:
+        raise PackageError(f"The metadata for the package {folder} lack {error}.") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise PackageError(f"The package {folder} cannot be written: {error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return load_manifest(folder)
+
+
+def seal(folder: str | Path) -> Manifest:
+    """Renew the checksums of a package after its card, licence or weights were edited, and verify.
+
+    Raises
+    ------
+    PackageError: the package is not sound apart from its checksums.
+    """
+    folder = Path(folder)
+    _write_metadata(folder, rules.read_json(folder / rules.METADATA, rules.METADATA))
+    return require_sound(folder)
+
+
+def _write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
+    """With the checksums of all other files, so it is written last."""
+    names = [name for name in rules.list_files(folder) if name != rules.METADATA]
+    metadata["medgen"]["checksums"] = {name: sha256(folder / name) for name in names}
+    write_json(folder / rules.METADATA, metadata)
+
+
+def _refuse_other_contents(folder: Path) -> None:
+    """A folder that is not a package would be lost when the package takes its place."""
+    if not folder.exists() or (folder / rules.METADATA).is_file():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise PackageError(
+            f"{folder} exists and is not a model package; choose another place to export to."
+        )
+
+
+def _completed(metadata: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    data = copy.deepcopy(dict(metadata))
+    for key, distribution in (
+        ("monai_version", "monai"), ("pytorch_version", "torch"), ("numpy_version", "numpy")
+    ):  # fmt: skip
+        data.setdefault(key, _version(distribution))
+    networks = data["medgen"]["networks"]
+    if set(networks) != set(weights):
+        raise PackageError(
+            f"The metadata name the networks {sorted(networks)}, but the weights are for "
+            f"{sorted(weights)}."
+        )
+    for role, network in networks.items():
+        network.setdefault("weights", f"models/{role}.safetensors")
+    return data
+
+
+def _version(distribution: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _write_files(
+    folder: Path,
+    metadata: dict[str, Any],
+    weights: Mapping[str, Mapping[str, Any]],
+    card: str,
+    license_text: str,
+) -> None:
+    for name in ("configs", "models", "docs"):
+        (folder / name).mkdir(parents=True)
+    for role, tensors in weights.items():
+        _save_tensors(tensors, folder / metadata["medgen"]["networks"][role]["weights"])
+    write_json(folder / rules.INFERENCE, _inference(metadata))
+    (folder / rules.CARD).write_text(card, encoding="utf-8", newline="\n")
+    (folder / rules.LICENSE).write_text(license_text, encoding="utf-8", newline="\n")
+    _write_metadata(folder, metadata)
+
+
+def _inference(metadata: dict[str, Any]) -> dict[str, Any]:
+    """How to run the package, as plain data; every parameter stays in metadata.json alone."""
+    medgen = metadata["medgen"]
+    command = COMMANDS.get(medgen["task"], "")
+    modality = medgen["output"]["modality"]
+    return {
+        "engine": "MedGenLib",
+        "command": command.format(name=metadata["name"], modality=modality),
+        "parameters": f"{rules.METADATA}, section medgen",
+    }
+
+
+def _save_tensors(tensors: Mapping[str, Any], path: Path) -> None:
+    arrays = {name: _array(value) for name, value in tensors.items()}
+    if all(hasattr(array, "is_contiguous") for array in arrays.values()):
+        from safetensors.torch import save_file
+    else:
+        from safetensors.numpy import save_file
+    save_file(arrays, path, metadata={"format": "pt"})
+
+
+def _array(value: Any) -> Any:
+    """A contiguous copy on the CPU: safetensors refuses views and shared storage."""
+    if hasattr(value, "detach"):
+        return value.detach().cpu().clone().contiguous()
+    import numpy as np
+
+    return np.ascontiguousarray(value)
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
+    """Swap by renaming; the old package comes back when the second rename fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    old = _hidden_beside(folder)
+    if folder.exists():
+        os.replace(folder, old)
+    try:
+        os.replace(new, folder)
+    except BaseException:
+        if old.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _hidden_beside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")

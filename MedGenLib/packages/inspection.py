@@ -1,0 +1,103 @@
+"""Full check of a package on disk: files, JSON, checksums, weights. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from MedGenLib.errors import PackageError
+from MedGenLib.packages import rules
+from MedGenLib.packages.catalogue import broken, catalogue
+from MedGenLib.packages.manifest import Manifest, load_manifest
+from MedGenLib.packages.weights import sha256
+
+
+def verify(package: Manifest | str | Path) -> list[str]:
+    """Every problem of a package as one sentence each; an empty list means that it is sound.
+
+    The package is read again from disk, whatever the manifest in memory says.
+    """
+    folder = Path(package.folder if isinstance(package, Manifest) else package)
+    try:
+        files = rules.list_files(folder)
+        if problem := rules.listing_problem(files):
+            return [f"The package {folder} is refused: {problem}."]
+        for name in files:
+            if name.endswith(".json"):
+                rules.read_json(folder / name, name)
+        manifest = load_manifest(folder)
+    except PackageError as error:
+        return [str(error)]
+    return _missing(folder, files) + _checksums(manifest, files) + _weights(manifest, files)
+
+
+def verify_all() -> dict[str, list[str]]:
+    """The problems of every installed package, by name; broken ones by the name of their folder."""
+    problems = {manifest.name: verify(manifest) for manifest in catalogue()}
+    return problems | {package.folder.name: [package.reason] for package in broken()}
+
+
+def require_sound(folder: Path, called: str | Path | None = None) -> Manifest:
+    """The manifest of a package without problems.
+
+    `called` is what the user knows the package by, when `folder` is a private copy of it.
+
+    Raises
+    ------
+    PackageError: the first problem, and how many more there are.
+    """
+    problems = [text.replace(str(folder), str(called or folder)) for text in verify(folder)]
+    if len(problems) > 1:
+        more = len(problems) - 1
+        noun = "problem" if more == 1 else "problems"
+        raise PackageError(f"{problems[0].rstrip('.')} (and {more} more {noun}).")
+    if problems:
+        raise PackageError(problems[0])
+    return load_manifest(folder)
+
+
+def _missing(folder: Path, files: dict[str, int]) -> list[str]:
+    return [
+        f"The package {folder} has no {name}." for name in rules.REQUIRED_FILES if name not in files
+    ]
+
+
+def _checksums(manifest: Manifest, files: dict[str, int]) -> list[str]:
+    problems = []
+    for name, expected in manifest.checksums.items():
+        if name not in files:
+            problems.append(f"The model '{manifest.name}' lacks the file {name} that it lists.")
+        elif sha256(manifest.folder / name) != expected:
+            problems.append(
+                f"The checksum of {manifest.folder / name} is wrong, so the file is damaged or "
+                "was changed; install the model again."
+            )
+    for name in files:
+        if name not in manifest.checksums and name != rules.METADATA:
+            problems.append(f"The model '{manifest.name}' has no checksum for its file {name}.")
+    return problems
+
+
+def _weights(manifest: Manifest, files: dict[str, int]) -> list[str]:
+    names = [name for name in files if name.endswith(".safetensors")]
+    return [problem for name in names if (problem := _weights_problem(manifest.folder / name))]
+
+
+def _weights_problem(path: Path) -> str | None:
+    """Reads the header alone: it tells pickles and truncated files from safetensors."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            if not tensors.keys():
+                return f"The weights {path} hold no tensor."
+    except SafetensorError as error:
+        kind = "a pickle, which can run code," if _is_pickle(path) else "damaged"
+        return f"The weights {path} are {kind} and not safetensors ({error})."
+    return None
+
+
+def _is_pickle(path: Path) -> bool:
+    """By its first bytes: a pickle of protocol 2 to 5, or the zip that torch.save makes."""
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05")

@@ -1,0 +1,320 @@
+"""The manifest of a model package: a typed, read-only view of `configs/metadata.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from MedGenLib.errors import InputError, PackageError
+from MedGenLib.packages import rules
+
+ALLOWED_NETWORKS = ("Autoencoder", "FlowUNet", "SliceTranslator")
+"""The only networks that a package can name; anything else is refused."""
+
+SCHEMA = Path(__file__).with_name("schema.json")
+
+
+@dataclass(frozen=True)
+class Label:
+    """One value of a model's label vocabulary."""
+
+    value: int
+    name: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the model reads: `labels` for kind "labels", `modality` for kind "image"."""
+
+    kind: Literal["labels", "image"]
+    labels: Mapping[int, Label]
+    modality: str | None
+
+    def __str__(self) -> str:
+        return self.modality or f"{len(self.labels)} labels"
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What the model makes; range and background in `unit`."""
+
+    modality: str
+    unit: str
+    range: tuple[float, float]
+    background: float
+
+
+@dataclass(frozen=True)
+class SpacingRange:
+    """Voxel spacing in mm: what the model accepts and what it works at."""
+
+    min: float
+    max: float
+    native: float
+
+
+@dataclass(frozen=True)
+class FieldOfView:
+    """Smallest and largest extent per axis in mm that the model was made for."""
+
+    min: tuple[float, float, float]
+    max: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """One network: its role in the package, its name on the allow-list, its weights file."""
+
+    role: str
+    network: str
+    arguments: Mapping[str, Any]
+    weights: str
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One of draft, normal, best; `options` are its parameters other than `steps`."""
+
+    name: str
+    steps: int | None
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SamplerSpec:
+    """The sampler a package recommends and its presets."""
+
+    name: str
+    presets: Mapping[str, Preset]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Performance:
+    """One measured run: voxels per axis, preset, wall seconds, peak memory."""
+
+    size: tuple[int, int, int]
+    preset: str
+    seconds: float
+    peak_mib: float
+    device: str
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """One data set that the weights were trained on."""
+
+    name: str
+    license: str
+    url: str
+    subjects: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the weights were made; `held_out` are the subjects that training never saw."""
+
+    data: tuple[TrainingData, ...]
+    commands: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LicenseSpec:
+    """SPDX identifier and what it means for the user."""
+
+    spdx: str
+    commercial_use: bool
+    acceptance_required: bool
+
+
+# Compared and hashed by identity: it holds dictionaries, and callers cache by manifest.
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """A validated model package.
+
+    `metadata` is the whole JSON as read; treat it, like every mapping here, as read-only.
+    """
+
+    folder: Path
+    name: str
+    version: str
+    description: str
+    authors: str
+    copyright: str
+    task: Literal["generate", "translate"]
+    input: InputSpec
+    output: OutputSpec
+    spacing: SpacingRange
+    field_of_view: FieldOfView
+    networks: Mapping[str, NetworkSpec]
+    preprocessing: Mapping[str, Any]
+    sampler: SamplerSpec | None
+    performance: tuple[Performance, ...]
+    statistics: Mapping[str, Any]
+    training: Training
+    license: LicenseSpec
+    checksums: Mapping[str, str]
+    citation: str
+    metadata: Mapping[str, Any]
+
+    def preset(self, name: str) -> Preset:
+        """The preset of that name; InputError names the ones there are."""
+        presets = self.sampler.presets if self.sampler else {}
+        if name not in presets:
+            known = ", ".join(presets) or "none"
+            raise InputError(
+                f"The model '{self.name}' has no preset '{name}'; its presets are: {known}."
+            )
+        return presets[name]
+
+    def weights_path(self, role: str) -> Path:
+        """File of the weights of a role; PackageError names the roles there are."""
+        if role not in self.networks:
+            raise PackageError(
+                f"The model '{self.name}' has no network '{role}'; "
+                f"it has: {', '.join(self.networks)}."
+            )
+        return self.folder / self.networks[role].weights
+
+    @property
+    def card(self) -> str:
+        """The model card (Markdown), empty when the file is missing."""
+        return _text(self.folder / rules.CARD)
+
+    @property
+    def license_text(self) -> str:
+        """The full licence, empty when the file is missing."""
+        return _text(self.folder / rules.LICENSE)
+
+
+def load_manifest(folder: str | Path) -> Manifest:
+    """Read and validate the manifest of one package folder; the weights are not touched.
+
+    Raises
+    ------
+    PackageError: not a package, wrong by the schema (with the JSON path), a network that is not
+        allowed, an expression, or figures that contradict each other.
+    """
+    folder = Path(folder).absolute()
+    data = rules.read_json(folder / rules.METADATA, rules.METADATA)
+    problem = _schema_problem(data) or _network_problem(data) or _contradiction(data)
+    if problem:
+        raise PackageError(f"{folder / rules.METADATA} is wrong at {problem}.")
+    return _manifest(folder, data)
+
+
+def _schema_problem(data: Any) -> str | None:
+    import jsonschema
+
+    error = jsonschema.exceptions.best_match(_validator().iter_errors(data))
+    if error is None:
+        return None
+    message = error.message if len(error.message) <= 200 else f"{error.message[:200]} ..."
+    return f"{error.json_path}: {message}"
+
+
+@lru_cache(maxsize=1)
+def _validator() -> Any:
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def _network_problem(data: dict) -> str | None:
+    for role, network in data["medgen"]["networks"].items():
+        if network["network"] not in ALLOWED_NETWORKS:
+            return (
+                f"$.medgen.networks.{role}.network: '{network['network']}' is not one of the "
+                f"networks that a package may use ({', '.join(ALLOWED_NETWORKS)})"
+            )
+    return None
+
+
+def _contradiction(data: dict) -> str | None:
+    """What a schema cannot say: order of figures, weights without checksum, names used twice."""
+    medgen = data["medgen"]
+    spacing, view = medgen["spacing_mm"], medgen["field_of_view_mm"]
+    if not spacing["min"] <= spacing["native"] <= spacing["max"]:
+        return "$.medgen.spacing_mm: min <= native <= max does not hold"
+    if any(low > high for low, high in zip(view["min"], view["max"], strict=True)):
+        return "$.medgen.field_of_view_mm: min is larger than max"
+    if medgen["output"]["range"][0] >= medgen["output"]["range"][1]:
+        return "$.medgen.output.range: the first value has to be below the second"
+    for role, network in medgen["networks"].items():
+        if network["weights"] not in medgen["checksums"]:
+            return f"$.medgen.networks.{role}.weights: '{network['weights']}' has no checksum"
+    names = [label["name"].casefold() for label in medgen["input"].get("labels", {}).values()]
+    if len(set(names)) < len(names):
+        return "$.medgen.input.labels: two labels have the same name"
+    return None
+
+
+def _manifest(folder: Path, data: dict) -> Manifest:
+    medgen = data["medgen"]
+    return Manifest(
+        folder=folder,
+        name=data["name"],
+        version=data["version"],
+        description=data["description"],
+        authors=data["authors"],
+        copyright=data["copyright"],
+        task=medgen["task"],
+        input=_input(medgen["input"]),
+        output=_output(medgen["output"]),
+        spacing=SpacingRange(**medgen["spacing_mm"]),
+        field_of_view=FieldOfView(**{k: tuple(v) for k, v in medgen["field_of_view_mm"].items()}),
+        networks={role: NetworkSpec(role, **spec) for role, spec in medgen["networks"].items()},
+        preprocessing=medgen["preprocessing"],
+        sampler=_sampler(medgen.get("sampler")),
+        performance=tuple(
+            Performance(**{**run, "size": tuple(run["size"])}) for run in medgen["performance"]
+        ),
+        statistics=medgen["statistics"],
+        training=_training(medgen["training"]),
+        license=LicenseSpec(**medgen["license"]),
+        checksums=medgen["checksums"],
+        citation=medgen["citation"],
+        metadata=data,
+    )
+
+
+def _input(section: dict) -> InputSpec:
+    labels = {
+        int(value): Label(int(value), label["name"], tuple(label.get("aliases", ())))
+        for value, label in section.get("labels", {}).items()
+    }
+    return InputSpec(section["kind"], dict(sorted(labels.items())), section.get("modality"))
+
+
+def _output(section: dict) -> OutputSpec:
+    low, high = section["range"]
+    return OutputSpec(section["modality"], section["unit"], (low, high), section["background"])
+
+
+def _sampler(section: dict | None) -> SamplerSpec | None:
+    if section is None:
+        return None
+    presets = {
+        name: Preset(name, preset.get("steps"), _without(preset, "steps"))
+        for name, preset in section["presets"].items()
+    }
+    return SamplerSpec(section["name"], presets, _without(section, "name", "presets"))
+
+
+def _training(section: dict) -> Training:
+    data = tuple(TrainingData(**item) for item in section["data"])
+    return Training(data, tuple(section["commands"]), tuple(section["held_out"]))
+
+
+def _without(section: dict, *keys: str) -> dict:
+    return {key: value for key, value in section.items() if key not in keys}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

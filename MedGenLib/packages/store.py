@@ -1,0 +1,174 @@
+"""Adding packages to the user's models and removing them again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from MedGenLib import home
+from MedGenLib.errors import PackageError
+from MedGenLib.packages import rules, weights
+from MedGenLib.packages.archive import require_space, unpack
+from MedGenLib.packages.catalogue import broken, catalogue, find, is_embedded
+from MedGenLib.packages.download import download, is_url
+from MedGenLib.packages.inspection import require_sound, verify, verify_all
+from MedGenLib.packages.manifest import Manifest, load_manifest
+from MedGenLib.progress import ProgressCallback
+
+__all__ = ["add", "remove", "verify", "verify_all"]
+
+
+def add(
+    source: str | Path,
+    *,
+    sha256: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> Manifest:
+    """Add a model package to the user's models once every check has passed.
+
+    Parameters
+    ----------
+    source: folder, .zip file or http(s) address of a .zip file; in a zip the package may lie in
+        one folder of its own.
+    sha256: expected checksum of the zip file in hexadecimal.
+    progress: called while downloading, in KiB.
+
+    Raises
+    ------
+    PackageError: no such file, not a sound package, a name that is taken, or a disk that is full
+        or cannot be written. Nothing is left behind.
+    """
+    with _workshop() as workshop:
+        folder = _obtain(source, workshop, sha256, progress)
+        manifest = require_sound(folder, called=source)
+        _refuse_taken(manifest.name)
+        target = home.models_dir() / manifest.name
+        os.replace(folder, target)
+    return load_manifest(target)
+
+
+def remove(name: str) -> Path:
+    """Delete a package that the user added, broken or not; returns the folder that is gone.
+
+    Raises
+    ------
+    PackageError: unknown name, an embedded package, or a folder that cannot be deleted.
+    """
+    folder = _removable(name)
+    # Renamed first, so that a package which is half deleted is never listed.
+    doomed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        raise PackageError(f"The model '{name}' cannot be removed: {error.strerror}.") from error
+    return folder
+
+
+def _removable(name: str) -> Path:
+    for package in broken():
+        if package.folder.name == name and package.folder.parent == home.models_dir():
+            return package.folder
+    manifest = find(name)
+    if is_embedded(manifest):
+        raise PackageError(f"The model '{name}' is part of MedGen and cannot be removed.")
+    return manifest.folder
+
+
+def _obtain(
+    source: str | Path, workshop: Path, sha256: str | None, progress: ProgressCallback | None
+) -> Path:
+    """A private copy of the package, so that what is checked is what is added."""
+    if isinstance(source, str) and is_url(source):
+        archive = workshop / "package.zip"
+        download(source, archive, sha256, progress)
+        return _from_zip(archive, workshop, source)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise PackageError(f"There is no file or folder '{path}'.")
+    if path.is_dir():
+        return _from_folder(path, workshop)
+    if problem := _local_problem(path, sha256):
+        raise PackageError(problem)
+    return _from_zip(path, workshop, source)
+
+
+def _local_problem(path: Path, sha256: str | None) -> str | None:
+    if path.suffix.lower() in rules.PICKLE_SUFFIXES:
+        return f"'{path}' may hold a pickle, which can run code; a package is a folder or a .zip."
+    if not zipfile.is_zipfile(path):
+        return f"'{path}' is neither a folder nor a .zip file, so it is not a model package."
+    if sha256 is not None and weights.sha256(path) != sha256.strip().lower():
+        return f"The checksum of '{path}' is not {sha256}, so it is not the file you want."
+    return None
+
+
+def _from_zip(archive: Path, workshop: Path, source: str | Path) -> Path:
+    unpacked = workshop / "unpacked"
+    unpack(archive, unpacked, source)
+    return _root(unpacked, source)
+
+
+def _from_folder(path: Path, workshop: Path) -> Path:
+    root = _root(path, path)
+    files = rules.list_files(root)
+    if problem := rules.listing_problem(files):
+        raise PackageError(f"The package {root} is refused: {problem}.")
+    require_space(sum(files.values()), workshop)
+    copy = workshop / "copy"
+    for name in files:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / name, copy / name, follow_symlinks=False)
+    return copy
+
+
+def _root(folder: Path, source: str | Path) -> Path:
+    """The folder itself, or its only folder when the package lies one level down."""
+    if (folder / rules.METADATA).is_file():
+        return folder
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    folders = [entry for entry in entries if not rules.is_litter(entry.name)]
+    if len(folders) == 1 and (folders[0] / rules.METADATA).is_file():
+        return folders[0]
+    raise PackageError(f"'{source}' holds no {rules.METADATA}, so it is not a model package.")
+
+
+def _refuse_taken(name: str) -> None:
+    taken = {manifest.name: manifest for manifest in catalogue()}
+    if name in taken:
+        kind = "is embedded" if is_embedded(taken[name]) else "was added before"
+        hint = "rename the package" if is_embedded(taken[name]) else f"remove it first ({name})"
+        raise PackageError(f"A model named '{name}' {kind}; {hint}.")
+    if (home.models_dir() / name).exists():
+        raise PackageError(f"A broken model named '{name}' is in the way; remove it first.")
+
+
+@contextmanager
+def _workshop() -> Iterator[Path]:
+    """A hidden folder among the user's models (so that the last step is a rename)."""
+    models = home.models_dir()
+    folder = models / f".{uuid.uuid4().hex[:8]}.part"
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except OSError as error:
+        raise PackageError(_disk_sentence(error, models)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _disk_sentence(error: OSError, folder: Path) -> str:
+    full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    reason = "the disk is full" if full else str(error.strerror or error).lower()
+    if error.filename and not full:
+        reason += f" ({error.filename})"
+    return (
+        f"The package cannot be added to {folder}: {reason}; "
+        "set MEDGEN_HOME to a folder that has room and can be written."
+    )

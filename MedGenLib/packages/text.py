@@ -1,0 +1,135 @@
+"""Packages as text for a terminal: the table of models, the card, the result of a verification."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+from MedGenLib.packages import rules
+from MedGenLib.packages.catalogue import BrokenPackage, is_embedded
+from MedGenLib.packages.manifest import Manifest
+
+WIDTH = 100
+
+
+def models_table(manifests: Sequence[Manifest], damaged: Iterable[BrokenPackage] = ()) -> str:
+    """One line a model, then one line for each package that cannot be used."""
+    header = ("NAME", "VERSION", "FROM", "TO", "SPACING mm", "SIZE", "LICENCE", "ORIGIN")
+    rows = [
+        (
+            manifest.name,
+            manifest.version,
+            str(manifest.input),
+            manifest.output.modality,
+            f"{manifest.spacing.min:g}-{manifest.spacing.max:g}",
+            f"{_size_mib(manifest):.1f} MiB",
+            manifest.license.spdx,
+            _origin(manifest),
+        )
+        for manifest in manifests
+    ]
+    lines = _columns([header, *rows]) if rows else ["No model is installed."]
+    return "\n".join(lines + [f"Not usable: {package.reason}" for package in damaged])
+
+
+def model_card(manifest: Manifest) -> str:
+    """What a user wants to know before using a model, from its manifest."""
+    facts = {
+        "Origin": f"{_origin(manifest)}, {manifest.folder}",
+        "Task": f"{manifest.task}: {_input(manifest)} -> {manifest.output.modality} "
+        f"({manifest.output.unit}, {manifest.output.range[0]:g} to {manifest.output.range[1]:g})",
+        "Spacing": f"{manifest.spacing.min:g} to {manifest.spacing.max:g} mm, "
+        f"works at {manifest.spacing.native:g} mm",
+        "Field of view": f"{_lengths(manifest.field_of_view.min)} to "
+        f"{_lengths(manifest.field_of_view.max)} mm",
+        "Networks": ", ".join(f"{n.network} ({role})" for role, n in manifest.networks.items()),
+        "Presets": _presets(manifest),
+        "Size": f"{_size_mib(manifest):.1f} MiB of weights",
+        "Licence": _license(manifest),
+        "Authors": manifest.authors,
+        "Citation": manifest.citation or "none",
+    }
+    sections = [
+        f"{manifest.name} {manifest.version}",
+        textwrap.fill(manifest.description, WIDTH),
+        "\n".join(_fact(name, value) for name, value in facts.items()),
+        _section("Measured", map(_performance, manifest.performance)),
+        _section("Trained on", map(_data, manifest.training.data)),
+        _section("Trained by", manifest.training.commands),
+        f"The full model card is {manifest.folder / rules.CARD}",
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def verification(problems: Mapping[str, Sequence[str]]) -> str:
+    """Result of `verify` for several models (name -> problems)."""
+    lines = []
+    for name, sentences in problems.items():
+        lines.append(f"{name}: {'sound' if not sentences else 'NOT SOUND'}")
+        lines += [f"  {sentence}" for sentence in sentences]
+    return "\n".join(lines) or "No model is installed."
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _fact(name: str, value: str) -> str:
+    return textwrap.fill(
+        f"{name + ':':<15}{value}",
+        WIDTH,
+        subsequent_indent=" " * 15,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _section(title: str, lines: Iterable[str]) -> str:
+    body = [f"  {line}" for line in lines]
+    return "\n".join([f"{title}:", *body]) if body else ""
+
+
+def _origin(manifest: Manifest) -> str:
+    return "embedded" if is_embedded(manifest) else "added"
+
+
+def _size_mib(manifest: Manifest) -> float:
+    paths = {manifest.weights_path(role) for role in manifest.networks}
+    return sum(path.stat().st_size for path in paths if path.is_file()) / rules.MIB
+
+
+def _input(manifest: Manifest) -> str:
+    labels = (f"{label.value} {label.name}" for label in manifest.input.labels.values())
+    return manifest.input.modality or f"labels {', '.join(labels)}"
+
+
+def _presets(manifest: Manifest) -> str:
+    if manifest.sampler is None:
+        return "none"
+    presets = (
+        f"{preset.name} ({preset.steps} steps)" if preset.steps else preset.name
+        for preset in manifest.sampler.presets.values()
+    )
+    return f"{', '.join(presets)}; sampler {manifest.sampler.name}"
+
+
+def _license(manifest: Manifest) -> str:
+    parts = [manifest.license.spdx]
+    parts.append("commercial use allowed" if manifest.license.commercial_use else "non-commercial")
+    if manifest.license.acceptance_required:
+        parts.append("has to be accepted once with --accept-license")
+    return ", ".join(parts)
+
+
+def _performance(run) -> str:
+    size = " x ".join(map(str, run.size))
+    return f"{size}, {run.preset}: {run.seconds:.1f} s, {run.peak_mib:,.0f} MiB ({run.device})"
+
+
+def _data(data) -> str:
+    return f"{data.name}, {data.subjects} subjects, {data.license} {data.url}".rstrip()
+
+
+def _lengths(lengths: Sequence[float]) -> str:
+    return " x ".join(f"{length:g}" for length in lengths)

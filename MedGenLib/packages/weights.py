@@ -1,0 +1,63 @@
+"""Weights of a package: checksum first, then safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedGenLib.errors import PackageError
+from MedGenLib.packages.manifest import Manifest
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_weights(manifest: Manifest, role: str, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """State dictionary of the network in that role ("autoencoder", "flow", "translator", ...).
+
+    The file is compared with its checksum before its first use in this process, and again
+    whenever it has changed.
+
+    Raises
+    ------
+    PackageError: no such role, or the file is missing, damaged or not the one that was published.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = manifest.weights_path(role)
+    try:
+        check_sha256(path, manifest.checksums[manifest.networks[role].weights])
+        return load_file(path, device=device)
+    except SafetensorError as error:
+        raise PackageError(f"The weights {path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise PackageError(
+            f"The weights {path} cannot be read: {error.strerror or error}."
+        ) from error
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """PackageError unless the file has this checksum; OSError when it cannot be read."""
+    status = path.stat()
+    if _remembered_sha256(path, status.st_size, status.st_mtime_ns) != expected:
+        raise PackageError(
+            f"The checksum of {path} is wrong, so the file is damaged or was changed; "
+            "install the model again."
+        )
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _remembered_sha256(path: Path, size: int, modified_ns: int) -> str:
+    return sha256(path)

@@ -1,0 +1,467 @@
+"""Preview pictures: input and output in three planes, as they are looked at in radiology.
+
+Patient's right is on the viewer's left, anterior is up (axial) or left (sagittal), superior is up;
+all panels have one scale in mm. Oblique volumes are shown along their own axes, with the letters
+of the nearest anatomical directions. Matplotlib is imported when a picture is made.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib.errors import InputError
+from MedGenLib.files import temporary_output
+from MedGenLib.orientation import Turn
+from MedGenLib.report import NOTE
+from MedGenLib.volume import LabelMap, Volume
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = (
+    "#f2c84b", "#e4604e", "#f7f3df", "#4fb3e8", "#67c26b", "#c77bd6", "#f08f3c", "#5fd4c4",
+    "#a8a4f0", "#d9e15a", "#e88fb4", "#9c7a5b",
+)  # fmt: skip
+"""Of the first labels; fat, soft tissue, bone and lung get what atlases use."""
+_BACKGROUND, _TEXT, _MUTED, _FRAME = "#000000", "#f0f0f0", "#a0a0a0", "#3a3a3a"
+_WIDTH, _ROW_HEIGHT = 10.0, 3.6  # inches: of the picture, and at most of a row
+_MARGIN, _GAP, _TITLE, _CAPTION, _LEGEND_LINE = 0.15, 0.12, 0.42, 0.24, 0.22
+_DPI = 150
+_LEGEND_COLUMNS = 5
+_LEGEND_MOST = 20
+
+
+@dataclass(frozen=True)
+class Window:
+    """Grey values shown: black at level - width / 2, white at level + width / 2."""
+
+    name: str
+    width: float
+    level: float
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return self.level - self.width / 2, self.level + self.width / 2
+
+    def __str__(self) -> str:
+        return f"{self.name} (W {self.width:.4g} L {self.level:.4g})".lstrip()
+
+
+SOFT_TISSUE = Window("soft-tissue window", 400, 40)
+LUNG = Window("lung window", 1500, -600)
+BONE = Window("bone window", 1800, 400)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A plane of a RAS array: sliced along `axis`, shown with `across` and `up` on the screen.
+
+    Both screen axes run against the array: towards the patient's left or back, and downwards.
+    """
+
+    name: str
+    axis: int
+    across: int
+    up: int
+    letters: str  # left, right, top, bottom edge of the screen
+
+
+PLANES = (
+    Plane("axial", 2, 0, 1, "RLAP"),
+    Plane("coronal", 1, 0, 2, "RLSI"),
+    Plane("sagittal", 0, 1, 2, "APSI"),
+)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of the picture: grey values, labels, or labels as contours on grey values."""
+
+    caption: str
+    grey: NDArray | None = None
+    window: Window | None = None
+    labels: NDArray | None = None
+
+    @property
+    def image(self) -> NDArray:
+        return self.labels if self.grey is None else self.grey
+
+    def cropped(self, box: tuple[slice, ...]) -> _Row:
+        grey, labels = (None if a is None else a[box] for a in (self.grey, self.labels))
+        return replace(self, grey=grey, labels=labels)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What is to be drawn; arrays, centre and spacing in RAS order."""
+
+    rows: list[_Row]
+    planes: list[Plane]
+    centre: NDArray[np.int64]
+    spacing: NDArray
+    colours: dict[int, str]
+
+    def size(self, plane: Plane) -> tuple[float, float]:
+        """Width and height of a plane in mm."""
+        extent = self.rows[0].image.shape * self.spacing
+        return float(extent[plane.across]), float(extent[plane.up])
+
+    @property
+    def bar(self) -> float:
+        """Length of the scale bars in mm, one for all panels."""
+        return _round_length(min(self.size(plane)[0] for plane in self.planes) / 3)
+
+
+def preview(
+    input: Volume | LabelMap,
+    output: Volume,
+    path: str | Path,
+    title: str = "",
+) -> None:
+    """Write a PNG with the input above the output, in the planes through the body's centre.
+
+    A mask is shown filled, and as contours over the output, which is shown once more without
+    them: in a lung or bone window if it is a CT. A volume of a single slice is shown in its own
+    plane only.
+
+    Parameters
+    ----------
+    input: mask or source image, on the same grid as the output.
+    output: the synthetic volume.
+    path: of the PNG file, written completely or not at all.
+    title: heading, for instance the model and the seed.
+
+    Raises
+    ------
+    InputError: the grids differ, no axis pair is longer than one voxel, or the file cannot be
+        written.
+    """
+    if input.shape != output.shape:
+        raise InputError(
+            f"The input has {input.shape} voxels and the output {output.shape}; a preview needs "
+            "both on one grid."
+        )
+    turn = Turn.to(output.geometry, "RAS")
+    shape, spacing = turn.axes(output.shape), turn.axes(output.spacing)
+    planes = [plane for plane in PLANES if shape[plane.across] > 1 and shape[plane.up] > 1]
+    if not planes:
+        raise InputError(f"An image of {output.shape} voxels has no plane to show; load a slice.")
+    rows = _rows(input, output, turn)
+    labels = rows[0].labels
+    body = _foreground(output, rows[-1].grey)
+    subject = body if labels is None else labels > 0
+    box = _box(subject | body)
+    rows = [row.cropped(box) for row in rows]
+    scene = _Scene(rows, planes, _centre(subject[box]), np.array(spacing), _colours(labels))
+    figure = _draw(scene, _shown_names(scene, input), title or "MedGen preview")
+    with temporary_output(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Description": NOTE})
+
+
+def default_windows(volume: Volume) -> list[Window]:
+    """How to look at a volume: soft tissue and lung or bone for CT, percentiles otherwise."""
+    values = volume.array
+    if volume.modality == "CT":
+        air = np.count_nonzero((values > -950) & (values < -600))
+        body = np.count_nonzero(values > -200)
+        return [SOFT_TISSUE, LUNG if air > 0.15 * body else BONE]
+    body = values[_foreground(volume, values)]
+    low, high = np.percentile(body if body.size else values, [1, 98.5])
+    # MR has no negative signal, and its background should look black.
+    low = min(low, 0.0) if values.min() >= 0 else low
+    width = max(float(high - low), 1e-6)
+    return [Window("window", width, float(low) + width / 2)]
+
+
+def _rows(input: Volume | LabelMap, output: Volume, turn: Turn) -> list[_Row]:
+    grey, windows = turn.apply(output.array), default_windows(output)
+    name = f"Output: synthetic {output.modality or 'image'}"
+    first = f"{name}, {windows[0]}"
+    if isinstance(input, LabelMap):
+        labels = turn.apply(input.array)
+        rows = [
+            _Row("Input: mask", labels=labels),
+            _Row(f"{first}, mask as contours", grey, windows[0], labels),
+        ]
+        return [*rows, _Row(f"{name}, {windows[-1]}", grey, windows[-1])]
+    source = default_windows(input)[0]
+    rows = [_Row(f"Input: {input.modality or 'image'}, {source}", turn.apply(input.array), source)]
+    return [*rows, *(_Row(f"{name}, {window}", grey, window) for window in windows)]
+
+
+def _foreground(output: Volume, grey: NDArray) -> NDArray:
+    """Rough silhouette of the body, good enough to frame it."""
+    if output.modality == "CT":
+        return grey > -400
+    return grey > grey.min() + 0.1 * (np.percentile(grey, 99) - grey.min())
+
+
+def _box(inside: NDArray) -> tuple[slice, ...]:
+    """The box round the non-zero voxels with a margin of 4 %, or everything if there are none."""
+    if not inside.any():
+        return tuple(slice(0, length) for length in inside.shape)
+    box = []
+    for profile in _profiles(inside):
+        span = np.flatnonzero(profile)
+        margin = 1 + round(0.04 * (span[-1] - span[0]))
+        box.append(slice(max(span[0] - margin, 0), span[-1] + 1 + margin))
+    return tuple(box)
+
+
+def _centre(inside: NDArray) -> NDArray[np.int64]:
+    """Median position of the non-zero voxels along each axis: its plane always meets some."""
+    if not inside.any():
+        return np.array(inside.shape) // 2
+    totals = [profile.cumsum() for profile in _profiles(inside)]
+    return np.array([np.searchsorted(total, total[-1] / 2) for total in totals])
+
+
+def _profiles(inside: NDArray) -> list[NDArray]:
+    """Number of non-zero voxels in each plane, for each axis."""
+    return [np.count_nonzero(inside, axis=other) for other in ((1, 2), (0, 2), (0, 1))]
+
+
+def _slice(array: NDArray, plane: Plane, centre: Sequence[int]) -> NDArray:
+    """2-D array (row, column) as on the screen, top row first."""
+    flat = array.take(int(centre[plane.axis]), plane.axis)  # (across, up)
+    return flat[::-1, ::-1].T
+
+
+def _colours(labels: NDArray | None) -> dict[int, str]:
+    """Colour per label, from the list as far as that reaches."""
+    values = [] if labels is None else [int(value) for value in np.unique(labels) if value]
+    if not values or values[-1] <= len(COLOURS):
+        return {value: COLOURS[value - 1] for value in values}
+    return {value: _spread_colour(order) for order, value in enumerate(values)}
+
+
+def _spread_colour(order: int) -> str:
+    """Any number of colours: neighbours in the list differ in hue, saturation and brightness."""
+    from matplotlib.colors import hsv_to_rgb, to_hex
+
+    hue = order * 0.618034 % 1  # the golden ratio never comes back to the same hue
+    return to_hex(hsv_to_rgb((hue, (0.75, 0.4)[order % 2], (1.0, 0.8, 0.9)[order % 3])))
+
+
+def _shown_names(scene: _Scene, input: Volume | LabelMap) -> dict[int, str]:
+    """Names of the labels that can be seen in the planes."""
+    labels = scene.rows[0].labels
+    if labels is None:
+        return {}
+    shown = [_slice(labels, plane, scene.centre).ravel() for plane in scene.planes]
+    values = [int(value) for value in np.unique(np.concatenate(shown)) if value]
+    return {value: input.names.get(value, f"label {value}") for value in values}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Positions in inches from the top left corner."""
+
+    widths: list[float]
+    heights: list[float]
+    row_height: float
+    legend: float
+    height: float
+
+
+def _lay_out(scene: _Scene, n_names: int) -> _Layout:
+    widths, heights = np.transpose([scene.size(plane) for plane in scene.planes])
+    room = _WIDTH - 2 * _MARGIN - _GAP * (len(widths) - 1)
+    scale = min(room / widths.sum(), _ROW_HEIGHT / heights.max())  # inches per mm
+    row = float(heights.max() * scale)
+    legend = _LEGEND_LINE * -(-min(n_names, _LEGEND_MOST + 1) // _LEGEND_COLUMNS)
+    rows = len(scene.rows) * (_CAPTION + row + _GAP)
+    height = _TITLE + rows + legend + _LEGEND_LINE + _MARGIN
+    return _Layout(list(widths * scale), list(heights * scale), row, legend, height)
+
+
+def _draw(scene: _Scene, names: dict[int, str], title: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    layout = _lay_out(scene, len(names))
+    figure = Figure((_WIDTH, layout.height), dpi=_DPI, facecolor=_BACKGROUND)
+    _text(figure, layout, _MARGIN, _TITLE / 2, title, 12, "bold")
+    for row, top in zip(scene.rows, _row_tops(layout), strict=False):
+        _text(figure, layout, _MARGIN, top - _CAPTION / 2, row.caption, 9)
+        left = _first_left(layout)
+        for plane, width, height in zip(scene.planes, layout.widths, layout.heights, strict=True):
+            below = top + (layout.row_height - height) / 2
+            _draw_panel(_axes(figure, layout, left, below, width, height), scene, row, plane)
+            left += width + _GAP
+    _draw_legend(figure, layout, names, scene.colours)
+    bottom = layout.height - _MARGIN - _LEGEND_LINE / 2
+    _text(figure, layout, _MARGIN, bottom, NOTE, 8, colour=_MUTED)
+    return figure
+
+
+def _row_tops(layout: _Layout) -> Iterator[float]:
+    top = _TITLE + _CAPTION
+    while True:
+        yield top
+        top += layout.row_height + _GAP + _CAPTION
+
+
+def _first_left(layout: _Layout) -> float:
+    used = sum(layout.widths) + _GAP * (len(layout.widths) - 1)
+    return (_WIDTH - used) / 2
+
+
+def _axes(
+    figure: Figure, layout: _Layout, left: float, top: float, width: float, height: float
+) -> Axes:
+    """Axes at a place in inches from the top left corner, without frame or ticks."""
+    bottom = layout.height - top - height
+    axes = figure.add_axes(
+        (left / _WIDTH, bottom / layout.height, width / _WIDTH, height / layout.height)
+    )
+    axes.set(xticks=[], yticks=[], facecolor=_BACKGROUND)
+    for spine in axes.spines.values():
+        spine.set(color=_FRAME, linewidth=0.5)
+    return axes
+
+
+def _draw_panel(axes: Axes, scene: _Scene, row: _Row, plane: Plane) -> None:
+    shown = _slice(row.image, plane, scene.centre)
+    width, height = scene.size(plane)
+    extent = (0, width, height, 0)  # mm, first row on top
+    if row.grey is None:
+        axes.imshow(_painted(shown, scene.colours), extent=extent, interpolation="nearest")
+    else:
+        low, high = row.window.limits
+        axes.imshow(
+            shown, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="bilinear"
+        )
+        if row.labels is not None:
+            labels = _slice(row.labels, plane, scene.centre)
+            _draw_contours(axes, labels, (width, height), scene.colours)
+    axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
+    _draw_letters(axes, plane.letters)
+    _draw_scale(axes, (width, height), scene.bar)
+
+
+def _painted(labels: NDArray, colours: dict[int, str]) -> NDArray[np.float64]:
+    from matplotlib.colors import to_rgb
+
+    picture = np.zeros((*labels.shape, 3))
+    for value, colour in colours.items():
+        picture[labels == value] = to_rgb(colour)
+    return picture
+
+
+def _draw_contours(
+    axes: Axes, labels: NDArray, size: tuple[float, float], colours: dict[int, str]
+) -> None:
+    # A border of background closes contours that run along the edge of the picture.
+    padded = np.pad(labels, 1)
+    x = (np.arange(padded.shape[1]) - 0.5) * size[0] / labels.shape[1]
+    y = (np.arange(padded.shape[0]) - 0.5) * size[1] / labels.shape[0]
+    for value in np.unique(labels[labels > 0]):
+        axes.contour(
+            x, y, padded == value, levels=[0.5], colors=[colours[int(value)]], linewidths=0.6
+        )
+
+
+def _draw_letters(axes: Axes, letters: str) -> None:
+    places = ((0, 0.5, "left", "center"), (1, 0.5, "right", "center"))
+    places += ((0.5, 1, "center", "top"), (0.5, 0, "center", "bottom"))
+    inward = ((3, 0), (-3, 0), (0, -3), (0, 3))  # points
+    for letter, (x, y, across, up), shift in zip(letters, places, inward, strict=True):
+        axes.annotate(
+            letter,
+            (x, y),
+            xycoords="axes fraction",
+            xytext=shift,
+            textcoords="offset points",
+            ha=across,
+            va=up,
+            fontsize=9,
+            color=_TEXT,
+            path_effects=_outline(),
+        )
+
+
+def _draw_scale(axes: Axes, size: tuple[float, float], length: float) -> None:
+    """A bar of a length in mm at the lower right of a panel of a size in mm."""
+    right, bottom = size[0] * 0.97, size[1] - size[0] * 0.03
+    axes.plot([right - length, right], [bottom, bottom], color=_TEXT, linewidth=1.8,
+              solid_capstyle="butt", path_effects=_outline())  # fmt: skip
+    axes.annotate(
+        f"{length:g} mm",
+        (right - length / 2, bottom),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=7,
+        color=_TEXT,
+        path_effects=_outline(),
+    )
+
+
+def _round_length(most: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is not above `most`."""
+    power = 10.0 ** np.floor(np.log10(most))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= most))
+
+
+def _outline() -> list:
+    from matplotlib import patheffects
+
+    return [patheffects.withStroke(linewidth=2, foreground=_BACKGROUND)]
+
+
+def _draw_legend(
+    figure: Figure, layout: _Layout, names: dict[int, str], colours: dict[int, str]
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    entries = [(name, colours[value]) for value, name in names.items()]
+    more = len(entries) - _LEGEND_MOST
+    if more > 0:
+        entries = [*entries[:_LEGEND_MOST], (f"and {more} more", _BACKGROUND)]
+    top = layout.height - _MARGIN - _LEGEND_LINE - layout.legend
+    step = (_WIDTH - 2 * _MARGIN) / _LEGEND_COLUMNS
+    for number, (name, colour) in enumerate(entries):
+        line, column = divmod(number, _LEGEND_COLUMNS)
+        x, y = _MARGIN + column * step, top + (line + 0.5) * _LEGEND_LINE
+        figure.add_artist(
+            Rectangle(
+                (x / _WIDTH, 1 - (y + 0.05) / layout.height),
+                0.14 / _WIDTH,
+                0.1 / layout.height,
+                transform=figure.transFigure,
+                color=colour,
+            )
+        )
+        _text(figure, layout, x + 0.2, y, textwrap.shorten(name, 32, placeholder=" ..."), 8)
+
+
+def _text(
+    figure: Figure,
+    layout: _Layout,
+    x: float,
+    y: float,
+    text: str,
+    size: float,
+    weight: str = "normal",
+    colour: str = _TEXT,
+) -> None:
+    """Text whose left middle is at a place in inches from the top left corner."""
+    figure.text(
+        x / _WIDTH,
+        1 - y / layout.height,
+        text,
+        fontsize=size,
+        weight=weight,
+        color=colour,
+        va="center",
+        parse_math=False,
+    )

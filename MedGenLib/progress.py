@@ -1,0 +1,55 @@
+"""One convention for progress and cancel, shared by samplers, decoders and translators."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    stage: short verb phrase shown to the user, such as "sampling".
+    step, total: steps done and steps in this stage.
+    seconds_left: estimate for this stage, None before the first step has ended.
+    """
+
+    stage: str
+    step: int
+    total: int
+    seconds_left: float | None = None
+
+
+ProgressCallback = Callable[[Progress], None]
+"""Called before the first and after every step. Whatever it raises (for instance
+`MedGenLib.errors.Cancelled`) stops the run at once and reaches the caller unchanged."""
+
+
+class Stage:
+    """Counts the steps of one stage and reports them to a callback.
+
+    >>> seen = []
+    >>> stage = Stage("decoding", 2, seen.append)
+    >>> stage.advance(); stage.advance()
+    >>> [(p.step, p.total) for p in seen]
+    [(0, 2), (1, 2), (2, 2)]
+    """
+
+    def __init__(self, name: str, total: int, callback: ProgressCallback | None) -> None:
+        self.name, self.total, self.callback = name, total, callback
+        self.step = 0
+        self.start = time.monotonic()
+        self._report(None)
+
+    def advance(self) -> None:
+        self.step += 1
+        elapsed = time.monotonic() - self.start
+        self._report(elapsed / self.step * (self.total - self.step))
+
+    def _report(self, seconds_left: float | None) -> None:
+        if self.callback is not None:
+            self.callback(Progress(self.name, self.step, self.total, seconds_left))

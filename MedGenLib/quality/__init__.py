@@ -1,0 +1,1 @@
+"""Checks of inputs and outputs, and the measures they and the benchmarks use."""

@@ -1,0 +1,29 @@
+"""What `generate` and `translate` return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .report import Report
+from .volume import LabelMap, Volume
+
+
+@dataclass(frozen=True)
+class Result:
+    """Synthetic volumes on the input's grid, and the report that tells how they were made.
+
+    Attributes
+    ----------
+    volumes: one per sample.
+    report: model, seeds, timings, checks.
+    source: the input as it was read (the mask in the model's labels, or the image).
+    """
+
+    volumes: list[Volume]
+    report: Report
+    source: LabelMap | Volume
+
+    @property
+    def volume(self) -> Volume:
+        """The first sample."""
+        return self.volumes[0]

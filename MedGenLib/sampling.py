@@ -1,0 +1,366 @@
+"""The working grid of a mask, and the latent flow on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
+from .diffusion import SAMPLERS, FlowDenoiser
+from .errors import InputError, MemoryPlanError
+from .intensity import CODECS, Affine, TissueStandard
+from .loading import bfloat16_pays, network, precision
+from .orientation import Turn
+from .packages.manifest import Manifest
+from .progress import ProgressCallback, Stage
+from .quality.finding import Finding
+from .resample import resample, resample_to
+from .runtime import free_memory
+from .tiling import Box, Windows, blend, decode_tiled, tile_count
+from .volume import LabelMap, Volume, crop
+
+MARGIN = 8
+"""Voxels kept around the labels: what lies further outside is background anyway."""
+SAME_SPACING = 0.06
+"""Relative difference of spacing below which a grid is used as it is."""
+THIN_SLAB = 16
+"""An axis of one voxel is repeated to so many, and the middle one is kept."""
+BYTES_PER_VOXEL = 100
+"""Memory per voxel of the working grid outside the networks: arrays, latents, mask features."""
+BYTES_PER_LATENT_VOXEL = 3000
+"""Memory of the velocity network per latent voxel of one window, measured at 128^3."""
+WHOLE, OVERLAP, TILE = 80, 16, 64
+"""Latent voxels: largest grid sampled without windows, overlap of windows, decoder's tile."""
+
+
+@dataclass
+class Scene:
+    """A mask on the grid that the networks work on.
+
+    Attributes
+    ----------
+    original: the mask as given, in the model's labels.
+    region: part of `original` that is generated; elsewhere the output is background.
+    grid: `region` at the working spacing, in its stored orientation.
+    labels: (i, j, k) array of `grid`, turned to RAS and padded to whole network strides.
+    before: padding before each axis.
+    """
+
+    manifest: Manifest
+    original: LabelMap
+    region: LabelMap
+    grid: LabelMap
+    turn: Turn
+    labels: np.ndarray
+    before: tuple[int, int, int]
+    inner: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    codec: TissueStandard | Affine
+    scalars: list[float]
+    conditions: dict[str, Any]
+    findings: list[Finding] = field(default_factory=list)
+
+    def maps(self, box: Box | None = None) -> np.ndarray:
+        """Conditioning maps (channels, ...) of the whole working grid or of a box of it."""
+        box = box or (slice(None),) * 3
+        maps = label_channels(self.labels[box], max(self.manifest.input.labels))
+        if self.manifest.preprocessing.get("coordinates"):
+            coordinates = coordinate_channels(self.labels, self.spacing)
+            maps = np.concatenate([maps, coordinates[(slice(None), *box)]])
+        return maps
+
+    def finish(self, x: np.ndarray) -> Volume:
+        """Network values on the padded working grid -> volume on the input's grid."""
+        values = self.codec.decode(x, self.labels)
+        inside = tuple(slice(b, b + n) for b, n in zip(self.before, self.inner, strict=True))
+        values = self.turn.undo(values[inside])
+        output = self.manifest.output
+        if self.grid.shape != values.shape:
+            values = _middle(values, self.grid.shape)
+        volume = Volume(
+            values.astype(np.float32), self.grid.affine, output.modality, output.unit
+        )
+        volume = resample_to(volume, self.original.geometry, order=1, fill=output.background)
+        array = np.clip(volume.array, *output.range)
+        array = np.where(self._covered(), array, output.background)
+        return volume.with_array(np.round(array).astype(np.int16))
+
+    def _covered(self) -> np.ndarray:
+        """Voxels of the input's grid that are anatomy and not background."""
+        if self.manifest.preprocessing["outside"] == "background":
+            return self.original.array > 0
+        ones = self.region.with_array(np.ones(self.region.shape, np.uint8))
+        return resample_to(ones, self.original.geometry).array > 0
+
+    def seams(self, borders: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Window borders of the working grid as planes of the input's, where both agree."""
+        if self.grid.shape != self.original.shape:
+            return []
+        planes = []
+        for axis, latent_index in borders:
+            index = 2 * latent_index - self.before[axis]
+            if axis in self.turn.flips:
+                index = self.inner[axis] - index
+            stored = self.turn.order[axis]
+            if 0 < index < self.original.shape[stored]:
+                planes.append((stored, index))
+        return planes
+
+
+def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None) -> Scene:
+    """Cut out, resample, turn and pad a mask as the package asks.
+
+    Raises
+    ------
+    MemoryPlanError: the working grid does not fit into free memory.
+    """
+    spec = manifest.preprocessing
+    findings: list[Finding] = []
+    if spec["outside"] == "background":
+        region = _around_labels(labels, MARGIN)
+    else:
+        region = _field_of_view(labels, manifest, findings)
+    grid = _working_grid(region, manifest)
+    turn = Turn.to(grid.geometry, "RAS")
+    array = turn.apply(grid.array)
+    spacing = turn.axes(grid.spacing)
+    inner = tuple(THIN_SLAB if n == 1 else n for n in array.shape)
+    array = np.broadcast_to(array, np.broadcast_shapes(array.shape, (1, 1, 1)))
+    for axis, n in enumerate(array.shape):
+        if n == 1:
+            array = np.repeat(array, THIN_SLAB, axis)
+    before, after = _padding(inner, _stride(manifest))
+    _require_memory(array.size)
+    array = np.pad(array, list(zip(before, after, strict=True)))
+    scalars, conditions = _scalars(spec, spacing, noise_hu)
+    arguments = {k: spec[k] for k in ("centres", "scales", "mean", "sd") if k in spec}
+    codec = CODECS[spec["name"]](**arguments)
+    return Scene(
+        manifest, labels, region, grid, turn, array.astype(np.uint8), before, inner, spacing,
+        codec, scalars, conditions, findings,
+    )  # fmt: skip
+
+
+def _around_labels(labels: LabelMap, margin: int) -> LabelMap:
+    index = np.nonzero(labels.array)
+    low = [max(0, int(i.min()) - margin) for i in index]
+    high = [min(n, int(i.max()) + 1 + margin) for i, n in zip(index, labels.shape, strict=True)]
+    return crop(labels, low, high)
+
+
+def _field_of_view(labels: LabelMap, manifest: Manifest, findings: list[Finding]) -> LabelMap:
+    """The whole mask, or a box of the trained field of view about the labels' middle."""
+    longest = max(manifest.field_of_view.max)
+    index = np.nonzero(labels.array)
+    low, high = [], []
+    for i, n, s in zip(index, labels.shape, labels.spacing, strict=True):
+        size = min(n, max(1, round(longest / s)), n)
+        first = round((int(i.min()) + int(i.max()) + 1 - size) / 2)
+        first = min(max(0, first), n - size)
+        low.append(first)
+        high.append(first + size)
+    region = crop(labels, low, high)
+    if region.shape != labels.shape:
+        size = " x ".join(f"{n:.0f}" for n in region.field_of_view)
+        findings.append(
+            Finding(
+                "warning",
+                "field-of-view",
+                f"The mask is larger than the model's field of view, so only {size} mm around "
+                f"the labels are generated; the rest is {manifest.output.background:g}.",
+            )
+        )
+    missed = int(np.count_nonzero(labels.array) - np.count_nonzero(region.array))
+    if missed:
+        raise InputError(
+            f"The labels reach over more than the {longest:g} mm that the model "
+            f"'{manifest.name}' can generate at once; crop the mask to one structure."
+        )
+    return region
+
+
+def _working_grid(region: LabelMap, manifest: Manifest) -> LabelMap:
+    """The region itself where its spacing suits the model, else resampled to isotropic voxels."""
+    thick = [s for s, n in zip(region.spacing, region.shape, strict=True) if n > 1]
+    wanted = float(np.clip(np.prod(thick) ** (1 / len(thick)), *_limits(manifest)))
+    if all(abs(s / wanted - 1) <= SAME_SPACING for s in thick):
+        return region
+    return resample(region, (wanted,) * 3)
+
+
+def _limits(manifest: Manifest) -> tuple[float, float]:
+    return manifest.spacing.min, manifest.spacing.max
+
+
+def _stride(manifest: Manifest) -> int:
+    """Image voxels per coarsest cell of the velocity network."""
+    return 2 * 2 ** (len(manifest.networks["flow"].arguments["widths"]) - 1)
+
+
+def _padding(shape: tuple[int, ...], stride: int) -> tuple[tuple, tuple]:
+    missing = [-n % stride for n in shape]
+    before = tuple(m // 4 * 2 for m in missing)
+    return before, tuple(m - b for m, b in zip(missing, before, strict=True))
+
+
+def _middle(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The middle slice of a slab, along axes where one voxel is wanted."""
+    index = tuple(
+        slice(v // 2, v // 2 + 1) if n == 1 and v > 1 else slice(None)
+        for v, n in zip(values.shape, shape, strict=True)
+    )
+    return values[index]
+
+
+def _scalars(
+    spec: dict[str, Any], spacing: tuple[float, ...], noise_hu: float | None
+) -> tuple[list[float], dict[str, Any]]:
+    """Scalar conditions of the network and, in words, what they were set to."""
+    if "noise_hu" not in spec:
+        if noise_hu is not None:
+            raise InputError("This model has no noise setting; leave noise_hu out.")
+        return [], {}
+    mean_spacing = float(np.exp(np.mean(np.log(spacing))))
+    if noise_hu is None:
+        known, levels = zip(*spec["noise_hu"], strict=True)
+        noise_hu = float(np.interp(mean_spacing, known, levels))
+    if not 1 <= noise_hu <= 50:
+        raise InputError(f"The noise is {noise_hu:g} HU; choose 1 to 50 HU.")
+    return (
+        [spacing_scalar(mean_spacing), noise_scalar(noise_hu)],
+        {"noise_hu": round(noise_hu, 2)},
+    )
+
+
+def _require_memory(voxels: int) -> None:
+    needed, free = voxels * BYTES_PER_VOXEL, free_memory()
+    if needed > 0.9 * free:
+        raise MemoryPlanError(
+            f"The working grid of {voxels / 1e6:.0f} million voxels needs about "
+            f"{needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free; "
+            "crop the mask or give it a coarser spacing."
+        )
+
+
+@dataclass
+class Sampling:
+    """Networks, sampler and windows for one scene."""
+
+    scene: Scene
+    flow: nn.Module
+    autoencoder: nn.Module
+    device: torch.device
+    sampler: str
+    steps: int
+    bfloat16: bool
+    windows: Windows
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        device: torch.device,
+        sampler: str | None,
+        steps: int | None,
+        scene: Scene,
+    ) -> Sampling:
+        """Raises InputError for an unknown sampler or a number of steps below 1."""
+        name = sampler or manifest.sampler.name
+        if name not in SAMPLERS:
+            raise InputError(f"There is no sampler '{name}'; choose {', '.join(SAMPLERS)}.")
+        if not steps or steps < 1:
+            raise InputError(f"The number of steps is {steps}; choose at least 1.")
+        flow = network(manifest, "flow", device)
+        return cls(
+            scene,
+            flow,
+            network(manifest, "autoencoder", device),
+            device,
+            name,
+            steps,
+            bfloat16_pays(device),
+            _windows(scene, flow.stride, device),
+        )
+
+    @property
+    def window_count(self) -> int:
+        return len(list(self.windows))
+
+    @property
+    def borders(self) -> list[tuple[int, int]]:
+        return self.windows.borders
+
+    @torch.inference_mode()
+    def latent(self, seed: int, progress: ProgressCallback | None) -> Tensor:
+        """Sample the latent (1, 8, i, j, k) of the scene."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn((1, 8, *self.windows.shape), generator=generator).to(self.device)
+        with precision(self.device, self.bfloat16):
+            features = list(self._features(progress))
+        scalars = None
+        if self.scene.scalars:
+            scalars = torch.tensor([self.scene.scalars], device=self.device)
+        stage = Stage("sampling", self.steps, progress)
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            time = torch.full((1,), t, device=self.device)
+
+            def evaluate(number: int, part: Tensor) -> Tensor:
+                part = part.contiguous(memory_format=torch.channels_last_3d)
+                with precision(self.device, self.bfloat16):
+                    return self.flow(part, time, features[number], scalars)
+
+            return blend(evaluate, x, self.windows)
+
+        return SAMPLERS[self.sampler](
+            FlowDenoiser(velocity),
+            noise,
+            self.steps,
+            generator=generator,
+            on_step=lambda done: stage.advance(),
+        )
+
+    def _features(self, progress: ProgressCallback | None) -> Iterator[list[Tensor]]:
+        """Mask features of every window, computed once per sample."""
+        boxes = list(self.windows)
+        stage = Stage("reading the mask", len(boxes), progress)
+        for box in boxes:
+            image_box = tuple(slice(2 * s.start, 2 * s.stop) for s in box)
+            maps = torch.from_numpy(self.scene.maps(image_box))[None].to(self.device)
+            yield self.flow.encode_mask(maps)
+            stage.advance()
+
+    @torch.inference_mode()
+    def decode(self, latent: Tensor, progress: ProgressCallback | None) -> np.ndarray:
+        """Latent -> network values (i, j, k) on the padded working grid."""
+        stage = Stage("decoding", tile_count(latent.shape[2:], TILE), progress)
+
+        def run(part: Tensor) -> Tensor:
+            with precision(self.device, self.bfloat16):
+                return self.autoencoder.decode(part)
+
+        image = decode_tiled(
+            run, latent, TILE, self.autoencoder.halo // 2, lambda done: stage.advance()
+        )
+        return image[0, 0].numpy()
+
+
+def _windows(scene: Scene, stride: int, device: torch.device) -> Windows:
+    """One window where it fits, else the largest cube that does."""
+    shape = tuple(n // 2 for n in scene.labels.shape)
+    room = 0.6 * (free_memory(device) - scene.labels.size * BYTES_PER_VOXEL)
+    if max(shape) <= WHOLE and np.prod(shape) * BYTES_PER_LATENT_VOXEL <= room:
+        return Windows(shape, shape, OVERLAP, stride)
+    fits = (max(room, 0) / BYTES_PER_LATENT_VOXEL) ** (1 / 3)
+    side = int(min(64, fits)) // stride * stride
+    if side < 2 * OVERLAP:
+        raise MemoryPlanError(
+            "Not enough memory is free for the smallest window of the network; close other "
+            "programs or choose another device."
+        )
+    return Windows(shape, (side,) * 3, OVERLAP, stride)

@@ -1,0 +1,221 @@
+"""Volumes translated slice by slice in up to three planes and averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError, MemoryPlanError
+from .intensity import HEAD_CODECS, HeadMR
+from .labels import body_envelope_from_image
+from .loading import bfloat16_pays, network, precision
+from .orientation import Turn
+from .packages.manifest import Manifest
+from .progress import ProgressCallback, Stage
+from .resample import resample, resample_to
+from .runtime import free_memory
+from .volume import LabelMap, Volume
+
+SLICE_AXIS = {2: 0, 1: 1, 0: 2}
+"""Axis of the LPS grid that is left out -> plane index (axial, coronal, sagittal)."""
+THICK = 2.5
+"""An axis sampled so much more coarsely than the finest is not cut across."""
+MARGIN = 12
+PIXELS_PER_BATCH = 8 * 192 * 192
+BYTES_PER_VOXEL = 40
+BYTES_PER_PIXEL = 800
+"""Memory of the network per pixel of a batch, measured."""
+
+
+@dataclass
+class SliceJob:
+    """One volume on the grid that the network works on, ready to run.
+
+    The grid is turned to LPS (x left, y posterior, z superior), the order in which the training
+    slices were stored, and resampled to the model's spacing except along thick axes.
+    """
+
+    volume: Volume
+    manifest: Manifest
+    device: torch.device
+    net: nn.Module
+    grid: Volume
+    turn: Turn
+    source: np.ndarray
+    head: np.ndarray
+    axes: tuple[int, ...]
+    mirror: bool
+    reference: float
+    bfloat16: bool
+
+    @classmethod
+    def of(
+        cls, volume: Volume, manifest: Manifest, device: torch.device, options: dict[str, Any]
+    ) -> SliceJob:
+        """Prepare a run. Raises InputError for an image without a head, MemoryPlanError."""
+        axes = _usable_axes(volume)
+        spacing = [
+            manifest.spacing.native if axis in _resampled(volume, manifest) else s
+            for axis, s in enumerate(volume.spacing)
+        ]
+        _require_memory(volume, spacing)
+        grid = resample(volume, spacing)
+        head = resample_to(_head(volume), grid.geometry)
+        turn = Turn.to(grid.geometry, "LPS")
+        source = turn.apply(grid.array.astype(np.float32))
+        inside = turn.apply(head.array) > 0
+        axes = tuple(i for i in range(3) if turn.order[i] in axes)
+        if options.get("planes") == 1 and len(axes) > 1:
+            axes = axes[-1:]
+        reference = 1.0
+        if manifest.input.modality != "CT":
+            reference = HeadMR.reference(source, inside)
+            source = source / reference * inside
+        else:
+            source = np.where(inside, source, -1000.0)
+        return cls(
+            volume, manifest, device, network(manifest, "translator", device), grid, turn,
+            source, inside, axes, bool(options.get("mirror")), reference, bfloat16_pays(device),
+        )  # fmt: skip
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        planes = ("axial", "coronal", "sagittal")
+        return {
+            "planes": [planes[SLICE_AXIS[axis]] for axis in self.axes],
+            "mirrored_passes": self.mirror,
+            "working_spacing_mm": [round(s, 4) for s in self.grid.spacing],
+            "working_shape": list(self.grid.shape),
+            "source_reference": round(self.reference, 4),
+            "precision": "bfloat16" if self.bfloat16 else "float32",
+        }
+
+    @torch.inference_mode()
+    def run(self, progress: ProgressCallback | None = None) -> Volume:
+        """Translate all slices. Returns a volume on the input's grid."""
+        box = self._box()
+        source, head = self.source[box], self.head[box]
+        batches = [b for axis in self.axes for b in _batches(head, axis, self.net.stride)]
+        stage = Stage("translating slices", len(batches), progress)
+        total = np.zeros(source.shape, np.float32)
+        weights = np.zeros(source.shape, np.float32)
+        for axis, indices in batches:
+            images = self._translate(source, axis, indices)
+            area = head.sum(axis=tuple(a for a in range(3) if a != axis)).astype(np.float32)
+            for index, image in zip(indices, images, strict=True):
+                place = tuple(index if a == axis else slice(None) for a in range(3))
+                weight = area[index] / area.max() + 1e-3
+                total[place] += weight * image
+                weights[place] += weight
+            stage.advance()
+        values = total / np.maximum(weights, 1e-6)
+        return self._place(values, weights > 0, box)
+
+    def _translate(self, source: np.ndarray, axis: int, indices: list[int]) -> np.ndarray:
+        """Slices across ``axis`` -> network values, (n, rows, columns)."""
+        slices = np.stack([source.take(i, axis=axis) for i in indices])
+        values = self._evaluate(slices, axis)
+        # Left and right are the rows of axial and coronal slices; sagittal ones have neither.
+        if self.mirror and axis != 0:
+            values = (values + self._evaluate(slices[:, ::-1], axis)[:, ::-1]) / 2
+        return values
+
+    def _evaluate(self, slices: np.ndarray, axis: int) -> np.ndarray:
+        codec = HEAD_CODECS[self.manifest.input.modality]()
+        x = torch.from_numpy(np.ascontiguousarray(codec.as_input(slices))).to(self.device)
+        padded, cut = _pad(x, self.net.stride)
+        plane = torch.full((len(x),), SLICE_AXIS[axis], device=self.device)
+        with precision(self.device, self.bfloat16):
+            y = self.net(padded.contiguous(memory_format=torch.channels_last), plane)
+        return y[(slice(None), 0, *cut)].float().cpu().numpy()
+
+    def _box(self) -> tuple[slice, ...]:
+        """The head and a margin; along axes of one voxel the whole."""
+        index = np.nonzero(self.head)
+        return tuple(
+            slice(max(0, int(i.min()) - MARGIN), min(n, int(i.max()) + 1 + MARGIN))
+            for i, n in zip(index, self.head.shape, strict=True)
+        )
+
+    def _place(self, values: np.ndarray, known: np.ndarray, box: tuple[slice, ...]) -> Volume:
+        """Network values of the box -> output units on the input's grid."""
+        output = self.manifest.output
+        codec = HEAD_CODECS[output.modality]()
+        scale = 1.0 if output.modality == "CT" else 1000.0
+        array = np.full(self.source.shape, output.background, np.float32)
+        inside = known & self.head[box]
+        array[box] = np.where(inside, codec.from_target(values) * scale, output.background)
+        volume = Volume(self.turn.undo(array), self.grid.affine, output.modality, output.unit)
+        volume = resample_to(volume, self.volume.geometry, order=1, fill=output.background)
+        array = np.clip(volume.array, *output.range)
+        return volume.with_array(np.round(array).astype(np.int16))
+
+
+def _usable_axes(volume: Volume) -> tuple[int, ...]:
+    """Stored axes that may be sliced across: all, or only the thick one."""
+    single = [axis for axis, n in enumerate(volume.shape) if n == 1]
+    if len(single) > 1:
+        raise InputError(
+            f"The image has {' x '.join(map(str, volume.shape))} voxels, a line or a point; "
+            "give a slice or a volume."
+        )
+    if single:
+        return (single[0],)
+    finest = min(volume.spacing)
+    thick = [axis for axis, s in enumerate(volume.spacing) if s > THICK * finest and s > 2.5]
+    return (thick[0],) if len(thick) == 1 else (0, 1, 2)
+
+
+def _resampled(volume: Volume, manifest: Manifest) -> list[int]:
+    """Axes whose spacing is brought to the model's."""
+    axes = _usable_axes(volume)
+    keep = axes if len(axes) == 1 else ()
+    low, high = manifest.spacing.min, manifest.spacing.max
+    return [
+        axis
+        for axis, s in enumerate(volume.spacing)
+        if axis not in keep and not low <= s <= high
+    ]
+
+
+def _head(volume: Volume) -> LabelMap:
+    """Envelope of the head, a little dilated, as in the training data."""
+    from scipy import ndimage
+
+    body = body_envelope_from_image(volume)
+    near = ndimage.distance_transform_edt(body.array == 0, sampling=volume.spacing) <= 2.0
+    return body.with_array(near.astype(np.uint8))
+
+
+def _batches(head: np.ndarray, axis: int, stride: int) -> Iterator[tuple[int, list[int]]]:
+    """Slices that hold some head, in batches of bounded size."""
+    pixels = np.prod([-(-n // stride) * stride for a, n in enumerate(head.shape) if a != axis])
+    size = max(1, int(PIXELS_PER_BATCH // pixels))
+    area = head.sum(axis=tuple(a for a in range(3) if a != axis))
+    filled = np.flatnonzero(area).tolist()
+    for first in range(0, len(filled), size):
+        yield axis, filled[first : first + size]
+
+
+def _pad(x: Tensor, stride: int) -> tuple[Tensor, tuple[slice, slice]]:
+    """Pad (n, c, h, w) to whole strides by repeating the border; and the cut that undoes it."""
+    h, w = x.shape[-2:]
+    padded = nn.functional.pad(x, (0, -w % stride, 0, -h % stride), mode="replicate")
+    return padded, (slice(0, h), slice(0, w))
+
+
+def _require_memory(volume: Volume, spacing: list[float]) -> None:
+    voxels = float(np.prod([n * s / t for n, s, t in zip(volume.shape, volume.spacing, spacing,
+                                                         strict=True)]))  # fmt: skip
+    needed = max(voxels, volume.array.size) * BYTES_PER_VOXEL + PIXELS_PER_BATCH * BYTES_PER_PIXEL
+    free = free_memory()
+    if needed > 0.9 * free:
+        raise MemoryPlanError(
+            f"The translation needs about {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB "
+            "are free; crop the image or close other programs."
+        )

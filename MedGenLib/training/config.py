@@ -1,0 +1,49 @@
+"""Training configurations: JSON files whose paths may hold environment variables."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a configuration. Raises InputError with the place of the mistake."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"The training configuration {path} cannot be read ({error.strerror}); "
+            "give the path of a JSON file."
+        ) from error
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"The training configuration {path} is not JSON: {error.msg} in line {error.lineno}."
+        ) from error
+    config["folder"] = str(path.resolve().parent)
+    return config
+
+
+def resolve(config: dict[str, Any], value: str) -> Path:
+    """A path of the configuration: environment variables expanded, relative to its file.
+
+    Raises InputError when a variable is not set or when nothing lies there.
+    """
+    expanded = os.path.expandvars(value)
+    if "$" in expanded:
+        raise InputError(
+            f"The path {value} in the training configuration needs an environment variable that "
+            "is not set; set it to the folder that holds the data."
+        )
+    path = Path(config["folder"], expanded)
+    if not path.exists():
+        raise InputError(
+            f"The training data {path} do not exist; correct the path in the configuration."
+        )
+    return path

@@ -1,0 +1,19 @@
+"""Data adaptors: from files on disk to batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import InputError
+
+
+def adaptor(config: dict[str, Any], patch: int | list[int]) -> Any:
+    """The volume adaptor that the configuration names: ``tissue-scans`` or ``labelled-crops``."""
+    from .crops import LabelledCrops
+    from .tissue import TissueScans
+
+    adaptors = {"tissue-scans": TissueScans, "labelled-crops": LabelledCrops}
+    name = config["data"]["adaptor"]
+    if name not in adaptors:
+        raise InputError(f"There is no data adaptor {name}; choose one of {', '.join(adaptors)}.")
+    return adaptors[name](config, patch)

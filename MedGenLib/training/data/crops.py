@@ -1,0 +1,96 @@
+"""Small MR crops with labels, all of about one size (Medical Segmentation Decathlon layout)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...conditioning import coordinate_channels, label_channels
+from ...errors import InputError
+from ...files import read_label_map, read_volume
+from ...intensity import Affine
+from ..config import resolve
+from ..splits import hold_out
+
+
+class LabelledCrops:
+    """Image and label pairs of ``<folder>/images`` and ``<folder>/labels`` (same file names)."""
+
+    scalars = 0
+
+    def __init__(self, config: dict[str, Any], patch: int | list[int]) -> None:
+        data = config["data"]
+        folder = resolve(config, data["folder"])
+        self.codec = Affine(**data["codec"])
+        self.labels = int(data["labels"])
+        self.names = {
+            int(value): entry["name"]
+            for value, entry in config["package"]["medgen"]["input"]["labels"].items()
+        }
+        self.maps = self.labels + 1 + 3
+        self.size = tuple(patch) if isinstance(patch, list) else (patch,) * 3
+        names = sorted(p.name for p in (folder / "images").glob("*.nii.gz"))
+        if not names:
+            raise InputError(f"The folder {folder}/images holds no .nii.gz files.")
+        self.held_out = hold_out(names, data["hold_out"], data["seed"])
+        self.crops = [_read(folder, n, self.codec) for n in names if n not in self.held_out]
+
+    def sample(self, generator: np.random.Generator, batch: int) -> dict[str, Tensor]:
+        """``x`` (b, 1, ...), ``maps`` (b, maps, ...), ``valid`` (b, 1, ...)."""
+        items = [self._crop(generator) for _ in range(batch)]
+        return {key: torch.from_numpy(np.stack([i[key] for i in items])) for key in items[0]}
+
+    def _crop(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        x, labels, spacing = self.crops[generator.integers(len(self.crops))]
+        maps = np.concatenate(
+            [label_channels(labels, self.labels), coordinate_channels(labels, spacing)]
+        )
+        stack = np.concatenate([x[None], np.ones_like(x)[None], maps])
+        box = [self._window(n, size, generator) for n, size in zip(x.shape, self.size, strict=True)]
+        stack = np.pad(stack, [(0, 0), *(pad for _, pad in box)])
+        stack = stack[(slice(None), *(part for part, _ in box))]
+        return {
+            "x": stack[:1].astype(np.float32),
+            "valid": stack[1:2].astype(np.float32),
+            "maps": stack[2:].astype(np.float32),
+        }
+
+    @staticmethod
+    def _window(
+        n: int, size: int, generator: np.random.Generator
+    ) -> tuple[slice, tuple[int, int]]:
+        """A random window of a long axis, or random padding of a short one."""
+        if n >= size:
+            start = int(generator.integers(n - size + 1))
+            return slice(start, start + size), (0, 0)
+        before = int(generator.integers(size - n + 1))
+        return slice(None), (before, size - n - before)
+
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        """Level of every label over the training crops, in the units of generated images."""
+        tissues = {}
+        for value, name in self.names.items():
+            means = [
+                self.codec.mean + self.codec.sd * float(x[labels == value].mean())
+                for x, labels, _ in self.crops
+                if (labels == value).any()
+            ]
+            mean, sd = float(np.mean(means)), float(np.std(means))
+            numbers = {"mean": mean, "sd": sd, "low": mean - 3 * sd, "high": mean + 3 * sd}
+            tissues[str(value)] = {"name": name, **{k: round(v, 1) for k, v in numbers.items()}}
+        return tissues
+
+    def preprocessing(self) -> dict[str, Any]:
+        """The typical level and spread that generated images get."""
+        return {"mean": self.codec.mean, "sd": self.codec.sd}
+
+
+def _read(folder: Path, name: str, codec: Affine) -> tuple[np.ndarray, np.ndarray, tuple]:
+    volume = read_volume(folder / "images" / name, modality="T1w")
+    labels = read_label_map(folder / "labels" / name)
+    x = np.clip(codec.encode(volume.array), -3, 5)
+    return x.astype(np.float32), labels.array.astype(np.uint8), volume.spacing

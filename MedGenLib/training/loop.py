@@ -1,0 +1,222 @@
+"""The training loop: optimisation, EMA, checkpoints, resume.
+
+Every step draws its data and noise from generators seeded with (seed, step). A run that was
+killed and resumed therefore sees exactly the batches of a run that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..progress import ProgressCallback, Stage
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random generators of one step."""
+
+    numpy: np.random.Generator
+    torch: torch.Generator
+
+    @classmethod
+    def of(cls, seed: int, step: int) -> Draw:
+        return cls(
+            np.random.default_rng([seed, step]),
+            torch.Generator().manual_seed((seed << 32) + step),
+        )
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One loss and the networks it trains; several alternate within a step (GAN training)."""
+
+    name: str
+    networks: tuple[str, ...]
+    loss: Callable[[dict[str, Tensor], Draw, float], tuple[Tensor, dict[str, float]]]
+
+
+class Recipe(Protocol):
+    """What the loop needs to know about a training task."""
+
+    networks: dict[str, nn.Module]
+    objectives: list[Objective]
+
+    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]: ...
+
+    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> None: ...
+
+    def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Optimisation settings of a run.
+
+    The learning rate warms up over ``warmup`` steps, stays constant and falls linearly to zero
+    over the last ``decay`` share of ``steps``, so that a finished run can be taken further.
+    """
+
+    steps: int
+    batch: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: int = 200
+    decay: float = 0.3
+    ema: float = 0.999
+    clip: float = 1.0
+    seed: int = 0
+    checkpoint_every: int = 200
+    validate_every: int = 1000
+    precision: str = "auto"
+
+    def rate(self, step: int) -> float:
+        warm = min(1.0, (step + 1) / max(1, self.warmup))
+        decay_steps = max(1, round(self.decay * self.steps))
+        return self.learning_rate * warm * min(1.0, (self.steps - step) / decay_steps)
+
+
+class Log:
+    """TensorBoard writer, or nothing where tensorboard is not installed."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.writer = None
+        else:
+            self.writer = SummaryWriter(str(folder))
+
+    def scalars(self, prefix: str, values: dict[str, float], step: int) -> None:
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(f"{prefix}/{name}", value, step)
+
+    def picture(self, name: str, image: np.ndarray, step: int) -> None:
+        """``image`` is (rows, columns) with values in 0..1."""
+        if self.writer is not None:
+            self.writer.add_image(name, np.clip(image, 0, 1)[None], step)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+@dataclass
+class Trainer:
+    """Runs a recipe in a folder, from its checkpoint where there is one."""
+
+    recipe: Recipe
+    settings: Settings
+    out: Path
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    use_bfloat16: bool = False
+    progress: ProgressCallback | None = None
+
+    def run(self) -> Path:
+        """Train to ``settings.steps`` and export. Returns what the recipe exported."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.networks = {k: n.to(self.device) for k, n in self.recipe.networks.items()}
+        self.averages = {k: copy.deepcopy(n).eval() for k, n in self.networks.items()}
+        self.optimisers = [
+            torch.optim.AdamW(
+                [p for n in o.networks for p in self.networks[n].parameters()],
+                lr=self.settings.learning_rate,
+                weight_decay=self.settings.weight_decay,
+                betas=(0.9, 0.99),
+            )
+            for o in self.recipe.objectives
+        ]
+        self.step = 0
+        self._resume()
+        log = Log(self.out / "tensorboard")
+        stage = Stage("training", max(0, self.settings.steps - self.step), self.progress)
+        try:
+            while self.step < self.settings.steps:
+                values = self._train_step()
+                self.step += 1
+                self._housekeeping(values, log)
+                stage.advance()
+            self._save()
+            self.recipe.validate(self.averages, self.step, log)
+        finally:
+            log.close()
+        return self.recipe.export(self.averages, self.step, self.out)
+
+    def _train_step(self) -> dict[str, float]:
+        draw = Draw.of(self.settings.seed, self.step)
+        batch = self.recipe.batch(draw, self.settings.batch)
+        batch = {key: value.to(self.device) for key, value in batch.items()}
+        share = self.step / self.settings.steps
+        values: dict[str, float] = {}
+        for objective, optimiser in zip(self.recipe.objectives, self.optimisers, strict=True):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
+                loss, parts = objective.loss(batch, draw, share)
+            values.update(parts)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"The {objective.name} loss became {loss.item()} at step {self.step}; "
+                    "lower the learning rate in the configuration."
+                )
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            for group in optimiser.param_groups:
+                group["lr"] = self.settings.rate(self.step)
+                nn.utils.clip_grad_norm_(group["params"], self.settings.clip)
+            optimiser.step()
+        self._average()
+        return values
+
+    def _average(self) -> None:
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, network in self.networks.items():
+                average = self.averages[name]
+                for a, p in zip(average.parameters(), network.parameters(), strict=True):
+                    a.lerp_(p, 1 - decay)
+                for a, b in zip(average.buffers(), network.buffers(), strict=True):
+                    a.copy_(b)
+
+    def _housekeeping(self, values: dict[str, float], log: Log) -> None:
+        if self.step % 20 == 0:
+            log.scalars("train", values, self.step)
+        if self.step % self.settings.checkpoint_every == 0:
+            self._save()
+        if self.step % self.settings.validate_every == 0:
+            self.recipe.validate(self.averages, self.step, log)
+
+    def _save(self) -> None:
+        path = self.out / CHECKPOINT
+        temporary = path.with_suffix(".tmp")
+        torch.save(
+            {
+                "step": self.step,
+                "networks": {k: n.state_dict() for k, n in self.networks.items()},
+                "averages": {k: n.state_dict() for k, n in self.averages.items()},
+                "optimisers": [o.state_dict() for o in self.optimisers],
+            },
+            temporary,
+        )
+        os.replace(temporary, path)
+
+    def _resume(self) -> None:
+        path = self.out / CHECKPOINT
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        for name in self.networks:
+            self.networks[name].load_state_dict(state["networks"][name])
+            self.averages[name].load_state_dict(state["averages"][name])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.step = state["step"]

@@ -1,0 +1,65 @@
+"""From a trained network to a model package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..networks import NETWORKS
+
+
+def export_package(
+    config: dict[str, Any],
+    networks: dict[str, nn.Module],
+    step: int,
+    held_out: list[str],
+    statistics: dict[str, Any],
+    out: Path,
+    preprocessing: dict[str, Any] | None = None,
+) -> Path:
+    """Write ``<out>/package/<name>`` from the configuration's section ``package``.
+
+    The section holds the manifest's fixed parts; networks, statistics, held-out subjects and
+    preprocessing come from training. The model card is the file ``card`` beside the
+    configuration, the licence text the file ``license_file``.
+    """
+    from ..packages.export import write_package
+
+    section = config["package"]
+    folder = Path(config["folder"])
+    medgen = {
+        **section["medgen"],
+        "networks": {role: _network(net, config, role) for role, net in networks.items()},
+        "preprocessing": {**section["medgen"]["preprocessing"], **(preprocessing or {})},
+        "statistics": _merge(statistics, section["medgen"].get("statistics", {})),
+    }
+    medgen["training"] = {**medgen["training"], "held_out": held_out}
+    metadata = {**section["metadata"], "medgen": medgen}
+    weights = {role: net.state_dict() for role, net in networks.items()}
+    target = out / "package" / metadata["name"]
+    write_package(
+        target,
+        metadata,
+        weights,
+        (folder / section["card"]).read_text(encoding="utf-8").replace("{steps}", str(step)),
+        (folder / section["license_file"]).read_text(encoding="utf-8"),
+    )
+    return target
+
+
+def _network(net: nn.Module, config: dict[str, Any], role: str) -> dict[str, Any]:
+    names = {cls: name for name, cls in NETWORKS.items()}
+    return {"network": names[type(net)], "arguments": net.arguments}
+
+
+def _merge(measured: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
+    """Fixed entries complete or override measured ones, tissue by tissue."""
+    merged = {**measured, **fixed}
+    if "tissues" in measured and "tissues" in fixed:
+        merged["tissues"] = {
+            value: {**measured["tissues"].get(value, {}), **limits}
+            for value, limits in fixed["tissues"].items()
+        }
+    return merged

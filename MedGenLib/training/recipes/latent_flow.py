@@ -1,0 +1,122 @@
+"""Recipe `latent-flow`: rectified flow in the latent of a trained autoencoder, given a mask."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...diffusion import FlowDenoiser, euler
+from ...diffusion.flow import velocity_target
+from ...errors import InputError
+from ...networks import Autoencoder, FlowUNet
+from ..data import adaptor
+from ..loop import Draw, Log, Objective
+from .autoencoder import WEIGHTS_FILE
+
+MASK_DROP = 0.05
+OUTSIDE_WEIGHT = 0.05
+
+
+class LatentFlowRecipe:
+    """See the module. The configuration's sections are ``data`` and ``flow``.
+
+    ``<out>/../autoencoder`` must hold what the recipe `autoencoder` exported.
+    """
+
+    def __init__(self, config: dict[str, Any], out: Path) -> None:
+        self.config = config
+        self.data = adaptor(config, config["flow"]["patch"])
+        self.autoencoder = _trained_autoencoder(out.parent / "autoencoder")
+        network = FlowUNet(
+            maps=self.data.maps, scalars=self.data.scalars, **config["flow"]["network"]
+        )
+        self.networks: dict[str, nn.Module] = {
+            "flow": network.to(memory_format=torch.channels_last_3d)
+        }
+        self.objectives = [Objective("flow", ("flow",), self._loss)]
+
+    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
+        return self.data.sample(draw.numpy, size)
+
+    def _loss(
+        self, batch: dict[str, Tensor], draw: Draw, share: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Squared error of the velocity at logit-normal times (Esser et al. 2024, eq. 19)."""
+        data = self._encode(batch["x"])
+        size = data.shape[0]
+        noise = torch.randn(data.shape, generator=draw.torch).to(data.device)
+        time = torch.sigmoid(torch.randn(size, generator=draw.torch)).to(data.device)
+        keep = (torch.rand(size, generator=draw.torch) >= MASK_DROP).float().to(data.device)
+        point, velocity = velocity_target(data, noise, time)
+        network = self.networks["flow"]
+        features = network.encode_mask(batch["maps"] * keep.view(-1, 1, 1, 1, 1))
+        point = point.contiguous(memory_format=torch.channels_last_3d)
+        error = (network(point, time, features, batch.get("scalars")) - velocity).square()
+        weight = F.avg_pool3d(batch["valid"], 2).clamp(min=OUTSIDE_WEIGHT)
+        loss = (weight * error).sum() / (weight.sum() * error.shape[1])
+        return loss, {"velocity": float(loss.detach())}
+
+    @torch.no_grad()
+    def _encode(self, image: Tensor) -> Tensor:
+        return self.autoencoder.to(image.device).encode(image).float()
+
+    @torch.no_grad()
+    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> None:
+        """Loss at fixed data and noise, and a sample beside the real patch."""
+        total = 0.0
+        trained, self.networks = self.networks, {**self.networks, **networks}
+        for index in range(8):
+            draw = Draw.of(7, index)
+            loss, _ = self._loss(self.data.sample(draw.numpy, 2), draw, 1.0)
+            total += float(loss) / 8
+        self.networks = trained
+        log.scalars("validation", {"velocity": total}, step)
+        draw = Draw.of(7, 100)
+        batch = self.data.sample(draw.numpy, 1)
+        image = self._sample(networks["flow"], batch, draw)
+        middle = image.shape[2] // 2
+        both = torch.cat([image[0, 0, middle], batch["x"][0, 0, middle]], 1)
+        log.picture("validation/sampled_beside_real", (both.numpy() + 2) / 4, step)
+        print(f"step {step}: validation velocity error {total:.4f}", flush=True)
+
+    def _sample(self, network: nn.Module, batch: dict[str, Tensor], draw: Draw) -> Tensor:
+        features = network.encode_mask(batch["maps"])
+        shape = (1, 8, *(n // 2 for n in batch["x"].shape[2:]))
+        noise = torch.randn(shape, generator=draw.torch)
+        denoise = FlowDenoiser(
+            lambda x, t: network(x, torch.tensor([t]), features, batch.get("scalars"))
+        )
+        return self.autoencoder.decode(euler.sample(denoise, noise, 12))
+
+    def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
+        from ..package import export_package
+
+        return export_package(
+            self.config,
+            {"autoencoder": self.autoencoder, "flow": networks["flow"]},
+            step=step,
+            held_out=self.data.held_out,
+            statistics={"tissues": self.data.statistics()},
+            preprocessing=self.data.preprocessing(),
+            out=out,
+        )
+
+
+def _trained_autoencoder(folder: Path) -> Autoencoder:
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS_FILE
+    if not path.exists():
+        raise InputError(
+            f"There is no trained autoencoder at {path}; run `medgen train autoencoder` with the "
+            f"same configuration and --out {folder} first."
+        )
+    arguments = json.loads((folder / "autoencoder.json").read_text())["network"]
+    network = Autoencoder(**arguments)
+    network.load_state_dict(load_file(str(path)))
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,233 @@
+"""Recipe `translator`: supervised slice generator, pix2pix family.
+
+L1 inside the head, the distance of anatomical features (a small network trained here to tell
+tissues), SSIM where asked for, and an optional patch discriminator (pix2pix, Isola et al. 2017,
+with the least-squares loss of Mao et al. 2017).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...intensity import HEAD_CODECS
+from ...networks import SliceTranslator
+from ...networks.feature_net import FeatureNet
+from ...quality.output_check import resegment
+from ..config import resolve
+from ..data.slices import Augmentation, SlicePair, read_pairs, split
+from ..loop import Draw, Log, Objective
+
+TISSUE_LIMITS = (-400.0, -30.0, 100.0, 300.0)
+FEATURE_FILE = "feature_net.pt"
+
+
+class TranslatorRecipe:
+    """See the module. The configuration's sections are ``data``, ``network``, ``loss``."""
+
+    def __init__(self, config: dict[str, Any], out: Path) -> None:
+        self.config = config
+        data = config["data"]
+        pairs = read_pairs(resolve(config, data["slices"]))
+        self.train, self.held, self.held_subjects = split(pairs, data["hold_out"], data["seed"])
+        self.augment = Augmentation(**data.get("augmentation", {}))
+        self.source, self.target = data["source"], data["target"]
+        self.loss = {"feature": 0.0, "ssim": 0.0, "adversarial": 0.0, "outside": 0.15}
+        self.loss.update(config["loss"])
+        source = HEAD_CODECS[self.source]
+        self.networks: dict[str, nn.Module] = {
+            "translator": SliceTranslator(channels_in=source.channels, **config["network"])
+        }
+        self.networks["translator"].to(memory_format=torch.channels_last)
+        self.objectives = [Objective("translation", ("translator",), self._generator_loss)]
+        if self.loss["adversarial"]:
+            self._add_discriminator()
+        self.feature_net = self._feature_net(out) if self.loss["feature"] else None
+
+    def _add_discriminator(self) -> None:
+        from monai.networks.nets import PatchDiscriminator
+
+        channels = HEAD_CODECS[self.source].channels + 1
+        self.networks["discriminator"] = PatchDiscriminator(
+            spatial_dims=2, channels=32, in_channels=channels, num_layers_d=3, norm="INSTANCE"
+        )
+        self.objectives.append(
+            Objective("discrimination", ("discriminator",), self._discriminator_loss)
+        )
+
+    # data
+
+    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
+        chosen = draw.numpy.integers(len(self.train), size=size)
+        return self._tensors([self.train[i] for i in chosen], self.augment, draw.numpy)
+
+    def _tensors(
+        self, pairs: list[SlicePair], view: Augmentation, generator: np.random.Generator
+    ) -> dict[str, Tensor]:
+        views = [view(pair, generator) for pair in pairs]
+        stack = {key: np.stack([v[key] for v in views]) for key in views[0]}
+        if self.source == "CT":
+            source = HEAD_CODECS["CT"]().as_input(stack["ct_noisy"])
+            target = HEAD_CODECS["T1w"]().as_target(stack["mr_clean"])
+        else:
+            source = HEAD_CODECS["T1w"]().as_input(stack["mr"])
+            target = HEAD_CODECS["CT"]().as_target(stack["ct"])
+        tissue = np.digitize(stack["ct"], TISSUE_LIMITS)
+        return {
+            "source": torch.from_numpy(np.ascontiguousarray(source)),
+            "target": torch.from_numpy(target)[:, None],
+            "mask": torch.from_numpy(stack["mask"])[:, None],
+            "tissue": torch.from_numpy(tissue),
+            "plane": torch.tensor([pair.plane for pair in pairs]),
+        }
+
+    # losses
+
+    def _predict(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        source = batch["source"].contiguous(memory_format=torch.channels_last)
+        return network(source, batch["plane"])
+
+    def _generator_loss(
+        self, batch: dict[str, Tensor], draw: Draw, share: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        predicted, target, mask = (
+            self._predict(self.networks["translator"], batch),
+            batch["target"],
+            batch["mask"],
+        )
+        weight = mask + self.loss["outside"] * (1 - mask)
+        loss = (weight * (predicted - target).abs()).sum() / weight.sum()
+        parts = {"l1": float(loss.detach())}
+        inside = target + (predicted - target) * mask
+        if self.feature_net is not None:
+            feature = self._feature_distance(inside, target)
+            parts["feature"] = float(feature.detach())
+            loss = loss + self.loss["feature"] * feature
+        if self.loss["ssim"]:
+            dissimilarity = self._dissimilarity(inside, target)
+            parts["ssim"] = 1 - float(dissimilarity.detach())
+            loss = loss + self.loss["ssim"] * dissimilarity
+        if self.loss["adversarial"]:
+            score = self.networks["discriminator"](torch.cat([batch["source"], inside], 1))[-1]
+            loss = loss + self.loss["adversarial"] * (score.float() - 1).square().mean()
+        return loss, parts
+
+    def _discriminator_loss(
+        self, batch: dict[str, Tensor], draw: Draw, share: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        with torch.no_grad():
+            predicted = self._predict(self.networks["translator"], batch)
+        fake = batch["target"] + (predicted - batch["target"]) * batch["mask"]
+        judge = self.networks["discriminator"]
+        real_score = judge(torch.cat([batch["source"], batch["target"]], 1))[-1].float()
+        fake_score = judge(torch.cat([batch["source"], fake], 1))[-1].float()
+        loss = ((real_score - 1).square().mean() + fake_score.square().mean()) / 2
+        return loss, {"discriminator": float(loss.detach())}
+
+    def _feature_distance(self, predicted: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self.feature_net.features(target)
+        found = self.feature_net.features(predicted)
+        return sum((f - w).abs().mean() for f, w in zip(found, wanted, strict=True)) / len(found)
+
+    @staticmethod
+    def _dissimilarity(predicted: Tensor, target: Tensor, span: float = 2.0) -> Tensor:
+        """1 - SSIM with a 7 x 7 uniform window (Wang et al. 2004, eq. 13), values over ``span``."""
+        c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+
+        def mean(image: Tensor) -> Tensor:
+            return F.avg_pool2d(image, 7, stride=1)
+
+        predicted, target = predicted.float(), target.float()
+        mu_p, mu_t = mean(predicted), mean(target)
+        covariance = mean(predicted * target) - mu_p * mu_t
+        variances = mean(predicted**2) - mu_p**2 + mean(target**2) - mu_t**2
+        similarity = (2 * mu_p * mu_t + c1) * (2 * covariance + c2)
+        similarity = similarity / ((mu_p**2 + mu_t**2 + c1) * (variances + c2))
+        return 1 - similarity.mean()
+
+    # the feature network
+
+    def _feature_net(self, out: Path) -> FeatureNet:
+        """Train (once) to predict the share of each tissue in cells of 8 x 8 pixels."""
+        network = FeatureNet(classes=len(TISSUE_LIMITS) + 1)
+        path = out / FEATURE_FILE
+        if path.exists():
+            network.load_state_dict(torch.load(path, weights_only=True))
+        else:
+            self._train_feature_net(network)
+            out.mkdir(parents=True, exist_ok=True)
+            torch.save(network.state_dict(), path)
+        return network.eval().requires_grad_(False)
+
+    def _train_feature_net(self, network: FeatureNet, steps: int = 300) -> None:
+        optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
+        torch.manual_seed(0)
+        for step in range(steps):
+            batch = self.batch(Draw.of(1, step), 4)
+            one_hot = F.one_hot(batch["tissue"], len(TISSUE_LIMITS) + 1).movedim(-1, 1).float()
+            share = F.avg_pool2d(one_hot, 8)
+            scores = network(batch["target"])
+            loss = -(share * F.log_softmax(scores, 1)).sum(1).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    # validation and export
+
+    @torch.no_grad()
+    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> None:
+        view = Augmentation(size=256, rotation_degrees=0, zoom=0)
+        errors, pictures = [], []
+        for index, pair in enumerate(self.held[:: max(1, len(self.held) // 30)]):
+            batch = self._tensors([pair], view, np.random.default_rng([7, index]))
+            predicted = self._predict(networks["translator"], batch)
+            mask = batch["mask"]
+            errors.append(float(((predicted - batch["target"]).abs() * mask).sum() / mask.sum()))
+            if index < 6:
+                both = torch.cat([predicted, batch["target"]], 2)[0, 0].numpy()
+                pictures.append((np.clip(both, -1, 1) + 1) / 2)
+        log.scalars("validation", {"mae": float(np.mean(errors))}, step)
+        log.picture("validation/predicted_above_true", np.concatenate(pictures, 1), step)
+        print(f"step {step}: validation L1 {np.mean(errors):.4f}", flush=True)
+
+    def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
+        from ..package import export_package
+
+        return export_package(
+            self.config,
+            {"translator": networks["translator"]},
+            step=step,
+            held_out=self.held_subjects,
+            statistics=self._statistics(),
+            out=out,
+        )
+
+    def _statistics(self) -> dict[str, Any]:
+        """Mean of the target in every tissue of the CT, over the training slices."""
+        spec = self.config["package"]["medgen"]["statistics"]["resegment"]
+        means: dict[int, list[float]] = {value: [] for value in spec["labels"]}
+        for pair in self.train:
+            target = pair.ct if self.target == "CT" else 1000 * np.clip(pair.mr, 0, 1.5)
+            tissue = np.where(pair.mask, resegment(pair.ct, {**spec, "median": 1}), 0)
+            for value in means:
+                if (tissue == value).sum() > 200:
+                    means[value].append(float(target[tissue == value].mean()))
+        return {
+            "tissues": {
+                str(value): {"name": name, **_spread(means[value])}
+                for value, name in zip(spec["labels"], spec["names"], strict=True)
+            }
+        }
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    """Mean and SD over images; low and high lie three SD away."""
+    mean, sd = float(np.mean(values)), float(np.std(values))
+    numbers = {"mean": mean, "sd": sd, "low": mean - 3 * sd, "high": mean + 3 * sd}
+    return {key: round(value, 1) for key, value in numbers.items()}

@@ -1,0 +1,77 @@
+"""Devices, memory and versions as the machine tells them."""
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from MedGenLib import runtime
+from MedGenLib.errors import InputError
+
+
+def test_cpu_and_auto_are_always_there():
+    assert runtime.pick_device("cpu") == torch.device("cpu")
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert runtime.pick_device("auto").type == expected
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:", "", "CPU", "tpu:0"])
+def test_unknown_device_is_refused_by_name(name):
+    with pytest.raises(InputError, match=f"'{name}' is unknown; use auto, cpu or cuda:0"):
+        runtime.pick_device(name)
+
+
+def test_absent_device_says_how_many_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="'cuda:0' is not there: PyTorch finds no usable"):
+        runtime.pick_device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert runtime.pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(InputError, match="finds only 2 usable CUDA devices"):
+        runtime.pick_device("cuda:2")
+
+
+@pytest.mark.parametrize(("bfloat16_seconds", "taken"), [(2.0, False), (0.9, False), (0.5, True)])
+def test_bfloat16_is_taken_only_when_clearly_faster(monkeypatch, bfloat16_seconds, taken):
+    seconds = {torch.float32: 1.0, torch.bfloat16: bfloat16_seconds}
+    monkeypatch.setattr(runtime, "_time_convolution", lambda image, _: seconds[image.dtype])
+    assert runtime.probe_bfloat16.__wrapped__(torch.device("cpu")) is taken
+
+
+def test_bfloat16_probe_runs_here_and_is_cached():
+    cpu = torch.device("cpu")
+    first = runtime.probe_bfloat16(cpu)
+    assert isinstance(first, bool)
+    hits = runtime.probe_bfloat16.cache_info().hits
+    assert runtime.probe_bfloat16(cpu) is first
+    assert runtime.probe_bfloat16.cache_info().hits == hits + 1
+
+
+def test_free_memory_is_within_the_machine():
+    assert 0 < runtime.free_memory() <= psutil.virtual_memory().total
+
+
+def test_a_container_limit_counts(tmp_path):
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 200\n")
+    assert runtime._container_room(tmp_path) == 500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert runtime._container_room(tmp_path) == float("inf")
+
+
+def test_peak_memory_grows_with_what_is_held():
+    before = runtime.peak_memory_mib()
+    room = before - psutil.Process().memory_info().rss / runtime.MIB
+    ballast = np.ones(int(room + 64) * runtime.MIB // 8)
+    assert runtime.peak_memory_mib() >= before + 32
+    assert ballast[0] == 1
+
+
+def test_versions_name_every_dependency(monkeypatch):
+    versions = runtime.software_versions()
+    assert versions["torch"].startswith("2.")
+    assert set(runtime.DEPENDENCIES) <= set(versions)
+    monkeypatch.setattr(runtime, "DEPENDENCIES", ("no-such-distribution",))
+    assert runtime.software_versions()["no-such-distribution"] == "missing"

@@ -1,0 +1,63 @@
+"""Makes Resources/SampleData from the public scans that MEDGEN_DATA points to.
+
+    MEDGEN_DATA=<folder> python Testing/benchmarks/make_sample_data.py
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from MedGenLib.files import read_volume, write_volume
+from MedGenLib.labels import body_envelope_from_image
+from MedGenLib.training.data.tissue import TISSUES, tissue_labels
+from MedGenLib.volume import LabelMap, crop
+
+DATA = Path(os.environ["MEDGEN_DATA"])
+OUT = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
+
+
+def tissue_mask() -> LabelMap:
+    """Tissues of an abdominal CT that no model was trained on."""
+    path = DATA / "ct_torso_with_masks" / "totalseg_abdomen" / "ct_full.nii.gz"
+    ct = read_volume(path, modality="CT")
+    body = body_envelope_from_image(ct).array > 0
+    labels = tissue_labels(np.clip(ct.array, -1024, 3071).astype(np.float32), body)
+    return LabelMap(labels, ct.affine, dict(enumerate(TISSUES, start=1)))
+
+
+def head() -> None:
+    """T1w head, cut below the skull base, in 8 bits."""
+    mr = read_volume(DATA / "mr_head" / "hanke_t1_1mm.nii.gz", modality="T1w")
+    inside = np.nonzero(body_envelope_from_image(mr).array)
+    low = [max(0, int(i.min()) - 6) for i in inside]
+    high = [min(n, int(i.max()) + 7) for i, n in zip(inside, mr.shape, strict=True)]
+    low[2] = max(low[2], high[2] - 190)
+    part = crop(mr, low, high)
+    top = np.percentile(part.array, 99.9)
+    grey = np.clip(part.array / top * 255, 0, 255).round().astype(np.uint8)
+    write_volume(part.with_array(grey), OUT / "head_t1.nii.gz")
+
+
+def hippocampus() -> None:
+    """Labels of a crop that was kept out of training."""
+    from MedGenLib.files import read_label_map
+    from MedGenLib.training.splits import hold_out
+
+    folder = DATA / "mr_hippocampus_msd" / "labels"
+    held = hold_out((p.name for p in folder.glob("*.nii.gz")), 40, 0)
+    labels = read_label_map(folder / held[0])
+    names = {1: "anterior hippocampus", 2: "posterior hippocampus"}
+    write_volume(
+        LabelMap(labels.array.astype(np.uint8), labels.affine, names),
+        OUT / "hippocampus_mask.nii.gz",
+    )
+
+
+if __name__ == "__main__":
+    OUT.mkdir(parents=True, exist_ok=True)
+    write_volume(tissue_mask(), OUT / "ct_tissue_mask.nii.gz")
+    head()
+    hippocampus()
