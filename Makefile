@@ -19,8 +19,11 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 
+# Needs the public scans that MEDGEN_DATA points to, see Testing/benchmarks/RESULTS.md.
+BENCHMARKS := ct_tissue hippocampus heads
+
 bench: $(VENV)/.installed-dev
-	$(BIN)/python Testing/benchmarks/run.py
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done
 
 clean:
 	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache

@@ -19,7 +19,7 @@ from .packages.catalogue import find
 from .packages.license import require_acceptance
 from .packages.manifest import Manifest
 from .progress import ProgressCallback
-from .quality.finding import require_usable
+from .quality.finding import notes, require_usable
 from .quality.input_check import check_mask
 from .quality.output_check import check_generated
 from .report import Attempt, Report
@@ -82,7 +82,7 @@ def generate(
     if samples < 1:
         raise InputError(f"The number of samples is {samples}; ask for at least 1.")
     labels, mapped = _labels(mask, manifest, mapping)
-    findings = check_mask(labels, manifest)
+    findings = [*notes(labels), *check_mask(labels, manifest)]
     require_usable(findings)
 
     from .sampling import Sampling, prepare
@@ -135,7 +135,9 @@ def _sample(
         clock.lap("sampling")
         volume = scene.finish(sampling.decode(latent, progress))
         clock.lap("decoding")
-        check = check_generated(volume, labels, manifest, scene.seams(sampling.borders))
+        check = check_generated(
+            volume, labels, manifest, scene.seams(sampling.borders), scene.own_grid
+        )
         clock.lap("checking")
         report.attempts.append(Attempt(number, chosen, check))
         if check.passed:

@@ -16,11 +16,13 @@ class TissueStandard:
 
     Every tissue has about unit spread, so that a flow spends the same care on soft tissue
     (spread 30 HU) as on bone (spread 250 HU). ``centres`` and ``scales`` are in HU, indexed by
-    label value; the asinh tames tails such as cortical bone.
+    label value; the asinh tames tails such as cortical bone. `decode` limits |x| to ``limit``,
+    so that no voxel can run away.
     """
 
     centres: tuple[float, ...]
     scales: tuple[float, ...]
+    limit: float = 3.0
 
     def encode(self, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """(i, j, k) values and integer labels -> float32 of the same shape."""
@@ -28,9 +30,9 @@ class TissueStandard:
         return np.arcsinh((values.astype(np.float32) - centre) / scale)
 
     def decode(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Inverse of `encode`; |x| is limited to 4 so that no voxel can run away."""
+        """Inverse of `encode` within the limit."""
         centre, scale = self._maps(labels)
-        return np.sinh(np.clip(x, -4, 4)) * scale + centre
+        return np.sinh(np.clip(x, -self.limit, self.limit)) * scale + centre
 
     def _maps(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return (

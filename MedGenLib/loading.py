@@ -27,7 +27,7 @@ def network(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
     spec = manifest.networks[role]
     try:
         net = build(spec.network, dict(spec.arguments))
-        net.load_state_dict(load_weights(manifest, role))
+        net.load_state_dict(load_weights(manifest, role))  # copies into float32
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise PackageError(

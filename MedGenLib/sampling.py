@@ -34,8 +34,8 @@ BYTES_PER_VOXEL = 100
 """Memory per voxel of the working grid outside the networks: arrays, latents, mask features."""
 BYTES_PER_LATENT_VOXEL = 3000
 """Memory of the velocity network per latent voxel of one window, measured at 128^3."""
-WHOLE, OVERLAP, TILE = 80, 16, 64
-"""Latent voxels: largest grid sampled without windows, overlap of windows, decoder's tile."""
+WHOLE, WINDOW, OVERLAP, TILE = 80, 64, 16, 64
+"""Latent voxels: largest grid sampled at once, window, overlap of windows, decoder's tile."""
 
 
 @dataclass
@@ -97,18 +97,28 @@ class Scene:
         ones = self.region.with_array(np.ones(self.region.shape, np.uint8))
         return resample_to(ones, self.original.geometry).array > 0
 
+    @property
+    def own_grid(self) -> bool:
+        """Whether the networks work on the input's voxels, without resampling."""
+        return self.grid.shape == self.region.shape
+
     def seams(self, borders: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Window borders of the working grid as planes of the input's, where both agree."""
-        if self.grid.shape != self.original.shape:
+        if not self.own_grid:
             return []
+        offset = np.rint(
+            np.linalg.solve(
+                self.original.affine[:3, :3], self.region.origin - self.original.origin
+            )
+        ).astype(int)
         planes = []
         for axis, latent_index in borders:
             index = 2 * latent_index - self.before[axis]
             if axis in self.turn.flips:
                 index = self.inner[axis] - index
             stored = self.turn.order[axis]
-            if 0 < index < self.original.shape[stored]:
-                planes.append((stored, index))
+            if 0 < index < self.region.shape[stored]:
+                planes.append((stored, int(index + offset[stored])))
         return planes
 
 
@@ -357,7 +367,7 @@ def _windows(scene: Scene, stride: int, device: torch.device) -> Windows:
     if max(shape) <= WHOLE and np.prod(shape) * BYTES_PER_LATENT_VOXEL <= room:
         return Windows(shape, shape, OVERLAP, stride)
     fits = (max(room, 0) / BYTES_PER_LATENT_VOXEL) ** (1 / 3)
-    side = int(min(64, fits)) // stride * stride
+    side = int(min(WINDOW, fits)) // stride * stride
     if side < 2 * OVERLAP:
         raise MemoryPlanError(
             "Not enough memory is free for the smallest window of the network; close other "

@@ -15,7 +15,7 @@ from .packages.catalogue import find, for_translation
 from .packages.license import require_acceptance
 from .packages.manifest import Manifest
 from .progress import ProgressCallback
-from .quality.finding import require_usable
+from .quality.finding import notes, require_usable
 from .quality.input_check import check_image, guess_modality
 from .quality.output_check import check_translated
 from .report import Attempt, Report
@@ -63,7 +63,7 @@ def translate(
     manifest = _model(volume, to, model)
     require_acceptance(manifest, accept_license)
     plan = manifest.preset(preset)
-    findings = check_image(volume, manifest)
+    findings = [*notes(volume), *check_image(volume, manifest)]
     require_usable(findings)
 
     from .slicewise import SliceJob

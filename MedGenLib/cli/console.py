@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from MedGenLib.progress import Progress
@@ -14,49 +12,28 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-@dataclass
-class StageTime:
-    """Steps done and seconds spent in one stage, over all its repetitions."""
-
-    steps: int = 0
-    seconds: float = 0.0
-
-
 class Console:
     """Prints results to stdout and everything else to stderr; is itself a progress callback.
 
     Parameters
     ----------
     quiet: print nothing but errors.
-    verbose: also print the library's log messages and warnings.
-
-    Attributes
-    ----------
-    times: stage name -> StageTime of the finished stages, in their order.
+    verbose: also print details, and do not hide the warnings of other libraries.
     """
 
     LINE_EVERY = 10.0
     """Seconds between two plain progress lines of one stage."""
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
-        self.quiet = quiet
-        self.times: dict[str, StageTime] = {}
-        self._handler = logging.StreamHandler(sys.stderr)
-        self._handler.setFormatter(logging.Formatter("medgen: %(message)s"))
-        self._handler.setLevel(logging.DEBUG if verbose else logging.ERROR)
-        self._level = logging.DEBUG if verbose else logging.WARNING
+        self.quiet, self.verbose = quiet, verbose
         self._bar: tqdm | None = None
         self._started = self._last_line = 0.0
 
     def __enter__(self) -> Console:
-        logger = logging.getLogger("MedGenLib")
-        logger.addHandler(self._handler)
-        logger.setLevel(self._level)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        logging.getLogger("MedGenLib").removeHandler(self._handler)
 
     def close(self) -> None:
         """Ends a bar that is still open, so that the next line starts on its own."""
@@ -76,15 +53,16 @@ class Console:
         if not self.quiet:
             print(f"medgen: {text}", file=sys.stderr, flush=True)
 
+    def detail(self, text: str) -> None:
+        """A remark for those who asked for more, on stderr."""
+        if self.verbose:
+            self.note(text)
+
     def __call__(self, progress: Progress) -> None:
         """Progress callback of `generate`, `translate` and `train`."""
         now = time.monotonic()
         if progress.step == 0:
             self._started = self._last_line = now
-        if progress.step == progress.total:
-            spent = self.times.setdefault(progress.stage, StageTime())
-            spent.steps += progress.total
-            spent.seconds += now - self._started
         if self.quiet:
             return
         if sys.stderr.isatty():
@@ -97,7 +75,7 @@ class Console:
             from tqdm import tqdm
 
             self.close()
-            self._bar = tqdm(desc=f"{progress.stage:<12}", total=progress.total, ncols=79)
+            self._bar = tqdm(desc=f"{progress.stage:<19}", total=progress.total, ncols=79)
         if self._bar is not None:
             self._bar.update(progress.step - self._bar.n)
             if progress.step == progress.total:

@@ -113,6 +113,9 @@ def describe(result: Result, outputs: Outputs, notes: list[str], console: Consol
     )
     for path in outputs.paths:
         console.say(f"Wrote {path}")
+    console.detail(f"device: {report.device}; peak memory {report.peak_memory_mib:.0f} MiB")
+    for stage, seconds in report.timings.items():
+        console.detail(f"{stage}: {seconds:.1f} s")
     warn(report, console)
 
 
@@ -121,7 +124,8 @@ def warn(report: Report, console: Console) -> None:
     for sentence in report.sentences:
         console.note(f"warning: {sentence}")
     if not report.passed:
-        console.note(f"warning: the checks failed in all {len(report.attempts)} attempts.")
+        tried = len(report.attempts)
+        console.note(f"warning: the checks failed, see the report; attempts made: {tried}.")
 
 
 def _outputs(arguments: Namespace, volumes: list[Path], source: Path) -> Outputs:

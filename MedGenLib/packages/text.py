@@ -1,9 +1,9 @@
-"""Packages as text for a terminal: the table of models, the card, the result of a verification."""
+"""Packages as text for a terminal: the table of models and the card."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from MedGenLib.packages import rules
 from MedGenLib.packages.catalogue import BrokenPackage, is_embedded
@@ -59,15 +59,6 @@ def model_card(manifest: Manifest) -> str:
         f"The full model card is {manifest.folder / rules.CARD}",
     ]
     return "\n\n".join(section for section in sections if section)
-
-
-def verification(problems: Mapping[str, Sequence[str]]) -> str:
-    """Result of `verify` for several models (name -> problems)."""
-    lines = []
-    for name, sentences in problems.items():
-        lines.append(f"{name}: {'sound' if not sentences else 'NOT SOUND'}")
-        lines += [f"  {sentence}" for sentence in sentences]
-    return "\n".join(lines) or "No model is installed."
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

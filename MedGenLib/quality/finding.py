@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from MedGenLib.errors import InputError
+
+if TYPE_CHECKING:
+    from MedGenLib.volume import LabelMap, Volume
 
 
 @dataclass(frozen=True)
@@ -30,3 +33,8 @@ def require_usable(findings: Iterable[Finding]) -> None:
     """Raise InputError with the sentences of the findings of level "error", if there are any."""
     if errors := [finding.sentence for finding in findings if finding.level == "error"]:
         raise InputError(" ".join(errors))
+
+
+def notes(image: Volume | LabelMap) -> list[Finding]:
+    """What the reader had to do to the image (tilt, uneven gaps ...), as warnings."""
+    return [Finding("warning", "input-note", note) for note in image.notes]

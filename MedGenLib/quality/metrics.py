@@ -245,21 +245,26 @@ def _same_shape(*images: ArrayLike) -> list[NDArray]:
 
 def _mask_like(mask: ArrayLike, image: NDArray) -> NDArray[np.bool_]:
     mask = np.asarray(mask, bool)
-    if mask.shape != image.shape:
-        raise InputError(
-            f"The mask of shape {mask.shape} does not fit the image of shape {image.shape}; "
-            "bring them onto the same grid."
-        )
+    _check_shape(mask, image)
     if not mask.any():
         raise InputError("The mask is empty, so nothing can be measured; give one with voxels.")
     return mask
 
 
+def _check_shape(mask: NDArray, image: NDArray) -> None:
+    if mask.shape != image.shape:
+        raise InputError(
+            f"The mask of shape {mask.shape} does not fit the image of shape {image.shape}; "
+            "bring them onto the same grid."
+        )
+
+
 def _labels_like(labels: ArrayLike | None, image: NDArray) -> NDArray[np.int32]:
     if labels is None:
         return np.ones(image.shape, np.int32)
-    _mask_like(labels, image)
-    return np.asarray(labels).astype(np.int32)  # unsigned differences would wrap
+    labels = np.asarray(labels).astype(np.int32)  # unsigned differences would wrap
+    _check_shape(labels, image)
+    return labels
 
 
 def _select(mask: ArrayLike | None, *images: ArrayLike) -> list[NDArray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..networks import NETWORKS
 
@@ -37,7 +37,7 @@ def export_package(
     }
     medgen["training"] = {**medgen["training"], "held_out": held_out}
     metadata = {**section["metadata"], "medgen": medgen}
-    weights = {role: net.state_dict() for role, net in networks.items()}
+    weights = {role: _half(net.state_dict()) for role, net in networks.items()}
     target = out / "package" / metadata["name"]
     write_package(
         target,
@@ -63,3 +63,8 @@ def _merge(measured: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
             for value, limits in fixed["tissues"].items()
         }
     return merged
+
+
+def _half(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in 16 bits: half the file, and a rounding far below the noise of training."""
+    return {name: t.half() if t.is_floating_point() else t for name, t in state.items()}

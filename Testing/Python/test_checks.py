@@ -241,9 +241,21 @@ class TestGenerated:
         assert "seam" in codes(check_generated(volume, flat, model(), [(0, 24)]).findings)
         assert "seam" not in codes(check_generated(volume, flat, model(), [(0, 12)]).findings)
 
+    def test_interpolation_is_not_taken_for_a_grid(self, ct, mask):
+        from MedGenLib.resample import resample, resample_to
+
+        coarse = resample_to(resample(ct, (2.9, 2.9, 2.9)), ct.geometry)
+        assert not check_generated(coarse, mask, model(statistics={})).passed
+        elsewhere = model(statistics={}, spacing=SpacingRange(1.5, 3.0, 2.9))
+        check = check_generated(coarse, mask, elsewhere, [(0, 16)])
+        assert check.passed and not {"stripe", "seam"} & set(check.figures)
+
     def test_checks_without_limits_are_left_out(self, ct, mask):
         check = check_generated(ct, mask, model(statistics={}))
         assert check.passed and "dice" not in check.figures
+        unlimited = {"tissues": {"1": {"name": "fat", "mean": 0, "sd": 1}}}
+        check = check_generated(ct, mask, model(statistics=unlimited))
+        assert check.passed and list(check.figures["mean"]) == ["fat"]
 
     def test_specks_of_a_tissue_are_not_judged(self, ct, mask):
         labels = np.where(mask.array == 4, 2, mask.array)

@@ -82,6 +82,7 @@ def result_like(source, samples=1, seed=None):
         for n in range(samples)
     ]
     report = Report("stub", "1.0.0", "generate", seed=seed, timings={"sampling": 0.1})
+    report.peak_memory_mib = 321.0
     return Result(volumes, report, source)
 
 
@@ -221,6 +222,15 @@ def test_quiet_prints_nothing(mask, out, engine, capsys):
     assert cli.main(["-q", "generate", str(mask), "-o", str(out / "ct.mha")]) == 0
     captured = capsys.readouterr()
     assert captured.out == captured.err == "" and names(out) == ["ct.mha"]
+
+
+def test_verbose_tells_time_and_memory(mask, out, engine, capsys):
+    argv = ["generate", str(mask), "-o", str(out / "ct.mha")]
+    assert cli.main([*argv, "--verbose"]) == 0
+    error = capsys.readouterr().err
+    assert "peak memory 321 MiB" in error and "medgen: sampling: 0.1 s" in error
+    assert cli.main([*argv, "--overwrite"]) == 0
+    assert "peak memory" not in capsys.readouterr().err
 
 
 def test_an_existing_file_is_replaced_only_when_asked(mask, out, engine, capsys):
@@ -428,7 +438,7 @@ def test_model_info_add_verify_remove(tmp_path, capsys):
     assert "Added the model 'tiny-ct' 1.2.0" in capsys.readouterr().out
     assert cli.main(["models", "info", "tiny-ct"]) == 0
     info = capsys.readouterr().out
-    for words in ("1 fat, 2 soft tissue", "draft 4 steps", "96 x 96 x 96, normal: 1.5 s", "# Card"):
+    for words in ("1 fat, 2 soft tissue", "draft (4 steps)", "1.5 s, 900 MiB", "# Card"):
         assert words in info
     assert cli.main(["models", "verify", "tiny-ct"]) == 0
     assert capsys.readouterr().out.startswith("OK       tiny-ct 1.2.0")
@@ -501,7 +511,7 @@ def test_table_lines_up():
     assert text.splitlines() == ["a          long head", "---------  ---------", "wide cell  1"]
 
 
-def test_console_times_stages_over_repetitions(capsys):
+def test_console_prints_a_line_where_there_is_no_terminal(capsys):
     console = Console()
     for _ in range(2):
         stage = Stage("decoding", 2, console)

@@ -187,6 +187,7 @@ class TestPatterns:
     def test_stripe_index_of_nothing_is_nan(self):
         assert np.isnan(metrics.stripe_index(np.zeros((32, 32, 32))))
         assert np.isnan(metrics.stripe_index(np.arange(27.0).reshape(3, 3, 3)))
+        assert np.isnan(metrics.stripe_index(np.ones((32, 32, 32)), np.zeros((32, 32, 32))))
 
     def test_seam_index_finds_the_plane(self, generator):
         image = generator.normal(0, 1, (20, 20, 20))

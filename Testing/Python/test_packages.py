@@ -904,7 +904,7 @@ def test_acceptance_works_where_nothing_can_be_remembered(tmp_path, monkeypatch)
 # Text for the terminal
 
 
-def test_table_card_and_verification_read_well(tmp_path):
+def test_table_and_card_read_well(tmp_path):
     write_generator(tmp_path / "embedded")
     write_translator(tmp_path / "embedded")
     add(write_generator(tmp_path / "made", "broken-one").folder)
@@ -918,9 +918,9 @@ def test_table_card_and_verification_read_well(tmp_path):
     for words in ("1 fat, 2 soft tissue", "CT (HU", "draft (4 steps)", "1.5 s, 900 MiB", "set, 2"):
         assert words in card
     assert "non-commercial" in text.model_card(catalogue.find("tiny-mr-to-ct"))
-    lines = text.verification(verify_all()).splitlines()
-    assert lines[:3] == ["tiny-ct: sound", "tiny-mr-to-ct: sound", "broken-one: NOT SOUND"]
-    assert lines[3].startswith("  ") and "'medgen' is a required" in lines[3]
+    problems = verify_all()
+    assert problems["tiny-ct"] == problems["tiny-mr-to-ct"] == []
+    assert "'medgen' is a required" in problems["broken-one"][0]
     assert text.models_table([]) == "No model is installed."
 
 

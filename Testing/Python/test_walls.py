@@ -21,9 +21,10 @@ TORCH = {"torch", "monai", "torchvision"}
 SLOW = TORCH | {"SimpleITK", "matplotlib", "scipy", "skimage", "jsonschema", "pydicom", "tqdm"}
 
 TORCH_FREE = (
-    "__init__", "__main__", "cli", "demo", "dicom", "doctor", "errors", "files", "headers",
-    "home", "labels", "outputs", "packages", "pictures", "progress", "report", "resample",
-    "runtime", "volume", "worker/client", "worker/__init__",
+    "__init__", "__main__", "cli", "conditioning", "demo", "dicom", "doctor", "errors", "files",
+    "generate", "headers", "home", "intensity", "labels", "orientation", "outputs", "packages",
+    "pictures", "progress", "quality", "report", "resample", "result", "runtime", "translate",
+    "volume", "worker/client", "worker/__init__",
 )  # fmt: skip
 """Rooms of MedGenLib that can be opened without torch: files and folders."""
 

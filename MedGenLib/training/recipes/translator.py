@@ -211,7 +211,7 @@ class TranslatorRecipe:
     def _statistics(self) -> dict[str, Any]:
         """Mean of the target in every tissue of the CT, over the training slices."""
         spec = self.config["package"]["medgen"]["statistics"]["resegment"]
-        means: dict[int, list[float]] = {value: [] for value in spec["labels"]}
+        means: dict[int, list[float]] = {value: [] for value in spec["labels"] if value}
         for pair in self.train:
             target = pair.ct if self.target == "CT" else 1000 * np.clip(pair.mr, 0, 1.5)
             tissue = np.where(pair.mask, resegment(pair.ct, {**spec, "median": 1}), 0)
@@ -222,6 +222,7 @@ class TranslatorRecipe:
             "tissues": {
                 str(value): {"name": name, **_spread(means[value])}
                 for value, name in zip(spec["labels"], spec["names"], strict=True)
+                if means.get(value)
             }
         }
 

@@ -1,0 +1,35 @@
+"""Shared by the benchmarks: data folder, tables, notes on the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "out" / "benchmarks"
+
+
+def data_folder() -> Path:
+    """The folder of public scans; the environment variable MEDGEN_DATA names it."""
+    if "MEDGEN_DATA" not in os.environ:
+        sys.exit("Set MEDGEN_DATA to the folder with the public scans first.")
+    return Path(os.environ["MEDGEN_DATA"])
+
+
+def table(heads: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table; floats with three significant digits."""
+
+    def cell(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    lines = [heads, ["---"] * len(heads), *[[cell(v) for v in row] for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def save(name: str, figures: dict[str, Any]) -> None:
+    """Keep the figures as JSON beside the pictures."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / f"{name}.json").write_text(json.dumps(figures, indent=2, default=float))

@@ -1,0 +1,195 @@
+"""Quality of mr-hippocampus on the 40 cases that were not trained on.
+
+    MEDGEN_DATA=<folder> python Testing/benchmarks/hippocampus.py [--model mr-hippocampus]
+
+A small segmenter is trained on the real training cases and applied to real and generated crops:
+its Dice on generated ones tells whether they show what the mask says. Exchanging the masks between
+cases must lower it, or the mask would not matter. The feature distance compares patches of all
+generated crops with those of all real held-out ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import OUT, data_folder, save, table
+
+from MedGenLib import generate, pictures
+from MedGenLib.files import read_label_map, read_volume
+from MedGenLib.packages.catalogue import find
+from MedGenLib.quality import distribution, metrics
+from MedGenLib.volume import LabelMap
+
+SIZE = (48, 64, 48)
+STEPS = 500
+
+
+def standard(array: np.ndarray) -> np.ndarray:
+    array = array.astype(np.float32)
+    return np.clip((array - array.mean()) / max(float(array.std()), 1e-6), -3, 5)
+
+
+def padded(array: np.ndarray) -> np.ndarray:
+    return np.pad(array, [(0, s - n) for n, s in zip(array.shape, SIZE, strict=True)])
+
+
+def read(folder: Path, name: str) -> tuple[np.ndarray, LabelMap]:
+    image = read_volume(folder / "images" / name, modality="T1w")
+    return standard(image.array), read_label_map(folder / "labels" / name)
+
+
+def train_segmenter(cases: list[tuple[np.ndarray, LabelMap]], steps: int) -> torch.nn.Module:
+    """MONAI's BasicUNet on whole crops, with flips of left and right and changes of contrast."""
+    from monai.losses import DiceCELoss
+    from monai.networks.nets import BasicUNet
+
+    torch.manual_seed(0)
+    generator = np.random.default_rng(0)
+    network = BasicUNet(3, 1, 3, features=(16, 16, 32, 64, 64, 16), act="silu")
+    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
+    for _ in range(steps):
+        x, y = [], []
+        for index in generator.integers(len(cases), size=3):
+            image, labels = cases[index][0], cases[index][1].array
+            image = image * generator.uniform(0.8, 1.2) + generator.normal(0, 0.1)
+            image = image + generator.normal(0, generator.uniform(0, 0.15), image.shape)
+            x.append(padded(image))
+            y.append(padded(labels))
+        images = torch.from_numpy(np.stack(x))[:, None].float()
+        wanted = torch.from_numpy(np.stack(y))[:, None].long()
+        error = loss(network(images), wanted)
+        optimiser.zero_grad()
+        error.backward()
+        optimiser.step()
+        schedule.step()
+    return network.eval()
+
+
+@torch.inference_mode()
+def segment(network: torch.nn.Module, image: np.ndarray) -> np.ndarray:
+    found = network(torch.from_numpy(padded(image))[None, None].float()).argmax(1)[0].numpy()
+    return found[tuple(slice(0, n) for n in image.shape)]
+
+
+def dices(network: torch.nn.Module, images: list[np.ndarray], masks: list[LabelMap]) -> list[float]:
+    """Mean Dice of the two labels over all cases: [anterior, posterior]."""
+    rows = []
+    for image, mask in zip(images, masks, strict=True):
+        found = segment(network, image)
+        rows.append([metrics.dice(found == v, mask.array == v) for v in (1, 2)])
+    return [float(v) for v in np.nanmean(rows, axis=0)]
+
+
+def features(images: list[np.ndarray], scale: tuple[float, float]) -> np.ndarray:
+    """Patch features of all crops, 24 places each, the same places in every crop."""
+    rows = []
+    for image in images:
+        places = distribution.patch_places(np.ones(image.shape, bool), 24, 0)
+        rows.append(distribution.patch_features(image, places, scale))
+    return np.concatenate(rows)
+
+
+def nearest(images: list[np.ndarray], training: list[np.ndarray]) -> np.ndarray:
+    """Correlation of each crop with its most similar training crop (centres aligned)."""
+
+    def centre(image: np.ndarray) -> np.ndarray:
+        part = image[
+            tuple(slice((n - w) // 2, (n - w) // 2 + w)
+                  for n, w in zip(image.shape, (30, 40, 24), strict=True))
+        ]  # fmt: skip
+        part = part.ravel() - part.mean()
+        return part / np.linalg.norm(part)
+
+    bank = np.stack([centre(t) for t in training])
+    return np.array([float((bank @ centre(i)).max()) for i in images])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="mr-hippocampus")
+    parser.add_argument("--preset", default="normal")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the segmenter")
+    arguments = parser.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    folder = data_folder() / "mr_hippocampus_msd"
+    held = set(find(arguments.model).training.held_out)
+    names = sorted(p.name for p in (folder / "images").glob("*.nii.gz"))
+    training = [read(folder, n) for n in names if n not in held]
+    testing = [read(folder, n) for n in names if n in held]
+    masks = [mask for _, mask in testing]
+    real = [image for image, _ in testing]
+
+    results = [
+        generate(mask, arguments.model, seed=seed, preset=arguments.preset, retries=0).volume
+        for seed, mask in enumerate(masks, start=1)
+    ]
+    for index in (0, 1):
+        pictures.preview(masks[index], results[index], OUT / f"hippocampus_{index}.png")
+        image = read_volume(folder / "images" / sorted(held)[index], modality="T1w")
+        pictures.preview(masks[index], image, OUT / f"hippocampus_{index}_real.png")
+    made = [standard(r.array) for r in results]
+    again = generate(masks[0], arguments.model, seed=1001, preset=arguments.preset, retries=0)
+    known = [image for image, _ in training]
+    mean_image = np.mean([padded(i) for i in known], axis=0)
+    template = [standard(mean_image[tuple(slice(0, n) for n in i.shape)]) for i in real]
+
+    network = train_segmenter(training, arguments.steps)
+    exchanged = masks[1:] + masks[:1]
+    rows = {
+        "real, held out": dices(network, real, masks),
+        arguments.model: dices(network, made, masks),
+        f"{arguments.model}, masks exchanged": _exchanged(network, made, exchanged),
+        "mean training image": dices(network, template, masks),
+    }
+    pooled = np.concatenate([i.ravel() for i in real])
+    scale = (float(pooled.mean()), float(1 / pooled.std()))
+    target = features(real, scale)
+    distances = {
+        "real, held out": 0.0,
+        "real, training (floor)": distribution.standardised_frechet(
+            target, features(known[:40], scale)
+        ),
+        arguments.model: distribution.standardised_frechet(target, features(made, scale)),
+        "mean training image": distribution.standardised_frechet(target, features(template, scale)),
+    }
+    print(table(["images", "Dice anterior", "Dice posterior"], [[k, *v] for k, v in rows.items()]))
+    print(table(["images", "feature distance"], [[k, v] for k, v in distances.items()]))
+    ratio = np.mean(rows[arguments.model]) / np.mean(rows["real, held out"])
+    copies = {
+        "generated": float(nearest(made, known).mean()),
+        "generated, largest": float(nearest(made, known).max()),
+        "real": float(nearest(real, known).mean()),
+        "real, largest": float(nearest(real, known).max()),
+    }
+    spread = float((standard(again.volume.array) - made[0]).std() / np.sqrt(2))
+    print(f"Dice generated / real: {ratio:.3f}")
+    rounded = {k: round(v, 3) for k, v in copies.items()}
+    print("correlation with the nearest training case:", rounded)
+    print(f"SD between two seeds: {spread:.2f} of an image's SD")
+    textures = {
+        who: [float(np.mean([f(i, np.ones(i.shape, bool)) for i in images]))
+              for f in (metrics.local_sd, metrics.highpass_sd)]
+        for who, images in (("real", real), (arguments.model, made))
+    }  # fmt: skip
+    print("local SD, high-pass SD:", textures)
+    save("hippocampus", {"dice": rows, "distance": distances, "ratio": ratio, "nearest": copies,
+                         "seed_sd": spread, "texture": textures})  # fmt: skip
+
+
+def _exchanged(network: torch.nn.Module, made: list[np.ndarray], masks: list[LabelMap]) -> list:
+    """Dice against another case's mask, both aligned at their first voxel and cut to fit."""
+    images, labels = [], []
+    for image, mask in zip(made, masks, strict=True):
+        box = tuple(slice(0, min(a, b)) for a, b in zip(image.shape, mask.shape, strict=True))
+        images.append(np.ascontiguousarray(image[box]))
+        labels.append(mask.with_array(np.ascontiguousarray(mask.array[box])))
+    return dices(network, images, labels)
+
+
+if __name__ == "__main__":
+    main()
