@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from . import runtime
 from .errors import InputError
 from .files import read_label_map
-from .labels import MappingReport, Vocabulary, map_labels
+from .labels import MappingReport, Vocabulary, close_body, fill_body, map_labels
 from .packages.catalogue import find
 from .packages.license import require_acceptance
 from .packages.manifest import Manifest
 from .progress import ProgressCallback
 from .quality.finding import notes, require_usable
-from .quality.input_check import check_mask
+from .quality.input_check import check_gaps, check_mask
 from .quality.output_check import check_generated
 from .report import Attempt, Report
 from .result import Result
@@ -41,6 +41,7 @@ def generate(
     steps: int | None = None,
     device: str = "auto",
     mapping: dict[int | str, int | str] | str | None = None,
+    fill: int | str | None = None,
     noise_hu: float | None = None,
     retries: int = 2,
     accept_license: bool = False,
@@ -59,6 +60,8 @@ def generate(
     sampler, steps: override the package's sampler ("euler", "heun", "ddim", "ddpm") and steps.
     device: "auto", "cpu" or "cuda:0".
     mapping: labels of the mask -> labels of the model, by number or name, or a table's name.
+    fill: label of the model that voxels without one get inside the body (segmentations of organs
+        leave most of the body without a label); None leaves them outside of the body.
     noise_hu: noise of a CT in HU, for models that take it; None is the training scanners' own.
     retries: further seeds to try when a sample fails its checks. What still fails is returned
         and the report says so.
@@ -81,8 +84,10 @@ def generate(
         seed = secrets.randbelow(2**31)
     if samples < 1:
         raise InputError(f"The number of samples is {samples}; ask for at least 1.")
-    labels, mapped = _labels(mask, manifest, mapping)
+    labels, mapped = _labels(mask, manifest, mapping, fill)
     findings = [*notes(labels), *check_mask(labels, manifest)]
+    if fill is None and mapped.changed:
+        findings += check_gaps(labels, manifest)
     require_usable(findings)
 
     from .sampling import Sampling, prepare
@@ -90,7 +95,9 @@ def generate(
     clock = _Clock()
     place = runtime.pick_device(device)
     scene = prepare(labels, manifest, noise_hu)
-    sampling = Sampling.of(manifest, place, sampler, steps or plan.steps, scene)
+    sampling = Sampling.of(
+        manifest, place, sampler, plan.steps if steps is None else steps, scene
+    )
     clock.lap("preparing")
 
     report = Report(
@@ -161,7 +168,9 @@ def _labels(
     mask: str | Path | LabelMap,
     manifest: Manifest,
     mapping: dict[int | str, int | str] | str | None,
+    fill: int | str | None,
 ) -> tuple[LabelMap, MappingReport]:
+    """The mask in the model's labels, the body filled where that is wanted."""
     label_map = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     vocabulary = Vocabulary.from_dict(
         {
@@ -169,7 +178,13 @@ def _labels(
             for value, label in manifest.input.labels.items()
         }
     )
-    return map_labels(label_map, vocabulary, mapping)
+    labels, report = map_labels(label_map, vocabulary, mapping)
+    if fill is None:
+        return labels, report
+    value = vocabulary.value_of(fill)
+    if not value:
+        raise InputError(f"The model has no label '{fill}' to fill the body with: {vocabulary}.")
+    return fill_body(labels, close_body(labels), value), report
 
 
 def _parameters(

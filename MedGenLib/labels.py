@@ -116,6 +116,11 @@ class MappingReport:
     unmapped: list[int]
     names: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def changed(self) -> bool:
+        """Whether any label got another number."""
+        return any(source != target for source, target in self.mapped.items())
+
 
 def parse_mapping(words: Iterable[str]) -> dict[str, str]:
     """The mapping of a command line: "5=2", "liver=soft tissue", or a table's name alone.

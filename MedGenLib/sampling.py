@@ -75,19 +75,20 @@ class Scene:
         return maps
 
     def finish(self, x: np.ndarray) -> Volume:
-        """Network values on the padded working grid -> volume on the input's grid."""
-        values = self.codec.decode(x, self.labels)
+        """Network values on the padded working grid -> volume on the input's grid.
+
+        The standardised values are resampled, not the intensities: with the input's own labels
+        they become intensities whose borders lie on the mask's, whatever the working grid.
+        """
         inside = tuple(slice(b, b + n) for b, n in zip(self.before, self.inner, strict=True))
-        values = self.turn.undo(values[inside])
+        values = _middle(self.turn.undo(x[inside]), self.grid.shape)
         output = self.manifest.output
-        if self.grid.shape != values.shape:
-            values = _middle(values, self.grid.shape)
         volume = Volume(
             values.astype(np.float32), self.grid.affine, output.modality, output.unit
         )
-        volume = resample_to(volume, self.original.geometry, order=1, fill=output.background)
-        array = np.clip(volume.array, *output.range)
-        array = np.where(self._covered(), array, output.background)
+        volume = resample_to(volume, self.original.geometry, order=1, fill=0.0)
+        array = self.codec.decode(volume.array, self.original.array)
+        array = np.where(self._covered(), np.clip(array, *output.range), output.background)
         return volume.with_array(np.round(array).astype(np.int16))
 
     def _covered(self) -> np.ndarray:

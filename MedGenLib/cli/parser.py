@@ -95,7 +95,9 @@ def _add_generate(commands) -> None:
         help="make K different volumes, written as OUT_1, OUT_2, ...",
     )
     parser.add_argument(
-        "--sampler", metavar="NAME", help="sampler instead of the model's own: euler, ddpm or ddim"
+        "--sampler",
+        metavar="NAME",
+        help="sampler instead of the model's own: euler, heun, ddim or ddpm",
     )
     parser.add_argument(
         "--steps", type=_positive, metavar="N", help="sampler steps instead of the preset's"
@@ -104,11 +106,15 @@ def _add_generate(commands) -> None:
         "--map",
         dest="mapping",
         action="append",
-        type=_label_pair,
         default=[],
         metavar="SRC=DST",
         help="read the mask's label SRC (number or name) as the model's label DST; repeatable; "
-        "table=freesurfer or table=totalsegmentator says whose numbers they are",
+        "the word freesurfer or totalsegmentator alone says whose numbers they are",
+    )
+    parser.add_argument(
+        "--fill",
+        metavar="LABEL",
+        help="give voxels without a label inside the body this label of the model, such as fat",
     )
     parser.add_argument(
         "--noise",
@@ -245,18 +251,3 @@ def _positive(text: str) -> int:
 # argparse puts these names into its message: "invalid natural number value: '-1'".
 _natural.__name__ = "natural number"
 _positive.__name__ = "positive number"
-
-
-def _label_pair(text: str) -> tuple[int | str, int | str]:
-    source, separator, target = text.rpartition("=")
-    if not (separator and source.strip() and target.strip()):
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not SRC=DST, such as 5=2 or liver='soft tissue'"
-        )
-    return _label(source), _label(target)
-
-
-def _label(text: str) -> int | str:
-    """Digits are a label value, everything else a label name."""
-    text = text.strip()
-    return int(text) if text.isdecimal() else text

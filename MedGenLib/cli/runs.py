@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from MedGenLib.cli.console import Console
 from MedGenLib.files import check_output_path, read_label_map, read_volume, write_volume
+from MedGenLib.labels import parse_mapping
 from MedGenLib.outputs import Outputs, numbered
 from MedGenLib.packages.catalogue import find, for_translation
 from MedGenLib.packages.license import is_accepted, license_notice, require_acceptance
@@ -41,7 +42,8 @@ def generate(arguments: Namespace, console: Console) -> int:
             sampler=arguments.sampler,
             steps=arguments.steps,
             device=arguments.device,
-            mapping=dict(arguments.mapping),
+            mapping=parse_mapping(arguments.mapping),
+            fill=arguments.fill,
             noise_hu=arguments.noise,
             accept_license=arguments.accept_license,
             progress=console,

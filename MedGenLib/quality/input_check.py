@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from MedGenLib.volume import LabelMap, Volume
 
 _MAX_VALUES = 500_000  # enough for any histogram below, and quick on the largest volume
+_LARGEST_GAP = 0.1
 _NAMED = 6  # longer lists of labels are cut
 
 
@@ -53,6 +54,29 @@ def check_mask(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
             )
         )
     return findings + _check_geometry(label_map, manifest)
+
+
+def check_gaps(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
+    """Warns when much of the body around a segmentation of organs has no label.
+
+    Only for models that take unlabelled voxels for air.
+    """
+    from MedGenLib.labels import close_body
+
+    if manifest.preprocessing.get("outside") != "background":
+        return []
+    labelled = int(np.count_nonzero(label_map.array))
+    share = 1 - labelled / max(1, int(np.count_nonzero(close_body(label_map).array)))
+    if share < _LARGEST_GAP:
+        return []
+    label = next(iter(manifest.input.labels.values())).name
+    return [
+        _warning(
+            "gaps",
+            f"{share:.0%} of the body that the mask outlines has no label and becomes air; add "
+            f"--fill '{label}' or another label to fill it.",
+        )
+    ]
 
 
 def check_image(volume: Volume, manifest: Manifest) -> list[Finding]:

@@ -15,13 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import InputError
 from ...intensity import HEAD_CODECS
 from ...networks import SliceTranslator
 from ...networks.feature_net import FeatureNet
 from ...quality.output_check import resegment
 from ..config import resolve
+from ..data.painted import PaintedHeads
 from ..data.slices import Augmentation, SlicePair, read_pairs, split
-from ..loop import Draw, Log, Objective
+from ..loop import CHECKPOINT, Draw, Log, Objective
 
 TISSUE_LIMITS = (-400.0, -30.0, 100.0, 300.0)
 FEATURE_FILE = "feature_net.pt"
@@ -36,6 +38,9 @@ class TranslatorRecipe:
         pairs = read_pairs(resolve(config, data["slices"]))
         self.train, self.held, self.held_subjects = split(pairs, data["hold_out"], data["seed"])
         self.augment = Augmentation(**data.get("augmentation", {}))
+        self.painted = None
+        if "label_maps" in data:
+            self.painted = PaintedHeads(resolve(config, data["label_maps"]))
         self.source, self.target = data["source"], data["target"]
         self.loss = {"feature": 0.0, "ssim": 0.0, "adversarial": 0.0, "outside": 0.15}
         self.loss.update(config["loss"])
@@ -44,10 +49,22 @@ class TranslatorRecipe:
             "translator": SliceTranslator(channels_in=source.channels, **config["network"])
         }
         self.networks["translator"].to(memory_format=torch.channels_last)
+        if "start_from" in config:
+            self._start_from(out.parent / config["start_from"] / CHECKPOINT)
         self.objectives = [Objective("translation", ("translator",), self._generator_loss)]
         if self.loss["adversarial"]:
             self._add_discriminator()
         self.feature_net = self._feature_net(out) if self.loss["feature"] else None
+
+    def _start_from(self, path: Path) -> None:
+        """Begin with the averaged weights of an earlier run."""
+        if not path.exists():
+            raise InputError(
+                f"This configuration continues the run {path.parent}, which is not there; "
+                f"train with the configuration {self.config['start_from']}.json first."
+            )
+        state = torch.load(path, weights_only=True)
+        self.networks["translator"].load_state_dict(state["averages"]["translator"])
 
     def _add_discriminator(self) -> None:
         from monai.networks.nets import PatchDiscriminator
@@ -63,8 +80,14 @@ class TranslatorRecipe:
     # data
 
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
-        chosen = draw.numpy.integers(len(self.train), size=size)
-        return self._tensors([self.train[i] for i in chosen], self.augment, draw.numpy)
+        pairs = [self._pair(draw.numpy) for _ in range(size)]
+        return self._tensors(pairs, self.augment, draw.numpy)
+
+    def _pair(self, generator: np.random.Generator) -> SlicePair:
+        share = self.config["data"].get("painted_share", 0)
+        if self.painted is not None and generator.random() < share:
+            return self.painted.slice(generator)
+        return self.train[generator.integers(len(self.train))]
 
     def _tensors(
         self, pairs: list[SlicePair], view: Augmentation, generator: np.random.Generator
