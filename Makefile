@@ -20,7 +20,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 
 # Needs the public scans that MEDGEN_DATA points to, see Testing/benchmarks/RESULTS.md.
-BENCHMARKS := ct_tissue hippocampus heads
+BENCHMARKS := ct_tissue hippocampus heads speed
 
 bench: $(VENV)/.installed-dev
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .sampling import Sampling, Scene
 
 
+LARGEST_SEED = 2**62
+
+
 def generate(
     mask: str | Path | LabelMap,
     model: str = "ct-tissue",
@@ -82,19 +85,18 @@ def generate(
     plan = manifest.preset(preset)
     if seed is None:
         seed = secrets.randbelow(2**31)
-    if samples < 1:
-        raise InputError(f"The number of samples is {samples}; ask for at least 1.")
+    _check_numbers(seed, samples, retries)
     labels, mapped = _labels(mask, manifest, mapping, fill)
     findings = [*notes(labels), *check_mask(labels, manifest)]
     if fill is None and mapped.changed:
         findings += check_gaps(labels, manifest)
     require_usable(findings)
 
-    from .sampling import Sampling, prepare
+    from .sampling import Sampling, prepare, stride
 
     clock = _Clock()
     place = runtime.pick_device(device)
-    scene = prepare(labels, manifest, noise_hu)
+    scene = prepare(labels, manifest, stride(manifest, place), noise_hu)
     sampling = Sampling.of(
         manifest, place, sampler, plan.steps if steps is None else steps, scene
     )
@@ -151,6 +153,15 @@ def _sample(
             break
     report.output_checks.append(check)
     return volume
+
+
+def _check_numbers(seed: int, samples: int, retries: int) -> None:
+    if samples < 1:
+        raise InputError(f"The number of samples is {samples}; ask for at least 1.")
+    if retries < 0:
+        raise InputError(f"The number of retries is {retries}; give 0 or more.")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"The seed is {seed}; choose 0 to {LARGEST_SEED}.")
 
 
 def _model(name: str, accept_license: bool) -> Manifest:

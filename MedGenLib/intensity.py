@@ -1,4 +1,4 @@
-"""Intensity codecs: from stored values to what a network sees, and exactly back.
+"""Intensity codecs: from stored values to what a network sees, and back.
 
 A package names its codec and the codec's numbers; training and inference use the same objects.
 """
@@ -64,7 +64,7 @@ class Affine:
 class HeadCT:
     """CT of the head. As input two channels: the whole range and a brain window.
 
-    ``whole`` maps -1024..2000 HU to about -1..1, ``brain`` maps -20..90 HU to -1..1, clipped.
+    ``whole`` is HU / 1000 within ``low`` and ``high``, ``brain`` maps -20..90 HU to -1..1, clipped.
     """
 
     channels = 2

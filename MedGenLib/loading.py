@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
 
@@ -15,20 +16,35 @@ from .networks import build
 from .packages.manifest import Manifest
 from .packages.weights import load_weights
 
+_MOST_NETWORKS = 8
+_networks: dict[tuple, nn.Module] = {}
 
-@lru_cache(maxsize=8)
+
 def network(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
     """The network of a role with its trained weights, in evaluation mode on ``device``.
+
+    Loaded once for the same weights, arguments and device.
 
     Raises
     ------
     PackageError: arguments or weights do not fit the network that the package names.
     """
     spec = manifest.networks[role]
+    arguments = json.dumps(spec.arguments, sort_keys=True)
+    key = (spec.network, arguments, manifest.checksums[spec.weights], device)
+    if key not in _networks:
+        if len(_networks) >= _MOST_NETWORKS:
+            _networks.clear()
+        _networks[key] = _load(manifest, role, device)
+    return _networks[key]
+
+
+def _load(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
+    spec = manifest.networks[role]
     try:
         net = build(spec.network, dict(spec.arguments))
         net.load_state_dict(load_weights(manifest, role))  # copies into float32
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise PackageError(
             f"The network '{role}' of the model '{manifest.name}' does not fit its weights "
@@ -53,7 +69,8 @@ def bfloat16_pays(device: torch.device) -> bool:
     The answer changes the last digits of every result, so it must not depend on how busy the
     machine happens to be: the same seed has to give the same volume tomorrow.
     """
-    key = f"bfloat16 on {runtime.describe_device(device)}, torch {torch.__version__}"
+    place = f"{runtime.describe_device(device)}, {_processor()}"
+    key = f"bfloat16 on {place}, torch {torch.__version__}"
     path = home.cache_dir() / "probes.json"
     known: dict[str, bool] = {}
     with suppress(OSError, ValueError):
@@ -64,3 +81,8 @@ def bfloat16_pays(device: torch.device) -> bool:
         with suppress(OSError, InputError):
             home.write_json(path, known)
     return known[key]
+
+
+def _processor() -> str:
+    """Kind of the processor, as far as the system tells: its features decide on the formats."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from .conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
-from .diffusion import SAMPLERS, FlowDenoiser
-from .errors import InputError, MemoryPlanError
+from .diffusion import SAMPLERS, FlowDenoiser, evaluations
+from .errors import InputError, MemoryPlanError, PackageError
 from .intensity import CODECS, Affine, TissueStandard
 from .loading import bfloat16_pays, network, precision
 from .orientation import Turn
 from .packages.manifest import Manifest
 from .progress import ProgressCallback, Stage
 from .quality.finding import Finding
-from .resample import resample, resample_to
+from .resample import resample_to
 from .runtime import free_memory
 from .tiling import Box, Windows, blend, decode_tiled, tile_count
-from .volume import LabelMap, Volume, crop
+from .volume import LabelMap, Volume, crop, whole_numbers
 
 MARGIN = 8
 """Voxels kept around the labels: what lies further outside is background anyway."""
@@ -32,6 +33,8 @@ THIN_SLAB = 16
 """An axis of one voxel is repeated to so many, and the middle one is kept."""
 BYTES_PER_VOXEL = 100
 """Memory per voxel of the working grid outside the networks: arrays, latents, mask features."""
+BYTES_PER_ORIGINAL_VOXEL = 40
+"""Memory per voxel of the input's grid: the result and its checks."""
 BYTES_PER_LATENT_VOXEL = 3000
 """Memory of the velocity network per latent voxel of one window, measured at 128^3."""
 WHOLE, WINDOW, OVERLAP, TILE = 80, 64, 16, 64
@@ -72,7 +75,17 @@ class Scene:
         if self.manifest.preprocessing.get("coordinates"):
             coordinates = coordinate_channels(self.labels, self.spacing)
             maps = np.concatenate([maps, coordinates[(slice(None), *box)]])
+        if self.manifest.preprocessing["outside"] == "anatomy":
+            # In training, padding beyond the crop is no background but nothing at all.
+            known = np.zeros(self.labels.shape, np.float32)
+            known[self._inside] = 1
+            maps = maps * known[box]
         return maps
+
+    @property
+    def _inside(self) -> Box:
+        """The grid without its padding."""
+        return tuple(slice(b, b + n) for b, n in zip(self.before, self.inner, strict=True))
 
     def finish(self, x: np.ndarray) -> Volume:
         """Network values on the padded working grid -> volume on the input's grid.
@@ -80,8 +93,7 @@ class Scene:
         The standardised values are resampled, not the intensities: with the input's own labels
         they become intensities whose borders lie on the mask's, whatever the working grid.
         """
-        inside = tuple(slice(b, b + n) for b, n in zip(self.before, self.inner, strict=True))
-        values = _middle(self.turn.undo(x[inside]), self.grid.shape)
+        values = _middle(self.turn.undo(x[self._inside]), self.grid.shape)
         output = self.manifest.output
         volume = Volume(
             values.astype(np.float32), self.grid.affine, output.modality, output.unit
@@ -89,7 +101,7 @@ class Scene:
         volume = resample_to(volume, self.original.geometry, order=1, fill=0.0)
         array = self.codec.decode(volume.array, self.original.array)
         array = np.where(self._covered(), np.clip(array, *output.range), output.background)
-        return volume.with_array(np.round(array).astype(np.int16))
+        return volume.with_array(whole_numbers(array))
 
     def _covered(self) -> np.ndarray:
         """Voxels of the input's grid that are anatomy and not background."""
@@ -101,7 +113,7 @@ class Scene:
     @property
     def own_grid(self) -> bool:
         """Whether the networks work on the input's voxels, without resampling."""
-        return self.grid.shape == self.region.shape
+        return self.grid is self.region
 
     def seams(self, borders: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Window borders of the working grid as planes of the input's, where both agree."""
@@ -123,11 +135,40 @@ class Scene:
         return planes
 
 
-def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None) -> Scene:
-    """Cut out, resample, turn and pad a mask as the package asks.
+def stride(manifest: Manifest, device: torch.device) -> int:
+    """Image voxels per coarsest cell of the velocity network.
 
     Raises
     ------
+    PackageError: the package's networks and settings contradict each other.
+    """
+    flow = network(manifest, "flow", device)
+    spec, arguments = manifest.preprocessing, flow.arguments
+    count = max(manifest.input.labels) + 1
+    if (
+        spec["name"] not in CODECS
+        or spec.get("outside") not in ("background", "anatomy")
+        or arguments["maps"] != count + 3 * bool(spec.get("coordinates"))
+        or arguments["scalars"] != 2 * ("noise_hu" in spec)
+        or any(len(spec[key]) != count for key in ("centres", "scales") if key in spec)
+    ):
+        raise PackageError(
+            f"The settings of the model '{manifest.name}' contradict each other; install the "
+            "model again."
+        )
+    return 2 * flow.stride
+
+
+def prepare(
+    labels: LabelMap, manifest: Manifest, stride: int, noise_hu: float | None = None
+) -> Scene:
+    """Cut out, resample, turn and pad a mask as the package asks.
+
+    ``stride`` is what the sides of the padded grid are multiples of, in voxels.
+
+    Raises
+    ------
+    InputError: a mask of one voxel, or labels that reach beyond the field of view.
     MemoryPlanError: the working grid does not fit into free memory.
     """
     spec = manifest.preprocessing
@@ -136,17 +177,15 @@ def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None)
         region = _around_labels(labels, MARGIN)
     else:
         region = _field_of_view(labels, manifest, findings)
-    grid = _working_grid(region, manifest)
+    grid = _working_grid(region, manifest, labels.array.size)
     turn = Turn.to(grid.geometry, "RAS")
     array = turn.apply(grid.array)
-    spacing = turn.axes(grid.spacing)
+    spacing = _known_spacing(turn.axes(grid.spacing), array.shape)
     inner = tuple(THIN_SLAB if n == 1 else n for n in array.shape)
-    array = np.broadcast_to(array, np.broadcast_shapes(array.shape, (1, 1, 1)))
     for axis, n in enumerate(array.shape):
         if n == 1:
             array = np.repeat(array, THIN_SLAB, axis)
-    before, after = _padding(inner, _stride(manifest))
-    _require_memory(array.size)
+    before, after = _padding(inner, stride)
     array = np.pad(array, list(zip(before, after, strict=True)))
     scalars, conditions = _scalars(spec, spacing, noise_hu)
     arguments = {k: spec[k] for k in ("centres", "scales", "mean", "sd") if k in spec}
@@ -166,11 +205,12 @@ def _around_labels(labels: LabelMap, margin: int) -> LabelMap:
 
 def _field_of_view(labels: LabelMap, manifest: Manifest, findings: list[Finding]) -> LabelMap:
     """The whole mask, or a box of the trained field of view about the labels' middle."""
-    longest = max(manifest.field_of_view.max)
+    order = Turn.to(labels.geometry, "RAS").order
+    longest = [manifest.field_of_view.max[order.index(axis)] for axis in range(3)]
     index = np.nonzero(labels.array)
     low, high = [], []
-    for i, n, s in zip(index, labels.shape, labels.spacing, strict=True):
-        size = min(n, max(1, round(longest / s)), n)
+    for i, n, s, limit in zip(index, labels.shape, labels.spacing, longest, strict=True):
+        size = min(n, max(1, round(limit / s)))
         first = round((int(i.min()) + int(i.max()) + 1 - size) / 2)
         first = min(max(0, first), n - size)
         low.append(first)
@@ -189,28 +229,30 @@ def _field_of_view(labels: LabelMap, manifest: Manifest, findings: list[Finding]
     missed = int(np.count_nonzero(labels.array) - np.count_nonzero(region.array))
     if missed:
         raise InputError(
-            f"The labels reach over more than the {longest:g} mm that the model "
-            f"'{manifest.name}' can generate at once; crop the mask to one structure."
+            f"The labels reach over more than the {' x '.join(f'{n:g}' for n in longest)} mm that "
+            f"the model '{manifest.name}' generates at once; crop the mask to one structure."
         )
     return region
 
 
-def _working_grid(region: LabelMap, manifest: Manifest) -> LabelMap:
+def _working_grid(region: LabelMap, manifest: Manifest, original_voxels: int) -> LabelMap:
     """The region itself where its spacing suits the model, else resampled to isotropic voxels."""
     thick = [s for s, n in zip(region.spacing, region.shape, strict=True) if n > 1]
-    wanted = float(np.clip(np.prod(thick) ** (1 / len(thick)), *_limits(manifest)))
-    if all(abs(s / wanted - 1) <= SAME_SPACING for s in thick):
-        return region
-    return resample(region, (wanted,) * 3)
+    if not thick:
+        raise InputError("The mask is a single voxel; give a slice or a volume.")
+    limits = manifest.spacing.min, manifest.spacing.max
+    wanted = float(np.clip(np.prod(thick) ** (1 / len(thick)), *limits))
+    own = all(abs(s / wanted - 1) <= SAME_SPACING for s in thick)
+    target = region.geometry if own else region.geometry.with_spacing((wanted,) * 3)
+    _require_memory(math.prod(target.shape), original_voxels)
+    return region if own else resample_to(region, target)
 
 
-def _limits(manifest: Manifest) -> tuple[float, float]:
-    return manifest.spacing.min, manifest.spacing.max
-
-
-def _stride(manifest: Manifest) -> int:
-    """Image voxels per coarsest cell of the velocity network."""
-    return 2 * 2 ** (len(manifest.networks["flow"].arguments["widths"]) - 1)
+def _known_spacing(spacing: tuple[float, ...], shape: tuple[int, ...]) -> tuple[float, ...]:
+    """Spacing of the repeated slab: the thickness of a lone slice says nothing about it."""
+    thick = [s for s, n in zip(spacing, shape, strict=True) if n > 1]
+    mean = float(np.mean(thick))
+    return tuple(s if n > 1 else mean for s, n in zip(spacing, shape, strict=True))
 
 
 def _padding(shape: tuple[int, ...], stride: int) -> tuple[tuple, tuple]:
@@ -248,8 +290,9 @@ def _scalars(
     )
 
 
-def _require_memory(voxels: int) -> None:
-    needed, free = voxels * BYTES_PER_VOXEL, free_memory()
+def _require_memory(voxels: int, original_voxels: int) -> None:
+    needed = voxels * BYTES_PER_VOXEL + original_voxels * BYTES_PER_ORIGINAL_VOXEL
+    free = free_memory()
     if needed > 0.9 * free:
         raise MemoryPlanError(
             f"The working grid of {voxels / 1e6:.0f} million voxels needs about "
@@ -287,16 +330,10 @@ class Sampling:
         if not steps or steps < 1:
             raise InputError(f"The number of steps is {steps}; choose at least 1.")
         flow = network(manifest, "flow", device)
-        return cls(
-            scene,
-            flow,
-            network(manifest, "autoencoder", device),
-            device,
-            name,
-            steps,
-            bfloat16_pays(device),
-            _windows(scene, flow.stride, device),
-        )
+        autoencoder = network(manifest, "autoencoder", device)
+        windows = _windows(scene, flow.stride, device)
+        fast = bfloat16_pays(device)
+        return cls(scene, flow, autoencoder, device, name, steps, fast, windows)
 
     @property
     def window_count(self) -> int:
@@ -316,7 +353,7 @@ class Sampling:
         scalars = None
         if self.scene.scalars:
             scalars = torch.tensor([self.scene.scalars], device=self.device)
-        stage = Stage("sampling", self.steps, progress)
+        stage = Stage("sampling", evaluations(self.sampler, self.steps), progress)
 
         def velocity(x: Tensor, t: float) -> Tensor:
             time = torch.full((1,), t, device=self.device)
@@ -362,16 +399,18 @@ class Sampling:
 
 
 def _windows(scene: Scene, stride: int, device: torch.device) -> Windows:
-    """One window where it fits, else the largest cube that does."""
+    """One window for a small grid, cubes for a large one.
+
+    The layout depends on the grid alone and not on the memory that happens to be free: it changes
+    the last digits of the result, and the same seed has to give the same volume.
+    """
     shape = tuple(n // 2 for n in scene.labels.shape)
-    room = 0.6 * (free_memory(device) - scene.labels.size * BYTES_PER_VOXEL)
-    if max(shape) <= WHOLE and np.prod(shape) * BYTES_PER_LATENT_VOXEL <= room:
-        return Windows(shape, shape, OVERLAP, stride)
-    fits = (max(room, 0) / BYTES_PER_LATENT_VOXEL) ** (1 / 3)
-    side = int(min(WINDOW, fits)) // stride * stride
-    if side < 2 * OVERLAP:
+    window = shape if max(shape) <= WHOLE else (WINDOW,) * 3
+    largest = math.prod(min(w, n) for w, n in zip(window, shape, strict=True))
+    needed, free = largest * BYTES_PER_LATENT_VOXEL, free_memory(device)
+    if needed > 0.9 * free:
         raise MemoryPlanError(
-            "Not enough memory is free for the smallest window of the network; close other "
-            "programs or choose another device."
+            f"The network needs about {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are "
+            "free; close other programs or choose another device."
         )
-    return Windows(shape, (side,) * 3, OVERLAP, stride)
+    return Windows(shape, window, OVERLAP, stride)

@@ -19,7 +19,7 @@ from .packages.manifest import Manifest
 from .progress import ProgressCallback, Stage
 from .resample import resample, resample_to
 from .runtime import free_memory
-from .volume import LabelMap, Volume
+from .volume import LabelMap, Volume, whole_numbers
 
 SLICE_AXIS = {2: 0, 1: 1, 0: 2}
 """Axis of the LPS grid that is left out -> plane index (axial, coronal, sagittal)."""
@@ -100,13 +100,18 @@ class SliceJob:
         """Translate all slices. Returns a volume on the input's grid."""
         box = self._box()
         source, head = self.source[box], self.head[box]
-        batches = [b for axis in self.axes for b in _batches(head, axis, self.net.stride)]
+        areas = {axis: _areas(head, axis) for axis in self.axes}
+        batches = [
+            batch
+            for axis in self.axes
+            for batch in _batches(areas[axis], head.shape, axis, self.net.stride)
+        ]
         stage = Stage("translating slices", len(batches), progress)
         total = np.zeros(source.shape, np.float32)
         weights = np.zeros(source.shape, np.float32)
         for axis, indices in batches:
             images = self._translate(source, axis, indices)
-            area = head.sum(axis=tuple(a for a in range(3) if a != axis)).astype(np.float32)
+            area = areas[axis]
             for index, image in zip(indices, images, strict=True):
                 place = tuple(index if a == axis else slice(None) for a in range(3))
                 weight = area[index] / area.max() + 1e-3
@@ -152,8 +157,7 @@ class SliceJob:
         array[box] = np.where(inside, codec.from_target(values) * scale, output.background)
         volume = Volume(self.turn.undo(array), self.grid.affine, output.modality, output.unit)
         volume = resample_to(volume, self.volume.geometry, order=1, fill=output.background)
-        array = np.clip(volume.array, *output.range)
-        return volume.with_array(np.round(array).astype(np.int16))
+        return volume.with_array(whole_numbers(np.clip(volume.array, *output.range)))
 
 
 def _usable_axes(volume: Volume) -> tuple[int, ...]:
@@ -184,19 +188,27 @@ def _resampled(volume: Volume, manifest: Manifest) -> list[int]:
 
 
 def _head(volume: Volume) -> LabelMap:
-    """Envelope of the head, a little dilated, as in the training data."""
+    """Envelope of the head, 2 mm wider on all sides, as in the training data."""
     from scipy import ndimage
 
     body = body_envelope_from_image(volume)
-    near = ndimage.distance_transform_edt(body.array == 0, sampling=volume.spacing) <= 2.0
-    return body.with_array(near.astype(np.uint8))
+    wide = body.array
+    for axis, spacing in enumerate(volume.spacing):
+        wide = ndimage.maximum_filter1d(wide, 2 * round(2.0 / spacing) + 1, axis)
+    return body.with_array(wide)
 
 
-def _batches(head: np.ndarray, axis: int, stride: int) -> Iterator[tuple[int, list[int]]]:
+def _areas(head: np.ndarray, axis: int) -> np.ndarray:
+    """Voxels of the head in every slice across ``axis``."""
+    return head.sum(axis=tuple(a for a in range(3) if a != axis)).astype(np.float32)
+
+
+def _batches(
+    area: np.ndarray, shape: tuple[int, ...], axis: int, stride: int
+) -> Iterator[tuple[int, list[int]]]:
     """Slices that hold some head, in batches of bounded size."""
-    pixels = np.prod([-(-n // stride) * stride for a, n in enumerate(head.shape) if a != axis])
+    pixels = np.prod([-(-n // stride) * stride for a, n in enumerate(shape) if a != axis])
     size = max(1, int(PIXELS_PER_BATCH // pixels))
-    area = head.sum(axis=tuple(a for a in range(3) if a != axis))
     filled = np.flatnonzero(area).tolist()
     for first in range(0, len(filled), size):
         yield axis, filled[first : first + size]
@@ -210,9 +222,13 @@ def _pad(x: Tensor, stride: int) -> tuple[Tensor, tuple[slice, slice]]:
 
 
 def _require_memory(volume: Volume, spacing: list[float]) -> None:
-    voxels = float(np.prod([n * s / t for n, s, t in zip(volume.shape, volume.spacing, spacing,
-                                                         strict=True)]))  # fmt: skip
-    needed = max(voxels, volume.array.size) * BYTES_PER_VOXEL + PIXELS_PER_BATCH * BYTES_PER_PIXEL
+    sides = [
+        max(1.0, n * s / t)
+        for n, s, t in zip(volume.shape, volume.spacing, spacing, strict=True)
+    ]
+    voxels = max(float(np.prod(sides)), volume.array.size)
+    pixels = max(PIXELS_PER_BATCH, float(np.prod(sorted(sides)[1:])))
+    needed = voxels * BYTES_PER_VOXEL + pixels * BYTES_PER_PIXEL
     free = free_memory()
     if needed > 0.9 * free:
         raise MemoryPlanError(

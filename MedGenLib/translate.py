@@ -11,7 +11,7 @@ from pathlib import Path
 from . import runtime
 from .errors import InputError
 from .files import read_volume
-from .packages.catalogue import find, for_translation
+from .packages.catalogue import find, for_translation, same_modality
 from .packages.license import require_acceptance
 from .packages.manifest import Manifest
 from .progress import ProgressCallback
@@ -102,7 +102,7 @@ def _model(volume: Volume, to: str, name: str | None) -> Manifest:
     manifest = find(name)
     if manifest.task != "translate":
         raise InputError(f"The model '{name}' needs a mask; use `medgen generate` for it.")
-    if manifest.output.modality != to:
+    if not same_modality(to, manifest.output.modality):
         raise InputError(
             f"The model '{name}' makes {manifest.output.modality}, not {to}; "
             f"ask for {manifest.output.modality} or choose another model."

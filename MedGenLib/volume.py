@@ -248,6 +248,12 @@ def pad(image: Grid, before: Sequence[int], after: Sequence[int], value: float =
     return replace(image, array=array, affine=image.geometry.moved(-before, array.shape).affine)
 
 
+def whole_numbers(array: np.ndarray) -> np.ndarray:
+    """Rounded to int16; values that are not finite are kept, so that a check can see them."""
+    rounded = np.round(array)
+    return rounded.astype(np.int16) if np.isfinite(rounded).all() else rounded
+
+
 def check_finite(volume: Volume, source: str = "The image") -> None:
     """Raise InputError when a voxel is NaN or infinite, naming how many and the first place."""
     if not np.issubdtype(volume.array.dtype, np.floating):

@@ -50,7 +50,7 @@ def generate(arguments: Namespace, console: Console) -> int:
         )
         write_result(result, outputs, volumes, arguments.preview, arguments.report)
         outputs.commit()
-    describe(result, outputs, [*notice, *mask.notes], console)
+    describe(result, outputs, notice, console)
     return 0
 
 
@@ -78,7 +78,7 @@ def translate(arguments: Namespace, console: Console) -> int:
         )
         write_result(result, outputs, volumes, arguments.preview, arguments.report)
         outputs.commit()
-    describe(result, outputs, [*notice, *image.notes], console)
+    describe(result, outputs, notice, console)
     return 0
 
 

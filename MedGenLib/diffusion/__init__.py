@@ -24,4 +24,9 @@ SAMPLERS: dict[str, Sampler] = {
     "ddpm": ddpm.sample,
 }
 
-__all__ = ["SAMPLERS", "Denoiser", "FlowDenoiser", "Sampler"]
+__all__ = ["SAMPLERS", "Denoiser", "FlowDenoiser", "Sampler", "evaluations"]
+
+
+def evaluations(name: str, steps: int) -> int:
+    """Network evaluations that a sampler makes when asked for ``steps``."""
+    return heun.evaluations(steps) if name == "heun" else steps

@@ -10,6 +10,11 @@ from torch import Tensor
 from .flow import path_times
 
 
+def evaluations(steps: int) -> int:
+    """Network evaluations for ``steps``: two a Heun step, one in the last."""
+    return 2 * max(1, (steps + 1) // 2) - 1
+
+
 def sample(
     denoise: Callable[[Tensor, float, float], Tensor],
     noise: Tensor,

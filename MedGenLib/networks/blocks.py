@@ -91,12 +91,12 @@ def downsample(dims: int, channels_in: int, channels_out: int) -> nn.Module:
 def sinusoidal_embedding(value: Tensor, channels: int, max_period: float = 1000.0) -> Tensor:
     """Sine and cosine features of a scalar, (batch,) -> (batch, channels).
 
-    Vaswani et al. 2017, section 3.5, on ``1000 * value`` so that values in 0..1 spread well.
+    Vaswani et al. 2017, section 3.5, on ``10 * value`` so that values in 0..1 spread well.
     """
     half = channels // 2
     index = torch.arange(half, dtype=torch.float32, device=value.device)
     frequency = torch.exp(-math.log(max_period) * index / half)
-    angle = 1000.0 * value.float()[:, None] * frequency[None] * 0.01
+    angle = 10.0 * value.float()[:, None] * frequency[None]
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from .blocks import (
@@ -108,8 +108,7 @@ class FlowUNet(nn.Module):
         """
         embedding = sinusoidal_embedding(time, self.time_width)
         if scalars is not None:
-            embedding = F.pad(embedding, (0, scalars.shape[1]))
-            embedding[:, self.time_width :] = scalars
+            embedding = torch.cat([embedding, scalars.to(embedding)], dim=1)
         embedding = self.embed(embedding)
 
         h = self.enter(x)

@@ -13,18 +13,24 @@ def _basis(device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.kron(torch.kron(pair, pair), pair)
 
 
+def _mix(channels: Tensor) -> Tensor:
+    """Multiply the eight channels by the basis, in the precision given even under autocast."""
+    with torch.autocast(channels.device.type, enabled=False):
+        basis = _basis(channels.device, channels.dtype)
+        return torch.einsum("oc,bcijk->boijk", basis, channels)
+
+
 def haar(x: Tensor) -> Tensor:
     """(b, 1, i, j, k) -> (b, 8, i/2, j/2, k/2); channel 0 is the low-pass band.
 
     Orthonormal: the sum of squares is kept.
     """
-    blocks = space_to_depth(x)
-    return torch.einsum("oc,bcijk->boijk", _basis(x.device, x.dtype), blocks)
+    return _mix(space_to_depth(x))
 
 
 def inverse_haar(bands: Tensor) -> Tensor:
     """Exact inverse of `haar`: (b, 8, i, j, k) -> (b, 1, 2i, 2j, 2k)."""
-    blocks = torch.einsum("oc,boijk->bcijk", _basis(bands.device, bands.dtype), bands)
+    blocks = _mix(bands)  # the basis is symmetric, so it is its own inverse
     batch, _, i, j, k = blocks.shape
     blocks = blocks.reshape(batch, 2, 2, 2, i, j, k).permute(0, 4, 1, 5, 2, 6, 3)
     return blocks.reshape(batch, 1, 2 * i, 2 * j, 2 * k)

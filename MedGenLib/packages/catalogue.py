@@ -76,7 +76,8 @@ def for_translation(source: str | None, target: str) -> Manifest:
     """
     translators = [manifest for manifest in catalogue() if manifest.task == "translate"]
     for manifest in translators:
-        if _fits(source, manifest.input.modality) and _fits(target, manifest.output.modality):
+        fits = same_modality(source, manifest.input.modality)
+        if fits and same_modality(target, manifest.output.modality):
             return manifest
     known = ", ".join(f"{m.input} to {m.output.modality} ({m.name})" for m in translators)
     raise PackageError(
@@ -85,7 +86,8 @@ def for_translation(source: str | None, target: str) -> Manifest:
     )
 
 
-def _fits(asked: str | None, offered: str | None) -> bool:
+def same_modality(asked: str | None, offered: str | None) -> bool:
+    """Whether a modality asked for is the one offered; "MR" is any contrast, None is any at all."""
     if asked is None or offered is None:
         return asked is None
     if asked.upper() == "MR":

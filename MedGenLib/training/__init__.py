@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -26,7 +27,8 @@ def train(
     """
     import torch
 
-    from ..runtime import pick_device, probe_bfloat16
+    from ..loading import bfloat16_pays
+    from ..runtime import pick_device
     from .config import read_config
     from .loop import Settings, Trainer
 
@@ -36,18 +38,19 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(config.get("seed", 0))
-    settings = dict(config["optimisation"][recipe])
-    if steps is not None:
-        settings["steps"] = steps
-    settings = Settings(**settings)
-    place = pick_device(device)
-    fast = settings.precision == "bf16" or (
-        settings.precision == "auto" and probe_bfloat16(place)
-    )
-    out = Path(out_dir)
-    return Trainer(
-        _recipe(recipe)(config, out), settings, out, place, fast, progress
-    ).run()
+    place, out = pick_device(device), Path(out_dir)
+    try:
+        settings = Settings(**config["optimisation"][recipe])
+        if steps is not None:
+            settings = replace(settings, steps=steps)
+        made = _recipe(recipe)(config, out)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"The configuration {config_path} does not fit the recipe {recipe}: {error}; "
+            "compare it with the configurations that come with MedGen."
+        ) from error
+    fast = settings.precision == "bf16" or (settings.precision == "auto" and bfloat16_pays(place))
+    return Trainer(made, settings, out, place, fast, progress).run()
 
 
 def _recipe(name: str) -> type:

@@ -7,6 +7,7 @@ killed and resumed therefore sees exactly the batches of a run that was not.
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..progress import ProgressCallback, Stage
 
 CHECKPOINT = "checkpoint.pt"
+VALIDATION = "validation.jsonl"
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,19 @@ class Draw:
         )
 
 
+def beside(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch on the device of the network."""
+    device = next(network.parameters()).device
+    return {key: value.to(device) for key, value in batch.items()}
+
+
 @dataclass(frozen=True)
 class Objective:
     """One loss and the networks it trains; several alternate within a step (GAN training)."""
 
     name: str
     networks: tuple[str, ...]
-    loss: Callable[[dict[str, Tensor], Draw, float], tuple[Tensor, dict[str, float]]]
+    loss: Callable[[dict[str, Tensor], Draw], tuple[Tensor, dict[str, float]]]
 
 
 class Recipe(Protocol):
@@ -54,7 +63,9 @@ class Recipe(Protocol):
 
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]: ...
 
-    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> None: ...
+    def validate(
+        self, networks: dict[str, nn.Module], step: int, log: Log
+    ) -> dict[str, float]: ...
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path: ...
 
@@ -148,7 +159,7 @@ class Trainer:
                 self._housekeeping(values, log)
                 stage.advance()
             self._save()
-            self.recipe.validate(self.averages, self.step, log)
+            self._validate(log)
         finally:
             log.close()
         return self.recipe.export(self.averages, self.step, self.out)
@@ -157,14 +168,13 @@ class Trainer:
         draw = Draw.of(self.settings.seed, self.step)
         batch = self.recipe.batch(draw, self.settings.batch)
         batch = {key: value.to(self.device) for key, value in batch.items()}
-        share = self.step / self.settings.steps
         values: dict[str, float] = {}
         for objective, optimiser in zip(self.recipe.objectives, self.optimisers, strict=True):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
-                loss, parts = objective.loss(batch, draw, share)
+                loss, parts = objective.loss(batch, draw)
             values.update(parts)
             if not torch.isfinite(loss):
-                raise FloatingPointError(
+                raise InputError(
                     f"The {objective.name} loss became {loss.item()} at step {self.step}; "
                     "lower the learning rate in the configuration."
                 )
@@ -193,7 +203,14 @@ class Trainer:
         if self.step % self.settings.checkpoint_every == 0:
             self._save()
         if self.step % self.settings.validate_every == 0:
-            self.recipe.validate(self.averages, self.step, log)
+            self._validate(log)
+
+    def _validate(self, log: Log) -> None:
+        """Figures at fixed data and noise: to TensorBoard and, a line each, to a file."""
+        values = self.recipe.validate(self.averages, self.step, log)
+        log.scalars("validation", values, self.step)
+        with (self.out / VALIDATION).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": self.step, **values}) + "\n")
 
     def _save(self) -> None:
         path = self.out / CHECKPOINT

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from MedGenLib.diffusion import SAMPLERS, FlowDenoiser, ddim, ddpm, euler, heun
+from MedGenLib.diffusion import evaluations as count_evaluations
 from MedGenLib.diffusion.flow import path_times, velocity_target
 from MedGenLib.diffusion.variance_preserving import cumulative_signal, respaced
 from MedGenLib.errors import Cancelled
@@ -135,6 +136,7 @@ def test_every_step_is_reported_and_can_stop_the_run(name):
     seen = []
     SAMPLERS[name](counting, draws(10), 9, on_step=seen.append)
     assert seen == list(range(1, len(evaluations) + 1))
+    assert len(seen) == count_evaluations(name, 9)
 
     def stop(done):
         if done == 3:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import MedGenLib
-from MedGenLib import generate, sampling
+from MedGenLib import generate, loading, sampling
 from MedGenLib.errors import Cancelled, InputError, MemoryPlanError, PackageError
 from MedGenLib.files import read_label_map, read_volume, write_volume
+from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
 from MedGenLib.quality.metrics import dice, highpass_sd, seam_index
 from MedGenLib.quality.output_check import resegment
@@ -155,7 +158,8 @@ def test_windows_leave_no_seam_and_agree_with_the_whole(monkeypatch):
     soft = mask.array == 2
     # The same noise is shared by all windows, so that they draw the same picture.
     assert np.abs(tiled - whole)[soft].mean() < 0.35 * whole[soft].std()
-    assert seam_index(tiled, 2, 56, mask.array) < 1.3
+    for axis, plane in ((0, 16), (2, 16), (2, 96)):  # where the windows of 48 begin and end
+        assert seam_index(tiled, axis, plane, mask.array) < 1.3
 
 
 def test_labels_are_mapped_by_number_and_by_name():
@@ -206,6 +210,8 @@ def test_unknown_labels_are_named_with_the_way_out():
         ({"sampler": "magic"}, InputError, "no sampler 'magic'"),
         ({"steps": 0, "preset": "draft"}, InputError, "at least 1"),
         ({"samples": 0}, InputError, "at least 1"),
+        ({"retries": -1}, InputError, "0 or more"),
+        ({"seed": 10**30}, InputError, "The seed is"),
         ({"device": "tpu"}, InputError, "device 'tpu'"),
         ({"noise_hu": 500.0}, InputError, "1 to 50 HU"),
     ],
@@ -313,6 +319,62 @@ def test_hippocampus_in_a_large_grid_is_generated_around_the_labels_only(hippoca
 def test_noise_is_refused_by_a_model_that_has_none(hippocampus):
     with pytest.raises(InputError, match="no noise setting"):
         generate(hippocampus, "mr-hippocampus", noise_hu=5.0, **FAST)
+
+
+def test_networks_are_loaded_once():
+    import torch
+
+    first, again = (
+        loading.network(find("ct-tissue"), "flow", torch.device("cpu")) for _ in range(2)
+    )
+    assert first is again
+
+
+def test_values_that_are_not_finite_are_told(monkeypatch):
+    decode = sampling.Sampling.decode
+
+    def broken(self, latent, progress):
+        values = decode(self, latent, progress).copy()
+        values[8:12] = np.nan
+        return values
+
+    monkeypatch.setattr(sampling.Sampling, "decode", broken)
+    report = generate(torso(), **FAST).report
+    assert not report.passed and any("not finite" in s for s in report.sentences)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("preprocessing", "centres", [0.0, 1.0]),
+        ("preprocessing", "outside", "somewhere"),
+        ("preprocessing", "name", "magic"),
+        ("arguments", "widths", []),
+        ("arguments", "maps", 9),
+    ],
+)
+def test_a_package_that_contradicts_itself_ends_in_a_sentence(
+    tmp_path, monkeypatch, section, key, value
+):
+    monkeypatch.setenv("MEDGEN_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "odd"
+    shutil.copytree(find("ct-tissue").folder, folder)
+    path = folder / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["name"] = "odd"
+    part = metadata["medgen"]
+    part = part["networks"]["flow"]["arguments"] if section == "arguments" else part[section]
+    part[key] = value
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(PackageError) as caught:
+        store.add(folder)
+        generate(torso(), "odd", **FAST)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_coarse_header_is_refused_before_memory_is_taken():
+    with pytest.raises(MemoryPlanError, match="million voxels"):
+        generate(torso(spacing=1000.0), **FAST)
 
 
 def test_the_public_names_are_the_functions():

@@ -35,6 +35,13 @@ def test_haar_is_orthonormal_and_inverts():
     assert torch.allclose(flat.flatten()[1:], torch.zeros(7), atol=1e-6)
 
 
+def test_haar_keeps_its_precision_under_autocast():
+    x = torch.randn(1, 1, 8, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        back = inverse_haar(haar(x))
+    assert back.dtype == torch.float32 and torch.allclose(back, x, atol=1e-6)
+
+
 def test_space_to_depth_keeps_every_value_in_its_block():
     x = torch.arange(4 * 4.0).reshape(1, 1, 4, 4)
     folded = space_to_depth(x)

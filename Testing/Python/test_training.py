@@ -21,7 +21,13 @@ from MedGenLib.packages import store
 from MedGenLib.packages.manifest import load_manifest
 from MedGenLib.training import config as training_config
 from MedGenLib.training import train
-from MedGenLib.training.data.slices import Augmentation, SlicePair, calibrate_hu
+from MedGenLib.training.data.painted import PaintedHeads
+from MedGenLib.training.data.slices import (
+    Augmentation,
+    SlicePair,
+    _with_marrow,
+    calibrate_hu,
+)
 from MedGenLib.training.data.tissue import tissue_labels
 from MedGenLib.training.loop import Draw, Settings
 from MedGenLib.training.splits import hold_out
@@ -130,7 +136,13 @@ def test_a_process_killed_from_outside_can_be_resumed(crops, tmp_path):
     assert (out / "autoencoder.safetensors").exists()
 
 
-def test_the_exported_package_is_sound_and_generates(trained):
+def test_validation_figures_are_kept(trained):
+    lines = (trained / "flow" / "validation.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    assert last["step"] == 6 and last["velocity"] > 0
+
+
+def test_the_exported_package_is_sound(trained):
     package = trained / "flow" / "package" / "mr-hippocampus"
     assert store.verify(package) == []
     manifest = load_manifest(package)
@@ -158,6 +170,12 @@ def test_wrong_requests_end_in_a_sentence(crops, tmp_path, recipe, words):
     path = small_config(tmp_path, crops)
     with pytest.raises(InputError, match=words):
         train(recipe, path, tmp_path / "flow", device="cpu")
+
+
+def test_a_configuration_of_another_recipe_ends_in_a_sentence(crops, tmp_path):
+    path = small_config(tmp_path, crops)
+    with pytest.raises(InputError, match="does not fit the recipe translator"):
+        train("translator", path, tmp_path / "out", device="cpu")
 
 
 def test_a_bad_configuration_ends_in_a_sentence(tmp_path, monkeypatch):
@@ -258,21 +276,80 @@ def slices(tmp_path_factory) -> Path:
     return folder
 
 
+def translator_config(folder: Path, slices: Path, name: str, **loss: float) -> Path:
+    """A shipped configuration on tiny data and a tiny network."""
+    config = json.loads((CONFIGS / f"{name}.json").read_text())
+    config["data"].update(slices=str(slices), hold_out=2)
+    config["data"]["augmentation"] = {**config["data"].get("augmentation", {}), "size": 64}
+    if "label_maps" in config["data"]:
+        config["data"]["label_maps"] = str(folder / "label_maps")
+    config["network"] = {"widths": [8, 16], "blocks": [1, 1], "stem": 4}
+    config["loss"].update(loss)
+    config["optimisation"]["translator"].update(steps=3, batch=2, precision="fp32")
+    for item in ("card", "license_file"):
+        (folder / config["package"][item]).write_text("text\n")
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
 @pytest.mark.parametrize("adversarial", [0.0, 0.05])
 def test_the_translator_recipe_trains_and_exports(slices, tmp_path, adversarial):
-    config = json.loads((CONFIGS / "head-mr-to-ct.json").read_text())
-    config["data"].update(slices=str(slices), hold_out=2, augmentation={"size": 64})
-    config["network"] = {"widths": [8, 16], "blocks": [1, 1], "stem": 4}
-    config["loss"].update(adversarial=adversarial, ssim=0.1)
-    config["optimisation"]["translator"].update(steps=3, batch=2, precision="fp32")
-    for name in ("card", "license_file"):
-        (tmp_path / config["package"][name]).write_text("text\n")
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(config))
+    path = translator_config(
+        tmp_path, slices, "head-ct-to-mr", adversarial=adversarial, ssim=0.1
+    )
     package = train("translator", path, tmp_path / "run", device="cpu")
     assert store.verify(package) == []
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert ("discriminator" in state["networks"]) == bool(adversarial)
+
+
+@pytest.fixture()
+def label_maps(tmp_path) -> Path:
+    """One small head: skin, cortical and cancellous bone, fluid, grey and white matter."""
+    folder = tmp_path / "label_maps"
+    folder.mkdir()
+    shape, centre = (48, 48, 48), (24, 24, 24)
+    labels = np.zeros(shape, np.uint16)
+    for value, radius in ((511, 21), (507, 20), (515, 18), (516, 17), (515, 15), (24, 14), (3, 12),
+                          (2, 9), (4, 3)):  # fmt: skip
+        labels[sphere(shape, centre, radius)] = value
+    write_volume(LabelMap(labels, np.eye(4)), folder / "head.nii.gz")
+    return folder
+
+
+def test_painted_slices_show_bone_dark_in_mr_and_bright_in_ct(label_maps):
+    generator = np.random.default_rng(0)
+    heads = PaintedHeads(label_maps)
+    planes = set()
+    for _ in range(12):
+        pair = heads.slice(generator)
+        planes.add(pair.plane)
+        bone, brain = pair.ct > 900, (np.abs(pair.ct - 35) < 10) & pair.mask
+        if bone.sum() > 50 and brain.sum() > 50:
+            assert pair.mr[bone].mean() < 0.8 * pair.mr[brain].mean()
+        assert (pair.mr[~pair.mask] == 0).all()
+        assert np.median(pair.ct[~pair.mask]) < -900 if (~pair.mask).any() else True
+    assert planes == {0, 1, 2}
+
+
+def test_marrow_augmentation_changes_the_inside_of_bone_only():
+    ct = np.full((40, 40), 35.0, np.float32)
+    ct[10:30, 10:30] = 900
+    mr = np.where(ct > 500, 0.05, 0.6).astype(np.float32)
+    changed = _with_marrow(mr, ct, np.random.default_rng(0))
+    assert np.abs(changed - mr)[15:25, 15:25].min() > 0.02
+    assert np.abs(changed - mr)[:8].max() < 1e-3
+
+
+def test_a_second_stage_starts_from_the_first(slices, label_maps, tmp_path):
+    second = translator_config(tmp_path, slices, "head-mr-to-ct")
+    with pytest.raises(InputError, match="head-mr-to-ct-slices"):
+        train("translator", second, tmp_path / "second", device="cpu")
+    first = translator_config(tmp_path, slices, "head-mr-to-ct-slices")
+    train("translator", first, tmp_path / "head-mr-to-ct-slices", device="cpu")
+    package = train("translator", second, tmp_path / "second", device="cpu")
+    assert store.verify(package) == []
 
 
 def test_a_trained_package_can_be_used_by_name(trained, tmp_path, monkeypatch):

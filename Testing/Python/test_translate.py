@@ -116,7 +116,7 @@ def test_a_coarse_image_is_worked_on_at_the_models_spacing(slab):
     assert result.volume.shape == coarse.shape
 
 
-def test_ct_becomes_mr_and_keeps_the_ventricles_dark(slab):
+def test_ct_becomes_mr_with_a_dark_skull(slab):
     ct = translate(slab, "CT", **FAST).volume
     mr = translate(ct, "T1w", **FAST).volume
     assert mr.modality == "T1w" and mr.array.min() >= 0

@@ -205,12 +205,18 @@ def windows(ct: Volume, mask: LabelMap, model: str) -> dict[str, float]:
 
     whole, sampling.WHOLE = sampling.WHOLE, 16
     side, sampling.WINDOW = sampling.WINDOW, 40
+    seams, planes = sampling.Scene.seams, []
+
+    def noted(scene: sampling.Scene, borders: list) -> list:
+        planes.extend(seams(scene, borders))
+        return planes
+
+    sampling.Scene.seams = noted
     try:
         result = generate(mask, model, seed=1, retries=0)
     finally:
-        sampling.WHOLE, sampling.WINDOW = whole, side
+        sampling.WHOLE, sampling.WINDOW, sampling.Scene.seams = whole, side, seams
     figures = result.report.attempts[0].check.figures
-    planes = [(axis, n // 2) for axis, n in enumerate(mask.shape)]
     real = max(metrics.seam_index(ct.array, a, p, mask.array) for a, p in planes)
     return {"windows": result.report.parameters["windows"], "seam": figures.get("seam"),
             "real": real}  # fmt: skip

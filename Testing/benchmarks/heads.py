@@ -158,7 +158,7 @@ def main() -> None:
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     models = ("head-mr-to-ct", "head-ct-to-mr")
-    held = set(find(models[0]).training.held_out)
+    held = set.intersection(*(set(find(m).training.held_out) for m in models))
     pairs = read_pairs(data_folder() / "pairs_ct_mr" / "synthrad2023_brain_slices")
     pairs = [p for p in pairs if p.subject in held]
     everything = {}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...networks import Autoencoder
 from ..data import adaptor
-from ..loop import Draw, Log, Objective
+from ..loop import Draw, Log, Objective, beside
 
 WEIGHTS_FILE = "autoencoder.safetensors"
 LATENT_NOISE = 0.05
@@ -36,7 +36,7 @@ class AutoencoderRecipe:
         return self.data.sample(draw.numpy, size)
 
     def _loss(
-        self, batch: dict[str, Tensor], draw: Draw, share: float
+        self, batch: dict[str, Tensor], draw: Draw
     ) -> tuple[Tensor, dict[str, float]]:
         network = self.networks["autoencoder"]
         latent = network.encode(batch["x"])
@@ -50,17 +50,18 @@ class AutoencoderRecipe:
         return loss, {"l1": float(error.detach()), "spread": float(spread.detach())}
 
     @torch.no_grad()
-    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> None:
-        batch = self.data.sample(Draw.of(7, 0).numpy, 4)
+    def validate(
+        self, networks: dict[str, nn.Module], step: int, log: Log
+    ) -> dict[str, float]:
+        """Error in the image with the true and with another image's latent."""
         network = networks["autoencoder"]
+        batch = beside(network, self.data.sample(Draw.of(7, 0).numpy, 4))
         latent = network.encode(batch["x"])
         inside = batch["valid"] > 0
         true = (network.decode(latent) - batch["x"])[inside].abs().mean()
         shuffled = latent.flip(0).flip(2)
         permuted = (network.decode(shuffled) - batch["x"])[inside].abs().mean()
-        values = {"l1": float(true), "permuted_l1": float(permuted)}
-        log.scalars("validation", values, step)
-        print(f"step {step}: validation L1 {true:.4f}, permuted latent {permuted:.4f}", flush=True)
+        return {"l1": float(true), "permuted_l1": float(permuted)}
 
     @torch.no_grad()
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
@@ -68,17 +69,13 @@ class AutoencoderRecipe:
         from safetensors.torch import save_file
 
         network = networks["autoencoder"]
-        network.normalise(
-            torch.cat(
-                [
-                    _inside(network.encode(batch["x"]), batch["valid"])
-                    for batch in (self.data.sample(Draw.of(8, i).numpy, 4) for i in range(16))
-                ],
-                dim=1,
-            )
-        )
+        latents = []
+        for index in range(16):
+            batch = beside(network, self.data.sample(Draw.of(8, index).numpy, 4))
+            latents.append(_inside(network.encode(batch["x"]), batch["valid"]))
+        network.normalise(torch.cat(latents, dim=1))
         path = out / WEIGHTS_FILE
-        state = {k: v.contiguous() for k, v in network.state_dict().items()}
+        state = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
         save_file(state, str(path))
         (out / "autoencoder.json").write_text(
             json.dumps({"network": self.config["autoencoder"]["network"], "steps": step}, indent=2)

@@ -15,7 +15,7 @@ from ...diffusion.flow import velocity_target
 from ...errors import InputError
 from ...networks import Autoencoder, FlowUNet
 from ..data import adaptor
-from ..loop import Draw, Log, Objective
+from ..loop import Draw, Log, Objective, beside
 from .autoencoder import WEIGHTS_FILE
 
 MASK_DROP = 0.05
@@ -44,7 +44,7 @@ class LatentFlowRecipe:
         return self.data.sample(draw.numpy, size)
 
     def _loss(
-        self, batch: dict[str, Tensor], draw: Draw, share: float
+        self, batch: dict[str, Tensor], draw: Draw
     ) -> tuple[Tensor, dict[str, float]]:
         """Squared error of the velocity at logit-normal times (Esser et al. 2024, eq. 19)."""
         data = self._encode(batch["x"])
@@ -66,32 +66,35 @@ class LatentFlowRecipe:
         return self.autoencoder.to(image.device).encode(image).float()
 
     @torch.no_grad()
-    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> None:
+    def validate(
+        self, networks: dict[str, nn.Module], step: int, log: Log
+    ) -> dict[str, float]:
         """Loss at fixed data and noise, and a sample beside the real patch."""
         total = 0.0
         trained, self.networks = self.networks, {**self.networks, **networks}
         for index in range(8):
             draw = Draw.of(7, index)
-            loss, _ = self._loss(self.data.sample(draw.numpy, 2), draw, 1.0)
+            batch = beside(networks["flow"], self.data.sample(draw.numpy, 2))
+            loss, _ = self._loss(batch, draw)
             total += float(loss) / 8
         self.networks = trained
-        log.scalars("validation", {"velocity": total}, step)
         draw = Draw.of(7, 100)
-        batch = self.data.sample(draw.numpy, 1)
+        batch = beside(networks["flow"], self.data.sample(draw.numpy, 1))
         image = self._sample(networks["flow"], batch, draw)
         middle = image.shape[2] // 2
         both = torch.cat([image[0, 0, middle], batch["x"][0, 0, middle]], 1)
-        log.picture("validation/sampled_beside_real", (both.numpy() + 2) / 4, step)
-        print(f"step {step}: validation velocity error {total:.4f}", flush=True)
+        log.picture("validation/sampled_beside_real", (both.cpu().numpy() + 2) / 4, step)
+        return {"velocity": total}
 
     def _sample(self, network: nn.Module, batch: dict[str, Tensor], draw: Draw) -> Tensor:
         features = network.encode_mask(batch["maps"])
         shape = (1, 8, *(n // 2 for n in batch["x"].shape[2:]))
-        noise = torch.randn(shape, generator=draw.torch)
-        denoise = FlowDenoiser(
-            lambda x, t: network(x, torch.tensor([t]), features, batch.get("scalars"))
-        )
-        return self.autoencoder.decode(euler.sample(denoise, noise, 12))
+        noise = torch.randn(shape, generator=draw.torch).to(batch["x"].device)
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            return network(x, torch.full((1,), t).to(x), features, batch.get("scalars"))
+
+        return self.autoencoder.decode(euler.sample(FlowDenoiser(velocity), noise, 12))
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
         from ..package import export_package

@@ -7,6 +7,7 @@ with the least-squares loss of Mao et al. 2017).
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ...quality.output_check import resegment
 from ..config import resolve
 from ..data.painted import PaintedHeads
 from ..data.slices import Augmentation, SlicePair, read_pairs, split
-from ..loop import CHECKPOINT, Draw, Log, Objective
+from ..loop import CHECKPOINT, Draw, Log, Objective, beside
 
 TISSUE_LIMITS = (-400.0, -30.0, 100.0, 300.0)
 FEATURE_FILE = "feature_net.pt"
@@ -116,7 +117,7 @@ class TranslatorRecipe:
         return network(source, batch["plane"])
 
     def _generator_loss(
-        self, batch: dict[str, Tensor], draw: Draw, share: float
+        self, batch: dict[str, Tensor], draw: Draw
     ) -> tuple[Tensor, dict[str, float]]:
         predicted, target, mask = (
             self._predict(self.networks["translator"], batch),
@@ -141,7 +142,7 @@ class TranslatorRecipe:
         return loss, parts
 
     def _discriminator_loss(
-        self, batch: dict[str, Tensor], draw: Draw, share: float
+        self, batch: dict[str, Tensor], draw: Draw
     ) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
             predicted = self._predict(self.networks["translator"], batch)
@@ -153,6 +154,7 @@ class TranslatorRecipe:
         return loss, {"discriminator": float(loss.detach())}
 
     def _feature_distance(self, predicted: Tensor, target: Tensor) -> Tensor:
+        self.feature_net.to(target.device)
         with torch.no_grad():
             wanted = self.feature_net.features(target)
         found = self.feature_net.features(predicted)
@@ -185,7 +187,9 @@ class TranslatorRecipe:
         else:
             self._train_feature_net(network)
             out.mkdir(parents=True, exist_ok=True)
-            torch.save(network.state_dict(), path)
+            temporary = path.with_suffix(".tmp")
+            torch.save(network.state_dict(), temporary)
+            os.replace(temporary, path)
         return network.eval().requires_grad_(False)
 
     def _train_feature_net(self, network: FeatureNet, steps: int = 300) -> None:
@@ -204,20 +208,23 @@ class TranslatorRecipe:
     # validation and export
 
     @torch.no_grad()
-    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> None:
+    def validate(
+        self, networks: dict[str, nn.Module], step: int, log: Log
+    ) -> dict[str, float]:
+        """Error inside the mask over every third held-out slice, and a picture of six."""
         view = Augmentation(size=256, rotation_degrees=0, zoom=0)
         errors, pictures = [], []
         for index, pair in enumerate(self.held[:: max(1, len(self.held) // 30)]):
             batch = self._tensors([pair], view, np.random.default_rng([7, index]))
+            batch = beside(networks["translator"], batch)
             predicted = self._predict(networks["translator"], batch)
             mask = batch["mask"]
             errors.append(float(((predicted - batch["target"]).abs() * mask).sum() / mask.sum()))
             if index < 6:
-                both = torch.cat([predicted, batch["target"]], 2)[0, 0].numpy()
+                both = torch.cat([predicted, batch["target"]], 2)[0, 0].cpu().numpy()
                 pictures.append((np.clip(both, -1, 1) + 1) / 2)
-        log.scalars("validation", {"mae": float(np.mean(errors))}, step)
         log.picture("validation/predicted_above_true", np.concatenate(pictures, 1), step)
-        print(f"step {step}: validation L1 {np.mean(errors):.4f}", flush=True)
+        return {"mae": float(np.mean(errors))}
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
         from ..package import export_package
