@@ -40,6 +40,23 @@ class Draw:
         )
 
 
+def start_from(config: dict, out: Path, name: str, network: nn.Module) -> None:
+    """Begin with the averaged weights of an earlier run, where the configuration asks for that.
+
+    ``start_from`` names a folder beside ``out``. Raises InputError when nothing was trained there.
+    """
+    if "start_from" not in config:
+        return
+    path = out.parent / config["start_from"] / CHECKPOINT
+    if not path.exists():
+        raise InputError(
+            f"This configuration continues the run {path.parent}, which is not there; "
+            "train that one first."
+        )
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    network.load_state_dict(state["averages"][name])
+
+
 def beside(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The batch on the device of the network."""
     device = next(network.parameters()).device

@@ -22,7 +22,7 @@ def export_package(
     """Write ``<out>/package/<name>`` from the configuration's section ``package``.
 
     The section holds the manifest's fixed parts; networks, statistics, held-out subjects and
-    preprocessing come from training. The model card is the file ``card`` beside the
+    preprocessing come from training, where the section does not fix them. The model card is the file ``card`` beside the
     configuration, the licence text the file ``license_file``.
     """
     from ..packages.export import write_package
@@ -32,7 +32,7 @@ def export_package(
     medgen = {
         **section["medgen"],
         "networks": {role: _network(net, config, role) for role, net in networks.items()},
-        "preprocessing": {**section["medgen"]["preprocessing"], **(preprocessing or {})},
+        "preprocessing": {**(preprocessing or {}), **section["medgen"]["preprocessing"]},
         "statistics": _merge(statistics, section["medgen"].get("statistics", {})),
     }
     medgen["training"] = {**medgen["training"], "held_out": held_out}

@@ -48,7 +48,7 @@ def train_segmenter(cases: list[tuple[np.ndarray, LabelMap]], steps: int) -> tor
 
     torch.manual_seed(0)
     generator = np.random.default_rng(0)
-    network = BasicUNet(3, 1, 3, features=(16, 16, 32, 64, 64, 16), act="silu")
+    network = BasicUNet(3, 1, 3, features=(16, 16, 32, 64, 64, 16), act="swish")
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)

@@ -52,6 +52,7 @@ class TissueScans:
 
     def __init__(self, config: dict[str, Any], patch: int) -> None:
         self.patch = patch
+        self.importance = np.array(config["data"].get("importance", [0, 1, 1, 1, 1]), np.float32)
         self.codec = TissueStandard(**config["data"]["codec"])
         self.scans = [
             scan
@@ -65,7 +66,10 @@ class TissueScans:
         self.weights /= self.weights.sum()
 
     def sample(self, generator: np.random.Generator, batch: int) -> dict[str, Tensor]:
-        """``x`` (b, 1, ...), ``maps`` (b, maps, ...), ``scalars`` (b, 2), ``valid`` (b, 1, ...)."""
+        """``x`` (b, 1, ...), ``maps`` (b, maps, ...), ``scalars`` (b, 2), ``valid`` (b, 1, ...).
+
+        ``valid`` is the weight of each voxel in the loss, by tissue.
+        """
         items = [self._patch(generator) for _ in range(batch)]
         return {key: torch.from_numpy(np.stack([i[key] for i in items])) for key in items[0]}
 
@@ -84,7 +88,7 @@ class TissueScans:
             "x": x[None].astype(np.float32),
             "maps": label_channels(labels, self.maps - 1),
             "scalars": np.array([spacing_scalar(scan.spacing), noise_scalar(noise)], np.float32),
-            "valid": body[None].astype(np.float32),
+            "valid": self.importance[labels][None],
         }
 
     def _box(self, labels: np.ndarray, generator: np.random.Generator) -> list[tuple[int, int]]:

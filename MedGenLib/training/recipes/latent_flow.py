@@ -15,7 +15,7 @@ from ...diffusion.flow import velocity_target
 from ...errors import InputError
 from ...networks import Autoencoder, FlowUNet
 from ..data import adaptor
-from ..loop import Draw, Log, Objective, beside
+from ..loop import Draw, Log, Objective, beside, start_from
 from .autoencoder import WEIGHTS_FILE
 
 MASK_DROP = 0.05
@@ -38,6 +38,7 @@ class LatentFlowRecipe:
         self.networks: dict[str, nn.Module] = {
             "flow": network.to(memory_format=torch.channels_last_3d)
         }
+        start_from(config, out, "flow", network)
         self.objectives = [Objective("flow", ("flow",), self._loss)]
 
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:

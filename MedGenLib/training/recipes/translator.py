@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import InputError
 from ...intensity import HEAD_CODECS
 from ...networks import SliceTranslator
 from ...networks.feature_net import FeatureNet
@@ -24,7 +23,7 @@ from ...quality.output_check import resegment
 from ..config import resolve
 from ..data.painted import PaintedHeads
 from ..data.slices import Augmentation, SlicePair, read_pairs, split
-from ..loop import CHECKPOINT, Draw, Log, Objective, beside
+from ..loop import Draw, Log, Objective, beside, start_from
 
 TISSUE_LIMITS = (-400.0, -30.0, 100.0, 300.0)
 FEATURE_FILE = "feature_net.pt"
@@ -50,22 +49,11 @@ class TranslatorRecipe:
             "translator": SliceTranslator(channels_in=source.channels, **config["network"])
         }
         self.networks["translator"].to(memory_format=torch.channels_last)
-        if "start_from" in config:
-            self._start_from(out.parent / config["start_from"] / CHECKPOINT)
+        start_from(config, out, "translator", self.networks["translator"])
         self.objectives = [Objective("translation", ("translator",), self._generator_loss)]
         if self.loss["adversarial"]:
             self._add_discriminator()
         self.feature_net = self._feature_net(out) if self.loss["feature"] else None
-
-    def _start_from(self, path: Path) -> None:
-        """Begin with the averaged weights of an earlier run."""
-        if not path.exists():
-            raise InputError(
-                f"This configuration continues the run {path.parent}, which is not there; "
-                f"train with the configuration {self.config['start_from']}.json first."
-            )
-        state = torch.load(path, weights_only=True)
-        self.networks["translator"].load_state_dict(state["averages"]["translator"])
 
     def _add_discriminator(self) -> None:
         from monai.networks.nets import PatchDiscriminator
