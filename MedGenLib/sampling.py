@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
 from .diffusion import SAMPLERS, FlowDenoiser, evaluations
 from .errors import InputError, MemoryPlanError, PackageError
-from .intensity import CODECS, Affine, TissueStandard
+from .intensity import CODECS, Affine, TissueRange, TissueStandard
 from .loading import bfloat16_pays, network, precision
 from .orientation import Turn
 from .packages.manifest import Manifest
@@ -100,6 +100,9 @@ class Scene:
         )
         volume = resample_to(volume, self.original.geometry, order=1, fill=0.0)
         array = self.codec.decode(volume.array, self.original.array)
+        if "tissue_range" in self.manifest.preprocessing:
+            limits = TissueRange(**self.manifest.preprocessing["tissue_range"])
+            array = limits.enforce(array, self.original.array)
         array = np.where(self._covered(), np.clip(array, *output.range), output.background)
         return volume.with_array(whole_numbers(array))
 
@@ -144,13 +147,14 @@ def stride(manifest: Manifest, device: torch.device) -> int:
     """
     flow = network(manifest, "flow", device)
     spec, arguments = manifest.preprocessing, flow.arguments
-    count = max(manifest.input.labels) + 1
+    count, limits = max(manifest.input.labels) + 1, spec.get("tissue_range", {})
     if (
         spec["name"] not in CODECS
         or spec.get("outside") not in ("background", "anatomy")
         or arguments["maps"] != count + 3 * bool(spec.get("coordinates"))
         or arguments["scalars"] != 2 * ("noise_hu" in spec)
         or any(len(spec[key]) != count for key in ("centres", "scales") if key in spec)
+        or any(len(limits.get(key, ())) != count for key in ("low", "high") if limits)
     ):
         raise PackageError(
             f"The settings of the model '{manifest.name}' contradict each other; install the "

@@ -22,8 +22,8 @@ def export_package(
     """Write ``<out>/package/<name>`` from the configuration's section ``package``.
 
     The section holds the manifest's fixed parts; networks, statistics, held-out subjects and
-    preprocessing come from training, where the section does not fix them. The model card is the file ``card`` beside the
-    configuration, the licence text the file ``license_file``.
+    preprocessing come from training, where the section does not fix them. The model card is the
+    file ``card`` beside the configuration, the licence text the file ``license_file``.
     """
     from ..packages.export import write_package
 

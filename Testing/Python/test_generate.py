@@ -14,6 +14,7 @@ import MedGenLib
 from MedGenLib import generate, loading, sampling
 from MedGenLib.errors import Cancelled, InputError, MemoryPlanError, PackageError
 from MedGenLib.files import read_label_map, read_volume, write_volume
+from MedGenLib.intensity import TissueRange
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
 from MedGenLib.quality.metrics import dice, highpass_sd, seam_index
@@ -319,6 +320,21 @@ def test_hippocampus_in_a_large_grid_is_generated_around_the_labels_only(hippoca
 def test_noise_is_refused_by_a_model_that_has_none(hippocampus):
     with pytest.raises(InputError, match="no noise setting"):
         generate(hippocampus, "mr-hippocampus", noise_hu=5.0, **FAST)
+
+
+def test_the_tissue_range_moves_the_median_and_keeps_the_noise():
+    labels = np.full((12, 12, 12), 2, np.uint8)
+    labels[:4] = 0
+    noise = np.random.default_rng(0).normal(0, 10, labels.shape)
+    hu = np.where(labels > 0, -60 + noise, -1000)
+    limits = TissueRange((-1024, -250, -30), (3071, -30, 180), 8)
+    moved = limits.enforce(hu, labels)
+    inside = moved[6:]
+    assert -30 <= np.median(inside) < -20
+    assert inside.std() == pytest.approx(noise[6:].std(), rel=0.25)
+    assert (moved[:4] == -1000).all()
+    fine = np.where(labels > 0, 40 + noise, -1000)
+    assert np.array_equal(limits.enforce(fine, labels)[6:], fine[6:])
 
 
 def test_networks_are_loaded_once():

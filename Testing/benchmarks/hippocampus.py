@@ -21,10 +21,10 @@ from MedGenLib import generate, pictures
 from MedGenLib.files import read_label_map, read_volume
 from MedGenLib.packages.catalogue import find
 from MedGenLib.quality import distribution, metrics
-from MedGenLib.volume import LabelMap
+from MedGenLib.volume import LabelMap, crop
 
 SIZE = (48, 64, 48)
-STEPS = 500
+STEPS = 400
 
 
 def standard(array: np.ndarray) -> np.ndarray:
@@ -185,9 +185,9 @@ def _exchanged(network: torch.nn.Module, made: list[np.ndarray], masks: list[Lab
     """Dice against another case's mask, both aligned at their first voxel and cut to fit."""
     images, labels = [], []
     for image, mask in zip(made, masks, strict=True):
-        box = tuple(slice(0, min(a, b)) for a, b in zip(image.shape, mask.shape, strict=True))
-        images.append(np.ascontiguousarray(image[box]))
-        labels.append(mask.with_array(np.ascontiguousarray(mask.array[box])))
+        shape = tuple(min(a, b) for a, b in zip(image.shape, mask.shape, strict=True))
+        images.append(np.ascontiguousarray(image[tuple(map(slice, shape))]))
+        labels.append(crop(mask, (0, 0, 0), shape))
     return dices(network, images, labels)
 
 
