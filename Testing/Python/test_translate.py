@@ -128,7 +128,7 @@ def test_ct_becomes_mr_with_a_dark_skull(slab):
 @pytest.mark.parametrize(
     ("to", "model", "words"),
     [
-        ("T1w", None, "no model"),
+        ("T1w", None, "No model translates"),
         ("PET", None, "PET"),
         ("CT", "ct-tissue", "needs a mask"),
         ("T1w", "head-mr-to-ct", "makes CT, not T1w"),
