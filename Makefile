@@ -13,8 +13,12 @@ OUT    := out/demo
 demo: $(VENV)/.installed
 	$(BIN)/medgen demo -o $(OUT) --accept-license
 
+# Two processes, because the second one becomes a stand-in for the Slicer application. Both run,
+# whatever the first one finds.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q Testing/Python; library=$$?; \
+	$(BIN)/python -m pytest -q Testing/Slicer; slicer=$$?; \
+	[ $$library = 0 ] && [ $$slicer = 0 ]
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -26,8 +30,8 @@ bench: $(VENV)/.installed-dev
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done
 
 clean:
-	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache
-	find MedGenLib Testing -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache */.ruff_cache */*/.ruff_cache
+	find MedGen MedGenLib Testing -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 
 class MedGenError(Exception):
-    """Base of every error that is meant to be read by the user."""
+    """Base of every error that is meant to be read by the user.
+
+    `detail` is text for the log, such as a traceback; it is empty where there is nothing to add.
+    """
+
+    detail: str = ""
 
 
 class InputError(MedGenError):
     """The input image, mask, path or option cannot be used."""
+
+
+class DiskFullError(InputError):
+    """A file could not be written for want of room."""
 
 
 class PackageError(MedGenError):
@@ -21,6 +30,10 @@ class LicenseError(MedGenError):
 
 class MemoryPlanError(MedGenError):
     """The request does not fit into the memory that is free."""
+
+
+class WorkerError(MedGenError):
+    """The worker could not start, ended, or does not answer; or it met a fault of the program."""
 
 
 class Cancelled(MedGenError):

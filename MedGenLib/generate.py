@@ -18,7 +18,7 @@ from .labels import MappingReport, Vocabulary, close_body, fill_body, map_labels
 from .packages.catalogue import find
 from .packages.license import require_acceptance
 from .packages.manifest import Manifest
-from .progress import ProgressCallback
+from .progress import ProgressCallback, Stage
 from .quality.finding import notes, require_usable
 from .quality.input_check import check_gaps, check_mask
 from .quality.output_check import check_generated
@@ -48,6 +48,7 @@ def generate(
     noise_hu: float | None = None,
     retries: int = 2,
     accept_license: bool = False,
+    memory: str = "normal",
     progress: ProgressCallback | None = None,
 ) -> Result:
     """Make synthetic volumes that follow a label map.
@@ -69,6 +70,8 @@ def generate(
     retries: further seeds to try when a sample fails its checks. What still fails is returned
         and the report says so.
     accept_license: accept the package's licence where it asks for that.
+    memory: "normal", or "small" for about a quarter of the networks' memory: smaller windows and
+        tiles, more time, and other fine detail than "normal" has from the same seed.
     progress: called at every step; what it raises stops the run.
 
     Raises
@@ -81,8 +84,10 @@ def generate(
     >>> result.volume.unit, result.report.passed              # doctest: +SKIP
     ('HU', True)
     """
+    stage = Stage("preparing", 3, progress)
     manifest = _model(model, accept_license)
     plan = manifest.preset(preset)
+    runtime.require_memory_plan(memory)
     if seed is None:
         seed = secrets.randbelow(2**31)
     _check_numbers(seed, samples, retries)
@@ -91,15 +96,18 @@ def generate(
     if fill is None and mapped.changed:
         findings += check_gaps(labels, manifest)
     require_usable(findings)
+    stage.advance()
 
     from .sampling import Sampling, prepare, stride
 
     clock = _Clock()
     place = runtime.pick_device(device)
     scene = prepare(labels, manifest, stride(manifest, place), noise_hu)
+    stage.advance()
     sampling = Sampling.of(
-        manifest, place, sampler, plan.steps if steps is None else steps, scene
+        manifest, place, sampler, plan.steps if steps is None else steps, scene, memory
     )
+    stage.advance()
     clock.lap("preparing")
 
     report = Report(
@@ -110,7 +118,7 @@ def generate(
         preset=preset,
         sampler=sampling.sampler,
         steps=sampling.steps,
-        parameters=_parameters(scene, sampling, mapped, samples, retries),
+        parameters=_parameters(scene, sampling, mapped, samples, retries, memory),
         software=runtime.software_versions(),
         device=runtime.describe_device(place),
         input_findings=findings + scene.findings,
@@ -142,11 +150,16 @@ def _sample(
         chosen = seed + attempt * 1_000_003
         latent = sampling.latent(chosen, progress)
         clock.lap("sampling")
-        volume = scene.finish(sampling.decode(latent, progress))
+        values = sampling.decode(latent, progress)
+        del latent
+        stage = Stage("checking", 2, progress)
+        volume = scene.finish(values)
         clock.lap("decoding")
+        stage.advance()
         check = check_generated(
             volume, labels, manifest, scene.seams(sampling.borders), scene.own_grid
         )
+        stage.advance()
         clock.lap("checking")
         report.attempts.append(Attempt(number, chosen, check))
         if check.passed:
@@ -199,7 +212,12 @@ def _labels(
 
 
 def _parameters(
-    scene: Scene, sampling: Sampling, mapped: MappingReport, samples: int, retries: int
+    scene: Scene,
+    sampling: Sampling,
+    mapped: MappingReport,
+    samples: int,
+    retries: int,
+    memory: str,
 ) -> dict[str, Any]:
     return {
         "mapping": mapped.mapped,
@@ -208,6 +226,7 @@ def _parameters(
         "working_spacing_mm": scene.spacing,
         "working_shape": scene.labels.shape,
         **scene.conditions,
+        "memory": memory,
         "windows": sampling.window_count,
         "precision": "bfloat16" if sampling.bfloat16 else "float32",
     }

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +21,18 @@ APPLICATION = "medgen"
 
 def config_dir() -> Path:
     """Folder of `config.json`."""
-    import platformdirs
-
-    return _home() or platformdirs.user_config_path(APPLICATION, appauthor=False)
+    return _home() or _system_folder("config")
 
 
 def cache_dir() -> Path:
     """Folder for what can be deleted at any time, such as running downloads."""
-    import platformdirs
-
     home = _home()
-    return home / "cache" if home else platformdirs.user_cache_path(APPLICATION, appauthor=False)
+    return home / "cache" if home else _system_folder("cache")
 
 
 def models_dir() -> Path:
     """Folder of the model packages that the user added."""
-    import platformdirs
-
-    base = _home() or platformdirs.user_data_path(APPLICATION, appauthor=False)
+    base = _home() or _system_folder("data")
     return base / "models"
 
 
@@ -101,6 +97,34 @@ def write_json(path: Path, data: Any) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _system_folder(kind: str) -> Path:
+    """The folder of that kind ("config", "cache", "data") by the rules of the operating system.
+
+    A fresh Slicer lacks platformdirs; the panel opens without it and must not look elsewhere.
+    """
+    try:
+        import platformdirs
+    except ModuleNotFoundError:
+        return _standard_folder(kind, sys.platform, os.environ)
+    return Path(getattr(platformdirs, f"user_{kind}_dir")(APPLICATION, appauthor=False))
+
+
+def _standard_folder(kind: str, system: str, environment: Mapping[str, str]) -> Path:
+    """What platformdirs answers, written down once more."""
+    home = Path.home()
+    if system == "win32":
+        base = Path(environment.get("LOCALAPPDATA", "").strip() or home / "AppData" / "Local")
+        return base / APPLICATION / "Cache" if kind == "cache" else base / APPLICATION
+    chosen = environment.get(f"XDG_{kind.upper()}_HOME", "")
+    if chosen.startswith("/"):
+        return Path(chosen) / APPLICATION
+    if system == "darwin":
+        folder = "Library/Caches" if kind == "cache" else "Library/Application Support"
+    else:
+        folder = {"config": ".config", "cache": ".cache", "data": ".local/share"}[kind]
+    return home / folder / APPLICATION
 
 
 def _home() -> Path | None:

@@ -39,6 +39,11 @@ def network(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
     return _networks[key]
 
 
+def forget() -> None:
+    """Drop every network that is kept for the next run, to free its memory."""
+    _networks.clear()
+
+
 def _load(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
     spec = manifest.networks[role]
     try:

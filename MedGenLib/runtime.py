@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import gc
 import os
 import platform
 import re
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import psutil
 
 from MedGenLib.errors import InputError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 MIB = 2**20
+MEMORY_PLANS = ("normal", "small")
 
 DEPENDENCIES = (
     "torch",
@@ -118,6 +120,8 @@ def free_memory(device: torch.device | str = "cpu") -> int:
         import torch
 
         return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
     return min(psutil.virtual_memory().available, _container_room())
 
 
@@ -149,11 +153,62 @@ def _container_room(root: Path = Path("/sys/fs/cgroup")) -> float:
 def peak_memory_mib() -> float:
     """The most memory (resident set, MiB) that this process has held so far."""
     if sys.platform == "win32":
+        import psutil
+
         return psutil.Process().memory_info().peak_wset / MIB
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+def memory_mib() -> float:
+    """The memory (resident set, MiB) that this process holds now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss / MIB
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that an allocation failed, whichever library says so in its words."""
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in _OUT_OF_MEMORY
+    )
+
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # PyTorch
+    "bad_alloc",  # any C++ library
+    "Failed to allocate memory",  # SimpleITK
+    "could not create a primitive",  # oneDNN, which has no other reason inside a known network
+    "could not create a memory object",
+)
+
+
+def require_memory_plan(name: str) -> None:
+    """InputError unless it is one of the plans that there are."""
+    if name not in MEMORY_PLANS:
+        raise InputError(f"There is no memory plan '{name}'; choose {' or '.join(MEMORY_PLANS)}.")
+
+
+def release_memory() -> None:
+    """Give memory that is no longer used back to the system, and to the device.
+
+    The C library keeps what was freed in case it is needed again, which in a process that lives
+    for days looks like a leak.
+    """
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library than GNU's
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def software_versions() -> dict[str, str]:
@@ -175,4 +230,5 @@ def describe_device(device: torch.device) -> str:
 
     if device.type == "cuda":
         return f"CUDA, {torch.cuda.get_device_name(device)}"
-    return f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()}"
+    count = torch.get_num_threads()
+    return f"CPU, {count} thread{'' if count == 1 else 's'} of {os.cpu_count()}"

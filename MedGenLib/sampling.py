@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
 from .diffusion import SAMPLERS, FlowDenoiser, evaluations
 from .errors import InputError, MemoryPlanError, PackageError
+from .grids import working_geometry
 from .intensity import CODECS, Affine, TissueRange, TissueStandard
 from .loading import bfloat16_pays, network, precision
 from .orientation import Turn
@@ -27,8 +28,6 @@ from .volume import LabelMap, Volume, crop, whole_numbers
 
 MARGIN = 8
 """Voxels kept around the labels: what lies further outside is background anyway."""
-SAME_SPACING = 0.06
-"""Relative difference of spacing below which a grid is used as it is."""
 THIN_SLAB = 16
 """An axis of one voxel is repeated to so many, and the middle one is kept."""
 BYTES_PER_VOXEL = 100
@@ -39,6 +38,8 @@ BYTES_PER_LATENT_VOXEL = 3000
 """Memory of the velocity network per latent voxel of one window, measured at 128^3."""
 WHOLE, WINDOW, OVERLAP, TILE = 80, 64, 16, 64
 """Latent voxels: largest grid sampled at once, window, overlap of windows, decoder's tile."""
+SMALL_WINDOW, SMALL_TILE = 40, 32
+"""The same for memory="small": about a quarter of the networks' memory."""
 
 
 @dataclass
@@ -241,15 +242,9 @@ def _field_of_view(labels: LabelMap, manifest: Manifest, findings: list[Finding]
 
 def _working_grid(region: LabelMap, manifest: Manifest, original_voxels: int) -> LabelMap:
     """The region itself where its spacing suits the model, else resampled to isotropic voxels."""
-    thick = [s for s, n in zip(region.spacing, region.shape, strict=True) if n > 1]
-    if not thick:
-        raise InputError("The mask is a single voxel; give a slice or a volume.")
-    limits = manifest.spacing.min, manifest.spacing.max
-    wanted = float(np.clip(np.prod(thick) ** (1 / len(thick)), *limits))
-    own = all(abs(s / wanted - 1) <= SAME_SPACING for s in thick)
-    target = region.geometry if own else region.geometry.with_spacing((wanted,) * 3)
+    target = working_geometry(region.geometry, manifest)
     _require_memory(math.prod(target.shape), original_voxels)
-    return region if own else resample_to(region, target)
+    return region if target.is_close(region.geometry) else resample_to(region, target)
 
 
 def _known_spacing(spacing: tuple[float, ...], shape: tuple[int, ...]) -> tuple[float, ...]:
@@ -317,6 +312,7 @@ class Sampling:
     steps: int
     bfloat16: bool
     windows: Windows
+    small: bool
 
     @classmethod
     def of(
@@ -326,6 +322,7 @@ class Sampling:
         sampler: str | None,
         steps: int | None,
         scene: Scene,
+        memory: str = "normal",
     ) -> Sampling:
         """Raises InputError for an unknown sampler or a number of steps below 1."""
         name = sampler or manifest.sampler.name
@@ -335,9 +332,10 @@ class Sampling:
             raise InputError(f"The number of steps is {steps}; choose at least 1.")
         flow = network(manifest, "flow", device)
         autoencoder = network(manifest, "autoencoder", device)
-        windows = _windows(scene, flow.stride, device)
+        windows = _windows(scene, flow.stride, device, memory)
         fast = bfloat16_pays(device)
-        return cls(scene, flow, autoencoder, device, name, steps, fast, windows)
+        small = memory == "small"
+        return cls(scene, flow, autoencoder, device, name, steps, fast, windows, small)
 
     @property
     def window_count(self) -> int:
@@ -352,20 +350,24 @@ class Sampling:
         """Sample the latent (1, 8, i, j, k) of the scene."""
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn((1, 8, *self.windows.shape), generator=generator).to(self.device)
-        with precision(self.device, self.bfloat16):
-            features = list(self._features(progress))
+        boxes = list(self.windows)
+        kept = None if self.small else list(self._features(boxes, progress))
         scalars = None
         if self.scene.scalars:
             scalars = torch.tensor([self.scene.scalars], device=self.device)
-        stage = Stage("sampling", evaluations(self.sampler, self.steps), progress)
+        evaluated = evaluations(self.sampler, self.steps) * self.window_count
+        stage = Stage("sampling", evaluated, progress)
 
         def velocity(x: Tensor, t: float) -> Tensor:
             time = torch.full((1,), t, device=self.device)
 
             def evaluate(number: int, part: Tensor) -> Tensor:
+                features = self._read(boxes[number]) if kept is None else kept[number]
                 part = part.contiguous(memory_format=torch.channels_last_3d)
                 with precision(self.device, self.bfloat16):
-                    return self.flow(part, time, features[number], scalars)
+                    result = self.flow(part, time, features, scalars)
+                stage.advance()
+                return result
 
             return blend(evaluate, x, self.windows)
 
@@ -374,42 +376,49 @@ class Sampling:
             noise,
             self.steps,
             generator=generator,
-            on_step=lambda done: stage.advance(),
         )
 
-    def _features(self, progress: ProgressCallback | None) -> Iterator[list[Tensor]]:
+    def _features(
+        self, boxes: list[Box], progress: ProgressCallback | None
+    ) -> Iterator[list[Tensor]]:
         """Mask features of every window, computed once per sample."""
-        boxes = list(self.windows)
         stage = Stage("reading the mask", len(boxes), progress)
         for box in boxes:
-            image_box = tuple(slice(2 * s.start, 2 * s.stop) for s in box)
-            maps = torch.from_numpy(self.scene.maps(image_box))[None].to(self.device)
-            yield self.flow.encode_mask(maps)
+            yield self._read(box)
             stage.advance()
+
+    def _read(self, box: Box) -> list[Tensor]:
+        """Mask features of one window. With little memory they are not kept but read again."""
+        image_box = tuple(slice(2 * s.start, 2 * s.stop) for s in box)
+        maps = torch.from_numpy(self.scene.maps(image_box))[None].to(self.device)
+        with precision(self.device, self.bfloat16):
+            return self.flow.encode_mask(maps)
 
     @torch.inference_mode()
     def decode(self, latent: Tensor, progress: ProgressCallback | None) -> np.ndarray:
         """Latent -> network values (i, j, k) on the padded working grid."""
-        stage = Stage("decoding", tile_count(latent.shape[2:], TILE), progress)
+        tile = SMALL_TILE if self.small else TILE
+        stage = Stage("decoding", tile_count(latent.shape[2:], tile), progress)
 
         def run(part: Tensor) -> Tensor:
             with precision(self.device, self.bfloat16):
                 return self.autoencoder.decode(part)
 
         image = decode_tiled(
-            run, latent, TILE, self.autoencoder.halo // 2, lambda done: stage.advance()
+            run, latent, tile, self.autoencoder.halo // 2, lambda done: stage.advance()
         )
         return image[0, 0].numpy()
 
 
-def _windows(scene: Scene, stride: int, device: torch.device) -> Windows:
+def _windows(scene: Scene, stride: int, device: torch.device, memory: str) -> Windows:
     """One window for a small grid, cubes for a large one.
 
     The layout depends on the grid alone and not on the memory that happens to be free: it changes
     the last digits of the result, and the same seed has to give the same volume.
     """
     shape = tuple(n // 2 for n in scene.labels.shape)
-    window = shape if max(shape) <= WHOLE else (WINDOW,) * 3
+    whole, side = (SMALL_WINDOW,) * 2 if memory == "small" else (WHOLE, WINDOW)
+    window = shape if max(shape) <= whole else (side,) * 3
     largest = math.prod(min(w, n) for w, n in zip(window, shape, strict=True))
     needed, free = largest * BYTES_PER_LATENT_VOXEL, free_memory(device)
     if needed > 0.9 * free:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError, MemoryPlanError
+from .errors import MemoryPlanError
+from .grids import slice_spacing, usable_axes
 from .intensity import HEAD_CODECS, HeadMR
 from .labels import body_envelope_from_image
 from .loading import bfloat16_pays, network, precision
@@ -23,8 +24,6 @@ from .volume import LabelMap, Volume, whole_numbers
 
 SLICE_AXIS = {2: 0, 1: 1, 0: 2}
 """Axis of the LPS grid that is left out -> plane index (axial, coronal, sagittal)."""
-THICK = 2.5
-"""An axis sampled so much more coarsely than the finest is not cut across."""
 MARGIN = 12
 PIXELS_PER_BATCH = 8 * 192 * 192
 BYTES_PER_VOXEL = 40
@@ -52,18 +51,21 @@ class SliceJob:
     mirror: bool
     reference: float
     bfloat16: bool
+    memory: str
 
     @classmethod
     def of(
-        cls, volume: Volume, manifest: Manifest, device: torch.device, options: dict[str, Any]
+        cls,
+        volume: Volume,
+        manifest: Manifest,
+        device: torch.device,
+        options: dict[str, Any],
+        memory: str = "normal",
     ) -> SliceJob:
         """Prepare a run. Raises InputError for an image without a head, MemoryPlanError."""
-        axes = _usable_axes(volume)
-        spacing = [
-            manifest.spacing.native if axis in _resampled(volume, manifest) else s
-            for axis, s in enumerate(volume.spacing)
-        ]
-        _require_memory(volume, spacing)
+        axes = usable_axes(volume)
+        spacing = list(slice_spacing(volume, manifest))
+        _require_memory(volume, spacing, _batch_pixels(memory))
         grid = resample(volume, spacing)
         head = resample_to(_head(volume), grid.geometry)
         turn = Turn.to(grid.geometry, "LPS")
@@ -81,6 +83,7 @@ class SliceJob:
         return cls(
             volume, manifest, device, network(manifest, "translator", device), grid, turn,
             source, inside, axes, bool(options.get("mirror")), reference, bfloat16_pays(device),
+            memory,
         )  # fmt: skip
 
     @property
@@ -92,6 +95,7 @@ class SliceJob:
             "working_spacing_mm": [round(s, 4) for s in self.grid.spacing],
             "working_shape": list(self.grid.shape),
             "source_reference": round(self.reference, 4),
+            "memory": self.memory,
             "precision": "bfloat16" if self.bfloat16 else "float32",
         }
 
@@ -104,13 +108,16 @@ class SliceJob:
         batches = [
             batch
             for axis in self.axes
-            for batch in _batches(areas[axis], head.shape, axis, self.net.stride)
+            for batch in _batches(
+                areas[axis], head.shape, axis, self.net.stride, _batch_pixels(self.memory)
+            )
         ]
-        stage = Stage("translating slices", len(batches), progress)
+        passes = sum(1 + self._is_mirrored(axis) for axis, _ in batches)
+        stage = Stage("translating slices", passes, progress)
         total = np.zeros(source.shape, np.float32)
         weights = np.zeros(source.shape, np.float32)
         for axis, indices in batches:
-            images = self._translate(source, axis, indices)
+            images = self._translate(source, axis, indices, stage)
             area = areas[axis]
             for index, image in zip(indices, images, strict=True):
                 place = tuple(index if a == axis else slice(None) for a in range(3))
@@ -118,17 +125,23 @@ class SliceJob:
                 weight = (area[index] / area.max()) ** 2 + 1e-3
                 total[place] += weight * image
                 weights[place] += weight
-            stage.advance()
         values = total / np.maximum(weights, 1e-6)
         return self._place(values, weights > 0, box)
 
-    def _translate(self, source: np.ndarray, axis: int, indices: list[int]) -> np.ndarray:
+    def _is_mirrored(self, axis: int) -> bool:
+        """Left and right are the rows of axial and coronal slices; sagittal ones have neither."""
+        return self.mirror and axis != 0
+
+    def _translate(
+        self, source: np.ndarray, axis: int, indices: list[int], stage: Stage
+    ) -> np.ndarray:
         """Slices across ``axis`` -> network values, (n, rows, columns)."""
         slices = np.stack([source.take(i, axis=axis) for i in indices])
         values = self._evaluate(slices, axis)
-        # Left and right are the rows of axial and coronal slices; sagittal ones have neither.
-        if self.mirror and axis != 0:
+        stage.advance()
+        if self._is_mirrored(axis):
             values = (values + self._evaluate(slices[:, ::-1], axis)[:, ::-1]) / 2
+            stage.advance()
         return values
 
     def _evaluate(self, slices: np.ndarray, axis: int) -> np.ndarray:
@@ -161,33 +174,6 @@ class SliceJob:
         return volume.with_array(whole_numbers(np.clip(volume.array, *output.range)))
 
 
-def _usable_axes(volume: Volume) -> tuple[int, ...]:
-    """Stored axes that may be sliced across: all, or only the thick one."""
-    single = [axis for axis, n in enumerate(volume.shape) if n == 1]
-    if len(single) > 1:
-        raise InputError(
-            f"The image has {' x '.join(map(str, volume.shape))} voxels, a line or a point; "
-            "give a slice or a volume."
-        )
-    if single:
-        return (single[0],)
-    finest = min(volume.spacing)
-    thick = [axis for axis, s in enumerate(volume.spacing) if s > THICK * finest and s > 2.5]
-    return (thick[0],) if len(thick) == 1 else (0, 1, 2)
-
-
-def _resampled(volume: Volume, manifest: Manifest) -> list[int]:
-    """Axes whose spacing is brought to the model's."""
-    axes = _usable_axes(volume)
-    keep = axes if len(axes) == 1 else ()
-    low, high = manifest.spacing.min, manifest.spacing.max
-    return [
-        axis
-        for axis, s in enumerate(volume.spacing)
-        if axis not in keep and not low <= s <= high
-    ]
-
-
 def _head(volume: Volume) -> LabelMap:
     """Envelope of the head, 2 mm wider on all sides, as in the training data."""
     from scipy import ndimage
@@ -205,11 +191,11 @@ def _areas(head: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _batches(
-    area: np.ndarray, shape: tuple[int, ...], axis: int, stride: int
+    area: np.ndarray, shape: tuple[int, ...], axis: int, stride: int, most: int
 ) -> Iterator[tuple[int, list[int]]]:
-    """Slices that hold some head, in batches of bounded size."""
+    """Slices that hold some head, in batches of at most so many pixels."""
     pixels = np.prod([-(-n // stride) * stride for a, n in enumerate(shape) if a != axis])
-    size = max(1, int(PIXELS_PER_BATCH // pixels))
+    size = max(1, int(most // pixels))
     filled = np.flatnonzero(area).tolist()
     for first in range(0, len(filled), size):
         yield axis, filled[first : first + size]
@@ -222,13 +208,17 @@ def _pad(x: Tensor, stride: int) -> tuple[Tensor, tuple[slice, slice]]:
     return padded, (slice(0, h), slice(0, w))
 
 
-def _require_memory(volume: Volume, spacing: list[float]) -> None:
+def _batch_pixels(memory: str) -> int:
+    return PIXELS_PER_BATCH // (4 if memory == "small" else 1)
+
+
+def _require_memory(volume: Volume, spacing: list[float], batch: int) -> None:
     sides = [
         max(1.0, n * s / t)
         for n, s, t in zip(volume.shape, volume.spacing, spacing, strict=True)
     ]
     voxels = max(float(np.prod(sides)), volume.array.size)
-    pixels = max(PIXELS_PER_BATCH, float(np.prod(sorted(sides)[1:])))
+    pixels = max(batch, float(np.prod(sorted(sides)[1:])))
     needed = voxels * BYTES_PER_VOXEL + pixels * BYTES_PER_PIXEL
     free = free_memory()
     if needed > 0.9 * free:

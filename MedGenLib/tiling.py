@@ -9,16 +9,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from .grids import starts
+
 Box = tuple[slice, slice, slice]
-
-
-def starts(length: int, window: int, overlap: int) -> list[int]:
-    """First indices of windows that cover ``length`` and overlap by at least ``overlap``."""
-    if window >= length:
-        return [0]
-    count = -(-(length - overlap) // (window - overlap))
-    last = length - window
-    return [round(last * i / (count - 1)) for i in range(count)]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from .files import read_volume
 from .packages.catalogue import find, for_translation, same_modality
 from .packages.license import require_acceptance
 from .packages.manifest import Manifest
-from .progress import ProgressCallback
+from .progress import ProgressCallback, Stage
 from .quality.finding import notes, require_usable
 from .quality.input_check import check_image, guess_modality
 from .quality.output_check import check_translated
@@ -32,6 +32,7 @@ def translate(
     preset: str = "normal",
     device: str = "auto",
     accept_license: bool = False,
+    memory: str = "normal",
     series: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> Result:
@@ -46,6 +47,8 @@ def translate(
     seed: kept in the report; translation draws nothing at random.
     preset: "draft" uses one plane, "normal" up to three, "best" averages mirrored passes too.
     device, accept_license, progress: as in `generate`.
+    memory: "normal", or "small" for a quarter of the slices at once: more time, the same image up
+        to rounding.
     series: UID of the series to read from a DICOM folder that holds several.
 
     Raises
@@ -59,21 +62,28 @@ def translate(
     'HU'
     """
     start = time.perf_counter()
+    stage = Stage("preparing", 3, progress)
+    runtime.require_memory_plan(memory)
     volume = image if isinstance(image, Volume) else read_volume(image, series=series)
     manifest = _model(volume, to, model)
     require_acceptance(manifest, accept_license)
     plan = manifest.preset(preset)
     findings = [*notes(volume), *check_image(volume, manifest)]
     require_usable(findings)
+    stage.advance()
 
     from .slicewise import SliceJob
 
     place = runtime.pick_device(device)
-    job = SliceJob.of(volume, manifest, place, dict(plan.options))
+    stage.advance()
+    job = SliceJob.of(volume, manifest, place, dict(plan.options), memory)
+    stage.advance()
     prepared = time.perf_counter()
     result = job.run(progress)
     translated = time.perf_counter()
+    stage = Stage("checking", 1, progress)
     check = check_translated(result, volume, manifest)
+    stage.advance()
     report = Report(
         model=manifest.name,
         version=manifest.version,

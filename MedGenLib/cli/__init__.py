@@ -67,9 +67,12 @@ def _explain(error: BaseException, interrupted: bool) -> int:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         _complain("The disk became full while writing; free some space or write elsewhere.")
         return REFUSED
-    if _out_of_memory(error):
+    from MedGenLib.runtime import is_out_of_memory
+
+    if is_out_of_memory(error):
         _complain(
-            "The memory ran out; use a smaller input or larger voxels, or close other programs."
+            "The memory ran out; try --memory small, a smaller input or larger voxels, or close "
+            "other programs."
         )
         return REFUSED
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("MedGenLib"):
@@ -81,15 +84,6 @@ def _explain(error: BaseException, interrupted: bool) -> int:
 def _complain(sentence: str) -> None:
     """One line on stderr, whatever line breaks a file's name or a library put into it."""
     print(f"medgen: {' '.join(sentence.split())}", file=sys.stderr)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
-        return True
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _report_fault(error: BaseException) -> int:

@@ -162,6 +162,12 @@ def _add_run_options(parser: Parser) -> None:
         "--device", default="auto", metavar="auto|cpu|cuda:0", help="where to compute"
     )
     parser.add_argument(
+        "--memory",
+        choices=("normal", "small"),
+        default="normal",
+        help="small: smaller pieces, more time (default: normal)",
+    )
+    parser.add_argument(
         "--preview", type=Path, metavar="P.png", help="also write a picture of input and output"
     )
     parser.add_argument(

@@ -46,6 +46,7 @@ def generate(arguments: Namespace, console: Console) -> int:
             fill=arguments.fill,
             noise_hu=arguments.noise,
             accept_license=arguments.accept_license,
+            memory=arguments.memory,
             progress=console,
         )
         write_result(result, outputs, volumes, arguments.preview, arguments.report)
@@ -74,6 +75,7 @@ def translate(arguments: Namespace, console: Console) -> int:
             preset=arguments.preset,
             device=arguments.device,
             accept_license=arguments.accept_license,
+            memory=arguments.memory,
             progress=console,
         )
         write_result(result, outputs, volumes, arguments.preview, arguments.report)

@@ -193,8 +193,13 @@ class Manifest:
         return _text(self.folder / rules.LICENSE)
 
 
-def load_manifest(folder: str | Path) -> Manifest:
+def load_manifest(folder: str | Path, validate: bool = True) -> Manifest:
     """Read and validate the manifest of one package folder; the weights are not touched.
+
+    Parameters
+    ----------
+    validate: compare with the schema, which needs jsonschema. Without, what cannot be understood
+        is still refused, but a figure of a wrong kind may go unseen.
 
     Raises
     ------
@@ -203,10 +208,16 @@ def load_manifest(folder: str | Path) -> Manifest:
     """
     folder = Path(folder).absolute()
     data = rules.read_json(folder / rules.METADATA, rules.METADATA)
-    problem = _schema_problem(data) or _network_problem(data) or _contradiction(data)
-    if problem:
-        raise PackageError(f"{folder / rules.METADATA} is wrong at {problem}.")
-    return _manifest(folder, data)
+    problem = _schema_problem(data) if validate else None
+    try:
+        problem = problem or _network_problem(data) or _contradiction(data)
+        if not problem:
+            return _manifest(folder, data)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if validate:  # a fault of this program: the schema has seen the file
+            raise
+        problem = f"an entry that is missing or of another kind ({type(error).__name__}: {error})"
+    raise PackageError(f"{folder / rules.METADATA} is wrong at {problem}.")
 
 
 def _schema_problem(data: Any) -> str | None:

@@ -1,0 +1,326 @@
+"""What the panel's buttons and Slicer's Python console call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+from MedGenLib.errors import InputError, LicenseError, PackageError
+
+from . import nodes, results
+from .background import Background
+from .dependencies import Dependencies
+from .engine import Engine
+from .runs import EvaluationRun, Run, RunParameters, SynthesisRun
+
+if TYPE_CHECKING:
+    from MedGenLib.packages.manifest import Manifest
+    from MedGenLib.planning import RunPlan
+    from MedGenLib.quality.finding import Finding
+
+DEFAULT_MODEL = "ct-tissue"
+
+
+class MedGenLogic(ScriptedLoadableModuleLogic):
+    """Synthetic CT and MR volumes from masks, and MR <-> CT translation.
+
+    Every call blocks until the result is in the scene, while Slicer stays usable; `wait=False` returns a `Run` at
+    once, and `onDone(run)` is called when it has ended. Input nodes are never changed. Errors are the exceptions of
+    MedGenLib.errors; each is one plain sentence. What is wrong with the input or the choices is raised by the call
+    itself, whether it waits or not; what happens later is in `run.error`.
+
+    Example (Slicer's Python console)
+    -------
+    >>> logic = slicer.util.getModuleLogic("MedGen")                                  # doctest: +SKIP
+    >>> mask = slicer.util.getNode("Segmentation")                                    # doctest: +SKIP
+    >>> ct = logic.generate(mask, model="ct-tissue", seed=7)                          # doctest: +SKIP
+    >>> mr = logic.translate(ct, "T1w", acceptLicense=True)                           # doctest: +SKIP
+    >>> run = logic.generate(mask, seed=8, wait=False, onDone=lambda run: print(run.state, run.node))   # doctest: +SKIP
+    >>> run.cancel()                                                                  # doctest: +SKIP
+
+    Attributes
+    ----------
+    engine: the worker process; starts with the first run.
+    dependencies: what has to be installed.
+    currentRun: the run that is on, or the last one.
+    """
+
+    def __init__(self, engine: Engine | None = None, dependencies: Dependencies | None = None) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.engine = engine or Engine()
+        self.dependencies = dependencies or Dependencies(self.engine)
+        self.currentRun: Run | None = None
+
+    def getParameterNode(self):
+        """The choices of the panel, saved with the scene (see `parameters.py`)."""
+        from .parameters import MedGenParameterNode
+
+        return MedGenParameterNode(super().getParameterNode())
+
+    def generate(self, maskNode, model: str | None = None, seed: int | None = None, preset: str = "normal",
+                 device: str = "auto", outputNode=None, wait: bool = True,
+                 onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
+                 samples: int = 1, mapping: Any = None, fill: int | str | None = None, noiseHU: float | None = None,
+                 spread: bool = False, acceptLicense: bool = False):
+        """Make a synthetic volume that follows a mask.
+
+        Parameters
+        ----------
+        maskNode: vtkMRMLSegmentationNode or vtkMRMLLabelMapVolumeNode, or a scalar volume of whole numbers.
+        model: name of a model for masks; None takes "ct-tissue".
+        seed: the same seed gives the same voxels on the same device; None draws one, kept with the result.
+        preset: "draft", "normal" or "best".
+        device: "auto", "cpu" or "cuda:0".
+        outputNode: vtkMRMLScalarVolumeNode to write over; None makes a new one beside the input.
+        wait: block until the end; otherwise return a `Run` at once.
+        onProgress(progress): with {"stage", "step", "total", "seconds_left", "memory_mib"}.
+        onDone(run): called once when the run has ended, however.
+        samples: how many volumes; the first may go to outputNode, the others are new nodes.
+        mapping: segment name or label value -> label of the model (name or number, 0 drops it); or "totalsegmentator"
+            or "freesurfer" for a mask with the numbers of these tools.
+        fill: label of the model for the voxels inside the body that have none.
+        noiseHU: noise of a CT in HU; None is the training scanners' own.
+        spread: with two or more samples, also add the voxel-wise standard deviation.
+        acceptLicense: accept the model's licence where it asks for that; remembered.
+
+        Returns
+        -------
+        The vtkMRMLScalarVolumeNode, a list of them for samples > 1, or a `Run` for wait=False.
+
+        Raises
+        ------
+        InputError, PackageError, LicenseError, MemoryPlanError, WorkerError, Cancelled: nothing was added.
+
+        Example
+        -------
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                        # doctest: +SKIP
+        >>> ct = logic.generate(slicer.util.getNode("Segmentation"), seed=7)                    # doctest: +SKIP
+        >>> organs = logic.generate(slicer.util.getNode("Segmentation"), seed=7,
+        ...                         mapping={"liver": "soft tissue", "Segment_2": "bone"},
+        ...                         fill="fat")                                                 # doctest: +SKIP
+        """
+        manifest = self._manifest(model or DEFAULT_MODEL, "generate", acceptLicense)
+        snapshot = self._capture(maskNode, "labels", outputNode)
+        parameters = self._parameters("generate", maskNode, manifest, seed, preset, device, outputNode,
+                                      samples=samples, mapping=mapping, fill=fill, noiseHU=noiseHU, spread=spread,
+                                      acceptLicense=acceptLicense)
+        run = SynthesisRun(self.engine, parameters, manifest, snapshot, outputNode, onProgress, onDone)
+        return self._started(run, wait)
+
+    def translate(self, volumeNode, to: str, model: str | None = None, seed: int | None = None, preset: str = "normal",
+                  device: str = "auto", outputNode=None, wait: bool = True,
+                  onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
+                  acceptLicense: bool = False):
+        """Translate a CT into an MR image or the reverse.
+
+        Parameters
+        ----------
+        volumeNode: vtkMRMLScalarVolumeNode of a head.
+        to: modality wanted, "CT" or "T1w".
+        model: name of a model for images; None takes the first that fits.
+        seed: kept with the result; translation draws nothing at random.
+        preset, device, outputNode, wait, onProgress, onDone, acceptLicense: as in `generate`.
+
+        Returns
+        -------
+        The vtkMRMLScalarVolumeNode, or a `Run` for wait=False.
+
+        Raises
+        ------
+        InputError, PackageError, LicenseError, MemoryPlanError, WorkerError, Cancelled: nothing was added.
+
+        Example
+        -------
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                          # doctest: +SKIP
+        >>> ct = logic.translate(slicer.util.getNode("HeadT1"), "CT", acceptLicense=True)         # doctest: +SKIP
+        """
+        snapshot = self._capture(volumeNode, "volume", outputNode)
+        if model is None:
+            # What the image looks like takes time to find out; the worker does that before it begins.
+            model = self._translator(snapshot.modality, to).name
+        manifest = self._manifest(model, "translate", acceptLicense)
+        parameters = self._parameters("translate", volumeNode, manifest, seed, preset, device, outputNode, to=to,
+                                      acceptLicense=acceptLicense)
+        run = SynthesisRun(self.engine, parameters, manifest, snapshot, outputNode, onProgress, onDone)
+        return self._started(run, wait)
+
+    def models(self) -> list[Manifest]:
+        """The models that can be used, embedded ones first; needs no worker.
+
+        >>> [model.name for model in slicer.util.getModuleLogic("MedGen").models()]   # doctest: +SKIP
+        """
+        from MedGenLib.packages.catalogue import light_catalogue
+
+        return light_catalogue()
+
+    def cancel(self) -> None:
+        """Stop the run that is on, if there is one; nothing is added to the scene.
+
+        >>> slicer.util.getModuleLogic("MedGen").cancel()   # doctest: +SKIP
+        """
+        if self.isRunning:
+            self.currentRun.cancel()
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether a run is on."""
+        return self.currentRun is not None and not self.currentRun.isDone
+
+    def evaluate(self, imageNode, referenceNode, maskNode=None, wait: bool = True,
+                 onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None):
+        """Compare an image with a reference: MAE, RMSE, PSNR, SSIM and correlation inside the body.
+
+        Parameters
+        ----------
+        imageNode, referenceNode: scalar volumes; the reference is resampled where its grid is another one.
+        maskNode: segmentation or label map of where to compare; None takes the body.
+
+        Returns
+        -------
+        A vtkMRMLTableNode, or a `Run` for wait=False.
+
+        Example
+        -------
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                            # doctest: +SKIP
+        >>> table = logic.evaluate(slicer.util.getNode("Synthetic"), slicer.util.getNode("CT"))     # doctest: +SKIP
+        """
+        self._refuseSecond()
+        image, reference = nodes.captureInput(imageNode, "volume"), nodes.captureInput(referenceNode, "volume")
+        mask = nodes.captureInput(maskNode, "labels") if maskNode is not None else None
+        return self._started(EvaluationRun(self.engine, image, reference, mask, onProgress, onDone), wait)
+
+    def checkInput(self, node, model: str | None = None, to: str | None = None, mapping: Any = None) -> list[Finding]:
+        """What the library would say about an input, before anything is computed; in this process, without torch.
+
+        Parameters
+        ----------
+        model: name of the model; or, for an image, the modality wanted as `to`.
+        mapping: as in `generate`.
+
+        Returns
+        -------
+        Findings of level "error" (cannot run) or "warning", each with one sentence; empty when all is well.
+        """
+        try:
+            return self._check(node, model, to, mapping)()
+        except (InputError, PackageError) as error:
+            return _errorFinding(error)
+
+    def startCheck(self, node, onDone: Callable[[list[Finding]], None], model: str | None = None,
+                   to: str | None = None, mapping: Any = None) -> None:
+        """Like `checkInput`, but the voxels are looked at in a thread; `onDone(findings)` is called once, in the GUI
+        thread."""
+        try:
+            work = self._check(node, model, to, mapping)
+        except (InputError, PackageError) as error:
+            onDone(_errorFinding(error))
+            return
+        Background(work, onDone, lambda error: onDone(_errorFinding(error)))
+
+    def planFor(self, node, model: str, preset: str = "normal", device: str = "cpu", samples: int = 1) -> RunPlan:
+        """How long a run will take and how much memory it needs; raises InputError for a node that cannot be used."""
+        from MedGenLib.planning import plan_run
+        from MedGenLib.volume import Geometry
+
+        snapshot = nodes.captureInput(node)
+        return plan_run(self._find(model), Geometry(snapshot.shape, snapshot.affine), preset, device=device,
+                        samples=samples)
+
+    def cleanup(self) -> None:
+        """Stop the run and the worker; for module removal, reload and tests."""
+        self.cancel()
+        self.engine.cleanup()
+
+    def _check(self, node, model: str | None, to: str | None, mapping: Any) -> Callable[[], list[Finding]]:
+        """Takes what the scene holds; what is returned does the work and may be called in another thread."""
+        if to is not None and model is None:
+            stated = nodes.captureInput(node, "volume").modality
+            manifest = self._translator(stated or nodes.guessModality(node), to)
+        else:
+            manifest = self._find(model or DEFAULT_MODEL)
+        if manifest.task == "translate":
+            image = nodes.captureInput(node, "volume")
+            return lambda: _imageFindings(image, manifest)
+        mask = nodes.captureInput(node, "labels")
+        return lambda: _maskFindings(mask, manifest, mapping)
+
+    def _capture(self, node, kind: str, outputNode):
+        self._refuseSecond()
+        snapshot = nodes.captureInput(node, kind)
+        results.checkOutput(snapshot, outputNode)
+        return snapshot
+
+    def _refuseSecond(self) -> None:
+        if self.isRunning:
+            raise InputError(_("A run is on already; wait for its end or cancel it first."))
+
+    def _parameters(self, task: str, node, manifest: Manifest, seed, preset: str, device: str, outputNode,
+                    **more: Any) -> RunParameters:
+        manifest.preset(preset)  # raises InputError with the presets there are
+        return RunParameters(task, node.GetID(), node.GetName(), model=manifest.name, seed=seed, preset=preset,
+                             device=device, outputID=outputNode.GetID() if outputNode is not None else None, **more)
+
+    def _find(self, name: str) -> Manifest:
+        manifests = self.models()
+        for manifest in manifests:
+            if manifest.name == name:
+                return manifest
+        raise PackageError(_("There is no model named '{name}'; the installed models are: {known}.").format(
+            name=name, known=", ".join(manifest.name for manifest in manifests) or _("none")))
+
+    def _manifest(self, name: str, task: str, acceptLicense: bool) -> Manifest:
+        from MedGenLib.packages.license import is_accepted, license_notice
+
+        manifest = self._find(name)
+        if manifest.task != task:
+            raise InputError(
+                _("The model '{name}' translates images; use translate, or choose a model for masks.").format(name=name)
+                if manifest.task == "translate" else
+                _("The model '{name}' needs a mask; use generate, or choose a model for images.").format(name=name))
+        if not acceptLicense and not is_accepted(manifest):
+            raise LicenseError(_("{notice} Read {file} and accept it in the panel, or give acceptLicense=True, if you "
+                                 "agree.").format(notice=license_notice(manifest), file=manifest.folder / "LICENSE"))
+        return manifest
+
+    def _translator(self, source: str | None, to: str) -> Manifest:
+        from MedGenLib.packages.catalogue import same_modality
+
+        translators = [manifest for manifest in self.models() if manifest.task == "translate"]
+        for manifest in translators:
+            if same_modality(source, manifest.input.modality) and same_modality(to, manifest.output.modality):
+                return manifest
+        known = ", ".join(f"{model.input.modality} to {model.output.modality}" for model in translators)
+        raise PackageError(_("No model translates {source} to {to}; the translations are: {known}.").format(
+            source=source or _("this image"), to=to, known=known or _("none")))
+
+    def _started(self, run: Run, wait: bool):
+        self.currentRun = run
+        run.start()
+        return run.result() if wait else run
+
+
+def _imageFindings(snapshot, manifest: Manifest) -> list[Finding]:
+    from MedGenLib.quality.finding import notes
+    from MedGenLib.quality.input_check import check_image
+
+    return [*notes(snapshot.image), *check_image(snapshot.image, manifest)]
+
+
+def _maskFindings(snapshot, manifest: Manifest, mapping: Any) -> list[Finding]:
+    from MedGenLib.quality.finding import Finding, notes
+    from MedGenLib.quality.input_check import check_mask
+
+    labels, unknown = nodes.mapLabels(snapshot.image, manifest, snapshot.mappingByValue(mapping))
+    findings = [*notes(labels), *check_mask(labels, manifest)]
+    if unknown:
+        findings.insert(0, Finding("error", "unknown-labels", nodes.unmappedSentence(unknown, manifest)))
+    return findings
+
+
+def _errorFinding(error: Exception) -> list[Finding]:
+    from MedGenLib.quality.finding import Finding
+
+    return [Finding("error", "input", str(error))]

@@ -1,0 +1,62 @@
+"""The models that the panel offers, read without starting the worker."""
+
+from slicer.i18n import tr as _
+
+from MedGenLib.packages.catalogue import light_catalogue
+from MedGenLib.packages.manifest import Manifest
+
+QUALITIES = ("draft", "normal", "best")
+
+
+class Models:
+    """The installed models; `reload` after one was added or removed."""
+
+    def __init__(self) -> None:
+        self.manifests: list[Manifest] = []
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the manifests again."""
+        self.manifests = list(light_catalogue())
+
+    def named(self, name: str) -> Manifest | None:
+        """The model of that name, None where it is not installed."""
+        return next((manifest for manifest in self.manifests if manifest.name == name), None)
+
+    def generators(self) -> list[Manifest]:
+        """Models that make an image from labels."""
+        return [manifest for manifest in self.manifests if manifest.task == "generate"]
+
+    def translators(self, target: str = "") -> list[Manifest]:
+        """Models that translate an image, to `target` where it is given."""
+        return [
+            manifest for manifest in self.manifests
+            if manifest.task == "translate" and target in ("", manifest.output.modality)
+        ]
+
+    def targets(self) -> list[str]:
+        """Modalities that some translator makes, in the order of the models."""
+        return list(dict.fromkeys(manifest.output.modality for manifest in self.translators()))
+
+
+def modelItems(manifests: list[Manifest], wanted: str) -> list[tuple[str, str, str]]:
+    """Combo box items; a model that was chosen but is not installed stays visible."""
+    items = [(_("{modality}: {name}").format(modality=modalityText(manifest.output.modality), name=manifest.name),
+              manifest.name, manifest.description) for manifest in manifests]
+    if wanted and all(wanted != manifest.name for manifest in manifests):
+        items.append((_("{name} (not installed)").format(name=wanted), wanted, ""))
+    return items
+
+
+def modalityText(modality: str) -> str:
+    """A modality as a radiologist says it."""
+    return {"T1w": _("T1-weighted MR"), "T2w": _("T2-weighted MR"), "PDw": _("PD-weighted MR"),
+            "FLAIR": _("FLAIR MR")}.get(modality, modality)
+
+
+def qualityText(name: str, manifest: Manifest | None) -> str:
+    """A preset in words, with its number of steps where it has one."""
+    text = {"draft": _("Draft"), "normal": _("Normal"), "best": _("Best")}.get(name, name)
+    presets = manifest.sampler.presets if manifest is not None and manifest.sampler else {}
+    steps = presets[name].steps if name in presets else None
+    return _("{quality} ({steps} steps)").format(quality=text, steps=steps) if steps else text

@@ -1,0 +1,92 @@
+"""Small helpers for Qt that hold on both Qt 5 and Qt 6."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+
+import qt
+
+ICONS = {
+    "ok": "SP_DialogApplyButton",
+    "info": "SP_MessageBoxInformation",
+    "warning": "SP_MessageBoxWarning",
+    "error": "SP_MessageBoxCritical",
+    "wait": "SP_BrowserReload",
+}
+"""What an icon says -> the platform's own picture of it."""
+
+ROW_MARGIN = 11
+"""Pixels around the text of a row, enough for a combo box."""
+
+
+def setIcon(label, meaning: str) -> None:
+    """Show one of `ICONS` on a label, as large as the text; "" shows nothing."""
+    if not meaning:
+        label.clear()
+        return
+    style = qt.QApplication.style()
+    icon = style.standardIcon(getattr(qt.QStyle, ICONS[meaning]))
+    size = style.pixelMetric(qt.QStyle.PM_SmallIconSize)
+    label.setPixmap(icon.pixmap(size, size))
+
+
+@contextlib.contextmanager
+def quiet(*widgets):
+    """Change widgets without their signals."""
+    before = [widget.blockSignals(True) for widget in widgets]
+    try:
+        yield
+    finally:
+        for widget, blocked in zip(widgets, before, strict=True):
+            widget.blockSignals(blocked)
+
+
+def fillCombo(combo, items: Iterable[tuple[str, str, str]], current: str) -> None:
+    """Fill a combo box with (text, data, tooltip) and select the item with the data `current`, without signals.
+
+    A box that holds the same items already is left as it is: somebody may have its list open.
+    """
+    items = list(items)
+    held = [(combo.itemText(index), combo.itemData(index)) for index in range(combo.count)]
+    if held != [(text, data) for text, data, _tip in items]:
+        with quiet(combo):
+            combo.clear()
+            for index, (text, data, tooltip) in enumerate(items):
+                combo.addItem(text, data)
+                if tooltip:
+                    combo.setItemData(index, tooltip, qt.Qt.ToolTipRole)
+    selectData(combo, current)
+
+
+def selectData(combo, data: str) -> None:
+    """Select the item with that data, without signals; the first one where there is none."""
+    with quiet(combo):
+        combo.setCurrentIndex(max(0, combo.findData(data)) if combo.count else -1)
+
+
+def chosen(combo) -> str:
+    """The data of the selected item; "" where nothing is selected."""
+    return combo.itemData(combo.currentIndex) or "" if combo.currentIndex >= 0 else ""
+
+
+def fitRows(table, most: int = 8) -> None:
+    """Make a table as high as its rows, up to a number of them; more are scrolled."""
+    height = table.fontMetrics().height() + ROW_MARGIN
+    table.verticalHeader().setDefaultSectionSize(height)
+    rows = max(1, min(table.rowCount, most))
+    table.setFixedHeight(table.horizontalHeader().sizeHint.height() + 2 * table.frameWidth + rows * height)
+
+
+def cell(text: str, tooltip: str = ""):
+    """A table cell that is read only."""
+    item = qt.QTableWidgetItem(text)
+    item.setToolTip(tooltip or text)
+    return item
+
+
+def singleShot(milliseconds: int, function: Callable[[], None]):
+    """A timer that calls `function` once, that long after it was last started."""
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(function)
+    return timer

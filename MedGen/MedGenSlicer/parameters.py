@@ -1,0 +1,65 @@
+"""The choices of the panel, kept in the scene and restored with it.
+
+Nothing about a run that is on is kept here: a scene saved during a run opens idle.
+"""
+
+from typing import Annotated
+
+from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+
+LARGEST_SEED = 2**31 - 1
+"""The largest that a spin box of Qt holds."""
+
+MOST_SAMPLES = 20
+
+
+@parameterNodeWrapper
+class MedGenParameterNode:
+    """Typed access to the parameter node.
+
+    Attributes
+    ----------
+    task: "generate" or "translate", the tab that is open.
+    guessed: True once the panel proposed a task and an input for this scene; from then on the
+        choices are the user's.
+    generateInput, translateInput: the node to work on.
+    generateModel, translateModel: name of the model; "" takes the first that fits.
+    generateOutput, translateOutput: volume to write into; None makes a new one.
+    translateTarget: modality wanted, such as "CT" or "T1w".
+    targetChosen: whether the user chose it; until then it follows the image.
+    mapping: JSON, {model: {segment or label: label of the model, "0" leaves it out}}; only what
+        the user chose.
+    fill: label of the model that fills the gaps of a mask; "" leaves them empty.
+    preset: "draft", "normal" or "best".
+    seed, seedLocked: the seed of the run; drawn anew for each run unless locked.
+    samples, spread: volumes per run, and whether their voxel-wise deviation is wanted.
+    device: "auto", "cpu", "cuda:0" ...
+    evaluateImage, evaluateReference, evaluateMask: inputs of the section Evaluate.
+    """
+
+    task: str = "generate"
+    guessed: bool = False
+
+    generateInput: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | None
+    generateModel: str = ""
+    generateOutput: vtkMRMLScalarVolumeNode
+    mapping: str = "{}"
+    fill: str = ""
+
+    translateInput: vtkMRMLScalarVolumeNode
+    translateTarget: str = ""
+    targetChosen: bool = False
+    translateModel: str = ""
+    translateOutput: vtkMRMLScalarVolumeNode
+
+    preset: str = "normal"
+    seed: Annotated[int, WithinRange(0, LARGEST_SEED)] = 1
+    seedLocked: bool = False
+    samples: Annotated[int, WithinRange(1, MOST_SAMPLES)] = 1
+    spread: bool = False
+    device: str = "auto"
+
+    evaluateImage: vtkMRMLScalarVolumeNode
+    evaluateReference: vtkMRMLScalarVolumeNode
+    evaluateMask: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None

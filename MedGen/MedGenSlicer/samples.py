@@ -1,0 +1,182 @@
+"""The embedded examples, offered in Slicer's Sample Data module and by *Try on sample data*.
+
+Nothing is downloaded: the files lie in ``Resources/SampleData``. Their sources and licences are in the README there.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+
+import slicer
+import slicer.util
+import vtk
+from slicer.i18n import tr as _
+
+from MedGenLib.errors import InputError
+
+from . import paths
+
+CATEGORY = "MedGen"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One example.
+
+    Attributes
+    ----------
+    name: identifier in the Sample Data module.
+    nodeName: name of the node that is loaded.
+    file, sha256: file in ``Resources/SampleData`` and its checksum.
+    models: names of the models that it is meant for.
+    segments: (name, red, green, blue) of label 1, 2, ...; empty for an image.
+    """
+
+    name: str
+    nodeName: str
+    file: str
+    sha256: str
+    models: tuple[str, ...]
+    segments: tuple[tuple[str, float, float, float], ...] = ()
+
+    @property
+    def path(self):
+        return paths.resource(f"SampleData/{self.file}")
+
+    @property
+    def thumbnail(self):
+        return paths.resource(f"Icons/{self.name}.png")
+
+
+SAMPLES = (
+    Sample(
+        "MedGenAbdomen", "Abdomen tissues", "ct_tissue_mask.nii.gz",
+        "b8d7c85c94c0b4b0b57305143ac04cf7bb06d11e216882050239dd7c143bddf6", ("ct-tissue",),
+        (("fat", 0.90, 0.86, 0.51), ("soft tissue", 0.71, 0.40, 0.33), ("bone", 0.95, 0.95, 0.88),
+         ("lung or gas", 0.44, 0.68, 0.86)),
+    ),
+    Sample(
+        "MedGenHippocampus", "Hippocampus", "hippocampus_mask.nii.gz",
+        "0b0908964a655b2de340939055b8bfee730185a6d721447de7ac97578e5487b5", ("mr-hippocampus",),
+        (("anterior hippocampus", 0.93, 0.60, 0.20), ("posterior hippocampus", 0.25, 0.55, 0.80)),
+    ),
+    Sample(
+        "MedGenHead", "Head T1", "head_t1.nii.gz",
+        "eed829b8e4a81c0eb9ac1b4d346fffc2d219826480e7a50b91eed520c9a52a42", ("head-mr-to-ct",),
+    ),
+)
+
+
+def register() -> None:
+    """Offer the examples in the Sample Data module; does nothing where Slicer was built without it."""
+    try:
+        import SampleData
+    except ImportError:
+        logging.info("MedGen: this Slicer has no Sample Data module")
+        return
+    for sample in SAMPLES:
+        SampleData.SampleDataLogic.registerCustomSampleDataSource(
+            category=CATEGORY,
+            sampleName=sample.name,
+            uris=[sample.path.as_uri()],
+            fileNames=[sample.file],
+            nodeNames=[sample.nodeName],
+            checksums=[f"SHA256:{sample.sha256}"],
+            loadFileTypes=["SegmentationFile" if sample.segments else "VolumeFile"],
+            thumbnailFileName=str(sample.thumbnail),
+            customDownloader=_onButton,
+        )
+
+
+def forModel(model: str) -> Sample | None:
+    """The example for the model of this name, if there is one."""
+    return next((sample for sample in SAMPLES if model in sample.models), None)
+
+
+def loadFor(model: str):
+    """Load the example for a model and return its node.
+
+    Raises
+    ------
+    InputError: there is no example for this model, or its file is missing or damaged.
+    """
+    sample = forModel(model)
+    if sample is None:
+        message = _("There is no sample data for the model {model}; load a scan of your own.")
+        raise InputError(message.format(model=model))
+    return loadSample(sample.name)
+
+
+def loadSample(name: str):
+    """Load the example called ``name`` and return its node: a segmentation with named segments, or a volume.
+
+    Raises
+    ------
+    InputError: no example has this name, or its file is missing, damaged or cannot be read.
+    """
+    sample = next((sample for sample in SAMPLES if sample.name == name), None)
+    if sample is None:
+        known = ", ".join(sample.name for sample in SAMPLES)
+        raise InputError(_("There is no sample called {name}; there are {known}.").format(name=name, known=known))
+    _check(sample)
+    node = _loadSegmentation(sample) if sample.segments else _loadFile(sample, show=True)
+    slicer.util.resetSliceViews()
+    return node
+
+
+def _onButton(source) -> list:
+    """The Sample Data module calls it with the source whose button was pressed."""
+    with slicer.util.tryWithErrorDisplay(_("The sample data could not be loaded.")):
+        return [loadSample(source.sampleName)]
+
+
+def _check(sample: Sample) -> None:
+    try:
+        digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(
+            _("The sample file {path} cannot be read; install the MedGen extension again.").format(path=sample.path)
+        ) from error
+    if digest != sample.sha256:
+        raise InputError(
+            _("The sample file {path} is damaged; install the MedGen extension again.").format(path=sample.path))
+
+
+def _loadFile(sample: Sample, show: bool, **properties):
+    # A new dictionary each time, because slicer.util writes into it; the reader makes the name unique.
+    chosen = {"name": sample.nodeName, "show": show, **properties}
+    try:
+        return slicer.util.loadVolume(str(sample.path), chosen)
+    except RuntimeError as error:
+        raise InputError(_("Slicer cannot read the sample file {path}.").format(path=sample.path)) from error
+
+
+def _loadSegmentation(sample: Sample):
+    """The label map's values become segments with the names and colors of the example."""
+    name = slicer.mrmlScene.GenerateUniqueName(sample.nodeName)
+    labels = _loadFile(sample, show=False, labelmap=True)
+    try:
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        node.CreateDefaultDisplayNodes()
+        node.SetReferenceImageGeometryParameterFromVolumeNode(labels)
+        for value, (segmentName, *color) in enumerate(sample.segments, 1):
+            _addSegment(node, labels, value, segmentName, color)
+    finally:
+        slicer.mrmlScene.RemoveNode(labels)
+    return node
+
+
+def _addSegment(node, labels, value: int, name: str, color) -> None:
+    threshold = vtk.vtkImageThreshold()
+    threshold.SetInputData(labels.GetImageData())
+    threshold.ThresholdBetween(value, value)
+    threshold.SetInValue(1)
+    threshold.SetOutValue(0)
+    threshold.SetOutputScalarTypeToUnsignedChar()
+    threshold.Update()
+    image = slicer.vtkOrientedImageData()
+    image.ShallowCopy(threshold.GetOutput())
+    matrix = vtk.vtkMatrix4x4()
+    labels.GetIJKToRASMatrix(matrix)
+    image.SetGeometryFromImageToWorldMatrix(matrix)
+    node.AddSegmentFromBinaryLabelmapRepresentation(image, name, color)

@@ -1,0 +1,40 @@
+"""`python -m MedGenLib.worker`: the worker process.
+
+This file has to be readable by any Python 3: whoever starts the worker with one that is too old
+shall get a sentence and not a syntax error.
+"""
+
+import sys
+
+MINIMUM = (3, 10)
+
+
+def main():
+    if sys.version_info[:2] < MINIMUM:
+        refuse()
+        return 1
+    from MedGenLib.worker.server import main as serve
+
+    return serve()
+
+
+def refuse():
+    """Answer the first request with the sentence, by the protocol."""
+    import json
+
+    sentence = (
+        "The worker was started with Python {}.{} ({}), but MedGen needs Python {}.{} or newer; "
+        "choose another one.".format(*sys.version_info[:2], sys.executable, *MINIMUM)
+    )
+    sys.stderr.write(sentence + "\n")
+    try:
+        number = json.loads(sys.stdin.readline()).get("id")
+    except (ValueError, AttributeError):
+        number = None
+    error = {"code": -32010, "message": sentence, "data": {"kind": "WorkerError", "detail": ""}}
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": number, "error": error}) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,320 @@
+"""The worker's process: one job at a time, and an ear for cancel and for the end of its parent.
+
+Three threads. The main thread runs the jobs, because libraries such as PyTorch prefer it. The
+reader takes what arrives on stdin: it queues jobs and acts on `cancel` and on the end of the
+stream at once. The watch repeats the last progress once a second, so that a client can tell slow
+from dead, and ends the process when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from MedGenLib.errors import Cancelled
+from MedGenLib.progress import Progress
+from MedGenLib.worker import messages
+from MedGenLib.worker.messages import ProtocolError
+from MedGenLib.worker.process import is_alive
+
+HEARTBEAT = 1.0
+"""Seconds between two signs of life during a request."""
+SHORTEST_GAP = 0.05
+"""Seconds between two progress messages of one stage: nobody reads faster."""
+WATCH = 0.25
+MEMORY_LIMIT = "MEDGEN_WORKER_MEMORY_MIB"
+"""Environment variable: the most memory in MiB that the worker may take (Linux), for machines
+that are shared. What does not fit is tried once with the small plan and then refused."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One request, from its arrival to its answer."""
+
+    number: Any
+    method: str
+    params: dict[str, Any]
+    server: Server
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    last: Progress = field(default_factory=lambda: Progress("starting", 0, 1))
+    reported: float = 0.0
+    sent: float = 0.0
+
+    def progress(self, progress: Progress) -> None:
+        """Progress callback of the library; raises Cancelled when the client wants the end."""
+        self.check()
+        now = time.monotonic()
+        same_stage = progress.stage == self.last.stage
+        self.last, self.reported = progress, now
+        hurried = same_stage and now - self.sent < SHORTEST_GAP
+        if not hurried or progress.step in (0, progress.total):
+            self.report()
+
+    def check(self) -> None:
+        """Raise Cancelled when the client wants the end."""
+        if self.cancelled.is_set():
+            raise Cancelled("Stopped; nothing was written.")
+
+    def log(self, text: str, level: str = "info") -> None:
+        """Tell the client something for its log."""
+        self.server.notify("log", {"level": level, "text": text})
+
+    def report(self) -> None:
+        """Send the progress made last, its estimate reduced by the time since then."""
+        self.sent = time.monotonic()
+        left = self.last.seconds_left
+        if left is not None:
+            left = round(max(0.0, left - (self.sent - self.reported)), 1)
+        progress = {
+            "id": self.number,
+            "stage": self.last.stage,
+            "step": self.last.step,
+            "total": self.last.total,
+            "seconds_left": left,
+            "memory_mib": _memory_mib(),
+        }
+        self.server.notify("progress", progress)
+
+
+class Server:
+    """Reads requests from `stream`, writes messages with `write`, one bytes object a message.
+
+    Attributes
+    ----------
+    folder: the client's private folder for images, None until `initialize` tells it.
+    """
+
+    def __init__(self, stream: BinaryIO, write: Callable[[bytes], None]) -> None:
+        self.folder: Path | None = None
+        self.parents = {os.getppid()} if hasattr(os, "getppid") else set()
+        self._stream, self._write = stream, write
+        self._writing = threading.Lock()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._open: dict[Any, Job] = {}
+        self._current: Job | None = None
+
+    def run(self) -> None:
+        """Work until `shutdown`; the end of the stream or of the parent ends the process."""
+        for target in (self._read, self._watch):
+            threading.Thread(target=target, name=target.__name__, daemon=True).start()
+        while (job := self._jobs.get()) is not None:
+            self._work(job)
+
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Send a notification."""
+        self._send(messages.request(None, method, params))
+
+    def _work(self, job: Job) -> None:
+        self._current = job
+        try:
+            job.report()
+            message = messages.answer(job.number, _call(job))
+        except BaseException as error:  # a job that fails must not take the worker with it
+            message = messages.refusal(job.number, _explained(error))
+        self._current = None
+        self._open.pop(job.number, None)
+        self._send_answer(job, message)
+        _tidy()
+
+    def _send_answer(self, job: Job, message: dict[str, Any]) -> None:
+        try:
+            self._send(message)
+        except (TypeError, ValueError) as error:  # not to be written as JSON
+            self._send(messages.refusal(job.number, error))
+
+    def _send(self, message: dict[str, Any]) -> None:
+        line = messages.encode(message)
+        try:
+            with self._writing:
+                self._write(line)
+        except OSError:  # nobody listens any more
+            self._end()
+
+    # The reader
+
+    def _read(self) -> None:
+        # Whatever happens here, the worker must not stay behind without an ear.
+        with suppress(OSError, ValueError):
+            for line in self._stream:
+                if line.strip():
+                    self._take(line)
+        self._end()
+
+    def _take(self, line: bytes) -> None:
+        number = None
+        try:
+            message = messages.decode(line)
+            number = message.get("id")
+            self._accept(number, *_parts(message))
+        except ProtocolError as error:
+            self._send(messages.refusal(number, error))
+
+    def _accept(self, number: Any, method: str, params: dict[str, Any]) -> None:
+        if method == "cancel":
+            self._cancel(number, params.get("id"))
+        elif method == "shutdown":
+            for job in self._open.copy().values():
+                job.cancelled.set()
+            if number is not None:
+                self._send(messages.answer(number, {}))
+            self._jobs.put(None)
+        elif number is not None:  # any other notification has nobody to tell the outcome
+            job = Job(number, method, params, self)
+            self._open[number] = job
+            self._jobs.put(job)
+
+    def _cancel(self, number: Any, target: Any) -> None:
+        job = self._open.get(target) if isinstance(target, int | str) else None
+        if job is not None:
+            job.cancelled.set()
+        if number is not None:
+            self._send(messages.answer(number, {"found": job is not None}))
+
+    # The watch
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(WATCH)
+            if self._orphaned():
+                self._end()
+            job = self._current
+            if job is not None and time.monotonic() - job.sent > HEARTBEAT:
+                with suppress(MemoryError):
+                    job.report()
+
+    def _orphaned(self) -> bool:
+        """Whether the process that started this one, or the client that it named, is gone."""
+        if sys.platform != "win32" and os.getppid() not in self.parents:
+            return True
+        return not all(map(is_alive, self.parents))
+
+    def _end(self) -> NoReturn:
+        """End at once, in whatever the main thread is; nobody waits for its result."""
+        if self.folder is not None:
+            remove_images(self.folder)
+        os._exit(0)
+
+
+def main() -> int:
+    """Serve stdin and stdout until the client has enough."""
+    with suppress(AttributeError, OSError):  # not on Windows; not when a shell did it already
+        os.setsid()
+    _limit_memory()
+    stream, write = _take_over_pipes()
+    server = Server(stream, write)
+    server.run()
+    # Without the clean-up of all libraries, which takes long and has nothing left to save.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def remove_images(folder: Path) -> None:
+    """Delete the image files in a private folder, and the folder when nothing else is in it."""
+    for _ in range(2):  # a file may appear while the first round is on its way
+        for place, _, names in os.walk(folder, topdown=False):
+            for name in names:
+                if name.endswith(".npy"):
+                    with suppress(OSError):
+                        os.unlink(os.path.join(place, name))
+            with suppress(OSError):
+                os.rmdir(place)
+
+
+def _parts(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Method and parameters of a request. Raises ProtocolError."""
+    method, params = message.get("method"), message.get("params", {})
+    if not isinstance(method, str) or not isinstance(message.get("id", 0), int | str | None):
+        raise ProtocolError(messages.INVALID_REQUEST, "A message is no request.")
+    if not isinstance(params, dict):
+        raise ProtocolError(messages.INVALID_PARAMS, "Parameters have to be given by name.")
+    return method, params
+
+
+def _call(job: Job) -> dict[str, Any]:
+    import inspect
+
+    from MedGenLib.worker.methods import METHODS
+
+    job.check()
+    if job.method not in METHODS:
+        sentence = f"The worker knows no method '{job.method}'; it is of another version."
+        raise ProtocolError(messages.UNKNOWN_METHOD, sentence)
+    method = METHODS[job.method]
+    try:
+        inspect.signature(method).bind(job, **job.params)
+    except TypeError as error:
+        sentence = f"The parameters of '{job.method}' do not fit ({error})."
+        raise ProtocolError(messages.INVALID_PARAMS, sentence) from error
+    return method(job, **job.params)
+
+
+def _explained(error: BaseException) -> BaseException:
+    """The error in a user's words, as far as its kind tells what to do."""
+    try:
+        from MedGenLib.worker.methods import explained
+
+        return explained(error)
+    except ImportError:
+        return error
+
+
+def _tidy() -> None:
+    """After a job, memory goes back to the system."""
+    with suppress(Exception):
+        from MedGenLib.runtime import release_memory
+
+        release_memory()
+
+
+def _memory_mib() -> float | None:
+    with suppress(Exception):  # without psutil there is no figure, and no harm
+        from MedGenLib.runtime import memory_mib
+
+        return round(memory_mib(), 1)
+    return None
+
+
+def _limit_memory() -> None:
+    text = os.environ.get(MEMORY_LIMIT, "").strip()
+    if not text:
+        return
+    try:
+        import resource
+
+        size = int(float(text) * 2**20)
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    except (ImportError, ValueError, OSError) as error:
+        print(f"{MEMORY_LIMIT}={text} is not obeyed: {error}", file=sys.stderr)
+
+
+def _take_over_pipes() -> tuple[BinaryIO, Callable[[bytes], None]]:
+    """The protocol's own ends of stdin and stdout.
+
+    The process's stdin becomes empty and its stdout becomes stderr, so that no library that reads
+    or prints can garble the messages.
+    """
+    source, sink = os.dup(0), os.dup(1)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    if sys.platform == "win32":
+        import msvcrt
+
+        for number in (source, sink):
+            msvcrt.setmode(number, os.O_BINARY)
+
+    def write(line: bytes) -> None:
+        rest = memoryview(line)
+        while rest:
+            rest = rest[os.write(sink, rest) :]
+
+    return open(source, "rb"), write

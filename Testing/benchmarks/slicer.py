@@ -1,0 +1,183 @@
+"""The Slicer side: what nodes and worker cost, how smooth Slicer stays, cancel, memory of 50 runs.
+
+    .venv/bin/python Testing/benchmarks/slicer.py
+
+Runs on the tests' bridge (Testing/Slicer), with the real worker and real models; needs no data.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+import common  # noqa: E402
+
+# This file has the name of Slicer's package, which must not be found here.
+sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != HERE]
+sys.path.insert(0, str(common.ROOT / "Testing" / "Slicer"))
+import support  # noqa: E402
+
+support.useModuleFolder()
+
+import numpy as np  # noqa: E402
+import psutil  # noqa: E402
+import slicer  # noqa: E402
+from MedGenSlicer import nodes  # noqa: E402
+from MedGenSlicer.engine import Engine  # noqa: E402
+from MedGenSlicer.logic import MedGenLogic  # noqa: E402
+from snapshots import differences, snapshotOfScene  # noqa: E402
+from support import processUntil, worstGap  # noqa: E402
+
+MODEL = "mr-hippocampus"
+SHAPE = (256, 256, 128)
+CHOICES = {"model": MODEL, "preset": "draft", "seed": 5, "device": "cpu"}
+REPEATS = 3
+RUNS = 50
+
+
+def main() -> None:
+    figures = {**times(), **smoothness(), **cancelling(), **memory()}
+    rows = [[name, value, limit] for name, (value, limit) in figures.items()]
+    print(common.table(["figure", "measured", "asked for"], rows))
+    common.save("slicer", {name: value for name, (value, limit) in figures.items()})
+
+
+def large_segmentation():
+    """Two segments in 256 x 256 x 128 voxels of 0.25 mm: many voxels around little computation."""
+    array = np.zeros(SHAPE[::-1], np.uint8)
+    array[30:100, 70:190, 60:130] = 1
+    array[30:100, 70:190, 130:200] = 2
+    matrix = slicer.util.vtkMatrixFromArray(np.diag([0.25, 0.25, 0.25, 1.0]))
+    labels = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name="Large",
+                                            nodeClassName="vtkMRMLLabelMapVolumeNode")
+    labels.CreateDefaultDisplayNodes()
+    table = support.colorTable(support.HIPPOCAMPUS)
+    labels.GetDisplayNode().SetAndObserveColorNodeID(table.GetID())
+    scene, logic = slicer.mrmlScene, slicer.vtkSlicerSegmentationsModuleLogic
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+    logic.ImportLabelmapToSegmentationNode(labels, segmentation)
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(labels)
+    return segmentation
+
+
+def new_logic() -> MedGenLogic:
+    return MedGenLogic(Engine(temporaryRoot=tempfile.mkdtemp(prefix="medgen-benchmark-")))
+
+
+def seconds(function) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def times() -> dict:
+    """Cold and warm runs, and what is added to the library's own time."""
+    import MedGenLib
+
+    slicer.mrmlScene.Clear(0)
+    mask, logic = large_segmentation(), new_logic()
+    engine = logic.engine
+    start = seconds(lambda: (engine.start(), processUntil(lambda: engine.state == "ready")))
+    first = seconds(lambda: logic.generate(mask, **CHOICES))
+    image = nodes.readInput(mask).image
+    MedGenLib.generate(image, **CHOICES)  # loads the model into this process
+    warm, direct = [], []
+    for _ in range(REPEATS):  # in turn, so that a busy machine disturbs both alike
+        direct.append(seconds(lambda: MedGenLib.generate(image, **CHOICES)))
+        warm.append(seconds(lambda: logic.generate(mask, **CHOICES)))
+        slicer.mrmlScene.RemoveNode(logic.currentRun.node)
+    logic.cleanup()
+    warm_time, direct_time = statistics.median(warm), statistics.median(direct)
+    return {
+        "worker start, s": (start, ""),
+        "first run 256 x 256 x 128, s": (first, ""),
+        "second run, s": (warm_time, ""),
+        "saved by the warm worker, s": (start + first - warm_time, "> 0"),
+        "the same by the library alone, s": (direct_time, ""),
+        "overhead of nodes and worker, s": (warm_time - direct_time, "< 1.0"),
+    }
+
+
+def smoothness() -> dict:
+    """Longest time in which the event loop did not come round, during cold and warm runs."""
+    found = {}
+    for name, make in (("256 x 256 x 128 segmentation", large_segmentation),
+                       ("head 192 x 256 x 256, MR to CT", lambda: support.headVolume(None))):
+        slicer.mrmlScene.Clear(0)
+        node, logic = make(), new_logic()
+        logic.models()  # as the panel has asked before
+        gaps = []
+        for _ in range(2):
+            if node.IsA("vtkMRMLSegmentationNode"):
+                def start(logic=logic, node=node):
+                    return logic.generate(node, **CHOICES, wait=False)
+            else:
+                def start(logic=logic, node=node):
+                    return logic.translate(node, "CT", preset="draft", acceptLicense=True,
+                                           wait=False)
+            with worstGap() as gap:
+                run = start()
+                processUntil(lambda run=run: run.isDone, 300)
+            if run.error is not None:
+                raise run.error
+            gaps.append(gap.milliseconds)
+        logic.cleanup()
+        found[f"worst gap, {name}, ms"] = (max(gaps), "< 50")
+    return found
+
+
+def cancelling() -> dict:
+    """From the click to the last progress, and to the end of the last process and file."""
+    slicer.mrmlScene.Clear(0)
+    mask, silent, gone, left, changed = support.ctMaskNode(None), [], [], 0, 0
+    before_children = running_children()
+    for step in range(REPEATS):
+        logic, before, last = new_logic(), snapshotOfScene(), [0.0]
+
+        def on_progress(progress, last=last):
+            last[0] = time.perf_counter()
+
+        run = logic.generate(mask, preset="best", seed=1, wait=False, onProgress=on_progress)
+        processUntil(lambda run=run, step=step: run.progress["stage"] == "sampling"
+                     and run.progress["step"] >= step, 300)
+        clicked = time.perf_counter()
+        run.cancel()
+        processUntil(lambda logic=logic: not logic.engine.isStopping, 30)
+        gone.append(time.perf_counter() - clicked)
+        silent.append(max(0.0, last[0] - clicked))
+        left += len(running_children() - before_children)
+        changed += len(differences(before, snapshotOfScene()))
+        logic.cleanup()
+    return {
+        "last progress after cancel, s": (max(silent), "< 1"),
+        "worker and files gone after cancel, s": (max(gone), "< 1"),
+        "processes left after cancel": (left, "0"),
+        "nodes changed by a cancelled run": (changed, "0"),
+    }
+
+
+def running_children() -> set[int]:
+    children = psutil.Process().children(recursive=True)
+    return {child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE}
+
+
+def memory() -> dict:
+    """Growth of the worker from the fifth to the fiftieth run."""
+    slicer.mrmlScene.Clear(0)
+    mask, logic, used = support.hippocampusSegmentation(), new_logic(), []
+    for number in range(RUNS):
+        logic.generate(mask, **{**CHOICES, "seed": number})
+        slicer.mrmlScene.RemoveNode(logic.currentRun.node)
+        used.append(psutil.Process(logic.engine.info["pid"]).memory_info().rss / 2**20)
+    logic.cleanup()
+    return {"worker after the 5th run, MiB": (used[4], ""),
+            f"growth until the {RUNS}th run, MiB": (max(used[5:]) - used[4], "< 100")}
+
+
+if __name__ == "__main__":
+    main()
