@@ -50,6 +50,8 @@ def _load(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
         net = build(spec.network, dict(spec.arguments))
         net.load_state_dict(load_weights(manifest, role))  # copies into float32
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        if runtime.is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise PackageError(
             f"The network '{role}' of the model '{manifest.name}' does not fit its weights "

@@ -85,9 +85,7 @@ class Console:
         steps = f"{progress.total} step{'' if progress.total == 1 else 's'}"
         if progress.step == progress.total:
             line = f"{steps} in {now - self._started:.1f} s"
-        elif progress.step == 0:
-            line = steps
-        elif now - self._last_line >= self.LINE_EVERY:
+        elif progress.step and now - self._last_line >= self.LINE_EVERY:
             line = f"{progress.step} of {progress.total}, {progress.seconds_left:.0f} s left"
         else:
             return

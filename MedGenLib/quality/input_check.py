@@ -73,8 +73,8 @@ def check_gaps(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
     return [
         _warning(
             "gaps",
-            f"{share:.0%} of the body that the mask outlines has no label and becomes air; add "
-            f"--fill '{label}' or another label to fill it.",
+            f"{share:.0%} of the body that the mask outlines has no label and becomes air; fill it "
+            f"with {label} or another label (command line: --fill '{label}').",
         )
     ]
 

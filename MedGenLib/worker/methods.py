@@ -373,14 +373,15 @@ def _within_memory(
     _forget_networks()
     if memory == "small":
         raise _too_large(failure, device, what)
+    from MedGenLib.quality.finding import Finding
+    from MedGenLib.runtime import favour_small_memory
+
     job.log(f"{failure} Trying again with the small plan.", "warning")
+    favour_small_memory()
     result, failure = _tried(attempt, "small")
     if result is None:
         _forget_networks()
         raise _too_large(failure, device, what)
-
-    from MedGenLib.quality.finding import Finding
-
     sentence = (
         "The memory was not enough for the usual plan, so smaller pieces were computed one after "
         "the other; another plan changes fine detail, not quality."

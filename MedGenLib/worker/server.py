@@ -291,6 +291,9 @@ def _limit_memory() -> None:
 
         size = int(float(text) * 2**20)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+        from MedGenLib.runtime import favour_small_memory
+
+        favour_small_memory()
     except (ImportError, ValueError, OSError) as error:
         print(f"{MEMORY_LIMIT}={text} is not obeyed: {error}", file=sys.stderr)
 
