@@ -154,6 +154,7 @@ def _sample(
         del latent
         stage = Stage("checking", 2, progress)
         volume = scene.finish(values)
+        del values
         clock.lap("decoding")
         stage.advance()
         check = check_generated(

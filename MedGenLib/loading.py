@@ -86,6 +86,7 @@ def bfloat16_pays(device: torch.device) -> bool:
         known[key] = runtime.probe_bfloat16(device)
         # Without a place to remember it the probe is simply run again next time.
         with suppress(OSError, InputError):
+            path.parent.mkdir(parents=True, exist_ok=True)
             home.write_json(path, known)
     return known[key]
 

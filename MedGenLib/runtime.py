@@ -189,6 +189,7 @@ _OUT_OF_MEMORY = (
     "Cannot allocate memory",  # the system
     "bad_alloc",  # any C++ library
     "Failed to allocate memory",  # SimpleITK
+    "PlatformMultiThreader",  # SimpleITK, whose threads need memory of their own
     "could not create a primitive",  # oneDNN, which has no other reason inside a known network
     "could not create a memory object",
 )

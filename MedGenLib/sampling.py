@@ -28,6 +28,8 @@ from .volume import LabelMap, Volume, crop, whole_numbers
 
 MARGIN = 8
 """Voxels kept around the labels: what lies further outside is background anyway."""
+SLAB = 32
+"""Planes whose intensities are computed at once."""
 THIN_SLAB = 16
 """An axis of one voxel is repeated to so many, and the middle one is kept."""
 BYTES_PER_VOXEL = 100
@@ -100,12 +102,29 @@ class Scene:
             values.astype(np.float32), self.grid.affine, output.modality, output.unit
         )
         volume = resample_to(volume, self.original.geometry, order=1, fill=0.0)
-        array = self.codec.decode(volume.array, self.original.array)
-        if "tissue_range" in self.manifest.preprocessing:
-            limits = TissueRange(**self.manifest.preprocessing["tissue_range"])
-            array = limits.enforce(array, self.original.array)
-        array = np.where(self._covered(), np.clip(array, *output.range), output.background)
+        covered = self._covered()
+        array = np.empty(volume.shape, np.float32)
+        for inner, outer, cut in _slabs(len(array), self._reach):
+            values = self._intensities(volume.array[outer], self.original.array[outer])[cut]
+            values = np.clip(values, *output.range)
+            array[inner] = np.where(covered[inner], values, output.background)
         return volume.with_array(whole_numbers(array))
+
+    def _intensities(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Standardised values -> intensities."""
+        array = self.codec.decode(x, labels)
+        limits = self._limits
+        return array if limits is None else limits.enforce(array, labels)
+
+    @property
+    def _limits(self) -> TissueRange | None:
+        spec = self.manifest.preprocessing
+        return TissueRange(**spec["tissue_range"]) if "tissue_range" in spec else None
+
+    @property
+    def _reach(self) -> int:
+        """Voxels over which intensities depend on each other: one a pass of a median of three."""
+        return self._limits.passes if self._limits else 0
 
     def _covered(self) -> np.ndarray:
         """Voxels of the input's grid that are anatomy and not background."""
@@ -137,6 +156,17 @@ class Scene:
             if 0 < index < self.region.shape[stored]:
                 planes.append((stored, int(index + offset[stored])))
         return planes
+
+
+def _slabs(length: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Slabs of the first axis: the slab, it with `reach` more on both sides, and the cut of that.
+
+    What takes many times an array's memory is done slab by slab, with the same result.
+    """
+    for start in range(0, length, SLAB):
+        stop = min(start + SLAB, length)
+        first, last = max(0, start - reach), min(length, stop + reach)
+        yield slice(start, stop), slice(first, last), slice(start - first, stop - first)
 
 
 def stride(manifest: Manifest, device: torch.device) -> int:

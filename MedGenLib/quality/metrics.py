@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from MedGenLib.errors import InputError
 
+_SLAB = 32
 CT_RANGE = 3024.0
 """Data range of CT measures in HU: -1024 to 2000."""
 
@@ -167,7 +168,7 @@ def stripe_index(
     the same label other than 0: the flat faces of a drawn mask are no stripes. An axis shorter
     than two periods is left out for that period; NaN if nothing is left.
     """
-    image = np.asarray(image, np.float64)
+    image = np.asarray(image)
     labels = _labels_like(labels, image)
     ratios = [np.nan]
     for axis in range(image.ndim):
@@ -192,7 +193,7 @@ def seam_index(
     voxels have the same label other than 0. NaN if there are none, or if the surroundings are
     constant.
     """
-    image = np.asarray(image, np.float64)
+    image = np.asarray(image)
     if not 1 <= plane < image.shape[axis]:
         raise InputError(
             f"There is no step at plane {plane} of axis {axis} with {image.shape[axis]} voxels; "
@@ -207,10 +208,17 @@ def seam_index(
 
 def _steps(image: NDArray, labels: NDArray, axis: int) -> tuple[NDArray, NDArray]:
     """Sum and number of the absolute steps from each plane of an axis to the next one."""
-    others = tuple(other for other in range(image.ndim) if other != axis)
-    steps = np.abs(np.diff(image, axis=axis))
-    same = (np.diff(labels, axis=axis) == 0) & (np.delete(labels, 0, axis) > 0)
-    return (steps * same).sum(others), same.sum(others)
+    image, labels = np.moveaxis(image, axis, 0), np.moveaxis(labels, axis, 0)
+    others = tuple(range(1, image.ndim))
+    total, count = np.zeros(len(image) - 1), np.zeros(len(image) - 1, np.int64)
+    # In slabs: the steps of a whole volume would take many times its memory.
+    for start in range(0, image.shape[1], _SLAB):
+        slab = slice(start, start + _SLAB)
+        steps = np.abs(np.diff(image[:, slab].astype(np.float64), axis=0))
+        same = (np.diff(labels[:, slab], axis=0) == 0) & (labels[1:, slab] > 0)
+        total += (steps * same).sum(others)
+        count += same.sum(others)
+    return total, count
 
 
 def _phase_ratios(total: NDArray, count: NDArray, period: int) -> Iterator[float]:

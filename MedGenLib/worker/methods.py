@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -367,21 +368,21 @@ def _within_memory(
     job: Job, attempt: Callable[[str], Result], memory: str, device: str, what: str
 ) -> Result:
     """Run with the plan asked for; if the memory is not enough, once more with the small one."""
-    result, failure = _tried(attempt, memory)
+    result, failure, detail = _tried(attempt, memory)
     if result is not None:
         return result
     _forget_networks()
     if memory == "small":
-        raise _too_large(failure, device, what)
+        raise _too_large(failure, detail, device, what)
     from MedGenLib.quality.finding import Finding
     from MedGenLib.runtime import favour_small_memory
 
     job.log(f"{failure} Trying again with the small plan.", "warning")
     favour_small_memory()
-    result, failure = _tried(attempt, "small")
+    result, failure, detail = _tried(attempt, "small")
     if result is None:
         _forget_networks()
-        raise _too_large(failure, device, what)
+        raise _too_large(failure, detail, device, what)
     sentence = (
         "The memory was not enough for the usual plan, so smaller pieces were computed one after "
         "the other; another plan changes fine detail, not quality."
@@ -390,23 +391,23 @@ def _within_memory(
     return result
 
 
-def _tried(attempt: Callable[[str], Result], memory: str) -> tuple[Result | None, str]:
-    """The result, or None and a sentence when the memory was not enough.
+def _tried(attempt: Callable[[str], Result], memory: str) -> tuple[Result | None, str, str]:
+    """The result; or None, a sentence and the detail when the memory was not enough.
 
     Only the words of the error leave this function: the error itself would keep alive what filled
     the memory.
     """
     try:
-        return attempt(memory), ""
+        return attempt(memory), "", ""
     except MemoryPlanError as error:
-        return None, str(error)
+        return None, str(error), ""
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
-        return None, "The memory ran out."
+        return None, "The memory ran out.", "".join(traceback.format_exception(error))
 
 
-def _too_large(failure: str, device: str, what: str) -> MemoryPlanError:
+def _too_large(failure: str, detail: str, device: str, what: str) -> MemoryPlanError:
     import torch
 
     if "; " in failure:  # a plan that was refused says itself what to do
@@ -415,7 +416,9 @@ def _too_large(failure: str, device: str, what: str) -> MemoryPlanError:
         sentence = f"{failure.rstrip('.')}, even with the small plan; crop the {what}, give it "
         sentence += "larger voxels or close other programs"
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    return MemoryPlanError(f"{sentence}{', or compute on the CPU' if on_gpu else ''}.")
+    error = MemoryPlanError(f"{sentence}{', or compute on the CPU' if on_gpu else ''}.")
+    error.detail = detail
+    return error
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -75,3 +75,16 @@ def test_versions_name_every_dependency(monkeypatch):
     assert set(runtime.DEPENDENCIES) <= set(versions)
     monkeypatch.setattr(runtime, "DEPENDENCIES", ("no-such-distribution",))
     assert runtime.software_versions()["no-such-distribution"] == "missing"
+
+
+def test_the_number_format_is_remembered_on_disk(tmp_path, monkeypatch):
+    """A busy machine must not decide anew: the same seed has to give the same voxels tomorrow."""
+    from MedGenLib import loading
+
+    monkeypatch.setenv("MEDGEN_HOME", str(tmp_path / "not" / "there" / "yet"))
+    answers = iter([True, False])
+    monkeypatch.setattr(runtime, "probe_bfloat16", lambda device: next(answers))
+    for _ in range(2):
+        loading.bfloat16_pays.cache_clear()  # as in another process
+        assert loading.bfloat16_pays(torch.device("cpu")) is True
+    loading.bfloat16_pays.cache_clear()

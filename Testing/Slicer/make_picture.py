@@ -6,7 +6,7 @@ Real module, scene, worker and model on the embedded sample; the views are Slice
 drawn by the bridge, so that the frame around them is not Slicer's own.
 """
 
-import sys
+import sys  # noqa: I001  support boots the bridge, which makes qt and slicer
 from pathlib import Path
 
 import support
