@@ -23,8 +23,8 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 
-# Needs the public scans that MEDGEN_DATA points to, see Testing/benchmarks/RESULTS.md.
-BENCHMARKS := ct_tissue hippocampus heads speed
+# The first three need the public scans that MEDGEN_DATA points to, see Testing/benchmarks/RESULTS.md.
+BENCHMARKS := ct_tissue hippocampus heads speed worker slicer
 
 bench: $(VENV)/.installed-dev
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done

@@ -26,9 +26,14 @@ from MedGenSlicer import paths
 
 paths.ensureLibrary()
 
-from MedGenSlicer.logic import MedGenLogic  # noqa: E402  needs the library to be found
 
-__all__ = ["MedGen", "MedGenLogic", "MedGenTest", "MedGenWidget"]
+def __getattr__(name: str):
+    """`MedGen.MedGenLogic`, imported when it is first asked for: Slicer loads this file at each of its starts."""
+    if name == "MedGenLogic":
+        from MedGenSlicer.logic import MedGenLogic
+
+        return MedGenLogic
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class MedGen(ScriptedLoadableModule):
@@ -73,6 +78,7 @@ class MedGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         """Called when the user opens the module the first time."""
+        from MedGenSlicer.logic import MedGenLogic
         from MedGenSlicer.panel import Panel
 
         ScriptedLoadableModuleWidget.setup(self)

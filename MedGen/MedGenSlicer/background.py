@@ -10,8 +10,8 @@ import qt
 
 POLL_MS = 10
 YIELD_SECONDS = 0.003
-"""How long each poll lets go of Python's lock. Slicer's event loop may hold the lock between Python calls, and the
-thread would then stand still."""
+"""How long each poll lets go of Python's lock. Slicer's event loop holds the lock between Python calls, because
+PythonQt's support of threads is off there: a thread goes on only while some Python call waits."""
 
 
 class Background:
@@ -46,6 +46,7 @@ class Background:
         if self not in Background._alive or not self._finished.wait(YIELD_SECONDS):
             return
         self._timer.stop()
+        self._timer.timeout.disconnect(self._poll)  # a connection keeps what it calls, and its result
         Background._alive.discard(self)
         qt.QTimer.singleShot(0, self._outlive)
         if self._error is not None:

@@ -27,6 +27,7 @@ LARGEST_COSINE = 1e-3
 SMALLEST_DETERMINANT = 1e-12
 COPY_BYTES = 64 * 2**20
 """Larger arrays are not copied in the GUI thread: their memory is held and read by the thread that writes it."""
+COUNT_BLOCK = 2**20
 BINARY_LABELMAP = "Binary labelmap"
 
 
@@ -289,9 +290,13 @@ def requireMapped(labels: LabelMap, manifest, mapping=None) -> None:
 
 def _presentValues(array: np.ndarray) -> np.ndarray:
     """The different values of an array of labels."""
-    if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
-        return np.flatnonzero(np.bincount(array.ravel(order="K")))
-    return np.unique(array)
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
+        return np.unique(array)
+    flat, seen = array.ravel(order="K"), np.zeros(np.iinfo(array.dtype).max + 1, bool)
+    # In blocks, because bincount makes eight bytes of each voxel and holds Python's lock meanwhile.
+    for start in range(0, flat.size, COUNT_BLOCK):
+        seen |= np.bincount(flat[start:start + COUNT_BLOCK], minlength=seen.size) > 0
+    return np.flatnonzero(seen)
 
 
 def unmappedSentence(names: list[str], manifest) -> str:

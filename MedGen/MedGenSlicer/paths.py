@@ -4,6 +4,7 @@ Installed by Slicer's build, everything lies beside ``MedGen.py``; in a source c
 ``MedGenLib`` and ``Resources`` lie one folder up.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -33,10 +34,10 @@ def testsFolder() -> Path | None:
 
 def ensureLibrary() -> None:
     """Make ``import MedGenLib`` find the library that belongs to this module."""
-    folder = str(libraryFolder())
-    if folder not in sys.path:
-        # First, because another release may be installed in the same Python.
-        sys.path.insert(0, folder)
+    found = importlib.util.find_spec("MedGenLib")
+    if found is None or not found.origin or Path(found.origin).resolve().parents[1] != libraryFolder():
+        # First: another release may be installed in the same Python, and Slicer puts modules' folders last.
+        sys.path.insert(0, str(libraryFolder()))
 
 
 def _beside(relative: str) -> Path:

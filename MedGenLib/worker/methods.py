@@ -54,8 +54,8 @@ def initialize(job: Job, folder: str | None = None, parent: int | None = None) -
     if parent is not None:
         job.server.parents.add(int(parent))
     _require_packages()
-    modules = ("torch", "MedGenLib.sampling", "MedGenLib.slicewise", "MedGenLib.generate",
-               "MedGenLib.translate")  # fmt: skip
+    modules = ("torch", "scipy.ndimage", "SimpleITK", "jsonschema", "MedGenLib.sampling",
+               "MedGenLib.slicewise", "MedGenLib.generate", "MedGenLib.translate")  # fmt: skip
     stage = Stage("loading PyTorch", len(modules), job.progress)
     for name in modules:
         _load(name)

@@ -25,7 +25,9 @@ os.environ["MEDGEN_HOME"] = os.environ["MEDGEN_TEST_HOME"]
 
 def inSlicer() -> bool:
     """Whether these tests run inside the real application."""
-    return hasattr(sys.modules.get("slicer"), "app") and "bridge" not in sys.modules
+    app = getattr(sys.modules.get("slicer"), "app", None)
+    # Whether the bridge was imported says nothing: unittest's discovery imports every package that it passes.
+    return app is not None and not getattr(type(app), "__module__", "").startswith("bridge.")
 
 
 if not inSlicer():
@@ -93,8 +95,13 @@ def processUntil(condition, timeout: float = 60.0, message: str = "") -> None:
         if time.monotonic() > end:
             raise AssertionError(message or f"not within {timeout} s: {condition}")
         slicer.app.processEvents()
-        time.sleep(0.002)
+        idle(0.002)
     slicer.app.processEvents()
+
+
+def idle(seconds: float) -> None:
+    """Let time pass as in the event loop; on the bridge no Python thread gets on meanwhile, as in Slicer's own loop."""
+    time.sleep(seconds) if inSlicer() else bridge.idle(seconds)
 
 
 class Gap:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 import unittest
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ if support.inSlicer():
 from slicer.parameterNodeWrapper import Choice, Default, WithinRange, parameterNodeWrapper
 
 import bridge
+from bridge import eventloop
 
 MODULE = '''
 import slicer
@@ -500,12 +502,29 @@ class ApplicationTest(support.SlicerTestCase):
         self.assertNotIn(str(Path.home() / ".config"), qt.QSettings().fileName())
 
     def test_worst_gap(self):
-        import time
-
         with support.worstGap() as gap:
             support.processUntil(lambda: gap.milliseconds > 0, 5)
             time.sleep(0.12)
         self.assertGreater(gap.milliseconds, 100)
+
+    @unittest.skipUnless(eventloop.holdsLock, "Python's lock cannot be held in Qt on this system")
+    def test_threads_stand_still_in_the_event_loop(self):
+        import threading
+
+        seen, interval = [], sys.getswitchinterval()
+        sys.setswitchinterval(100)  # the thread gets the lock only where it is let go of
+        try:
+            threading.Thread(target=lambda: [seen.append(time.sleep(0)) for _ in range(3)], daemon=True).start()
+            before = len(seen)
+            end = time.monotonic() + 0.2
+            while time.monotonic() < end:
+                slicer.app.processEvents()
+                bridge.idle(0.002)
+            self.assertEqual(len(seen), before)
+            time.sleep(0.05)
+            self.assertEqual(len(seen), 3)
+        finally:
+            sys.setswitchinterval(interval)
 
     def test_process(self):
         process, seen = qt.QProcess(), []

@@ -171,6 +171,15 @@ class LabelTableTest(PanelCase):
         self.assertEqual(self.panel.tab.arguments()["mapping"]["mystery"], "fat")
         self.assertEqual(json.loads(self.parameters.mapping)["ct-tissue"], {"mystery": "fat"})
 
+    def test_choosingKeepsTheBoxes(self):
+        support.ctSegmentation()
+        self.settle()
+        before = self.combos()
+        self.choose(before["bone"], "fat")
+        self.choose(before["bone"], "0")
+        self.assertTrue(all(combo is before[name] for name, combo in self.combos().items()))
+        self.assertEqual(self.panel.tab.labels.mapping()["bone"], "0")
+
     def test_leavingOutTheRest(self):
         mask = support.ctSegmentation()
         for index, name in enumerate(("mystery", "riddle")):

@@ -38,6 +38,29 @@ os._exit(0)
 """
 
 
+START = """
+import json, os, sys
+import support
+before = set(sys.modules)
+support.bridge.loadModule(support.modulePath())
+print("REPORT" + json.dumps(sorted(set(sys.modules) - before)), flush=True)
+os._exit(0)
+"""
+
+
+@unittest.skipIf(support.inSlicer(), "starts another process that boots the bridge")
+class StartTest(unittest.TestCase):
+    """Slicer loads MedGen.py at each of its starts, whether the module is opened or not."""
+
+    def test_importsNextToNothing(self):
+        process = subprocess.run([sys.executable, "-c", START], cwd=Path(support.__file__).parent,
+                                 capture_output=True, text=True, timeout=120)
+        self.assertEqual(process.returncode, 0, process.stderr)
+        modules = json.loads(process.stdout.partition("REPORT")[2])
+        self.assertEqual([name for name in modules if name.split(".")[0] not in sys.stdlib_module_names],
+                         ["MedGen", "MedGenSlicer", "MedGenSlicer.paths"])
+
+
 @unittest.skipIf(support.inSlicer(), "starts another process that boots the bridge")
 class OpenTest(unittest.TestCase):
     @classmethod

@@ -95,8 +95,15 @@ class LabelTable:
         labels = [(entry.name, entry.name, "") for entry in self._manifest.input.labels.values()]
         items = [(_("Choose…"), "", ""), *labels, (_("Leave out"), LEAVE_OUT, "")]
         widgets.fillCombo(combo, items, label)
-        self._context.connect(combo.currentIndexChanged, lambda: self._store({name: widgets.chosen(combo)}))
+        self._context.connect(combo.currentIndexChanged, lambda: self._choose(row, widgets.chosen(combo)))
         return combo
+
+    def _choose(self, row: int, label: str) -> None:
+        """The box shows the choice already, and has to stay: the user may go on with the keyboard."""
+        name = self._rows[row][0]
+        self._rows[row] = (name, label)
+        self._shown = (*self._shown[:2], list(self._rows))
+        self._store({name: label})
 
     def _tell(self) -> None:
         unmapped = self.unmapped()

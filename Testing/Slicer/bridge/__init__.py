@@ -20,7 +20,7 @@ import types
 
 from .record import BridgeError, answers, dialogs, errors
 
-__all__ = ["BridgeError", "answers", "boot", "dialogs", "errors", "loadModule", "unloadModule"]
+__all__ = ["BridgeError", "answers", "boot", "dialogs", "errors", "idle", "loadModule", "unloadModule"]
 
 
 def boot():
@@ -89,3 +89,9 @@ def unloadModule(name):
     from .application import unloadModule as unload
 
     return unload(name)
+
+
+def idle(seconds):
+    from .eventloop import idle as let
+
+    let(seconds)

@@ -9,7 +9,7 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from . import hierarchy
+from . import eventloop, hierarchy
 from .files import CoreIOManager
 from .mrmlwidgets import qSlicerScriptedLoadableModuleWidget
 from .pythonqt import StandIn
@@ -225,6 +225,9 @@ class Application(QtWidgets.QApplication, StandIn):
     def moduleDocumentationUrl(self, name):
         return f"{self.documentationBaseUrl}user_guide/modules/{name.lower()}.html"
 
+    def processEvents(self):
+        eventloop.processEvents()
+
     def pauseRender(self):
         """Nothing is drawn by itself."""
 
@@ -242,7 +245,7 @@ def loadModule(path):
     if not os.path.isfile(path):
         raise BridgeError(f"no module at {path}")
     if os.path.dirname(path) not in sys.path:
-        sys.path.insert(0, os.path.dirname(path))
+        sys.path.append(os.path.dirname(path))
     module = qSlicerScriptedLoadableModule(path)
     spec = importlib.util.spec_from_file_location(module.name, path)
     source = sys.modules[module.name] = importlib.util.module_from_spec(spec)
