@@ -152,6 +152,8 @@ class MedGenTest(ScriptedLoadableModuleTest):
             return
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
+        for name in [path.stem for path in folder.glob("*.py")]:
+            sys.modules.pop(name, None)  # of an earlier run, and of the code before a reload
         suite = unittest.defaultTestLoader.discover(str(folder), pattern="test_*.py", top_level_dir=str(folder))
         result = unittest.TextTestRunner(verbosity=2).run(suite)
         if not result.wasSuccessful():

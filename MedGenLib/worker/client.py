@@ -169,7 +169,7 @@ class Worker:
         if self._process is not None and self._process.poll() is None:
             return self
         self.close()
-        self._folder = _private_folder()
+        self._folder, self.info = _private_folder(), {}
         try:
             self._launch()
             params = {"folder": str(self._folder), "parent": os.getpid()}
@@ -381,7 +381,8 @@ class Worker:
             self._process.stdin.write(line)
             self._process.stdin.flush()
         except (OSError, ValueError, AttributeError) as error:
-            raise WorkerError("The worker has ended; run again to start another one.") from error
+            process = self._process
+            raise self._ended(process.poll() if process is not None else None) from error
 
     def _read(self, process: subprocess.Popen) -> None:
         """Feed the connection until the worker's stdout ends."""
@@ -435,12 +436,15 @@ class Worker:
         if self._on_log is not None:
             self._on_log(line)
 
-    def _ended(self, code: int) -> WorkerError:
-        reason = "; the system may have run out of memory" if code in (-9, 137) else ""
-        error = WorkerError(
-            f"The worker ended unexpectedly (exit code {code}{reason}); run again to start "
-            "another one."
-        )
+    def _ended(self, code: int | None) -> WorkerError:
+        if not self.info:
+            sentence = f"The worker could not start with the Python '{self._python}'; its log tells"
+            sentence += " why, and another Python may do."
+        else:
+            reason = "; the system may have run out of memory" if code in (-9, 137) else ""
+            sentence = f"The worker ended unexpectedly (exit code {code}{reason}); run again to"
+            sentence += " start another one."
+        error = WorkerError(sentence)
         error.detail = "\n".join(self.log)
         return error
 

@@ -272,10 +272,10 @@ def test_strangers_on_the_wire_get_the_errors_of_json_rpc(wire):
     wire.ask(6, "generate", brush=3)
     wire.ask(None, "paint")
     wire.ask(7, "cancel", id=99)
+    last, before = wire.until(6)
     wire.ask(8, "shutdown")
-    answers, _ = {}, None
-    while data := wire.process.stdout.readline():
-        message = messages.decode(data)
+    answers = {}
+    for message in [*before, last, wire.until(8)[0]]:
         if "method" not in message:
             answers.setdefault(message["id"], []).append(message)
     codes = {
@@ -322,7 +322,7 @@ def test_what_reads_stdin_finds_it_empty(home, tmp_path):
         for _ in range(5):
             robbed.call("devices")
             time.sleep(0.2)
-        assert any(line.startswith("stole") for line in robbed.log) or robbed.call("devices")
+        assert "stole ''" in robbed.log
 
 
 # Cancel
@@ -527,7 +527,7 @@ def test_a_python_that_is_not_there():
 
 
 def test_a_program_that_is_no_worker():
-    with pytest.raises(WorkerError, match="no message|ended unexpectedly"):
+    with pytest.raises(WorkerError, match="no message|could not start with the Python"):
         Worker("/bin/echo").start()
 
 

@@ -10,7 +10,7 @@ import psutil
 
 import support
 from snapshots import differences, snapshotOfScene
-from support import SlicerTestCase, processUntil
+from support import SlicerTestCase, leaveModule, processUntil
 
 support.useModuleFolder()
 
@@ -49,6 +49,7 @@ class WorkerTestCase(SlicerTestCase):
         super().setUp()
         if sys.platform == "win32":
             self.skipTest("these faults are made with POSIX means")
+        leaveModule()
         self.workFolder = self.temporaryFolder()
         self.temporary = self.workFolder / "temporary"
         self.temporary.mkdir()

@@ -78,6 +78,13 @@ def _enter(widget) -> None:
 _entered: list = []
 
 
+def leaveModule() -> None:
+    """Close an open panel, so that it does not react to the nodes of tests that work without it."""
+    widget = getattr(slicer.modules, "MedGenWidget", None)
+    if widget is not None:
+        widget.exit()
+
+
 def useModuleFolder() -> None:
     """Make MedGenSlicer and MedGenLib importable without loading the module."""
     for folder in (modulePath().parent, ROOT):

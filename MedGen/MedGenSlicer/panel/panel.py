@@ -84,8 +84,10 @@ class Panel(VTKObservationMixin):
         self.scheduleCheck()
 
     def exit(self) -> None:
-        """Another module was opened; a run goes on."""
+        """Another module was opened; a run goes on, but nothing is proposed and no worker is started."""
         self._isEntered = False
+        self._guessTimer.stop()
+        self._workerTimer.stop()
 
     def close(self) -> None:
         """The widget goes: let go of the scene and stop all timers."""
@@ -117,8 +119,9 @@ class Panel(VTKObservationMixin):
         return node.IsA("vtkMRMLScalarVolumeNode") or node.IsA("vtkMRMLSegmentationNode")
 
     def nodesArrived(self) -> None:
-        """Nodes were added or loaded: propose one, if nothing was chosen yet."""
-        self._guessTimer.start()
+        """Nodes were added or loaded: propose one, if nothing was chosen yet. Otherwise `enter` will."""
+        if self._isEntered:
+            self._guessTimer.start()
 
     # Choices
 
