@@ -170,6 +170,13 @@ def test_map_takes_numbers_and_names():
     assert parse_mapping(words) == {"5": "2", "left lung": "lung", "7": "fat"}
 
 
+def test_memory_is_passed_on(mask, out, engine):
+    base = [str(mask), "-o", str(out / "x.nii.gz"), "--memory", "small", "--overwrite"]
+    assert cli.main(["generate", *base]) == 0
+    assert cli.main(["translate", *base, "--to", "CT"]) == 0
+    assert [options["memory"] for _, options in engine] == ["small", "small"]
+
+
 def test_quiet_counts_before_and_after_the_command():
     parser = build_parser()
     assert parser.parse_args(["-q", "doctor"]).quiet and parser.parse_args(["doctor", "-q"]).quiet
@@ -188,6 +195,7 @@ def test_generate_writes_volume_preview_and_report(mask, out, engine, capsys):
     assert json.loads((out / "ct.json").read_text())["seed"] == 7
     assert read_volume(out / "ct.nii.gz").shape == SHAPE
     (positional, options) = engine[0]
+    assert options["memory"] == "normal"
     assert positional == ("ct-tissue",) and options["mapping"] == {"2": "3"}
     assert (options["seed"], options["sampler"], options["steps"]) == (7, "ddim", 9)
     captured = capsys.readouterr()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +41,39 @@ def test_medgen_home_may_be_relative_or_start_with_a_tilde(monkeypatch, tmp_path
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv("MEDGEN_HOME", "~/there")
     assert home.config_dir() == tmp_path / "there"
+
+
+FOLDERS = {"config": home.config_dir, "cache": home.cache_dir, "data": home.models_dir}
+
+
+@pytest.mark.parametrize("xdg", [None, "/elsewhere", "relative"])
+@pytest.mark.parametrize("kind", ["config", "cache", "data"])
+def test_without_platformdirs_the_folders_are_the_same(monkeypatch, kind, xdg):
+    """A fresh Slicer lacks it: what was accepted or added before must be found after."""
+    monkeypatch.delenv("MEDGEN_HOME", raising=False)
+    variable = f"XDG_{kind.upper()}_HOME"
+    monkeypatch.delenv(variable, raising=False)
+    if xdg is not None:
+        monkeypatch.setenv(variable, xdg)
+    with_it = FOLDERS[kind]()
+    monkeypatch.setitem(sys.modules, "platformdirs", None)  # importing it now fails
+    assert FOLDERS[kind]() == with_it
+
+
+@pytest.mark.parametrize("kind", ["config", "cache", "data"])
+def test_the_folders_of_macos(monkeypatch, kind):
+    from platformdirs.macos import MacOS
+
+    monkeypatch.delenv(f"XDG_{kind.upper()}_HOME", raising=False)
+    expected = getattr(MacOS("medgen", appauthor=False), f"user_{kind}_dir")
+    assert home._standard_folder(kind, "darwin", os.environ) == Path(expected)
+
+
+def test_the_folders_of_windows():
+    values = {"LOCALAPPDATA": "/c/Users/me/AppData/Local"}
+    found = {kind: home._standard_folder(kind, "win32", values) for kind in FOLDERS}
+    local = Path("/c/Users/me/AppData/Local/medgen")
+    assert found == {"config": local, "cache": local / "Cache", "data": local}
 
 
 def test_configuration_round_trip(medgen_home):

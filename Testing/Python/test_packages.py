@@ -590,6 +590,41 @@ def test_catalogue_lists_embedded_then_added(tmp_path):
     assert catalogue.broken() == []
 
 
+def test_the_light_catalogue_lists_the_same_without_a_schema(tmp_path, monkeypatch):
+    write_generator(tmp_path / "embedded", "z-embedded")
+    add(write_generator(tmp_path / "made", "a-added").folder)
+    write_translator(tmp_path / "embedded")
+    full = catalogue.catalogue()
+    monkeypatch.setitem(sys.modules, "jsonschema", None)  # importing it now fails
+    light = catalogue.light_catalogue()
+    assert [m.name for m in light] == [m.name for m in full]
+    for one, other in zip(light, full, strict=True):
+        assert {**vars(one)} == {**vars(other)}
+
+
+@pytest.mark.parametrize("key", [
+    "name", "medgen", "medgen.input", "medgen.output.range", "medgen.networks", "medgen.license",
+    "medgen.spacing_mm", "medgen.training.data", "medgen.performance",
+])  # fmt: skip
+@pytest.mark.parametrize("wrong", [None, 7, "text", [1]])
+def test_a_malformed_package_is_one_sentence_without_a_schema_too(package, key, wrong):
+    def change(data):
+        *path, last = key.split(".")
+        for part in path:
+            data = data[part]
+        if wrong is None:
+            del data[last]
+        else:
+            data[last] = wrong
+
+    edit_metadata(package.folder, change)
+    if key in ("name", "medgen.training.data") and wrong is not None:
+        return  # of a kind that only the schema knows to be wrong
+    with pytest.raises(PackageError, match=r"metadata\.json") as caught:
+        load_manifest(package.folder, validate=False)
+    assert_sentence(str(caught.value))
+
+
 def test_an_unknown_model_lists_the_known_ones(tmp_path):
     with pytest.raises(PackageError, match="no model named 'x'; no model is installed"):
         catalogue.find("x")

@@ -9,6 +9,8 @@
 """
 
 import ast
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +134,44 @@ def _files_behind(module: str) -> list[Path]:
     candidates = [REPOSITORY.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
     files = [c / "__init__.py" for c in candidates] + [c.with_suffix(".py") for c in candidates]
     return [file for file in files if file.is_file()]
+
+
+ABSENT = ("torch", "monai", "jsonschema", "platformdirs", "psutil", "skimage", "safetensors")
+"""What a fresh Slicer lacks."""
+
+PANEL_NEEDS = (
+    "errors", "files", "home", "labels", "planning", "progress", "report", "volume",
+    "packages.catalogue", "packages.license", "packages.manifest", "packages.text",
+    "quality.finding", "quality.input_check", "worker.client", "worker.connection",
+    "worker.messages", "worker.process", "worker.transfer",
+)  # fmt: skip
+
+
+def test_a_fresh_slicer_can_open_what_the_panel_needs(tmp_path):
+    """Really imported, with those packages out of reach; and the models are listed quickly."""
+    code = f"""
+import sys, time
+for name in {ABSENT!r}:
+    sys.modules[name] = None
+import importlib
+for name in {PANEL_NEEDS!r}:
+    importlib.import_module("MedGenLib." + name)
+from MedGenLib.packages.catalogue import light_catalogue
+from MedGenLib.packages.license import is_accepted, require_acceptance
+light_catalogue()
+start = time.perf_counter()
+models = light_catalogue()
+print(time.perf_counter() - start < 0.05, sorted(m.name for m in models))
+asking = next(m for m in models if m.license.acceptance_required)
+print(is_accepted(asking), require_acceptance(asking, True), is_accepted(asking))
+"""
+    home = {**os.environ, "MEDGEN_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=home, cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stderr
+    names = "['ct-tissue', 'head-ct-to-mr', 'head-mr-to-ct', 'mr-hippocampus']"
+    assert done.stdout.splitlines() == [f"True {names}", "False True True"]
 
 
 @pytest.mark.parametrize("room", TENSORS_ONLY)

@@ -68,7 +68,6 @@ def test_a_worker_ends_with_a_client_that_is_killed(tmp_path, busy):
 def test_behind_a_launcher_too(tmp_path):
     """The launcher lives on: it is the client's end that counts."""
     launcher = tmp_path / "launcher"
-    # It holds another end of the worker's stdin open, so that the end of the stream never comes.
     launcher.write_text(f'#!/bin/sh\nsleep 1000 &\n"{sys.executable}" "$@"\nwait\n')
     launcher.chmod(0o755)
     process, (outer, worker, _) = client_of(tmp_path, True, str(launcher))
@@ -106,6 +105,24 @@ def test_a_killed_parent_is_noticed_without_the_end_of_stdin():
     finally:
         os.close(writing)
         kill_tree(worker)
+
+
+def test_the_end_of_a_client_that_is_no_parent_is_noticed_without_the_end_of_stdin():
+    client = subprocess.Popen(["sleep", "300"])
+    process = subprocess.Popen(
+        command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    )
+    request = messages.request(1, "initialize", {"folder": None, "parent": client.pid})
+    process.stdin.write(messages.encode(request))
+    process.stdin.flush()
+    while b'"result"' not in process.stdout.readline():
+        pass
+    assert process.poll() is None
+    client.kill()
+    client.wait()
+    assert process.wait(LIMIT) == 0
+    process.stdin.close()
+    process.stdout.close()
 
 
 @pytest.mark.parametrize("busy", [False, True])

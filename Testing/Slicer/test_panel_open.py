@@ -1,4 +1,4 @@
-"""Opening the module costs nothing: measured in a process of its own."""
+"""Opening the module loads nothing heavy: seen in a process of its own. Its time is in the benchmarks."""
 
 import json
 import subprocess
@@ -10,10 +10,9 @@ import support
 
 HEAVY = ("torch", "monai", "jsonschema", "platformdirs", "psutil", "skimage", "SimpleITK", "safetensors")
 LARGEST_FILE = 2**20
-SECONDS = 0.3
 
 PROGRAM = """
-import json, os, sys, time
+import json, os, sys
 import support
 opened, started, watching = [], [], [False]
 def hook(event, arguments):
@@ -25,13 +24,10 @@ def hook(event, arguments):
         started.append(event)
 sys.addaudithook(hook)
 watching[0] = True
-processor, clock = time.process_time(), time.perf_counter()
 widget = support.moduleWidget()
-seconds = time.process_time() - processor
-elapsed = time.perf_counter() - clock
 watching[0] = False
 print("REPORT" + json.dumps({
-    "seconds": seconds, "elapsed": elapsed, "modules": sorted(sys.modules), "opened": opened, "started": started,
+    "modules": sorted(sys.modules), "opened": opened, "started": started,
     "worker": widget.logic.engine.state, "errors": [str(error) for error in support.slotErrors()],
     "unexpected": widget.panel.context.unexpected}), flush=True)
 os._exit(0)
@@ -70,9 +66,6 @@ class OpenTest(unittest.TestCase):
         lines = [line for line in process.stdout.splitlines() if line.startswith("REPORT")]
         assert lines, process.stderr
         cls.report = json.loads(lines[0][len("REPORT"):])
-
-    def test_isQuick(self):
-        self.assertLess(self.report["seconds"], SECONDS)
 
     def test_importsNothingHeavy(self):
         self.assertEqual(sorted(set(HEAVY) & set(self.report["modules"])), [])

@@ -7,7 +7,9 @@ Runs on the tests' bridge (Testing/Slicer), with the real worker and real models
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,7 +43,7 @@ RUNS = 50
 
 
 def main() -> None:
-    figures = {**times(), **smoothness(), **cancelling(), **memory()}
+    figures = {**opening(), **times(), **smoothness(), **cancelling(), **memory()}
     rows = [[name, value, limit] for name, (value, limit) in figures.items()]
     print(common.table(["figure", "measured", "asked for"], rows))
     common.save("slicer", {name: value for name, (value, limit) in figures.items()})
@@ -73,6 +75,28 @@ def seconds(function) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+OPENING = """
+import os, time
+import support
+support.bridge.loadModule(support.modulePath())
+start = time.perf_counter()
+support.moduleWidget()
+print("SECONDS", time.perf_counter() - start, flush=True)
+os._exit(0)
+"""
+
+
+def opening() -> dict:
+    """From the click on the module to the panel, in fresh processes, compiled files in place."""
+    folder, found = common.ROOT / "Testing" / "Slicer", []
+    variables = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    for _ in range(REPEATS + 1):  # the first one compiles
+        done = subprocess.run([sys.executable, "-c", OPENING], cwd=folder, env=variables,
+                              capture_output=True, text=True, check=True)
+        found.append(float(done.stdout.split("SECONDS")[1]))
+    return {"module open, s": (statistics.median(found[1:]), "< 0.3")}
 
 
 def times() -> dict:
