@@ -16,6 +16,8 @@ from .networks import build
 from .packages.manifest import Manifest
 from .packages.weights import load_weights
 
+PROBES = "probes.json"
+"""File in the cache folder: on which devices bfloat16 pays."""
 _MOST_NETWORKS = 8
 _networks: dict[tuple, nn.Module] = {}
 
@@ -76,9 +78,8 @@ def bfloat16_pays(device: torch.device) -> bool:
     The answer changes the last digits of every result, so it must not depend on how busy the
     machine happens to be: the same seed has to give the same volume tomorrow.
     """
-    place = f"{runtime.describe_device(device)}, {_processor()}"
-    key = f"bfloat16 on {place}, torch {torch.__version__}"
-    path = home.cache_dir() / "probes.json"
+    key = probe_key(device)
+    path = home.cache_dir() / PROBES
     known: dict[str, bool] = {}
     with suppress(OSError, ValueError):
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -89,6 +90,12 @@ def bfloat16_pays(device: torch.device) -> bool:
             path.parent.mkdir(parents=True, exist_ok=True)
             home.write_json(path, known)
     return known[key]
+
+
+def probe_key(device: torch.device) -> str:
+    """Under which the answer of this device, number of threads and PyTorch is remembered."""
+    place = f"{runtime.describe_device(device)}, {_processor()}"
+    return f"bfloat16 on {place}, torch {torch.__version__}"
 
 
 def _processor() -> str:

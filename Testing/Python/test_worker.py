@@ -21,6 +21,7 @@ from workers import (
     eventually,
     gone,
     left_handed_oblique,
+    share_number_format,
     temporary_environment,
     tree,
     trunk,
@@ -52,6 +53,7 @@ HEAD = {"device": "cpu", "accept_license": True, "preset": "draft"}
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     with temporary_environment(MEDGEN_HOME=str(folder)):
+        share_number_format()
         yield folder
 
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from workers import QUICK, data_mib, temporary_environment, trunk
+from workers import QUICK, data_mib, share_number_format, temporary_environment, trunk
 
 import MedGenLib
 from MedGenLib import runtime, sampling, slicewise
@@ -25,6 +25,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the limit exists on 
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     with temporary_environment(MEDGEN_HOME=str(folder), OMP_NUM_THREADS="1"):
+        share_number_format()
         yield folder
 
 

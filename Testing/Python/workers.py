@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.spatial.transform import Rotation
 
+from MedGenLib import home, loading
 from MedGenLib.volume import LabelMap
 from MedGenLib.worker.process import descendants, is_alive
 
@@ -78,3 +80,18 @@ def temporary_environment(**values: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def share_number_format() -> None:
+    """Make workers that start from here compute in the number format of this process.
+
+    Whether bfloat16 pays is probed once a home; on a busy machine a second probe may differ.
+    """
+    device, threads = torch.device("cpu"), torch.get_num_threads()
+    pays, known = loading.bfloat16_pays(device), {}
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        known[loading.probe_key(device)] = pays
+    folder = home.cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    home.write_json(folder / loading.PROBES, known)
