@@ -58,7 +58,8 @@ def test_memory_that_runs_out_leads_to_the_small_plan(idle):
     assert codes["small-plan"]["level"] == "warning"
     assert codes["small-plan"]["sentence"] in result.sentences
     assert any("Trying again with the small plan" in line for line in log)
-    asked = MedGenLib.generate(trunk(LARGE), memory="small", **{**QUICK, "steps": 1})
+    with Worker() as worker:  # as many threads, no limit
+        asked = worker.generate(trunk(LARGE), memory="small", **{**QUICK, "steps": 1})
     assert np.array_equal(result.volume.array, asked.volume.array), "the same seed, the small plan"
     assert again.report["parameters"]["memory"] == "normal", "nothing is left of the failure"
 
