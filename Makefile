@@ -24,7 +24,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 
 # The first three need the public scans that MEDGEN_DATA points to, see Testing/benchmarks/RESULTS.md.
-BENCHMARKS := ct_tissue hippocampus heads speed worker slicer
+BENCHMARKS := ct_tissue hippocampus heads speed slicer
 
 bench: $(VENV)/.installed-dev
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done
