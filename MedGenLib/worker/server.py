@@ -207,6 +207,9 @@ def main() -> int:
     """Serve stdin and stdout until the client has enough."""
     with suppress(AttributeError, OSError):  # not on Windows; not when a shell did it already
         os.setsid()
+    # Threads that wait for each other must not spin: Slicer needs the same cores, and with one of
+    # them busy a spinning run took five times as long. Read when PyTorch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _limit_memory()
     stream, write = _take_over_pipes()
     server = Server(stream, write)
