@@ -6,7 +6,7 @@ shall get a sentence and not a syntax error.
 
 import sys
 
-MINIMUM = (3, 10)
+MINIMUM = (3, 11)
 
 
 def main():

@@ -571,8 +571,8 @@ def test_a_torch_that_cannot_be_loaded(tmp_path):
 
 
 def test_a_python_that_is_too_old(tmp_path):
-    code = "import sys\nsys.version_info = (3, 9, 13, 'final', 0)\n"
-    with pytest.raises(WorkerError, match=r"Python 3\.9 .*needs Python 3\.\d+ or newer"):
+    code = "import sys\nsys.version_info = (3, 10, 13, 'final', 0)\n"
+    with pytest.raises(WorkerError, match=r"Python 3\.10 .*needs Python 3\.11 or newer"):
         Worker(env=at_start(tmp_path, code)).start()
 
 

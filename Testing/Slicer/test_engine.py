@@ -259,7 +259,8 @@ class FailLaterTest(EngineTestCase):
     def testStopped(self):
         # A process that hangs as a whole sends no sign of life either.
         engine = self.started(silenceTimeout=2.5)
-        self.error(engine, lambda: psutil.Process(engine.info["pid"]).suspend())
+        error = self.error(engine, lambda: psutil.Process(engine.info["pid"]).suspend())
+        self.assertSentence(error, "not answered", "2.5 s")
 
     def testLogKeepsTheLastLines(self):
         source = "import sys\nfor number in range(2000): print('line', number, file=sys.stderr)\n"
