@@ -445,8 +445,10 @@ def _remember(
 
     report = result.report
     manifest = find(report.model)
-    usual = manifest.preset(preset).steps in (None, report.steps) and seconds > SHORT_RUN
-    if usual and report.parameters.get("memory") == "normal":
+    usual = manifest.preset(preset).steps in (None, report.steps)
+    # A short run is better than nothing where the card has no figures either.
+    telling = seconds > SHORT_RUN or not manifest.performance
+    if usual and telling and report.parameters.get("memory") == "normal":
         tries = max(samples, len(report.attempts))
         remember(manifest, source.geometry, preset, device, tries, seconds)
 
