@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import sys
 import textwrap
 from pathlib import Path
 from typing import NoReturn
 
 from MedGenLib import __version__
+from MedGenLib.cli.quality_words import add_deidentify, add_quality_commands
 
 PRESETS = ("draft", "normal", "best")
-RECIPES = ("autoencoder", "latent-flow", "translator")
+RECIPES = ("autoencoder", "latent-flow", "translator", "segmenter", "features")
+TWO_WORDS = {"evaluate": ("distribution", "utility")}
+"""Commands of two words. The first one is also a command by itself, whose first argument is a path;
+a folder of such a name is given as ./utility."""
 
 EXAMPLES = """\
 examples:
@@ -29,6 +35,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"medgen: {message}; see `{self.prog} --help`.\n")
 
+    def parse_known_args(self, args=None, namespace=None):
+        words = list(sys.argv[1:] if args is None else args)
+        for place, (first, second) in enumerate(itertools.pairwise(words)):
+            if second in TWO_WORDS.get(first, ()):
+                words[place : place + 2] = [f"{first} {second}"]
+                break
+        return super().parse_known_args(words, namespace)
+
 
 def build_parser() -> Parser:
     """The parser of `medgen`; the attribute `run` of what it returns names the function."""
@@ -44,6 +58,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_generate(commands)
     _add_translate(commands)
+    add_quality_commands(commands, _add_command, _positive, _natural)
     _add_models(commands)
     _add_train(commands)
     _add_demo(commands)
@@ -178,6 +193,17 @@ def _add_run_options(parser: Parser) -> None:
         action="store_true",
         help="accept the model's licence; remembered for this user",
     )
+    parser.add_argument(
+        "--uncertainty",
+        type=Path,
+        metavar="U",
+        help="also write a volume of how much the result varies: over the samples (generate) or "
+        "over mirrored and shifted inputs (translate), as standard deviation",
+    )
+    parser.add_argument(
+        "--dicom", type=Path, metavar="DIR", help="also write the result as a DICOM series"
+    )
+    add_deidentify(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..progress import ProgressCallback
 
-RECIPES = ("autoencoder", "latent-flow", "translator")
+RECIPES = ("autoencoder", "latent-flow", "translator", "segmenter", "features")
 
 
 def train(

@@ -23,10 +23,11 @@ TORCH = {"torch", "monai", "torchvision"}
 SLOW = TORCH | {"SimpleITK", "matplotlib", "scipy", "skimage", "jsonschema", "pydicom", "tqdm"}
 
 TORCH_FREE = (
-    "__init__", "__main__", "cli", "conditioning", "demo", "dicom", "doctor", "errors", "files",
-    "generate", "grids", "headers", "home", "intensity", "labels", "orientation", "outputs",
-    "packages", "pictures", "planning", "progress", "quality", "report", "resample", "result",
-    "runtime", "translate", "volume", "worker",
+    "__init__", "__main__", "cli", "conditioning", "demo", "dicom", "doctor", "errors",
+    "evaluation", "files", "generate", "grids", "headers", "home", "intensity", "labels",
+    "orientation", "outputs", "packages", "pictures", "planning", "progress", "provenance",
+    "quality", "reader_study", "report", "resample", "result", "runtime", "translate", "volume",
+    "worker",
 )  # fmt: skip
 """Rooms of MedGenLib that can be opened without torch: files and folders."""
 
