@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make bench · make clean
+# make demo · make test · make lint · make bench · make evaluate · make clean
 #
 # PYTHON is the interpreter that creates .venv, when there is none yet.
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    := out/demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench evaluate clean
 
 # head-mr-to-ct was trained on data for non-commercial use, so a run has to accept its licence.
 # The demo accepts it for this one purpose, in sight, and `medgen demo` says so again.
@@ -28,6 +28,10 @@ BENCHMARKS := ct_tissue hippocampus heads speed slicer
 
 bench: $(VENV)/.installed-dev
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done
+
+# The table of the embedded models in RESULTS.md and in their cards, by `medgen evaluate`.
+evaluate: $(VENV)/.installed-dev
+	$(BIN)/python Testing/benchmarks/embedded.py
 
 clean:
 	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache */.ruff_cache */*/.ruff_cache

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MedGenLib.cli.runs import warn
+from MedGenLib.cli.runs import warn, write_with_facts
 from MedGenLib.errors import InputError
 from MedGenLib.outputs import Outputs
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import is_accepted, license_notice
+from MedGenLib.provenance import Provenance, Source
 
 if TYPE_CHECKING:
     from MedGenLib.cli.console import Console
@@ -104,7 +105,7 @@ def _generate(folder: Path, device: str, console: Console, diary: Diary) -> None
         with diary.timed("read the mask", source):
             mask = read_label_map(source)
         result = generate(mask, MASK_MODEL, seed=SEED, device=device, progress=console)
-        _record(result, outputs, diary)
+        _record(result, outputs, diary, Source.of("mask", mask, source))
     warn(result.report, console)
 
 
@@ -120,25 +121,25 @@ def _translate(folder: Path, device: str, console: Console, diary: Diary) -> Non
         result = translate(
             image, "CT", model=IMAGE_MODEL, device=device, accept_license=True, progress=console
         )
-        _record(result, outputs, diary)
+        _record(result, outputs, diary, Source.of("image", image, source))
     warn(result.report, console)
 
 
 def _outputs(folder: Path, stem: str) -> Outputs:
-    files = [folder / f"{stem}{suffix}" for suffix in (".nii.gz", ".png", ".json")]
+    files = [folder / f"{stem}{suffix}" for suffix in (".nii.gz", ".medgen.json", ".png", ".json")]
     return Outputs(files, overwrite=True)
 
 
-def _record(result: Result, outputs: Outputs, diary: Diary) -> None:
+def _record(result: Result, outputs: Outputs, diary: Diary, made_from: Source) -> None:
     """Writes volume, picture and report and puts them with the run's own stages into the diary."""
     from MedGenLib import pictures
-    from MedGenLib.files import write_volume
 
     for stage, seconds in result.report.timings.items():
         diary.add(f"{result.report.model}: {stage}", seconds)
-    volume, picture, report = outputs.paths
+    volume, _, picture, report = outputs.paths
     with diary.timed("write the volume", volume):
-        write_volume(result.volume, outputs.staged(volume))
+        facts = Provenance.of_result(result, [made_from])
+        write_with_facts(result.volume, outputs.staged(volume), facts)
     with diary.timed("draw the picture", picture):
         pictures.preview(
             result.source, result.volume, outputs.staged(picture), title=result.report.model

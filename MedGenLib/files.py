@@ -21,15 +21,23 @@ import numpy as np
 
 from .errors import InputError, MemoryPlanError
 from .headers import Header, read_meta_header, read_nrrd_header
-from .nifti import read_nifti_header, read_nifti_voxels
+from .nifti import (
+    add_nifti_comment,
+    read_nifti_comments,
+    read_nifti_header,
+    read_nifti_voxels,
+)
 from .volume import LabelMap, Volume, affine_from_lps, check_finite, to_sitk
 
 if TYPE_CHECKING:
     import SimpleITK
 
     from .dicom import Series
+    from .provenance import Provenance
 
 READABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+PROVENANCE_KEY = "MedGen"
+"""Of the header entry that tells how an image was made."""
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha")
 _NIFTI = (".nii", ".nii.gz")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
@@ -97,19 +105,19 @@ def list_series(folder: str | Path) -> list[Series]:
     return dicom.list_series(_existing(folder))
 
 
-def write_volume(image: Volume | LabelMap, path: str | Path) -> Path:
+def write_volume(image: Volume | LabelMap, path: str | Path,
+                 provenance: Provenance | None = None) -> Path:
     """Write an image or a mask; the file appears under its name only when it is complete.
 
     Parameters
     ----------
     path: ends in .nii, .nii.gz, .nrrd or .mha. The voxel type is that of the array.
+    provenance: how the image was made, kept in the header, where other programs pass it over.
 
     Raises
     ------
     InputError: unknown suffix, no such folder, no permission, or the disk is full.
     """
-    import SimpleITK
-
     path = check_output_path(path)
     picture = to_sitk(image)
     if isinstance(image, LabelMap) and path.name.lower().endswith(".nrrd"):
@@ -118,13 +126,59 @@ def write_volume(image: Volume | LabelMap, path: str | Path) -> Path:
             picture.SetMetaData(f"Segment{number}_Name", name)
     with temporary_output(path) as temporary:
         try:
-            with silent_stderr():
-                SimpleITK.WriteImage(picture, str(temporary), useCompression=True)
+            _write(picture, temporary, provenance)
             if path.name.lower().endswith(_NIFTI):  # where SimpleITK does not notice a full disk
                 read_nifti_voxels(temporary, read_nifti_header(temporary))
         except (RuntimeError, InputError):
             raise InputError(_write_failure(path, image.array.nbytes)) from None
     return path
+
+
+def _write(picture: SimpleITK.Image, path: Path, provenance: Provenance | None) -> None:
+    import SimpleITK
+
+    with silent_stderr():
+        if provenance is None:
+            SimpleITK.WriteImage(picture, str(path), useCompression=True)
+        elif path.name.lower().endswith(_NIFTI):
+            # SimpleITK writes no header extensions: it comes in while the file is compressed.
+            with tempfile.TemporaryDirectory(prefix=".medgen-", dir=path.parent) as folder:
+                plain = Path(folder) / "plain.nii"
+                SimpleITK.WriteImage(picture, str(plain))
+                add_nifti_comment(plain, path, provenance.line(), provenance.summary)
+        else:
+            picture.SetMetaData(PROVENANCE_KEY, provenance.line())
+            SimpleITK.WriteImage(picture, str(path), useCompression=True)
+
+
+def read_entries(path: str | Path) -> dict[str, str]:
+    """The entries of a header that begin with `PROVENANCE_KEY`.
+
+    `write_volume` leaves one; Slicer writes the attributes of a synthetic volume's node into .nrrd.
+
+    Raises
+    ------
+    InputError: there is no such file, or it is damaged.
+    """
+    import SimpleITK
+
+    path = _existing(path)
+    try:
+        if path.name.lower().endswith(_NIFTI):
+            start = f'{{"{PROVENANCE_KEY}":'
+            comments = [text for text in read_nifti_comments(path) if text.startswith(start)]
+            return {PROVENANCE_KEY: comments[0]} if comments else {}
+        reader = SimpleITK.ImageFileReader()
+        reader.SetFileName(str(path))
+        with silent_stderr():
+            reader.ReadImageInformation()
+    except OSError as error:
+        raise InputError(os_sentence(path, error, "read")) from None
+    except RuntimeError:
+        raise InputError(f"{path} cannot be read, it is damaged or truncated; "
+                         "copy it again.") from None
+    keys = [key for key in reader.GetMetaDataKeys() if key.startswith(PROVENANCE_KEY)]
+    return {key: reader.GetMetaData(key) for key in keys}
 
 
 def check_output_path(path: str | Path, suffixes: tuple[str, ...] = WRITABLE) -> Path:
@@ -147,7 +201,7 @@ def check_output_path(path: str | Path, suffixes: tuple[str, ...] = WRITABLE) ->
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise InputError(_os_sentence(path, error)) from None
+        raise InputError(os_sentence(path, error)) from None
     return path
 
 
@@ -164,7 +218,7 @@ def temporary_output(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(_os_sentence(path, error)) from None
+        raise InputError(os_sentence(path, error)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -184,7 +238,7 @@ def _existing(path: str | Path) -> Path:
     try:
         found = path.exists()
     except OSError as error:
-        raise InputError(_os_sentence(path, error, "read")) from None
+        raise InputError(os_sentence(path, error, "read")) from None
     if not found:
         raise InputError(f"There is no file or folder {path}; check the path.")
     return path
@@ -203,7 +257,7 @@ def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray, Header]:
         _check_claims(header, path)
         return *_read_by_sitk(path), header
     except OSError as error:
-        raise InputError(_os_sentence(path, error, "read")) from None
+        raise InputError(os_sentence(path, error, "read")) from None
 
 
 def _read_by_sitk(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -270,11 +324,12 @@ def _write_failure(path: Path, size: int) -> str:
         with tempfile.TemporaryFile(dir=path.parent) as probe:
             probe.write(bytes(size))
     except OSError as error:
-        return _os_sentence(path, error)
+        return os_sentence(path, error)
     return f"{path} could not be written completely; check the disk, then try another folder."
 
 
-def _os_sentence(path: Path, error: OSError, verb: str = "written") -> str:
+def os_sentence(path: Path, error: OSError, verb: str = "written") -> str:
+    """One sentence on why the system refused a file, and what to do."""
     reasons = {
         errno.ENOSPC: "the disk is full; free some space or choose another folder",
         errno.EFBIG: "the disk or the allowed file size is full; choose another folder",

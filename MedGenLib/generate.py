@@ -22,6 +22,7 @@ from .progress import ProgressCallback, Stage
 from .quality.finding import notes, require_usable
 from .quality.input_check import check_gaps, check_mask
 from .quality.output_check import check_generated
+from .quality.uncertainty import spread
 from .report import Attempt, Report
 from .result import Result
 from .volume import LabelMap, Volume
@@ -49,6 +50,7 @@ def generate(
     retries: int = 2,
     accept_license: bool = False,
     memory: str = "normal",
+    uncertainty: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Result:
     """Make synthetic volumes that follow a label map.
@@ -72,6 +74,8 @@ def generate(
     accept_license: accept the package's licence where it asks for that.
     memory: "normal", or "small" for about a quarter of the networks' memory: smaller windows and
         tiles, more time, and other fine detail than "normal" has from the same seed.
+    uncertainty: also give `Result.uncertainty`, the spread of the samples: where it is large, the
+        mask did not decide. Two samples are the least, some eight make it smooth.
     progress: called at every step; what it raises stops the run.
 
     Raises
@@ -90,7 +94,7 @@ def generate(
     runtime.require_memory_plan(memory)
     if seed is None:
         seed = secrets.randbelow(2**31)
-    _check_numbers(seed, samples, retries)
+    _check_numbers(seed, samples, retries, uncertainty)
     labels, mapped = _labels(mask, manifest, mapping, fill)
     findings = [*notes(labels), *check_mask(labels, manifest)]
     if fill is None and mapped.changed:
@@ -129,7 +133,7 @@ def generate(
     ]
     report.timings = clock.seconds
     report.peak_memory_mib = round(runtime.peak_memory_mib(), 1)
-    return Result(volumes, report, labels)
+    return Result(volumes, report, labels, spread(volumes) if uncertainty else None)
 
 
 def _sample(
@@ -169,9 +173,13 @@ def _sample(
     return volume
 
 
-def _check_numbers(seed: int, samples: int, retries: int) -> None:
+def _check_numbers(seed: int, samples: int, retries: int, uncertainty: bool) -> None:
     if samples < 1:
         raise InputError(f"The number of samples is {samples}; ask for at least 1.")
+    if uncertainty and samples < 2:
+        raise InputError(
+            "The uncertainty is the spread of several samples; ask for at least 2 (--samples 8)."
+        )
     if retries < 0:
         raise InputError(f"The number of retries is {retries}; give 0 or more.")
     if not 0 <= seed <= LARGEST_SEED:
@@ -180,11 +188,7 @@ def _check_numbers(seed: int, samples: int, retries: int) -> None:
 
 def _model(name: str, accept_license: bool) -> Manifest:
     manifest = find(name)
-    if manifest.task != "generate":
-        raise InputError(
-            f"The model '{name}' translates images; use `medgen translate`, or choose a model "
-            "for masks with --model."
-        )
+    manifest.require_task("generate")
     require_acceptance(manifest, accept_license)
     return manifest
 

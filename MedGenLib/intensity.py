@@ -87,6 +87,20 @@ class Affine:
 
 
 @dataclass(frozen=True)
+class ZScore:
+    """Each image by its own mean and spread, clipped to ``low``..``high`` (in spreads)."""
+
+    low: float = -3.0
+    high: float = 5.0
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Values in any unit -> float32; a constant image becomes 0."""
+        values = values.astype(np.float32)
+        spread = max(float(values.std()), 1e-6)
+        return np.clip((values - values.mean()) / spread, self.low, self.high)
+
+
+@dataclass(frozen=True)
 class HeadCT:
     """CT of the head. As input two channels: the whole range and a brain window.
 

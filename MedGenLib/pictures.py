@@ -117,7 +117,7 @@ class _Scene:
     @property
     def bar(self) -> float:
         """Length of the scale bars in mm, one for all panels."""
-        return _round_length(min(self.size(plane)[0] for plane in self.planes) / 3)
+        return round_length(min(self.size(plane)[0] for plane in self.planes) / 3)
 
 
 def preview(
@@ -156,11 +156,11 @@ def preview(
         raise InputError(f"An image of {output.shape} voxels has no plane to show; load a slice.")
     rows = _rows(input, output, turn)
     labels = rows[0].labels
-    body = _foreground(output, rows[-1].grey)
+    body = foreground(output, rows[-1].grey)
     subject = body if labels is None else labels > 0
-    box = _box(subject | body)
+    box = box_round(subject | body)
     rows = [row.cropped(box) for row in rows]
-    scene = _Scene(rows, planes, _centre(subject[box]), np.array(spacing), _colours(labels))
+    scene = _Scene(rows, planes, centre_of(subject[box]), np.array(spacing), label_colours(labels))
     figure = _draw(scene, _shown_names(scene, input), title or "MedGen preview")
     with temporary_output(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Description": NOTE})
@@ -173,7 +173,7 @@ def default_windows(volume: Volume) -> list[Window]:
         air = np.count_nonzero((values > -950) & (values < -600))
         body = np.count_nonzero(values > -200)
         return [SOFT_TISSUE, LUNG if air > 0.15 * body else BONE]
-    body = values[_foreground(volume, values)]
+    body = values[foreground(volume, values)]
     low, high = np.percentile(body if body.size else values, [1, 98.5])
     # MR has no negative signal, and its background should look black.
     low = min(low, 0.0) if values.min() >= 0 else low
@@ -197,14 +197,14 @@ def _rows(input: Volume | LabelMap, output: Volume, turn: Turn) -> list[_Row]:
     return [*rows, *(_Row(f"{name}, {window}", grey, window) for window in windows)]
 
 
-def _foreground(output: Volume, grey: NDArray) -> NDArray:
+def foreground(output: Volume, grey: NDArray) -> NDArray:
     """Rough silhouette of the body, good enough to frame it."""
     if output.modality == "CT":
         return grey > -400
     return grey > grey.min() + 0.1 * (np.percentile(grey, 99) - grey.min())
 
 
-def _box(inside: NDArray) -> tuple[slice, ...]:
+def box_round(inside: NDArray) -> tuple[slice, ...]:
     """The box round the non-zero voxels with a margin of 4 %, or everything if there are none."""
     if not inside.any():
         return tuple(slice(0, length) for length in inside.shape)
@@ -216,7 +216,7 @@ def _box(inside: NDArray) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def _centre(inside: NDArray) -> NDArray[np.int64]:
+def centre_of(inside: NDArray) -> NDArray[np.int64]:
     """Median position of the non-zero voxels along each axis: its plane always meets some."""
     if not inside.any():
         return np.array(inside.shape) // 2
@@ -229,13 +229,13 @@ def _profiles(inside: NDArray) -> list[NDArray]:
     return [np.count_nonzero(inside, axis=other) for other in ((1, 2), (0, 2), (0, 1))]
 
 
-def _slice(array: NDArray, plane: Plane, centre: Sequence[int]) -> NDArray:
+def section(array: NDArray, plane: Plane, centre: Sequence[int]) -> NDArray:
     """2-D array (row, column) as on the screen, top row first."""
     flat = array.take(int(centre[plane.axis]), plane.axis)  # (across, up)
     return flat[::-1, ::-1].T
 
 
-def _colours(labels: NDArray | None) -> dict[int, str]:
+def label_colours(labels: NDArray | None) -> dict[int, str]:
     """Colour per label, from the list as far as that reaches."""
     values = [] if labels is None else [int(value) for value in np.unique(labels) if value]
     if not values or values[-1] <= len(COLOURS):
@@ -256,7 +256,7 @@ def _shown_names(scene: _Scene, input: Volume | LabelMap) -> dict[int, str]:
     labels = scene.rows[0].labels
     if labels is None:
         return {}
-    shown = [_slice(labels, plane, scene.centre).ravel() for plane in scene.planes]
+    shown = [section(labels, plane, scene.centre).ravel() for plane in scene.planes]
     values = [int(value) for value in np.unique(np.concatenate(shown)) if value]
     return {value: input.names.get(value, f"label {value}") for value in values}
 
@@ -329,7 +329,7 @@ def _axes(
 
 
 def _draw_panel(axes: Axes, scene: _Scene, row: _Row, plane: Plane) -> None:
-    shown = _slice(row.image, plane, scene.centre)
+    shown = section(row.image, plane, scene.centre)
     width, height = scene.size(plane)
     extent = (0, width, height, 0)  # mm, first row on top
     if row.grey is None:
@@ -340,11 +340,11 @@ def _draw_panel(axes: Axes, scene: _Scene, row: _Row, plane: Plane) -> None:
             shown, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="bilinear"
         )
         if row.labels is not None:
-            labels = _slice(row.labels, plane, scene.centre)
-            _draw_contours(axes, labels, (width, height), scene.colours)
+            labels = section(row.labels, plane, scene.centre)
+            draw_contours(axes, labels, (width, height), scene.colours)
     axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
-    _draw_letters(axes, plane.letters)
-    _draw_scale(axes, (width, height), scene.bar)
+    draw_letters(axes, plane.letters)
+    draw_scale(axes, (width, height), scene.bar)
 
 
 def _painted(labels: NDArray, colours: dict[int, str]) -> NDArray[np.float64]:
@@ -356,9 +356,10 @@ def _painted(labels: NDArray, colours: dict[int, str]) -> NDArray[np.float64]:
     return picture
 
 
-def _draw_contours(
+def draw_contours(
     axes: Axes, labels: NDArray, size: tuple[float, float], colours: dict[int, str]
 ) -> None:
+    """The outline of each label of a section, in axes in mm of a size (across, down)."""
     # A border of background closes contours that run along the edge of the picture.
     padded = np.pad(labels, 1)
     x = (np.arange(padded.shape[1]) - 0.5) * size[0] / labels.shape[1]
@@ -369,7 +370,8 @@ def _draw_contours(
         )
 
 
-def _draw_letters(axes: Axes, letters: str) -> None:
+def draw_letters(axes: Axes, letters: str) -> None:
+    """The directions at the left, right, top and bottom edge."""
     places = ((0, 0.5, "left", "center"), (1, 0.5, "right", "center"))
     places += ((0.5, 1, "center", "top"), (0.5, 0, "center", "bottom"))
     inward = ((3, 0), (-3, 0), (0, -3), (0, 3))  # points
@@ -388,7 +390,7 @@ def _draw_letters(axes: Axes, letters: str) -> None:
         )
 
 
-def _draw_scale(axes: Axes, size: tuple[float, float], length: float) -> None:
+def draw_scale(axes: Axes, size: tuple[float, float], length: float) -> None:
     """A bar of a length in mm at the lower right of a panel of a size in mm."""
     right, bottom = size[0] * 0.97, size[1] - size[0] * 0.03
     axes.plot([right - length, right], [bottom, bottom], color=_TEXT, linewidth=1.8,
@@ -406,7 +408,7 @@ def _draw_scale(axes: Axes, size: tuple[float, float], length: float) -> None:
     )
 
 
-def _round_length(most: float) -> float:
+def round_length(most: float) -> float:
     """The largest of 1, 2 and 5 times a power of ten that is not above `most`."""
     power = 10.0 ** np.floor(np.log10(most))
     return float(max(step * power for step in (1, 2, 5) if step * power <= most))

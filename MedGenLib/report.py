@@ -81,7 +81,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON types; figures that are not finite become None."""
-        return {"passed": self.passed, **_plain(self)}
+        return {"passed": self.passed, **plain(self)}
 
     def write(self, path: str | Path) -> None:
         """Write JSON. The file appears complete or not at all; InputError if it cannot."""
@@ -94,17 +94,18 @@ class Report:
             ) from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Plain JSON types; figures that are not finite become None."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # numpy arrays and scalars
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -17,11 +17,14 @@ class Result:
     volumes: one per sample.
     report: model, seeds, timings, checks.
     source: the input as it was read (the mask in the model's labels, or the image).
+    uncertainty: voxel-wise standard deviation in the volumes' unit, where it was asked for: over
+        the samples of `generate`, over the views of `translate`.
     """
 
     volumes: list[Volume]
     report: Report
     source: LabelMap | Volume
+    uncertainty: Volume | None = None
 
     @property
     def volume(self) -> Volume:

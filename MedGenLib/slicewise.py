@@ -1,9 +1,13 @@
-"""Volumes translated slice by slice in up to three planes and averaged."""
+"""Volumes translated slice by slice in up to three planes and averaged.
+
+How much the views of one voxel differ (planes, and mirrored or shifted slices) tells how certain
+the result is: test-time augmentation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,8 +31,12 @@ SLICE_AXIS = {2: 0, 1: 1, 0: 2}
 MARGIN = 12
 PIXELS_PER_BATCH = 8 * 192 * 192
 BYTES_PER_VOXEL = 40
+SPREAD_BYTES_PER_VOXEL = 20
+"""Memory that an uncertainty takes beside: four sums, and its place in the whole grid."""
 BYTES_PER_PIXEL = 800
 """Memory of the network per pixel of a batch, measured."""
+SHIFT = (3, 11)
+"""Rows and columns by which a slice is shifted for another view: no multiples of a pooling."""
 
 
 @dataclass
@@ -52,6 +60,7 @@ class SliceJob:
     reference: float
     bfloat16: bool
     memory: str
+    uncertain: bool = False
 
     @classmethod
     def of(
@@ -61,11 +70,15 @@ class SliceJob:
         device: torch.device,
         options: dict[str, Any],
         memory: str = "normal",
+        uncertain: bool = False,
     ) -> SliceJob:
-        """Prepare a run. Raises InputError for an image without a head, MemoryPlanError."""
+        """Prepare a run, with its uncertainty if `uncertain`.
+
+        Raises InputError for an image without a head, MemoryPlanError.
+        """
         axes = usable_axes(volume)
         spacing = list(slice_spacing(volume, manifest))
-        _require_memory(volume, spacing, _batch_pixels(memory))
+        _require_memory(volume, spacing, _batch_pixels(memory), uncertain)
         grid = resample(volume, spacing)
         head = resample_to(_head(volume), grid.geometry)
         turn = Turn.to(grid.geometry, "LPS")
@@ -83,7 +96,7 @@ class SliceJob:
         return cls(
             volume, manifest, device, network(manifest, "translator", device), grid, turn,
             source, inside, axes, bool(options.get("mirror")), reference, bfloat16_pays(device),
-            memory,
+            memory, uncertain,
         )  # fmt: skip
 
     @property
@@ -92,6 +105,7 @@ class SliceJob:
         return {
             "planes": [planes[SLICE_AXIS[axis]] for axis in self.axes],
             "mirrored_passes": self.mirror,
+            "uncertainty": self.uncertain,
             "working_spacing_mm": [round(s, 4) for s in self.grid.spacing],
             "working_shape": list(self.grid.shape),
             "source_reference": round(self.reference, 4),
@@ -100,8 +114,11 @@ class SliceJob:
         }
 
     @torch.inference_mode()
-    def run(self, progress: ProgressCallback | None = None) -> Volume:
-        """Translate all slices. Returns a volume on the input's grid."""
+    def run(self, progress: ProgressCallback | None = None) -> tuple[Volume, Volume | None]:
+        """Translate all slices. Returns the volume and its uncertainty on the input's grid.
+
+        The uncertainty is None unless the job is `uncertain`; the volume is the same either way.
+        """
         box = self._box()
         source, head = self.source[box], self.head[box]
         areas = {axis: _areas(head, axis) for axis in self.axes}
@@ -112,37 +129,58 @@ class SliceJob:
                 areas[axis], head.shape, axis, self.net.stride, _batch_pixels(self.memory)
             )
         ]
-        passes = sum(1 + self._is_mirrored(axis) for axis, _ in batches)
+        passes = sum(self._passes(axis) for axis, _ in batches)
         stage = Stage("translating slices", passes, progress)
         total = np.zeros(source.shape, np.float32)
         weights = np.zeros(source.shape, np.float32)
+        spread = _Spread(source.shape) if self.uncertain else None
         for axis, indices in batches:
-            images = self._translate(source, axis, indices, stage)
+            views = self._views(source, axis, indices, stage)
+            images = (views[0] + views[1]) / 2 if self._is_mirrored(axis) else views[0]
             area = areas[axis]
-            for index, image in zip(indices, images, strict=True):
+            for number, (index, image) in enumerate(zip(indices, images, strict=True)):
                 place = tuple(index if a == axis else slice(None) for a in range(3))
                 # Squared: a slice that only grazes the head sees its bone edge-on and knows little.
                 weight = (area[index] / area.max()) ** 2 + 1e-3
                 total[place] += weight * image
                 weights[place] += weight
-        values = total / np.maximum(weights, 1e-6)
-        return self._place(values, weights > 0, box)
+                for view in views if spread else ():
+                    spread.add(place, self._in_units(view[number]), weight)
+        known = (weights > 0) & head
+        values = self._in_units(total / np.maximum(weights, 1e-6))
+        volume = self._place(values, known, box, self.manifest.output.background)
+        volume = volume.with_array(
+            whole_numbers(np.clip(volume.array, *self.manifest.output.range))
+        )
+        return volume, self._place(spread.deviation(), known, box, 0.0) if spread else None
 
     def _is_mirrored(self, axis: int) -> bool:
         """Left and right are the rows of axial and coronal slices; sagittal ones have neither."""
         return self.mirror and axis != 0
 
-    def _translate(
+    def _passes(self, axis: int) -> int:
+        return 2 if self.uncertain or self._is_mirrored(axis) else 1
+
+    def _views(
         self, source: np.ndarray, axis: int, indices: list[int], stage: Stage
-    ) -> np.ndarray:
-        """Slices across ``axis`` -> network values, (n, rows, columns)."""
+    ) -> list[np.ndarray]:
+        """Slices across ``axis`` -> network values as they are seen once or twice.
+
+        Each view is (n, rows, columns). The second one is mirrored, or shifted in sagittal slices.
+        """
         slices = np.stack([source.take(i, axis=axis) for i in indices])
-        values = self._evaluate(slices, axis)
+        views = [self._evaluate(slices, axis)]
         stage.advance()
-        if self._is_mirrored(axis):
-            values = (values + self._evaluate(slices[:, ::-1], axis)[:, ::-1]) / 2
+        if self._passes(axis) > 1:
+            if axis != 0:
+                second = self._evaluate(slices[:, ::-1], axis)[:, ::-1]
+            else:
+                rows, columns = SHIFT
+                moved = np.pad(slices, ((0, 0), (rows, 0), (columns, 0)), "edge")
+                second = self._evaluate(moved, axis)[:, rows:, columns:]
+            views.append(second)
             stage.advance()
-        return values
+        return views
 
     def _evaluate(self, slices: np.ndarray, axis: int) -> np.ndarray:
         codec = HEAD_CODECS[self.manifest.input.modality]()
@@ -161,17 +199,54 @@ class SliceJob:
             for i, n in zip(index, self.head.shape, strict=True)
         )
 
-    def _place(self, values: np.ndarray, known: np.ndarray, box: tuple[slice, ...]) -> Volume:
-        """Network values of the box -> output units on the input's grid."""
+    def _in_units(self, values: np.ndarray) -> np.ndarray:
+        """Network values -> the output's unit."""
+        modality = self.manifest.output.modality
+        scale = 1.0 if modality == "CT" else 1000.0
+        return HEAD_CODECS[modality]().from_target(values) * scale
+
+    def _place(
+        self, values: np.ndarray, known: np.ndarray, box: tuple[slice, ...], background: float
+    ) -> Volume:
+        """Values of the box in the output's unit -> a volume on the input's grid."""
         output = self.manifest.output
-        codec = HEAD_CODECS[output.modality]()
-        scale = 1.0 if output.modality == "CT" else 1000.0
-        array = np.full(self.source.shape, output.background, np.float32)
-        inside = known & self.head[box]
-        array[box] = np.where(inside, codec.from_target(values) * scale, output.background)
+        array = np.full(self.source.shape, background, np.float32)
+        array[box] = np.where(known, values, background)
         volume = Volume(self.turn.undo(array), self.grid.affine, output.modality, output.unit)
-        volume = resample_to(volume, self.volume.geometry, order=1, fill=output.background)
-        return volume.with_array(whole_numbers(np.clip(volume.array, *output.range)))
+        return resample_to(volume, self.volume.geometry, order=1, fill=background)
+
+
+@dataclass
+class _Spread:
+    """Weighted standard deviation of several views of each voxel, by running sums.
+
+    Source: West, Updating mean and variance estimates, CACM 22 (1979); unbiased for weights that
+    say how reliable a view is.
+    """
+
+    shape: tuple[int, ...]
+    mean: np.ndarray = field(init=False)
+    squares: np.ndarray = field(init=False)
+    weights: np.ndarray = field(init=False)
+    weights_squared: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "squares", "weights", "weights_squared"):
+            setattr(self, name, np.zeros(self.shape, np.float32))
+
+    def add(self, place: tuple, values: np.ndarray, weight: float) -> None:
+        """One view of the voxels at an index."""
+        self.weights[place] += weight
+        self.weights_squared[place] += weight * weight
+        step = values - self.mean[place]
+        self.mean[place] += step * (weight / self.weights[place])
+        self.squares[place] += weight * step * (values - self.mean[place])
+
+    def deviation(self) -> np.ndarray:
+        """Standard deviation; 0 where there are fewer than two views."""
+        known = np.maximum(self.weights, 1e-6)
+        freedom = known - self.weights_squared / known
+        return np.sqrt(np.where(freedom > 0, self.squares / np.maximum(freedom, 1e-6), 0))
 
 
 def _head(volume: Volume) -> LabelMap:
@@ -212,14 +287,17 @@ def _batch_pixels(memory: str) -> int:
     return PIXELS_PER_BATCH // (4 if memory == "small" else 1)
 
 
-def _require_memory(volume: Volume, spacing: list[float], batch: int) -> None:
+def _require_memory(
+    volume: Volume, spacing: list[float], batch: int, uncertain: bool
+) -> None:
     sides = [
         max(1.0, n * s / t)
         for n, s, t in zip(volume.shape, volume.spacing, spacing, strict=True)
     ]
     voxels = max(float(np.prod(sides)), volume.array.size)
     pixels = max(batch, float(np.prod(sorted(sides)[1:])))
-    needed = voxels * BYTES_PER_VOXEL + pixels * BYTES_PER_PIXEL
+    per_voxel = BYTES_PER_VOXEL + (SPREAD_BYTES_PER_VOXEL if uncertain else 0)
+    needed = voxels * per_voxel + pixels * BYTES_PER_PIXEL
     free = free_memory()
     if needed > 0.9 * free:
         raise MemoryPlanError(

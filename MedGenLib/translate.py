@@ -33,6 +33,7 @@ def translate(
     device: str = "auto",
     accept_license: bool = False,
     memory: str = "normal",
+    uncertainty: bool = False,
     series: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> Result:
@@ -49,6 +50,10 @@ def translate(
     device, accept_license, progress: as in `generate`.
     memory: "normal", or "small" for a quarter of the slices at once: more time, the same image up
         to rounding.
+    uncertainty: also give `Result.uncertainty`, how much the views of a voxel differ: the planes,
+        each plain and mirrored (sagittal ones plain and shifted). It tells where the image may be
+        wrong, not by how much: the error is several times as large. The image stays the same;
+        without mirrored passes of its own it takes twice the time.
     series: UID of the series to read from a DICOM folder that holds several.
 
     Raises
@@ -76,10 +81,10 @@ def translate(
 
     place = runtime.pick_device(device)
     stage.advance()
-    job = SliceJob.of(volume, manifest, place, dict(plan.options), memory)
+    job = SliceJob.of(volume, manifest, place, dict(plan.options), memory, uncertainty)
     stage.advance()
     prepared = time.perf_counter()
-    result = job.run(progress)
+    result, spread = job.run(progress)
     translated = time.perf_counter()
     stage = Stage("checking", 1, progress)
     check = check_translated(result, volume, manifest)
@@ -103,15 +108,14 @@ def translate(
         output_checks=[check],
         attempts=[Attempt(0, seed, check)],
     )
-    return Result([result], report, volume)
+    return Result([result], report, volume, spread)
 
 
 def _model(volume: Volume, to: str, name: str | None) -> Manifest:
     if name is None:
         return for_translation(volume.modality or guess_modality(volume), to)
     manifest = find(name)
-    if manifest.task != "translate":
-        raise InputError(f"The model '{name}' needs a mask; use `medgen generate` for it.")
+    manifest.require_task("translate")
     if not same_modality(to, manifest.output.modality):
         raise InputError(
             f"The model '{name}' makes {manifest.output.modality}, not {to}; "

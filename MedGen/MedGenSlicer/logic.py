@@ -14,7 +14,7 @@ from . import nodes, results
 from .background import Background
 from .dependencies import Dependencies
 from .engine import Engine
-from .runs import EvaluationRun, Run, RunParameters, SynthesisRun
+from .runs import Run, RunParameters, SynthesisRun
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
@@ -169,14 +169,22 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         """Whether a run is on."""
         return self.currentRun is not None and not self.currentRun.isDone
 
-    def evaluate(self, imageNode, referenceNode, maskNode=None, wait: bool = True,
-                 onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None):
-        """Compare an image with a reference: MAE, RMSE, PSNR, SSIM and correlation inside the body.
+    def evaluate(self, imageNode, referenceNode=None, maskNode=None, wait: bool = True,
+                 onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
+                 labelsNode=None, segmenter: str | None = None, uncertaintyNode=None,
+                 reportFolder: str | None = None):
+        """Judge an image against a reference, against the labels that it should show, or both.
 
         Parameters
         ----------
-        imageNode, referenceNode: scalar volumes; the reference is resampled where its grid is another one.
+        imageNode, referenceNode: scalar volumes; the reference is resampled where its grid is another one. Its error
+            map is added to the scene (`run.errorNode`).
         maskNode: segmentation or label map of where to compare; None takes the body.
+        labelsNode: segmentation or label map of structures that are measured by themselves.
+        segmenter: what finds these labels again in the image: the name of a model ("ct-tissue",
+            "hippocampus-segmenter"), "totalsegmentator" or "nnunet:FOLDER".
+        uncertaintyNode: spread of several samples; does it tell where the image is wrong?
+        reportFolder: also write report.html with pictures there (`run.report`).
 
         Returns
         -------
@@ -187,10 +195,46 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         >>> logic = slicer.util.getModuleLogic("MedGen")                                            # doctest: +SKIP
         >>> table = logic.evaluate(slicer.util.getNode("Synthetic"), slicer.util.getNode("CT"))     # doctest: +SKIP
         """
+        from .evaluation import EvaluationInputs, EvaluationRun
+
         self._refuseSecond()
-        image, reference = nodes.captureInput(imageNode, "volume"), nodes.captureInput(referenceNode, "volume")
-        mask = nodes.captureInput(maskNode, "labels") if maskNode is not None else None
-        return self._started(EvaluationRun(self.engine, image, reference, mask, onProgress, onDone), wait)
+        if referenceNode is None and (labelsNode is None or not segmenter):
+            raise InputError(_("There is nothing to compare with; choose a reference, or labels and what finds them "
+                               "again in the image."))
+
+        def captured(node, kind: str):
+            return nodes.captureInput(node, kind) if node is not None else None
+
+        inputs = EvaluationInputs(
+            nodes.captureInput(imageNode, "volume"), captured(referenceNode, "volume"), captured(maskNode, "labels"),
+            captured(labelsNode, "labels"), segmenter or None, captured(uncertaintyNode, "volume"), reportFolder)
+        return self._started(EvaluationRun(self.engine, inputs, onProgress, onDone), wait)
+
+    def exportDicom(self, node, folder: str, sourceNode=None, deidentify: bool = False, wait: bool = True,
+                    onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None):
+        """Write a volume as a DICOM series, or a mask as a DICOM segmentation.
+
+        Parameters
+        ----------
+        node: scalar volume, segmentation or label map; a synthetic image says that it is one.
+        folder: of the new series; must not exist or be empty.
+        sourceNode: volume that came from DICOM: the series joins its patient and study; None makes a new patient.
+        deidentify: remove what names the patient (DICOM PS3.15, basic profile).
+
+        Returns
+        -------
+        Paths of the files, or a `Run` for wait=False.
+
+        Example
+        -------
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                            # doctest: +SKIP
+        >>> files = logic.exportDicom(slicer.util.getNode("Synthetic"), "/tmp/series")              # doctest: +SKIP
+        """
+        from .dicom import DicomRun
+
+        self._refuseSecond()
+        snapshot = nodes.captureInput(node)
+        return self._started(DicomRun(self.engine, snapshot, folder, sourceNode, deidentify, onProgress, onDone), wait)
 
     def checkInput(self, node, model: str | None = None, to: str | None = None, mapping: Any = None) -> list[Finding]:
         """What the library would say about an input, before anything is computed; in this process, without torch.
@@ -276,10 +320,12 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
 
         manifest = self._find(name)
         if manifest.task != task:
-            raise InputError(
-                _("The model '{name}' translates images; use translate, or choose a model for masks.").format(name=name)
-                if manifest.task == "translate" else
-                _("The model '{name}' needs a mask; use generate, or choose a model for images.").format(name=name))
+            reasons = {
+                "translate": _("The model '{name}' translates images; use translate, or choose a model for masks."),
+                "generate": _("The model '{name}' needs a mask; use generate, or choose a model for images."),
+            }
+            other = _("The model '{name}' makes no images, it serves the evaluation; choose another model.")
+            raise InputError(reasons.get(manifest.task, other).format(name=name))
         if not acceptLicense and not is_accepted(manifest):
             raise LicenseError(_("{notice} Read {file} and accept it in the panel, or give acceptLicense=True, if you "
                                  "agree.").format(notice=license_notice(manifest), file=manifest.folder / "LICENSE"))

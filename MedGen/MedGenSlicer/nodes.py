@@ -539,7 +539,7 @@ def _referenceGrid(node, segmentation, notes: list[str]):
     image = slicer.vtkOrientedImageData()
     stored = node.GetSegmentation().GetConversionParameter(
         slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName())
-    volume = _referenceVolume(node)
+    volume = referenceVolume(node)
     if not stored and volume is not None:
         matrix = vtk.vtkMatrix4x4()
         volume.GetIJKToRASMatrix(matrix)
@@ -567,7 +567,8 @@ def _referenceGrid(node, segmentation, notes: list[str]):
     return image, place
 
 
-def _referenceVolume(node):
+def referenceVolume(node):
+    """The volume that a segmentation was drawn on, None where it does not say."""
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     # Asking for a reference of a role that a node does not have adds the role to the node.
     if role not in [node.GetNthNodeReferenceRole(index) for index in range(node.GetNumberOfNodeReferenceRoles())]:
@@ -688,7 +689,7 @@ def _copyOfSegmentation(node, name: str):
     copy.GetSegmentation().DeepCopy(node.GetSegmentation())
     copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
     copy.CreateDefaultDisplayNodes()
-    volume = _referenceVolume(node)
+    volume = referenceVolume(node)
     if volume is not None:
         copy.SetNodeReferenceID(copy.GetReferenceImageGeometryReferenceRole(), volume.GetID())
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)

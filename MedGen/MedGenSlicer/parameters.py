@@ -35,7 +35,11 @@ class MedGenParameterNode:
     seed, seedLocked: the seed of the run; drawn anew for each run unless locked.
     samples, spread: volumes per run, and whether their voxel-wise deviation is wanted.
     device: "auto", "cpu", "cuda:0" ...
-    evaluateImage, evaluateReference, evaluateMask: inputs of the section Evaluate.
+    evaluateImage, evaluateReference, evaluateMask, evaluateLabels, evaluateUncertainty: inputs of the section
+        Evaluate.
+    evaluateSegmenter: what finds the labels again in the image; "" for nothing.
+    exportNode, exportSource: what becomes a DICOM series, and the volume from DICOM whose study it joins.
+    exportDeidentify, exportToDatabase: choices of the section Export to DICOM.
     """
 
     task: str = "generate"
@@ -63,3 +67,11 @@ class MedGenParameterNode:
     evaluateImage: vtkMRMLScalarVolumeNode
     evaluateReference: vtkMRMLScalarVolumeNode
     evaluateMask: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None
+    evaluateLabels: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None
+    evaluateSegmenter: str = ""
+    evaluateUncertainty: vtkMRMLScalarVolumeNode
+
+    exportNode: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | None
+    exportSource: vtkMRMLScalarVolumeNode
+    exportDeidentify: bool = False
+    exportToDatabase: bool = False

@@ -33,7 +33,8 @@ class Provenance:
     passed: whether the checks passed; None where nothing was checked.
     input: name of the input node.
     python: the line that makes it again in Slicer's Python console.
-    content: "image", or "spread" for the voxel-wise standard deviation of several samples.
+    content: "image"; "spread" for the voxel-wise standard deviation of several samples; "error" for an error map,
+        whose reference is among the parameters.
     """
 
     model: str = ""
@@ -66,6 +67,9 @@ class Provenance:
     @property
     def description(self) -> str:
         """A few lines for the node's description field."""
+        if self.content == "error":
+            return _("Derived from a synthetic image - not for diagnosis. Error map by MedGen: '{image}' minus "
+                     "'{reference}'.").format(image=self.input, reference=self.parameters.get("reference", ""))
         model = f"{self.model} {self.modelVersion}".strip()
         lines = [_("SYNTHETIC - not for diagnosis. Made by MedGen with the model {model} from '{input}'.").format(
             model=model, input=self.input)]
@@ -106,6 +110,19 @@ def read(node) -> Provenance | None:
     values["seed"] = int(seed) if seed else None
     values["passed"] = None if passed is None else passed == "1"
     return Provenance(**values)
+
+
+def libraryFacts(made: Provenance) -> dict[str, Any]:
+    """The same in the words of `MedGenLib.provenance`, which go into DICOM files."""
+    from MedGenLib.provenance import Provenance as Facts
+    from MedGenLib.provenance import Source
+
+    role = "mask" if made.task == "generate" else "image"
+    return Facts(
+        content=made.content, modality=made.modality or None, unit=made.unit or "a.u.", model=made.model,
+        version=made.modelVersion, task=made.task, seed=made.seed, preset=made.preset or None, passed=made.passed,
+        checks=tuple(made.checks), inputs=(Source(role, made.input, ""),), parameters=made.parameters,
+        software=made.software, device=made.device).to_dict()
 
 
 def erase(node) -> None:

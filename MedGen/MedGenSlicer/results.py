@@ -6,7 +6,6 @@ is undone when it fails after all.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,39 +114,17 @@ def addResult(snapshot: InputSnapshot, image, made: Provenance, outputNode=None,
 
 
 def removeResult(node) -> None:
-    """Take a result and its display node out of the scene again."""
-    display = node.GetDisplayNode()
-    slicer.mrmlScene.RemoveNode(node)
-    if display is not None and display.GetScene() is not None:
-        slicer.mrmlScene.RemoveNode(display)
-
-
-def addTable(name: str, rows: list[dict], note: str):
-    """A table node of figures: one row each with name, value, unit and what it means; saved as CSV by Slicer."""
-    columns = {"Figure": vtk.vtkStringArray(), "Value": vtk.vtkDoubleArray(), "Unit": vtk.vtkStringArray(),
-               "Meaning": vtk.vtkStringArray()}
-    for title, column in columns.items():
-        column.SetName(title)
-    for row in rows:
-        columns["Figure"].InsertNextValue(row["name"])
-        columns["Value"].InsertNextValue(np.nan if row["value"] is None else float(row["value"]))
-        columns["Unit"].InsertNextValue(row.get("unit") or "")
-        columns["Meaning"].InsertNextValue(row.get("sentence") or "")
-    scene = slicer.mrmlScene
-    table = slicer.vtkMRMLTableNode()
-    table.SetName(scene.GenerateUniqueName(name))
-    table.SetDescription(note)
-    table.SetUseColumnTitleAsColumnHeader(True)
-    for column in columns.values():
-        table.GetTable().AddColumn(column)
-    table.SetUndoEnabled(scene.GetUndoFlag())
-    scene.SaveStateForUndo()
-    scene.AddNode(table)
-    return table
+    """Take a result and its display nodes out of the scene again."""
+    displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+    for removed in (node, *displays):
+        if removed is not None and removed.GetScene() is not None:
+            slicer.mrmlScene.RemoveNode(removed)
 
 
 def resultName(snapshot: InputSnapshot, made: Provenance) -> str:
     """"Mask synthetic CT (ct-tissue)"."""
+    if made.content == "error":
+        return _("{image} error").format(image=snapshot.name)
     what = made.modality or _("volume")
     if made.content == "spread":
         what = _("{modality} spread").format(modality=what)
@@ -215,49 +192,6 @@ def show3D(node) -> None:
     display.SetVisibility(True)
 
 
-def exportToDicom(node, folder: str) -> list[str]:
-    """Write a result as a DICOM series, marked as derived and synthetic.
-
-    Parameters
-    ----------
-    folder: where a folder for the series is made.
-
-    Returns
-    -------
-    The files.
-
-    Raises
-    ------
-    InputError: this Slicer has no DICOM export, the node is under a transform, or the folder cannot be written.
-    """
-    plugin = getattr(slicer.modules, "dicomPlugins", {}).get("DICOMScalarVolumePlugin")
-    if plugin is None:
-        raise InputError(_("The DICOM export is not part of this Slicer; save the volume as a file instead."))
-    if node.GetParentTransformNode() is not None:
-        raise InputError(_("'{name}' lies under a transform, which DICOM cannot keep; harden it on a copy first.")
-                         .format(name=node.GetName()))
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    exporter = plugin()
-    exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(node))
-    if not exportables:
-        raise InputError(_("'{name}' cannot be exported; drag it below a patient and a study in the Data module first.")
-                         .format(name=node.GetName()))
-    made = provenance.read(node)
-    for exportable in exportables:
-        exportable.directory = folder
-        exportable.setTag("SeriesDescription", f"SYNTHETIC {node.GetName()}"[:64])
-        exportable.setTag("Modality", "CT" if made is not None and made.modality == "CT" else "MR")
-        exportable.setTag("ImageComments", provenance.NOTE)
-    before = _filesBelow(folder)
-    if problem := exporter.export(exportables):
-        raise InputError(_("'{name}' could not be exported: {problem}.").format(name=node.GetName(), problem=problem))
-    return sorted(_filesBelow(folder) - before)
-
-
-def _filesBelow(folder: str) -> set[str]:
-    return {os.path.join(place, name) for place, unused, names in os.walk(folder) for name in names}
-
-
 def _overwrite(node, snapshot: InputSnapshot, image: PreparedImage, made: Provenance, saveState: bool):
     scene = slicer.mrmlScene
     if saveState:
@@ -294,7 +228,7 @@ def _overwrite(node, snapshot: InputSnapshot, image: PreparedImage, made: Proven
 
 def _fill(node, snapshot: InputSnapshot, image: PreparedImage, made: Provenance) -> None:
     """Voxels, geometry, transform and provenance. The image data is a new object: undo keeps the old one."""
-    node.SetAndObserveImageData(_imageData(image.array))
+    node.SetAndObserveImageData(imageData(image.array))
     snapshot.place.applyTo(node)
     transform = snapshot.parentTransformID
     if transform is not None and slicer.mrmlScene.GetNodeByID(transform) is None:
@@ -309,7 +243,7 @@ def _fill(node, snapshot: InputSnapshot, image: PreparedImage, made: Provenance)
     _setUnits(node, image.unit)
 
 
-def _imageData(array: np.ndarray):
+def imageData(array: np.ndarray):
     """vtkImageData over the array's own memory, which it keeps alive."""
     from vtk.util.numpy_support import numpy_to_vtk
 

@@ -348,34 +348,6 @@ class _Received:
     passed: bool = False
 
 
-class EvaluationRun(Run):
-    """Compares an image with a reference; the node is a table."""
-
-    def __init__(self, engine: Engine, image: InputSnapshot, reference: InputSnapshot,
-                 mask: InputSnapshot | None = None, onProgress: Callable[[dict], None] | None = None,
-                 onDone: Callable[[Run], None] | None = None) -> None:
-        super().__init__(engine, None, onProgress, onDone)
-        self.image, self.reference, self.mask = image, reference, mask
-        self.sentences: list[str] = []
-        for snapshot, role in ((image, _("image")), (reference, _("reference")), (mask, _("mask"))):
-            if snapshot is not None:
-                self._watch(slicer.mrmlScene.GetNodeByID(snapshot.nodeID), role)
-
-    def _request(self, folder: str) -> tuple[str, dict[str, Any]]:
-        return "evaluate", {
-            "image": put(self.image.image, folder, "image"),
-            "reference": put(self.reference.image, folder, "reference"),
-            "mask": put(self.mask.image, folder, "mask") if self.mask is not None else None, "folder": folder}
-
-    def _receive(self, answer: dict[str, Any]) -> dict[str, Any]:
-        return answer
-
-    def _add(self, answer: dict[str, Any]) -> list:
-        self.sentences = [row["sentence"] for row in answer["rows"]] + ([answer["note"]] if answer.get("note") else [])
-        name = _("{image} against {reference}").format(image=self.image.name, reference=self.reference.name)
-        return [results.addTable(name, answer["rows"], answer.get("note") or "")]
-
-
 def _removeFolder(folder: str | None, withParent: bool = False) -> None:
     """Remove a run's folder; withParent: and the worker's around it, which is gone by then, if nothing is in it."""
     if folder is None:

@@ -173,6 +173,12 @@ def _add_reader_study(commands, add: AddCommand, positive, natural) -> None:
     )
     run.add_argument("study", metavar="STUDY", type=Path)
     run.add_argument("--reader", required=True, metavar="NAME", help="code name of the reader")
+    run.add_argument(
+        "--port", type=natural, default=0, metavar="N", help="of the page (default: any free one)"
+    )
+    run.add_argument(
+        "--no-browser", action="store_true", help="only print the page's address, do not open it"
+    )
     score = add(actions, "score", "cli.reader_study:score", "score all readers of a study")
     score.add_argument("study", metavar="STUDY", type=Path)
     score.add_argument("--key", type=Path, metavar="FILE", help="the key, if it was moved away")
@@ -208,6 +214,7 @@ def _add_dicom(commands, add: AddCommand) -> None:
         metavar="DIR",
         help="DICOM series of the patient: the new series goes into that study",
     )
+    parser.add_argument("--series", metavar="UID", help="which series of --like to follow")
     parser.add_argument("--labels", action="store_true", help="IMAGE is a label volume")
     parser.add_argument(
         "--modality", metavar="CT|MR", help="where the file does not say what it is"

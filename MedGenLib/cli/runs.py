@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedGenLib.cli.console import Console
+from MedGenLib.errors import InputError
 from MedGenLib.files import check_output_path, read_label_map, read_volume, write_volume
 from MedGenLib.labels import parse_mapping
 from MedGenLib.outputs import Outputs, numbered
 from MedGenLib.packages.catalogue import find, for_translation
 from MedGenLib.packages.license import is_accepted, license_notice, require_acceptance
 from MedGenLib.packages.manifest import Manifest
+from MedGenLib.provenance import Provenance, Source, sidecar
 
 if TYPE_CHECKING:
     from MedGenLib.report import Report
@@ -25,8 +27,7 @@ BYTES_PER_VOXEL = 4
 
 def generate(arguments: Namespace, console: Console) -> int:
     """Mask -> one or more volumes."""
-    volumes = numbered(arguments.output, arguments.samples)
-    with _outputs(arguments, volumes, arguments.mask) as outputs:
+    with _outputs(arguments, arguments.mask, arguments.samples) as outputs:
         notice = _first_acceptance(find(arguments.model), arguments.accept_license)
         mask = read_label_map(arguments.mask)
         _require_space(outputs, mask, arguments.samples)
@@ -47,9 +48,11 @@ def generate(arguments: Namespace, console: Console) -> int:
             noise_hu=arguments.noise,
             accept_license=arguments.accept_license,
             memory=arguments.memory,
+            uncertainty=arguments.uncertainty is not None,
             progress=console,
         )
-        write_result(result, outputs, volumes, arguments.preview, arguments.report)
+        made_from = [Source.of("mask", mask, arguments.mask)]
+        write_result(result, outputs, arguments, made_from, console)
         outputs.commit()
     describe(result, outputs, notice, console)
     return 0
@@ -57,8 +60,7 @@ def generate(arguments: Namespace, console: Console) -> int:
 
 def translate(arguments: Namespace, console: Console) -> int:
     """Image of one modality -> image of another."""
-    volumes = [arguments.output]
-    with _outputs(arguments, volumes, arguments.image) as outputs:
+    with _outputs(arguments, arguments.image, 1) as outputs:
         model = arguments.model
         manifest = find(model) if model else for_translation(None, arguments.to)
         notice = _first_acceptance(manifest, arguments.accept_license)
@@ -76,9 +78,11 @@ def translate(arguments: Namespace, console: Console) -> int:
             device=arguments.device,
             accept_license=arguments.accept_license,
             memory=arguments.memory,
+            uncertainty=arguments.uncertainty is not None,
             progress=console,
         )
-        write_result(result, outputs, volumes, arguments.preview, arguments.report)
+        made_from = [Source.of("image", image, arguments.image)]
+        write_result(result, outputs, arguments, made_from, console)
         outputs.commit()
     describe(result, outputs, notice, console)
     return 0
@@ -87,20 +91,61 @@ def translate(arguments: Namespace, console: Console) -> int:
 def write_result(
     result: Result,
     outputs: Outputs,
-    volumes: list[Path],
-    preview: Path | None,
-    report: Path | None,
+    arguments: Namespace,
+    made_from: list[Source],
+    console: Console,
 ) -> None:
-    """Writes volumes, previews (one a volume) and report to their staged names."""
-    for volume, path in zip(result.volumes, volumes, strict=True):
-        write_volume(volume, outputs.staged(path))
-    if preview is not None:
+    """Writes all that was asked for to its staged name."""
+    facts = [Provenance.of_result(result, made_from, n) for n in range(len(result.volumes))]
+    paths = numbered(arguments.output, len(facts))
+    for volume, path, fact in zip(result.volumes, paths, facts, strict=True):
+        write_with_facts(volume, outputs.staged(path), fact)
+    if arguments.uncertainty is not None:
+        spread = result.uncertainty
+        place = outputs.staged(arguments.uncertainty)
+        write_with_facts(spread, place, facts[0].of_uncertainty(spread))
+    if arguments.preview is not None:
         from MedGenLib import pictures
 
-        for volume, path in zip(result.volumes, numbered(preview, len(volumes)), strict=True):
+        previews = numbered(arguments.preview, len(paths))
+        for volume, path in zip(result.volumes, previews, strict=True):
             pictures.preview(result.source, volume, outputs.staged(path), title=result.report.model)
-    if report is not None:
-        result.report.write(outputs.staged(report))
+    if arguments.dicom is not None:
+        _write_dicom(result.volumes, facts, outputs, arguments, console)
+    if arguments.report is not None:
+        result.report.write(outputs.staged(arguments.report))
+
+
+def write_with_facts(volume: Volume, path: Path, facts: Provenance) -> None:
+    """The volume with its provenance in the header, and the same in a file beside it."""
+    write_volume(volume, path, facts)
+    facts.write_beside(path)
+
+
+def _write_dicom(
+    volumes: list[Volume],
+    facts: list[Provenance],
+    outputs: Outputs,
+    arguments: Namespace,
+    console: Console,
+) -> None:
+    """One series a volume; in the patient's study where the input was DICOM."""
+    from MedGenLib.dicom import write_series
+
+    image = getattr(arguments, "image", None)
+    of_patient = {}
+    if image is not None and image.is_dir():
+        of_patient = {"source": image, "series": arguments.series}
+    folders = numbered(arguments.dicom, len(volumes))
+    for volume, fact, folder in zip(volumes, facts, folders, strict=True):
+        write_series(
+            volume,
+            outputs.staged(folder),
+            facts=fact,
+            deidentify=arguments.deidentify,
+            progress=console,
+            **of_patient,
+        )
 
 
 def describe(result: Result, outputs: Outputs, notes: list[str], console: Console) -> None:
@@ -132,15 +177,35 @@ def warn(report: Report, console: Console) -> None:
         console.note(f"warning: the checks failed, see the report; attempts made: {tried}.")
 
 
-def _outputs(arguments: Namespace, volumes: list[Path], source: Path) -> Outputs:
+def _outputs(arguments: Namespace, source: Path, samples: int) -> Outputs:
     """All files of the run, their places checked before anything else is done."""
-    paths = [check_output_path(path) for path in volumes]
+    volumes = [check_output_path(path) for path in numbered(arguments.output, samples)]
+    if arguments.uncertainty is not None:
+        volumes.append(check_output_path(arguments.uncertainty))
+    paths = volumes + [sidecar(path) for path in volumes]
     if arguments.preview is not None:
-        previews = numbered(arguments.preview, len(volumes))
+        previews = numbered(arguments.preview, samples)
         paths += [check_output_path(path, (".png",)) for path in previews]
     if arguments.report is not None:
         paths.append(check_output_path(arguments.report, (".json",)))
+    if arguments.dicom is not None:
+        paths += _dicom_folders(arguments.dicom, samples)
+    elif arguments.deidentify:
+        raise InputError("--deidentify is for DICOM; add --dicom and a folder to write it to.")
     return Outputs(paths, overwrite=arguments.overwrite, keep=[source])
+
+
+def _dicom_folders(folder: Path, samples: int) -> list[Path]:
+    """Folders of the new series, none of which is there yet."""
+    from MedGenLib.dicom import check_folder
+
+    folders = [check_folder(path) for path in numbered(folder, samples)]
+    for path in folders:
+        if path.exists():
+            raise InputError(
+                f"The folder {path} is there already; name a new one for the DICOM series."
+            )
+    return folders
 
 
 def _first_acceptance(manifest: Manifest, accept: bool) -> list[str]:

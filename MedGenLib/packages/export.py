@@ -20,6 +20,8 @@ from MedGenLib.packages.weights import sha256
 COMMANDS = {
     "generate": "medgen generate MASK -o OUT --model {name}",
     "translate": "medgen translate IMAGE -o OUT --to {modality} --model {name}",
+    "segment": "medgen evaluate IMAGE --labels LABELS --segmenter {name}",
+    "features": "medgen evaluate distribution SYNTHETIC --reference REAL --features {name}",
 }
 
 
@@ -143,7 +145,7 @@ def _inference(metadata: dict[str, Any]) -> dict[str, Any]:
     """How to run the package, as plain data; every parameter stays in metadata.json alone."""
     medgen = metadata["medgen"]
     command = COMMANDS.get(medgen["task"], "")
-    modality = medgen["output"]["modality"]
+    modality = medgen["output"].get("modality")
     return {
         "engine": "MedGenLib",
         "command": command.format(name=metadata["name"], modality=modality),

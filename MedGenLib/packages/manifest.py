@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,16 @@ from typing import Any, Literal
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.packages import rules
 
-ALLOWED_NETWORKS = ("Autoencoder", "FlowUNet", "SliceTranslator")
+ALLOWED_NETWORKS = ("Autoencoder", "FeatureEncoder", "FlowUNet", "Segmenter", "SliceTranslator")
 """The only networks that a package can name; anything else is refused."""
+
+PURPOSES = {
+    "generate": "needs a mask; use `medgen generate` for it",
+    "translate": "translates images; use `medgen translate` for it",
+    "segment": "finds labels in images; use `medgen evaluate --segmenter` for it",
+    "features": "compares cohorts; use `medgen evaluate distribution --features` for it",
+}
+"""What a model of each task is for."""
 
 SCHEMA = Path(__file__).with_name("schema.json")
 
@@ -41,12 +49,23 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What the model makes; range and background in `unit`."""
+    """What the model makes: an image (range and background in `unit`), labels, or features.
 
-    modality: str
-    unit: str
-    range: tuple[float, float]
-    background: float
+    Only an image has a modality; `labels` are those of task "segment", `features` is the length
+    of the vector that a model of task "features" makes.
+    """
+
+    modality: str | None = None
+    unit: str = ""
+    range: tuple[float, float] = (0.0, 0.0)
+    background: float = 0.0
+    labels: Mapping[int, Label] = field(default_factory=dict)
+    features: int = 0
+
+    def __str__(self) -> str:
+        if self.features:
+            return f"{self.features} features"
+        return self.modality or f"{len(self.labels)} labels"
 
 
 @dataclass(frozen=True)
@@ -147,7 +166,7 @@ class Manifest:
     description: str
     authors: str
     copyright: str
-    task: Literal["generate", "translate"]
+    task: Literal["generate", "translate", "segment", "features"]
     input: InputSpec
     output: OutputSpec
     spacing: SpacingRange
@@ -172,6 +191,14 @@ class Manifest:
                 f"The model '{self.name}' has no preset '{name}'; its presets are: {known}."
             )
         return presets[name]
+
+    def require_task(self, task: str) -> None:
+        """InputError unless the model is for this task; it tells what the model is for."""
+        if self.task != task:
+            raise InputError(
+                f"The model '{self.name}' {PURPOSES[self.task]}, or choose another model with "
+                "--model."
+            )
 
     def weights_path(self, role: str) -> Path:
         """File of the weights of a role; PackageError names the roles there are."""
@@ -255,14 +282,16 @@ def _contradiction(data: dict) -> str | None:
         return "$.medgen.spacing_mm: min <= native <= max does not hold"
     if any(low > high for low, high in zip(view["min"], view["max"], strict=True)):
         return "$.medgen.field_of_view_mm: min is larger than max"
-    if medgen["output"]["range"][0] >= medgen["output"]["range"][1]:
+    low, high = medgen["output"].get("range", (0, 1))
+    if low >= high:
         return "$.medgen.output.range: the first value has to be below the second"
     for role, network in medgen["networks"].items():
         if network["weights"] not in medgen["checksums"]:
             return f"$.medgen.networks.{role}.weights: '{network['weights']}' has no checksum"
-    names = [label["name"].casefold() for label in medgen["input"].get("labels", {}).values()]
-    if len(set(names)) < len(names):
-        return "$.medgen.input.labels: two labels have the same name"
+    for side in ("input", "output"):
+        names = [label["name"].casefold() for label in medgen[side].get("labels", {}).values()]
+        if len(set(names)) < len(names):
+            return f"$.medgen.{side}.labels: two labels have the same name"
     return None
 
 
@@ -277,7 +306,7 @@ def _manifest(folder: Path, data: dict) -> Manifest:
         copyright=data["copyright"],
         task=medgen["task"],
         input=_input(medgen["input"]),
-        output=_output(medgen["output"]),
+        output=_output(medgen["output"], medgen["task"]),
         spacing=SpacingRange(**medgen["spacing_mm"]),
         field_of_view=FieldOfView(**{k: tuple(v) for k, v in medgen["field_of_view_mm"].items()}),
         networks={role: NetworkSpec(role, **spec) for role, spec in medgen["networks"].items()},
@@ -296,16 +325,24 @@ def _manifest(folder: Path, data: dict) -> Manifest:
 
 
 def _input(section: dict) -> InputSpec:
+    return InputSpec(section["kind"], _labels(section), section.get("modality"))
+
+
+def _output(section: dict, task: str) -> OutputSpec:
+    if task == "segment":
+        return OutputSpec(labels=_labels(section))
+    if task == "features":
+        return OutputSpec(features=int(section["features"]))
+    low, high = section["range"]
+    return OutputSpec(section["modality"], section["unit"], (low, high), section["background"])
+
+
+def _labels(section: dict) -> dict[int, Label]:
     labels = {
         int(value): Label(int(value), label["name"], tuple(label.get("aliases", ())))
         for value, label in section.get("labels", {}).items()
     }
-    return InputSpec(section["kind"], dict(sorted(labels.items())), section.get("modality"))
-
-
-def _output(section: dict) -> OutputSpec:
-    low, high = section["range"]
-    return OutputSpec(section["modality"], section["unit"], (low, high), section["background"])
+    return dict(sorted(labels.items()))
 
 
 def _sampler(section: dict | None) -> SamplerSpec | None:

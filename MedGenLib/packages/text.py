@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from MedGenLib.packages import rules
 from MedGenLib.packages.catalogue import BrokenPackage, is_embedded
-from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.manifest import Label, Manifest
 
 WIDTH = 100
 
@@ -20,7 +20,7 @@ def models_table(manifests: Sequence[Manifest], damaged: Iterable[BrokenPackage]
             manifest.name,
             manifest.version,
             str(manifest.input),
-            manifest.output.modality,
+            str(manifest.output),
             f"{manifest.spacing.min:g}-{manifest.spacing.max:g}",
             f"{_size_mib(manifest):.1f} MiB",
             manifest.license.spdx,
@@ -36,8 +36,7 @@ def model_card(manifest: Manifest) -> str:
     """What a user wants to know before using a model, from its manifest."""
     facts = {
         "Origin": f"{_origin(manifest)}, {manifest.folder}",
-        "Task": f"{manifest.task}: {_input(manifest)} -> {manifest.output.modality} "
-        f"({manifest.output.unit}, {manifest.output.range[0]:g} to {manifest.output.range[1]:g})",
+        "Task": f"{manifest.task}: {_input(manifest)} -> {_output(manifest)}",
         "Spacing": f"{manifest.spacing.min:g} to {manifest.spacing.max:g} mm, "
         f"works at {manifest.spacing.native:g} mm",
         "Field of view": f"{_lengths(manifest.field_of_view.min)} to "
@@ -91,8 +90,20 @@ def _size_mib(manifest: Manifest) -> float:
 
 
 def _input(manifest: Manifest) -> str:
-    labels = (f"{label.value} {label.name}" for label in manifest.input.labels.values())
-    return manifest.input.modality or f"labels {', '.join(labels)}"
+    return manifest.input.modality or _labels(manifest.input.labels)
+
+
+def _output(manifest: Manifest) -> str:
+    output = manifest.output
+    if output.labels:
+        return _labels(output.labels)
+    if output.modality is None:
+        return str(output)
+    return f"{output} ({output.unit}, {output.range[0]:g} to {output.range[1]:g})"
+
+
+def _labels(labels: Mapping[int, Label]) -> str:
+    return f"labels {', '.join(f'{label.value} {label.name}' for label in labels.values())}"
 
 
 def _presets(manifest: Manifest) -> str:

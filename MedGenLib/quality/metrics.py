@@ -10,6 +10,7 @@ masks, is NaN rather than a flattering 1.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +20,11 @@ from MedGenLib.errors import InputError
 
 _SLAB = 32
 CT_RANGE = 3024.0
-"""Data range of CT measures in HU: -1024 to 2000."""
+"""Data range in HU of the benchmarks of slices of the head: -1024 to 2000."""
+SYNTHRAD_RANGE = (-1024.0, 3000.0)
+"""HU to which SynthRAD 2025 clips a CT for PSNR and MS-SSIM; outside the mask stands the lower."""
+MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of MS-SSIM from the finest scale to the coarsest: Wang et al. 2003, section 3.2."""
 
 
 def mae(reference: ArrayLike, candidate: ArrayLike, mask: ArrayLike | None = None) -> float:
@@ -30,6 +35,11 @@ def mae(reference: ArrayLike, candidate: ArrayLike, mask: ArrayLike | None = Non
 def rmse(reference: ArrayLike, candidate: ArrayLike, mask: ArrayLike | None = None) -> float:
     """Root of the mean squared error inside the mask."""
     return float(np.sqrt(np.square(_difference(reference, candidate, mask)).mean()))
+
+
+def bias(reference: ArrayLike, candidate: ArrayLike, mask: ArrayLike | None = None) -> float:
+    """Mean of candidate - reference inside the mask: above 0 where the candidate is too bright."""
+    return -float(_difference(reference, candidate, mask).mean())
 
 
 def psnr(
@@ -44,7 +54,10 @@ def psnr(
 
 
 def pearson(reference: ArrayLike, candidate: ArrayLike, mask: ArrayLike | None = None) -> float:
-    """Pearson's correlation inside the mask, -1 to 1; NaN if an image is constant there."""
+    """Pearson's correlation inside the mask, -1 to 1; NaN if an image is constant there.
+
+    For images it is also called normalised cross-correlation (NCC).
+    """
     first, second = _select(mask, reference, candidate)
     first, second = first - first.mean(), second - second.mean()
     scale = np.sqrt(np.square(first).sum() * np.square(second).sum())
@@ -81,28 +94,154 @@ def ssim(
         inside = _mask_like(mask, x)
         x, y = np.where(inside, x, outside), np.where(inside, y, outside)
         box = ndimage.find_objects(inside.astype(np.uint8))[0]
-    return float(_ssim_map(x, y, data_range, window)[box].mean())
+    luminance, contrast = _ssim_maps(x, y, data_range, window)
+    return float((luminance * contrast)[box].mean())
 
 
-def _ssim_map(x: NDArray, y: NDArray, data_range: float, window: int) -> NDArray:
+@dataclass(frozen=True)
+class MultiScale:
+    """MS-SSIM and how it came about.
+
+    Attributes
+    ----------
+    value: MS-SSIM, 0 to 1.
+    ssim: SSIM at the finest scale by itself, -1 to 1.
+    weights: exponent of each scale that was used, the finest first; their sum is 1.
+    """
+
+    value: float
+    ssim: float
+    weights: tuple[float, ...]
+
+    @property
+    def levels(self) -> int:
+        """Number of scales used."""
+        return len(self.weights)
+
+
+def ms_ssim(
+    reference: ArrayLike,
+    candidate: ArrayLike,
+    mask: ArrayLike | None = None,
+    data_range: float = SYNTHRAD_RANGE[1] - SYNTHRAD_RANGE[0],
+    outside: float = SYNTHRAD_RANGE[0],
+    window: int = 7,
+) -> MultiScale:
+    """Structural similarity over scales, each half as fine as the one before.
+
+    Both images are set to `outside` beyond the mask and shifted so that this is 0. At each scale
+    the map is averaged over the windows (uniform, as in `ssim`) that lie wholly in the image and
+    whose centre lies in the mask: air around the body earns nothing. Means of 2 voxels along each
+    axis, other than axes of one voxel, lead to the next scale.
+
+    There are up to five scales. A small image or mask has fewer: a scale counts while a window fits
+    into the image with its centre in the mask. The weights are then the first ones, divided by
+    their sum.
+
+    Source: Wang, Simoncelli and Bovik, Multi-scale structural similarity for image quality
+    assessment, Asilomar 2003, equation 7, with the unbiased covariance. Negative means of a scale
+    (opposite structures) count as 0.
+
+    Raises
+    ------
+    InputError: shapes differ, the mask is empty, or no window fits.
+    """
+    x, y = np.asarray(reference), np.asarray(candidate)
+    inside = np.ones(x.shape, bool) if mask is None else np.asarray(mask, bool)
+    _require_shape(x, y)
+    box = _box_around(_mask_like(inside, x), window)
+    inside = inside[box]
+    x, y = (np.where(inside, image[box] - outside, 0.0) for image in (x, y))
+    similarities, contrasts = [], []
+    for level in range(len(MS_WEIGHTS)):
+        if level:
+            x, y, inside = _half(x), _half(y), _half(inside) >= 0.5
+        means = _mean_similarity(x, y, inside, data_range, window)
+        if means is None:
+            break
+        similarities.append(means[0])
+        contrasts.append(means[1])
+    if not similarities:
+        raise InputError(
+            f"MS-SSIM needs a window of {window} voxels along each axis that is longer than one "
+            f"round a voxel of the mask, but the image measures {_times(x.shape)}; crop less."
+        )
+    weights = np.array(MS_WEIGHTS[: len(similarities)])
+    weights /= weights.sum()
+    factors = np.maximum([*contrasts[:-1], similarities[-1]], 0)
+    return MultiScale(
+        float(np.prod(factors**weights)), similarities[0], tuple(float(w) for w in weights)
+    )
+
+
+def _box_around(mask: NDArray[np.bool_], window: int) -> tuple[slice, ...]:
+    """A box that holds every window of every scale whose centre lies in the mask.
+
+    It starts at a multiple of the coarsest voxel, so that the scales halve as those of the whole.
+    """
+    coarsest = 2 ** (len(MS_WEIGHTS) - 1)
+    margin = (window // 2 + 1) * coarsest
+    return tuple(
+        slice(max(side.start - margin, 0) // coarsest * coarsest, side.stop + margin)
+        for side in ndimage.find_objects(mask.astype(np.uint8))[0]
+    )
+
+
+def _half(image: NDArray) -> NDArray[np.floating]:
+    """Means of 2 x 2 x 2 voxels; a last odd one is dropped, axes of one voxel stay."""
+    image = image.astype(np.float32) if image.dtype == bool else image
+    for axis, length in enumerate(image.shape):
+        if length > 1:
+            even = image.take(range(0, length - 1, 2), axis)
+            image = (even + image.take(range(1, length, 2), axis)) / 2
+    return image
+
+
+def _mean_similarity(
+    x: NDArray, y: NDArray, inside: NDArray[np.bool_], data_range: float, window: int
+) -> tuple[float, float] | None:
+    """SSIM and its part without luminance, averaged as `ms_ssim` says; None without a window."""
+    margins = [window // 2 if length > 1 else 0 for length in x.shape]
+    fits = tuple(slice(m, length - m) for m, length in zip(margins, x.shape, strict=True))
+    count = np.count_nonzero(inside[fits])
+    if not count:
+        return None
+    totals = np.zeros(2)
+    # In slabs: the maps of a whole volume in float64 would take many times its memory.
+    for start in range(fits[0].start, fits[0].stop, _SLAB):
+        stop = min(start + _SLAB, fits[0].stop)
+        slab = slice(start - margins[0], stop + margins[0])
+        luminance, contrast = _ssim_maps(x[slab], y[slab], data_range, window)
+        centres = (slice(margins[0], margins[0] + stop - start), *fits[1:])
+        chosen = inside[slab][centres]
+        luminance, contrast = luminance[centres][chosen], contrast[centres][chosen]
+        totals += (luminance * contrast).sum(), contrast.sum()
+    return float(totals[0] / count), float(totals[1] / count)
+
+
+def _ssim_maps(
+    x: NDArray, y: NDArray, data_range: float, window: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The luminance term of SSIM, and its contrast times its structure term."""
     size = [window if length > 1 else 1 for length in x.shape]
     if any(length < side for length, side in zip(x.shape, size, strict=True)):
         raise InputError(
             f"SSIM needs at least {window} voxels along each axis that is longer than one, "
-            f"but the image measures {'x'.join(map(str, x.shape))}; crop less."
+            f"but the image measures {_times(x.shape)}; crop less."
         )
     count = int(np.prod(size))
+    x, y = x.astype(np.float64), y.astype(np.float64)
 
     def mean(image: NDArray) -> NDArray:
         return ndimage.uniform_filter(image, size)
 
     mean_x, mean_y, unbiased = mean(x), mean(y), count / (count - 1)
-    variance_x = unbiased * (mean(x * x) - mean_x**2)
-    variance_y = unbiased * (mean(y * y) - mean_y**2)
-    covariance = unbiased * (mean(x * y) - mean_x * mean_y)
+    squares, product = mean_x**2 + mean_y**2, mean_x * mean_y
+    variances = unbiased * (mean(x * x + y * y) - squares)
+    covariance = unbiased * (mean(x * y) - product)
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance * (2 * covariance + c2) / (variance_x + variance_y + c2)
+    luminance = (2 * product + c1) / (squares + c1)
+    return luminance, (2 * covariance + c2) / (variances + c2)
 
 
 def interior(mask: ArrayLike, voxels: int = 2) -> NDArray[np.bool_]:
@@ -234,6 +373,10 @@ def _ratio(total: float, count: int, other_total: float, other_count: int) -> fl
     return float((total / count) / (other_total / other_count))
 
 
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
 def _cube(shape: Sequence[int]) -> NDArray[np.bool_]:
     """3 voxels along each axis, 1 along axes of a single voxel."""
     return np.ones([3 if length > 1 else 1 for length in shape], bool)
@@ -241,14 +384,17 @@ def _cube(shape: Sequence[int]) -> NDArray[np.bool_]:
 
 def _same_shape(*images: ArrayLike) -> list[NDArray]:
     arrays = [np.asarray(image) for image in images]
-    arrays = [array if array.dtype == bool else array.astype(np.float64) for array in arrays]
+    _require_shape(*arrays)
+    return [array if array.dtype == bool else array.astype(np.float64) for array in arrays]
+
+
+def _require_shape(*arrays: NDArray) -> None:
     for array in arrays[1:]:
         if array.shape != arrays[0].shape:
             raise InputError(
                 f"Images of shape {arrays[0].shape} and {array.shape} cannot be compared; "
                 "bring them onto the same grid."
             )
-    return arrays
 
 
 def _mask_like(mask: ArrayLike, image: NDArray) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ there is left out. All of them together:
         "tissues":   {"1": {"name": "fat", "mean": -100, "sd": 20, "low": -125, "high": -75}, ...},
         "resegment": {"thresholds": [-250, -30, 180], "labels": [4, 1, 2, 3], "median": 3,
                       "minimum_dice": {"1": 0.8, "2": 0.85, ...}, "image": "output"},
+        "segmenter": {"package": "hippocampus-segmenter", "minimum_dice": {"1": 0.6, ...}},
         "background": {"low": -1000, "high": -990}
     }
 
@@ -14,7 +15,8 @@ there is left out. All of them together:
 volume's mean has to lie in. `resegment`: after a median filter of so many voxels, values below the
 first threshold are labels[0], those up to the second labels[1] and so on; `image` tells for
 translations whether tissues are found in the "output" or, where that has no fixed unit, in the
-"source". `background`: range of the mean outside of the mask.
+"source". `segmenter`: the package that finds the mask's labels, by their names, in a generated
+image, where thresholds cannot tell them. `background`: range of the mean outside of the mask.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from MedGenLib.errors import InputError
+from MedGenLib.errors import InputError, MedGenError
 from MedGenLib.quality.finding import Finding
 from MedGenLib.quality.input_check import guess_modality
 from MedGenLib.quality.metrics import dice, seam_index, stripe_index
@@ -56,7 +58,7 @@ class OutputCheck:
 
     Attributes
     ----------
-    findings: one of level "error" for each check that failed.
+    findings: one of level "error" for each check that failed, and warnings.
     figures: name of the check -> what was measured, plain numbers for the report.
     """
 
@@ -97,6 +99,8 @@ def check_generated(
     _check_means(check, image, labels, manifest)
     if "resegment" in manifest.statistics:
         _check_fidelity(check, image, labels, manifest)
+    if "segmenter" in manifest.statistics:
+        _check_segmented(check, volume, mask, manifest)
     if limits := manifest.statistics.get("background"):
         _check_background(check, image, labels, limits, manifest.output.unit)
     if _on_own_grid(volume, manifest) if own_grid is None else own_grid:
@@ -183,20 +187,63 @@ def _check_fidelity(
     found = resegment(image, spec)
     found[labels == 0] = 0  # outside belongs to no tissue, whatever its value
     names = {value: tissue["name"] for value, tissue in _tissues(manifest)}
-    figures = check.figures["dice"] = {}
     for value in spec["labels"]:
-        wanted = labels == value
-        if np.count_nonzero(wanted) < _FEWEST_VOXELS:
-            continue
-        name = names.get(value, str(value))
-        figures[name] = overlap = dice(found == value, wanted)
-        least = spec.get("minimum_dice", {}).get(str(value), 0)
-        if overlap < least:
-            check.fail(
-                "mask-fidelity",
-                f"The {name} of the output does not follow the mask (Dice {overlap:.2f}, expected "
-                f"{least:g} or more).",
-            )
+        _check_dice(check, found == value, labels == value, value, names, spec)
+
+
+def _check_segmented(
+    check: OutputCheck, volume: Volume, mask: LabelMap, manifest: Manifest
+) -> None:
+    """Does a segmenter find the mask in the image? A warning where it cannot tell."""
+    from MedGenLib.quality.segmenters import segmenter
+
+    spec = manifest.statistics["segmenter"]
+    made, wanted = _made(volume, mask, manifest.output.background)
+    try:
+        # Small enough for the CPU, where the answer does not depend on the machine.
+        find = segmenter(spec["package"], "cpu")
+        found = find(made).array
+    except MedGenError as error:
+        sentence = f"It was not checked whether the output follows the mask: {error}"
+        check.findings.append(Finding("warning", "mask-fidelity", sentence))
+        return
+    names = {value: label.name for value, label in manifest.input.labels.items()}
+    for value, name in names.items():
+        if known := find.labels.value_of(name):
+            _check_dice(check, found == known, wanted.array == value, value, names, spec)
+
+
+def _made(volume: Volume, mask: LabelMap, background: float) -> tuple[Volume, LabelMap]:
+    """Image and mask without the margins that hold nothing but background."""
+    from MedGenLib.volume import crop
+
+    places = ndimage.find_objects((volume.array != background).astype(np.uint8))
+    if not places:
+        return volume, mask
+    start, stop = zip(*((part.start, part.stop) for part in places[0]), strict=True)
+    return crop(volume, start, stop), crop(mask, start, stop)
+
+
+def _check_dice(
+    check: OutputCheck,
+    found: NDArray,
+    wanted: NDArray,
+    value: int,
+    names: Mapping[int, str],
+    spec: Mapping[str, Any],
+) -> None:
+    if np.count_nonzero(wanted) < _FEWEST_VOXELS:
+        return
+    name = names.get(value, str(value))
+    overlap = dice(found, wanted)
+    check.figures.setdefault("dice", {})[name] = overlap
+    least = spec.get("minimum_dice", {}).get(str(value), 0)
+    if overlap < least:
+        check.fail(
+            "mask-fidelity",
+            f"The {name} of the output does not follow the mask (Dice {overlap:.2f}, expected "
+            f"{least:g} or more).",
+        )
 
 
 def _check_background(

@@ -62,6 +62,14 @@ def _recipe(name: str) -> type:
         from .recipes.latent_flow import LatentFlowRecipe
 
         return LatentFlowRecipe
+    if name == "segmenter":
+        from .recipes.segmenter import SegmenterRecipe
+
+        return SegmenterRecipe
+    if name == "features":
+        from .recipes.features import FeaturesRecipe
+
+        return FeaturesRecipe
     from .recipes.translator import TranslatorRecipe
 
     return TranslatorRecipe

@@ -267,19 +267,30 @@ class Worker:
     def evaluate(
         self,
         image: str | Path | Volume,
-        reference: str | Path | Volume,
+        reference: str | Path | Volume | None = None,
         mask: str | Path | LabelMap | None = None,
+        labels: str | Path | LabelMap | None = None,
+        uncertainty: str | Path | Volume | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
-        """An image against a reference: {"rows": [...], "note": ...}, see `quality.compare`."""
+        """As `evaluation.pair.evaluate`: {"rows", "anatomy", "note", "error_map", "report"}.
+
+        The error map is a Volume, None without a reference. Options: segmenter, resample, device,
+        and ``report``, a folder for the HTML report.
+        """
         self.start()
         folder = self._job_folder()
+        given = {"image": image, "reference": reference, "mask": mask, "labels": labels,
+                 "uncertainty": uncertainty}  # fmt: skip
         try:
-            items = [(image, "volume"), (reference, "volume"), (mask, "labels")]
-            params = {
-                name: None if item is None else _item(item, folder, kind, name)
-                for name, (item, kind) in zip(("image", "reference", "mask"), items, strict=True)
+            kinds = {"mask": "labels", "labels": "labels"}
+            items = {
+                name: _item(item, folder, kinds.get(name, "volume"), name)
+                for name, item in given.items()
+                if item is not None
             }
-            return self._request("evaluate", params, lambda answer: answer, None).result()
+            params = {**items, "folder": str(folder), **options}
+            return self._request("evaluate", params, _evaluated, None).result()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -511,6 +522,11 @@ def _result(answer: dict[str, Any]) -> RemoteResult:
         answer["passed"],
         None if spread is None else _loaded(spread),
     )
+
+
+def _evaluated(answer: dict[str, Any]) -> dict[str, Any]:
+    item = answer["error_map"]
+    return {**answer, "error_map": None if item is None else _loaded(item)}
 
 
 def _loaded(item: dict[str, Any]) -> Volume:

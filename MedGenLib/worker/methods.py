@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from MedGenLib.errors import InputError, MedGenError, MemoryPlanError, WorkerError
 from MedGenLib.progress import Stage
+from MedGenLib.worker.dicom import write_dicom
+from MedGenLib.worker.reader_study import make_study, score_study
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
@@ -207,18 +209,62 @@ def translate(
 def evaluate(
     job: Job,
     image: dict[str, Any],
-    reference: dict[str, Any],
+    reference: dict[str, Any] | None = None,
     mask: dict[str, Any] | None = None,
+    labels: dict[str, Any] | None = None,
+    segmenter: str | None = None,
+    uncertainty: dict[str, Any] | None = None,
+    resample: bool = True,
     folder: str | None = None,
+    report: str | None = None,
+    overwrite: bool = False,
+    names: dict[str, str] | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
-    """An image against a reference, inside the body or a mask."""
-    from MedGenLib.quality.compare import compare
+    """An image as `MedGenLib.evaluation.pair.evaluate` judges it.
 
-    inside = None if mask is None else _image({**mask, "kind": "labels"})
-    return compare(
-        _image({**image, "kind": "volume"}), _image({**reference, "kind": "volume"}), inside,
-        progress=job.progress,
-    ).to_dict()  # fmt: skip
+    ``report`` is a folder for report.html and its tables, ``overwrite`` allows to replace an
+    earlier report in it, and ``names`` tells it what the inputs are called by their role. The
+    answer has the rows, the anatomy, the error map (None without a reference) and the path of
+    report.html (None without a folder for it).
+    """
+    from contextlib import ExitStack
+
+    from MedGenLib.evaluation import pair
+    from MedGenLib.evaluation import report as files
+    from MedGenLib.evaluation.folders import report_folder
+    from MedGenLib.worker.transfer import put
+
+    target = _folder(job, folder)
+    names = names or {}
+    given = {"image": image, "reference": reference, "uncertainty": uncertainty}
+    volumes = {role: _image({**item, "kind": "volume"}) for role, item in given.items() if item}
+    grids = {"mask": mask, "labels": labels}
+    maps = {role: _image({**item, "kind": "labels"}) for role, item in grids.items() if item}
+    page = None if report is None else Path(report) / files.REPORT
+    with ExitStack() as stack:
+        if page is not None:  # its place is checked before the work
+            wanted = files.file_names(True, reference is not None)
+            outputs = stack.enter_context(report_folder(page.parent, wanted, overwrite))
+        found = pair.evaluate(
+            **volumes, **maps, segmenter=segmenter, resample=resample, device=device,
+            name=names.get("image", ""), names=names, progress=job.progress,
+        )  # fmt: skip
+        if page is not None:
+            files.write(found, outputs, page.parent)
+        error_map = None
+        if found.comparison is not None:
+            name = f"{job.method}-{job.number}-error"
+            error_map = put(found.comparison.difference, target, name, job.check)
+        if page is not None:
+            outputs.commit()
+    return {
+        "rows": [vars(row) for row in (*found.rows, *found.uncertainty)],
+        "anatomy": [row.to_dict() for row in found.anatomy],
+        "note": found.note,
+        "error_map": error_map,
+        "report": None if page is None else str(page),
+    }
 
 
 METHODS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -231,6 +277,9 @@ METHODS: dict[str, Callable[..., dict[str, Any]]] = {
     "generate": generate,
     "translate": translate,
     "evaluate": evaluate,
+    "dicom": write_dicom,
+    "reader_study/make": make_study,
+    "reader_study/score": score_study,
 }
 
 
@@ -459,7 +508,7 @@ def _written(job: Job, result: Result, folder: Path, spread: bool) -> dict[str, 
 
     images = [(f"{job.method}-{job.number}-{n}", v) for n, v in enumerate(result.volumes, 1)]
     if spread:
-        from MedGenLib.quality.compare import spread as spread_of
+        from MedGenLib.quality.uncertainty import spread as spread_of
 
         images.append((f"{job.method}-{job.number}-spread", spread_of(result.volumes)))
     stage = Stage("writing", len(images), job.progress)

@@ -190,7 +190,7 @@ def test_generate_writes_volume_preview_and_report(mask, out, engine, capsys):
     argv = ["generate", mask, "-o", out / "ct.nii.gz", "--seed", 7, "--preview", out / "ct.png"]
     argv += ["--report", out / "ct.json", "--map", "2=3", "--sampler", "ddim", "--steps", 9]
     assert cli.main([str(word) for word in argv]) == 0
-    assert names(out) == ["ct.json", "ct.nii.gz", "ct.png"]
+    assert names(out) == ["ct.json", "ct.medgen.json", "ct.nii.gz", "ct.png"]
     assert (out / "ct.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((out / "ct.json").read_text())["seed"] == 7
     assert read_volume(out / "ct.nii.gz").shape == SHAPE
@@ -205,7 +205,8 @@ def test_generate_writes_volume_preview_and_report(mask, out, engine, capsys):
 def test_samples_are_numbered_before_the_suffix(mask, out, engine):
     argv = ["generate", mask, "-o", out / "ct.nii.gz", "--samples", 2, "--preview", out / "p.png"]
     assert cli.main([str(word) for word in argv]) == 0
-    assert names(out) == ["ct_1.nii.gz", "ct_2.nii.gz", "p_1.png", "p_2.png"]
+    written = ["ct_1.medgen.json", "ct_1.nii.gz", "ct_2.medgen.json", "ct_2.nii.gz"]
+    assert names(out) == [*written, "p_1.png", "p_2.png"]
     assert read_volume(out / "ct_2.nii.gz").array.max() == 10
     assert numbered(Path("a.b.nrrd"), 2) == [Path("a.b_1.nrrd"), Path("a.b_2.nrrd")]
 
@@ -213,7 +214,7 @@ def test_samples_are_numbered_before_the_suffix(mask, out, engine):
 def test_translate_reads_an_image_and_passes_the_target(mask, out, engine):
     argv = ["translate", mask, "-o", out / "ct.nrrd", "--to", "CT", "--device", "cpu"]
     assert cli.main([str(word) for word in argv]) == 0
-    assert names(out) == ["ct.nrrd"]
+    assert names(out) == ["ct.medgen.json", "ct.nrrd"]
     assert engine[0][0] == ("CT",) and engine[0][1]["device"] == "cpu"
 
 
@@ -231,7 +232,7 @@ def test_the_first_acceptance_of_a_licence_is_told_once(mask, out, engine, monke
 def test_quiet_prints_nothing(mask, out, engine, capsys):
     assert cli.main(["-q", "generate", str(mask), "-o", str(out / "ct.mha")]) == 0
     captured = capsys.readouterr()
-    assert captured.out == captured.err == "" and names(out) == ["ct.mha"]
+    assert captured.out == captured.err == "" and names(out) == ["ct.medgen.json", "ct.mha"]
 
 
 def test_verbose_tells_time_and_memory(mask, out, engine, capsys):
@@ -325,7 +326,9 @@ import MedGenLib
 from MedGenLib import cli, pictures
 from MedGenLib.cli import runs
 from MedGenLib.progress import Stage
-from types import SimpleNamespace
+from MedGenLib.report import Report
+from MedGenLib.result import Result
+from MedGenLib.volume import Volume
 
 slow_stage, *argv = sys.argv[1:]
 
@@ -335,9 +338,8 @@ def work(mask, model, *, progress, samples, **options):
     for _ in range(steps):
         time.sleep(0.02)
         stage.advance()
-    return SimpleNamespace(
-        volumes=[mask] * samples, source=mask, report=SimpleNamespace(model="stub")
-    )
+    volume = Volume(mask.array, mask.affine)
+    return Result([volume] * samples, Report("stub", "1.0.0", "generate"), mask)
 
 def slow_preview(*_, **__):
     print("drawing", file=sys.stderr, flush=True)
@@ -502,14 +504,16 @@ def test_demo_writes_both_results_and_a_table(accept, mask, tmp_path, monkeypatc
     argv = ["demo", "-o", str(folder), *(["--accept-license"] if accept else [])]
     assert cli.main(argv) == 0
     captured = capsys.readouterr()
-    written = ["ct_from_mask.json", "ct_from_mask.nii.gz", "ct_from_mask.png"]
+    suffixes = (".json", ".medgen.json", ".nii.gz", ".png")
+    written = [f"ct_from_mask{suffix}" for suffix in suffixes]
     if accept:
-        written += ["ct_from_mr.json", "ct_from_mr.nii.gz", "ct_from_mr.png"]
+        written += [f"ct_from_mr{suffix}" for suffix in suffixes]
         assert "--accept-license was given" in captured.err
     else:
         assert "The translation is left out" in captured.err
     assert names(folder) == written
-    assert all(str(folder / name) in captured.out for name in written)
+    told = [name for name in written if not name.endswith(".medgen.json")]
+    assert all(str(folder / name) in captured.out for name in told)
     assert "stub: sampling" in captured.out and "CC-BY-NC" in captured.err
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg, ndimage, stats
 from skimage import metrics as skimage_metrics
+from skimage.transform import downscale_local_mean
 
 from MedGenLib.errors import InputError
 from MedGenLib.quality import distribution, metrics
@@ -47,6 +48,12 @@ class TestErrors:
 
     def test_psnr_of_equal_images_is_infinite(self, pair):
         assert metrics.psnr(pair[0], pair[0]) == np.inf
+
+    def test_bias_is_the_mean_of_candidate_less_reference(self, pair):
+        mask = ball(pair[0].shape, 8)
+        assert metrics.bias(pair[0], pair[0] + 12, mask) == pytest.approx(12)
+        expected = (pair[1] - pair[0])[mask].mean()
+        assert metrics.bias(*pair, mask) == pytest.approx(expected)
 
     def test_pearson_is_that_of_scipy(self, pair):
         mask = ball(pair[0].shape, 8)
@@ -107,6 +114,149 @@ class TestSsim:
     def test_too_small_an_image_is_refused(self):
         with pytest.raises(InputError, match="at least 7"):
             metrics.ssim(np.zeros((4, 4, 4)), np.zeros((4, 4, 4)))
+
+
+class TestMsSsim:
+    LARGE = (120, 112, 113)
+
+    @pytest.fixture(scope="class")
+    def large(self):
+        """A pair in HU in which all five scales fit."""
+        generator = np.random.default_rng(1)
+        image = ndimage.gaussian_filter(generator.normal(0, 30000, self.LARGE), 4)
+        image = np.clip(image, -1024, 3000)
+        return image, np.clip(image + generator.normal(0, 200, self.LARGE), -1024, 3000)
+
+    def test_is_that_of_monai(self, large):
+        torch = pytest.importorskip("torch")
+        from monai.metrics import MultiScaleSSIMMetric
+
+        theirs = MultiScaleSSIMMetric(3, 4024, "uniform", kernel_size=7)
+        expected = theirs(*(torch.from_numpy(image + 1024)[None, None] for image in large))
+        result = metrics.ms_ssim(*large)
+        assert result.levels == 5 and result.weights == pytest.approx(metrics.MS_WEIGHTS, abs=1e-4)
+        assert result.value == pytest.approx(expected.item(), abs=1e-4)
+        assert result.value < 0.99
+
+    def test_the_first_scale_is_the_ssim_of_scikit_image(self, large):
+        crops = [image[:30, :32, :34] + 1024 for image in large]
+        mask = ball(crops[0].shape, 12)
+        _, full = skimage_metrics.structural_similarity(
+            *(np.where(mask, image, 0) for image in crops), win_size=7, data_range=4024, full=True
+        )
+        result = metrics.ms_ssim(*(image - 1024 for image in crops), mask)
+        assert result.ssim == pytest.approx(full[mask].mean(), abs=1e-9)
+
+    def test_a_mask_is_that_of_a_plain_loop_over_scikit_image_s_maps(self, large):
+        """Contrast times structure is what scikit-image gives when its luminance counts as 1."""
+        x, y = (image[:40, :42, :45] + 1024 for image in large)
+        mask = ball(x.shape, 16)
+        result = metrics.ms_ssim(x - 1024, y - 1024, mask)
+        x, y = np.where(mask, x, 0), np.where(mask, y, 0)
+        expected = 1.0
+        for level, weight in enumerate(result.weights):
+            luminance_off = {"K1": 1e9} if level < result.levels - 1 else {}
+            _, full = skimage_metrics.structural_similarity(
+                x, y, win_size=7, data_range=4024, full=True, **luminance_off
+            )
+            fits = np.pad(np.ones([n - 6 for n in x.shape], bool), 3)
+            expected *= full[mask & fits].mean() ** weight
+            even = tuple(slice(n // 2 * 2) for n in x.shape)
+            x, y, mask = (downscale_local_mean(a[even], (2, 2, 2)) for a in (x, y, mask))
+            mask = mask >= 0.5
+        assert result.levels == 3
+        assert result.value == pytest.approx(expected, abs=1e-9)
+
+    def test_small_images_have_fewer_scales_and_their_weights_sum_to_1(self, large):
+        for side, levels in ((7, 1), (13, 1), (14, 2), (28, 3), (60, 4)):
+            crops = [image[:side, :side, :side] for image in large]
+            result = metrics.ms_ssim(*crops)
+            assert result.levels == levels and sum(result.weights) == pytest.approx(1)
+        assert metrics.ms_ssim(*(image[:13, :13, :13] for image in large)).value == pytest.approx(
+            metrics.ms_ssim(*(image[:13, :13, :13] for image in large)).ssim
+        )
+
+    def test_equal_images_are_1_and_opposite_ones_are_nearly_0(self, large):
+        image = large[0][:40, :40, :40]
+        assert metrics.ms_ssim(image, image).value == pytest.approx(1)
+        assert 0 <= metrics.ms_ssim(image, -image, outside=-3000.0).value < 0.2
+
+    def test_the_air_around_the_mask_earns_nothing(self, large):
+        image, other = (image[:40, :40, :40] for image in large)
+        mask = ball(image.shape, 12)
+        wide = [np.pad(a, 64, constant_values=0) for a in (image, other, mask)]
+        result = metrics.ms_ssim(*wide)
+        assert result.ssim == pytest.approx(metrics.ms_ssim(image, other, mask).ssim)
+
+    def test_cropping_to_the_mask_changes_nothing(self, large):
+        mask = np.zeros(self.LARGE, bool)
+        mask[95:103, 90:99, 85:93] = True
+        result = metrics.ms_ssim(*large, mask)
+        whole = [np.where(mask, image, -1024) for image in large]
+        every = mask.copy()
+        every[0, 0, 0] = True  # where no window fits: only widens the box
+        assert result == metrics.ms_ssim(*whole, every)
+
+    def test_slabs_change_nothing(self, large, monkeypatch):
+        expected = metrics.ms_ssim(*large)
+        monkeypatch.setattr(metrics, "_SLAB", 1000)
+        assert metrics.ms_ssim(*large).value == pytest.approx(expected.value, abs=1e-12)
+
+    def test_a_lone_slice_is_measured_in_its_plane(self, large):
+        flat = [image[:, :, 5] for image in large]
+        for axis in (0, 1, 2):
+            volume = [np.expand_dims(image, axis) for image in flat]
+            assert metrics.ms_ssim(*volume).value == pytest.approx(metrics.ms_ssim(*flat).value)
+
+    def test_too_small_or_different_images_are_refused(self, large):
+        with pytest.raises(InputError, match="window of 7"):
+            metrics.ms_ssim(np.zeros((4, 9, 9)), np.zeros((4, 9, 9)))
+        with pytest.raises(InputError, match="empty"):
+            metrics.ms_ssim(*large, np.zeros(self.LARGE))
+        with pytest.raises(InputError, match="cannot be compared"):
+            metrics.ms_ssim(large[0], large[1][1:])
+
+
+class TestTheory:
+    """What an error of a known kind must give."""
+
+    @pytest.fixture
+    def image(self, generator):
+        return np.clip(generator.normal(100, 200, (48, 48, 48)), -1024, 3000)
+
+    def test_identical_images(self, image):
+        assert metrics.mae(image, image) == metrics.rmse(image, image) == 0
+        assert metrics.bias(image, image) == 0 and metrics.psnr(image, image) == np.inf
+        assert metrics.pearson(image, image) == pytest.approx(1)
+        assert metrics.ms_ssim(image, image).value == pytest.approx(1)
+
+    def test_a_known_offset(self, image):
+        assert metrics.mae(image, image + 50) == pytest.approx(50)
+        assert metrics.bias(image, image - 50) == pytest.approx(-50)
+        expected = 20 * np.log10(4024 / 50)
+        assert metrics.psnr(image, image + 50, data_range=4024) == pytest.approx(expected)
+        assert metrics.pearson(image, image + 50) == pytest.approx(1)
+
+    def test_known_noise(self, image, generator):
+        noisy = image + generator.normal(0, 25, image.shape)
+        assert metrics.rmse(image, noisy) == pytest.approx(25, rel=0.01)
+        assert metrics.mae(image, noisy) == pytest.approx(25 * np.sqrt(2 / np.pi), rel=0.01)
+        assert metrics.bias(image, noisy) == pytest.approx(0, abs=0.5)
+        expected = 200 / np.hypot(200, 25)
+        assert metrics.pearson(image, noisy) == pytest.approx(expected, abs=0.002)
+
+    def test_scaled_hu(self, image):
+        scaled = 1.1 * image
+        assert metrics.pearson(image, scaled) == pytest.approx(1)
+        assert metrics.bias(image, scaled) == pytest.approx(0.1 * image.mean())
+        assert metrics.rmse(image, scaled) == pytest.approx(0.1 * np.sqrt((image**2).mean()))
+
+    def test_ssim_of_an_offset_is_its_luminance_term(self):
+        flat = np.full((9, 9, 9), 1000.0)
+        c1 = (0.01 * 4024) ** 2
+        x, y = 1000 + 1024, 1400 + 1024
+        expected = (2 * x * y + c1) / (x * x + y * y + c1)
+        assert metrics.ms_ssim(flat, flat + 400).ssim == pytest.approx(expected)
 
 
 class TestTexture:

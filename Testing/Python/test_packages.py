@@ -114,6 +114,28 @@ def translator_metadata(name, source, target):
     return metadata
 
 
+def segmenter_metadata(name="tiny-segmenter"):
+    metadata = translator_metadata(name, "T1w", "none")
+    medgen = metadata["medgen"]
+    medgen["task"] = "segment"
+    medgen["output"] = {"labels": {"7": {"name": "liver"}, "2": {"name": "lung", "aliases": ["l"]}}}
+    medgen["networks"] = {"segmenter": {"network": "Segmenter", "arguments": {"labels": 2}}}
+    return metadata
+
+
+def features_metadata(name="tiny-features"):
+    metadata = translator_metadata(name, "any", "none")
+    medgen = metadata["medgen"]
+    medgen["task"], medgen["output"] = "features", {"features": 96}
+    medgen["networks"] = {"encoder": {"network": "FeatureEncoder", "arguments": {}}}
+    return metadata
+
+
+def write_judge(folder, metadata):
+    weights = {role: WEIGHTS["flow"] for role in metadata["medgen"]["networks"]}
+    return write_package(folder / metadata["name"], metadata, weights, "# Card", "Licence")
+
+
 def write_generator(folder, name="tiny-ct"):
     return write_package(folder / name, generator_metadata(name), WEIGHTS, "# Card", "Licence")
 
@@ -258,7 +280,7 @@ WRONG_METADATA = [
     (set_at(("medgen", "networks", "flow", "weights"), "models/x.safetensors"), "has no checksum"),
     (
         set_at(("medgen", "networks", "flow", "network"), "os.system"),
-        r"networks\.flow\.network: 'os\.system' is not one of the networks .*Autoencoder, FlowUNet",
+        r"networks\.flow\.network: 'os\.system' is not one of the networks .*Autoencoder, Fea",
     ),
 ]
 
@@ -278,6 +300,76 @@ def test_metadata_that_is_no_json_object_is_refused(package, content):
     with pytest.raises(PackageError, match="metadata.json") as caught:
         load_manifest(package.folder)
     assert_sentence(str(caught.value))
+
+
+def test_packages_that_judge_have_their_own_outputs(tmp_path):
+    finds = write_judge(tmp_path, segmenter_metadata())
+    assert finds.task == "segment" and finds.output.modality is None and finds.sampler is None
+    assert [(v, label.name) for v, label in finds.output.labels.items()] == [
+        (2, "lung"), (7, "liver"),
+    ]  # fmt: skip
+    assert str(finds.output) == "2 labels"
+    sees = write_judge(tmp_path, features_metadata())
+    assert sees.task == "features" and sees.output.features == 96
+    assert str(sees.output) == "96 features" and sees.input.modality == "any"
+    card = text.model_card(finds)
+    assert "segment: T1w -> labels 2 lung, 7 liver" in card
+    assert "features: any -> 96 features" in text.model_card(sees)
+    table = text.models_table([finds, sees])
+    assert "2 labels" in table and "96 features" in table
+    command = json.loads((finds.folder / rules.INFERENCE).read_text())["command"]
+    assert command == "medgen evaluate IMAGE --labels LABELS --segmenter tiny-segmenter"
+
+
+def test_packages_that_judge_are_neither_generators_nor_translators(tmp_path):
+    models = tmp_path / "home" / "models"
+    for metadata in (segmenter_metadata(), features_metadata()):
+        write_judge(models, metadata)
+    assert len(catalogue.catalogue()) == len(catalogue.light_catalogue()) == 2
+    assert catalogue.for_generation() == []
+    with pytest.raises(PackageError, match="the translations are: none"):
+        catalogue.for_translation("T1w", "CT")
+    for name, words in (("tiny-segmenter", "finds labels"), ("tiny-features", "compares cohorts")):
+        for task in ("generate", "translate"):
+            with pytest.raises(InputError, match=words):
+                catalogue.find(name).require_task(task)
+    catalogue.find("tiny-segmenter").require_task("segment")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "change", "words"),
+    [
+        (segmenter_metadata, {"output": {"features": 3}}, r"output: "),
+        (segmenter_metadata, {"output": {"labels": {}}}, r"output\.labels: "),
+        (segmenter_metadata, {"output": {"labels": {"0": {"name": "air"}}}}, "'0' does not match"),
+        (
+            segmenter_metadata,
+            {"output": {"labels": {"1": {"name": "a"}, "2": {"name": "A"}}}},
+            r"output\.labels: two labels have the same name",
+        ),
+        (segmenter_metadata, {"input": {"kind": "labels"}}, r"\$\.medgen\.input"),
+        (features_metadata, {"output": {"features": 0}}, r"output\.features: 0 is less than"),
+        (features_metadata, {"output": {"modality": "CT"}}, r"output: "),
+    ],
+)
+def test_wrong_outputs_of_packages_that_judge_are_refused(tmp_path, metadata, change, words):
+    package = write_judge(tmp_path, metadata())
+    edit_metadata(package.folder, lambda data: data["medgen"].update(change))
+    with pytest.raises(PackageError, match=words) as caught:
+        load_manifest(package.folder)
+    assert_sentence(str(caught.value))
+
+
+def test_a_package_that_judges_needs_its_network(tmp_path):
+    for metadata, role in ((segmenter_metadata(), "segmenter"), (features_metadata(), "encoder")):
+        package = write_judge(tmp_path, metadata)
+        edit_metadata(package.folder, delete_at(("medgen", "networks", role)))
+        edit_metadata(package.folder, set_at(
+            ("medgen", "networks", "other"),
+            {"network": "Segmenter", "arguments": {}, "weights": f"models/{role}.safetensors"},
+        ))  # fmt: skip
+        with pytest.raises(PackageError, match=f"networks: '{role}' is a required property"):
+            load_manifest(package.folder)
 
 
 def test_a_folder_without_metadata_is_refused(tmp_path):

@@ -163,7 +163,7 @@ def test_many_labels_keep_distinct_colours_and_a_short_legend(figure_of):
     labels[:, :, 1:3] = (np.arange(400).reshape(20, 20, 1) // 10 + 1) * 50
     output = Volume(np.random.default_rng(0).random(labels.shape), affine(), "T1w")
     figure = figure_of(LabelMap(labels, affine()), output)
-    assert len(set(pictures._colours(labels).values())) == 40
+    assert len(set(pictures.label_colours(labels).values())) == 40
     assert sum(word.startswith("label ") for word in texts(figure)) == 20
     assert any(word.endswith(" more") for word in texts(figure))
 

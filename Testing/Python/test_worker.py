@@ -155,14 +155,29 @@ def test_the_second_run_finds_the_networks_loaded(home):
     assert second["preparing"] < first["preparing"] / 2
 
 
-def test_evaluation(worker, slab):
+def test_evaluation(worker, slab, tmp_path):
     other = slab.with_array(slab.array * 1.1)
-    answer = worker.evaluate(other, slab)
+    answer = worker.evaluate(other, slab, report=str(tmp_path / "report"))
     rows = {row["name"]: row for row in answer["rows"]}
-    assert list(rows) == ["MAE", "RMSE", "PSNR", "SSIM", "Pearson"]
-    assert rows["Pearson"]["value"] == pytest.approx(1)
+    assert list(rows) == ["MAE", "RMSE", "Bias", "PSNR", "SSIM", "MS-SSIM", "NCC"]
+    assert rows["NCC"]["value"] == pytest.approx(1)
     assert rows["MAE"]["sentence"].startswith("The mean absolute error is")
     assert "body" in answer["note"]
+    error = answer["error_map"]
+    assert error.geometry.is_close(slab.geometry)
+    inside = np.abs(error.array[error.array != 0])  # nearly all voxels of the body
+    assert inside.mean() == pytest.approx(rows["MAE"]["value"], rel=0.02)
+    assert answer["report"] == str(tmp_path / "report" / "report.html")
+    assert Path(answer["report"]).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_an_evaluation_that_cannot_be_leaves_no_report(worker, slab, tmp_path):
+    with pytest.raises(InputError, match="nothing to compare"):
+        worker.evaluate(slab, report=str(tmp_path / "report"))
+    assert not (tmp_path / "report").exists()
+    (tmp_path / "report.html").touch()
+    with pytest.raises(InputError, match="exists already"):
+        worker.evaluate(slab, slab, report=str(tmp_path))
 
 
 def test_models_can_be_listed_added_and_removed(worker, tmp_path):

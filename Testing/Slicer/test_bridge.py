@@ -315,6 +315,17 @@ class NodeSelectorTest(support.SlicerTestCase):
         self.assertIsNone(selector.currentNode())
         self.assertEqual(selector.nodeCount(), 0)
 
+    def test_attribute_of_a_node_that_has_the_id_of_one_before(self):
+        """Scenes give IDs again; the node that has it now is the one that is listened to."""
+        selector = self.selector(noneEnabled=True)
+        selector.addAttribute("vtkMRMLScalarVolumeNode", "DICOM.instanceUIDs")
+        first = self.volume().GetID()
+        slicer.mrmlScene.Clear(0)
+        node = self.volume()
+        self.assertEqual((node.GetID(), selector.nodeCount()), (first, 0))
+        node.SetAttribute("DICOM.instanceUIDs", "1.2 1.3")
+        self.assertIs(selector.nodeFromIndex(0), node)
+
     def test_foreign_object(self):
         with self.assertRaises(bridge.BridgeError):
             self.selector().setCurrentNode(3)

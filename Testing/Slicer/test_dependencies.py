@@ -133,7 +133,9 @@ class PlanTest(PipTestCase):
         # The file of the extension itself; the tests' Python has everything.
         dependencies = Dependencies()
         names = {need.name for need in dependencies.requirements()}
-        self.assertLessEqual({"torch", "jsonschema", "safetensors", "psutil", "platformdirs", "scikit-image"}, names)
+        self.assertLessEqual({"torch", "jsonschema", "safetensors", "psutil", "platformdirs", "scikit-image",
+                              "matplotlib", "dicom-anonymizer"}, names)
+        self.assertNotIn("highdicom", names)  # would want another pydicom than that of Slicer 5.10
         self.assertEqual(dependencies.missing(), [])
 
 

@@ -43,7 +43,8 @@ class EmptyPanelTest(PanelCase):
     def test_fitsIntoAModulePanel(self):
         support.hippocampusSegmentation()
         self.settle()
-        for section in (self.ui.cardSection, self.ui.optionsSection, self.ui.evaluateSection, self.ui.modelsSection):
+        for section in (self.ui.cardSection, self.ui.optionsSection, self.ui.evaluateSection, self.ui.exportSection,
+                        self.ui.studySection, self.ui.modelsSection):
             section.collapsed = False
             self.addCleanup(setattr, section, "collapsed", True)
         self.settle()

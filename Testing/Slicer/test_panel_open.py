@@ -78,6 +78,12 @@ class OpenTest(unittest.TestCase):
         self.assertGreater(len(self.report["opened"]), 0)
         self.assertEqual([path for path, size in self.report["opened"] if size > LARGEST_FILE], [])
 
+    def test_readsOneFormOnly(self):
+        """That of the reader study comes when its section is opened."""
+        forms = [Path(path).name for path, _size in self.report["opened"] if path.endswith(".ui")]
+        self.assertEqual(set(forms), {"MedGen.ui"})
+        self.assertNotIn("MedGenSlicer.reading", self.report["modules"])
+
     def test_raisesNothing(self):
         self.assertEqual(self.report["errors"] + self.report["unexpected"], [])
 

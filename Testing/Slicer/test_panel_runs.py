@@ -1,6 +1,5 @@
 """The panel during and after runs: real worker, real models, real clicks."""
 
-import csv
 import json
 import os
 import shutil
@@ -10,6 +9,7 @@ import numpy as np
 import slicer
 
 import support
+from MedGenLib.errors import InputError
 from MedGenLib.worker.process import kill_tree
 from panelcase import PanelCase
 
@@ -72,6 +72,7 @@ class GenerateRunTest(RunCase):
         self.assertFalse(self.isShown(self.ui.cancelButton))
         self.assertIn("Ready: ", self.ui.readinessLabel.text)
         self.assertEqual(self.parameters.evaluateImage.GetID(), node.GetID())
+        self.assertEqual(self.parameters.evaluateLabels.GetID(), mask.GetID())
         self.ui.logSection.collapsed = True
         self.screenshot("done")
 
@@ -260,31 +261,6 @@ class WarmUpTest(RunCase):
         support.processUntil(lambda: self.panel.readiness.state == "ready", SECONDS)
 
 
-class EvaluateTest(RunCase):
-    def test_metricsInATableAndAFile(self):
-        first, second = support.headVolume(32), support.headVolume(32)
-        array = slicer.util.arrayFromVolume(second)
-        slicer.util.updateVolumeFromArray(second, array.astype(np.float32) + 5)
-        self.parameters.evaluateImage, self.parameters.evaluateReference = first, second
-        self.settle()
-        self.ui.evaluateSection.collapsed = False
-        self.addCleanup(setattr, self.ui.evaluateSection, "collapsed", True)
-        self.assertTrue(self.ui.evaluateButton.enabled)
-        self.ui.evaluateButton.click()
-        support.processUntil(lambda: self.ui.evaluateButton.enabled, SECONDS)
-        table = self.ui.evaluateTable
-        self.assertTrue(self.isShown(table), self.ui.evaluateLabel.text)
-        rows = {table.item(row, 0).text(): table.item(row, 1).text() for row in range(table.rowCount)}
-        mae = next(float(value) for name, value in rows.items() if "MAE" in name or "absolute" in name)
-        self.assertAlmostEqual(mae, 5.0, places=2)
-        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLTableNode")), 1)
-        self.screenshot("evaluate")
-        self.answers.path = str(self.temporaryFolder() / "metrics.csv")
-        self.ui.saveTableButton.click()
-        with open(self.answers.path, newline="", encoding="utf-8") as stream:
-            self.assertEqual(len(list(csv.reader(stream))), table.rowCount + 1)
-
-
 class ModelsTest(RunCase):
     def test_addAndRemove(self):
         source = self.temporaryFolder() / "mine"
@@ -308,6 +284,22 @@ class ModelsTest(RunCase):
         support.processUntil(lambda: self.ui.modelsTable.rowCount == count, SECONDS)
         self.ui.modelsTable.selectRow(self.rowOf("ct-tissue"))
         self.assertFalse(self.ui.removeModelButton.enabled)
+
+    def test_everyModelSaysWhatItIsFor(self):
+        self.ui.modelsSection.collapsed = False
+        self.addCleanup(setattr, self.ui.modelsSection, "collapsed", True)
+        self.settle()
+        table = self.ui.modelsTable
+        self.assertEqual(table.rowCount, len(self.logic.models()))
+        self.assertIn("makes images from masks", table.item(self.rowOf("ct-tissue"), 0).toolTip())
+        segmenter = next((model.name for model in self.logic.models() if model.task == "segment"), None)
+        self.assertIsNotNone(segmenter)
+        self.assertIn("finds labels in images", table.item(self.rowOf(segmenter), 0).toolTip())
+        offered = [self.ui.generateModelComboBox.itemData(row) for row in range(self.ui.generateModelComboBox.count)]
+        self.assertNotIn(segmenter, offered)
+        with self.assertRaises(InputError) as caught:
+            self.logic.generate(support.hippocampusSegmentation(), model=segmenter)
+        self.assertIn("serves the evaluation", str(caught.exception))
 
     def test_whatIsNoModelIsSaid(self):
         self.answers.path = str(self.temporaryFolder())

@@ -188,14 +188,6 @@ class ShownTest(SlicerTestCase):
         displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
         self.assertTrue(any(display.IsA("vtkMRMLVolumeRenderingDisplayNode") for display in displays))
 
-    def testDicomExportSaysWhatIsMissing(self):
-        node = results.addResult(self.snapshot, synthetic(self.snapshot), MADE)
-        if "DICOMScalarVolumePlugin" in getattr(slicer.modules, "dicomPlugins", {}):
-            self.skipTest("this Slicer has the DICOM module")
-        with self.assertRaises(InputError) as caught:
-            results.exportToDicom(node, str(self.temporaryFolder()))
-        self.assertIn("DICOM", str(caught.exception))
-
 
 class ProvenanceTest(SlicerTestCase):
     def setUp(self):
@@ -384,21 +376,6 @@ class FailureTest(SlicerTestCase):
             results.addResult(self.snapshot, volume, MADE)
         self.assertIn("2 x 3 x 4", str(caught.exception))
         self.assertEqual(differences(before, snapshotOfScene()), [])
-
-
-class TableTest(SlicerTestCase):
-    def testFigures(self):
-        rows = [{"name": "MAE", "value": 86.5, "unit": "HU", "sentence": "Mean absolute error."},
-                {"name": "SSIM", "value": None, "unit": "", "sentence": "Not defined."}]
-        table = results.addTable("A against B", rows, "resampled")
-        self.assertEqual(table.GetNumberOfRows(), 2)
-        self.assertEqual(table.GetCellText(0, 0), "MAE")
-        self.assertEqual(float(table.GetCellText(0, 1)), 86.5)
-        self.assertEqual(table.GetTable().GetColumn(1).GetName(), "Value")
-        path = str(self.temporaryFolder() / "figures.csv")
-        self.assertTrue(slicer.util.saveNode(table, path))
-        with open(path, encoding="utf-8") as file:
-            self.assertIn("86.5", file.read())
 
 
 class PythonLineTest(SlicerTestCase):

@@ -19,13 +19,16 @@ DATA = Path(os.environ["MEDGEN_DATA"])
 OUT = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
 
 
-def tissue_mask() -> LabelMap:
-    """Tissues of an abdominal CT that no model was trained on."""
+def abdomen() -> None:
+    """A CT that no model was trained on, and its tissues."""
     path = DATA / "ct_torso_with_masks" / "totalseg_abdomen" / "ct_full.nii.gz"
     ct = read_volume(path, modality="CT")
     body = body_envelope_from_image(ct).array > 0
-    labels = tissue_labels(np.clip(ct.array, -1024, 3071).astype(np.float32), body)
-    return LabelMap(labels, ct.affine, dict(enumerate(TISSUES, start=1)))
+    hu = np.clip(ct.array, -1024, 3071)
+    labels = tissue_labels(hu.astype(np.float32), body)
+    mask = LabelMap(labels, ct.affine, dict(enumerate(TISSUES, start=1)))
+    write_volume(mask, OUT / "ct_tissue_mask.nii.gz")
+    write_volume(ct.with_array(hu.round().astype(np.int16)), OUT / "ct_tissue_real.nii.gz")
 
 
 def head() -> None:
@@ -42,13 +45,15 @@ def head() -> None:
 
 
 def hippocampus() -> None:
-    """Labels of a crop that was kept out of training."""
+    """A crop that was kept out of training, and its labels."""
     from MedGenLib.files import read_label_map
     from MedGenLib.training.splits import hold_out
 
-    folder = DATA / "mr_hippocampus_msd" / "labels"
-    held = hold_out((p.name for p in folder.glob("*.nii.gz")), 40, 0)
-    labels = read_label_map(folder / held[0])
+    folder = DATA / "mr_hippocampus_msd"
+    held = hold_out((p.name for p in (folder / "labels").glob("*.nii.gz")), 40, 0)
+    labels = read_label_map(folder / "labels" / held[0])
+    real = read_volume(folder / "images" / held[0], modality="T1w")
+    write_volume(real.with_array(real.array.astype(np.int16)), OUT / "hippocampus_real.nii.gz")
     names = {1: "anterior hippocampus", 2: "posterior hippocampus"}
     write_volume(
         LabelMap(labels.array.astype(np.uint8), labels.affine, names),
@@ -58,6 +63,6 @@ def hippocampus() -> None:
 
 if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
-    write_volume(tissue_mask(), OUT / "ct_tissue_mask.nii.gz")
+    abdomen()
     head()
     hippocampus()

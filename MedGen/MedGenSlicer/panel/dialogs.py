@@ -45,10 +45,10 @@ class Dialogs:
         """Put a text on the clipboard."""
         slicer.app.clipboard().setText(text)
 
-    def open(self, folder: str) -> None:
-        """Show a folder in the file manager."""
+    def open(self, path: str) -> None:
+        """Show a folder in the file manager, a web page in the browser."""
         if not slicer.app.testingEnabled():
-            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(folder))
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(path))
 
 
 def overwriteQuestion(name: str) -> str:

@@ -31,12 +31,13 @@ def isMask(node) -> bool:
 
 
 def isImage(node) -> bool:
-    """Whether a node is a plain volume with voxels, and not a result of MedGen."""
+    """Whether a node is a plain volume with voxels, and neither a result of MedGen nor shown for a reader study."""
     return (
         node.GetClassName() == "vtkMRMLScalarVolumeNode"
         and not node.GetHideFromEditors()
         and node.GetImageData() is not None
         and node.GetAttribute("MedGen.Synthetic") != "1"
+        and node.GetAttribute("MedGen.Reading") != "1"
     )
 
 

@@ -4,9 +4,9 @@ import qt
 from slicer.i18n import tr as _
 
 from MedGenLib import home
-from MedGenLib.errors import MedGenError
 from MedGenLib.packages.catalogue import is_embedded
 from MedGenSlicer.panel import widgets
+from MedGenSlicer.panel.ask import askWorker
 from MedGenSlicer.panel.catalogue import Models
 from MedGenSlicer.panel.context import Context
 
@@ -40,7 +40,8 @@ class ModelsSection:
             origin = _("comes with MedGen") if is_embedded(manifest) else _("added by you")
             license_ = manifest.license.spdx
             use = _("commercial use allowed") if manifest.license.commercial_use else _("no commercial use")
-            table.setItem(row, 0, widgets.cell(manifest.name, f"{manifest.description}; {origin}"))
+            about = f"{manifest.description}; {taskText(manifest.task)}; {origin}"
+            table.setItem(row, 0, widgets.cell(manifest.name, about))
             table.setItem(row, 1, widgets.cell(license_, f"{license_}: {use}"))
             table.setItem(row, 2, widgets.cell(_("{size} MB").format(size=round(_weightsMib(manifest)))))
         widgets.fitRows(table)
@@ -90,22 +91,13 @@ class ModelsSection:
         self.add(self._context.dialogs.text(_("Add a model"), _("Web address of the zip file:")))
 
     def _ask(self, method: str, params: dict, done: str) -> None:
-        engine = self._context.logic.engine
-
         def finished(answer: dict) -> None:
             self._models.reload()
             self.update()
             self._tell(done)
             self._context.changed()
 
-        def failed(error: MedGenError) -> None:
-            self._tell(str(error))
-
-        guarded = self._context.guarded
-        engine.start(
-            lambda info: engine.request(method, params, lambda answer: guarded(finished, answer),
-                                        lambda error: guarded(failed, error)),
-            lambda error: guarded(failed, error))
+        askWorker(self._context, method, params, finished, self._tell)
 
     def _opened(self) -> None:
         if not self._ui.modelsSection.collapsed:
@@ -122,6 +114,13 @@ class ModelsSection:
     def _tell(self, text: str) -> None:
         self._ui.modelsLabel.text = text
         self._ui.modelsLabel.setVisible(bool(text))
+
+
+def taskText(task: str) -> str:
+    """What a model is for."""
+    return {"generate": _("makes images from masks"), "translate": _("translates images"),
+            "segment": _("finds labels in images, for the evaluation"),
+            "features": _("compares cohorts of images, for the evaluation")}.get(task, task)
 
 
 def _weightsMib(manifest) -> float:

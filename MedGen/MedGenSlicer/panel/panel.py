@@ -13,6 +13,7 @@ from MedGenSlicer.panel.catalogue import Models
 from MedGenSlicer.panel.check import InputCheck
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.dialogs import Dialogs, overwriteQuestion
+from MedGenSlicer.panel.dicom import DicomSection
 from MedGenSlicer.panel.evaluation import Evaluation
 from MedGenSlicer.panel.failure import FailureBox, suggestion
 from MedGenSlicer.panel.generate import GenerateTab
@@ -22,6 +23,7 @@ from MedGenSlicer.panel.proposals import Proposals
 from MedGenSlicer.panel.readiness import Readiness
 from MedGenSlicer.panel.result import ResultBox
 from MedGenSlicer.panel.run import RunSection
+from MedGenSlicer.panel.study import StudySection
 from MedGenSlicer.panel.translate import TranslateTab
 from MedGenSlicer.panel.watch import InputWatcher
 
@@ -58,8 +60,10 @@ class Panel(VTKObservationMixin):
         self.watcher = InputWatcher(self._inputChanged, self._painted)
         self.runSection = RunSection(self.context)
         self.failure = FailureBox(self.context)
-        self.result = ResultBox(self.context)
+        self.dicom = DicomSection(self.context)
+        self.result = ResultBox(self.context, self.dicom.show)
         self.evaluation = Evaluation(self.context)
+        self.study = StudySection(self.context)
         self.modelsSection = ModelsSection(self.context, self.models)
         self.currentRun = None
         self._last: tuple[str, object, dict] | None = None
@@ -86,6 +90,7 @@ class Panel(VTKObservationMixin):
     def exit(self) -> None:
         """Another module was opened; a run goes on, but nothing is proposed and no worker is started."""
         self._isEntered = False
+        self.study.pause()
         self._guessTimer.stop()
         self._workerTimer.stop()
 
@@ -106,6 +111,9 @@ class Panel(VTKObservationMixin):
         self.context.parameters = parameters
         self._watch(None)
         if parameters is None:
+            self.study.pause()
+            self.evaluation.forget()
+            self.dicom.forget()
             self.result.hide()
             self.failure.hide()
             return
@@ -157,6 +165,7 @@ class Panel(VTKObservationMixin):
         self.card.update(manifest)
         self.options.update(self.task, manifest)
         self.evaluation.update()
+        self.dicom.update()
         self._watch(self.tab.inputNode)
         self._showButtons()
 
@@ -252,7 +261,7 @@ class Panel(VTKObservationMixin):
         if run.error is None:
             self._ended("")
             self.result.show(run)
-            self.evaluation.propose(run.nodes[0])
+            self.evaluation.propose(run)
         elif isinstance(run.error, Cancelled) or slicer.mrmlScene.IsClosing():
             # The user's own doing is no failure, and the sentence has to outlive the scene.
             self._ended(str(run.error))

@@ -1,5 +1,7 @@
 """What a run made: verdict, view, export, once more."""
 
+from collections.abc import Callable
+
 import slicer
 from slicer.i18n import tr as _
 
@@ -15,11 +17,13 @@ class ResultBox:
     Attributes
     ----------
     run: the run shown, None when there is none.
+    exportWanted: called with the volume that the user wants to export.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, exportWanted: Callable[[object], None]) -> None:
         self._context = context
         self._ui = context.ui
+        self.exportWanted = exportWanted
         self.run = None
         self._nodeIDs: list[str] = []
         ui = self._ui
@@ -27,7 +31,7 @@ class ResultBox:
         context.connect(ui.blendSlider.valueChanged, self._blend)
         context.connect(ui.compareButton.clicked, self._compare)
         context.connect(ui.show3DButton.clicked, lambda: results.show3D(self.node()))
-        context.connect(ui.dicomButton.clicked, self._export)
+        context.connect(ui.dicomButton.clicked, lambda: self.exportWanted(self.node()))
         context.connect(ui.copyPythonButton.clicked, self._copyPython)
 
     def show(self, run) -> None:
@@ -79,22 +83,6 @@ class ResultBox:
 
     def _compare(self) -> None:
         results.compareSideBySide(self._inputNode(), self.node())
-
-    def _export(self) -> None:
-        """Slicer's own export dialog, filled in so that the series says what it is."""
-        node = self.node()
-        dialogClass = getattr(slicer, "qSlicerDICOMExportDialog", None)
-        if dialogClass is None:
-            folder = self._context.dialogs.folder(_("Folder for the DICOM files"))
-            if folder:
-                results.exportToDicom(node, folder)
-            return
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-        item = hierarchy.GetItemByDataNode(node)
-        hierarchy.SetItemAttribute(item, "DICOM.SeriesDescription", f"SYNTHETIC {node.GetName()}"[:64])
-        dialog = dialogClass()
-        dialog.setMRMLScene(slicer.mrmlScene)
-        dialog.execDialog(item)
 
     def _copyPython(self) -> None:
         from MedGenSlicer import console

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 
 import qt
 
+from MedGenSlicer.panel import words
+
 ICONS = {
     "ok": "SP_DialogApplyButton",
     "info": "SP_MessageBoxInformation",
@@ -74,6 +76,23 @@ def fitRows(table, most: int = 8) -> None:
     table.verticalHeader().setDefaultSectionSize(height)
     rows = max(1, min(table.rowCount, most))
     table.setFixedHeight(table.horizontalHeader().sizeHint.height() + 2 * table.frameWidth + rows * height)
+
+
+def fillTable(table, node, columns: int = 4) -> None:
+    """Show the first columns of a table node; its last one holds sentences, which become the tooltips."""
+    source = node.GetTable()
+    table.setColumnCount(columns)
+    table.setHorizontalHeaderLabels([source.GetColumnName(column) for column in range(columns)])
+    table.setRowCount(source.GetNumberOfRows())
+    for row in range(source.GetNumberOfRows()):
+        sentence = source.GetValue(row, source.GetNumberOfColumns() - 1).ToString()
+        for column in range(columns):
+            value = source.GetValue(row, column)
+            text = words.figure(value.ToDouble()) if value.IsDouble() else value.ToString()
+            table.setItem(row, column, cell(text, sentence))
+    for column in range(1, columns):
+        table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+    fitRows(table)
 
 
 def cell(text: str, tooltip: str = ""):

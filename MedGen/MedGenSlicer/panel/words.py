@@ -43,6 +43,13 @@ def stage(progress: dict) -> str:
     return text
 
 
+def figure(value: float) -> str:
+    """A measured value with four digits; a dash where there is none."""
+    if value != value:
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
 def listed(names: list[str], most: int = 4) -> str:
     """Names separated by commas; those after the first few are counted."""
     more = len(names) - most

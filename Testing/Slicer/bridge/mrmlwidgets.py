@@ -215,7 +215,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
             node = scene.GetNthNode(index)
             if not any(node.IsA(kind) for kind in self.nodeTypes):
                 continue
-            if node.GetID() not in self._watched:
+            if self._watched.get(node.GetID(), (None,))[0] is not node:  # an ID is used again after a scene closes
                 tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, callback(self._nodeModified))
                 self._watched[node.GetID()] = node, tag
             if self._takes(node):

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError
-from .volume import Volume, affine_from_lps
+from ..errors import InputError
+from ..volume import Volume, affine_from_lps
 
 _TAGS = ("SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality", "Rows", "Columns",
          "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
-         "NumberOfFrames")
+         "NumberOfFrames", "SOPClassUID", "SOPInstanceUID")
 _SAME_PLACE_MM = 0.01
 """Slices closer than this along the normal lie at the same place."""
 _EVEN_GAP = 0.01
@@ -34,7 +34,7 @@ _LOWEST_HU = -1024.0
 
 
 @dataclass(frozen=True)
-class _Slice:
+class Image:
     """Where one file's image lies, from its header."""
 
     path: Path
@@ -44,6 +44,7 @@ class _Slice:
     size: tuple[int, int]  # columns, rows
     pixel: tuple[float, float]  # mm between columns, between rows
     thickness: float | None
+    instance: tuple[str, str]  # SOP class, SOP instance
 
     @property
     def normal(self) -> np.ndarray:
@@ -67,11 +68,11 @@ class Series:
     description: str
     modality: str
     slices: int
-    images: tuple[_Slice, ...] = field(repr=False, compare=False, default=())
+    images: tuple[Image, ...] = field(repr=False, compare=False, default=())
 
 
-def list_series(folder: str | Path) -> list[Series]:
-    """The image series in a folder and its subfolders, by series number.
+def list_series(folder: str | Path | Sequence[str | Path]) -> list[Series]:
+    """The image series in a folder and its subfolders, or among these files, by series number.
 
     Files that are not DICOM, and DICOM without an image in the patient (reports, structures, dose
     sheets), are passed over.
@@ -81,14 +82,14 @@ def list_series(folder: str | Path) -> list[Series]:
     InputError: a DICOM file is damaged, or holds many frames (enhanced DICOM), which is not read.
     """
     found: dict[str, list] = {}
-    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
+    for path in _files(folder):
         header = _read_header(path)
         if header is not None:
             found.setdefault(str(header.SeriesInstanceUID), []).append((header, path))
     series = []
     for uid, files in found.items():
         first = files[0][0]
-        images = tuple(_slice(header, path) for header, path in files)
+        images = tuple(_image(header, path) for header, path in files)
         order = (int(first.get("SeriesNumber") or 0), uid)
         series.append((order, Series(uid, str(first.get("SeriesDescription") or ""),
                                      str(first.get("Modality") or ""), len(images), images)))
@@ -113,9 +114,9 @@ def read_series(folder: str | Path, series: str | None = None) -> Volume:
     InputError: no series, several without a choice, or images that do not make one volume.
     MemoryPlanError: the volume does not fit into memory.
     """
-    from .files import plan_memory
+    from ..files import plan_memory
 
-    chosen = _choose(list_series(folder), series, Path(folder))
+    chosen = choose(list_series(folder), series, f"The folder {folder}")
     _check_alike(chosen.images, Path(folder))
     slices = sorted(chosen.images, key=lambda s: float(s.position @ chosen.images[0].normal))
     columns, rows = slices[0].size
@@ -130,13 +131,24 @@ def read_series(folder: str | Path, series: str | None = None) -> Volume:
     return Volume(array, affine, modality, "HU" if modality == "CT" else "a.u.", tuple(notes))
 
 
-def _read_header(path: Path):
-    """The data set without its pixels; None when it is no image that lies in the patient."""
+def _files(folder: str | Path | Sequence[str | Path]) -> list[Path]:
+    if isinstance(folder, (str, Path)):
+        return sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return [Path(path) for path in folder]
+
+
+def read_tags(path: Path, tags: Sequence[str | int]):
+    """The data set of a DICOM file with these attributes only; None for a file of another kind.
+
+    Raises
+    ------
+    InputError: the file cannot be read, or is damaged.
+    """
     import pydicom
     from pydicom.errors import InvalidDicomError
 
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
     except InvalidDicomError:
         return None
     except OSError as error:
@@ -144,6 +156,15 @@ def _read_header(path: Path):
                          "check the file.") from None
     except Exception:  # pydicom lets many kinds through when the bytes make no sense
         raise InputError(f"{path} is a damaged DICOM file; copy it again or remove it.") from None
+
+
+def _read_header(path: Path):
+    """The data set without its pixels; None when it is no image that lies in the patient."""
+    header = read_tags(path, _TAGS)
+    if header is None:
+        return None
+    if header.get("Modality") == "SEG":  # a mask, which lies beside its images
+        return None
     if int(header.get("NumberOfFrames") or 1) > 1 and "Rows" in header:
         raise InputError(f"{path} is a multi-frame DICOM file, which is not read; convert it to "
                          "NIfTI first, for instance with dcm2niix.")
@@ -152,7 +173,7 @@ def _read_header(path: Path):
     return header if all(header.get(tag) not in (None, "") for tag in needed) else None
 
 
-def _slice(header, path: Path) -> _Slice:
+def _image(header, path: Path) -> Image:
     orientation = np.array(header.ImageOrientationPatient, dtype=np.float64)
     position = np.array(header.ImagePositionPatient, dtype=np.float64)
     between_rows, between_columns = (float(s) for s in header.PixelSpacing)
@@ -166,32 +187,39 @@ def _slice(header, path: Path) -> _Slice:
         raise InputError(f"{path} claims a pixel spacing of {between_rows:g} x {between_columns:g} "
                          "mm, but both need more than 0; correct the header.")
     thickness = header.get("SliceThickness")
-    return _Slice(path, position, row / lengths[0], column / lengths[1],
-                  (int(header.Columns), int(header.Rows)), (between_columns, between_rows),
-                  float(thickness) if thickness else None)
+    return Image(path, position, row / lengths[0], column / lengths[1],
+                 (int(header.Columns), int(header.Rows)), (between_columns, between_rows),
+                 float(thickness) if thickness else None,
+                 (str(header.get("SOPClassUID", "")), str(header.get("SOPInstanceUID", ""))))
 
 
-def _choose(all_series: Sequence[Series], wanted: str | None, folder: Path) -> Series:
+def choose(all_series: Sequence[Series], wanted: str | None, place: str) -> Series:
+    """The one series that is there, or that of this number or UID.
+
+    Parameters
+    ----------
+    place: starts the sentence of an error, such as "The folder scans".
+    """
     if not all_series:
-        raise InputError(f"The folder {folder} holds no DICOM image series; give the folder with "
+        raise InputError(f"{place} holds no DICOM image series; give the folder with "
                          "the slices of one series, or an image file.")
     if wanted is None and len(all_series) == 1:
         return all_series[0]
     listed = "; ".join(f'{number} = {s.modality} "{s.description}", {s.slices} slices, {s.uid}'
                        for number, s in enumerate(all_series, start=1))
     if wanted is None:
-        raise InputError(f"The folder {folder} holds {len(all_series)} series ({listed}); choose "
+        raise InputError(f"{place} holds {len(all_series)} series ({listed}); choose "
                          "one with --series and its number or UID.")
     wanted = str(wanted)
     if wanted.isdigit() and 1 <= int(wanted) <= len(all_series):
         return all_series[int(wanted) - 1]
     matches = [s for s in all_series if s.uid.endswith(wanted)]
     if len(matches) != 1:
-        raise InputError(f'The folder {folder} has no single series "{wanted}"; it holds {listed}.')
+        raise InputError(f'{place} has no single series "{wanted}"; it holds {listed}.')
     return matches[0]
 
 
-def _check_alike(slices: Sequence[_Slice], folder: Path) -> None:
+def _check_alike(slices: Sequence[Image], folder: Path) -> None:
     first = slices[0]
     for other in slices[1:]:
         turned = max(np.abs(first.row - other.row).max(), np.abs(first.column - other.column).max())
@@ -208,7 +236,7 @@ def _check_alike(slices: Sequence[_Slice], folder: Path) -> None:
                          "belong to the volume.")
 
 
-def _pixels(image: _Slice) -> np.ndarray:
+def _pixels(image: Image) -> np.ndarray:
     """(column, row) float32, rescaled: value = stored x RescaleSlope + RescaleIntercept."""
     import pydicom
 
@@ -224,11 +252,11 @@ def _pixels(image: _Slice) -> np.ndarray:
     return (stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)).T
 
 
-def _pixels_by_sitk(image: _Slice) -> np.ndarray:
+def _pixels_by_sitk(image: Image) -> np.ndarray:
     """The same for compressed pixels: SimpleITK knows the codecs, and rescales by itself."""
     import SimpleITK
 
-    from .files import silent_stderr
+    from ..files import silent_stderr
 
     try:
         with silent_stderr():
@@ -240,8 +268,8 @@ def _pixels_by_sitk(image: _Slice) -> np.ndarray:
     return SimpleITK.GetArrayFromImage(picture)[0].T
 
 
-def _without_duplicates(slices: list[_Slice], array: np.ndarray,
-                        notes: list[str]) -> tuple[list[_Slice], np.ndarray]:
+def _without_duplicates(slices: list[Image], array: np.ndarray,
+                        notes: list[str]) -> tuple[list[Image], np.ndarray]:
     places = np.array([s.position @ slices[0].normal for s in slices])
     keep = [0]
     for index in range(1, len(slices)):
@@ -257,7 +285,7 @@ def _without_duplicates(slices: list[_Slice], array: np.ndarray,
     return [slices[n] for n in keep], array[..., keep]
 
 
-def _stack(slices: list[_Slice], array: np.ndarray,
+def _stack(slices: list[Image], array: np.ndarray,
            notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Array and affine of an even, upright grid from slices sorted by place."""
     first = slices[0]

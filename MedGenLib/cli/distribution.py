@@ -1,0 +1,66 @@
+"""`medgen evaluate distribution SYNTHETIC --reference REAL [--training DIR] [--report DIR]`."""
+
+from __future__ import annotations
+
+import contextlib
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from MedGenLib.cli.console import Console
+from MedGenLib.cli.table import table
+
+if TYPE_CHECKING:
+    from MedGenLib.evaluation.cohorts import CohortEvaluation
+
+
+def distribution(arguments: Namespace, console: Console) -> int:
+    """Folders of volumes -> measures on the console and, where asked for, a report."""
+    from MedGenLib.evaluation.cohorts import FILES, evaluate_cohorts
+    from MedGenLib.evaluation.folders import report_folder
+
+    report = contextlib.nullcontext()
+    if arguments.report is not None:  # its place is checked before the work
+        report = report_folder(arguments.report, FILES, arguments.overwrite)
+    with report as outputs:
+        result = evaluate_cohorts(
+            arguments.image,
+            arguments.reference,
+            arguments.training,
+            features=arguments.features,
+            seed=arguments.seed,
+            device=arguments.device,
+            progress=console,
+        )
+        if outputs is not None:
+            for name, text in result.files().items():
+                outputs.staged(arguments.report / name).write_text(text, encoding="utf-8")
+            outputs.commit()
+    describe(result, console)
+    for path in outputs.paths if outputs is not None else ():
+        console.say(f"Wrote {path}")
+    return 0
+
+
+def describe(result: CohortEvaluation, console: Console) -> None:
+    """The table of measures, and each synthetic image that looks like a copy."""
+    from MedGenLib.evaluation.html import number
+
+    measures = result.comparison.measures
+    rows = [(m.name, number(m.value), _interval(m.low, m.high)) for m in measures]
+    console.say(f"{result.comparison.note} Features of {result.network}.")
+    console.say(table(("measure", "value", "95 % interval"), rows))
+    for measure in measures:
+        if measure.value is None:
+            console.detail(measure.sentence)
+    if result.memorisation is not None:
+        console.say(result.memorisation.note)
+        for neighbour in result.memorisation.copies:
+            console.note(f"warning: {neighbour.sentence}")
+    for note in result.notes:
+        console.note(note)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    from MedGenLib.evaluation.html import number
+
+    return "" if low is None else f"{number(low)} to {number(high)}"

@@ -1,0 +1,203 @@
+"""`medgen evaluate`: an image, or a folder of them, against references and labels.
+
+Exit codes beyond those of every command: 1 if some cases of a cohort could not be evaluated, 2 if
+none could.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedGenLib.cli.console import Console
+from MedGenLib.cli.table import table
+from MedGenLib.errors import InputError
+from MedGenLib.evaluation import report
+from MedGenLib.evaluation.cases import Case, Cohort, evaluate_cases, holds_cases, match
+from MedGenLib.evaluation.folders import report_folder
+from MedGenLib.evaluation.html import number
+from MedGenLib.evaluation.pair import Evaluation, require_purpose
+from MedGenLib.evaluation.pair import evaluate as evaluate_pair
+from MedGenLib.files import read_label_map, read_volume
+from MedGenLib.outputs import Outputs, split_suffix
+from MedGenLib.provenance import Provenance, read
+
+if TYPE_CHECKING:
+    from MedGenLib.quality.segmenters import Segmenter
+    from MedGenLib.volume import LabelMap, Volume
+
+_ROLES = ("reference", "mask", "labels", "uncertainty")
+DONE, SOME_FAILED, ALL_FAILED = 0, 1, 2
+
+
+def evaluate(arguments: Namespace, console: Console) -> int:
+    """Measures, tells, and writes the report where one is asked for."""
+    others = {role: getattr(arguments, role) for role in _ROLES}
+    require_purpose(*(others[role] for role in ("reference", "mask", "labels")),
+                    arguments.segmenter, others["uncertainty"])  # fmt: skip
+    paths = [arguments.image, *filter(None, others.values())]
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"There is no file or folder {path}; check the path.")
+    cohort = holds_cases(arguments.image)
+    if arguments.report is not None:
+        _require_apart(arguments.report, [path for path in paths if path.is_dir()])
+    with ExitStack() as stack:
+        outputs = None
+        if arguments.report is not None:  # its place is checked before the work
+            names = report.file_names(not cohort, arguments.reference is not None)
+            keep = [path for path in paths if path.is_file()]
+            outputs = stack.enter_context(
+                report_folder(arguments.report, names, arguments.overwrite, keep)
+            )
+        if cohort:
+            return _cohort(arguments, others, outputs, console)
+        return _single(arguments, others, outputs, console)
+
+
+def _require_apart(report: Path, folders: list[Path]) -> None:
+    """The folder of the report must not be taken for a case or a slice."""
+    for folder in folders:
+        if report.resolve().parent == folder.resolve() or report.resolve() == folder.resolve():
+            raise InputError(
+                f"The report would lie among the images of {folder}; choose a folder elsewhere."
+            )
+
+
+def _single(
+    arguments: Namespace, others: dict[str, Path | None], outputs: Outputs | None, console: Console
+) -> int:
+    for role, path in others.items():
+        if path is not None and holds_cases(path):
+            raise InputError(
+                f"{arguments.image} is one volume, but the {role} {path} is a folder of volumes; "
+                "give two volumes or two folders."
+            )
+    name = arguments.image.name
+    name = name if arguments.image.is_dir() else split_suffix(arguments.image)[0]
+    paths = {"image": arguments.image, **{role: path for role, path in others.items() if path}}
+    segmenter = _segmenter(arguments)
+    evaluation = _judge(Case(name, paths), arguments, segmenter, console)
+    _write(evaluation, outputs, arguments.report)
+    _tell(evaluation, console)
+    _tell_files(outputs, console)
+    return DONE
+
+
+def _cohort(
+    arguments: Namespace, others: dict[str, Path | None], outputs: Outputs | None, console: Console
+) -> int:
+    cases, lacking, unmatched = match(arguments.image, others)
+    segmenter = _segmenter(arguments)
+    done, failed = evaluate_cases(
+        cases, lambda case: _judge(case, arguments, segmenter, None), console
+    )
+    failures = sorted(lacking + failed, key=lambda failure: failure.name)
+    cohort = Cohort(done, tuple(failures), tuple(unmatched))
+    _write(cohort, outputs, arguments.report)
+    _tell_cohort(cohort, console)
+    _tell_files(outputs, console)
+    if not done:
+        return ALL_FAILED
+    return SOME_FAILED if cohort.failures else DONE
+
+
+def _segmenter(arguments: Namespace) -> Segmenter | None:
+    """Made once, so that a wrong name is told before any work."""
+    if arguments.segmenter is None:
+        return None
+    from MedGenLib.quality.segmenters import segmenter
+
+    return segmenter(arguments.segmenter, arguments.device)
+
+
+def _judge(
+    case: Case, arguments: Namespace, segmenter: Segmenter | None, progress: Console | None
+) -> Evaluation:
+    made = _provenance(case.paths["image"])
+    images = {role: _read(role, path, made) for role, path in case.paths.items()}
+    return evaluate_pair(
+        **images,
+        segmenter=segmenter,
+        resample=arguments.resample,
+        name=case.name,
+        names={role: path.name for role, path in case.paths.items()},
+        made=made,
+        progress=progress,
+    )
+
+
+def _read(role: str, path: Path, made: Provenance | None) -> Volume | LabelMap:
+    if role in ("mask", "labels"):
+        return read_label_map(path)
+    known = made.modality if made is not None and role == "image" else None
+    return read_volume(path, modality=known)
+
+
+def _provenance(path: Path) -> Provenance | None:
+    """How the image was made; a damaged note on it must not keep it from being measured."""
+    with suppress(InputError):
+        return None if path.is_dir() else read(path)
+    return None
+
+
+def _write(evaluated: Evaluation | Cohort, outputs: Outputs | None, folder: Path) -> None:
+    if outputs is not None:
+        report.write(evaluated, outputs, folder)
+        outputs.commit()
+
+
+def _tell(evaluation: Evaluation, console: Console) -> None:
+    whole = [row for row in evaluation.figures if not row.label]
+    if whole:
+        rows = [(row.name, number(row.value), row.unit) for row in whole]
+        console.say(table(("measure", "value", "unit"), rows))
+    for row in whole:
+        if row.value is None:
+            console.say(row.sentence)
+    labels = [row for row in evaluation.rows if row.label]
+    if labels:
+        console.say(f"\n{_label_table(labels)}")
+    if evaluation.anatomy:
+        console.say("")
+    for label in evaluation.anatomy:
+        console.say(label.sentence)
+    if evaluation.note:
+        console.note(evaluation.note)
+
+
+def _label_table(rows: list) -> str:
+    """One line a label, one column a measure."""
+    heads = list(dict.fromkeys(
+        (row.name, f"{row.name} ({row.unit})" if row.unit else row.name) for row in rows
+    ))  # fmt: skip
+    values = {(row.label, row.name): number(row.value) for row in rows}
+    lines = [
+        (label, *(values[label, name] for name, _ in heads))
+        for label in dict.fromkeys(row.label for row in rows)
+    ]
+    return table(("label", *(head for _, head in heads)), lines)
+
+
+def _tell_cohort(cohort: Cohort, console: Console) -> None:
+    rows = [
+        (row.label, row.name, row.unit, str(found.count), number(found.mean), number(found.sd),
+         number(found.median), number(found.low), number(found.high))
+        for row, found in report.told(report.summaries(cohort))
+    ]  # fmt: skip
+    if rows:
+        heads = ("label", "measure", "unit", "cases", "mean", "SD", "median", "CI from", "to")
+        console.say(table(heads, rows))
+    for sentence in cohort.unmatched:
+        console.note(f"warning: {sentence}")
+    for failure in cohort.failures:
+        console.note(f"failed: {failure.name}: {failure.sentence}")
+    total = len(cohort.cases) + len(cohort.failures)
+    console.say(f"{len(cohort.cases)} of {total} images evaluated.")
+
+
+def _tell_files(outputs: Outputs | None, console: Console) -> None:
+    for path in outputs.paths if outputs else ():
+        console.say(f"Wrote {path}")

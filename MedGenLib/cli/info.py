@@ -1,0 +1,132 @@
+"""`medgen info`: how a file was made, and whether it is still what was made."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from MedGenLib.cli.console import Console
+from MedGenLib.errors import InputError, PackageError
+from MedGenLib.files import READABLE, read_volume
+from MedGenLib.provenance import (
+    Provenance,
+    content_hash,
+    package_hash,
+    read_beside,
+    read_inside,
+    sidecar,
+)
+
+_CONTENTS = {
+    "image": "synthetic image",
+    "uncertainty": "standard deviations of synthetic images",
+    "error map": "error map, image minus reference",
+}
+
+
+def info(arguments: Namespace, console: Console) -> int:
+    """Prints the facts. Exit code 1 when they do not fit the file: other voxels, other facts."""
+    path = arguments.file
+    made, doubts, remarks = _facts(path)
+    doubts += _doubts(path, made)
+    remarks += _remarks(made)
+    if arguments.json:
+        told = {**made.to_dict(), "doubts": doubts, "remarks": remarks}
+        console.say(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        for line in _lines(path, made):
+            console.say(_printable(line))
+    for sentence in doubts:
+        console.note(f"warning: {sentence}")
+    for sentence in remarks:
+        console.note(sentence)
+    return 1 if doubts else 0
+
+
+def _facts(path: Path) -> tuple[Provenance, list[str], list[str]]:
+    """The facts in the file, else those beside it; doubts and remarks on where they are."""
+    if not path.exists():
+        raise InputError(f"There is no file or folder {path}; check the path.")
+    inside, beside = read_inside(path), read_beside(path)
+    if inside is None and beside is None:
+        raise InputError(
+            f"{path} does not tell how it was made: MedGen did not write it, or another program "
+            "has written it anew since."
+        )
+    if beside is None:
+        return inside, [], []
+    if inside is None:
+        lost = f"{path.name} itself tells nothing any more; this is from {sidecar(path).name}."
+        return beside, [], [] if path == sidecar(path) else [lost]
+    if inside == _shortened(beside, inside.left_out):
+        return beside, [], []
+    return inside, [f"{sidecar(path).name} tells other facts than {path.name} itself."], []
+
+
+def _shortened(made: Provenance, left_out: tuple[str, ...]) -> Provenance:
+    """The facts as a header tells them that has no room for these keys."""
+    kept = {key: value for key, value in made.to_dict().items() if key not in left_out}
+    return replace(Provenance.from_dict(kept), left_out=left_out)
+
+
+def _doubts(path: Path, made: Provenance) -> list[str]:
+    """What does not fit the facts. One file of a DICOM series is not the whole image."""
+    whole = path.is_dir() or path.name.lower().endswith(READABLE)
+    if not made.output_sha256 or not whole:
+        return []
+    if content_hash(read_volume(path)) == made.output_sha256:
+        return []
+    return [f"The voxels of {path.name} are not those that were written; they were changed since."]
+
+
+def _remarks(made: Provenance) -> list[str]:
+    """Whether the model that made it is still at hand."""
+    if not made.model:
+        return []
+    from MedGenLib.packages.catalogue import find
+
+    try:
+        installed = find(made.model)
+    except PackageError:
+        return [f"The model {made.model} is not installed here, so it cannot be made again."]
+    if made.package_sha256 in ("", package_hash(installed)):
+        return []
+    return [
+        f"The model {made.model} {installed.version} that is installed here has other weights than "
+        "the one that made this; the same seed may give another image."
+    ]
+
+
+def _lines(path: Path, made: Provenance) -> Iterator[str]:
+    modality = f", {made.modality}" if made.modality else ""
+    yield f"{path}: {_CONTENTS.get(made.content, made.content)}{modality} in {made.unit}"
+    facts = {
+        "note": made.note,
+        "made by": " ".join(filter(None, ("MedGen", made.software.get("medgen")))),
+        "made on": made.created.replace("T", " ").replace("+00:00", " UTC"),
+        "model": f"{made.model} {made.version}".strip(),
+        "package": made.package_sha256 and f"sha256 {made.package_sha256}",
+        "task": made.task,
+        "seed": made.seed,
+        "preset": made.preset,
+        "sampler": made.sampler and f"{made.sampler}, {made.steps} steps",
+        "device": made.device,
+    }
+    for name, value in facts.items():
+        if value not in (None, ""):
+            yield f"  {name:<9} {value}"
+    for source in made.inputs:
+        told = f"{source.name or 'not named'}, sha256 {source.sha256 or 'left out'}"
+        yield f"  {source.role:<9} {told}"
+    if made.passed is not None:
+        yield f"  {'checks':<9} {'passed' if made.passed else 'FAILED'}"
+    for sentence in made.checks:
+        yield f"  {'':<9} {sentence}"
+
+
+def _printable(text: str) -> str:
+    """One line without control characters, whatever somebody wrote into the file."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,0 +1,98 @@
+"""`medgen reader-study make | run | score`: can readers tell synthetic images from real ones?"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from MedGenLib.cli.console import Console
+from MedGenLib.cli.table import table
+from MedGenLib.errors import InputError
+
+STOPPED = 130
+
+
+def explain(arguments: Namespace, console: Console) -> int:
+    """The command without an action."""
+    raise InputError("A reader study needs an action; give make, run or score after reader-study.")
+
+
+def make(arguments: Namespace, console: Console) -> int:
+    """Real and synthetic volumes -> a blinded reading list."""
+    from MedGenLib.reader_study.making import make as make_study
+
+    made = make_study(
+        arguments.real,
+        arguments.synthetic,
+        arguments.output,
+        items=arguments.items,
+        per_volume=arguments.per_volume,
+        window=_window(arguments.window),
+        seed=arguments.seed,
+        progress=console,
+    )
+    for sentence in made.warnings:
+        console.note(f"warning: {sentence}")
+    console.say(f"{made.items} images, half of them synthetic, are ready to be read.")
+    console.say(f"Wrote {made.study}")
+    console.say(f"Wrote {made.key}, which tells which is which: keep it from the readers.")
+    return 0
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """One reader reads on a local web page."""
+    from MedGenLib.reader_study.page import ReadingPage
+    from MedGenLib.reader_study.reading import Reading
+
+    reading = Reading(arguments.study, arguments.reader)
+    if reading.next() is None:
+        console.say(f"{arguments.reader} has answered all {len(reading.items)} images already.")
+        return 0
+    with ReadingPage(reading, arguments.port, console.note) as page:
+        console.say(f"Read at {page.address} (only on this computer; Ctrl-C pauses).")
+        try:
+            if not arguments.no_browser:
+                _open(page.address, console)
+            page.serve()
+        except KeyboardInterrupt:
+            done, total = reading.progress
+            console.note(
+                f"Paused after {done} of {total} images; the same command goes on from there."
+            )
+            return STOPPED
+    console.say(f"All {len(reading.items)} images are read; the answers are in {reading.path}")
+    return 0
+
+
+def score(arguments: Namespace, console: Console) -> int:
+    """All answers against the key -> table, files and pictures."""
+    from MedGenLib.reader_study.report import FILES, TABLE_HEADS, table_of, write_report
+    from MedGenLib.reader_study.scoring import score as score_study
+
+    scores = score_study(arguments.study, arguments.key, progress=console)
+    write_report(scores, arguments.output, overwrite=arguments.overwrite)
+    console.say(table(TABLE_HEADS, table_of(scores)))
+    console.say(scores.value("Accuracy").sentence)
+    console.say(scores.note)
+    for name in FILES:
+        console.say(f"Wrote {arguments.output / name}")
+    return 0
+
+
+def _open(address: str, console: Console) -> None:
+    import webbrowser
+
+    if not webbrowser.open(address):
+        console.note("No browser could be opened; open the address above in one.")
+
+
+def _window(text: str | None) -> tuple[float, float] | None:
+    """"400,40" -> width and level."""
+    if text is None:
+        return None
+    try:
+        width, level = map(float, text.split(","))
+    except ValueError:
+        raise InputError(
+            f'The window "{text}" is not understood; give width and level, for instance 400,40.'
+        ) from None
+    return width, level

@@ -1,0 +1,118 @@
+"""`medgen evaluate utility`: can synthetic images train a segmenter?"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedGenLib.cli.console import Console
+from MedGenLib.cli.table import table
+
+if TYPE_CHECKING:
+    from MedGenLib.outputs import Outputs
+    from MedGenLib.quality.utility import Utility, UtilityRow
+
+HEADS = ("Trained on", "Cases", "Label", "Dice", "95 % interval", "Against real", "SD of repeats")
+FILES = ("report.html", "metrics.json", "metrics.csv", "dice.png")
+
+
+def utility(arguments: Namespace, console: Console) -> int:
+    """Trains on real, synthetic and both, tests on real, and tells Dice with its interval."""
+    from MedGenLib.evaluation.folders import report_folder
+
+    folder = arguments.report
+    wanted = report_folder(folder, FILES, arguments.overwrite) if folder else nullcontext()
+    with wanted as outputs:
+        from MedGenLib.quality.utility import utility as measure  # trains, so imports torch
+
+        result = measure(
+            arguments.real,
+            arguments.synthetic,
+            arguments.test,
+            steps=arguments.steps,
+            repeats=arguments.repeats,
+            seed=arguments.seed,
+            device=arguments.device,
+            progress=console,
+        )
+        if outputs is not None:
+            write_report(result, outputs, folder)
+            outputs.commit()
+    console.say(table(HEADS, cells(result)))
+    console.say(result.note)
+    if folder is not None:
+        console.say(f"Wrote {folder / FILES[0]}")
+    return 0
+
+
+def cells(result: Utility) -> list[tuple[str, ...]]:
+    """The table's rows as text, under `HEADS`."""
+    return [
+        (
+            row.training,
+            str(row.cases),
+            row.name,
+            f"{row.dice:.3f}",
+            f"{row.low:.3f} to {row.high:.3f}",
+            _against_real(row),
+            "-" if row.repeat_sd is None else f"{row.repeat_sd:.3f}",
+        )
+        for row in result.rows
+    ]
+
+
+def write_report(result: Utility, outputs: Outputs, folder: Path) -> None:
+    """The files of `FILES`, at their staged places."""
+    from MedGenLib.evaluation.html import Picture, Section, Table, page
+    from MedGenLib.evaluation.tables import csv_text, json_text
+
+    figures, picture = result.to_dict(), draw(result)
+    sections = [
+        Section("Dice on real test cases", [
+            result.note,
+            "All three trainings have the same number of steps, so what differs is only what "
+            "they were shown. The interval against real is of the difference in the same cases: "
+            "where it does not contain 0, the two differ.",
+            Table(HEADS, cells(result)),
+            Picture(picture, "Bars: mean over test cases and repeats; whiskers: 95 % interval over "
+                             "test cases."),
+        ]),
+    ]  # fmt: skip
+    texts = {
+        "report.html": page("Can the synthetic images train a segmenter?", sections),
+        "metrics.json": json_text(figures),
+        "metrics.csv": csv_text(figures["rows"]),
+    }
+    for name, text in texts.items():
+        outputs.staged(folder / name).write_text(text, encoding="utf-8")
+    outputs.staged(folder / "dice.png").write_bytes(picture)
+
+
+def draw(result: Utility) -> bytes:
+    """Dice of each label by training set, with intervals, as PNG."""
+    from MedGenLib.evaluation.figures import DARK, FIRST, SECOND, new_figure, png
+
+    colours = {"real": FIRST, "synthetic": SECOND, "both": DARK}
+    groups = list(dict.fromkeys(row.name for row in result.rows))
+    figure, axes = new_figure(2.2 + 1.6 * len(groups), 3.6)
+    for offset, (training, colour) in enumerate(colours.items()):
+        rows = [row for row in result.rows if row.training == training]
+        places = [group + 0.26 * (offset - 1) for group in range(len(groups))]
+        reach = [[r.dice - r.low for r in rows], [r.high - r.dice for r in rows]]
+        axes.bar(
+            places, [row.dice for row in rows], 0.24, yerr=reach, capsize=4, color=colour,
+            label=training,
+        )  # fmt: skip
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_ylabel("Dice")
+    axes.set_ylim(0, 1)
+    axes.legend(title="Trained on", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return png(figure)
+
+
+def _against_real(row: UtilityRow) -> str:
+    if row.difference is None:
+        return "-"
+    return f"{row.difference:+.3f} ({row.difference_low:+.3f} to {row.difference_high:+.3f})"

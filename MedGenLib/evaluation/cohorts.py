@@ -1,0 +1,232 @@
+"""Cohorts in folders: described, compared, searched for copies, and told in a report.
+
+result = evaluate_cohorts("synthetic", "real", training="train")
+for measure in result.comparison.measures:
+    print(measure.sentence)
+text = result.html()
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from MedGenLib.errors import InputError
+from MedGenLib.evaluation.folders import volumes_in
+from MedGenLib.evaluation.html import Notice, Picture, Section, Table, page
+from MedGenLib.evaluation.tables import csv_text, json_text
+from MedGenLib.files import read_volume
+from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.quality.cohort import CohortComparison, compare_cohorts
+from MedGenLib.quality.features import (
+    DEFAULT,
+    SLICES,
+    Extractor,
+    Features,
+    describe,
+    extractor,
+)
+from MedGenLib.quality.neighbours import Memorisation, find_memorised
+from MedGenLib.quality.slices import Standard, kind_of, mostly_ct
+
+FILES = ("report.html", "metrics.json", "metrics.csv")
+"""What a report consists of."""
+
+_METHOD = (
+    "Slices of each volume in three planes pass through the feature network. FID: Frechet distance "
+    "between Gaussians fitted to the features of all slices, averaged over the planes. It is too "
+    "large for few volumes, therefore it is extrapolated in 1 / volumes to infinitely many. "
+    "Intervals come from random halves of the cohorts (delete-half jackknife over volumes). "
+    "Figures are comparable only for one feature network and one reference cohort."
+)
+
+
+@dataclass(frozen=True)
+class CohortEvaluation:
+    """Everything that was found out about a synthetic cohort.
+
+    Attributes
+    ----------
+    network: name of the feature network.
+    cohorts: the described volumes under "real", "synthetic" and, if given, "training".
+    memorisation: None without training images.
+    notes: sentences on what was changed or assumed.
+    """
+
+    network: str
+    cohorts: Mapping[str, Sequence[Features]]
+    comparison: CohortComparison
+    memorisation: Memorisation | None
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        found: dict[str, Any] = {
+            "network": self.network,
+            "slices_per_plane": SLICES,
+            "volumes": {name: len(cohort) for name, cohort in self.cohorts.items()},
+            **self.comparison.to_dict(),
+            "notes": list(self.notes),
+        }
+        if self.memorisation is not None:
+            found["memorisation"] = {
+                "note": self.memorisation.note,
+                "distance_limit": self.memorisation.nearest,
+                "correlation_limit": self.memorisation.most,
+                "nearest": [asdict(n) for n in self.memorisation.neighbours],
+            }
+        return found
+
+    def files(self) -> dict[str, str]:
+        """Name -> content of the files of a report."""
+        rows = [asdict(measure) for measure in self.comparison.measures]
+        return dict(
+            zip(FILES, (self.html(), json_text(self.to_dict()), csv_text(rows)), strict=True)
+        )
+
+    def html(self) -> str:
+        """The report as one self-contained page."""
+        counts = ", ".join(f"{len(cohort)} {name}" for name, cohort in self.cohorts.items())
+        sections = [self._measures()]
+        if self.memorisation is not None:
+            sections.append(self._memorised(self.memorisation))
+        sections.append(Section("Method", [_METHOD, *self.notes]))
+        return page("Comparison of cohorts", sections, f"{counts} volumes; {self.network}")
+
+    def _measures(self) -> Section:
+        from MedGenLib.evaluation.cohort_pictures import curve_picture, map_picture
+
+        rows = [(m.name, m.value, m.low, m.high, m.sentence) for m in self.comparison.measures]
+        heads = ("Measure", "Value", "95 % from", "to", "What it says")
+        return Section("Likeness, coverage and diversity", [
+            Table(heads, rows, self.comparison.note),
+            Picture(curve_picture(self.comparison), "The Frechet distance falls with the number of "
+                    "volumes; the line leads to infinitely many."),
+            Picture(map_picture(self.cohorts["real"], self.cohorts["synthetic"]), "Every volume on "
+                    "the two main axes of the real volumes' features."),
+        ])  # fmt: skip
+
+    def _memorised(self, found: Memorisation) -> Section:
+        from MedGenLib.evaluation.cohort_pictures import neighbours_picture, pairs_picture
+
+        rows = [
+            (n.name, n.by_features, n.distance, n.by_voxels, n.correlation, _verdict(n.copied))
+            for n in sorted(found.neighbours, key=lambda n: -n.correlation)
+        ]
+        heads = ("Synthetic", "Nearest by features", "Distance", "Nearest by voxels", "Correlation",
+                 "Copy")  # fmt: skip
+        copies = frozenset(number for number, row in enumerate(rows) if row[-1] == "yes")
+        pairs = pairs_picture(found, self.cohorts["synthetic"], self.cohorts["training"])
+        return Section("Memorised training images", [
+            Notice(found.note) if found.copies else found.note,
+            Picture(neighbours_picture(found), "How near the training images are to each synthetic "
+                    "image, and to real ones."),
+            Picture(pairs, "Above the synthetic images that are most alike to a training image, "
+                    "below that image (middle axial slices on 32 voxels along each axis).", True),
+            Table(heads, rows, strong=copies),
+        ])  # fmt: skip
+
+
+def evaluate_cohorts(
+    synthetic: str | Path,
+    real: str | Path,
+    training: str | Path | None = None,
+    features: str = DEFAULT,
+    seed: int = 0,
+    device: str = "auto",
+    progress: ProgressCallback | None = None,
+) -> CohortEvaluation:
+    """Compare the volumes of folders (files and DICOM sub-folders).
+
+    Parameters
+    ----------
+    training: what the generator was trained on, to find copies.
+    features: a package of task "features", or a file of RadImageNet's ResNet-50 weights.
+    seed: of the random halves that tell how sure a figure is.
+
+    Raises
+    ------
+    InputError: a folder or one of its volumes cannot be used. A cohort without that volume would be
+        another cohort, so nothing is left out.
+    """
+    folders = {"real": real, "synthetic": synthetic}
+    if training is not None:
+        folders["training"] = training
+    paths = {name: volumes_in(Path(folder)) for name, folder in folders.items()}
+    extract = extractor(features, device)
+    standard = _standard(paths["real"])
+    resampled: list[str] = []
+    cohorts = {
+        kind: _described(kind, files, standard, extract, resampled, progress)
+        for kind, files in paths.items()
+    }
+    groups = _same_input(list(paths["synthetic"].values()))
+    comparison = compare_cohorts(cohorts["real"], cohorts["synthetic"], groups, seed, progress)
+    memorisation = None
+    if training is not None:
+        memorisation = find_memorised(cohorts["synthetic"], cohorts["training"], cohorts["real"])
+    notes = _notes(standard, resampled)
+    return CohortEvaluation(extract.name, cohorts, comparison, memorisation, notes)
+
+
+def _standard(files: Mapping[str, Path], most: int = 5) -> Standard:
+    """That of the first real volume, taken as CT if most of the first few look so."""
+    volumes = [read_volume(path) for path in list(files.values())[:most]]
+    ct = mostly_ct(map(kind_of, volumes))
+    return Standard.set_by(volumes[0], f"real/{next(iter(files))}", ct)
+
+
+def _described(
+    kind: str,
+    files: Mapping[str, Path],
+    standard: Standard,
+    extract: Extractor,
+    resampled: list[str],
+    progress: ProgressCallback | None,
+) -> list[Features]:
+    """One cohort; the names of volumes of another spacing are added to `resampled`."""
+    stage, kinds, cohort = Stage(f"describing {kind}", len(files), progress), [], []
+    for name, path in files.items():
+        volume, name = read_volume(path), f"{kind}/{name}"
+        kinds.append(kind_of(volume))
+        if standard.is_off(volume):
+            resampled.append(name)
+        cohort.append(describe(volume, name, standard, extract))
+        stage.advance()
+    if mostly_ct(kinds) not in (None, standard.ct):
+        ours, theirs = ("no CT", "CT") if standard.ct else ("CT", "no CT")
+        raise InputError(
+            f"Most {kind} volumes look like {ours} and most real ones like {theirs}; compare "
+            "images of one kind."
+        )
+    return cohort
+
+
+def _same_input(paths: Sequence[Path]) -> list[list[int]]:
+    """Indices of volumes that MedGen made from one input, as their provenance tells."""
+    from MedGenLib.provenance import read
+
+    groups: dict[tuple, list[int]] = defaultdict(list)
+    for index, path in enumerate(paths):
+        facts = read(path)
+        if facts is not None and facts.inputs:
+            contents = tuple(sorted(source.sha256 for source in facts.inputs))
+            groups[facts.model, contents].append(index)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _notes(standard: Standard, resampled: Sequence[str]) -> tuple[str, ...]:
+    if not resampled:
+        return ()
+    count = "1 volume" if len(resampled) == 1 else f"{len(resampled)} volumes"
+    return (
+        f"{count} of another spacing than {standard.of} had to be resampled to it, which itself "
+        f"changes texture: {', '.join(resampled[:5])}{' ...' if len(resampled) > 5 else ''}.",
+    )
+
+
+def _verdict(copied: bool | None) -> str:
+    return "not known" if copied is None else "yes" if copied else "no"

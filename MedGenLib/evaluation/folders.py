@@ -1,0 +1,89 @@
+"""Folders: of volumes to be evaluated, and the one that a report goes into."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from MedGenLib.errors import InputError
+from MedGenLib.files import READABLE
+from MedGenLib.outputs import Outputs, split_suffix
+
+
+def volumes_in(folder: Path) -> dict[str, Path]:
+    """Name -> path of the volumes in a folder, in the order of their names.
+
+    A volume is a file with a suffix that can be read, or a sub-folder, taken as a DICOM series; its
+    name is that without the suffix. Hidden ones are left out.
+
+    Raises
+    ------
+    InputError: there is no such folder, none is in it, or two have one name.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}; check the path.")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not (path.is_dir() or is_volume(path)):
+            continue
+        name = path.name if path.is_dir() else split_suffix(path)[0]
+        if name in found:
+            raise InputError(
+                f"The folder {folder} holds {found[name].name} and {path.name}, which have one "
+                "name; keep one of them there."
+            )
+        found[name] = path
+    if not found:
+        raise InputError(
+            f"The folder {folder} holds no volume; put files with one of {', '.join(READABLE)} or "
+            "folders with a DICOM series there."
+        )
+    return found
+
+
+def is_volume(path: Path) -> bool:
+    """Whether the file's suffix is one that can be read."""
+    return path.is_file() and path.name.lower().endswith(READABLE)
+
+
+@contextlib.contextmanager
+def report_folder(
+    folder: Path, names: Iterable[str], overwrite: bool = False, keep: Iterable[Path] = ()
+) -> Iterator[Outputs]:
+    """The files of a report, which appear in `folder` together on `commit`, or not at all.
+
+    with report_folder(folder, ("report.html", "metrics.json")) as outputs:
+        outputs.staged(folder / "report.html").write_text(text, encoding="utf-8")
+        ...
+        outputs.commit()
+
+    The folder is made if it is missing, and taken away again when nothing was written.
+
+    Raises
+    ------
+    InputError: a file is there already (without `overwrite`), or nothing can be written there.
+    """
+    made = _make(folder)
+    try:
+        with Outputs([folder / name for name in names], overwrite, keep) as outputs:
+            yield outputs
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # it is not empty: the report is there
+                folder.rmdir()
+
+
+def _make(folder: Path) -> bool:
+    """Makes the folder; False if it was there."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is a file; name a folder for the report.") from None
+        return False
+    except OSError as error:
+        raise InputError(
+            f"The folder {folder} for the report cannot be made: {error.strerror}; choose another."
+        ) from None
+    return True

@@ -1,0 +1,319 @@
+"""The files of an evaluation: report.html, metrics.json, metrics.csv, and the error as a volume.
+
+with report_folder(folder, file_names(cohort)) as outputs:
+    write(cohort, outputs, folder)
+    outputs.commit()
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from MedGenLib import __version__
+from MedGenLib.evaluation import figures, planes
+from MedGenLib.evaluation.cases import SHOWN, Cohort
+from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, Values, page
+from MedGenLib.evaluation.pair import Evaluation
+from MedGenLib.evaluation.tables import Summary, csv_text, json_text, summary
+from MedGenLib.files import write_volume
+from MedGenLib.outputs import Outputs
+from MedGenLib.provenance import Provenance, content_hash
+from MedGenLib.quality.compare import Row
+
+REPORT, JSON, CSV, ERROR_MAP = "report.html", "metrics.json", "metrics.csv", "error_map.nii.gz"
+_HEADLINE = ("MAE", "PSNR", "SSIM", "MS-SSIM", "Dice")
+_TOLD = ("MAE", "RMSE", "Bias", "Dice", "HD95", "Volume difference")
+"""Figures of a label that a page or a terminal has room for; the JSON has all."""
+_MANY = 40
+"""Cases beyond which the page lists the worst ones only; the CSV has all."""
+
+
+def file_names(single: bool, reference: bool) -> list[str]:
+    """What `write` is going to write: of a single image with a reference also its error map."""
+    return [REPORT, JSON, CSV, *([ERROR_MAP] if single and reference else [])]
+
+
+def write(evaluated: Evaluation | Cohort, outputs: Outputs, folder: Path) -> None:
+    """Writes the files of `file_names` to their staged places.
+
+    metrics.json holds everything; metrics.csv has one row a figure: case, label, name, value, unit,
+    sentence. A case that failed has one row named "failed".
+    """
+    cohort = evaluated if isinstance(evaluated, Cohort) else Cohort((evaluated,))
+    single = evaluated if isinstance(evaluated, Evaluation) else None
+    data: dict[str, Any] = {
+        "software": f"MedGen {__version__}",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **cohort.to_dict(),
+    }
+    if single is None:
+        data["summary"] = [{"label": row.label, "name": row.name, "unit": row.unit, **vars(found)}
+                           for row, found in summaries(cohort)]  # fmt: skip
+    html = _single_page(single) if single else _cohort_page(cohort)
+    outputs.staged(folder / REPORT).write_text(html, encoding="utf-8")
+    outputs.staged(folder / JSON).write_text(json_text(data), encoding="utf-8")
+    outputs.staged(folder / CSV).write_text(csv_text(csv_rows(cohort)), encoding="utf-8")
+    if single and single.comparison:
+        difference = single.comparison.difference
+        facts = Provenance(content="error map", unit=difference.unit, task="evaluate",
+                           inputs=single.inputs, created=data["created"],
+                           output_sha256=content_hash(difference))  # fmt: skip
+        write_volume(difference, outputs.staged(folder / ERROR_MAP), facts)
+
+
+def csv_rows(cohort: Cohort) -> list[dict[str, Any]]:
+    """One row a figure and one a failure."""
+    rows = [
+        {"case": case.name, "label": row.label, "name": row.name, "value": row.value,
+         "unit": row.unit, "sentence": row.sentence}
+        for case in cohort.cases
+        for row in case.figures
+    ]  # fmt: skip
+    return rows + [
+        {"case": failure.name, "name": "failed", "sentence": failure.sentence}
+        for failure in cohort.failures
+    ]
+
+
+def summaries(cohort: Cohort) -> list[tuple[Row, Summary]]:
+    """Each figure that has a value in any case, and what describes it over the cases."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    first: dict[tuple[str, str, str], Row] = {}
+    for case in cohort.cases:
+        for row in case.figures:
+            if row.value is not None and row.name != "Voxels":
+                key = (row.label, row.name, row.unit)
+                first.setdefault(key, row)
+                values.setdefault(key, []).append(row.value)
+    # By label as the first case that has it lists them, whole image first.
+    order = list(dict.fromkeys(label for label, _, _ in first))
+    keys = sorted(first, key=lambda key: order.index(key[0]))
+    return [(first[key], summary(values[key])) for key in keys]
+
+
+def told(described: Sequence[tuple[Row, Summary]]) -> list[tuple[Row, Summary]]:
+    """Those of `summaries` that a table for people shows."""
+    return [pair for pair in described if not pair[0].label or pair[0].name in _TOLD]
+
+
+def _single_page(case: Evaluation) -> str:
+    sections = [
+        Section("Result", [_values(case), *_note(case)]),
+        Section("Pictures", _pictures(case)),
+        Section("Error inside the region", _whole(case)),
+        Section("Error of each label", _labels(case)),
+        Section("Anatomy", _anatomy(case)),
+        Section("Uncertainty", _uncertainty(case)),
+        Section("What was compared", _inputs(case)),
+    ]
+    return page(f"Evaluation of {case.name}" if case.name else "Evaluation", sections,
+                _subtitle(case))  # fmt: skip
+
+
+def _subtitle(case: Evaluation) -> str:
+    against = [f"{source.role} {source.name}" for source in case.inputs[1:] if source.name]
+    return f"Against {', '.join(against)}." if against else ""
+
+
+def _values(case: Evaluation) -> Values:
+    """The figures most asked for."""
+    entries = [(row.name, row.value, row.unit) for row in case.rows
+               if row.name in _HEADLINE and not row.label]  # fmt: skip
+    if case.mean_dice is not None:
+        entries.append(("Mean Dice", case.mean_dice, ""))
+    return Values(entries)
+
+
+def _note(case: Evaluation) -> list[Part]:
+    return [case.note] if case.note else []
+
+
+def _pictures(case: Evaluation, worst: bool = True) -> list[Part]:
+    """In three planes: image, reference and difference, with `worst` twice; then the labels."""
+    parts: list[Part] = []
+    if case.image is None:
+        return parts
+    if case.comparison:
+        middle = planes.difference_planes(case.image, case.comparison)
+        parts.append(Picture(middle, "Planes through the middle of the region.", wide=True))
+        if worst:
+            found = planes.difference_planes(case.image, case.comparison, worst=True)
+            caption = "Planes with the largest sum of absolute errors."
+            parts.append(Picture(found, caption, wide=True))
+    if case.wanted and case.found:
+        caption = "The labels as the mask has them, and as they are found again in the image."
+        parts.append(
+            Picture(planes.label_planes(case.image, case.wanted, case.found), caption, wide=True)
+        )
+    return parts
+
+
+def _whole(case: Evaluation) -> list[Part]:
+    if not case.rows:
+        return []
+    rows = [(row.name, row.value, row.unit, row.sentence) for row in case.rows if not row.label]
+    parts: list[Part] = [Table(("Measure", "Value", "Unit", "In words"), rows)]
+    if case.comparison:
+        parts += [
+            Picture(figures.bland_altman(case.comparison),
+                    "Bland-Altman: difference over mean, with bias and limits of agreement."),
+            Picture(figures.histogram(case.comparison), "Histogram of the voxels compared."),
+        ]  # fmt: skip
+    return parts
+
+
+def _labels(case: Evaluation) -> list[Part]:
+    rows = [row for row in case.rows if row.label]
+    if not rows:
+        return []
+    names = list(dict.fromkeys(row.name for row in rows))
+    labels = list(dict.fromkeys(row.label for row in rows))
+    values = {(row.label, row.name): row.value for row in rows}
+    heads = [f"{row.name} ({row.unit})" if row.unit else row.name for row in rows[: len(names)]]
+    table = Table(
+        ("Label", *heads), [(label, *(values[label, n] for n in names)) for label in labels]
+    )
+    bars = figures.label_errors(rows)
+    caption = "Mean absolute error and bias of each label."
+    return [table, *([Picture(bars, caption)] if bars else [])]
+
+
+def _anatomy(case: Evaluation) -> list[Part]:
+    if not case.anatomy:
+        return []
+    rows = [
+        (row.name, row.dice, row.hd95_mm, row.wanted_ml, row.found_ml, row.difference_ml,
+         row.difference_percent)
+        for row in case.anatomy
+    ]  # fmt: skip
+    heads = ("Label", "Dice", "HD95 (mm)", "Mask (ml)", "Image (ml)", "Difference (ml)",
+             "Difference (%)")  # fmt: skip
+    caption = ("HD95: 95 % Hausdorff distance, the larger of both directions. A dash: not defined, "
+               "as the label is missing on one side.")  # fmt: skip
+    dice = [(row.name, row.dice) for row in case.anatomy if row.dice is not None]
+    bars = Picture(figures.dice_bars(dice[:30]), "Overlap of each label.")
+    missing = [Notice(row.sentence) for row in case.anatomy if not (row.wanted_ml and row.found_ml)]
+    return [Table(heads, rows, caption), *missing, bars]
+
+
+def _uncertainty(case: Evaluation) -> list[Part]:
+    if case.calibration is None:
+        return []
+    rows = [(row.name, row.value, row.sentence) for row in case.calibration.rows]
+    picture = figures.uncertainty_bins(case.calibration, case.rows[0].unit)
+    caption = "Voxels in ten parts by their spread: does a larger spread come with a larger error?"
+    return [Table(("Measure", "Value", "In words"), rows), Picture(picture, caption)]
+
+
+def _inputs(case: Evaluation) -> list[Part]:
+    rows = [(source.role.capitalize(), source.name or "-", source.sha256) for source in case.inputs]
+    parts: list[Part] = [Table(("Role", "File", "SHA-256 of the content"), rows)]
+    if case.made is not None:
+        facts = {"Model": f"{case.made.model} {case.made.version}", "Seed": case.made.seed,
+                 "Preset": case.made.preset, "Made": case.made.created}  # fmt: skip
+        shown = [(name, str(fact)) for name, fact in facts.items() if fact is not None]
+        parts.append(Table(("The image says of itself", ""), shown))
+    return parts
+
+
+def _cohort_page(cohort: Cohort) -> str:
+    count, failed = len(cohort.cases), len(cohort.failures)
+    described = summaries(cohort)
+    sections = [
+        Section("Result", _cohort_result(cohort, described)),
+        Section("Cases that failed", _failures(cohort)),
+        Section("All cases in figures", _cohort_table(described, labels=False)),
+        Section("Each label over the cases", _cohort_labels(cohort, described)),
+        Section("Cases, worst first", _case_list(cohort)),
+        *(
+            Section(
+                f"Worst, {place} of {count}: {case.name}",
+                [_values(case), *_note(case), *_pictures(case, worst=False)],
+            )
+            for place, case in enumerate(cohort.cases[:SHOWN], 1)
+        ),
+    ]
+    images = f"{count} image{'s' if count != 1 else ''} evaluated"
+    return page("Evaluation of a cohort", sections,
+                f"{images}, {failed} failed." if failed else f"{images}.")  # fmt: skip
+
+
+def _cohort_result(cohort: Cohort, described: Sequence[tuple[Row, Summary]]) -> list[Part]:
+    parts: list[Part] = []
+    if cohort.failures:
+        total = len(cohort.cases) + len(cohort.failures)
+        parts.append(Notice(f"{len(cohort.failures)} of {total} cases could not be evaluated and "
+                            "are not in the figures below."))  # fmt: skip
+    entries = [(f"Mean {row.name}", found.mean, row.unit) for row, found in described
+               if row.name in _HEADLINE and not row.label]  # fmt: skip
+    dice = [found.mean for row, found in described if row.name == "Dice"]
+    if dice:
+        entries.append(("Mean Dice", sum(dice) / len(dice), ""))
+    return [*parts, Values(entries)] if entries else parts
+
+
+def _failures(cohort: Cohort) -> list[Part]:
+    rows = [(failure.name, failure.sentence) for failure in cohort.failures]
+    parts: list[Part] = [Table(("Case", "Why"), rows)] if rows else []
+    return parts + [Notice(sentence) for sentence in cohort.unmatched]
+
+
+def _cohort_table(described: Sequence[tuple[Row, Summary]], labels: bool) -> list[Part]:
+    rows = [
+        (*((row.label,) if labels else ()), row.name, row.unit, found.count, found.mean, found.sd,
+         found.median, found.low, found.high)
+        for row, found in told(described)
+        if bool(row.label) == labels
+    ]  # fmt: skip
+    if not rows:
+        return []
+    heads = ("Measure", "Unit", "Cases", "Mean", "SD", "Median", "95 % CI from", "to")
+    caption = ("SD over the cases (n - 1); confidence interval of the mean by Student's t, for "
+               "independent cases.")  # fmt: skip
+    return [Table((*(("Label",) if labels else ()), *heads), rows, caption)]
+
+
+def _cohort_labels(cohort: Cohort, described: Sequence[tuple[Row, Summary]]) -> list[Part]:
+    table = _cohort_table(described, labels=True)
+    if not table:
+        return []
+    pictures: list[Part] = []
+    for name, title in (("MAE", "Mean absolute error"), ("Dice", "Dice")):
+        values: dict[str, list[float]] = {}
+        unit = ""
+        for row in (row for case in cohort.cases for row in case.figures):
+            if row.label and row.name == name and row.value is not None:
+                values.setdefault(row.label, []).append(row.value)
+                unit = row.unit
+        if values:
+            shown = dict(list(values.items())[:30])
+            axis = f"{name} in {unit}" if unit else name
+            pictures.append(Picture(figures.case_boxes(shown, axis), f"{title} over the cases."))
+    return [*pictures, *table]
+
+
+def _case_list(cohort: Cohort) -> list[Part]:
+    if not cohort.cases:
+        return []
+    whole = list(dict.fromkeys(
+        (row.name, row.unit) for case in cohort.cases for row in case.rows if not row.label
+    ))  # fmt: skip
+    rows = []
+    for case in cohort.cases[:_MANY]:
+        values = {row.name: row.value for row in case.rows if not row.label}
+        rows.append((case.name, *(values.get(name) for name, _ in whole), case.mean_dice))
+    heads = [f"{name} ({unit})" if unit else name for name, unit in whole]
+    more = len(cohort.cases) - len(rows)
+    caption = f"And {more} more in {CSV}." if more else ""
+    table = Table(("Case", *heads, "Mean Dice"), rows, caption)
+    if not any(row[-1] is not None for row in rows):
+        table = Table(table.headers[:-1], [row[:-1] for row in rows], caption)
+    if whole:
+        axis, bars = f"MAE in {whole[0][1]}", [(case.name, case.badness) for case in cohort.cases]
+    else:
+        axis, bars = "mean Dice", [(case.name, 1 - case.badness) for case in cohort.cases]
+    picture = figures.case_bars(bars, axis, sum(value for _, value in bars) / len(bars))
+    return [Picture(picture, "Each case, worst first.", wide=True), table]

@@ -1,0 +1,233 @@
+"""The one way in which all images of a study are cut, sampled and windowed.
+
+What differs between real and synthetic images for reasons of their making must not be seen: every
+image has the same size in voxels and in mm, and the same window. None is padded, as a black rim
+would tell; so the smallest image rules the size, and the coarsest the size of the voxels. In a CT
+all outside of the body is black, as models paint no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib.errors import InputError
+from MedGenLib.files import read_volume
+from MedGenLib.labels import body_envelope_from_image
+from MedGenLib.orientation import Turn
+from MedGenLib.pictures import PLANES, SOFT_TISSUE, Plane, Window, box_round, default_windows
+from MedGenLib.quality.input_check import guess_modality
+from MedGenLib.resample import resample
+from MedGenLib.volume import Volume
+
+GREYS = {"slices": 255, "volumes": 4095}
+"""White; black is 0. A slice is an 8-bit picture, a volume has 12 bits as scanners have."""
+_SAME_SPACING = 0.01
+"""Relative difference of voxel sizes that is not worth an interpolation, which would blur."""
+_SHORTEST = 16
+"""Voxels along the two longer axes, below which there is nothing to judge."""
+_THICKER = 1.5
+"""How much longer than wide voxels are in images that were acquired slice by slice."""
+_ENOUGH_BODY = 0.3
+"""Of the largest section of the body: what a slice has to show at least."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What has to be known of a volume before the frame of all can be chosen.
+
+    Attributes
+    ----------
+    name: for messages and the key: of the file or folder, without where it lies.
+    shape, spacing, body: along the axes of RAS; body is the box round the patient.
+    areas: per axis of RAS, the share of each slice that is body.
+    """
+
+    path: Path
+    synthetic: bool
+    modality: str | None
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    body: tuple[slice, ...]
+    areas: tuple[NDArray, ...]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def extent(self) -> tuple[float, ...]:
+        """In mm."""
+        return tuple(n * s for n, s in zip(self.shape, self.spacing, strict=True))
+
+    def slices(self, plane: Plane) -> NDArray[np.int64]:
+        """The slices that show enough of the body."""
+        areas = self.areas[plane.axis]
+        return np.flatnonzero(areas >= _ENOUGH_BODY * areas.max())
+
+
+def survey(path: Path, synthetic: bool) -> Source:
+    """Reads a volume once, to know its grid and where the body lies in it."""
+    volume = read_volume(path)
+    turn = Turn.to(volume.geometry, "RAS")
+    modality = volume.modality or guess_modality(volume)
+    body = turn.apply(_body(volume.with_array(volume.array, modality)))
+    others = ((1, 2), (0, 2), (0, 1))
+    areas = tuple(body.mean(axis=other) for other in others)
+    shape, spacing = turn.axes(volume.shape), turn.axes(volume.spacing)
+    return Source(path, synthetic, modality, shape, spacing, box_round(body > 0), areas)
+
+
+def _body(volume: Volume) -> NDArray[np.uint8]:
+    """1 inside the patient; everywhere if the image shows nothing like a body with air round it."""
+    try:
+        return body_envelope_from_image(volume).array
+    except InputError:
+        return np.ones(volume.shape, np.uint8)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all images of a study have in common.
+
+    Attributes
+    ----------
+    kind: "slices" or "volumes".
+    plane: in which slices are taken.
+    spacing: along the axes of RAS in mm; None leaves an axis as it is (across slices).
+    size: voxels along the axes of RAS; 1 across slices.
+    window: None takes each image's own, by the same rule: MR has no absolute scale.
+    """
+
+    kind: str
+    plane: Plane
+    spacing: tuple[float | None, ...]
+    size: tuple[int, ...]
+    window: Window | None
+
+    @property
+    def title(self) -> str:
+        """For the reader."""
+        window = self.window or "window by each image's own brightness"
+        return f"{f'{self.plane.name} slices' if self.kind == 'slices' else 'volumes'}, {window}"
+
+    @property
+    def item_spacing(self) -> tuple[float, float, float]:
+        """Of i, j, k of an item in mm."""
+        spacing = [s or 1.0 for s in self.spacing]
+        if self.kind == "volumes":
+            return tuple(spacing)
+        return spacing[self.plane.across], spacing[self.plane.up], 1.0
+
+    def images(self, source: Source, positions: Sequence[int]) -> list[NDArray]:
+        """The items of a volume, (k, j, i) from 0 to white.
+
+        Parameters
+        ----------
+        positions: of the slices; ignored for a volume.
+        """
+        volume = self._sampled(read_volume(source.path, modality=source.modality))
+        turn = Turn.to(volume.geometry, "RAS")
+        grey = turn.apply(self._grey(volume))
+        box = self._box(source, grey.shape)
+        if self.kind == "volumes":
+            # As DICOM has it: columns to the patient's left, rows to the back, slices upwards.
+            return [np.ascontiguousarray(grey[box][::-1, ::-1].transpose(2, 1, 0))]
+        items = []
+        for position in positions:
+            place = list(box)
+            place[self.plane.axis] = slice(position, position + 1)
+            flat = np.squeeze(grey[tuple(place)], self.plane.axis)  # (across, up)
+            items.append(np.ascontiguousarray(flat[::-1, ::-1].T[None]))
+        return items
+
+    def _sampled(self, volume: Volume) -> Volume:
+        turn = Turn.to(volume.geometry, "RAS")
+        wanted = list(volume.spacing)
+        for stored, spacing in zip(turn.order, self.spacing, strict=True):
+            if spacing is not None and not np.isclose(wanted[stored], spacing, rtol=_SAME_SPACING):
+                wanted[stored] = spacing
+        return resample(volume, wanted)
+
+    def _grey(self, volume: Volume) -> NDArray:
+        """The window's black to white as whole numbers; what lies outside is cut off."""
+        low, high = (self.window or default_windows(volume)[0]).limits
+        white = GREYS[self.kind]
+        scaled = np.clip((volume.array - low) / (high - low), 0, 1) * white
+        if volume.modality == "CT":
+            scaled[_body(volume) == 0] = 0
+        return np.round(scaled).astype(np.uint8 if white == 255 else np.int16)
+
+    def _box(self, source: Source, shape: tuple[int, ...]) -> tuple[slice, ...]:
+        """Round the middle of the body, as far as the image reaches."""
+        box = []
+        for axis, size in enumerate(self.size):
+            scale = shape[axis] / source.shape[axis]
+            middle = (source.body[axis].start + min(source.body[axis].stop, source.shape[axis])) / 2
+            start = int(np.clip(round(middle * scale - size / 2), 0, max(shape[axis] - size, 0)))
+            box.append(slice(start, start + size))
+        return tuple(box)
+
+
+def frame_of(sources: Sequence[Source], kind: str, window: Window | None) -> Frame:
+    """The frame that all sources fill.
+
+    Raises
+    ------
+    InputError: CT and MR are mixed, or a source is too small to be looked at.
+    """
+    plane = _plane_of(sources) if kind == "slices" else PLANES[0]
+    spacing: list[float | None] = [max(s.spacing[axis] for s in sources) for axis in range(3)]
+    if kind == "slices":
+        pixel = max(spacing[plane.across], spacing[plane.up])
+        spacing = [pixel] * 3
+        spacing[plane.axis] = None
+    size = tuple(_size(sources, axis, spacing[axis]) for axis in range(3))
+    if sorted(size)[1] < _SHORTEST:
+        smallest = min(sources, key=lambda source: np.prod(source.extent))
+        raise InputError(
+            f"Only {' x '.join(map(str, size))} voxels are common to all images, too few to be "
+            f"looked at; leave out the smallest and the coarsest ones, such as {smallest.path}."
+        )
+    return Frame(kind, plane, tuple(spacing), size, window or _window_of(sources))
+
+
+def _plane_of(sources: Sequence[Source]) -> Plane:
+    """The plane in which most were acquired; axial where voxels are nearly cubes."""
+    votes = []
+    for source in sources:
+        longest = int(np.argmax(source.spacing))
+        thick = source.spacing[longest] > _THICKER * min(source.spacing)
+        votes.append(longest if thick or source.shape[longest] == 1 else 2)
+    axis = max((2, 1, 0), key=votes.count)
+    return next(plane for plane in PLANES if plane.axis == axis)
+
+
+def _size(sources: Sequence[Source], axis: int, spacing: float | None) -> int:
+    """Voxels along an axis: all of the largest body, if the smallest image reaches so far."""
+    if spacing is None:
+        return 1
+    bodies = [len(range(*s.body[axis].indices(s.shape[axis]))) * s.spacing[axis] for s in sources]
+    room = min(_length(source, axis, spacing) for source in sources)
+    return min(room, int(np.ceil(max(bodies) / spacing)))
+
+
+def _length(source: Source, axis: int, spacing: float) -> int:
+    """Voxels that a source has along an axis after it was sampled."""
+    if np.isclose(source.spacing[axis], spacing, rtol=_SAME_SPACING):
+        return source.shape[axis]
+    return int(source.extent[axis] / spacing + 1e-6)
+
+
+def _window_of(sources: Sequence[Source]) -> Window | None:
+    kinds = {source.modality == "CT": source for source in sources if source.modality is not None}
+    if len(kinds) == 2:
+        raise InputError(
+            f"{kinds[True].path} looks like CT and {kinds[False].path} like MR, which any reader "
+            "tells apart; study one of them, or give --window WIDTH,LEVEL if all are of one kind."
+        )
+    return SOFT_TISSUE if True in kinds else None

@@ -1,0 +1,209 @@
+"""One reader's way through a study: what comes next, and the answers.
+
+    reading = Reading("study", "reader-A")
+    while (item := reading.next()) is not None:
+        show(item.image())
+        reading.answer(item, synthetic=True, confidence=4, seconds=12.5)
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from MedGenLib.errors import InputError
+from MedGenLib.reader_study.study import ANSWERS, LIST, Item, Study, hash_of
+
+CONFIDENCES = (1, 2, 3, 4, 5)
+"""From guessing to certain."""
+FIELDS = ("item", "answer", "confidence", "seconds", "list")
+_WORDS = {"real": False, "synthetic": True}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reader said about an item; `seconds` is the time it took."""
+
+    item: str
+    synthetic: bool
+    confidence: int
+    seconds: float
+
+
+class Reading:
+    """The items of a study in one reader's order, and the answers so far.
+
+    The order is random but always the same for a reader, so that neither practice nor tiredness
+    falls on the same images of all readers. Every answer is on the disk when `answer` returns; an
+    interruption loses nothing but the image that was being looked at.
+
+    Parameters
+    ----------
+    study: the folder.
+    reader: code name: letters, digits, "-" and "_", at most 40.
+
+    Raises
+    ------
+    InputError: no such study, a name that cannot be used, answers to another reading list, or an
+        image of the list that is missing or was changed.
+    """
+
+    def __init__(self, study: str | Path, reader: str) -> None:
+        if not _NAME.fullmatch(reader):
+            raise InputError(
+                f'The reader\'s name "{reader}" cannot be used; give a code name of at most 40 '
+                "letters, digits, - and _."
+            )
+        self.study = Study.open(study)
+        self.reader = reader
+        self.path = self.study.folder / ANSWERS / f"{reader}.csv"
+        items = list(self.study.items)
+        random.Random(f"{self.study.identity} {reader}").shuffle(items)
+        self.items: tuple[Item, ...] = tuple(items)
+        for item in items:
+            item.check()
+        self._size = _drop_torn_line(self.path)
+        self._answers = {answer.item: answer for answer in read_answers(self.path, self.study)}
+
+    @property
+    def answers(self) -> dict[str, Answer]:
+        """Item's name -> answer."""
+        return dict(self._answers)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Items answered, and all items."""
+        return len(self._answers), len(self.items)
+
+    def next(self) -> Item | None:
+        """The first item without an answer; None when all have one."""
+        return next((item for item in self.items if item.name not in self._answers), None)
+
+    def answer(self, item: Item | str, synthetic: bool, confidence: int, seconds: float) -> None:
+        """Write down an answer, for good.
+
+        Parameters
+        ----------
+        confidence: 1 (guessed) to 5 (certain).
+        seconds: the time that the item was looked at.
+
+        Raises
+        ------
+        InputError: a value out of range, an item that is not in the list or was answered, a list
+            or answers that were changed meanwhile, or the disk cannot be written.
+        """
+        name = item if isinstance(item, str) else item.name
+        self._check(name, confidence, seconds)
+        answer = Answer(name, bool(synthetic), int(confidence), round(float(seconds), 2))
+        self._append(_line(answer, self.study.digest))
+        self._answers[name] = answer
+
+    def _check(self, name: str, confidence: int, seconds: float) -> None:
+        if name not in {item.name for item in self.items}:
+            raise InputError(f"There is no image {name} in the study {self.study.folder}.")
+        if name in self._answers:
+            raise InputError(f"The image {name} has an answer already; go on with the next one.")
+        if confidence not in CONFIDENCES:
+            raise InputError(f"The confidence is {confidence}, but it goes from 1 to 5.")
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise InputError(f"The time is {seconds} s, but it must be a number from 0 up.")
+        path = self.study.folder / LIST
+        if not path.is_file() or hash_of(path) != self.study.digest:
+            raise _changed(path)
+
+    def _append(self, line: str) -> None:
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            with open(self.path, "ab") as stream:
+                if stream.tell() != self._size:
+                    raise InputError(
+                        f"The answers {self.path} were changed by someone else meanwhile; end the "
+                        "other reading under this name, then start again."
+                    )
+                header = b"" if self._size else f"{','.join(FIELDS)}\n".encode()
+                stream.write(header + line.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+                self._size = stream.tell()
+        except OSError as error:
+            raise InputError(
+                f"The answer cannot be written to {self.path}: {error.strerror}; this answer is "
+                "not kept, all before it are."
+            ) from None
+
+
+def read_answers(path: Path, study: Study) -> list[Answer]:
+    """The answers in a file, in the order in which they were given; none if it is not there.
+
+    A last line that is being written just now, or was torn by a crash, is no answer yet.
+
+    Raises
+    ------
+    InputError: a line cannot be understood, or belongs to another reading list.
+    """
+    if not path.is_file():
+        return []
+    names = {item.name for item in study.items}
+    answers: dict[str, Answer] = {}
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"The answers {path} cannot be read; check the file.") from None
+    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+    for number, row in enumerate(rows, 2):
+        if row.get("list") != study.digest[:16]:
+            raise _changed(study.folder / LIST)
+        answer = _parsed(row)
+        if answer is None or answer.item not in names or answer.item in answers:
+            raise InputError(
+                f"Line {number} of the answers {path} is no answer to an image of the study; "
+                "restore the file from a copy, or take the line out."
+            )
+        answers[answer.item] = answer
+    return list(answers.values())
+
+
+def _parsed(row: dict[str, str | None]) -> Answer | None:
+    try:
+        answer = Answer(
+            row["item"], _WORDS[row["answer"]], int(row["confidence"]), float(row["seconds"])
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    usable = answer.confidence in CONFIDENCES and math.isfinite(answer.seconds)
+    return answer if usable and answer.seconds >= 0 else None
+
+
+def _line(answer: Answer, digest: str) -> str:
+    word = "synthetic" if answer.synthetic else "real"
+    return f"{answer.item},{word},{answer.confidence},{answer.seconds:.2f},{digest[:16]}\n"
+
+
+def _drop_torn_line(path: Path) -> int:
+    """Size in bytes of the answers, after a last line that a crash left unfinished was removed."""
+    if not path.is_file():
+        return 0
+    try:
+        with open(path, "r+b") as stream:
+            whole = stream.read().rfind(b"\n") + 1
+            stream.truncate(whole)
+            return whole
+    except OSError as error:
+        raise InputError(
+            f"The answers {path} cannot be written: {error.strerror}; change its permissions, or "
+            "copy the study to another folder."
+        ) from None
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(
+        f"The reading list {path} is not the one that was read so far; put the original study "
+        "back, or read the new one under another name."
+    )

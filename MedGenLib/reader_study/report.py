@@ -1,0 +1,143 @@
+"""The scores of a study as scores.json, scores.csv, report.html and two pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from MedGenLib.evaluation.figures import DARK, MUTED, new_figure, png
+from MedGenLib.evaluation.folders import report_folder
+from MedGenLib.evaluation.html import Picture, Section, Table, Values, page
+from MedGenLib.evaluation.tables import csv_text, json_text
+from MedGenLib.reader_study.scoring import ALL, CHANCE, LITERATURE, Answers, Row, Scores
+
+REPORT = "report.html"
+FILES = (REPORT, "scores.json", "scores.csv", "roc.png", "accuracy.png")
+COLOURS = ("#2c6fad", "#d1602b", "#3f8f4f", "#8a5fb0", "#a8781f", "#2a9c96", "#b0447a")
+_WAYS = (
+    "The accuracy's interval is the exact one of the binomial distribution (Clopper and Pearson), "
+    "which covers the truth in at least 95 %; the mid-P interval covers it in 95 % on average. d' "
+    "has the log-linear correction of Hautus. The AUC comes from answer and confidence, its "
+    "interval from method 5 of Newcombe. \"Synthetic\" is the positive answer."
+)
+
+
+def write_report(scores: Scores, folder: str | Path, overwrite: bool = False) -> Path:
+    """Write all files of the report, together or not at all.
+
+    Returns
+    -------
+    The path of the page.
+
+    Raises
+    ------
+    InputError: a file is there already (without `overwrite`), or nothing can be written there.
+    """
+    folder = Path(folder)
+    with report_folder(folder, FILES, overwrite) as outputs:
+        pictures = {"roc.png": roc_picture(scores.readers), "accuracy.png": _accuracy(scores.rows)}
+        for name, data in pictures.items():
+            outputs.staged(folder / name).write_bytes(data)
+        texts = {
+            "scores.json": json_text(scores.to_dict()),
+            "scores.csv": csv_text([asdict(row) for row in scores.rows]),
+            REPORT: _page(scores, pictures),
+        }
+        for name, text in texts.items():
+            outputs.staged(folder / name).write_text(text, encoding="utf-8")
+        outputs.commit()
+    return folder / REPORT
+
+
+def table_of(scores: Scores) -> list[list[str]]:
+    """One row a reader and one for all: accuracy with interval, and the other measures."""
+    columns = ("Accuracy", "Sensitivity", "Specificity", "d'", "AUC", "Median time")
+    rows = []
+    for label in [*(answers.reader for answers in scores.readers), ALL]:
+        found = {row.name.removeprefix("Mean "): row for row in scores.rows if row.label == label}
+        rows.append([label, *(_cell(found.get(name)) for name in columns)])
+    return rows
+
+
+TABLE_HEADS = ("Reader", "Accuracy %", "Sensitivity %", "Specificity %", "d'", "AUC", "Time s")
+
+
+def _cell(row: Row | None) -> str:
+    if row is None or row.value is None:
+        return "–"
+    digits = 1 if row.unit else 2
+    value = f"{row.value:.{digits}f}"
+    return value if row.low is None else f"{value} ({row.low:.{digits}f} to {row.high:.{digits}f})"
+
+
+def _page(scores: Scores, pictures: dict[str, bytes]) -> str:
+    accuracy = scores.value("Accuracy")
+    interval = f"% ({accuracy.low:.1f} to {accuracy.high:.1f})"
+    figures = [("Accuracy", f"{accuracy.value:.1f}", interval)]
+    figures += [(row.name, row.value, row.unit) for row in scores.rows
+                if row.label == ALL and row.name in ("Mean AUC", "Fleiss' kappa")]  # fmt: skip
+    words = [row.sentence for row in scores.rows if row.name == "Accuracy"]
+    table = table_of(scores)
+    details = [
+        (row.label, row.name, row.value, row.unit, row.low, row.high, row.interval)
+        for row in scores.rows
+    ]
+    heads = ("Reader", "Measure", "Value", "Unit", "From", "To", "Interval (95 %)")
+    sections = [
+        Section("Result", [Values(figures), *words, scores.note]),
+        Section(
+            "Readers",
+            [
+                Table(TABLE_HEADS, table, "In brackets: 95 % intervals. For all readers, d' and "
+                      "AUC are means.", frozenset({len(table) - 1})),
+                Picture(pictures["accuracy.png"], "Accuracy of each reader with its exact 95 % "
+                        f"interval, against guessing and the {LITERATURE:.0f} % of the "
+                        "literature."),
+                Picture(pictures["roc.png"], "ROC from answer and confidence; the diagonal is "
+                        "guessing."),
+            ],
+        ),
+        Section("All measures", [Table(heads, details)]),
+        Section("How it was computed", [_WAYS]),
+    ]  # fmt: skip
+    return page("Reader study: real or synthetic?", sections, scores.title)
+
+
+def roc_picture(readers: Sequence[Answers]) -> bytes:
+    """The empirical ROC of every reader who saw both kinds of images."""
+    figure, axes = new_figure(5.2, 5.2)
+    axes.plot([0, 1], [0, 1], "--", color=MUTED, linewidth=1)
+    drawn = [answers for answers in readers if answers.has_both]
+    for number_, answers in enumerate(drawn):
+        style = {"color": COLOURS[number_ % len(COLOURS)], "marker": "os^Dv"[number_ % 5]}
+        axes.plot(*answers.roc(), label=answers.reader, markersize=4, linewidth=1.6, **style)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
+             xlabel="real images called synthetic (1 - specificity)",
+             ylabel="synthetic images found (sensitivity)")  # fmt: skip
+    if drawn:
+        axes.legend(loc="lower right", frameon=False, fontsize=9)
+    return png(figure)
+
+
+def _accuracy(rows: Sequence[Row]) -> bytes:
+    """Accuracy and exact interval of each reader and of all."""
+    shown = [row for row in rows if row.name == "Accuracy"]
+    figure, axes = new_figure(5.2, 1.7 + 0.36 * len(shown))
+    places = np.arange(len(shown))[::-1]
+    for place, row in zip(places, shown, strict=True):
+        colour = DARK if row.label == ALL else COLOURS[0]
+        axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.4)
+        axes.plot(row.value, place, "o", color=colour, markersize=7)
+        axes.annotate(f"{row.value:.1f} %", (row.value, place), xytext=(0, 6),
+                      textcoords="offset points", ha="center", fontsize=8, color=colour)
+    for value, name, side in ((CHANCE, "guessing", "right"), (LITERATURE, "literature", "left")):
+        axes.axvline(value, color=MUTED, linewidth=1.2, linestyle="--")
+        axes.annotate(f" {name} {value:.0f} % ", (value, 1), xycoords=("data", "axes fraction"),
+                      ha=side, va="bottom", fontsize=8, color=MUTED)  # fmt: skip
+    axes.set(yticks=places, yticklabels=[row.label for row in shown], xlim=(0, 100),
+             ylim=(-0.6, len(shown) - 0.3), xlabel="accuracy in %")  # fmt: skip
+    axes.grid(visible=False, axis="y")
+    return png(figure)

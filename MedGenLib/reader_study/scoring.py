@@ -1,0 +1,322 @@
+"""All readers of a study against its key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib.errors import InputError
+from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.reader_study import statistics
+from MedGenLib.reader_study.reading import Answer, read_answers
+from MedGenLib.reader_study.study import ANSWERS, KEY_FORMAT, Study, key_of, read_json
+
+ALL = "all readers"
+CHANCE, LITERATURE = 50.0, 55.0
+"""Accuracy in % of guessing, and that below which published work calls synthetic images
+indistinguishable from real ones."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of one reader, or of all.
+
+    Attributes
+    ----------
+    label: the reader.
+    value: in `unit`; None where the measure is not defined, and then the sentence tells why.
+    low, high: 95 % interval, by the method that `interval` names; None where there is none.
+    """
+
+    label: str
+    name: str
+    value: float | None
+    unit: str
+    low: float | None
+    high: float | None
+    interval: str
+    sentence: str
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one reader said, all arrays in the order of the answers.
+
+    Attributes
+    ----------
+    truth: whether the image is synthetic; said: whether the reader said so.
+    rating: confidence 1 to 5 that it is synthetic, or -1 to -5 that it is real.
+    """
+
+    reader: str
+    items: tuple[str, ...]
+    truth: NDArray[np.bool_]
+    said: NDArray[np.bool_]
+    rating: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, reader: str, answers: Sequence[Answer], truth: dict[str, bool]) -> Answers:
+        """From a reader's answers and the key: item's name -> whether it is synthetic."""
+        said = np.array([answer.synthetic for answer in answers], bool)
+        sure = np.array([answer.confidence for answer in answers], int)
+        return cls(
+            reader,
+            tuple(answer.item for answer in answers),
+            np.array([truth[answer.item] for answer in answers], bool),
+            said,
+            np.where(said, sure, -sure),
+            np.array([answer.seconds for answer in answers], float),
+        )
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        return self.truth == self.said
+
+    @property
+    def has_both(self) -> bool:
+        """Whether real and synthetic images were answered."""
+        return bool(self.truth.any() and not self.truth.all())
+
+    def roc(self) -> tuple[NDArray, NDArray]:
+        """False and true alarm rates; needs both kinds of images."""
+        return statistics.roc(self.rating[self.truth], self.rating[~self.truth])
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The result of a study.
+
+    Attributes
+    ----------
+    readers: what each reader said.
+    rows: each reader's measures, then those of all readers (also where there is one).
+    title: what was shown.
+    note: who read how much, and what that means.
+    """
+
+    readers: tuple[Answers, ...]
+    rows: tuple[Row, ...]
+    title: str
+    note: str
+
+    def value(self, name: str, label: str = ALL) -> Row:
+        """The row of a measure."""
+        return next(row for row in self.rows if (row.name, row.label) == (name, label))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "shown": self.title,
+            "note": self.note,
+            "readers": [answers.reader for answers in self.readers],
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+
+def score(
+    study: str | Path, key: str | Path | None = None, progress: ProgressCallback | None = None
+) -> Scores:
+    """Score what has been answered so far.
+
+    Parameters
+    ----------
+    study: the folder.
+    key: the key's file; beside the folder if None.
+
+    Raises
+    ------
+    InputError: no study, no key or that of another study, no answers, or answers that cannot be
+        understood.
+    """
+    opened = Study.open(study)
+    truth = _truth(opened, Path(key) if key else key_of(study))
+    paths = sorted((opened.folder / ANSWERS).glob("*.csv"))
+    read = {path.stem: read_answers(path, opened) for path in paths}
+    readers = tuple(Answers.of(name, found, truth) for name, found in read.items() if found)
+    if not readers:
+        raise InputError(
+            f"Nobody has answered in the study {opened.folder} yet; read it first with "
+            "`medgen reader-study run`."
+        )
+    stage = Stage("scoring", len(readers) + 1, progress)
+    rows: list[Row] = []
+    for answers in readers:
+        rows += rows_of(answers)
+        stage.advance()
+    rows += rows_of_all(readers)
+    stage.advance()
+    return Scores(readers, tuple(rows), opened.title, _note(readers, len(opened.items)))
+
+
+def rows_of(answers: Answers) -> list[Row]:
+    """The measures of one reader."""
+    label, n, right = answers.reader, len(answers.items), int(answers.right.sum())
+    exact = _percent(statistics.exact_interval(right, n))
+    middle = _percent(statistics.mid_p_interval(right, n))
+    share = 100 * right / n
+    rows = [
+        Row(label, "Accuracy", share, "%", *exact, "exact binomial",
+            f"{label}: {right} of {n} answers are right; {_verdict(*exact)}"),
+        Row(label, "Accuracy, mid-P", share, "%", *middle, "mid-P binomial",
+            f"{label}: the mid-P interval covers the truth in 95 % on average, the exact one in at "
+            "least 95 %."),
+        _rate(label, "Sensitivity", answers, True, "synthetic images were found"),
+        _rate(label, "Specificity", answers, False, "real images were recognised"),
+    ]  # fmt: skip
+    chance = statistics.chance_probability(right, n)
+    rows.append(Row(label, "P of guessing", chance, "", None, None, "",
+                    f"{label}: guessing alone gives an accuracy as far from 50 % with a "
+                    f"probability of {chance:.3g}."))  # fmt: skip
+    return [*rows, *_signal_rows(answers), _time(label, answers.seconds)]
+
+
+def rows_of_all(readers: Sequence[Answers]) -> list[Row]:
+    """The measures of all readers together."""
+    n = sum(len(a.items) for a in readers)
+    right = int(sum(a.right.sum() for a in readers))
+    exact = _percent(statistics.exact_interval(right, n))
+    share = 100 * right / n
+    rows = [
+        Row(ALL, "Accuracy", share, "%", *exact, "exact binomial",
+            f"All readers: {right} of {n} answers are right; {_verdict(*exact)}"),
+    ]  # fmt: skip
+    if len(readers) > 1:
+        low, high = _percent(_drawn_accuracy(readers))
+        rows.append(Row(ALL, "Accuracy, images drawn", share, "%", low, high, "bootstrap",
+                        "All readers: the same images were seen by all, so their answers are not "
+                        "independent; drawing whole images allows for it."))  # fmt: skip
+        rows.append(_kappa(readers))
+    both = [a for a in readers if a.has_both]
+    for name, values in (
+        ("Mean d'", [_d_prime(a) for a in both]),
+        ("Mean AUC", [_auc(a) for a in both]),
+    ):
+        value = float(np.mean(values)) if values else None
+        told = f"is {value:.3g}" if values else "needs a reader who saw both kinds of images"
+        rows.append(Row(ALL, name, value, "", None, None, "",
+                        f"All readers: the {name.lower().replace('auc', 'AUC')} of "
+                        f"{len(both)} reader{'s' * (len(both) != 1)} {told}."))  # fmt: skip
+    return [*rows, _time(ALL, np.concatenate([a.seconds for a in readers]))]
+
+
+def _truth(study: Study, path: Path) -> dict[str, bool]:
+    """Item's name -> whether it is synthetic."""
+    data = read_json(path, KEY_FORMAT, "key of a reader study")
+    if data.get("study") != study.identity:
+        raise InputError(f"The key {path} belongs to another study than {study.folder}.")
+    if data.get("list") != study.digest:
+        raise InputError(
+            f"The reading list of {study.folder} was changed after its key {path} had been made; "
+            "put the original study back."
+        )
+    try:
+        truth = {row["name"]: bool(row["synthetic"]) for row in data["items"]}
+        return {item.name: truth[item.name] for item in study.items}
+    except (KeyError, TypeError):
+        raise InputError(f"The key {path} is damaged; copy it again.") from None
+
+
+def _verdict(low: float, high: float) -> str:
+    """An accuracy's interval in % against guessing and the literature."""
+    if low > CHANCE:
+        first = "this is better than guessing"
+    elif high < CHANCE:
+        first = "this is worse than guessing: the kinds are told apart, but taken for each other"
+    else:
+        first = "this is not shown to be better than guessing"
+    place = "above" if low > LITERATURE else "below"
+    second = "includes" if low <= LITERATURE <= high else f"lies {place}"
+    return f"{first}, and the interval {second} the {LITERATURE:.0f} % of the literature."
+
+
+def _rate(label: str, name: str, answers: Answers, kind: bool, words: str) -> Row:
+    """Share of the images of one kind that were named rightly."""
+    right = answers.right[answers.truth == kind]
+    if not len(right):
+        return Row(label, name, None, "%", None, None, "",
+                   f"{label}: the {name.lower()} is not defined, as no such image was answered.")
+    found = int(right.sum())
+    interval = _percent(statistics.exact_interval(found, len(right)))
+    return Row(label, name, 100 * found / len(right), "%", *interval, "exact binomial",
+               f"{label}: {found} of {len(right)} {words}.")  # fmt: skip
+
+
+def _signal_rows(answers: Answers) -> list[Row]:
+    label = answers.reader
+    if not answers.has_both:
+        missing = f"{label}: it is not defined before both kinds of images were answered."
+        return [Row(label, name, None, "", None, None, "", missing) for name in ("d'", "AUC")]
+    d, area = _d_prime(answers), _auc(answers)
+    synthetic = int(answers.truth.sum())
+    interval = statistics.auc_interval(area, synthetic, len(answers.items) - synthetic)
+    return [
+        Row(label, "d'", d, "", None, None, "",
+            f"{label}: the kinds are {d:.2f} standard deviations apart for this reader (0 is "
+            "guessing; log-linear correction)."),
+        Row(label, "AUC", area, "", *interval, "Newcombe",
+            f"{label}: of a synthetic and a real image, the synthetic one was rated as the more "
+            f"likely synthetic in {100 * area:.0f} % (from answer and confidence)."),
+    ]  # fmt: skip
+
+
+def _d_prime(answers: Answers) -> float:
+    said, truth = answers.said, answers.truth
+    return statistics.d_prime(
+        int((said & truth).sum()), int(truth.sum()), int((said & ~truth).sum()), int((~truth).sum())
+    )
+
+
+def _auc(answers: Answers) -> float:
+    return statistics.auc(answers.rating[answers.truth], answers.rating[~answers.truth])
+
+
+def _time(label: str, seconds: NDArray) -> Row:
+    middle = float(np.median(seconds))
+    return Row(label, "Median time", middle, "s", None, None, "",
+               f"{label}: half of the answers took less than {middle:.1f} s; all together took "
+               f"{seconds.sum() / 60:.1f} min.")  # fmt: skip
+
+
+def _drawn_accuracy(readers: Sequence[Answers]) -> tuple[float, float]:
+    """Interval of the pooled accuracy, images drawn with all the answers they got."""
+    sums: dict[str, list[float]] = {}
+    kinds: dict[str, bool] = {}
+    for answers in readers:
+        for item, right, truth in zip(answers.items, answers.right, answers.truth, strict=True):
+            entry = sums.setdefault(item, [0, 0])
+            entry[0] += right
+            entry[1] += 1
+            kinds[item] = bool(truth)
+    return statistics.over_images(np.array(list(sums.values())), list(kinds.values()))
+
+
+def _kappa(readers: Sequence[Answers]) -> Row:
+    """Agreement on the images that all have answered."""
+    said = [dict(zip(a.items, a.said, strict=True)) for a in readers]
+    common = [item for item in said[0] if all(item in other for other in said)]
+    kappa = None
+    if common:
+        votes = np.array([sum(bool(other[item]) for other in said) for item in common])
+        kappa = statistics.fleiss_kappa(np.stack([votes, len(said) - votes], 1))
+    if kappa is None:
+        why = "all gave the same answer to all" if common else "no image was answered by all"
+        told = f"is not defined: {why}"
+    else:
+        told = f"is {kappa:.2f} on {len(common)} images (0 is chance, 1 full agreement)"
+    return Row(ALL, "Fleiss' kappa", kappa, "", None, None, "",
+               f"All readers: the agreement between them {told}.")  # fmt: skip
+
+
+def _note(readers: Sequence[Answers], total: int) -> str:
+    part = [f"{a.reader} answered {len(a.items)}" for a in readers if len(a.items) < total]
+    count = f"{len(readers)} reader{'s' * (len(readers) != 1)}, {total} images"
+    return f"{count}; not complete: {', '.join(part)}." if part else f"{count}, all answered."
+
+
+def _percent(interval: tuple[float, float]) -> tuple[float, float]:
+    return 100 * interval[0], 100 * interval[1]

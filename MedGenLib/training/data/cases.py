@@ -1,0 +1,168 @@
+"""Images with their labels in memory, and varied patches of them: what a segmenter learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ...files import READABLE, read_label_map, read_volume
+from ...grids import SAME_SPACING
+from ...intensity import ZScore
+from ...orientation import Turn
+from ...resample import resample
+from ...volume import check_finite
+
+
+@dataclass(frozen=True)
+class Case:
+    """Image (i, j, k), standardised, and labels on the same grid, both turned to RAS."""
+
+    name: str
+    image: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+
+def case_names(folder: Path) -> list[str]:
+    """File names of ``<folder>/images``, which ``<folder>/labels`` holds too.
+
+    Raises
+    ------
+    InputError: no images, or an image without labels.
+    """
+    names = sorted(p.name for p in _listed(folder / "images") if p.name.endswith(READABLE))
+    if not names:
+        raise InputError(f"The folder {folder / 'images'} holds no volumes; put the images there "
+                         "and their label volumes, under the same names, into labels beside it.")
+    for name in names:
+        if not (folder / "labels" / name).is_file():
+            raise InputError(f"The image {folder / 'images' / name} has no labels of the same name "
+                             f"in {folder / 'labels'}; add them or remove the image.")
+    return names
+
+
+def read_case(
+    folder: Path, name: str, standard: ZScore, spacing: Sequence[float] | None = None
+) -> Case:
+    """One image with its labels.
+
+    Parameters
+    ----------
+    spacing: voxel size in mm along right-left, back-front and down-up that the case is resampled
+        to, where it differs by more than `SAME_SPACING`; None leaves it as it is.
+
+    Raises
+    ------
+    InputError: image and labels lie on different grids, or a label is above 255.
+    """
+    image = read_volume(folder / "images" / name)
+    labels = read_label_map(folder / "labels" / name)
+    if not image.geometry.is_close(labels.geometry):
+        raise InputError(f"The image and the labels of {folder / 'images' / name} lie on different "
+                         "grids; resample the labels onto the image.")
+    if labels.array.max() > 255:
+        raise InputError(f"The labels of {folder / 'labels' / name} reach {labels.array.max()}; "
+                         "give them numbers up to 255.")
+    check_finite(image, f"The image {folder / 'images' / name}")
+    turn = Turn.to(image.geometry, "RAS")
+    if spacing is not None:
+        stored = [spacing[turn.order.index(axis)] for axis in range(3)]
+        if not np.allclose(image.spacing, stored, rtol=SAME_SPACING, atol=0):
+            floating = image.with_array(image.array.astype(np.float32))
+            image, labels = resample(floating, stored), resample(labels, stored)
+    return Case(
+        name,
+        standard.encode(turn.apply(image.array)),
+        turn.apply(labels.array).astype(np.uint8),
+    )
+
+
+class Patches:
+    """Random patches of random cases, varied so that a network does not rely on one scanner.
+
+    Parameters
+    ----------
+    patch: voxels along i, j, k; shorter axes of a case are padded with its mean.
+    flip: axes (0 right-left, 1 back-front, 2 down-up) that may be mirrored: those along which the
+        structures of a right and a left half look alike.
+    exchange: pairs of labels that trade places when axis 0 is mirrored, such as left and right.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        patch: Sequence[int],
+        flip: Iterable[int] = (),
+        exchange: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        self.cases, self.patch, self.flip = cases, tuple(patch), tuple(flip)
+        self.mirrored = np.arange(256, dtype=np.uint8)
+        for first, second in exchange:
+            self.mirrored[[first, second]] = second, first
+        self.vary = _variation()
+
+    def sample(self, generator: np.random.Generator, count: int) -> dict[str, NDArray]:
+        """``image`` (count, 1, i, j, k) float32 and ``labels`` (count, i, j, k) int64."""
+        pairs = [self._one(generator) for _ in range(count)]
+        images, labels = (np.stack(part) for part in zip(*pairs, strict=True))
+        return {"image": images, "labels": labels}
+
+    def _one(self, generator: np.random.Generator) -> tuple[NDArray, NDArray]:
+        case = self.cases[generator.integers(len(self.cases))]
+        box, margins = _window(case.image.shape, self.patch, generator)
+        image = np.pad(case.image[box], margins)
+        labels = np.pad(case.labels[box], margins)
+        for axis in self.flip:
+            if generator.random() < 0.5:
+                image, labels = np.flip(image, axis), np.flip(labels, axis)
+                labels = self.mirrored[labels] if axis == 0 else labels
+        self.vary.set_random_state(seed=int(generator.integers(2**31)))
+        varied = self.vary({"image": image[None].copy(), "labels": labels[None].copy()})
+        found = np.asarray(varied["image"], np.float32), np.asarray(varied["labels"], np.int64)
+        return found[0], found[1][0]
+
+
+def _variation():
+    """What scanners, protocols and resampling change in an image; a little also its shape."""
+    from monai import transforms
+
+    both, image = ["image", "labels"], ["image"]
+    return transforms.Compose([
+        transforms.RandAffined(
+            both, prob=0.5, rotate_range=0.2, scale_range=0.12, mode=("bilinear", "nearest"),
+            padding_mode="zeros",
+        ),
+        transforms.RandBiasFieldd(image, prob=0.3, coeff_range=(0.0, 0.2)),
+        transforms.RandAdjustContrastd(image, prob=0.5, gamma=(0.7, 1.5), retain_stats=True),
+        transforms.RandGaussianSmoothd(
+            image, prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), sigma_z=(0.3, 1.0)
+        ),
+        transforms.RandSimulateLowResolutiond(image, prob=0.2, zoom_range=(0.5, 1.0)),
+        transforms.RandScaleIntensityd(image, prob=0.5, factors=0.2),
+        transforms.RandShiftIntensityd(image, prob=0.5, offsets=0.2),
+        transforms.RandGaussianNoised(image, prob=0.7, std=0.25),
+    ])  # fmt: skip
+
+
+def _window(
+    shape: Sequence[int], patch: Sequence[int], generator: np.random.Generator
+) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:
+    """A random window of long axes and random padding of short ones."""
+    box, margins = [], []
+    for n, size in zip(shape, patch, strict=True):
+        start = int(generator.integers(abs(n - size) + 1))
+        box.append(slice(start, start + size) if n > size else slice(None))
+        margins.append((0, 0) if n > size else (start, size - n - start))
+    return tuple(box), margins
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be read ({error.strerror}); give a folder "
+                         "with images and labels in it.") from None

@@ -1,0 +1,184 @@
+"""Slices of scans, spoiled on purpose: what the feature network learns from without labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from ...errors import InputError
+from ...files import read_volume
+from ...orientation import Turn
+from ...quality.slices import encode, informative
+from ...volume import crop
+from ..config import resolve
+
+DEGRADATIONS = ("blur", "noise", "stripes", "resolution", "flattening", "contrast")
+_SQUARE_PIXELS = 2.0
+"""Planes whose pixels are longer than this multiple of their width are not learnt from."""
+
+
+@dataclass(frozen=True)
+class ScanSlices:
+    """One scan in RAS orientation, encoded, and the planes in which its pixels are about square."""
+
+    encoded: np.ndarray
+    planes: tuple[int, ...]
+
+
+class SliceViews:
+    """Two views each of the same slice with the same fault; the faults of a slice differ.
+
+    What two views share, and all others lack, is the slice *and* its fault. A network that finds
+    the partners by their features therefore has to see both.
+    """
+
+    def __init__(self, config: dict[str, Any], patch: int, faults: int = 4) -> None:
+        self.patch, self.faults = patch, faults
+        self.scans = [_read_scan(config, item) for item in config["data"]["scans"]]
+        if not self.scans:
+            raise InputError("The configuration lists no scans; add some under data.scans.")
+        self.held_out = list(config["data"]["held_out"])
+
+    def sample(self, generator: np.random.Generator, batch: int) -> dict[str, Tensor]:
+        """`batch` pairs of views, the partner of row n being row batch + n.
+
+        ``image`` (2b, 1, patch, patch); ``fault`` (2b, 6), the severity 0..1 of each of
+        DEGRADATIONS; ``scan`` and ``plane`` (2b,), where it comes from; ``position`` (2b,), its
+        place 0..1 along the axis across.
+        """
+        first, second = [], []
+        while len(first) < batch:
+            scan, plane, position, image = self._slice(generator)
+            for number in range(min(self.faults, batch - len(first))):
+                kind = int(generator.integers(len(DEGRADATIONS)))
+                severity = np.float32(0.1 + 0.9 * generator.random() ** 2 if number else 0)
+                fault = np.zeros(len(DEGRADATIONS), np.float32)
+                fault[kind] = severity
+                for views in (first, second):
+                    view = self._view(image, generator)
+                    view = degrade(view, DEGRADATIONS[kind], float(severity), generator)
+                    views.append((view[None], fault, scan, plane, np.float32(position)))
+        columns = zip(*first, *second, strict=True)
+        names = ("image", "fault", "scan", "plane", "position")
+        return {
+            name: torch.from_numpy(np.stack(column))
+            for name, column in zip(names, columns, strict=True)
+        }
+
+    def clean(self, generator: np.random.Generator, batch: int) -> Tensor:
+        """Views (b, 1, patch, patch) without faults."""
+        views = [self._view(self._slice(generator)[3], generator) for _ in range(batch)]
+        return torch.from_numpy(np.stack(views))[:, None]
+
+    def _slice(self, generator: np.random.Generator) -> tuple[int, int, float, np.ndarray]:
+        """Scan, plane, position 0..1 and an informative slice at a random scale."""
+        while True:
+            number = int(generator.integers(len(self.scans)))
+            scan = self.scans[number]
+            plane = int(generator.choice(scan.planes))
+            position = float(generator.random())
+            place = int(position * scan.encoded.shape[plane])
+            image = np.take(scan.encoded, place, axis=plane)
+            if informative(image):
+                break
+        # Only ever smaller: enlarging would blur what is called faultless.
+        scale = generator.uniform(0.5, 1) if generator.random() < 0.5 else 1.0
+        if scale < 1:
+            image = _shrink(image, scale)
+        if generator.random() < 0.5:
+            image = image[::-1]
+        # Views of a region half as large again as they are overlap, so that they share anatomy.
+        size = self.patch + self.patch // 2
+        return number, plane, position, _window(_at_least(image, size), size, generator)
+
+    def _view(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return np.ascontiguousarray(_window(image, self.patch, generator))
+
+
+def degrade(
+    image: np.ndarray, kind: str, severity: float, generator: np.random.Generator
+) -> np.ndarray:
+    """A slice (h, w) with one fault of a severity from 0 (none) to 1; units of `encode`.
+
+    blur: Gaussian of sigma up to 2.5 pixels. noise: white, SD up to 0.5. stripes: a cosine of
+    period 2, 4 or 8 pixels along one axis, amplitude up to 0.5. resolution: pixels up to 4 times
+    as long along one axis or both. flattening: median over up to 7 x 7 pixels, the look of painted
+    labels. contrast: up to twice or half about the mean.
+    """
+    if severity <= 0:
+        return image
+    if kind == "blur":
+        spoiled = ndimage.gaussian_filter(image, 2.5 * severity)
+    elif kind == "noise":
+        spoiled = image + 0.5 * severity * generator.standard_normal(image.shape)
+    elif kind == "stripes":
+        spoiled = image + 0.5 * severity * _stripes(image.shape, generator)
+    elif kind == "resolution":
+        axes = ((0,), (1,), (0, 1))[int(generator.integers(3))]
+        spoiled = _coarse(image, 1 + 3 * severity, axes)
+    elif kind == "flattening":
+        median = ndimage.median_filter(image, 2 * int(np.ceil(3 * severity)) + 1)
+        spoiled = image + min(1, 2 * severity) * (median - image)
+    else:
+        factor = 2 ** (severity if generator.random() < 0.5 else -severity)
+        spoiled = image.mean() + factor * (image - image.mean())
+    return spoiled.astype(np.float32)
+
+
+def _stripes(shape: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    axis = int(generator.integers(2))
+    period = int(generator.choice((2, 4, 8)))
+    # A cosine of period 2 vanishes at a phase of a quarter: let it start at whole pixels.
+    wave = np.cos(2 * np.pi * (np.arange(shape[axis]) + generator.integers(period)) / period)
+    return wave[:, None] if axis == 0 else wave[None]
+
+
+def _coarse(image: np.ndarray, factor: float, axes: tuple[int, ...]) -> np.ndarray:
+    """Fewer pixels and back again, by linear interpolation."""
+    small = [max(2, round(n / factor)) if axis in axes else n for axis, n in enumerate(image.shape)]
+    sigma = [0.4 * factor if axis in axes else 0 for axis in range(2)]
+    there = ndimage.zoom(
+        ndimage.gaussian_filter(image, sigma), np.divide(small, image.shape), order=1
+    )
+    return ndimage.zoom(there, np.divide(image.shape, there.shape), order=1)
+
+
+def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
+    smooth = ndimage.gaussian_filter(image, 0.42 * np.sqrt(scale**-2 - 1))
+    return ndimage.zoom(smooth, scale, order=1)
+
+
+def _window(image: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """A random square of the slice that shows something, by preference."""
+    for _ in range(8):
+        start = [int(generator.integers(n - size + 1)) for n in image.shape]
+        window = image[tuple(slice(s, s + size) for s in start)]
+        if informative(window):
+            break
+    return window
+
+
+def _at_least(image: np.ndarray, size: int) -> np.ndarray:
+    missing = [max(0, size - n) for n in image.shape]
+    margins = [(m // 2, m - m // 2) for m in missing]
+    return np.pad(image, margins, constant_values=image.min())
+
+
+def _read_scan(config: dict[str, Any], item: dict[str, Any]) -> ScanSlices:
+    volume = read_volume(resolve(config, item["image"]), modality=item["modality"])
+    if "slices" in item:
+        start, stop = item["slices"]
+        volume = crop(volume, (0, 0, start), (*volume.shape[:2], stop))
+    turn = Turn.to(volume.geometry, "RAS")
+    spacing = turn.axes(volume.spacing)
+    planes = []
+    for plane in range(3):
+        sides = [s for axis, s in enumerate(spacing) if axis != plane]
+        if max(sides) <= _SQUARE_PIXELS * min(sides):
+            planes.append(plane)
+    return ScanSlices(encode(turn.apply(volume.array), item["modality"] == "CT"), tuple(planes))

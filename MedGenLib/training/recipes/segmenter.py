@@ -1,0 +1,119 @@
+"""Recipe `segmenter`: finds the labels in an image (soft Dice and cross-entropy)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...intensity import ZScore
+from ...networks import Segmenter
+from ...quality.metrics import dice
+from ...quality.segmenters import label_array
+from ..config import resolve
+from ..data.cases import Case, Patches, case_names, read_case
+from ..loop import Draw, Log, Objective, beside
+from ..splits import hold_out
+
+
+class Segmentation:
+    """What the training loop needs to know, for cases that are in memory.
+
+    Parameters
+    ----------
+    patches: where the batches come from.
+    labels: label values from 1 on.
+    network: arguments of the network besides the number of labels.
+    held: cases for `validate`.
+    """
+
+    def __init__(
+        self,
+        patches: Patches,
+        labels: int,
+        network: Mapping[str, Any],
+        held: Sequence[Case] = (),
+    ) -> None:
+        from monai.losses import DiceCELoss
+
+        self.patches, self.labels, self.held = patches, labels, held
+        segmenter = Segmenter(labels, **network).to(memory_format=torch.channels_last_3d)
+        self.networks: dict[str, nn.Module] = {"segmenter": segmenter}
+        self.objectives = [Objective("segmentation", ("segmenter",), self._loss)]
+        self.distance = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
+
+    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
+        batch = self.patches.sample(draw.numpy, size)
+        return {key: torch.from_numpy(value) for key, value in batch.items()}
+
+    def _loss(
+        self, batch: dict[str, Tensor], draw: Draw
+    ) -> tuple[Tensor, dict[str, float]]:
+        image = batch["image"].contiguous(memory_format=torch.channels_last_3d)
+        scores = self.networks["segmenter"](image)
+        loss = self.distance(scores, batch["labels"][:, None])
+        return loss, {"segmentation": float(loss.detach())}
+
+    @torch.no_grad()
+    def validate(
+        self, networks: dict[str, nn.Module], step: int, log: Log
+    ) -> dict[str, float]:
+        """Mean Dice of each label over the held-out cases; the loss where there are none."""
+        network = networks["segmenter"]
+        if not self.held:
+            draw = Draw.of(7, 0)
+            return self._loss(beside(network, self.batch(draw, 2)), draw)[1]
+        found = [label_array(network, case.image) for case in self.held]
+        return {
+            f"dice_{value}": float(np.nanmean([
+                dice(image == value, case.labels == value)
+                for image, case in zip(found, self.held, strict=True)
+            ]))
+            for value in range(1, self.labels + 1)
+        }  # fmt: skip
+
+    def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
+        """Nothing to write: who trains in memory takes the networks themselves."""
+        return out
+
+
+class SegmenterRecipe(Segmentation):
+    """See the module. The configuration's sections are ``data`` and ``segmenter``.
+
+    Labels are those of the package's output, numbered 1, 2, ... without a gap.
+    """
+
+    def __init__(self, config: dict[str, Any], out: Path) -> None:
+        self.config = config
+        data = config["data"]
+        folder = resolve(config, data["folder"])
+        names = case_names(folder)
+        self.held_out = hold_out(names, data["hold_out"], data["seed"])
+        medgen = config["package"]["medgen"]
+        spec = medgen["preprocessing"]
+        standard = ZScore(spec["low"], spec["high"])
+        spacing = (medgen["spacing_mm"]["native"],) * 3
+        cases = {name: read_case(folder, name, standard, spacing) for name in names}
+        labels = len(medgen["output"]["labels"])
+        for case in cases.values():
+            if case.labels.max() > labels:
+                raise InputError(f"The case {case.name} has the label {case.labels.max()}, but the "
+                                 f"configuration names {labels} labels; name them all.")
+        patches = Patches(
+            [case for name, case in cases.items() if name not in self.held_out],
+            config["segmenter"]["patch"],
+            data.get("flip", ()),
+            data.get("exchange", ()),
+        )
+        held = [cases[name] for name in self.held_out]
+        super().__init__(patches, labels, config["segmenter"]["network"], held)
+
+    def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
+        from ..package import export_package
+
+        return export_package(self.config, networks, step, self.held_out, {}, out)

@@ -1,0 +1,256 @@
+"""The table of the embedded models, made by the commands that users have.
+
+    MEDGEN_DATA=<folder> make evaluate   (or: python Testing/benchmarks/embedded.py [MODEL ...])
+
+For each model: synthetic images of what it was not trained on, then `medgen evaluate` and, for a
+cohort, `medgen evaluate distribution`. The figures go between the markers of RESULTS.md and of the
+model cards, reports and pictures to out/benchmarks/embedded/<model>/report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from common import OUT, ROOT, data_folder, table
+from tqdm import tqdm
+
+from MedGenLib import generate, translate
+from MedGenLib.files import read_label_map, read_volume, write_volume
+from MedGenLib.packages import seal
+from MedGenLib.packages.catalogue import find
+from MedGenLib.training.data.slices import FILL_HU, SlicePair, read_pairs
+from MedGenLib.volume import LabelMap, Volume
+
+FOLDER = OUT / "embedded"
+BEGIN, END = "<!-- made by make evaluate -->", "<!-- end of what make evaluate makes -->"
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image to make and to judge. `mask` is what the command gets as --labels or --mask."""
+
+    name: str
+    source: Volume | LabelMap
+    real: Volume
+    mask: LabelMap
+
+
+def torso(model: str) -> Iterator[Case]:
+    """The two torso scans that ct-tissue never saw, with their tissue masks."""
+    from ct_tissue import scans
+
+    for name, (ct, mask) in scans().items():
+        yield Case(name.split(",")[0].split()[0], mask, ct, mask)
+
+
+def hippocampi(model: str) -> Iterator[Case]:
+    """The held-out crops of the Decathlon's hippocampus set."""
+    folder = data_folder() / "mr_hippocampus_msd"
+    for file in sorted(find(model).training.held_out):
+        mask = read_label_map(folder / "labels" / file)
+        real = read_volume(folder / "images" / file, modality="T1w")
+        yield Case(file.removesuffix(".nii.gz"), mask, real, mask)
+
+
+def head_slices(model: str) -> Iterator[Case]:
+    """Slices of 30 people in three planes, as volumes of one slice."""
+    manifest = find(model)
+    held = set(manifest.training.held_out)
+    for pair in read_pairs(data_folder() / "pairs_ct_mr" / "synthrad2023_brain_slices"):
+        if pair.subject in held:
+            mr = _slice(pair, 1000 * pair.mr, "T1w")
+            ct = _slice(pair, np.where(pair.mask, np.clip(pair.ct, -1024, 2000), FILL_HU), "CT")
+            source, real = (ct, mr) if manifest.input.modality == "CT" else (mr, ct)
+            mask = LabelMap(_slice(pair, pair.mask, "CT").array.astype(np.uint8), LPS)
+            yield Case(f"{pair.subject}_{'zyx'[pair.plane]}", source, real, mask)
+
+
+def _slice(pair: SlicePair, image: np.ndarray, modality: str) -> Volume:
+    left_out = (2, 1, 0)[pair.plane]
+    array = np.expand_dims(np.asarray(image, np.float32), left_out)
+    return Volume(array, LPS, modality, "HU" if modality == "CT" else "a.u.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """How one embedded model is judged.
+
+    `segmenter`: finds the labels again. `cohort`: compare the distributions, too. `told`: the
+    figures of the table, as (label or "" for the whole, name).
+    """
+
+    cases: Callable[[str], Iterator[Case]]
+    segmenter: str = ""
+    cohort: bool = False
+    whole: tuple[str, ...] = ("MAE", "RMSE", "Bias", "PSNR", "SSIM", "MS-SSIM", "NCC")
+    labels: tuple[str, ...] = ()
+
+
+JOBS = {
+    "ct-tissue": Job(torso, "ct-tissue", labels=("Dice", "HD95", "MAE", "Bias")),
+    "mr-hippocampus": Job(hippocampi, "hippocampus-segmenter", True, (), ("Dice", "HD95")),
+    "head-mr-to-ct": Job(head_slices),
+    "head-ct-to-mr": Job(head_slices),
+    "hippocampus-segmenter": Job(hippocampi, "hippocampus-segmenter", False, (), ("Dice", "HD95")),
+}
+
+
+def make(model: str, job: Job) -> Path:
+    """Writes synthetic, real and mask folders of a model; what is there already is kept."""
+    folder = FOLDER / model
+    for name in ("synthetic", "real", "mask"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number, case in enumerate(tqdm(list(job.cases(model)), desc=model, mininterval=5)):
+        file = f"{case.name}.nii.gz"
+        write_volume(case.mask, folder / "mask" / file)
+        write_volume(case.real, folder / "real" / file)
+        if not (folder / "synthetic" / file).exists():
+            write_volume(_made(model, case, number + 1), folder / "synthetic" / file)
+    if job.cohort:
+        _training(model, folder / "training")
+    return folder
+
+
+def _made(model: str, case: Case, seed: int) -> Volume:
+    manifest = find(model)
+    if manifest.task == "segment":
+        return case.real  # the real image is what it has to read
+    if manifest.task == "generate":
+        return generate(case.source, model, seed=seed, retries=0).volume
+    to = manifest.output.modality
+    return translate(case.source, to, model=model, preset="best", accept_license=True).volume
+
+
+def _training(model: str, folder: Path) -> None:
+    """The crops that mr-hippocampus was trained on."""
+    source = data_folder() / "mr_hippocampus_msd" / "images"
+    held = find(model).training.held_out
+    folder.mkdir(exist_ok=True)
+    for path in source.glob("*.nii.gz"):
+        if path.name not in held:
+            shutil.copy(path, folder / path.name)
+
+
+def judge(model: str, job: Job, folder: Path) -> str:
+    """Runs the commands of users and returns their figures as text for RESULTS.md."""
+    report = folder / "report"
+    words = ["evaluate", "synthetic", "--mask" if not job.segmenter else "--labels", "mask"]
+    if job.whole:
+        words += ["--reference", "real"]
+    if job.segmenter:
+        words += ["--segmenter", job.segmenter]
+    text = [_command(words), "", _figures(_run(words, folder, report), job)]
+    if job.cohort:
+        words = ["evaluate", "distribution", "synthetic", "--reference", "real"]
+        words += ["--training", "training"]
+        found = _run(words, folder, folder / "distribution")
+        text += ["", _command(words), "", _measures(found)]
+    return "\n".join(text)
+
+
+def _run(words: list[str], folder: Path, report: Path) -> dict:
+    command = [sys.executable, "-m", "MedGenLib", "-q", *words, "--report", str(report)]
+    subprocess.run([*command, "--overwrite"], cwd=folder, check=True)
+    return json.loads((report / "metrics.json").read_text())
+
+
+def _command(words: list[str]) -> str:
+    return f"    medgen {' '.join(words)} --report report"
+
+
+def _figures(found: dict, job: Job) -> str:
+    """Mean, SD and interval over the cases; one case alone is given as it is."""
+    wanted = [row for row in found["summary"]
+              if row["name"] in (job.labels if row["label"] else job.whole)]  # fmt: skip
+    heads = ["figure", "unit", "cases", "mean", "SD", "95 % of the mean"]
+    rows = [
+        [" ".join(filter(None, (row["name"], row["label"]))), row["unit"], row["count"],
+         row["mean"], _known(row["sd"]), _interval(row)]
+        for row in wanted
+    ]  # fmt: skip
+    return table(heads, rows)
+
+
+def _measures(found: dict) -> str:
+    rows = [[m["name"], m["value"], _interval(m)] for m in found["measures"]]
+    copies = sum(bool(n.get("copied")) for n in found["memorisation"]["nearest"])
+    rows.append(["copies of training images", copies, ""])
+    return table(["figure", "value", "95 %"], rows)
+
+
+def _known(value: float | None) -> float | str:
+    return "" if value is None else value
+
+
+def _interval(row: dict) -> str:
+    low, high = row.get("low"), row.get("high")
+    return "" if low is None or high is None else f"{low:.3g} to {high:.3g}"
+
+
+def put(text: str, path: Path, after: str) -> None:
+    """Replaces what stands between the markers, or adds it before the heading `after`."""
+    block = f"{BEGIN}\n\n{text}\n\n{END}"
+    old = path.read_text(encoding="utf-8")
+    if BEGIN in old:
+        head, _, rest = old.partition(BEGIN)
+        new = head + block + rest.partition(END)[2]
+    elif after and after in old:
+        new = old.replace(after, f"{block}\n\n{after}", 1)
+    else:
+        new = f"{old.rstrip()}\n\n{block}\n"
+    path.write_text(new, encoding="utf-8", newline="\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", default=[], metavar="MODEL", help=", ".join(JOBS))
+    models = parser.parse_args().models or list(JOBS)
+    texts = {}
+    for model in models:
+        folder = make(model, JOBS[model])
+        texts[model] = text = judge(model, JOBS[model], folder)
+        print(f"\n### {model}\n\n{text}", flush=True)
+        for card in _cards(model):
+            put(f"## Measured by `make evaluate`\n\n{text}", card, "## Limits")
+        seal(find(model).folder)
+    (FOLDER / "figures.json").write_text(json.dumps(_known_texts() | texts, indent=2))
+    joined = "\n\n".join(f"### {name}\n\n{text}" for name, text in (_known_texts()).items())
+    put(f"{RESULTS}\n\n{joined}", ROOT / "Testing" / "benchmarks" / "RESULTS.md", "")
+
+
+def _cards(model: str) -> list[Path]:
+    """The card in the package, and the one that training copies into a package."""
+    configs = ROOT / "MedGenLib" / "training" / "configs"
+    return [find(model).folder / "docs" / "README.md", configs / f"{model}.md"]
+
+
+def _known_texts() -> dict[str, str]:
+    """Of this run and of earlier ones, in the order of `JOBS`."""
+    path = FOLDER / "figures.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    return {model: known[model] for model in JOBS if model in known}
+
+
+RESULTS = """\
+## The embedded models by their own commands
+
+    MEDGEN_DATA=<folder> make evaluate
+
+Made by `Testing/benchmarks/embedded.py` on what the models were not trained on: it writes the
+images, runs the commands below in out/benchmarks/embedded/<model>, and puts the figures here and
+into the cards. Definitions as in SynthRAD 2025 (PSNR range -1024 to 3000 HU after clipping). Other
+than in the sections above, slices are whole translations (preset best, the head found by MedGen
+itself), not single passes of the network with the mask of the data set."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Do the intervals of a reader study cover the truth? Simulated readers of known accuracy.
+
+    python Testing/benchmarks/reader_study.py [--readers 1000]
+
+A reader sees evidence that is normally distributed, d' higher for synthetic images than for real
+ones, calls an image synthetic above the middle, and is the surer the further it lies from there.
+The true accuracy is then Phi(d' / 2); the true AUC follows from the probabilities of the ten
+answers. Each reader is scored as `medgen reader-study score` does it.
+
+Demanded: of 1,000 readers the accuracy's interval covers the truth for 95 % +- 2 (mid-P), and the
+exact one for at least 95 % but for the chance of 1,000 draws (93.6 %). Exit code 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+from common import save, table
+
+from MedGenLib.reader_study.reading import Answer
+from MedGenLib.reader_study.scoring import Answers, Row, rows_of
+
+CASES = ((40, 0.5), (40, 0.7), (60, 0.55), (100, 0.55), (100, 0.8), (200, 0.6), (200, 0.9))
+"""Images of a study (half of them synthetic) and the reader's true accuracy."""
+STEPS = np.array([0.25, 0.55, 0.95, 1.5])
+"""Of the evidence's standard deviation: where the confidence goes up by one."""
+MEASURES = ("Accuracy", "Accuracy, mid-P", "Sensitivity", "Specificity", "AUC")
+
+
+def true_auc(distance: float) -> float:
+    """Of ten ordered answers, ties counting half."""
+    from scipy.stats import norm
+
+    edges = np.concatenate([[-np.inf], -STEPS[::-1], [0], STEPS, [np.inf]])
+    synthetic, real = (np.diff(norm.cdf(edges, mean)) for mean in (distance / 2, -distance / 2))
+    return float(synthetic @ (np.cumsum(real) - real / 2))
+
+
+def reader(images: int, distance: float, dice: np.random.Generator) -> Answers:
+    """One simulated reader's answers."""
+    truth = {f"item_{n + 1:03d}": n < images // 2 for n in range(images)}
+    evidence = dice.normal(np.where(list(truth.values()), distance / 2, -distance / 2))
+    confidence = 1 + np.searchsorted(STEPS, np.abs(evidence))
+    answers = [
+        Answer(name, bool(seen > 0), int(sure), 1.0)
+        for name, seen, sure in zip(truth, evidence, confidence, strict=True)
+    ]
+    return Answers.of("simulated", answers, truth)
+
+
+def covers(row: Row, truth: float) -> bool:
+    return row.low <= truth <= row.high
+
+
+def coverage(images: int, accuracy: float, readers: int, seed: int) -> dict[str, float]:
+    """Share in % of the readers whose interval covers the truth, for each measure."""
+    from scipy.stats import norm
+
+    dice = np.random.default_rng(seed)
+    distance = 2 * float(norm.ppf(accuracy))
+    truth = dict.fromkeys(MEASURES, 100 * accuracy) | {"AUC": true_auc(distance)}
+    hits = dict.fromkeys(MEASURES, 0)
+    for _ in range(readers):
+        rows = {row.name: row for row in rows_of(reader(images, distance, dice))}
+        for name in MEASURES:
+            hits[name] += covers(rows[name], truth[name])
+    return {name: 100 * count / readers for name, count in hits.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--readers", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    rows, kept = [], []
+    for number, (images, accuracy) in enumerate(CASES):
+        found = coverage(images, accuracy, arguments.readers, arguments.seed + number)
+        rows.append([images, f"{100 * accuracy:.0f} %", *(f"{found[m]:.1f} %" for m in MEASURES)])
+        kept.append({"images": images, "accuracy": accuracy, "coverage": found})
+    print(table(["images", "true accuracy", *MEASURES], rows))
+    middle = [case["coverage"]["Accuracy, mid-P"] for case in kept]
+    exact = [case["coverage"]["Accuracy"] for case in kept]
+    passed = all(93 <= share <= 97 for share in middle) and min(exact) >= 93.6
+    print(f"\nmid-P {min(middle):.1f} to {max(middle):.1f} %, exact {min(exact):.1f} to "
+          f"{max(exact):.1f} %: {'passed' if passed else 'NOT passed'}.")  # fmt: skip
+    save("reader_study", {"readers": arguments.readers, "cases": kept, "passed": passed})
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
