@@ -71,7 +71,7 @@ class Provenance:
 
     Attributes
     ----------
-    content: "image", or "uncertainty" for a volume of standard deviations.
+    content: "image", "uncertainty" for a volume of standard deviations, or "error map".
     modality, unit: of the image.
     model, version: name and version of the package.
     package_sha256: of all files of the package, see `package_hash`.
@@ -137,7 +137,7 @@ class Provenance:
         )
 
     def of_uncertainty(self, volume: Volume) -> Provenance:
-        """The same run's volume of standard deviations, which has no seed or verdict of its own."""
+        """The same run's volume of standard deviations: the first sample's seed, no verdict."""
         return replace(
             self, content="uncertainty", passed=None, output_sha256=content_hash(volume),
             unit=volume.unit,
@@ -312,6 +312,7 @@ _ATTRIBUTES = {
     "Model": "model", "ModelVersion": "version", "Task": "task", "Preset": "preset",
     "Device": "device", "Modality": "modality", "Unit": "unit", "Note": "note",
 }  # fmt: skip
+"""Attribute of a node without its prefix, see MedGenSlicer/provenance.py -> ours."""
 _JSON_ATTRIBUTES = ("parameters", "software", "checks")
 _CONTENTS = {"spread": "uncertainty", "error": "error map"}
 

@@ -19,6 +19,7 @@ SMALL = 0.06
 """Share of the window about zero that is drawn as nothing, so that the image below is seen."""
 PERCENTILE = 99.0
 STEPS = (1.0, 2.0, 5.0, 10.0)
+OPACITY = 0.7
 BLUE, PALE, RED = (0.13, 0.40, 0.78), (0.93, 0.93, 0.93), (0.79, 0.13, 0.16)
 """Ends and middle of the colours; blue and red are told apart with any colour vision."""
 
@@ -60,8 +61,8 @@ def addErrorMap(snapshot: InputSnapshot, image: PreparedImage, reference: str, s
 
 
 def showOverImage(imageNode, errorNode) -> None:
-    """The error map in the foreground of the slice views, its image behind."""
-    results.showOver(imageNode, errorNode, 0.7)
+    """The error map in the foreground of the slice views, its image behind; the views stay where they are."""
+    slicer.util.setSliceViewerLayers(background=imageNode, foreground=errorNode, foregroundOpacity=OPACITY, fit=False)
 
 
 def hide(errorNode) -> None:

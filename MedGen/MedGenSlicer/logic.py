@@ -113,7 +113,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
     def translate(self, volumeNode, to: str, model: str | None = None, seed: int | None = None, preset: str = "normal",
                   device: str = "auto", outputNode=None, wait: bool = True,
                   onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
-                  acceptLicense: bool = False):
+                  spread: bool = False, acceptLicense: bool = False):
         """Translate a CT into an MR image or the reverse.
 
         Parameters
@@ -123,6 +123,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         model: name of a model for images; None takes the first that fits.
         seed: kept with the result; translation draws nothing at random.
         preset, device, outputNode, wait, onProgress, onDone, acceptLicense: as in `generate`.
+        spread: also add how much several views of each voxel differ (`run.spreadNode`); takes twice as long.
 
         Returns
         -------
@@ -143,7 +144,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
             model = self._translator(snapshot.modality, to).name
         manifest = self._manifest(model, "translate", acceptLicense)
         parameters = self._parameters("translate", volumeNode, manifest, seed, preset, device, outputNode, to=to,
-                                      acceptLicense=acceptLicense)
+                                      spread=spread, acceptLicense=acceptLicense)
         run = SynthesisRun(self.engine, parameters, manifest, snapshot, outputNode, onProgress, onDone)
         return self._started(run, wait)
 

@@ -33,7 +33,7 @@ class MedGenParameterNode:
     fill: label of the model that fills the gaps of a mask; "" leaves them empty.
     preset: "draft", "normal" or "best".
     seed, seedLocked: the seed of the run; drawn anew for each run unless locked.
-    samples, spread: volumes per run, and whether their voxel-wise deviation is wanted.
+    samples, spread: volumes per run, and whether a voxel-wise deviation is wanted.
     device: "auto", "cpu", "cuda:0" ...
     evaluateImage, evaluateReference, evaluateMask, evaluateLabels, evaluateUncertainty: inputs of the section
         Evaluate.

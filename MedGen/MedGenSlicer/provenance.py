@@ -33,8 +33,8 @@ class Provenance:
     passed: whether the checks passed; None where nothing was checked.
     input: name of the input node.
     python: the line that makes it again in Slicer's Python console.
-    content: "image"; "spread" for the voxel-wise standard deviation of several samples; "error" for an error map,
-        whose reference is among the parameters.
+    content: "image"; "spread" for the voxel-wise standard deviation of several samples or views; "error" for an error
+        map, whose reference is among the parameters.
     """
 
     model: str = ""
@@ -74,7 +74,9 @@ class Provenance:
         lines = [_("SYNTHETIC - not for diagnosis. Made by MedGen with the model {model} from '{input}'.").format(
             model=model, input=self.input)]
         if self.content == "spread":
-            lines.append(_("Voxel-wise standard deviation over several samples."))
+            lines.append(_("Voxel-wise standard deviation over several views of the input.")
+                         if self.task == "translate" else
+                         _("Voxel-wise standard deviation over several samples."))
         if self.seed is not None:
             lines.append(_("Seed {seed}, preset {preset}, {device}.").format(
                 seed=self.seed, preset=self.preset, device=self.device))

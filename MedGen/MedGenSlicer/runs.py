@@ -303,7 +303,7 @@ class SynthesisRun(Run):
                   "preset": chosen.preset, "device": chosen.device, "accept_license": chosen.acceptLicense,
                   "folder": folder}
         if chosen.task == "translate":
-            return "translate", {**params, "to": chosen.to}
+            return "translate", {**params, "to": chosen.to, "spread": chosen.spread}
         mapping = self.snapshot.mappingByValue(chosen.mapping)
         requireMapped(self.snapshot.image, self.manifest, mapping)
         return "generate", {**params, "samples": chosen.samples, "mapping": mapping, "fill": chosen.fill,

@@ -1,7 +1,8 @@
 """The command `medgen`: reads the command line, runs one command, turns errors into sentences.
 
-Exit codes: 0 done; 1 a fault of the program or, for `doctor` and `verify`, a problem found;
-2 the request cannot be met, with one sentence on stderr; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 a fault of the program or, for `doctor`, `verify` and `info`, a problem
+found, for `evaluate` some cases that failed; 2 the request cannot be met, with one sentence on
+stderr; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations

@@ -117,7 +117,11 @@ def _judge(
     case: Case, arguments: Namespace, segmenter: Segmenter | None, progress: Console | None
 ) -> Evaluation:
     made = _provenance(case.paths["image"])
-    images = {role: _read(role, path, made) for role, path in case.paths.items()}
+    series = {
+        "image": getattr(arguments, "series", None),
+        "reference": getattr(arguments, "reference_series", None),
+    }
+    images = {role: _read(role, path, series.get(role), made) for role, path in case.paths.items()}
     return evaluate_pair(
         **images,
         segmenter=segmenter,
@@ -129,11 +133,11 @@ def _judge(
     )
 
 
-def _read(role: str, path: Path, made: Provenance | None) -> Volume | LabelMap:
+def _read(role: str, path: Path, series: str | None, made: Provenance | None) -> Volume | LabelMap:
     if role in ("mask", "labels"):
         return read_label_map(path)
     known = made.modality if made is not None and role == "image" else None
-    return read_volume(path, modality=known)
+    return read_volume(path, series if path.is_dir() else None, known)
 
 
 def _provenance(path: Path) -> Provenance | None:

@@ -19,6 +19,8 @@ from MedGenLib.provenance import (
     read_inside,
     sidecar,
 )
+from MedGenLib.quality.finding import Finding
+from MedGenLib.report import plain
 
 _CONTENTS = {
     "image": "synthetic image",
@@ -30,24 +32,26 @@ _CONTENTS = {
 def info(arguments: Namespace, console: Console) -> int:
     """Prints the facts. Exit code 1 when they do not fit the file: other voxels, other facts."""
     path = arguments.file
-    made, doubts, remarks = _facts(path)
-    doubts += _doubts(path, made)
-    remarks += _remarks(made)
+    made, findings = _facts(path)
+    findings += [*_of_voxels(path, made), *_of_model(made)]
     if arguments.json:
-        told = {**made.to_dict(), "doubts": doubts, "remarks": remarks}
+        told = {**made.to_dict(), "findings": plain(findings)}
         console.say(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         for line in _lines(path, made):
             console.say(_printable(line))
-    for sentence in doubts:
-        console.note(f"warning: {sentence}")
-    for sentence in remarks:
-        console.note(sentence)
-    return 1 if doubts else 0
+    for finding in findings:
+        console.note(f"warning: {finding.sentence}")
+    return 1 if any(finding.level == "error" for finding in findings) else 0
 
 
-def _facts(path: Path) -> tuple[Provenance, list[str], list[str]]:
-    """The facts in the file, else those beside it; doubts and remarks on where they are."""
+def _facts(path: Path) -> tuple[Provenance, list[Finding]]:
+    """The facts in the file, else those beside it; and what is odd about where they are.
+
+    Raises
+    ------
+    InputError: there is no such file, or it does not tell how it was made.
+    """
     if not path.exists():
         raise InputError(f"There is no file or folder {path}; check the path.")
     inside, beside = read_inside(path), read_beside(path)
@@ -57,13 +61,15 @@ def _facts(path: Path) -> tuple[Provenance, list[str], list[str]]:
             "has written it anew since."
         )
     if beside is None:
-        return inside, [], []
+        return inside, []
+    place = sidecar(path)
     if inside is None:
-        lost = f"{path.name} itself tells nothing any more; this is from {sidecar(path).name}."
-        return beside, [], [] if path == sidecar(path) else [lost]
+        lost = f"{path.name} itself tells nothing any more; this is from {place.name}."
+        return beside, [] if path == place else [Finding("warning", "header-lost", lost)]
     if inside == _shortened(beside, inside.left_out):
-        return beside, [], []
-    return inside, [f"{sidecar(path).name} tells other facts than {path.name} itself."], []
+        return beside, []
+    differ = f"{place.name} tells other facts than {path.name} itself."
+    return inside, [Finding("error", "facts-differ", differ)]
 
 
 def _shortened(made: Provenance, left_out: tuple[str, ...]) -> Provenance:
@@ -72,32 +78,37 @@ def _shortened(made: Provenance, left_out: tuple[str, ...]) -> Provenance:
     return replace(Provenance.from_dict(kept), left_out=left_out)
 
 
-def _doubts(path: Path, made: Provenance) -> list[str]:
-    """What does not fit the facts. One file of a DICOM series is not the whole image."""
+def _of_voxels(path: Path, made: Provenance) -> Iterator[Finding]:
+    """Whether they are as they were written; a single file of a DICOM series cannot tell."""
     whole = path.is_dir() or path.name.lower().endswith(READABLE)
     if not made.output_sha256 or not whole:
-        return []
-    if content_hash(read_volume(path)) == made.output_sha256:
-        return []
-    return [f"The voxels of {path.name} are not those that were written; they were changed since."]
+        return
+    try:
+        found = content_hash(read_volume(path))
+    except InputError as error:  # as a folder with several series
+        yield Finding("warning", "not-compared", f"The voxels were not compared. {error}")
+        return
+    if found != made.output_sha256:
+        changed = f"The voxels of {path.name} are not those that were written; "
+        yield Finding("error", "voxels-changed", f"{changed}they were changed since.")
 
 
-def _remarks(made: Provenance) -> list[str]:
+def _of_model(made: Provenance) -> Iterator[Finding]:
     """Whether the model that made it is still at hand."""
     if not made.model:
-        return []
+        return
     from MedGenLib.packages.catalogue import find
 
     try:
         installed = find(made.model)
     except PackageError:
-        return [f"The model {made.model} is not installed here, so it cannot be made again."]
-    if made.package_sha256 in ("", package_hash(installed)):
-        return []
-    return [
-        f"The model {made.model} {installed.version} that is installed here has other weights than "
-        "the one that made this; the same seed may give another image."
-    ]
+        absent = f"The model {made.model} is not installed here; no other can make this again."
+        yield Finding("warning", "model-missing", absent)
+        return
+    if made.package_sha256 not in ("", package_hash(installed)):
+        other = f"The model {made.model} {installed.version} that is installed here has other "
+        other += "weights than the one that made this; the same seed may give another image."
+        yield Finding("warning", "model-differs", other)
 
 
 def _lines(path: Path, made: Provenance) -> Iterator[str]:

@@ -30,7 +30,7 @@ def generate(arguments: Namespace, console: Console) -> int:
     with _outputs(arguments, arguments.mask, arguments.samples) as outputs:
         notice = _first_acceptance(find(arguments.model), arguments.accept_license)
         mask = read_label_map(arguments.mask)
-        _require_space(outputs, mask, arguments.samples)
+        _require_space(outputs, mask, arguments)
 
         from MedGenLib import generate as generate_volumes  # imports torch
 
@@ -65,7 +65,7 @@ def translate(arguments: Namespace, console: Console) -> int:
         manifest = find(model) if model else for_translation(None, arguments.to)
         notice = _first_acceptance(manifest, arguments.accept_license)
         image = read_volume(arguments.image, series=arguments.series)
-        _require_space(outputs, image, 1)
+        _require_space(outputs, image, arguments)
 
         from MedGenLib import translate as translate_volume  # imports torch
 
@@ -221,5 +221,8 @@ def _first_acceptance(manifest: Manifest, accept: bool) -> list[str]:
     return [f"{license_notice(manifest)} You have accepted this; it is remembered."]
 
 
-def _require_space(outputs: Outputs, source: Volume | LabelMap, samples: int) -> None:
-    outputs.require_space(source.array.size * samples * BYTES_PER_VOXEL)
+def _require_space(outputs: Outputs, source: Volume | LabelMap, arguments: Namespace) -> None:
+    volumes = getattr(arguments, "samples", 1)
+    copies = volumes * (1 + (arguments.dicom is not None)) + (arguments.uncertainty is not None)
+    # One more: a NIfTI lies uncompressed beside itself for a moment.
+    outputs.require_space(source.array.size * (copies + 1) * BYTES_PER_VOXEL)

@@ -17,6 +17,8 @@ from .reading import read_tags
 
 NOTE = "SYNTHETIC - not for diagnosis."
 _LINE = "\r\n"
+_TELLING = ("created", "checks")
+"""A check's sentence may quote a file name."""
 _IDENTIFYING = ("name", "sha256")
 """What of an input can lead to the patient: file names hold people's names, and whoever has the
 original can compute its hash."""
@@ -31,7 +33,7 @@ def as_facts(facts: Any) -> dict[str, Any]:
 
 def without_patient(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts without what could lead to the patient: file names, hashes and dates."""
-    kept = {key: value for key, value in facts.items() if key != "created"}
+    kept = {key: value for key, value in facts.items() if key not in _TELLING}
     if kept.get("inputs"):
         kept["inputs"] = [
             {key: value for key, value in entry.items() if key not in _IDENTIFYING}

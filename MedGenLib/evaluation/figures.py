@@ -69,6 +69,7 @@ def label_errors(rows: Sequence[Row]) -> bytes | None:
               markeredgecolor="white", label="bias")  # fmt: skip
     axes.axvline(0, color=DARK, linewidth=0.8)
     axes.set_xlabel(f"error in {unit}")
+    axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.grid(visible=False, axis="y")
     _legend_above(axes, 2)
     return png(figure)
@@ -81,7 +82,7 @@ def dice_bars(values: Sequence[tuple[str, float]]) -> bytes:
     bars = axes.barh(names, dice, color=FIRST, height=0.62)
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=9, color=DARK)
     axes.set(xlim=(0, 1.08), xticks=np.arange(0, 1.01, 0.2), xlabel="Dice (1 is best)")
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     return png(figure)
 
@@ -174,16 +175,15 @@ def case_bars(values: Sequence[tuple[str, float]], name: str, mean: float) -> by
 
 
 def case_boxes(values: dict[str, Sequence[float]], name: str) -> bytes:
-    """The distribution over the cases for each label; boxes hold the middle half of them."""
-    figure, axes = new_figure(height=1.4 + 0.42 * len(values))
-    boxes = axes.boxplot(list(values.values()), orientation="horizontal", widths=0.6,
-                         patch_artist=True, medianprops={"color": SECOND, "linewidth": 2},
-                         flierprops={"markersize": 4, "markeredgecolor": MUTED})  # fmt: skip
-    for box in boxes["boxes"]:
-        box.set(facecolor="#d6e4f2", edgecolor=FIRST)
-    axes.set_yticks(range(1, len(values) + 1), list(values), parse_math=False)
-    axes.set_xlabel(name)
-    axes.invert_yaxis()
+    """Each label over the cases: a mark a case, the middle half as a box, the median as a line."""
+    figure, axes = new_figure(height=1.2 + 0.42 * len(values))
+    for place, found in enumerate(values.values()):
+        low, median, high = np.percentile(found, (25, 50, 75))
+        axes.barh(place, high - low, left=low, height=0.6, color="#d6e4f2", edgecolor=FIRST)
+        axes.plot([median] * 2, [place - 0.3, place + 0.3], color=SECOND, linewidth=2)
+        axes.plot(found, [place] * len(found), "o", color=DARK, markersize=3.5, alpha=0.6)
+    axes.set_yticks(range(len(values)), list(values), parse_math=False)
+    axes.set(xlabel=name, ylim=(len(values) - 0.4, -0.6))
     axes.grid(visible=False, axis="y")
     return png(figure)
 

@@ -118,6 +118,7 @@ def number(value: Cell) -> str:
         return value
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
+    value += 0.0  # -0.0 becomes 0.0
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

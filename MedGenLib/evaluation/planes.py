@@ -77,7 +77,7 @@ def difference_planes(image: Volume, comparison: Comparison, *, worst: bool = Fa
         the region.
     """
     error = np.abs(comparison.difference.array)
-    view = _view(image, comparison.region, error if worst else comparison.region)
+    view = _view(image, comparison.region, error if worst and error.any() else comparison.region)
     window = default_windows(comparison.reference)[0]
     reach = difference_limit(comparison)
     unit = comparison.difference.unit
@@ -101,7 +101,8 @@ def difference_limit(comparison: Comparison) -> float:
     """End of the colour scale: what 99 % of the absolute errors stay below, to 1, 2 or 5."""
     errors = np.abs(comparison.difference.array[comparison.region])
     most = float(np.percentile(errors, 99))
-    return 2 * round_length(most) if most > 1e-6 else 1.0
+    # The inverse of the largest round number below 1 / most is the smallest one above most.
+    return 1 / round_length(1 / most) if most > 1e-6 else 1.0
 
 
 def label_planes(image: Volume, wanted: LabelMap, found: LabelMap) -> bytes:

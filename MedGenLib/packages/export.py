@@ -160,6 +160,7 @@ def _save_tensors(tensors: Mapping[str, Any], path: Path) -> None:
     else:
         from safetensors.numpy import save_file
     save_file(arrays, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors lets the owner alone read it
 
 
 def _array(value: Any) -> Any:

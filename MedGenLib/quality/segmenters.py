@@ -184,6 +184,12 @@ class PackageSegmenter:
         return resample(floating, (native,) * 3)
 
     def _require_fitting(self, volume: Volume) -> None:
+        from MedGenLib.packages.catalogue import same_modality
+
+        wanted = self.manifest.input.modality
+        if wanted != "any" and volume.modality and not same_modality(volume.modality, wanted):
+            raise InputError(f"The segmenter '{self.name}' reads {wanted} images, but this one is "
+                             f"{volume.modality}; choose another segmenter.")
         spacing, view = self.manifest.spacing, self.manifest.field_of_view
         sides = Turn.to(volume.geometry, "RAS").axes(volume.field_of_view)
         if not spacing.min <= max(volume.spacing) <= spacing.max:

@@ -8,6 +8,7 @@ all outside of the body is black, as models paint no table.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ class Source:
     name: for messages and the key: of the file or folder, without where it lies.
     shape, spacing, body: along the axes of RAS; body is the box round the patient.
     areas: per axis of RAS, the share of each slice that is body.
+    digest: of the voxels, to notice the same image under two names.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Source:
     spacing: tuple[float, ...]
     body: tuple[slice, ...]
     areas: tuple[NDArray, ...]
+    digest: str
 
     @property
     def name(self) -> str:
@@ -79,7 +82,8 @@ def survey(path: Path, synthetic: bool) -> Source:
     others = ((1, 2), (0, 2), (0, 1))
     areas = tuple(body.mean(axis=other) for other in others)
     shape, spacing = turn.axes(volume.shape), turn.axes(volume.spacing)
-    return Source(path, synthetic, modality, shape, spacing, box_round(body > 0), areas)
+    digest = hashlib.sha256(np.ascontiguousarray(volume.array)).hexdigest()
+    return Source(path, synthetic, modality, shape, spacing, box_round(body > 0), areas, digest)
 
 
 def _body(volume: Volume) -> NDArray[np.uint8]:

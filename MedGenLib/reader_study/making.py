@@ -15,7 +15,7 @@ from MedGenLib.files import READABLE
 from MedGenLib.outputs import Outputs
 from MedGenLib.pictures import Window
 from MedGenLib.progress import ProgressCallback, Stage
-from MedGenLib.reader_study.frames import Frame, Source, frame_of, survey
+from MedGenLib.reader_study.frames import GREYS, Frame, Source, frame_of, survey
 from MedGenLib.reader_study.study import (
     ANSWERS,
     FORMAT,
@@ -102,7 +102,6 @@ def make(
         figures = _write_items(folder / ITEMS, frame, picks, progress)
         identity = secrets.token_hex(8)
         rows = _write_list(folder, frame, identity, len(picks))
-        _require_different(rows, picks)
         _write_key(outputs.staged(key), folder, identity, seed, rows, picks)
         _hide_times(folder)
         outputs.commit()
@@ -152,16 +151,17 @@ def _is_series(folder: Path) -> bool:
 def _survey(
     real: list[Path], synthetic: list[Path], progress: ProgressCallback | None
 ) -> list[Source]:
-    if twice := {path.resolve() for path in real} & {path.resolve() for path in synthetic}:
-        raise InputError(
-            f"{min(twice)} is given both as real and as synthetic; leave it out of one of them."
-        )
     stage = Stage("reading", len(real) + len(synthetic), progress)
-    sources = []
-    for path in [*real, *synthetic]:
-        sources.append(survey(path, len(sources) >= len(real)))
+    sources: dict[str, Source] = {}
+    for number, path in enumerate([*real, *synthetic]):
+        source = survey(path, synthetic=number >= len(real))
+        other = sources.setdefault(source.digest, source)
+        if other is not source:
+            raise InputError(
+                f"{other.path} and {path} hold the same image; give each image once."
+            )
         stage.advance()
-    return sources
+    return list(sources.values())
 
 
 def _balanced(
@@ -222,7 +222,7 @@ def _write_items(
         for number, array in zip(numbers, arrays, strict=True):
             path = folder / _file_name(number, len(picks), frame.kind)
             write_item(path, array, frame.item_spacing)
-            figures[number] = figures_of(array)
+            figures[number] = figures_of(array, GREYS[frame.kind])
         stage.advance()
     return [figures[number] for number in range(len(picks))]
 
@@ -239,7 +239,7 @@ def _write_list(folder: Path, frame: Frame, identity: str, count: int) -> list[d
         file = _file_name(number, count, frame.kind)
         name = file.removesuffix(KINDS[frame.kind])
         rows.append({"name": name, "file": file, "sha256": hash_of(folder / ITEMS / file)})
-    white = 255 if frame.kind == "slices" else 4095
+    white = GREYS[frame.kind]
     shown = {
         "title": frame.title,
         "spacing_mm": [round(s, 6) for s in frame.item_spacing],
@@ -271,17 +271,6 @@ def _write_key(
     head = {"format": KEY_FORMAT, "version": VERSION, "study": identity, "seed": seed}
     write_json(path, {**head, "list": hash_of(folder / LIST), "items": truth})
     path.chmod(0o600)
-
-
-def _require_different(rows: list[dict[str, str]], picks: list[_Pick]) -> None:
-    """Raises InputError when two sources give the same image."""
-    first: dict[str, _Pick] = {}
-    for row, pick in zip(rows, picks, strict=True):
-        other = first.setdefault(row["sha256"], pick)
-        if other.source is not pick.source:
-            raise InputError(
-                f"{other.source.path} and {pick.source.path} show the same image; leave one out."
-            )
 
 
 def _hide_times(folder: Path) -> None:

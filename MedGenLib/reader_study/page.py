@@ -7,7 +7,7 @@
 | request                    | answer                                                        |
 |----------------------------|---------------------------------------------------------------|
 | GET  /TOKEN/               | page.html, which needs nothing else                           |
-| GET  /TOKEN/state          | what comes next, as JSON; no item at the end                  |
+| GET  /TOKEN/state          | what comes next, as JSON; no item at the end or on an error   |
 | GET  /TOKEN/image/NAME     | the greys of that next image, one byte each, (k, j, i)        |
 | POST /TOKEN/answer         | item, synthetic, confidence, seconds -> the next state        |
 
@@ -96,8 +96,11 @@ class ReadingPage:
             state = {"done": done, "total": total, "title": self.reading.study.title,
                      "reader": self.reading.reader, "item": None}  # fmt: skip
             item = self.reading.next()
-            if item is not None:
-                image = self._image(item)
+            try:
+                image = None if item is None else self._image(item)
+            except InputError as error:  # not of the answer before, which was taken
+                return {**state, "error": str(error)}
+            if image is not None:
                 shape, spacing = image.array.shape, image.spacing
                 state["item"] = {"name": item.name, "shape": shape, "spacing_mm": spacing}
             return state

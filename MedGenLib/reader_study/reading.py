@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import io
 import math
 import os
@@ -56,7 +58,7 @@ class Reading:
     """
 
     def __init__(self, study: str | Path, reader: str) -> None:
-        if not _NAME.fullmatch(reader):
+        if not is_reader(reader):
             raise InputError(
                 f'The reader\'s name "{reader}" cannot be used; give a code name of at most 40 '
                 "letters, digits, - and _."
@@ -121,22 +123,38 @@ class Reading:
     def _append(self, line: str) -> None:
         try:
             self.path.parent.mkdir(exist_ok=True)
-            with open(self.path, "ab") as stream:
+            with open(self.path, "ab", buffering=0) as stream:
                 if stream.tell() != self._size:
                     raise InputError(
                         f"The answers {self.path} were changed by someone else meanwhile; end the "
                         "other reading under this name, then start again."
                     )
-                header = b"" if self._size else f"{','.join(FIELDS)}\n".encode()
-                stream.write(header + line.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-                self._size = stream.tell()
+                header = "" if self._size else f"{','.join(FIELDS)}\n"
+                self._size = _write_whole(stream, (header + line).encode())
         except OSError as error:
             raise InputError(
                 f"The answer cannot be written to {self.path}: {error.strerror}; this answer is "
                 "not kept, all before it are."
             ) from None
+
+
+def _write_whole(stream: io.FileIO, data: bytes) -> int:
+    """Appends to a file so that it is on the disk, or leaves the file as it was; the new size."""
+    before = stream.tell()
+    try:
+        if stream.write(data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(stream.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            stream.truncate(before)
+        raise
+    return stream.tell()
+
+
+def is_reader(name: str) -> bool:
+    """Whether it can be a reader's name; hidden and temporary files of other programs cannot."""
+    return _NAME.fullmatch(name) is not None
 
 
 def read_answers(path: Path, study: Study) -> list[Answer]:

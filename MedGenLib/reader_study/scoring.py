@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from MedGenLib.errors import InputError
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.reader_study import statistics
-from MedGenLib.reader_study.reading import Answer, read_answers
+from MedGenLib.reader_study.reading import Answer, is_reader, read_answers
 from MedGenLib.reader_study.study import ANSWERS, KEY_FORMAT, Study, key_of, read_json
 
 ALL = "all readers"
@@ -136,7 +136,7 @@ def score(
     opened = Study.open(study)
     truth = _truth(opened, Path(key) if key else key_of(study))
     paths = sorted((opened.folder / ANSWERS).glob("*.csv"))
-    read = {path.stem: read_answers(path, opened) for path in paths}
+    read = {path.stem: read_answers(path, opened) for path in paths if is_reader(path.stem)}
     readers = tuple(Answers.of(name, found, truth) for name, found in read.items() if found)
     if not readers:
         raise InputError(

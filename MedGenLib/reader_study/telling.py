@@ -21,12 +21,11 @@ _BY_CHANCE = 1e-3
 """Two-sided probability; with six figures about one study in 170 is warned of for nothing."""
 
 
-def figures_of(array: NDArray) -> Figures:
-    """Brightness, contrast, black and white shares, sharpness and noise of (k, j, i) greys."""
+def figures_of(array: NDArray, white: int) -> Figures:
+    """Brightness, contrast, sharpness and so on of (k, j, i) greys from 0 to `white`."""
     grey = array.astype(np.float32)
     steps = [np.abs(np.diff(grey, axis=axis)) for axis in (1, 2)]
     second = [np.abs(np.diff(grey, 2, axis=axis)) for axis in (1, 2)]
-    white = 255 if array.dtype == np.uint8 else 4095
     return {
         "brightness": float(grey.mean()),
         "contrast": float(grey.std()),

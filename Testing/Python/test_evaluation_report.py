@@ -100,7 +100,7 @@ def test_numbers_stand_to_the_right_and_missing_ones_are_dashes():
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(0.123456, "0.1235"), (12345.6, "12346"), (7, "7"), (None, "–"), ("x", "x"), (-0.5, "-0.5"),
-     (float("inf"), "inf")],
+     (float("inf"), "inf"), (-0.0, "0")],
 )  # fmt: skip
 def test_numbers_are_short(value, shown):
     assert number(value) == shown
@@ -214,6 +214,14 @@ def test_the_difference_is_symmetric_in_colour_and_masked(drawn, synthetic, real
     windows = {axes.images[0].get_clim() for axes in panels[:6]}
     assert windows == {(-160, 240)}, "image and reference in one soft-tissue window"
     assert figure.axes[-1].get_ylabel() == "image - reference in HU"
+
+
+@pytest.mark.parametrize(
+    ("error", "limit"), [(1.9, 2), (2.1, 5), (49, 50), (51, 100), (130, 200), (0.03, 0.05), (0, 1)]
+)
+def test_the_colour_scale_ends_at_a_round_number_above_the_errors(real, error, limit):  # noqa: F811
+    comparison = compare(real.with_array(real.array + np.float32(error)), real)
+    assert planes.difference_limit(comparison) == pytest.approx(limit)
 
 
 def lesion(axes) -> tuple[float, float]:
@@ -364,7 +372,7 @@ def test_a_series_can_be_judged(case, synthetic, capsys):  # noqa: F811
     write_series(synthetic, case / "series", facts=None)
     assert run(case / "series", "--reference", case / "image/a.nii.gz") == 0
     mae = float(re.search(r"^MAE +(\S+)", capsys.readouterr().out, re.M)[1])
-    assert mae <= 0.5, "what rounding to whole HU leaves"
+    assert mae <= 0.5, "what rounding to whole HU leaves, though the axes are stored otherwise"
 
 
 def test_folders_give_a_table_and_fail_loudly(case, capsys):

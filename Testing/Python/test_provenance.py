@@ -113,7 +113,9 @@ def test_facts_too_long_for_a_header_are_left_out_and_named(name, volume, tmp_pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
-@pytest.mark.parametrize("name, limit", [("a.nii", 60_000), ("a.nii.gz", 60_000), ("a.nii", 256_400)])
+@pytest.mark.parametrize(
+    "name, limit", [("a.nii", 60_000), ("a.nii.gz", 60_000), ("a.nii", 256_400)]
+)
 def test_a_full_disk_leaves_nothing(name, limit, tmp_path):
     """Full while SimpleITK writes; and, the last one, while the facts come into the header."""
     code = f"""
@@ -231,7 +233,7 @@ def test_json_is_all_of_it(volume, tmp_path, capsys):
     made = facts(volume)
     write_volume(volume, tmp_path / "ct.mha", made)
     code, told, _ = info(capsys, tmp_path / "ct.mha", "--json")
-    assert code == 0 and json.loads(told) == {**made.to_dict(), "doubts": [], "remarks": []}
+    assert code == 0 and json.loads(told) == {**made.to_dict(), "findings": []}
 
 
 def written(volume, path, made):
@@ -286,6 +288,26 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(volume, tmp_path
     made = facts(volume, model="\x1b[31mred", checks=("one\ntwo",))
     _, told, _ = info(capsys, write_volume(volume, tmp_path / "ct.nrrd", made))
     assert "\x1b" not in told and "one two" in told
+
+
+def test_one_of_several_series_is_told_but_not_compared(volume, tmp_path, capsys):
+    (tmp_path / "study").mkdir()
+    for number in (1, 2):
+        write_series(volume, tmp_path / "study" / str(number), facts=facts(volume))
+    code, told, warned = info(capsys, tmp_path / "study")
+    assert code == 0 and "ct-tissue" in told and "The voxels were not compared" in warned
+
+
+def test_changed_voxels_of_a_series_are_noticed(volume, tmp_path, capsys):
+    folder = tmp_path / "series"
+    path = write_series(volume, folder, facts=facts(volume))[0]
+    assert info(capsys, folder)[0] == 0
+    header = pydicom.dcmread(path)
+    header.PixelData = bytes(len(header.PixelData))
+    header.save_as(path)
+    code, _, warned = info(capsys, folder)
+    assert code == 1 and "voxels" in warned
+    assert info(capsys, path)[0] == 0  # one file alone is not the image
 
 
 def test_what_holds_no_model_is_told_too(volume, tmp_path, capsys):

@@ -219,6 +219,15 @@ def test_an_image_that_the_package_was_not_made_for_is_refused(trained, affine, 
         PackageSegmenter(trained)(Volume(np.zeros(shape, np.float32), affine, "T1w"))
 
 
+def test_an_image_of_another_modality_is_refused(trained):
+    image, _ = phantom(1)
+    find_labels = PackageSegmenter(trained)
+    with pytest.raises(InputError, match="reads T1w images, but this one is CT; choose another"):
+        find_labels(replace(image, modality="CT"))
+    for modality in (None, "MR"):  # not known, or known as far as it fits
+        assert find_labels(replace(image, modality=modality)).values() == [1, 2]
+
+
 def test_an_image_with_holes_is_refused(trained):
     array = phantom(1)[0].array.copy()
     array[3, 3, 3] = np.nan

@@ -98,7 +98,13 @@ class ErrorMapTest(SlicerTestCase):
         snapshot = nodes.readInput(image)
         prepared = errormap.prepareErrorMap(Volume(error, snapshot.affine, None, "HU"))
         node = errormap.addErrorMap(snapshot, prepared, "Real")
+        slicer.util.setSliceViewerLayers(background=image, fit=False)
+        slicer.app.layoutManager().resetSliceViews()
+        logic = slicer.app.layoutManager().sliceWidget("Red").sliceLogic()
+        logic.GetSliceNode().SetXYZOrigin(1, 2, 0)
         errormap.showOverImage(image, node)
+        self.assertEqual(tuple(logic.GetSliceNode().GetXYZOrigin()), (1, 2, 0))  # views are not moved
+        logic.GetSliceNode().SetXYZOrigin(0, 0, 0)
         if support.inSlicer():
             return  # only the bridge draws without a window
         picture = support.sliceImage("Red")

@@ -19,7 +19,7 @@ import MedGenLib  # noqa: E402
 from MedGenLib.errors import Cancelled, InputError, LicenseError, PackageError  # noqa: E402
 from MedGenSlicer import logic as logicModule  # noqa: E402
 from MedGenSlicer import nodes, provenance  # noqa: E402
-from test_nodes import affine, rotation, transformNode, volumeNode  # noqa: E402
+from test_nodes import volumeNode  # noqa: E402
 
 QUICK = {"model": MODEL, "preset": "draft", "seed": 11, "device": "cpu"}
 

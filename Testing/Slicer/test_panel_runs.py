@@ -148,6 +148,24 @@ class TranslateRunTest(RunCase):
         self.assertTrue(np.allclose(support.matrixOf(node), support.matrixOf(image)))
         self.assertEqual(node.GetAttribute("MedGen.Task"), "translate")
 
+    def test_uncertaintyOfATranslation(self):
+        support.headVolume(48)
+        self.settle()
+        self.acceptLicense()
+        self.ui.spreadCheckBox.setChecked(True)
+        self.settle()
+        self.assertTrue(self.ui.spreadCheckBox.enabled)
+        self.ui.translateButton.click()
+        self.waitForResult()
+        self.assertEqual(self.ui.resultComboBox.count, 2)
+        self.ui.resultComboBox.setCurrentIndex(1)
+        node = self.panel.result.node()
+        self.assertIn("views of the input", node.GetDescription())
+        spread = slicer.util.arrayFromVolume(node)
+        self.assertGreaterEqual(spread.min(), 0)
+        self.assertGreater(spread.max(), 0)
+        self.assertEqual(self.parameters.evaluateUncertainty.GetID(), node.GetID())
+
     def test_thirdPartyScriptUsesOnlyTheNames(self):
         """Selectors and the button of the other tab, without opening it."""
         image = support.headVolume(48)

@@ -121,7 +121,7 @@ def spoiled(volume: Volume, kind: str, strength: float) -> Volume:
         array = np.repeat(ndimage.uniform_filter1d(array, thick, 2)[:, :, ::thick], thick, 2)
         array = array[:, :, : volume.shape[2]]
     elif kind == "painted":  # edges stay, texture goes
-        array = ndimage.median_filter(array, 1 + 2 * round(2.5 * strength))
+        array = ndimage.median_filter(array, 3 + 2 * round(2.5 * strength))
     else:  # contrast
         array = array.mean() + (1 + strength) * (array - array.mean())
     return volume.with_array(np.ascontiguousarray(array, np.float32))

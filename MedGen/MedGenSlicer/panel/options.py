@@ -29,10 +29,9 @@ class Options:
         with widgets.quiet(ui.seedSpinBox):
             ui.seedSpinBox.setValue(parameters.seed)
         # Translation draws nothing at random.
-        for widget in (ui.seedLabel, ui.seedSpinBox, ui.seedLockCheckBox, ui.samplesLabel, ui.samplesSpinBox,
-                       ui.spreadCheckBox):
+        for widget in (ui.seedLabel, ui.seedSpinBox, ui.seedLockCheckBox, ui.samplesLabel, ui.samplesSpinBox):
             widget.setVisible(task == "generate")
-        ui.spreadCheckBox.setEnabled(parameters.samples > 1)
+        ui.spreadCheckBox.setEnabled(task == "translate" or parameters.samples > 1)
         self._fillDevices(parameters.device)
 
     def setDevices(self, devices: list[dict]) -> None:

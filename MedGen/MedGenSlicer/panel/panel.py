@@ -336,7 +336,8 @@ class Panel(VTKObservationMixin):
 
     def _planSentence(self, node, manifest) -> str:
         parameters = self.context.parameters
-        samples = parameters.samples if self.task == "generate" else 1
+        # The uncertainty of a translation takes a second look at every plane.
+        samples = parameters.samples if self.task == "generate" else 1 + parameters.spread
         plan = self.logic.planFor(node, manifest.name, parameters.preset, parameters.device, samples)
         return plan.sentence if plan is not None else ""
 

@@ -84,7 +84,7 @@ class TranslateTab:
 
     def arguments(self) -> dict:
         """Keyword arguments of MedGenLogic.translate that belong to this tab."""
-        return {"to": self.target, "model": self.manifest.name}
+        return {"to": self.target, "model": self.manifest.name, "spread": self._context.parameters.spread}
 
     def _targetChosen(self) -> None:
         parameters = self._context.parameters
