@@ -53,25 +53,26 @@ class ReadingView:
         isVolume = image.shape[0] > 1
         node = self._addNode(image, title, spacing, window, level)
         self._nodeID = node.GetID()
-        self._setLayout(isVolume)
+        layouts = slicer.vtkMRMLLayoutNode
+        self._setLayout(layouts.SlicerLayoutFourUpView if isVolume else layouts.SlicerLayoutOneUpRedSliceView)
         for name in VIEWS[isVolume]:
             _showAlone(self._manager.sliceWidget(name), node, ORIENTATIONS[name])
         _remove(before)
 
     def close(self) -> None:
         """Give the views back and take the image out of the scene."""
+        self._setLayout(self._layout)
         for kept in self._kept:
             kept.restore()
-        self._manager.setLayout(self._layout)
         _remove(self._nodeID)
         self._nodeID = ""
 
-    def _setLayout(self, isVolume: bool) -> None:
-        layouts = slicer.vtkMRMLLayoutNode
-        wanted = layouts.SlicerLayoutFourUpView if isVolume else layouts.SlicerLayoutOneUpRedSliceView
-        if self._manager.layout != wanted:
-            self._manager.setLayout(wanted)
-            slicer.app.processEvents()  # the views get their size, which the image is fitted to
+    def _setLayout(self, layout: int) -> None:
+        """Slice views that change their size change their field of view too; afterwards it can be set."""
+        if self._manager.layout != layout:
+            self._manager.setLayout(layout)
+            if not slicer.mrmlScene.IsClosing():
+                slicer.app.processEvents()
 
     def _addNode(self, image: np.ndarray, title: str, spacing, window: float, level: float):
         node = slicer.vtkMRMLScalarVolumeNode()

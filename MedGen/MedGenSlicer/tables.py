@@ -9,36 +9,45 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+TEXTS = {"Figure": "name", "Label": "label", "Unit": "unit", "Meaning": "sentence"}
+NUMBERS = {"Value": "value", "Low": "low", "High": "high"}
+
 
 def addTable(name: str, rows: list[dict[str, Any]], note: str, saveState: bool = True):
     """A table node of figures.
 
     Parameters
     ----------
-    rows: one figure each: name, label (what it was measured in; "" for all of it), value, unit, sentence (what it
-        means).
+    rows: one figure each: name, label (what it was measured in; "" for all of it), value, low and high (its 95 %
+        interval, left out or None where there is none), unit, sentence (what it means).
     saveState: make this a step of its own for undo.
     """
-    texts = {"Figure": "name", "Label": "label", "Unit": "unit", "Meaning": "sentence"}
+    hasInterval = any(row.get("low") is not None for row in rows)
+    titles = ("Figure", "Label", "Value", *(("Low", "High") if hasInterval else ()), "Unit", "Meaning")
     scene = slicer.mrmlScene
     node = slicer.vtkMRMLTableNode()
     node.SetName(scene.GenerateUniqueName(name))
     node.SetDescription(note)
     node.SetUseColumnTitleAsColumnHeader(True)
-    for title in ("Figure", "Label", "Value", "Unit", "Meaning"):
-        column = vtk.vtkDoubleArray() if title == "Value" else vtk.vtkStringArray()
-        column.SetName(title)
-        for row in rows:
-            if title == "Value":
-                column.InsertNextValue(np.nan if row["value"] is None else float(row["value"]))
-            else:
-                column.InsertNextValue(row.get(texts[title]) or "")
-        node.GetTable().AddColumn(column)
+    for title in titles:
+        node.GetTable().AddColumn(_column(title, rows))
     node.SetUndoEnabled(scene.GetUndoFlag())
     if saveState:
         scene.SaveStateForUndo()
     scene.AddNode(node)
     return node
+
+
+def _column(title: str, rows: list[dict[str, Any]]):
+    column = vtk.vtkDoubleArray() if title in NUMBERS else vtk.vtkStringArray()
+    column.SetName(title)
+    for row in rows:
+        if title in NUMBERS:
+            value = row.get(NUMBERS[title])
+            column.InsertNextValue(np.nan if value is None else float(value))
+        else:
+            column.InsertNextValue(row.get(TEXTS[title]) or "")
+    return column
 
 
 def anatomyRows(anatomy: list[dict[str, Any]]) -> list[dict[str, Any]]:

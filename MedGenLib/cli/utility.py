@@ -76,8 +76,7 @@ def write_report(result: Utility, outputs: Outputs, folder: Path) -> None:
             "they were shown. The interval against real is of the difference in the same cases: "
             "where it does not contain 0, the two differ.",
             Table(HEADS, cells(result)),
-            Picture(picture, "Bars: mean over test cases and repeats; whiskers: 95 % interval over "
-                             "test cases."),
+            Picture(picture, "Bars: mean over test cases and repeats; whiskers: 95 % interval."),
         ]),
     ]  # fmt: skip
     texts = {
@@ -92,9 +91,9 @@ def write_report(result: Utility, outputs: Outputs, folder: Path) -> None:
 
 def draw(result: Utility) -> bytes:
     """Dice of each label by training set, with intervals, as PNG."""
-    from MedGenLib.evaluation.figures import DARK, FIRST, SECOND, new_figure, png
+    from MedGenLib.evaluation.figures import FIRST, MUTED, SECOND, new_figure, png
 
-    colours = {"real": FIRST, "synthetic": SECOND, "both": DARK}
+    colours = {"real": FIRST, "synthetic": SECOND, "both": MUTED}
     groups = list(dict.fromkeys(row.name for row in result.rows))
     figure, axes = new_figure(2.2 + 1.6 * len(groups), 3.6)
     for offset, (training, colour) in enumerate(colours.items()):

@@ -285,7 +285,8 @@ def manifold(real: NDArray, synthetic: NDArray, k: int = NEIGHBOURS) -> dict[str
     precision: share of synthetic ones inside the ball of a real one, whose radius is the distance
     to its k-th nearest real one; recall: the same with the roles exchanged. density: number of
     real balls that a synthetic one lies in, over k; coverage: share of real balls that hold a
-    synthetic one. All are near 1 for equal distributions, recall and precision a little below.
+    synthetic one. All are near 1 for equal distributions, recall and precision a little below. A
+    few outliers have large balls: density and coverage suffer less from them.
     """
     between = distances(real, synthetic)
     real_radius = np.sort(distances(real, real), 1)[:, k]

@@ -37,6 +37,7 @@ class Neighbour:
     by_voxels, correlation: the one whose voxels correlate most, on 32^3 voxels, moved by up to
         three of them and mirrored left to right where that correlates more.
     copied: None where too few real images tell what chance allows.
+    copy_of: the training image that it looks like a copy of.
     """
 
     name: str
@@ -45,16 +46,14 @@ class Neighbour:
     by_voxels: str
     correlation: float
     copied: bool | None
+    copy_of: str = ""
 
     @property
     def sentence(self) -> str:
         if not self.copied:
             return (f"{self.name}: nearest by features {self.by_features} ({self.distance:.3g}), "
                     f"by voxels {self.by_voxels} (correlation {self.correlation:.3f}).")
-        copied = self.by_features
-        if self.by_voxels != copied:
-            copied = f"{copied} or {self.by_voxels}"
-        return (f"{self.name} looks like a copy of the training image {copied} (correlation "
+        return (f"{self.name} looks like a copy of the training image {self.copy_of} (correlation "
                 f"{self.correlation:.3f}); do not publish it before you have compared them.")
 
 
@@ -111,10 +110,21 @@ def find_memorised(
     neighbours = []
     for image in synthetic:
         close, distance, alike, r = _nearest(*known.to(image, itself=True))
-        copied = None if nearest is None else bool(distance < nearest or r > most)
         names = training[close].name, training[alike].name
-        neighbours.append(Neighbour(image.name, names[0], distance, names[1], r, copied))
+        verdict = _verdict(names, distance, r, nearest, most)
+        neighbours.append(Neighbour(image.name, names[0], distance, names[1], r, *verdict))
     return Memorisation(tuple(neighbours), chance, nearest, most, _note(neighbours, chance))
+
+
+def _verdict(
+    names: tuple[str, str], distance: float, r: float, nearest: float | None, most: float | None
+) -> tuple[bool | None, str]:
+    """Whether it is a copy, and of which: the nearest by features or the most alike by voxels."""
+    if nearest is None:
+        return None, ""
+    if r > most:
+        return True, names[1]
+    return (True, names[0]) if distance < nearest else (False, "")
 
 
 class _Known:

@@ -362,14 +362,17 @@ def _run(
         except OSError as error:
             raise InputError(f"{tool.name} cannot be started: {error.strerror}; check its "
                              "installation.") from None
+        stage = f"running {tool.name}"
         try:
             while (code := _ended(process)) is None:
-                if progress is not None:
-                    progress(Progress(f"running {tool.name}", 0, 1))
+                if progress is not None:  # a sign of life, at which a run can be cancelled
+                    progress(Progress(stage, 0, 1))
         finally:
             _end(process)
     if code != 0:
         raise InputError(f"{tool.name} failed with exit code {code}: {_last_line(log)}")
+    if progress is not None:
+        progress(Progress(stage, 1, 1, 0.0))
 
 
 def _labels(tool: TotalSegmentator | NnUnet, path: Path, volume: Volume) -> LabelMap:

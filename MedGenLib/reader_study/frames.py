@@ -9,6 +9,7 @@ all outside of the body is black, as models paint no table.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,11 @@ class Frame:
         if self.kind == "volumes":
             return tuple(spacing)
         return spacing[self.plane.across], spacing[self.plane.up], 1.0
+
+    @property
+    def item_bytes(self) -> int:
+        """Of an item's voxels: 8 bits in a slice, 16 in a volume."""
+        return math.prod(self.size) * (1 if self.kind == "slices" else 2)
 
     def images(self, source: Source, positions: Sequence[int]) -> list[NDArray]:
         """The items of a volume, (k, j, i) from 0 to white.

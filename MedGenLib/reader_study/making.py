@@ -85,7 +85,7 @@ def make(
     Raises
     ------
     InputError: nothing to read, a volume that cannot be used, CT and MR mixed, the same image
-        twice, or a study that exists already.
+        twice, a study that exists already, or no room on the disk.
     """
     study = Path(output)
     key = key_of(study)
@@ -96,6 +96,7 @@ def make(
         sources = _survey(_paths(real), _paths(synthetic), progress)
         frame = frame_of(sources, items, chosen)
         picks, warnings = _balanced(sources, frame, per_volume, random.Random(seed))
+        outputs.require_space(len(picks) * frame.item_bytes)
         folder = outputs.staged(study)
         (folder / ITEMS).mkdir(parents=True)
         (folder / ANSWERS).mkdir()

@@ -74,6 +74,13 @@ class Answers:
             np.array([answer.seconds for answer in answers], float),
         )
 
+    @classmethod
+    def pooled(cls, readers: Sequence[Answers]) -> Answers:
+        """The answers of all readers one after the other."""
+        names = ("truth", "said", "rating", "seconds")
+        arrays = [np.concatenate([getattr(a, name) for a in readers]) for name in names]
+        return cls(ALL, tuple(item for a in readers for item in a.items), *arrays)
+
     @property
     def right(self) -> NDArray[np.bool_]:
         return self.truth == self.said
@@ -156,41 +163,37 @@ def score(
 def rows_of(answers: Answers) -> list[Row]:
     """The measures of one reader."""
     label, n, right = answers.reader, len(answers.items), int(answers.right.sum())
-    exact = _percent(statistics.exact_interval(right, n))
     middle = _percent(statistics.mid_p_interval(right, n))
-    share = 100 * right / n
-    rows = [
-        Row(label, "Accuracy", share, "%", *exact, "exact binomial",
-            f"{label}: {right} of {n} answers are right; {_verdict(*exact)}"),
-        Row(label, "Accuracy, mid-P", share, "%", *middle, "mid-P binomial",
+    chance = statistics.chance_probability(right, n)
+    return [
+        _accuracy(answers),
+        Row(label, "Accuracy, mid-P", 100 * right / n, "%", *middle, "mid-P binomial",
             f"{label}: the mid-P interval covers the truth in 95 % on average, the exact one in at "
             "least 95 %."),
-        _rate(label, "Sensitivity", answers, True, "synthetic images were found"),
-        _rate(label, "Specificity", answers, False, "real images were recognised"),
+        Row(label, "P of guessing", chance, "", None, None, "",
+            f"{label}: guessing alone gives an accuracy as far from 50 % with a probability of "
+            f"{chance:.3g}."),
+        *_rates(answers),
+        *_signal_rows(answers),
+        _time(answers),
     ]  # fmt: skip
-    chance = statistics.chance_probability(right, n)
-    rows.append(Row(label, "P of guessing", chance, "", None, None, "",
-                    f"{label}: guessing alone gives an accuracy as far from 50 % with a "
-                    f"probability of {chance:.3g}."))  # fmt: skip
-    return [*rows, *_signal_rows(answers), _time(label, answers.seconds)]
 
 
 def rows_of_all(readers: Sequence[Answers]) -> list[Row]:
     """The measures of all readers together."""
-    n = sum(len(a.items) for a in readers)
-    right = int(sum(a.right.sum() for a in readers))
-    exact = _percent(statistics.exact_interval(right, n))
-    share = 100 * right / n
-    rows = [
-        Row(ALL, "Accuracy", share, "%", *exact, "exact binomial",
-            f"All readers: {right} of {n} answers are right; {_verdict(*exact)}"),
-    ]  # fmt: skip
-    if len(readers) > 1:
-        low, high = _percent(_drawn_accuracy(readers))
-        rows.append(Row(ALL, "Accuracy, images drawn", share, "%", low, high, "bootstrap",
-                        "All readers: the same images were seen by all, so their answers are not "
-                        "independent; drawing whole images allows for it."))  # fmt: skip
-        rows.append(_kappa(readers))
+    pooled = Answers.pooled(readers)
+    if len(readers) == 1:
+        rows = [_accuracy(pooled)]
+    else:
+        drawn = _percent(_drawn_accuracy(readers))
+        rows = [
+            _accuracy(pooled, drawn),
+            Row(ALL, "Accuracy, images drawn", 100 * float(pooled.right.mean()), "%", *drawn,
+                "bootstrap", f"{ALL}: the same images were seen by all, so their answers are not "
+                "independent; the verdict is by this interval, which allows for it."),
+            _kappa(readers),
+        ]  # fmt: skip
+    rows += _rates(pooled)
     both = [a for a in readers if a.has_both]
     for name, values in (
         ("Mean d'", [_d_prime(a) for a in both]),
@@ -199,9 +202,9 @@ def rows_of_all(readers: Sequence[Answers]) -> list[Row]:
         value = float(np.mean(values)) if values else None
         told = f"is {value:.3g}" if values else "needs a reader who saw both kinds of images"
         rows.append(Row(ALL, name, value, "", None, None, "",
-                        f"All readers: the {name.lower().replace('auc', 'AUC')} of "
+                        f"{ALL}: the {name.lower().replace('auc', 'AUC')} of "
                         f"{len(both)} reader{'s' * (len(both) != 1)} {told}."))  # fmt: skip
-    return [*rows, _time(ALL, np.concatenate([a.seconds for a in readers]))]
+    return [*rows, _time(pooled)]
 
 
 def _truth(study: Study, path: Path) -> dict[str, bool]:
@@ -234,8 +237,25 @@ def _verdict(low: float, high: float) -> str:
     return f"{first}, and the interval {second} the {LITERATURE:.0f} % of the literature."
 
 
-def _rate(label: str, name: str, answers: Answers, kind: bool, words: str) -> Row:
+def _accuracy(answers: Answers, judged: tuple[float, float] | None = None) -> Row:
+    """With its exact interval and a verdict, by another interval in % where one is given."""
+    n, right = len(answers.items), int(answers.right.sum())
+    exact = _percent(statistics.exact_interval(right, n))
+    verdict = _verdict(*(judged or exact))
+    return Row(answers.reader, "Accuracy", 100 * right / n, "%", *exact, "exact binomial",
+               f"{answers.reader}: {right} of {n} answers are right; {verdict}")  # fmt: skip
+
+
+def _rates(answers: Answers) -> list[Row]:
+    return [
+        _rate(answers, "Sensitivity", True, "synthetic images were found"),
+        _rate(answers, "Specificity", False, "real images were recognised"),
+    ]
+
+
+def _rate(answers: Answers, name: str, kind: bool, words: str) -> Row:
     """Share of the images of one kind that were named rightly."""
+    label = answers.reader
     right = answers.right[answers.truth == kind]
     if not len(right):
         return Row(label, name, None, "%", None, None, "",
@@ -275,7 +295,8 @@ def _auc(answers: Answers) -> float:
     return statistics.auc(answers.rating[answers.truth], answers.rating[~answers.truth])
 
 
-def _time(label: str, seconds: NDArray) -> Row:
+def _time(answers: Answers) -> Row:
+    label, seconds = answers.reader, answers.seconds
     middle = float(np.median(seconds))
     return Row(label, "Median time", middle, "s", None, None, "",
                f"{label}: half of the answers took less than {middle:.1f} s; all together took "
@@ -309,7 +330,7 @@ def _kappa(readers: Sequence[Answers]) -> Row:
     else:
         told = f"is {kappa:.2f} on {len(common)} images (0 is chance, 1 full agreement)"
     return Row(ALL, "Fleiss' kappa", kappa, "", None, None, "",
-               f"All readers: the agreement between them {told}.")  # fmt: skip
+               f"{ALL}: the agreement between them {told}.")  # fmt: skip
 
 
 def _note(readers: Sequence[Answers], total: int) -> str:

@@ -189,7 +189,13 @@ def write_item(path: Path, array: NDArray, spacing: tuple[float, float, float]) 
 
     picture = SimpleITK.GetImageFromArray(array.astype(np.int16))
     picture.SetSpacing(spacing)
-    SimpleITK.WriteImage(picture, str(path), useCompression=False)
+    try:
+        SimpleITK.WriteImage(picture, str(path), useCompression=False)
+    except RuntimeError:
+        raise InputError(
+            f"The image {path.name} cannot be written; free some space, or choose another folder "
+            "for the study."
+        ) from None
 
 
 def _png(array: NDArray) -> bytes:

@@ -167,13 +167,14 @@ def generate(
         return run(
             mask, model, seed=seed, samples=samples, preset=preset, sampler=sampler, steps=steps,
             device=device, mapping=mapping, fill=fill, noise_hu=noise_hu, retries=retries,
-            accept_license=accept_license, memory=memory, progress=job.progress,
+            uncertainty=spread, accept_license=accept_license, memory=memory,
+            progress=job.progress,
         )  # fmt: skip
 
     start = time.perf_counter()
     result = _within_memory(job, attempt, memory, device, "mask")
     _remember(result, mask, device, preset, samples, time.perf_counter() - start)
-    return _written(job, result, target, spread)
+    return _written(job, result, target)
 
 
 def translate(
@@ -187,8 +188,10 @@ def translate(
     device: str = "auto",
     memory: str = "normal",
     accept_license: bool = False,
+    spread: bool = False,
 ) -> dict[str, Any]:
-    """Image -> image of another modality, as `MedGenLib.translate`."""
+    """Image -> image of another modality, as `MedGenLib.translate`; with ``spread`` also how much
+    several views of each voxel differ."""
     from MedGenLib.translate import translate as run
 
     target = _folder(job, folder)
@@ -196,14 +199,14 @@ def translate(
 
     def attempt(memory: str) -> Result:
         return run(
-            image, to, model=model, seed=seed, preset=preset, device=device,
+            image, to, model=model, seed=seed, preset=preset, device=device, uncertainty=spread,
             accept_license=accept_license, memory=memory, progress=job.progress,
         )  # fmt: skip
 
     start = time.perf_counter()
     result = _within_memory(job, attempt, memory, device, "image")
-    _remember(result, image, device, preset, 1, time.perf_counter() - start)
-    return _written(job, result, target, spread=False)
+    _remember(result, image, device, preset, 1 + spread, time.perf_counter() - start)
+    return _written(job, result, target)
 
 
 def evaluate(
@@ -502,15 +505,13 @@ def _remember(
         remember(manifest, source.geometry, preset, device, tries, seconds)
 
 
-def _written(job: Job, result: Result, folder: Path, spread: bool) -> dict[str, Any]:
+def _written(job: Job, result: Result, folder: Path) -> dict[str, Any]:
     """Write the volumes and tell what was done."""
     from MedGenLib.worker.transfer import put
 
     images = [(f"{job.method}-{job.number}-{n}", v) for n, v in enumerate(result.volumes, 1)]
-    if spread:
-        from MedGenLib.quality.uncertainty import spread as spread_of
-
-        images.append((f"{job.method}-{job.number}-spread", spread_of(result.volumes)))
+    if result.uncertainty is not None:
+        images.append((f"{job.method}-{job.number}-spread", result.uncertainty))
     stage = Stage("writing", len(images), job.progress)
     items = []
     try:
@@ -524,7 +525,7 @@ def _written(job: Job, result: Result, folder: Path, spread: bool) -> dict[str, 
     report = result.report
     return {
         "volumes": items[: len(result.volumes)],
-        "spread": items[-1] if spread else None,
+        "spread": items[-1] if result.uncertainty is not None else None,
         "report": report.to_dict(),
         "sentences": report.sentences,
         "passed": report.passed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from MedGenLib.errors import InputError
 from MedGenLib.quality import cohort
@@ -15,7 +16,8 @@ FEATURES = 12
 
 
 def unit_cube(generator: np.random.Generator) -> np.ndarray:
-    cube = generator.normal(size=(CUBE,) * 3)
+    """Smooth, as anatomy is."""
+    cube = ndimage.gaussian_filter(generator.normal(size=(CUBE,) * 3), 2)
     cube -= cube.mean()
     return (cube / np.linalg.norm(cube)).astype(np.float32)
 
@@ -215,7 +217,7 @@ def test_exact_and_noisy_copies_are_found_and_fresh_ones_are_not():
     ]
     found = find_memorised([*fresh, *copies], training, held_out)
     assert [n.name for n in found.copies] == ["exact", "noisy"]
-    assert [n.by_voxels for n in found.copies] == ["train4", "train7"]
+    assert [n.copy_of for n in found.copies] == ["train4", "train7"]
     assert "exact looks like a copy of the training image train4" in found.copies[0].sentence
     assert found.note.startswith("2 of 22 synthetic images look like copies")
 
@@ -226,7 +228,19 @@ def test_a_copy_that_moved_is_found_by_its_features_alone():
     moved = Features("moved", training[3].planes, unit_cube(generator))
     found = find_memorised([moved], training, volumes(10, 2))
     assert found.neighbours[0].copied
-    assert found.neighbours[0].by_features == "train3"
+    assert found.neighbours[0].copy_of == "train3"
+
+
+def test_moved_and_mirrored_copies_are_found_by_their_voxels_alone():
+    training = volumes(30, 1, name="train")
+    other = volumes(2, 3)
+    moved = np.roll(training[5].cube, (1, -2), axis=(0, 2))
+    changed = [
+        Features("moved", other[0].planes, moved),
+        Features("mirrored", other[1].planes, np.ascontiguousarray(training[6].cube[::-1])),
+    ]
+    found = find_memorised(changed, training, volumes(10, 2))
+    assert [n.copy_of for n in found.neighbours] == ["train5", "train6"]
 
 
 def test_images_in_both_cohorts_do_not_widen_what_chance_allows():

@@ -306,10 +306,14 @@ def test_training_learns_to_find_partners(trained, tmp_path):
     assert last["contrast"] < first["contrast"] - 0.3
 
 
-def test_the_configuration_must_list_scans(trained, tmp_path):
+def test_scans_that_cannot_be_learnt_from_are_refused(trained, tmp_path):
     config = json.loads(trained[0].read_text())
-    config["data"]["scans"] = []
-    path = tmp_path / "empty.json"
-    path.write_text(json.dumps(config))
-    with pytest.raises(InputError, match="lists no scans"):
-        train("features", path, tmp_path / "out", device="cpu")
+    flat = Volume(np.full((20,) * 3, 5, np.float32), np.eye(4))
+    config["data"]["scans"][0]["image"] = str(write_volume(flat, tmp_path / "flat.nii.gz"))
+    path = tmp_path / "config.json"
+    for scans, sentence in ((config["data"]["scans"], "flat.nii.gz is constant"),
+                            ([], "lists no scans")):  # fmt: skip
+        config["data"]["scans"] = scans
+        path.write_text(json.dumps(config))
+        with pytest.raises(InputError, match=sentence):
+            train("features", path, tmp_path / "out", device="cpu")

@@ -17,7 +17,7 @@ from MedGenLib.reader_study import statistics
 from MedGenLib.reader_study.making import make
 from MedGenLib.reader_study.reading import Answer, Reading, read_answers
 from MedGenLib.reader_study.report import FILES, write_report
-from MedGenLib.reader_study.scoring import ALL, Answers, rows_of, score
+from MedGenLib.reader_study.scoring import ALL, Answers, rows_of, rows_of_all, score
 from MedGenLib.reader_study.study import Study, key_of
 from MedGenLib.volume import Volume
 from MedGenLib.worker.client import Worker
@@ -207,8 +207,7 @@ def test_dicom_series_are_taken_alone_and_in_folders(tmp_path):
     places = range(0, 40, 2)
     real = patient_series(tmp_path / "Muster", places, size=(24, 20))
     (tmp_path / "made").mkdir()
-    patient_series(tmp_path / "made" / "one", places, size=(24, 20), origin=(0, 0, 0),
-                   series="1.2.826.0.1.9", RescaleIntercept=-20)  # fmt: skip
+    patient_series(tmp_path / "made" / "one", places, size=(26, 20), series="1.2.826.0.1.9")
     (tmp_path / "made" / "one.medgen.json").write_text("{}")
     made = make([real], [tmp_path / "made"], tmp_path / "s", window=(300, 100))
     assert made.items == 6
@@ -269,6 +268,15 @@ def test_an_interrupted_making_leaves_nothing(folders, tmp_path):
     with pytest.raises(Cancelled):
         make([folders[0]], [folders[1]], tmp_path / "s", progress=stop)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", ["slices", "volumes"])
+def test_a_disk_without_room_is_told_before_the_work(folders, tmp_path, monkeypatch, kind):
+    usage = type("Usage", (), {"free": 2000})
+    monkeypatch.setattr("MedGenLib.outputs.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match="free some space or write elsewhere"):
+        make([folders[0]], [folders[1]], tmp_path / "s", items=kind)
+    assert not (tmp_path / "s").exists()
 
 
 # --- reading ---
@@ -535,6 +543,11 @@ def test_a_study_is_scored(study):
     right = sum(a.synthetic == truth_of(study)[a.item] for a in guess.answers.values())
     assert scores.value("Accuracy", "guess").value == pytest.approx(100 * right / 12)
     assert scores.value("Accuracy").value == pytest.approx(100 * (12 + right + 5) / 29)
+    rates = [scores.value(name).value for name in ("Sensitivity", "Specificity")]
+    synthetic = sum(sum(a.truth) for a in scores.readers)
+    assert rates[0] * synthetic + rates[1] * (29 - synthetic) == pytest.approx(
+        29 * scores.value("Accuracy").value
+    )
     assert scores.note == "3 readers, 12 images; not complete: half answered 5."
     assert "on 5 images" in scores.value("Fleiss' kappa").sentence
 
@@ -588,6 +601,16 @@ def test_keys(study, folders, tmp_path):
     moved.write_text(json.dumps({**data, "items": data["items"][1:]}))
     with pytest.raises(InputError, match="is damaged"):
         score(study, moved)
+
+
+def test_readers_who_agree_are_no_more_evidence_than_one():
+    one = simulated(14, 13)
+    many = [replace(one, reader=f"r{n}") for n in range(8)]
+    pooled = {row.name: row for row in rows_of_all(many)}
+    drawn = pooled["Accuracy, images drawn"]
+    assert pooled["Accuracy"].low > 55 > drawn.low  # as if 320 answers were independent
+    assert "the interval includes the 55 %" in pooled["Accuracy"].sentence
+    assert pooled["Fleiss' kappa"].value == 1
 
 
 # --- the command ---

@@ -12,7 +12,7 @@ support.useModuleFolder()
 
 from MedGenLib.volume import Volume  # noqa: E402
 from MedGenSlicer import errormap, nodes, provenance, results, tables  # noqa: E402
-from MedGenSlicer.panel import guess  # noqa: E402
+from MedGenSlicer.panel import guess, words  # noqa: E402
 from snapshots import differences, snapshotOfScene  # noqa: E402
 from test_nodes import GRIDS, affine, rotation, transformNode, volumeNode  # noqa: E402
 
@@ -153,6 +153,14 @@ class TableTest(SlicerTestCase):
         self.assertTrue(slicer.util.saveNode(table, path))
         with open(path, encoding="utf-8") as file:
             self.assertIn("86.5", file.read())
+
+    def testIntervals(self):
+        rows = [{"name": "Accuracy", "label": "R1", "value": 75, "low": 34.9, "high": 96.8, "unit": "%"},
+                {"name": "d'", "label": "R1", "value": 1.05}]
+        table = tables.addTable("Study", rows, "")
+        self.assertEqual([table.GetCellText(0, column) for column in range(1, 6)], ["R1", "75", "34.9", "96.8", "%"])
+        self.assertEqual([words.figure(75, 34.94, 96.84), words.figure(1.049), words.figure(28420),
+                          words.figure(float("nan"))], ["75 (34.9 to 96.8)", "1.049", "28420", "–"])
 
     def testAnatomy(self):
         rows = tables.anatomyRows([{"name": "bone", "dice": 0.9, "hd95_mm": None, "wanted_ml": 10.0, "found_ml": 11.0,

@@ -1,6 +1,7 @@
 """Small helpers for Qt that hold on both Qt 5 and Qt 6."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable
 
 import qt
@@ -78,19 +79,27 @@ def fitRows(table, most: int = 8) -> None:
     table.setFixedHeight(table.horizontalHeader().sizeHint.height() + 2 * table.frameWidth + rows * height)
 
 
-def fillTable(table, node, columns: int = 4) -> None:
-    """Show the first columns of a table node; its last one holds sentences, which become the tooltips."""
+FIGURES = ("Figure", "Label", "Value", "Unit")
+
+
+def fillTable(table, node) -> None:
+    """Show a table node of figures (see `MedGenSlicer.tables`), with their intervals; what they mean is the tooltip."""
     source = node.GetTable()
-    table.setColumnCount(columns)
-    table.setHorizontalHeaderLabels([source.GetColumnName(column) for column in range(columns)])
+
+    def text(row: int, name: str) -> str:
+        return source.GetValueByName(row, name).ToString()
+
+    def number(row: int, name: str) -> float:
+        return math.nan if source.GetColumnByName(name) is None else source.GetValueByName(row, name).ToDouble()
+
+    table.setColumnCount(len(FIGURES))
+    table.setHorizontalHeaderLabels(list(FIGURES))
     table.setRowCount(source.GetNumberOfRows())
     for row in range(source.GetNumberOfRows()):
-        sentence = source.GetValue(row, source.GetNumberOfColumns() - 1).ToString()
-        for column in range(columns):
-            value = source.GetValue(row, column)
-            text = words.figure(value.ToDouble()) if value.IsDouble() else value.ToString()
-            table.setItem(row, column, cell(text, sentence))
-    for column in range(1, columns):
+        value = words.figure(*(number(row, name) for name in ("Value", "Low", "High")))
+        for column, name in enumerate(FIGURES):
+            table.setItem(row, column, cell(value if name == "Value" else text(row, name), text(row, "Meaning")))
+    for column in range(1, len(FIGURES)):
         table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
     fitRows(table)
 

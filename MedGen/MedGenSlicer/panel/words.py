@@ -1,5 +1,7 @@
 """Figures as a person says them."""
 
+import math
+
 from slicer.i18n import tr as _
 
 
@@ -43,11 +45,14 @@ def stage(progress: dict) -> str:
     return text
 
 
-def figure(value: float) -> str:
-    """A measured value with four digits; a dash where there is none."""
-    if value != value:
+def figure(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    """A measured value with its interval, "75 (34.9 to 96.8)"; a dash where there is none."""
+    if math.isnan(value):
         return "–"
-    return f"{value:.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    text = f"{value:.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    if math.isnan(low):
+        return text
+    return _("{value} ({low} to {high})").format(value=text, low=f"{low:.3g}", high=f"{high:.3g}")
 
 
 def listed(names: list[str], most: int = 4) -> str:

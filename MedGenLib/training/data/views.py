@@ -24,10 +24,17 @@ _SQUARE_PIXELS = 2.0
 
 @dataclass(frozen=True)
 class ScanSlices:
-    """One scan in RAS orientation, encoded, and the planes in which its pixels are about square."""
+    """One scan in RAS orientation, encoded.
+
+    Attributes
+    ----------
+    planes: those in which its pixels are about square.
+    weight: how often it is shown, relative to the others.
+    """
 
     encoded: np.ndarray
     planes: tuple[int, ...]
+    weight: float
 
 
 class SliceViews:
@@ -42,6 +49,8 @@ class SliceViews:
         self.scans = [_read_scan(config, item) for item in config["data"]["scans"]]
         if not self.scans:
             raise InputError("The configuration lists no scans; add some under data.scans.")
+        weights = np.array([scan.weight for scan in self.scans])
+        self.shares = weights / weights.sum()
         self.held_out = list(config["data"]["held_out"])
 
     def sample(self, generator: np.random.Generator, batch: int) -> dict[str, Tensor]:
@@ -78,7 +87,7 @@ class SliceViews:
     def _slice(self, generator: np.random.Generator) -> tuple[int, int, float, np.ndarray]:
         """Scan, plane, position 0..1 and an informative slice at a random scale."""
         while True:
-            number = int(generator.integers(len(self.scans)))
+            number = int(generator.choice(len(self.scans), p=self.shares))
             scan = self.scans[number]
             plane = int(generator.choice(scan.planes))
             position = float(generator.random())
@@ -181,4 +190,7 @@ def _read_scan(config: dict[str, Any], item: dict[str, Any]) -> ScanSlices:
         sides = [s for axis, s in enumerate(spacing) if axis != plane]
         if max(sides) <= _SQUARE_PIXELS * min(sides):
             planes.append(plane)
-    return ScanSlices(encode(turn.apply(volume.array), item["modality"] == "CT"), tuple(planes))
+    encoded = encode(turn.apply(volume.array), item["modality"] == "CT")
+    if not informative(encoded):
+        raise InputError(f"The scan {item['image']} is constant; take it out of data.scans.")
+    return ScanSlices(encoded, tuple(planes), item.get("weight", 1.0))
