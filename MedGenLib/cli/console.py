@@ -27,6 +27,7 @@ class Console:
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet, self.verbose = quiet, verbose
         self._bar: tqdm | None = None
+        self._open: str | None = None
         self._started = self._last_line = 0.0
 
     def __enter__(self) -> Console:
@@ -61,6 +62,10 @@ class Console:
     def __call__(self, progress: Progress) -> None:
         """Progress callback of `generate`, `translate` and `train`."""
         now = time.monotonic()
+        alive = progress.step == 0 and progress.stage == self._open
+        self._open = None if progress.step == progress.total else progress.stage
+        if alive:  # a sign of life while another program works: no second bar
+            return
         if progress.step == 0:
             self._started = self._last_line = now
         if self.quiet:

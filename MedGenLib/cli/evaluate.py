@@ -20,7 +20,7 @@ from MedGenLib.evaluation.folders import report_folder
 from MedGenLib.evaluation.html import number
 from MedGenLib.evaluation.pair import Evaluation, require_purpose
 from MedGenLib.evaluation.pair import evaluate as evaluate_pair
-from MedGenLib.files import read_label_map, read_volume
+from MedGenLib.files import list_series, read_label_map, read_volume
 from MedGenLib.outputs import Outputs, split_suffix
 from MedGenLib.provenance import Provenance, read
 
@@ -117,11 +117,7 @@ def _judge(
     case: Case, arguments: Namespace, segmenter: Segmenter | None, progress: Console | None
 ) -> Evaluation:
     made = _provenance(case.paths["image"])
-    series = {
-        "image": getattr(arguments, "series", None),
-        "reference": getattr(arguments, "reference_series", None),
-    }
-    images = {role: _read(role, path, series.get(role), made) for role, path in case.paths.items()}
+    images = {role: _read(role, path, made) for role, path in case.paths.items()}
     return evaluate_pair(
         **images,
         segmenter=segmenter,
@@ -133,11 +129,14 @@ def _judge(
     )
 
 
-def _read(role: str, path: Path, series: str | None, made: Provenance | None) -> Volume | LabelMap:
+def _read(role: str, path: Path, made: Provenance | None) -> Volume | LabelMap:
     if role in ("mask", "labels"):
         return read_label_map(path)
-    known = made.modality if made is not None and role == "image" else None
-    return read_volume(path, series if path.is_dir() else None, known)
+    if path.is_dir() and (count := len(list_series(path))) > 1:
+        raise InputError(
+            f"{path} holds {count} DICOM series; give a folder that holds one of them alone."
+        )
+    return read_volume(path, modality=made.modality if made and role == "image" else None)
 
 
 def _provenance(path: Path) -> Provenance | None:

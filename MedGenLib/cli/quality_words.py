@@ -130,7 +130,8 @@ def _add_report(parser) -> None:
         "--report",
         type=Path,
         metavar="DIR",
-        help="also write report.html, metrics.json, metrics.csv and pictures there",
+        help="also write report.html, metrics.json and metrics.csv there, and for one image with a "
+        "reference error_map.nii.gz",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 

@@ -76,8 +76,9 @@ class Utility:
     @property
     def note(self) -> str:
         """How it was measured, in a sentence."""
-        times, over = ("once", "") if self.repeats == 1 else (
-            f"{self.repeats} times from other random weights", " and repeats")  # fmt: skip
+        repeated = self.repeats > 1
+        times = f"{self.repeats} times from other random weights" if repeated else "once"
+        over = " and repeats" if repeated else ""
         return (
             f"{len(self.test_cases)} real test cases; each training {self.steps} steps of {BATCH} "
             f"patches, {times}; intervals of 95 % by bootstrap over test cases{over}."

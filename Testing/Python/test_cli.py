@@ -25,7 +25,7 @@ from MedGenLib.files import read_volume, write_volume
 from MedGenLib.labels import parse_mapping
 from MedGenLib.outputs import Outputs, numbered
 from MedGenLib.packages.catalogue import catalogue
-from MedGenLib.progress import Stage
+from MedGenLib.progress import Progress, Stage
 from MedGenLib.report import Report
 from MedGenLib.result import Result
 from MedGenLib.volume import LabelMap, Volume
@@ -532,6 +532,20 @@ def test_console_prints_a_line_where_there_is_no_terminal(capsys):
         stage.advance()
         stage.advance()
     assert capsys.readouterr().err.count("decoding: 2 steps in") == 2
+
+
+def test_a_repeated_first_step_is_a_sign_of_life(monkeypatch):
+    """Another program works and cannot tell how far it is: the one bar stays."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    console = Console()
+    console(Progress("segmenting", 0, 1))
+    bar = console._bar
+    console(Progress("segmenting", 0, 1))
+    assert bar is not None and console._bar is bar
+    console(Progress("segmenting", 1, 1))
+    console(Progress("segmenting", 0, 1))
+    assert console._bar is not bar
+    console.close()
 
 
 def test_console_draws_a_bar_on_a_terminal(monkeypatch, capsys):

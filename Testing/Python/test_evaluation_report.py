@@ -375,6 +375,16 @@ def test_a_series_can_be_judged(case, synthetic, capsys):  # noqa: F811
     assert mae <= 0.5, "what rounding to whole HU leaves, though the axes are stored otherwise"
 
 
+def test_two_series_in_one_folder_are_not_chosen_from(case, synthetic, capsys):  # noqa: F811
+    both = case / "both"
+    both.mkdir()
+    for name in "12":
+        for path in write_series(synthetic, case / name, facts=None):
+            path.rename(both / f"{name}{path.name}")
+    assert run(both, "--reference", case / "image/a.nii.gz") == 2
+    assert "both holds 2 DICOM series; give a folder" in capsys.readouterr().err
+
+
 def test_folders_give_a_table_and_fail_loudly(case, capsys):
     folders = [case / "image", "--reference", case / "reference", "--report", case / "r"]
     assert run(*folders) == 0

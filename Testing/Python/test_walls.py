@@ -143,8 +143,8 @@ ABSENT = ("torch", "monai", "jsonschema", "platformdirs", "psutil", "skimage", "
 PANEL_NEEDS = (
     "errors", "files", "home", "labels", "planning", "progress", "report", "volume",
     "packages.catalogue", "packages.license", "packages.manifest", "packages.text",
-    "quality.finding", "quality.input_check", "worker.client", "worker.connection",
-    "worker.messages", "worker.process", "worker.transfer",
+    "quality.finding", "quality.input_check", "reader_study.reading", "worker.client",
+    "worker.connection", "worker.messages", "worker.process", "worker.transfer",
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def boot():
     if "slicer" in sys.modules and hasattr(sys.modules["slicer"], "app"):
         return sys.modules["slicer"].app
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    _keepNone()
+    _keepConstants()
     from . import pythonqt, record
 
     record.watchUnraisable()
@@ -44,11 +44,13 @@ def boot():
     return sys.modules["slicer"].app
 
 
-def _keepNone() -> None:
-    """Before Python 3.12 made None immortal, PySide6 6.12 takes one reference of it with every call that
-    returns nothing; some ten thousand calls later the interpreter aborts. Give it more than it can take."""
+def _keepConstants() -> None:
+    """Before Python 3.12 made them immortal, PySide6 6.12 takes one reference of None with every call that
+    returns nothing, and of True and False with some that take them; some ten thousand calls later the
+    interpreter aborts. Give them more than it can take."""
     if sys.version_info < (3, 12):
-        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+        for constant in (None, True, False):
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
 
 
 def _bootSlicer() -> None:
