@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..packages.catalogue import MR_MODALITIES
 from ..progress import ProgressCallback, Stage
 from ..volume import Volume, check_finite
 from . import facts as told
@@ -108,7 +109,7 @@ def _modality(volume: Volume, facts: Mapping[str, Any]) -> str:
                          "neither CT nor MR; keep it as .nrrd or .nii.gz.")  # fmt: skip
     if volume.modality == "CT":
         return "CT"
-    if volume.modality in ("MR", "T1w", "T2w"):
+    if volume.modality in MR_MODALITIES:
         return "MR"
     known = f'"{volume.modality}" is neither' if volume.modality else "it is not known which it is"
     raise InputError(f"A DICOM series is CT or MR, but {known}; say what the image is "

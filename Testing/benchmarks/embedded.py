@@ -31,6 +31,8 @@ from MedGenLib.volume import LabelMap, Volume
 
 FOLDER = OUT / "embedded"
 BEGIN, END = "<!-- made by make evaluate -->", "<!-- end of what make evaluate makes -->"
+FEWEST = 5
+"""Cases from which on an interval of their mean tells something."""
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -84,23 +86,35 @@ def _slice(pair: SlicePair, image: np.ndarray, modality: str) -> Volume:
 class Job:
     """How one embedded model is judged.
 
-    `segmenter`: finds the labels again. `cohort`: compare the distributions, too. `told`: the
-    figures of the table, as (label or "" for the whole, name).
+    Attributes
+    ----------
+    about: what was judged, in words.
+    segmenter: finds the labels again; "" asks for the error inside the mask only.
+    cohort: compare the distributions, too.
+    whole, labels: figures of the table, of the whole image and of each label.
     """
 
     cases: Callable[[str], Iterator[Case]]
+    about: str
     segmenter: str = ""
     cohort: bool = False
     whole: tuple[str, ...] = ("MAE", "RMSE", "Bias", "PSNR", "SSIM", "MS-SSIM", "NCC")
     labels: tuple[str, ...] = ()
 
 
+TORSO = "The abdomen at 3 mm and the chest block at 2 mm, preset normal, one seed each."
+CROPS = "The 40 crops that were kept out, made from their masks, preset normal, one seed each."
+HEADS = """\
+Slices of 30 people in three planes, translated as volumes of one slice, preset best. MedGen finds
+the head by itself here; other figures of these slices are single passes of the network with the
+mask of the data set. SSIM is averaged over the mask, not over its box."""
+REAL = "The 40 real crops that were kept out."
 JOBS = {
-    "ct-tissue": Job(torso, "ct-tissue", labels=("Dice", "HD95", "MAE", "Bias")),
-    "mr-hippocampus": Job(hippocampi, "hippocampus-segmenter", True, (), ("Dice", "HD95")),
-    "head-mr-to-ct": Job(head_slices),
-    "head-ct-to-mr": Job(head_slices),
-    "hippocampus-segmenter": Job(hippocampi, "hippocampus-segmenter", False, (), ("Dice", "HD95")),
+    "ct-tissue": Job(torso, TORSO, "ct-tissue", labels=("Dice", "HD95", "MAE", "Bias")),
+    "mr-hippocampus": Job(hippocampi, CROPS, "hippocampus-segmenter", True, (), ("Dice", "HD95")),
+    "head-mr-to-ct": Job(head_slices, HEADS),
+    "head-ct-to-mr": Job(head_slices, HEADS),
+    "hippocampus-segmenter": Job(hippocampi, REAL, "hippocampus-segmenter", False, (), ("Dice", "HD95")),
 }
 
 
@@ -148,7 +162,7 @@ def judge(model: str, job: Job, folder: Path) -> str:
         words += ["--reference", "real"]
     if job.segmenter:
         words += ["--segmenter", job.segmenter]
-    text = [_command(words), "", _figures(_run(words, folder, report), job)]
+    text = [job.about, "", _command(words), "", _figures(_run(words, folder, report), job)]
     if job.cohort:
         words = ["evaluate", "distribution", "synthetic", "--reference", "real"]
         words += ["--training", "training"]
@@ -193,7 +207,9 @@ def _known(value: float | None) -> float | str:
 
 def _interval(row: dict) -> str:
     low, high = row.get("low"), row.get("high")
-    return "" if low is None or high is None else f"{low:.3g} to {high:.3g}"
+    if low is None or high is None or row.get("count", FEWEST) < FEWEST:
+        return ""
+    return f"{low:.3g} to {high:.3g}"
 
 
 def put(text: str, path: Path, after: str) -> None:
@@ -247,9 +263,8 @@ RESULTS = """\
 
 Made by `Testing/benchmarks/embedded.py` on what the models were not trained on: it writes the
 images, runs the commands below in out/benchmarks/embedded/<model>, and puts the figures here and
-into the cards. Definitions as in SynthRAD 2025 (PSNR range -1024 to 3000 HU after clipping). Other
-than in the sections above, slices are whole translations (preset best, the head found by MedGen
-itself), not single passes of the network with the mask of the data set."""
+into the cards. Definitions as in SynthRAD 2025 (PSNR range -1024 to 3000 HU after clipping). No
+interval is given for fewer than five cases."""
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ class Evaluation:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._ui = context.ui
-        self._tableID = self._errorID = self._imageID = ""
+        self._tableID = self._errorID = self._imageID = self._toldProblem = ""
         self._isRunning = False
         table = self._ui.evaluateTable
         table.verticalHeader().setVisible(False)
@@ -29,7 +29,7 @@ class Evaluation:
 
     def forget(self) -> None:
         """The scene is closed, and with it what was compared."""
-        self._tableID = self._errorID = self._imageID = ""
+        self._tableID = self._errorID = self._imageID = self._toldProblem = ""
         for widget in (self._ui.evaluateTable, self._ui.saveTableButton, self._ui.errorMapCheckBox):
             widget.setVisible(False)
         self._tell("")
@@ -48,10 +48,9 @@ class Evaluation:
         self._ui.evaluateButton.text = _("Cancel") if self._isRunning else _("Compare")
         self._ui.evaluateButton.setEnabled(self._isRunning or not problem)
         self._ui.reportButton.setEnabled(not self._isRunning and not problem)
-        if problem and not self._tableID:
+        if problem != self._toldProblem and not self._isRunning:
+            self._toldProblem = problem
             self._tell(problem)
-        elif not self._isRunning and not self._tableID:
-            self._tell("")
 
     def propose(self, run) -> None:
         """The image to judge is the newest result, unless the user chose one. The mask it was made from, what finds

@@ -46,10 +46,10 @@ def boot():
 
 def _keepConstants() -> None:
     """Before Python 3.12 made them immortal, PySide6 6.12 takes one reference of None with every call that
-    returns nothing, and of True and False with some that take them; some ten thousand calls later the
-    interpreter aborts. Give them more than it can take."""
+    returns nothing, and of True with every signal that a class made in Python emits; some ten thousand calls
+    later the interpreter aborts. Give them more than it can take."""
     if sys.version_info < (3, 12):
-        for constant in (None, True, False):
+        for constant in (None, True):
             ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
 
 
