@@ -23,8 +23,8 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 
-# The first three need the public scans that MEDGEN_DATA points to, see Testing/benchmarks/RESULTS.md.
-BENCHMARKS := ct_tissue hippocampus heads speed slicer
+# The first six need the public scans that MEDGEN_DATA points to, see Testing/benchmarks/RESULTS.md.
+BENCHMARKS := ct_tissue hippocampus heads segmenter utility distribution speed metrics reader_study slicer
 
 bench: $(VENV)/.installed-dev
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done

@@ -61,8 +61,12 @@ def addErrorMap(snapshot: InputSnapshot, image: PreparedImage, reference: str, s
 
 
 def showOverImage(imageNode, errorNode) -> None:
-    """The error map in the foreground of the slice views, its image behind; the views stay where they are."""
-    slicer.util.setSliceViewerLayers(background=imageNode, foreground=errorNode, foregroundOpacity=OPACITY, fit=False)
+    """The error map in the foreground of the slice views, its image behind. Views that show the image already stay
+    where they are."""
+    shown = any(imageNode.GetID() in (view.GetBackgroundVolumeID(), view.GetForegroundVolumeID())
+                for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
+    slicer.util.setSliceViewerLayers(background=imageNode, foreground=errorNode, foregroundOpacity=OPACITY,
+                                     fit=not shown)
 
 
 def hide(errorNode) -> None:

@@ -114,7 +114,14 @@ class CompareTest(EvaluateCase):
                          (image.GetID(), error.GetID()))
         self.screenshot("evaluate")
         if not support.inSlicer():
-            support.sliceImage("Green").save(str(support.SCREENSHOTS / "error-map.png"))
+            picture = support.sliceImage("Green")
+            picture.save(str(support.SCREENSHOTS / "error-map.png"))
+            columns, rows = range(0, picture.width(), 4), range(0, picture.height(), 4)
+            colors = [picture.pixelColor(x, y) for x in columns for y in rows]
+            red = sum(color.red() > color.blue() + 20 for color in colors)
+            blue = sum(color.blue() > color.red() + 20 for color in colors)
+            self.assertGreater(red, 2 * blue)  # the image is 10 HU too bright
+            self.assertGreater(blue, 0)
         self.ui.errorMapCheckBox.click()
         self.assertIsNone(composite.GetForegroundVolumeID())
         self.ui.errorMapCheckBox.click()

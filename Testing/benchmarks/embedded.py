@@ -109,12 +109,17 @@ Slices of 30 people in three planes, translated as volumes of one slice, preset 
 the head by itself here; other figures of these slices are single passes of the network with the
 mask of the data set. SSIM is averaged over the mask, not over its box."""
 REAL = "The 40 real crops that were kept out."
+SHAPE = ("Dice", "HD95")
 JOBS = {
-    "ct-tissue": Job(torso, TORSO, "ct-tissue", labels=("Dice", "HD95", "MAE", "Bias")),
-    "mr-hippocampus": Job(hippocampi, CROPS, "hippocampus-segmenter", True, (), ("Dice", "HD95")),
+    "ct-tissue": Job(torso, TORSO, "ct-tissue", labels=(*SHAPE, "MAE", "Bias")),
+    "mr-hippocampus": Job(
+        hippocampi, CROPS, "hippocampus-segmenter", cohort=True, whole=(), labels=SHAPE
+    ),
     "head-mr-to-ct": Job(head_slices, HEADS),
     "head-ct-to-mr": Job(head_slices, HEADS),
-    "hippocampus-segmenter": Job(hippocampi, REAL, "hippocampus-segmenter", False, (), ("Dice", "HD95")),
+    "hippocampus-segmenter": Job(
+        hippocampi, REAL, "hippocampus-segmenter", whole=(), labels=SHAPE
+    ),
 }
 
 

@@ -1,6 +1,6 @@
 """Can synthetic hippocampi train a segmenter? Real against synthetic against both, tested on real.
 
-    MEDGEN_DATA=<folder> python Testing/benchmarks/utility.py [--steps 200] [--repeats 3]
+    MEDGEN_DATA=<folder> python Testing/benchmarks/utility.py [--steps 300] [--repeats 3]
 
 Real: the cases that mr-hippocampus was trained on. Synthetic: one image of each of their masks,
 with the model's preset "normal" and no second tries, so nothing is picked. Test: the cases that
@@ -54,7 +54,7 @@ def _copy(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prepare", action="store_true", help="make the images and stop")
     arguments = parser.parse_args()
