@@ -11,7 +11,9 @@ from MedGenLib.dicom import check_folder, write_segmentation, write_series
 from MedGenLib.dicom.terms import sentence_on
 from MedGenLib.errors import InputError
 from MedGenLib.files import read_label_map, read_volume
-from MedGenLib.volume import Volume
+from MedGenLib.labels import TABLES, table
+from MedGenLib.packages.catalogue import catalogue
+from MedGenLib.volume import LabelMap, Volume
 
 _MODALITIES = {"ct": "CT", "mr": "MR", "t1w": "T1w", "t2w": "T2w"}
 
@@ -19,6 +21,8 @@ _MODALITIES = {"ct": "CT", "mr": "MR", "t1w": "T1w", "t2w": "T2w"}
 def export(arguments: Namespace, console: Console) -> int:
     """IMAGE -> the files of a new series in a new or empty folder."""
     check_folder(arguments.output)
+    if arguments.names is not None and not arguments.labels:
+        raise InputError("--names is for label volumes; add --labels, or leave it out.")
     facts = provenance.read(arguments.image)
     options: dict[str, Any] = {
         "source": arguments.like, "series": arguments.series, "facts": facts,
@@ -26,9 +30,12 @@ def export(arguments: Namespace, console: Console) -> int:
     }  # fmt: skip
     notes = []
     if arguments.labels:
-        labels = read_label_map(arguments.image)
+        labels = _named(read_label_map(arguments.image), arguments.names)
         files = write_segmentation(labels, arguments.output, **options)
         notes += sentence_on(labels)
+        if arguments.names is None and not all(map(labels.names.get, labels.values())):
+            notes.append("The file names not all of its labels; --names tells whose numbers they "
+                         "are, for instance --names ct-tissue.")  # fmt: skip
     else:
         volume = _volume(arguments, facts)
         if arguments.like is None and arguments.image.is_dir():
@@ -45,6 +52,24 @@ def export(arguments: Namespace, console: Console) -> int:
     for sentence in notes:
         console.note(sentence)
     return 0
+
+
+def _named(labels: LabelMap, whose: str | None) -> LabelMap:
+    """Labels that the file does not name get the name that a table or a model has for them."""
+    if whose is None:
+        return labels
+    names = {value: labels.names.get(value) or name for value, name in _names(whose).items()}
+    return labels.with_array(labels.array, {**labels.names, **names})
+
+
+def _names(whose: str) -> dict[int, str]:
+    if whose in TABLES:
+        return table(whose).names
+    models = {model.name: model.input.labels or model.output.labels for model in catalogue()}
+    if not models.get(whose):
+        known = ", ".join([*TABLES, *(name for name, labels in models.items() if labels)])
+        raise InputError(f'No label names of "{whose}" are known; choose one of {known}.')
+    return {value: label.name for value, label in models[whose].items()}
 
 
 def _volume(arguments: Namespace, facts: provenance.Provenance | None) -> Volume:

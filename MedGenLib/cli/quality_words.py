@@ -218,6 +218,12 @@ def _add_dicom(commands, add: AddCommand) -> None:
     parser.add_argument("--series", metavar="UID", help="which series of --like to follow")
     parser.add_argument("--labels", action="store_true", help="IMAGE is a label volume")
     parser.add_argument(
+        "--names",
+        metavar="WHOSE",
+        help="whose label numbers these are, where the file names none: a model such as ct-tissue, "
+        "totalsegmentator or freesurfer; segments get these names and their codes",
+    )
+    parser.add_argument(
         "--modality", metavar="CT|MR", help="where the file does not say what it is"
     )
     add_deidentify(parser)

@@ -7,8 +7,8 @@ with report_folder(folder, file_names(cohort)) as outputs:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def write(evaluated: Evaluation | Cohort, outputs: Outputs, folder: Path) -> Non
     single = evaluated if isinstance(evaluated, Evaluation) else None
     data: dict[str, Any] = {
         "software": f"MedGen {__version__}",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **cohort.to_dict(),
     }
     if single is None:
@@ -60,7 +60,8 @@ def write(evaluated: Evaluation | Cohort, outputs: Outputs, folder: Path) -> Non
         difference = single.comparison.difference
         facts = Provenance(content="error map", unit=difference.unit, task="evaluate",
                            inputs=single.inputs, created=data["created"],
-                           output_sha256=content_hash(difference))  # fmt: skip
+                           output_sha256=content_hash(difference),
+                           software={"medgen": __version__})  # fmt: skip
         write_volume(difference, outputs.staged(folder / ERROR_MAP), facts)
 
 

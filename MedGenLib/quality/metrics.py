@@ -163,8 +163,8 @@ def ms_ssim(
         contrasts.append(means[1])
     if not similarities:
         raise InputError(
-            f"MS-SSIM needs a window of {window} voxels along each axis that is longer than one "
-            f"round a voxel of the mask, but the image measures {_times(x.shape)}; crop less."
+            f"No voxel of the mask has a window of {window} voxels around it, as the part of the "
+            f"image to be compared measures {_times(x.shape)}; crop less."
         )
     weights = np.array(MS_WEIGHTS[: len(similarities)])
     weights /= weights.sum()

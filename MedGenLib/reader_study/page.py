@@ -65,7 +65,7 @@ class ReadingPage:
         try:
             self._server = _Server((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
             raise InputError(
                 f"The reading page cannot use port {port}: {reason}; give another --port."
             ) from None

@@ -165,7 +165,37 @@ def test_the_command_says_which_labels_have_no_code(source, tmp_path, capsys):
     told = capsys.readouterr()
     assert "Wrote 1 DICOM file into" in told.out
     assert "gizmo (Tissue), label 300 (Tissue)" in told.err and "liver" not in told.err
+    assert "--names tells whose numbers" in told.err
     check_same(labels, tmp_path / "seg" / "segmentation.dcm")
+
+
+@pytest.mark.parametrize(
+    ("whose", "named"), [("ct-tissue", "soft tissue"), ("totalsegmentator", "kidney_right")]
+)
+def test_the_command_names_labels_that_are_mere_numbers(tmp_path, capsys, whose, named):
+    source = patient_series(tmp_path / "s", PLACES, (1.0, 0, 0, 0, 1, 0))
+    labels = labels_on(read_volume(source), {})
+    labels = labels.with_array(np.where(labels.array == 300, 0, labels.array))
+    path = write_volume(labels, tmp_path / "labels.nii.gz")
+    words = ["dicom", str(path), "--like", str(source), "-o", str(tmp_path / "seg"), "--names"]
+    assert main([*words, whose]) == 2
+    assert "--names is for label volumes" in capsys.readouterr().err
+    assert main([*words, "gizmo", "--labels"]) == 2
+    assert 'names of "gizmo" are known; choose one of' in capsys.readouterr().err
+    assert main([*words, whose, "--labels"]) == 0
+    assert "--names" not in capsys.readouterr().err
+    file = tmp_path / "seg" / "segmentation.dcm"
+    assert pydicom.dcmread(file).SegmentSequence[0].SegmentLabel == named
+    assert judge(file) == []
+
+
+def test_names_in_the_file_go_before_those_of_a_model(tmp_path):
+    source = patient_series(tmp_path / "s", PLACES, (1.0, 0, 0, 0, 1, 0))
+    path = write_volume(labels_on(read_volume(source), {2: "liver"}), tmp_path / "labels.nrrd")
+    assert main(["dicom", str(path), "--labels", "--names", "ct-tissue", "--like", str(source),
+                 "-o", str(tmp_path / "seg")]) == 0  # fmt: skip
+    segments = pydicom.dcmread(tmp_path / "seg" / "segmentation.dcm").SegmentSequence
+    assert [segment.SegmentLabel for segment in segments] == ["liver", "label 7", "label 300"]
 
 
 # --- Terms ------------------------------------------------------------------------------------

@@ -302,6 +302,7 @@ def test_the_files_of_one_image(tmp_path, synthetic, real, tissue):  # noqa: F81
     assert np.allclose(error.array, found.comparison.difference.array)
     facts = read(tmp_path / "r" / "error_map.nii.gz")
     assert facts.content == "error map" and facts.inputs == found.inputs
+    assert facts.software == {"medgen": MedGenLib.__version__} and facts.created.endswith("+00:00")
 
 
 def test_a_label_that_vanished_stands_out(tmp_path, synthetic, tissue):  # noqa: F811

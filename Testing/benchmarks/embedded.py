@@ -200,7 +200,8 @@ def _figures(found: dict, job: Job) -> str:
 
 
 def _measures(found: dict) -> str:
-    rows = [[m["name"], m["value"], _interval(m)] for m in found["measures"]]
+    known = [m for m in found["measures"] if m["value"] is not None]
+    rows = [[m["name"], m["value"], _interval(m)] for m in known]
     copies = sum(bool(n.get("copied")) for n in found["memorisation"]["nearest"])
     rows.append(["copies of training images", copies, ""])
     return table(["figure", "value", "95 %"], rows)

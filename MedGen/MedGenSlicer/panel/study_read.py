@@ -2,10 +2,12 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import MedGenError
+from MedGenSlicer.background import Background
 from MedGenSlicer.panel.context import Context
 
 CONFIDENCES = (1, 2, 3, 4, 5)
@@ -20,6 +22,8 @@ class ReadTab:
 
     def __init__(self, context: Context, ui) -> None:
         self._context, self._ui = context, ui
+        self._isOn = False
+        self._turn = 0  # what an earlier turn still reads is dropped
         self._reading = self._view = self._item = None
         self._shownAt = 0.0
         for button, other in ((ui.realButton, ui.syntheticButton), (ui.syntheticButton, ui.realButton)):
@@ -35,25 +39,28 @@ class ReadTab:
 
     @property
     def isReading(self) -> bool:
-        """Whether an image is shown."""
-        return self._item is not None
+        """Whether a reading is on."""
+        return self._isOn
+
+    @property
+    def isWaiting(self) -> bool:
+        """Whether the study or its next image is being read from the disk."""
+        return self._isOn and self._item is None
 
     def start(self) -> None:
-        """Show the first image that this reader has not answered."""
+        """Check the study, then show the first image that this reader has not answered."""
         from MedGenLib.reader_study.reading import Reading
-        from MedGenSlicer.reading import ReadingView
 
-        with self._leftOnError():
-            self._reading = Reading(self._ui.readStudyEdit.currentPath, self._ui.readerEdit.text.strip())
-            self._view = ReadingView()
-            title = self._reading.study.title
-            self._ui.questionLabel.text = _("{shown}.\nIs this image real or synthetic?").format(
-                shown=title[:1].upper() + title[1:].rstrip("."))
-            self._tell("")
-            self._next()
+        study, reader = self._ui.readStudyEdit.currentPath, self._ui.readerEdit.text.strip()
+        self._isOn = True
+        self._tell(_("Checking the images…"))
+        self._update()
+        self._inBackground(lambda: Reading(study, reader), self._begin)
 
     def answer(self, confidence: int) -> None:
         """Write the answer and go on; the question what it is was answered before."""
+        if self._item is None:
+            return
         seconds = time.monotonic() - self._shownAt
         with self._leftOnError():
             self._reading.answer(self._item, self._ui.syntheticButton.checked, confidence, seconds)
@@ -65,22 +72,54 @@ class ReadTab:
             self._leave()
             self._tell(_("Paused; every answer is kept. Press Start to go on."))
 
+    def _begin(self, reading) -> None:
+        from MedGenSlicer.reading import ReadingView
+
+        self._reading, self._view = reading, ReadingView()
+        title = reading.study.title
+        self._ui.questionLabel.text = _("{shown}.\nIs this image real or synthetic?").format(
+            shown=title[:1].upper() + title[1:].rstrip("."))
+        self._tell("")
+        self._next()
+
     def _next(self) -> None:
-        self._item = self._reading.next()
+        self._item = None
+        item = self._reading.next()
         done, total = self._reading.progress
         self._ui.readingBar.setRange(0, total)
         self._ui.readingBar.setValue(done)
-        if self._item is None:
+        if item is None:
             self._leave()
             self._tell(_("All {count} images are read. Thank you.").format(count=total))
             return
-        image = self._item.image()
-        self._view.show(image.array, _("Image {number} of {total}").format(number=done + 1, total=total),
-                        image.spacing, image.window, image.level)
         for button in (self._ui.realButton, self._ui.syntheticButton):
             button.setChecked(False)
         self._update()
+        title = _("Image {number} of {total}").format(number=done + 1, total=total)
+        self._inBackground(item.image, lambda image: self._show(item, image, title))
+
+    def _show(self, item, image, title: str) -> None:
+        self._view.show(image.array, title, image.spacing, image.window, image.level)
+        self._item = item
+        self._update()
         self._shownAt = time.monotonic()
+
+    def _inBackground(self, function: Callable[[], object], onDone: Callable[[object], None]) -> None:
+        """Images may be large and lie on a slow disk: Slicer never waits for one."""
+        turn = self._turn
+
+        def ended(step: Callable[[], None]) -> None:
+            if turn == self._turn:
+                with self._leftOnError():
+                    step()
+
+        def failed(error: Exception) -> None:
+            def fail() -> None:
+                raise error
+
+            self._context.guarded(ended, fail)
+
+        Background(function, lambda result: self._context.guarded(ended, lambda: onDone(result)), failed)
 
     @contextlib.contextmanager
     def _leftOnError(self):
@@ -90,17 +129,23 @@ class ReadTab:
         except BaseException as error:
             self._leave()
             if not isinstance(error, MedGenError):
+                self._tell("")
                 raise
             self._tell(str(error))
 
     def _leave(self) -> None:
-        if self._view is not None:
-            self._view.close()
-        self._reading = self._view = self._item = None
-        self._update()
+        self._isOn = False
+        self._turn += 1
+        view, self._view = self._view, None
+        self._reading = self._item = None
+        try:
+            if view is not None:
+                view.close()
+        finally:
+            self._update()
 
     def _choose(self, button, other) -> None:
-        button.setChecked(True)
+        button.setChecked(self._item is not None)
         other.setChecked(False)
         self._update()
 
@@ -111,7 +156,7 @@ class ReadTab:
         for widget in (ui.readStudyEdit, ui.readerEdit):
             widget.setEnabled(not self.isReading)
         for widget in (ui.answerFrame, ui.readingBar):
-            widget.setVisible(self.isReading)
+            widget.setVisible(self._reading is not None)
         hasChosen = ui.realButton.checked or ui.syntheticButton.checked
         for confidence in CONFIDENCES:
             self._confidenceButton(confidence).setEnabled(hasChosen)
