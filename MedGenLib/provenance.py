@@ -42,6 +42,7 @@ SIDECAR = ".medgen.json"
 LONGEST_LINE = 30_000
 """Characters in a header: a file of MetaImage with 32,768 in one entry can be read by nobody."""
 _SLAB = 16
+_DOCUMENTS = ("docs/", "LICENSE")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Provenance:
     content: "image", "uncertainty" for a volume of standard deviations, or "error map".
     modality, unit: of the image.
     model, version: name and version of the package.
-    package_sha256: of all files of the package, see `package_hash`.
+    package_sha256: of the package's weights, see `package_hash`.
     task, seed, preset, sampler, steps, parameters, software, device, passed: as in `Report`; the
         seed is the one of this very image.
     checks: what the checks of input and output said.
@@ -219,8 +220,15 @@ def content_hash(image: Volume | LabelMap) -> str:
 
 
 def package_hash(manifest: Manifest) -> str:
-    """SHA-256 over names and checksums of all files of a package but its metadata."""
-    listing = "".join(f"{name} {sha}\n" for name, sha in sorted(manifest.checksums.items()))
+    """SHA-256 over names and checksums of the files of a package that decide on its images.
+
+    The card and the licence may be written anew, and so may the metadata: same weights, same hash.
+    """
+    listing = "".join(
+        f"{name} {sha}\n"
+        for name, sha in sorted(manifest.checksums.items())
+        if not name.startswith(_DOCUMENTS)
+    )
     return hashlib.sha256(listing.encode()).hexdigest()
 
 

@@ -58,13 +58,20 @@ def newFolder(parent: str, name: str) -> str:
     return path
 
 
-def addToDatabase(folder: str) -> bool:
-    """List a folder's series in Slicer's DICOM module; whether that worked."""
+def addToDatabase(folder: str, series: str) -> bool:
+    """List the files of a folder in Slicer's DICOM module.
+
+    series: Series Instance UID of what must be listed afterwards.
+
+    Returns
+    -------
+    Whether it is; Slicer's import itself tells only of faults in Python.
+    """
     if database() is None:
         return False
     from DICOMLib import DICOMUtils
 
-    return bool(DICOMUtils.importDicom(folder, slicer.dicomDatabase))
+    return DICOMUtils.importDicom(folder, slicer.dicomDatabase) and bool(slicer.dicomDatabase.filesForSeries(series))
 
 
 class DicomRun(Run):

@@ -15,7 +15,7 @@ from .results import PreparedImage
 
 COLORS_ATTRIBUTE = "MedGen.Colors"
 COLORS = 256
-SMALL = 0.06
+SMALL = 0.12
 """Share of the window about zero that is drawn as nothing, so that the image below is seen."""
 PERCENTILE = 99.0
 STEPS = (1.0, 2.0, 5.0, 10.0)

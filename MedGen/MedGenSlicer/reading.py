@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -34,6 +35,7 @@ class ReadingView:
         if self._manager is None:
             raise InputError(_("Slicer runs without views, so there is nothing to read the images in."))
         self._layout = self._manager.layout
+        self._maximized = _maximizedViews(self._manager)
         self._kept = [_KeptView.of(self._manager.sliceWidget(name)) for name in ORIENTATIONS
                       if self._manager.sliceWidget(name) is not None]
         self._nodeID = ""
@@ -61,18 +63,27 @@ class ReadingView:
 
     def close(self) -> None:
         """Give the views back and take the image out of the scene."""
-        self._setLayout(self._layout)
+        self._setLayout(self._layout, self._maximized)
         for kept in self._kept:
             kept.restore()
         _remove(self._nodeID)
         self._nodeID = ""
 
-    def _setLayout(self, layout: int) -> None:
-        """Slice views that change their size change their field of view too; afterwards it can be set."""
-        if self._manager.layout != layout:
-            self._manager.setLayout(layout)
-            if not slicer.mrmlScene.IsClosing():
-                slicer.app.processEvents()
+    def _setLayout(self, layout: int, maximized: list | None = None) -> None:
+        """Slice views that change their size change their field of view too; afterwards it can be set.
+
+        maximized: view nodes that alone are shown, as after a double click on them; None for the whole layout.
+        """
+        wanted = maximized or []
+        if self._manager.layout == layout and _maximizedViews(self._manager) == wanted:
+            return
+        self._manager.setLayout(layout)
+        self._manager.removeAllMaximizedViewNodes()
+        for node in wanted:
+            self._manager.addMaximizedViewNode(node)
+        if not slicer.mrmlScene.IsClosing():
+            # A second click on a button must not come between.
+            slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)
 
     def _addNode(self, image: np.ndarray, title: str, spacing, window: float, level: float):
         node = slicer.vtkMRMLScalarVolumeNode()
@@ -129,6 +140,12 @@ class _KeptView:
         composite.SetLinkedControl(self.linked)
 
 
+def _maximizedViews(manager) -> list:
+    """The view nodes that are shown alone, without the others of their layout."""
+    node = manager.layoutLogic().GetLayoutNode()
+    return [node.GetMaximizedViewNode(index) for index in range(node.GetNumberOfMaximizedViewNodes())]
+
+
 def _nodesOf(widget) -> tuple:
     logic = widget.sliceLogic()
     return logic.GetSliceCompositeNode(), logic.GetSliceNode()
@@ -141,7 +158,8 @@ def _showAlone(widget, node, orientation: str) -> None:
     composite.SetForegroundVolumeID(None)
     composite.SetLabelVolumeID(None)
     sliceNode.SetOrientation(orientation)
-    widget.sliceLogic().FitSliceToBackground()
+    # Not to the background: that would take the user's own layers in, where a view is not clipped to its background.
+    widget.sliceLogic().FitSliceToVolume(node, *sliceNode.GetDimensions()[:2])
 
 
 def _remove(nodeID: str) -> None:

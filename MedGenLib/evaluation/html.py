@@ -100,7 +100,7 @@ def page(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
         "subtitle": f"<p class='subtitle'>{escape(subtitle)}</p>" if subtitle else "",
         "contents": _contents(sections) if len(sections) > 3 else "",
         "sections": "\n".join(_section(n, s) for n, s in enumerate(sections, 1)),
-        "footer": escape(f"Made with MedGen {__version__}. {NOTE}"),
+        "footer": escape(f"Made with MedGen {__version__}. {NOTE.capitalize()}."),
     }
     # All at once: a file's name with braces in it must stay as it is.
     return re.sub(r"{{(\w+)}}", lambda place: filled[place[1]], _text_of("template.html"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import secrets
@@ -15,6 +16,7 @@ from MedGenLib.files import READABLE
 from MedGenLib.outputs import Outputs
 from MedGenLib.pictures import Window
 from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.provenance import read
 from MedGenLib.reader_study.frames import GREYS, Frame, Source, frame_of, survey
 from MedGenLib.reader_study.study import (
     ANSWERS,
@@ -106,6 +108,7 @@ def make(
         _write_key(outputs.staged(key), folder, identity, seed, rows, picks)
         _hide_times(folder)
         outputs.commit()
+    warnings += _made_but_called_real(sources)
     warnings += warnings_on(sources, frame, figures, [pick.source.synthetic for pick in picks])
     return Made(study, key, len(picks), tuple(warnings))
 
@@ -163,6 +166,20 @@ def _survey(
             )
         stage.advance()
     return list(sources.values())
+
+
+def _made_but_called_real(sources: list[Source]) -> list[str]:
+    """Warns of images on the real side whose file tells that a model made them."""
+    made = []
+    for source in sources:
+        with contextlib.suppress(InputError):  # a damaged note tells nothing
+            if not source.synthetic and read(source.path) is not None:
+                made.append(str(source.path))
+    if not made:
+        return []
+    more = f" and {len(made) - 3} more" if len(made) > 3 else ""
+    return [f"These images were given as real, but their files tell that they are synthetic: "
+            f"{', '.join(made[:3])}{more}; check which are which."]  # fmt: skip
 
 
 def _balanced(

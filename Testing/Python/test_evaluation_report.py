@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from test_evaluation import BONE, ct, real, stored_as, synthetic, tissue  # noqa: F401 (fixtures)
 
+import MedGenLib
 from MedGenLib.cli import main
 from MedGenLib.dicom import write_series
 from MedGenLib.evaluation import figures, planes, report
@@ -77,7 +78,7 @@ def test_a_page_needs_nothing_else():
     assert text.startswith("<!DOCTYPE html>") and parsed.tags.count("h1") == 1
     assert base64.b64encode(PNG).decode() in text
     assert "Dot" in parsed.values("alt")
-    assert "synthetic - not for diagnosis" in parsed.text
+    assert "Synthetic - not for diagnosis." in parsed.text
 
 
 def test_all_text_is_shown_as_it_is():

@@ -284,6 +284,18 @@ def test_another_or_a_missing_package_is_noticed(volume, tmp_path, capsys):
     assert code == 0 and "gone is not installed" in warned
 
 
+def test_a_card_that_was_written_anew_is_no_other_model():
+    installed = find("ct-tissue")
+
+    def altered(name):
+        return replace(installed, checksums={**installed.checksums, name: "0" * 64})
+
+    assert package_hash(altered("docs/README.md")) == package_hash(installed)
+    assert package_hash(altered("LICENSE")) == package_hash(installed)
+    assert package_hash(altered("models/flow.safetensors")) != package_hash(installed)
+    assert package_hash(altered("configs/inference.json")) != package_hash(installed)
+
+
 def test_control_characters_of_a_file_do_not_reach_the_terminal(volume, tmp_path, capsys):
     made = facts(volume, model="\x1b[31mred", checks=("one\ntwo",))
     _, told, _ = info(capsys, write_volume(volume, tmp_path / "ct.nrrd", made))

@@ -13,6 +13,7 @@ from dicoms import MARKS, patient_series
 from MedGenLib.cli import main
 from MedGenLib.errors import Cancelled, InputError
 from MedGenLib.files import write_volume
+from MedGenLib.provenance import Provenance
 from MedGenLib.reader_study import statistics
 from MedGenLib.reader_study.making import make
 from MedGenLib.reader_study.reading import Answer, Reading, read_answers
@@ -201,6 +202,14 @@ def test_a_figure_that_tells_is_told(tmp_path):
     assert any(w.startswith("The fine detail and noise alone tells") for w in warnings)
     like = written(tmp_path / "c", [phantom(n + 9) for n in range(4)])
     assert make([real], [like], tmp_path / "t").warnings == ()
+
+
+def test_a_synthetic_image_on_the_side_of_the_real_ones_is_told(tmp_path):
+    made = write_volume(phantom(1), tmp_path / "made.nrrd", Provenance(model="ct-tissue"))
+    other = write_volume(phantom(2), tmp_path / "other.nrrd")
+    (warning,) = make([made], [other], tmp_path / "s").warnings
+    assert "given as real" in warning and str(made) in warning
+    assert make([other], [made], tmp_path / "t").warnings == ()
 
 
 def test_dicom_series_are_taken_alone_and_in_folders(tmp_path):

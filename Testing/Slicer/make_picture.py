@@ -1,9 +1,10 @@
-"""Draws the README's picture: the first translation as a user makes it, panel and slice views.
+"""Draws the README's pictures of the panel with the slice views beside it.
 
-    python Testing/Slicer/make_picture.py
+    python Testing/Slicer/make_picture.py [translate|evaluate]
 
-Real module, scene, worker and model on the embedded sample; the views are Slicer's slice logics
-drawn by the bridge, so that the frame around them is not Slicer's own.
+*translate* is the first translation as a user makes it, *evaluate* a CT generated from the mask of
+the sample and compared with the real one. Real module, scene, worker and model on the embedded
+sample; the views are Slicer's slice logics drawn by the bridge, so that the frame around them is not Slicer's own.
 """
 
 import sys  # noqa: I001  support boots the bridge, which makes qt and slicer
@@ -15,9 +16,13 @@ from panelcase import WIDTH, Answers
 import qt
 import slicer
 
-PICTURE = Path(__file__).resolve().parents[2] / "Resources" / "Pictures" / "slicer.png"
+PICTURES = Path(__file__).resolve().parents[2] / "Resources" / "Pictures"
+TRANSLATED = ("Synthetic CT over the MR that it was made from,\nblend slider at one half.\n\n"
+              "Synthetic. Not for diagnosis.")
+EVALUATED = ("The error of a synthetic CT, drawn over it:\nblue where it is too low, red where it is too high,\n"
+             "in HU against the real CT.\n\nSynthetic. Not for diagnosis.")
 VIEWS = ("Red", "Yellow", "Green")
-SIZE, GAP = 372, 6
+GAP = 6
 
 
 def translateSample():
@@ -37,40 +42,57 @@ def translateSample():
     return widget
 
 
-def drawViews() -> list:
+def evaluateSample():
+    """Generate from the abdomen's mask, compare with its CT, wait; the widget."""
+    widget = support.moduleWidget()
+    widget.panel.context.dialogs = Answers()
+    mask = support.ctSegmentation(None)
+    real = slicer.util.loadVolume(str(support.SAMPLES / "ct_tissue_real.nii.gz"), {"name": "Abdomen CT"})
+    real.SetAttribute("MedGen.Modality", "CT")
+    made = widget.logic.generate(mask, seed=7)
+    mask.GetDisplayNode().SetVisibility(False)
+    parameters = widget.panel.context.parameters
+    parameters.evaluateImage, parameters.evaluateReference, parameters.evaluateLabels = made, real, mask
+    parameters.evaluateSegmenter = "ct-tissue"
+    widget.ui.evaluateSection.collapsed = False
+    support.processUntil(lambda: widget.ui.evaluateButton.enabled and not widget.panel.isBusy, 60)
+    widget.ui.evaluateButton.click()
+    support.processUntil(lambda: widget.logic.currentRun.isDone and widget.ui.evaluateButton.text == "Compare", 300)
+    if widget.logic.currentRun.error is not None:
+        sys.exit(str(widget.logic.currentRun.error))
+    return widget
+
+
+def drawViews(size: int) -> list:
     """Axial, sagittal and coronal through the middle, blended as the panel left them."""
     manager = slicer.app.layoutManager()
     for name in VIEWS:
-        manager.sliceWidget(name).mrmlSliceNode().SetDimensions(SIZE, SIZE, 1)
+        manager.sliceWidget(name).mrmlSliceNode().SetDimensions(size, size, 1)
     manager.resetSliceViews()
     slicer.app.processEvents()
     return [support.sliceImage(name) for name in VIEWS]
 
 
-def compose(panel, views) -> None:
+def compose(panel, text: str, path: Path) -> None:
     """The panel on the left, the views in a column and a half on the right, as in Slicer."""
-    width = panel.width() + 2 * (SIZE + GAP)
-    height = max(panel.height(), 2 * SIZE + GAP)
-    picture = qt.QImage(width, height, qt.QImage.Format_RGB888)
-    picture.fill(qt.QColor(239, 239, 239))
+    size = (panel.height() - GAP) // 2
+    left = panel.width() + GAP
+    picture = qt.QImage(left + 2 * size + GAP, panel.height(), qt.QImage.Format_RGB888)
+    picture.fill(qt.QColor(0, 0, 0))
     painter = qt.QPainter(picture)
     painter.drawImage(0, 0, panel)
-    left = panel.width() + GAP
-    painter.fillRect(left, 0, width - left, height, qt.QColor(0, 0, 0))
-    places = [(left, 0), (left + SIZE + GAP, 0), (left, SIZE + GAP)]
-    for (x, y), image in zip(places, views, strict=True):
+    places = [(left, 0), (left + size + GAP, 0), (left, size + GAP)]
+    for (x, y), image in zip(places, drawViews(size), strict=True):
         painter.drawImage(x, y, image)
     painter.setPen(qt.QColor(230, 230, 230))
-    text = ("Synthetic CT over the MR that it was made from,\nblend slider at one half.\n\n"
-            "Synthetic. Not for diagnosis.")
-    painter.drawText(qt.QRect(left + SIZE + GAP + 24, SIZE + GAP + 24, SIZE - 48, SIZE - 48), 0, text)
+    painter.drawText(qt.QRect(left + size + GAP + 24, size + GAP + 24, size - 48, size - 48), 0, text)
     painter.end()
-    picture.save(str(PICTURE))
+    picture.save(str(path))
+    print(path)
 
 
-def main() -> None:
-    widget = translateSample()
-    widget.ui.blendSlider.setValue(widget.ui.blendSlider.maximum // 2)
+def panelPicture():
+    """The panel in its full height."""
     slicer.app.processEvents()
     host = slicer.modules.medgen.widgetRepresentation()
     host.resize(WIDTH, 100)
@@ -80,9 +102,18 @@ def main() -> None:
     host.resize(WIDTH, max(200, host.sizeHint.height()))
     for _ in range(3):
         slicer.app.processEvents()
-    compose(host.grab().toImage(), drawViews())
+    return host.grab().toImage()
+
+
+def main() -> None:
+    if sys.argv[1:] == ["evaluate"]:
+        widget = evaluateSample()
+        compose(panelPicture(), EVALUATED, PICTURES / "slicer_evaluate.png")
+    else:
+        widget = translateSample()
+        widget.ui.blendSlider.setValue(widget.ui.blendSlider.maximum // 2)
+        compose(panelPicture(), TRANSLATED, PICTURES / "slicer.png")
     widget.cleanup()
-    print(PICTURE)
 
 
 if __name__ == "__main__":

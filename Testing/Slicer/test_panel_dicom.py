@@ -31,9 +31,13 @@ class Database:
 
     def __init__(self):
         self.files = {}
+        self.series = {}
 
     def fileForInstance(self, uid):
         return self.files.get(uid, "")
+
+    def filesForSeries(self, uid):
+        return self.series.get(uid, ())
 
 
 def cornersOf(node) -> np.ndarray:
@@ -130,6 +134,11 @@ class ExportCase(PanelCase, DicomCase):
         support.processUntil(lambda: self.ui.exportButton.enabled, SECONDS)
         self.settle()
         return sorted(Path(self.answers.path).rglob("*.dcm"))
+
+    def dicomLib(self, importDicom):
+        """Slicer's DICOM library with that import."""
+        utilities = types.SimpleNamespace(importDicom=importDicom)
+        return mock.patch.dict(sys.modules, {"DICOMLib": types.SimpleNamespace(DICOMUtils=utilities)})
 
     def headers(self, files) -> list:
         import pydicom
@@ -241,13 +250,27 @@ class SeriesTest(ExportCase):
         self.select(result)
         self.parameters.exportToDatabase = True
         taken = []
-        utilities = types.SimpleNamespace(importDicom=lambda folder, database: taken.append((folder, database)) or True)
-        with mock.patch.dict(sys.modules, {"DICOMLib": types.SimpleNamespace(DICOMUtils=utilities)}):
+
+        def importDicom(folder, database):
+            taken.append((folder, database))
+            files = tuple(Path(folder).glob("*.dcm"))
+            database.series[str(self.headers(files)[0].SeriesInstanceUID)] = files
+            return True
+
+        with self.dicomLib(importDicom):
             files = self.export()
         self.assertGreater(len(files), 0, self.ui.exportLabel.text)
         self.assertEqual(taken, [(str(files[0].parent), self.database)])
         self.assertIn("Listed in the module DICOM", self.ui.exportLabel.text)
         self.assertIn("SYNTHETIC", str(self.headers(files)[0].PatientName).upper())
+
+    def test_aSeriesThatTheDatabaseDidNotTakeIsSaid(self):
+        """Slicer's import says that all is well whenever nothing raised."""
+        self.select(self.result(maskNode()))
+        self.parameters.exportToDatabase = True
+        with self.dicomLib(lambda folder, database: True):
+            self.assertGreater(len(self.export()), 0)
+        self.assertIn("did not take the series", self.ui.exportLabel.text)
 
     def test_deidentified(self):
         import pydicom
@@ -257,10 +280,14 @@ class SeriesTest(ExportCase):
             header = pydicom.dcmread(file)
             header.PatientName, header.PatientID = "Doe^Jane", "12345"
             header.save_as(file)
-        self.select(self.result(scan))
+        result = self.result(scan)
+        result.SetName("Doe Jane synthetic")
+        self.select(result)
         self.parameters.exportSource = scan
         self.parameters.exportDeidentify = True
-        headers = self.headers(self.export())
+        files = self.export()
+        self.assertEqual([file for file in files if "Doe" in str(file)], [])
+        headers = self.headers(files)
         self.assertGreater(len(headers), 0, self.ui.exportLabel.text)
         self.assertEqual(headers[0].PatientIdentityRemoved, "YES")
         self.assertNotIn("Doe", str(headers[0]))

@@ -149,6 +149,17 @@ class CompareTest(EvaluateCase):
         spearman = next(value for (name, _label), value in self.figures().items() if "Spearman" in name)
         self.assertGreater(spearman, 0.95)
 
+    def test_anImageThatWasDeletedIsSaid(self):
+        real, image, _segmentation = ctPair()
+        self.select(Image=image, Reference=real)
+        self.compare()
+        slicer.mrmlScene.RemoveNode(image)
+        self.ui.errorMapCheckBox.click()  # off, which needs no image
+        self.assertFalse(self.isShown(self.ui.failureFrame))
+        self.ui.errorMapCheckBox.click()
+        self.assertTrue(self.isShown(self.ui.failureFrame))
+        self.assertIn("no longer in the scene", self.ui.failureLabel.text)
+
     def test_reportOpensInTheBrowser(self):
         real, image, _segmentation = ctPair()
         self.select(Image=image, Reference=real)

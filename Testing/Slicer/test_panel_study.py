@@ -1,7 +1,12 @@
 """The section Reader study: prepare, read with pauses, score; nothing tells, everything comes back."""
 
+import itertools
+import random
+import threading
+import types
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -11,7 +16,11 @@ from panelcase import PanelCase
 from test_nodes import volumeNode
 from test_reading import views
 
+from MedGenLib.reader_study import reading
+from MedGenSlicer.panel import study_make, study_read
+
 SECONDS = 180
+SEED = 4
 
 
 def writeVolumes(folder: Path, count: int, seed: int) -> Path:
@@ -42,6 +51,22 @@ class StudyCase(PanelCase):
             edit.currentPath = ""
         self.form.readerEdit.text = ""
         self.form.studyTabWidget.setCurrentIndex(0)
+        self.makeNothingRandom()
+
+    def makeNothingRandom(self):
+        """Choice, order and times of a study are always the same, and so are the screenshots."""
+        ask = study_make.askWorker
+
+        def askWithSeed(context, method, params, *others):
+            ask(context, method, {**params, "seed": SEED}, *others)
+
+        clock = types.SimpleNamespace(monotonic=itertools.count(0, 3.5).__next__)
+        order = types.SimpleNamespace(Random=lambda text: random.Random(text.split()[-1]))  # of the reader alone
+        for module, name, value in ((study_make, "askWorker", askWithSeed), (study_read, "time", clock),
+                                    (reading, "random", order)):
+            patch = mock.patch.object(module, name, value)
+            patch.start()
+            self.addCleanup(patch.stop)
 
     def tearDown(self):
         self.panel.study.pause()
@@ -66,11 +91,17 @@ class StudyCase(PanelCase):
         self.form.readerEdit.text = reader
         self.assertTrue(self.form.startReadingButton.enabled)
         self.form.startReadingButton.click()
+        self.waitForImage()
         self.assertTrue(self.panel.study.read.isReading, self.form.readingLabel.text)
+
+    def waitForImage(self):
+        """Until the next image is shown, or the reading is over."""
+        support.processUntil(lambda: not self.panel.study.read.isWaiting, SECONDS)
 
     def answer(self, synthetic: bool, confidence: int):
         (self.form.syntheticButton if synthetic else self.form.realButton).click()
         getattr(self.form, f"confidence{confidence}Button").click()
+        self.waitForImage()
 
     def screenshotWith(self, name: str, edit):
         """A screenshot that shows no path of this computer."""
@@ -102,10 +133,13 @@ class FormTest(StudyCase):
             self.assertLessEqual(slicer.modules.medgen.widgetRepresentation().minimumSizeHint.width(), 420)
 
     def test_whatIsNoStudyIsSaid(self):
+        self.form.studyTabWidget.setCurrentIndex(1)
         self.form.readStudyEdit.currentPath = str(self.folder)
         self.form.readerEdit.text = "R1"
         self.form.startReadingButton.click()
+        self.waitForImage()
         self.assertFalse(self.panel.study.read.isReading)
+        self.assertTrue(self.isShown(self.form.startReadingButton))
         self.assertIn(str(self.folder), self.form.readingLabel.text)
 
     def test_emptyFolderIsSaid(self):
@@ -194,6 +228,45 @@ class ReadTest(StudyCase):
         self.addCleanup(self.widget.enter)
         self.assertFalse(self.panel.study.read.isReading)
         self.assertEqual(views(), before)
+
+    def test_imagesAreReadInAThread(self):
+        """Slicer does not wait for a slow disk, and what is clicked meanwhile is no answer."""
+        self.make()
+        threads = []
+        check, main = reading.Item.check, threading.current_thread()
+
+        def slowly(item):
+            threads.append(threading.current_thread())
+            return check(item)
+
+        with mock.patch.object(reading.Item, "check", slowly):
+            self.startReading()
+            self.answer(True, 5)
+            self.form.realButton.click()
+            self.form.confidence2Button.click()
+            self.assertTrue(self.panel.study.read.isWaiting)
+            self.form.syntheticButton.click()  # twice, before the next image is there
+            self.assertFalse(self.form.syntheticButton.checked)
+            self.assertFalse(self.form.confidence2Button.enabled)
+            self.waitForImage()
+        self.assertEqual(self.form.readingBar.value, 2)
+        self.assertGreater(len(threads), 8)
+        self.assertNotIn(main, threads)
+
+    def test_pausedBeforeTheImageIsThere(self):
+        self.make()
+        self.settle()
+        before, nodes = views(), slicer.mrmlScene.GetNumberOfNodes()
+        self.form.studyTabWidget.setCurrentIndex(1)
+        self.form.readerEdit.text = "R1"
+        self.form.startReadingButton.click()
+        self.panel.study.pause()
+        for _ in range(20):
+            slicer.app.processEvents()
+            support.idle(0.005)
+        self.assertFalse(self.panel.study.read.isReading)
+        self.assertEqual((views(), slicer.mrmlScene.GetNumberOfNodes()), (before, nodes))
+        self.startReading()
 
     def test_anImageThatWasChangedIsSaid(self):
         study = self.make()

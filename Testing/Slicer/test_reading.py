@@ -88,6 +88,33 @@ class ReadingViewTest(SlicerTestCase):
         view.show(picture(), "Image 2 of 3")
         self.assertIsNone(slicer.mrmlScene.GetFirstNodeByName("Image 1 of 3"))
 
+    def testAMaximizedViewComesBack(self):
+        manager = slicer.app.layoutManager()
+        node = manager.layoutLogic().GetLayoutNode()
+        yellow = manager.sliceWidget("Yellow").mrmlSliceNode()
+        self.addCleanup(manager.removeAllMaximizedViewNodes)
+        for layout in (self.layout, slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView):
+            manager.setLayout(layout)
+            manager.addMaximizedViewNode(yellow)
+            view = ReadingView()
+            view.show(picture(), "Image 1 of 3")
+            self.assertEqual(node.GetNumberOfMaximizedViewNodes(), 0)
+            view.close()
+            self.assertEqual(manager.layout, layout)
+            self.assertTrue(node.IsMaximizedViewNode(yellow))
+        manager.setLayout(self.layout)
+
+    def testFittedToTheImageAlone(self):
+        """Also where a view is not clipped to its background, and so is fitted to all that it shows."""
+        composite = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
+        composite.SetClipToBackgroundVolume(False)
+        self.addCleanup(composite.SetClipToBackgroundVolume, True)
+        view = ReadingView()
+        self.addCleanup(view.close)
+        view.show(picture(), "Image 1 of 3", (0.5, 0.5, 1.0))
+        field = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceNode().GetFieldOfView()
+        self.assertAlmostEqual(min(field[:2]), 32, delta=1)
+
     @unittest.skipIf(support.inSlicer(), "only the bridge draws without a window")
     def testUpperLeftIsUpperLeft(self):
         view = ReadingView()

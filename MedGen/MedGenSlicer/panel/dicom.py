@@ -56,12 +56,14 @@ class DicomSection:
 
         parameters = self._context.parameters
         node = parameters.exportNode
+        # The name of a node may be that of the patient.
+        name = _("de-identified") if parameters.exportDeidentify else node.GetName()
         self._isRunning = True
         self.update()
         self._tell(_("Writing…"))
         try:
             self._context.logic.exportDicom(
-                node, dicom.newFolder(folder, node.GetName()), parameters.exportSource, parameters.exportDeidentify,
+                node, dicom.newFolder(folder, name), parameters.exportSource, parameters.exportDeidentify,
                 wait=False, onProgress=lambda progress: self._context.guarded(self._tell, words.stage(progress)),
                 onDone=lambda run: self._context.guarded(self._done, run))
         except MedGenError as error:
@@ -91,15 +93,15 @@ class DicomSection:
         if len(run.files) == 1:
             text = _("One file in {folder}.").format(folder=run.folder)
         if self._context.parameters is not None and self._context.parameters.exportToDatabase:
-            text += " " + self._addToDatabase(run.folder)
+            text += " " + self._addToDatabase(run)
         self._ended(" ".join([text, *run.sentences]))
 
-    def _addToDatabase(self, folder: str) -> str:
+    def _addToDatabase(self, run) -> str:
         from MedGenSlicer import dicom
 
         if dicom.database() is None:
             return _("Slicer's DICOM database is not open, so the series was not added to it.")
-        if not dicom.addToDatabase(folder):
+        if not dicom.addToDatabase(run.folder, run.series):
             return _("Slicer's DICOM database did not take the series; import the folder in the module DICOM.")
         return _("Listed in the module DICOM.")
 

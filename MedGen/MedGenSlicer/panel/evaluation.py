@@ -162,8 +162,11 @@ class Evaluation:
         node = slicer.mrmlScene.GetNodeByID(self._errorID) if self._errorID else None
         if node is None:
             raise InputError(_("The error map is no longer in the scene; compare once more."))
+        image = slicer.mrmlScene.GetNodeByID(self._imageID)
         if self._ui.errorMapCheckBox.checked:
-            errormap.showOverImage(slicer.mrmlScene.GetNodeByID(self._imageID), node)
+            if image is None:
+                raise InputError(_("The image is no longer in the scene; compare another one."))
+            errormap.showOverImage(image, node)
         else:
             errormap.hide(node)
 

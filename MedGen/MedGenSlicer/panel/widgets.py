@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable
 
 import qt
+from slicer.i18n import tr as _
 
 from MedGenSlicer.panel import words
 
@@ -80,6 +81,7 @@ def fitRows(table, most: int = 8) -> None:
 
 
 FIGURES = ("Figure", "Label", "Value", "Unit")
+"""Columns of a table node, as its file names them."""
 
 
 def fillTable(table, node) -> None:
@@ -93,7 +95,7 @@ def fillTable(table, node) -> None:
         return math.nan if source.GetColumnByName(name) is None else source.GetValueByName(row, name).ToDouble()
 
     table.setColumnCount(len(FIGURES))
-    table.setHorizontalHeaderLabels(list(FIGURES))
+    table.setHorizontalHeaderLabels([_("Figure"), _("Label"), _("Value"), _("Unit")])
     table.setRowCount(source.GetNumberOfRows())
     for row in range(source.GetNumberOfRows()):
         value = words.figure(*(number(row, name) for name in ("Value", "Low", "High")))

@@ -225,8 +225,8 @@ class Application(QtWidgets.QApplication, StandIn):
     def moduleDocumentationUrl(self, name):
         return f"{self.documentationBaseUrl}user_guide/modules/{name.lower()}.html"
 
-    def processEvents(self):
-        eventloop.processEvents()
+    def processEvents(self, *flags):
+        eventloop.processEvents(*flags)
 
     def pauseRender(self):
         """Nothing is drawn by itself."""

@@ -28,12 +28,12 @@ holdsLock = _processEvents is not None and _sleep is not None
 """Whether the lock is really held on this system."""
 
 
-def processEvents() -> None:
+def processEvents(flags=QtCore.QEventLoop.AllEvents) -> None:
     """QCoreApplication::processEvents()."""
     if holdsLock:
-        _processEvents(0)
+        _processEvents(int(flags))
     else:
-        QtWidgets.QApplication.processEvents()
+        QtWidgets.QApplication.processEvents(flags)
 
 
 def idle(seconds: float) -> None:

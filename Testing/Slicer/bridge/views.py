@@ -59,6 +59,7 @@ class LayoutManager:
         applicationLogic.SetSliceLogics(self._logics)
         self.layout = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
         self._layoutNode = slicer.vtkMRMLLayoutNode()
+        self._layoutNode.SetScene(scene)
 
     def layoutLogic(self):
         return self
@@ -67,7 +68,15 @@ class LayoutManager:
         return self._layoutNode
 
     def setLayout(self, layout):
+        if layout != self.layout:
+            self.removeAllMaximizedViewNodes()
         self.layout = layout
+
+    def addMaximizedViewNode(self, node):
+        self._layoutNode.AddMaximizedViewNode(node)
+
+    def removeAllMaximizedViewNodes(self):
+        self._layoutNode.RemoveAllMaximizedViewNodes()
 
     def sliceViewNames(self):
         return tuple(self._widgets)
