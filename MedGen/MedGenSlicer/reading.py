@@ -63,9 +63,10 @@ class ReadingView:
 
     def close(self) -> None:
         """Give the views back and take the image out of the scene."""
-        self._setLayout(self._layout, self._maximized)
-        for kept in self._kept:
-            kept.restore()
+        if slicer.app.layoutManager() is not None:  # else Slicer ends, and its views are gone already
+            self._setLayout(self._layout, self._maximized)
+            for kept in self._kept:
+                kept.restore()
         _remove(self._nodeID)
         self._nodeID = ""
 

@@ -54,6 +54,11 @@ class Console:
         if not self.quiet:
             print(f"medgen: {text}", file=sys.stderr, flush=True)
 
+    def error(self, text: str) -> None:
+        """A failure, on stderr, however quiet it shall be."""
+        self.close()
+        print(f"medgen: {text}", file=sys.stderr, flush=True)
+
     def detail(self, text: str) -> None:
         """A remark for those who asked for more, on stderr."""
         if self.verbose:

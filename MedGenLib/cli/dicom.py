@@ -15,6 +15,11 @@ from MedGenLib.labels import TABLES, table
 from MedGenLib.packages.catalogue import catalogue
 from MedGenLib.volume import LabelMap, Volume
 
+STILL_THERE = (
+    "Names, dates and numbers were removed from the DICOM series, the voxels were not changed: a "
+    "face can still be recognised in a head."
+)
+"""What the user of --deidentify should know."""
 _MODALITIES = {"ct": "CT", "mr": "MR", "t1w": "T1w", "t2w": "T2w"}
 
 
@@ -46,8 +51,7 @@ def export(arguments: Namespace, console: Console) -> int:
             notes.append(f"{arguments.image} does not tell how it was made, so the series is not "
                          "marked as synthetic.")  # fmt: skip
     if arguments.deidentify:
-        notes.append("Names, dates and numbers were removed, the voxels were not changed: a face "
-                     "can still be recognised in a head.")  # fmt: skip
+        notes.append(STILL_THERE)
     console.say(f"Wrote {len(files)} DICOM file{'s' * (len(files) > 1)} into {arguments.output}")
     for sentence in notes:
         console.note(sentence)

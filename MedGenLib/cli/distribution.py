@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 def distribution(arguments: Namespace, console: Console) -> int:
     """Folders of volumes -> measures on the console and, where asked for, a report."""
     from MedGenLib.evaluation.cohorts import FILES, evaluate_cohorts
-    from MedGenLib.evaluation.folders import report_folder
+    from MedGenLib.evaluation.folders import report_folder, require_apart
 
     report = contextlib.nullcontext()
     if arguments.report is not None:  # its place is checked before the work
+        folders = (arguments.image, arguments.reference, arguments.training)
+        require_apart(arguments.report, folders)
         report = report_folder(arguments.report, FILES, arguments.overwrite)
     with report as outputs:
         result = evaluate_cohorts(
@@ -51,7 +53,7 @@ def describe(result: CohortEvaluation, console: Console) -> None:
     console.say(table(("measure", "value", "95 % interval"), rows))
     for measure in measures:
         if measure.value is None:
-            console.detail(measure.sentence)
+            console.say(measure.sentence)
     if result.memorisation is not None:
         console.say(result.memorisation.note)
         for neighbour in result.memorisation.copies:

@@ -16,7 +16,7 @@ from MedGenLib.cli.table import table
 from MedGenLib.errors import InputError
 from MedGenLib.evaluation import report
 from MedGenLib.evaluation.cases import Case, Cohort, evaluate_cases, holds_cases, match
-from MedGenLib.evaluation.folders import report_folder
+from MedGenLib.evaluation.folders import report_folder, require_apart
 from MedGenLib.evaluation.html import number
 from MedGenLib.evaluation.pair import Evaluation, require_purpose
 from MedGenLib.evaluation.pair import evaluate as evaluate_pair
@@ -43,7 +43,7 @@ def evaluate(arguments: Namespace, console: Console) -> int:
             raise InputError(f"There is no file or folder {path}; check the path.")
     cohort = holds_cases(arguments.image)
     if arguments.report is not None:
-        _require_apart(arguments.report, [path for path in paths if path.is_dir()])
+        require_apart(arguments.report, paths)
     with ExitStack() as stack:
         outputs = None
         if arguments.report is not None:  # its place is checked before the work
@@ -55,15 +55,6 @@ def evaluate(arguments: Namespace, console: Console) -> int:
         if cohort:
             return _cohort(arguments, others, outputs, console)
         return _single(arguments, others, outputs, console)
-
-
-def _require_apart(report: Path, folders: list[Path]) -> None:
-    """The folder of the report must not be taken for a case or a slice."""
-    for folder in folders:
-        if report.resolve().parent == folder.resolve() or report.resolve() == folder.resolve():
-            raise InputError(
-                f"The report would lie among the images of {folder}; choose a folder elsewhere."
-            )
 
 
 def _single(
@@ -196,7 +187,7 @@ def _tell_cohort(cohort: Cohort, console: Console) -> None:
     for sentence in cohort.unmatched:
         console.note(f"warning: {sentence}")
     for failure in cohort.failures:
-        console.note(f"failed: {failure.name}: {failure.sentence}")
+        console.error(f"failed: {failure.name}: {failure.sentence}")
     total = len(cohort.cases) + len(cohort.failures)
     console.say(f"{len(cohort.cases)} of {total} images evaluated.")
 

@@ -54,7 +54,7 @@ def generate(arguments: Namespace, console: Console) -> int:
         made_from = [Source.of("mask", mask, arguments.mask)]
         write_result(result, outputs, arguments, made_from, console)
         outputs.commit()
-    describe(result, outputs, notice, console)
+    describe(result, outputs, [*notice, *_on_identity(arguments)], console)
     return 0
 
 
@@ -84,7 +84,7 @@ def translate(arguments: Namespace, console: Console) -> int:
         made_from = [Source.of("image", image, arguments.image)]
         write_result(result, outputs, arguments, made_from, console)
         outputs.commit()
-    describe(result, outputs, notice, console)
+    describe(result, outputs, [*notice, *_on_identity(arguments)], console)
     return 0
 
 
@@ -146,6 +146,15 @@ def _write_dicom(
             progress=console,
             **of_patient,
         )
+
+
+def _on_identity(arguments: Namespace) -> list[str]:
+    """What --deidentify does not reach."""
+    if not arguments.deidentify:
+        return []
+    from MedGenLib.cli.dicom import STILL_THERE
+
+    return [STILL_THERE, f"{arguments.output} and the file beside it still name the input."]
 
 
 def describe(result: Result, outputs: Outputs, notes: list[str], console: Console) -> None:

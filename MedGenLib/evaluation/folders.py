@@ -47,6 +47,16 @@ def is_volume(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(READABLE)
 
 
+def require_apart(report: Path, inputs: Iterable[Path | None]) -> None:
+    """Raise InputError if the report would be taken for a case or a slice of a folder of images."""
+    place = report.resolve()
+    for folder in inputs:
+        if folder and folder.is_dir() and folder.resolve() in (place, place.parent):
+            raise InputError(
+                f"The report would lie among the images of {folder}; choose a folder elsewhere."
+            )
+
+
 @contextlib.contextmanager
 def report_folder(
     folder: Path, names: Iterable[str], overwrite: bool = False, keep: Iterable[Path] = ()

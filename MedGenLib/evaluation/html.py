@@ -197,7 +197,7 @@ def _table(table: Table) -> str:
 
 def _is_numeric(table: Table, column: int) -> bool:
     cells = [row[column] for row in table.rows]
-    return any(isinstance(cell, int | float) for cell in cells)
+    return not all(isinstance(cell, str) for cell in cells)
 
 
 def _cell(cell: Cell) -> str:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _COVERED = 0.999
 """Share of the region below which it is told how much of it the reference covers."""
 _NO_MR_BELOW = -200.0
+_OTHER_SCALE = 0.25
+"""Share of the squared error that is the square of the bias, above which MR gets a remark."""
 _RESAMPLE = "have it resampled (--resample), or bring them onto one grid first"
 
 
@@ -169,12 +171,23 @@ def _kind(image: Volume, reference: Volume, notes: list[str]) -> str:
         )
     if of_image == "CT" and not (image.modality and reference.modality):
         notes.append("Taken as CT in HU.")
+        notes += _doubts("image", image) + _doubts("reference", reference)
     if of_image != of_reference and "MR" not in (of_image, of_reference):
         notes.append(
             f"The image is {of_image} and the reference {of_reference}: errors between them mean "
             "little."
         )
     return of_reference
+
+
+def _doubts(name: str, volume: Volume) -> list[str]:
+    """A sentence on a file that does not say it is CT and whose numbers hold nothing like air."""
+    if volume.modality or volume.array.min() < _NO_MR_BELOW:
+        return []
+    return [
+        f"The {name} has no value below {_NO_MR_BELOW:g} HU: if it shows air or lung, its numbers "
+        "are no HU but shifted or scaled ones, and the errors mean nothing."
+    ]
 
 
 def _guess(volume: Volume) -> str | None:
@@ -240,7 +253,7 @@ def _region(
     if share == 0:
         raise InputError("The reference does not reach into the mask; choose another mask.")
     if share < _COVERED:
-        notes.append(f"The reference covers {share:.0%} of it.")
+        notes.append(f"The reference covers {100 * share:.3g} % of it.")
     return wanted & covered
 
 
@@ -260,6 +273,8 @@ def _rows(
         if values.min() == values.max():
             notes.append(f"The {name} is constant there ({values[0]:.4g}): it shows nothing.")
     low, high = _data_range(first, kind, notes)
+    if kind != "CT":
+        notes += _on_scale(first, second)
 
     def clipped(values: NDArray) -> NDArray:
         # The range of an MR image is its reference's own, which an image may rightly leave.
@@ -310,6 +325,20 @@ def _data_range(values: NDArray, kind: str, notes: list[str]) -> tuple[float, fl
     low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
     notes.append(f"PSNR and SSIM refer to the reference's range of {high - low:.4g}.")
     return low, max(high, low + 1e-6)
+
+
+def _on_scale(reference: NDArray, image: NDArray) -> list[str]:
+    """A sentence where much of the error of an MR image may be its scale, which means nothing."""
+    from MedGenLib.quality import metrics
+
+    error = metrics.rmse(reference, image) ** 2
+    share = metrics.bias(reference, image) ** 2 / error if error else 0.0
+    if share < _OTHER_SCALE:
+        return []
+    return [
+        f"MR has no common scale, and {share:.0%} of the squared error is the difference of the "
+        "means: MAE, RMSE, bias and PSNR tell of the brightness of both scans; NCC does not."
+    ]
 
 
 def _label_rows(

@@ -64,6 +64,7 @@ class Reading:
                 "letters, digits, - and _."
             )
         self.study = Study.open(study)
+        _require_one_list(self.study)
         self.reader = reader
         self.path = self.study.folder / ANSWERS / f"{reader}.csv"
         items = list(self.study.items)
@@ -174,8 +175,7 @@ def read_answers(path: Path, study: Study) -> list[Answer]:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         raise InputError(f"The answers {path} cannot be read; check the file.") from None
-    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(_rows(text), 2):
         if row.get("list") != study.digest[:16]:
             raise _changed(study.folder / LIST)
         answer = _parsed(row)
@@ -186,6 +186,20 @@ def read_answers(path: Path, study: Study) -> list[Answer]:
             )
         answers[answer.item] = answer
     return list(answers.values())
+
+
+def _rows(text: str) -> csv.DictReader:
+    """The lines that are complete."""
+    return csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+
+
+def _require_one_list(study: Study) -> None:
+    """Raise InputError where another reader's answers, if they can be read, are to another list."""
+    for path in (study.folder / ANSWERS).glob("*.csv"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            for row in _rows(path.read_text("utf-8")):
+                if _parsed(row) and row.get("list") != study.digest[:16]:
+                    raise _changed(study.folder / LIST)
 
 
 def _parsed(row: dict[str, str | None]) -> Answer | None:
@@ -223,5 +237,5 @@ def _drop_torn_line(path: Path) -> int:
 def _changed(path: Path) -> InputError:
     return InputError(
         f"The reading list {path} is not the one that was read so far; put the original study "
-        "back, or read the new one under another name."
+        "back, or read the new one in a folder of its own, without answers to the old one."
     )

@@ -105,6 +105,8 @@ def test_nothing_is_left_behind_when_a_cohort_is_refused(folders, tmp_path, caps
     )
     assert not report.exists()
     real = folders / "real"
+    assert run(folders / "fresh", "--reference", real, "--report", real / "report") == 2
+    assert f"would lie among the images of {real}" in capsys.readouterr().err
     assert run(real, "--reference", real, "--training", alone) == 2
     assert "training cohort has 1 volume" in capsys.readouterr().err
     write_volume(Volume(np.full((24,) * 3, 9, np.float32), np.eye(4), "MR"), alone / "two.nii.gz")

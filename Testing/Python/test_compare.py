@@ -101,6 +101,27 @@ def halves(volume: Volume, names=None) -> LabelMap:
     return LabelMap(array, volume.affine, {2: "left", 5: "right"} if names is None else names)
 
 
+def test_an_mr_image_on_another_scale_is_told():
+    reference = phantom(modality="T1w")
+    darker = reference.with_array(reference.array * 0.5)
+    assert "MR has no common scale" in compare(darker, reference).note
+    assert "scale," not in compare(noisy(reference), reference).note
+    assert "scale," not in compare(reference, reference).note
+    ct = phantom()
+    assert "scale," not in compare(ct.with_array(ct.array + 100), ct).note
+
+
+def test_a_ct_without_air_is_doubted_unless_its_file_says_that_it_is_one():
+    ct = phantom()
+    ct.array[:, :, :15] -= 140  # fat
+    shifted = ct.array + 1024
+    note = compare(ct, Volume(shifted, ct.affine)).note
+    assert "The reference has no value below -200 HU" in note and "The image has" not in note
+    assert "no value below" not in compare(ct, Volume(ct.array, ct.affine)).note
+    named = Volume(shifted, ct.affine, "CT")
+    assert "no value below" not in compare(Volume(ct.array, ct.affine), named).note
+
+
 def test_each_label_is_measured_by_itself():
     reference = phantom()
     array = reference.array + np.where(np.arange(40) < 20, 10, -30)[:, None, None]
@@ -176,7 +197,7 @@ def test_what_the_reference_does_not_cover_does_not_count():
     whole, part = phantom(), crop(phantom(), (0, 0, 0), (40, 36, 15))
     mask = LabelMap(whole.array > -500, whole.affine)
     result = compare(whole, part, mask, resample=True)
-    assert "covers 50% of it" in result.note
+    assert "covers 50 % of it" in result.note
     assert result.value("MAE") == pytest.approx(0, abs=1e-3)
     upper = LabelMap(mask.array * (np.arange(30) > 20), whole.affine)
     with pytest.raises(InputError, match="does not reach into the mask"):

@@ -91,11 +91,13 @@ def test_all_text_is_shown_as_it_is():
 
 
 def test_numbers_stand_to_the_right_and_missing_ones_are_dashes():
-    table = Table(("Case", "MAE"), [("a", 12.3456), ("b", None)], strong=frozenset({1}))
+    rows = [("a", 12.3456, None), ("b", None, None)]
+    table = Table(("Case", "MAE", "PSNR"), rows, strong=frozenset({1}))
     text = page("T", [Section("S", [table])])
     assert "<td>a</td><td class='number'>12.35</td>" in text
     assert "<tr class=strong><td>b</td><td class='number'>–</td>" in text
     assert "<th scope='col'>Case</th><th scope='col' class='number'>MAE</th>" in text
+    assert "<th scope='col' class='number'>PSNR</th>" in text
 
 
 @pytest.mark.parametrize(
@@ -397,6 +399,9 @@ def test_folders_give_a_table_and_fail_loudly(case, capsys):
     told = capsys.readouterr()
     assert "1 of 3 images evaluated." in told.out
     assert "failed: b: " in told.err and "failed: c: There is no reference named 'c'" in told.err
+    assert run(*folders, "--overwrite", "-q") == 1
+    told = capsys.readouterr()
+    assert told.out == "" and "failed: b: " in told.err
     (case / "image" / "a.nii.gz").write_bytes(b"broken")
     assert run(*folders, "--overwrite") == 2
     assert "0 of 3 images evaluated." in capsys.readouterr().out

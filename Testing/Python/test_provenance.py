@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -443,6 +444,9 @@ def test_deidentified_the_series_names_neither_patient_nor_input(
     patient, translator, tmp_path, capsys
 ):
     assert translated(patient, tmp_path / "out", "--deidentify")[0] == 0
+    warned = capsys.readouterr().err
+    assert "a face can still be recognised" in warned
+    assert "ct.nrrd and the file beside it still name the input" in warned
     folder = tmp_path / "out" / "series"
     series = pydicom.dcmread(next(folder.iterdir()))
     assert "Doe" not in str(series) and "4711" not in str(series.PatientID)

@@ -318,6 +318,7 @@ def test_a_line_torn_by_a_crash_is_asked_again(study):
     reading = read_all(study, "a", count=3)
     torn = reading.path.read_text()
     reading.path.write_text(torn[:-5])
+    assert Reading(study, "another").progress[0] == 0
     again = Reading(study, "a")
     assert again.progress == (2, 12)
     again.answer(again.next(), False, 1, 1)
@@ -361,7 +362,8 @@ def test_a_list_changed_half_way_is_refused(study):
     data = json.loads(path.read_text())
     data["items"] = data["items"][:6]
     path.write_text(json.dumps(data))
-    for attempt in (lambda: Reading(study, "a"), lambda: reading.answer(reading.next(), 1, 1, 1)):
+    for attempt in (lambda: Reading(study, "a"), lambda: reading.answer(reading.next(), 1, 1, 1),
+                    lambda: Reading(study, "b")):  # fmt: skip
         with pytest.raises(InputError, match="is not the one that was read so far"):
             attempt()
     with pytest.raises(InputError, match="was changed after its key"):

@@ -321,6 +321,18 @@ class SeriesTest(ExportCase):
         self.assertEqual(self.export(), [])
         self.assertIn("export the image itself", self.ui.exportLabel.text)
 
+    def test_theButtonComesBackAfterAFault(self):
+        self.select(volumeNode())
+        with mock.patch.object(self.logic, "exportDicom", side_effect=MemoryError):
+            self.ui.exportButton.click()
+        self.assertTrue(self.ui.exportButton.enabled)
+        self.assertEqual(self.ui.exportLabel.text, "")
+        self.assertIn("MemoryError", self.panel.context.unexpected.pop())
+        self.parameters.exportToDatabase = True
+        with self.dicomLib(mock.Mock(side_effect=OSError)):
+            self.export()  # waits for the button
+        self.assertIn("OSError", self.panel.context.unexpected.pop())
+
     def test_anExistingSeriesIsNotTouched(self):
         node = self.result(maskNode())
         folder = self.temporaryFolder()

@@ -3,6 +3,7 @@
 import csv
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -148,6 +149,15 @@ class CompareTest(EvaluateCase):
         self.compare()
         spearman = next(value for (name, _label), value in self.figures().items() if "Spearman" in name)
         self.assertGreater(spearman, 0.95)
+
+    def test_theButtonComesBackAfterAFault(self):
+        real, image, _segmentation = ctPair()
+        self.select(Image=image, Reference=real)
+        with mock.patch.object(self.logic, "evaluate", side_effect=MemoryError):
+            self.ui.evaluateButton.click()
+        self.assertEqual(self.ui.evaluateButton.text, "Compare")
+        self.assertTrue(self.ui.reportButton.enabled)
+        self.assertIn("MemoryError", self.panel.context.unexpected.pop())
 
     def test_anImageThatWasDeletedIsSaid(self):
         real, image, _segmentation = ctPair()

@@ -13,11 +13,13 @@ import slicer
 
 import support
 from panelcase import PanelCase
-from test_nodes import volumeNode
-from test_reading import views
 
-from MedGenLib.reader_study import reading
-from MedGenSlicer.panel import study_make, study_read
+support.useModuleFolder()
+
+from MedGenLib.reader_study import reading  # noqa: E402
+from MedGenSlicer.panel import study_make, study_read  # noqa: E402
+from test_nodes import volumeNode  # noqa: E402
+from test_reading import views  # noqa: E402
 
 SECONDS = 180
 SEED = 4

@@ -1,6 +1,8 @@
 """The views during a reader study: one image alone, nothing that tells; afterwards everything as before."""
 
+import types
 import unittest
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -86,6 +88,17 @@ class ReadingViewTest(SlicerTestCase):
         node.GetRASBounds(bounds)
         self.assertGreater(min(bounds), AWAY_MM - 1000)
         view.show(picture(), "Image 2 of 3")
+        self.assertIsNone(slicer.mrmlScene.GetFirstNodeByName("Image 1 of 3"))
+
+    def testViewsThatAreGone(self):
+        """Slicer ends during a reading."""
+        view = ReadingView()
+        self.addCleanup(view.close)
+        view.show(picture(), "Image 1 of 3")
+        ending = types.SimpleNamespace(
+            app=types.SimpleNamespace(layoutManager=lambda: None), mrmlScene=slicer.mrmlScene)
+        with mock.patch("MedGenSlicer.reading.slicer", ending):
+            view.close()
         self.assertIsNone(slicer.mrmlScene.GetFirstNodeByName("Image 1 of 3"))
 
     def testAMaximizedViewComesBack(self):

@@ -68,6 +68,9 @@ class DicomSection:
                 onDone=lambda run: self._context.guarded(self._done, run))
         except MedGenError as error:
             self._ended(str(error))
+        except BaseException:
+            self._ended("")
+            raise
 
     def _hint(self, node, source) -> str:
         if node is None:
@@ -86,6 +89,7 @@ class DicomSection:
             self.export(folder)
 
     def _done(self, run) -> None:
+        self._isRunning = False
         if run.error is not None:
             self._ended(str(run.error))
             return

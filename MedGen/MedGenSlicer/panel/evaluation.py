@@ -82,6 +82,9 @@ class Evaluation:
                 uncertaintyNode=parameters.evaluateUncertainty, reportFolder=reportFolder)
         except MedGenError as error:
             self._ended(str(error))
+        except BaseException:
+            self._ended("")
+            raise
 
     def save(self, path: str) -> None:
         """Write the table to a CSV file.
@@ -113,6 +116,7 @@ class Evaluation:
             self.evaluate()
 
     def _done(self, run) -> None:
+        self._isRunning = False
         if run.error is not None:
             self._ended(str(run.error))
             return

@@ -26,7 +26,7 @@ class StudySection:
     def pause(self) -> None:
         """Another module or another scene is opened: give the views back; every answer is kept."""
         if self.read is not None:
-            self.read.pause()
+            self._context.guarded(self.read.pause)
 
     def _opened(self) -> None:
         if self.ui is None and not self._context.ui.studySection.collapsed:
