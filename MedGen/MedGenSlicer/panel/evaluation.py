@@ -116,7 +116,7 @@ class Evaluation:
             self.evaluate()
 
     def _done(self, run) -> None:
-        self._isRunning = False
+        self._ended("")  # whatever comes now, the button is back
         if run.error is not None:
             self._ended(str(run.error))
             return
