@@ -35,6 +35,9 @@ from MedGenSlicer.logic import MedGenLogic  # noqa: E402
 from snapshots import differences, snapshotOfScene  # noqa: E402
 from support import processUntil, worstGap  # noqa: E402
 
+from MedGenLib.files import read_label_map  # noqa: E402
+from MedGenLib.resample import resample_to  # noqa: E402
+
 MODEL = "mr-hippocampus"
 SHAPE = (256, 256, 128)
 CHOICES = {"model": MODEL, "preset": "draft", "seed": 5, "device": "cpu"}
@@ -50,10 +53,13 @@ def main() -> None:
 
 
 def large_segmentation():
-    """Two segments in 256 x 256 x 128 voxels of 0.25 mm: many voxels around little computation."""
-    array = np.zeros(SHAPE[::-1], np.uint8)
-    array[30:100, 70:190, 60:130] = 1
-    array[30:100, 70:190, 130:200] = 2
+    """The sample hippocampus in 256 x 256 x 128 voxels of 0.25 mm: many voxels around little
+    computation."""
+    mask = read_label_map(support.SAMPLES / "hippocampus_mask.nii.gz")
+    fine = mask.geometry.with_spacing((0.25,) * 3)
+    start = [(n - wanted) // 2 for n, wanted in zip(fine.shape, SHAPE, strict=True)]
+    middle = fine.moved(start, SHAPE)
+    array = np.ascontiguousarray(resample_to(mask, middle).array.T)
     matrix = slicer.util.vtkMatrixFromArray(np.diag([0.25, 0.25, 0.25, 1.0]))
     labels = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name="Large",
                                             nodeClassName="vtkMRMLLabelMapVolumeNode")
