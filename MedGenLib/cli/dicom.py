@@ -46,7 +46,7 @@ def export(arguments: Namespace, console: Console) -> int:
         if arguments.like is None and arguments.image.is_dir():
             options["source"] = arguments.image
         files = write_series(volume, arguments.output, **options)
-        notes += volume.notes
+        notes += [*volume.notes, *_doubts(arguments, facts)]
         if facts is None:
             notes.append(f"{arguments.image} does not tell how it was made, so the series is not "
                          "marked as synthetic.")  # fmt: skip
@@ -56,6 +56,21 @@ def export(arguments: Namespace, console: Console) -> int:
     for sentence in notes:
         console.note(sentence)
     return 0
+
+
+def _doubts(arguments: Namespace, facts: provenance.Provenance | None) -> list[str]:
+    """A sentence where the image was made from other voxels than those of the patient's series."""
+    made_from = [source for source in facts.inputs if source.role == "image"] if facts else []
+    if arguments.like is None or not any(source.sha256 for source in made_from):
+        return []
+    patient = provenance.content_hash(read_volume(arguments.like, arguments.series))
+    if patient in (source.sha256 for source in made_from):
+        return []
+    names = ", ".join(source.name or "an unnamed file" for source in made_from)
+    return [
+        f"The image was made from {names}, whose voxels are not those of {arguments.like}; make "
+        "sure that it shows the same patient."
+    ]
 
 
 def _named(labels: LabelMap, whose: str | None) -> LabelMap:

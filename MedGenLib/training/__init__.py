@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,8 @@ def train(
 ) -> Path:
     """Run a recipe, resuming from the checkpoint in ``out_dir`` where there is one.
 
-    ``steps`` overrides the configuration's. Returns the path of what was exported.
+    ``steps`` overrides the configuration's, ``threads`` are those of the CPU that this run uses.
+    Returns the path of what was exported.
     Raises InputError for an unknown recipe, a bad configuration or missing data.
     """
     import torch
@@ -35,8 +38,6 @@ def train(
     if recipe not in RECIPES:
         raise InputError(f"There is no recipe {recipe}; choose one of {', '.join(RECIPES)}.")
     config = read_config(config_path)
-    if threads:
-        torch.set_num_threads(threads)
     torch.manual_seed(config.get("seed", 0))
     place, out = pick_device(device), Path(out_dir)
     try:
@@ -50,7 +51,21 @@ def train(
             "compare it with the configurations that come with MedGen."
         ) from error
     fast = settings.precision == "bf16" or (settings.precision == "auto" and bfloat16_pays(place))
-    return Trainer(made, settings, out, place, fast, progress).run()
+    with _threads(threads):
+        return Trainer(made, settings, out, place, fast, progress).run()
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many CPU threads inside; afterwards as many as the process had before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _recipe(name: str) -> type:

@@ -483,6 +483,20 @@ def test_a_dicom_folder_stays_in_its_study(tmp_path):
     assert first.StudyInstanceUID == STUDY and "ContentQualification" not in first
 
 
+def test_an_image_made_from_another_scan_is_doubted(tmp_path, capsys):
+    own = patient_series(tmp_path / "own", [0, 2, 4])
+    scan = read_volume(own)
+    other = scan.with_array(scan.array + 1)
+    for name, made_from, doubted in (("same", scan, False), ("other", other, True)):
+        facts = provenance.Provenance(
+            modality="CT", unit="HU", inputs=(provenance.Source.of("image", made_from, "t1.nrrd"),)
+        )
+        write_volume(scan, tmp_path / f"{name}.nrrd", facts)
+        argv = ["dicom", tmp_path / f"{name}.nrrd", "--like", own, "-o", tmp_path / name]
+        assert main([str(word) for word in argv]) == 0
+        assert ("made from t1.nrrd" in capsys.readouterr().err) == doubted
+
+
 def test_the_worker_writes_series_and_segmentations(tmp_path):
     from types import SimpleNamespace
 

@@ -96,6 +96,18 @@ def trained(tmp_path_factory):
 # The network and what it is trained on
 
 
+def test_training_gives_the_threads_back(trained, tmp_path):
+    """A program that trains and then generates must get the voxels of one that does not."""
+    before = torch.get_num_threads()
+    config = trained.folder.parents[2] / "config.json"
+    try:
+        torch.set_num_threads(2)
+        train("segmenter", config, tmp_path, steps=1, threads=1, device="cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_network_scores_every_voxel_and_keeps_to_its_stride():
     network = build("Segmenter", {"labels": 3, "widths": [8, 16], "blocks": [1, 1], "stem": 4})
     assert network.stride == 4
