@@ -1,5 +1,6 @@
 """The section Reader study: prepare, read with pauses, score; nothing tells, everything comes back."""
 
+import importlib
 import itertools
 import random
 import threading
@@ -16,13 +17,16 @@ from panelcase import PanelCase
 
 support.useModuleFolder()
 
-from MedGenLib.reader_study import reading  # noqa: E402
-from MedGenSlicer.panel import study_make, study_read  # noqa: E402
 from test_nodes import volumeNode  # noqa: E402
 from test_reading import views  # noqa: E402
 
 SECONDS = 180
 SEED = 4
+
+
+def module(name: str):
+    """The module that the panel uses now: *Reload*, which another test presses, brings fresh ones."""
+    return importlib.import_module(name)
 
 
 def writeVolumes(folder: Path, count: int, seed: int) -> Path:
@@ -57,16 +61,17 @@ class StudyCase(PanelCase):
 
     def makeNothingRandom(self):
         """Choice, order and times of a study are always the same, and so are the screenshots."""
-        ask = study_make.askWorker
+        making, reading = module("MedGenSlicer.panel.study_make"), module("MedGenSlicer.panel.study_read")
+        ask = making.askWorker
 
         def askWithSeed(context, method, params, *others):
             ask(context, method, {**params, "seed": SEED}, *others)
 
         clock = types.SimpleNamespace(monotonic=itertools.count(0, 3.5).__next__)
         order = types.SimpleNamespace(Random=lambda text: random.Random(text.split()[-1]))  # of the reader alone
-        for module, name, value in ((study_make, "askWorker", askWithSeed), (study_read, "time", clock),
-                                    (reading, "random", order)):
-            patch = mock.patch.object(module, name, value)
+        for place, name, value in ((making, "askWorker", askWithSeed), (reading, "time", clock),
+                                   (module("MedGenLib.reader_study.reading"), "random", order)):
+            patch = mock.patch.object(place, name, value)
             patch.start()
             self.addCleanup(patch.stop)
 
@@ -235,13 +240,14 @@ class ReadTest(StudyCase):
         """Slicer does not wait for a slow disk, and what is clicked meanwhile is no answer."""
         self.make()
         threads = []
-        check, main = reading.Item.check, threading.current_thread()
+        item, main = module("MedGenLib.reader_study.reading").Item, threading.current_thread()
+        check = item.check
 
-        def slowly(item):
+        def slowly(image):
             threads.append(threading.current_thread())
-            return check(item)
+            return check(image)
 
-        with mock.patch.object(reading.Item, "check", slowly):
+        with mock.patch.object(item, "check", slowly):
             self.startReading()
             self.answer(True, 5)
             self.form.realButton.click()
