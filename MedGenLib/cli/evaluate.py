@@ -108,7 +108,9 @@ def _judge(
     case: Case, arguments: Namespace, segmenter: Segmenter | None, progress: Console | None
 ) -> Evaluation:
     made = _provenance(case.paths["image"])
-    images = {role: _read(role, path, made) for role, path in case.paths.items()}
+    images = {
+        role: _read(role, path, made, arguments.modality) for role, path in case.paths.items()
+    }
     return evaluate_pair(
         **images,
         segmenter=segmenter,
@@ -120,14 +122,20 @@ def _judge(
     )
 
 
-def _read(role: str, path: Path, made: Provenance | None) -> Volume | LabelMap:
+def _read(
+    role: str, path: Path, made: Provenance | None, modality: str | None
+) -> Volume | LabelMap:
+    """`modality` is what the user says of files that do not say it themselves."""
     if role in ("mask", "labels"):
         return read_label_map(path)
     if path.is_dir() and (count := len(list_series(path))) > 1:
         raise InputError(
             f"{path} holds {count} DICOM series; give a folder that holds one of them alone."
         )
-    return read_volume(path, modality=made.modality if made and role == "image" else None)
+    if path.is_dir() or role == "uncertainty":
+        return read_volume(path)
+    known = made.modality if made and role == "image" else None
+    return read_volume(path, modality=known or modality)
 
 
 def _provenance(path: Path) -> Provenance | None:

@@ -60,6 +60,12 @@ def _add_evaluate(commands, add: AddCommand) -> None:
         "image is wrong?",
     )
     parser.add_argument(
+        "--modality",
+        choices=("CT", "MR"),
+        metavar="CT|MR",
+        help="what IMAGE and REF are, where the files do not say it (default: by their values)",
+    )
+    parser.add_argument(
         "--resample",
         action="store_true",
         help="bring a reference on another grid onto that of IMAGE instead of refusing it",

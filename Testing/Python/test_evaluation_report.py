@@ -379,6 +379,19 @@ def test_a_series_can_be_judged(case, synthetic, capsys):  # noqa: F811
     assert mae <= 0.5, "what rounding to whole HU leaves, though the axes are stored otherwise"
 
 
+def test_the_user_says_what_the_values_do_not(case, synthetic, tissue, capsys):  # noqa: F811
+    """A crop inside of fat and muscle has no air by which a CT could be known."""
+    middle = [slice(n // 2 - 4, n // 2 + 4) for n in synthetic.shape]
+    for name, image in (("crop", synthetic), ("mask", tissue)):
+        part = replace(image, array=np.clip(image.array, -50, 100)[tuple(middle)])
+        write_volume(part, case / f"{name}.nrrd")
+    words = [case / "crop.nrrd", "--labels", case / "mask.nrrd", "--segmenter", "ct-tissue"]
+    assert run(*words) == 2
+    assert "finds tissues by their HU" in capsys.readouterr().err
+    assert run(*words, "--modality", "CT") == 0
+    assert "Dice" in capsys.readouterr().out
+
+
 def test_two_series_in_one_folder_are_not_chosen_from(case, synthetic, capsys):  # noqa: F811
     both = case / "both"
     both.mkdir()
