@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,3 +34,13 @@ def save(name: str, figures: dict[str, Any]) -> None:
     """Keep the figures as JSON beside the pictures."""
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / f"{name}.json").write_text(json.dumps(figures, indent=2, default=float))
+
+
+def in_process(script: str, name: str, threads: int) -> dict[str, Any]:
+    """The figures that `script --child NAME` prints as its last line, in a process of its own."""
+    command = [sys.executable, script, "--child", name, "--threads", str(threads)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])

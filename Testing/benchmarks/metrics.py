@@ -16,14 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from common import save, table
+from common import in_process, save, table
 
 from MedGenLib.volume import LabelMap, Volume
 
@@ -131,17 +128,8 @@ def child(name: str, threads: int) -> None:
     print(json.dumps(figures, default=float))
 
 
-def in_process(name: str, threads: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", name, "--threads", str(threads)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def speed(threads: int) -> None:
-    figures = {name: in_process(name, threads) for name in JOBS}
+    figures = {name: in_process(__file__, name, threads) for name in JOBS}
     heads = list(figures["ours"])
     print(table(["", *heads], [[n, *(f.get(h, "") for h in heads)] for n, f in figures.items()]))
     mine, theirs = figures["ours"], figures["baseline"]

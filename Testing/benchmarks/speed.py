@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
-from common import ROOT, save, table
+from common import ROOT, in_process, save, table
 
 
 def tissue_mask(size: int):
@@ -197,15 +196,6 @@ def child(name: str, threads: int) -> None:
     print(json.dumps({**figures, "peak MiB": peak_memory_mib()}))
 
 
-def in_process(name: str, threads: int) -> dict:
-    command = [sys.executable, __file__, "--child", name, "--threads", str(threads)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def start_up(code: str) -> float:
     """Median wall seconds of five fresh interpreters."""
     seconds = []
@@ -228,7 +218,7 @@ def main() -> None:
     names = [n for n in JOBS if not (arguments.skip_maisi and n.startswith("MAISI"))]
     figures = {}
     for name in names:
-        figures[name] = in_process(name, arguments.threads)
+        figures[name] = in_process(__file__, name, arguments.threads)
         print(name, figures[name], flush=True)
     rows = [[n, f["seconds"], f["peak MiB"]] for n, f in figures.items()]
     print(table(["job", "seconds", "peak MiB"], rows))
