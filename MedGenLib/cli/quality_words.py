@@ -70,8 +70,7 @@ def _add_evaluate(commands, add: AddCommand) -> None:
         action="store_true",
         help="bring a reference on another grid onto that of IMAGE instead of refusing it",
     )
-    _add_report(parser)
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0")
+    _add_run_options(parser)
 
 
 def _add_distribution(commands, add: AddCommand, natural) -> None:
@@ -101,8 +100,7 @@ def _add_distribution(commands, add: AddCommand, natural) -> None:
         "ResNet-50 weights",
     )
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the resampling")
-    _add_report(parser)
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0")
+    _add_run_options(parser)
 
 
 def _add_utility(commands, add: AddCommand, positive, natural) -> None:
@@ -127,11 +125,11 @@ def _add_utility(commands, add: AddCommand, positive, natural) -> None:
         "--repeats", type=positive, default=3, metavar="K", help="trainings of each (default: 3)"
     )
     parser.add_argument("--seed", type=natural, default=0, metavar="N")
-    _add_report(parser)
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0")
+    _add_run_options(parser)
 
 
-def _add_report(parser) -> None:
+def _add_run_options(parser) -> None:
+    """What all that evaluate have in common: where the report goes, where to compute."""
     parser.add_argument(
         "--report",
         type=Path,
@@ -140,6 +138,7 @@ def _add_report(parser) -> None:
         "reference error_map.nii.gz",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0")
 
 
 def _add_reader_study(commands, add: AddCommand, positive, natural) -> None:
