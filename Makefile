@@ -23,8 +23,9 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 
-# The first six need the public scans that MEDGEN_DATA points to, see Testing/benchmarks/RESULTS.md.
-BENCHMARKS := ct_tissue hippocampus heads segmenter utility distribution speed metrics reader_study slicer
+# Most need the public scans that MEDGEN_DATA points to, see Testing/benchmarks/RESULTS.md.
+BENCHMARKS := ct_tissue hippocampus brain heads segmenter utility distribution speed maisi memory metrics \
+	reader_study slicer edit edit_slicer lesion steps conditioning
 
 bench: $(VENV)/.installed-dev
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done

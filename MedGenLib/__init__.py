@@ -17,7 +17,9 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Canvas": "edit",
     "generate": "generate",
+    "insert_lesion": "lesions",
     "translate": "translate",
     "Volume": "volume",
     "LabelMap": "volume",
@@ -25,7 +27,10 @@ _HOMES = {
 }
 """Public name -> the submodule that defines it."""
 
-__all__ = ["LabelMap", "Result", "Volume", "__version__", "errors", "generate", "translate"]
+__all__ = [
+    "Canvas", "LabelMap", "Result", "Volume", "__version__", "errors", "generate",
+    "insert_lesion", "translate",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 COORDINATE_UNIT_MM = 32.0
@@ -19,9 +21,16 @@ def coordinate_channels(labels: np.ndarray, spacing: tuple[float, ...]) -> np.nd
     Tells a network where in the crop it is, whatever the crop's size. Labels must not be empty.
     """
     centre = [float(index.mean()) for index in np.nonzero(labels)]
+    return coordinates_about(centre, labels.shape, spacing)
+
+
+def coordinates_about(
+    centre: Sequence[float], shape: tuple[int, ...], spacing: tuple[float, ...]
+) -> np.ndarray:
+    """The same relative to a voxel index, which may lie outside of the shape."""
     axes = [
         (np.arange(n, dtype=np.float32) - c) * s / COORDINATE_UNIT_MM
-        for n, c, s in zip(labels.shape, centre, spacing, strict=True)
+        for n, c, s in zip(shape, centre, spacing, strict=True)
     ]
     return np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
 

@@ -7,35 +7,46 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import runtime
+from .blank import wanted_grid
 from .errors import InputError
-from .files import read_label_map
-from .labels import MappingReport, Vocabulary, close_body, fill_body, map_labels
+from .files import read_label_map, read_volume
+from .labels import MappingReport, Vocabulary, map_labels
+from .maisi.body import fill_rest
 from .packages.catalogue import find
 from .packages.license import require_acceptance
-from .packages.manifest import Manifest
+from .packages.manifest import Manifest, Preset
 from .progress import ProgressCallback, Stage
-from .quality.finding import notes, require_usable
-from .quality.input_check import check_gaps, check_mask
+from .quality.finding import Finding, notes, require_usable
+from .quality.input_check import check_gaps, check_left_out, check_mask
 from .quality.output_check import check_generated
 from .quality.uncertainty import spread
 from .report import Attempt, Report
 from .result import Result
+from .style import Style
 from .volume import LabelMap, Volume
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+    from torch import Tensor
+
+    from .maisi.masks import MaisiScene
+    from .maisi.sampling import MaisiSampling
     from .sampling import Sampling, Scene
 
+    OnSample = Callable[[Scene, Sampling, Tensor, int], None]
 
 LARGEST_SEED = 2**62
 
 
 def generate(
-    mask: str | Path | LabelMap,
+    mask: str | Path | LabelMap | None = None,
     model: str = "ct-tissue",
     *,
     seed: int | None = None,
@@ -46,37 +57,65 @@ def generate(
     device: str = "auto",
     mapping: dict[int | str, int | str] | str | None = None,
     fill: int | str | None = None,
+    body_from: str | Path | Volume | None = None,
+    any_grid: bool = False,
+    size: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+    modality: str | None = None,
     noise_hu: float | None = None,
+    guidance: float | None = None,
+    classifier_guidance: float = 0.0,
+    style: str | Path | Volume | None = None,
     retries: int = 2,
     accept_license: bool = False,
-    memory: str = "normal",
+    memory: str = "auto",
     uncertainty: bool = False,
     progress: ProgressCallback | None = None,
+    on_sample: OnSample | None = None,
 ) -> Result:
     """Make synthetic volumes that follow a label map.
 
     Parameters
     ----------
-    mask: path or LabelMap, any size, spacing (mm) and orientation.
+    mask: path or LabelMap, any size, spacing (mm) and orientation. Models that make an image of
+        nothing (NV-Generate's for MR) take only its grid, or none and `size` instead.
     model: name of a package for task "generate".
     seed: of the first sample; sample n uses seed + n. None draws one, kept in the report.
         The same seed gives the same voxels on the same device and number of threads.
     samples: how many volumes to make.
-    preset: "draft", "normal" or "best": the package's number of steps.
-    sampler, steps: override the package's sampler ("euler", "heun", "ddim", "ddpm") and steps.
+    preset: "draft", "normal" or "best": the package's number of steps. A draft by a student
+        network has the steps of "normal" where a sampler or guidance wants the main network.
+    sampler, steps: override the package's sampler ("euler", "heun", "midpoint", "ddim",
+        "ddpm") and steps.
     device: "auto", "cpu" or "cuda:0".
     mapping: labels of the mask -> labels of the model, by number or name, or a table's name.
     fill: label of the model that voxels without one get inside the body (segmentations of organs
-        leave most of the body without a label); None leaves them outside of the body.
+        leave most of the body without a label); None leaves them outside of the body, or takes
+        the model's own label for the rest of the body where it has one.
+    body_from: image of the same patient whose outline is the body's; None closes it from the mask.
+    any_grid: models trained on a few sizes (NV-Generate) work on the mask's own size, in whole
+        strides: quicker for a small mask, possible for a large one, less sure.
+    size, spacing: for models without a mask, voxels and mm from left to right, back to front and
+        foot to head.
+    modality: what a model that makes several shall make, such as "T2w" or "FLAIR skull-stripped".
     noise_hu: noise of a CT in HU, for models that take it; None is the training scanners' own.
+    guidance: weight w of classifier-free guidance, ``v_un + w (v_cond - v_un)`` at every step for
+        twice the time: 1 is none, more exaggerates what the mask says. None is the model's own.
+    classifier_guidance: weight of the gradient of the package's classifier, which moves every step
+        towards the mask's labels; 0 is none.
+    style: a real volume whose look the samples get: noise and tissue levels of a CT, contrast of
+        an MR image (see `MedGenLib.style`); `noise_hu` goes before its noise.
     retries: further seeds to try when a sample fails its checks. What still fails is returned
         and the report says so.
     accept_license: accept the package's licence where it asks for that.
     memory: "normal", or "small" for about a quarter of the networks' memory: smaller windows and
-        tiles, more time, and other fine detail than "normal" has from the same seed.
+        tiles, more time, and other fine detail than "normal" has from the same seed. "auto" takes
+        the first of them that fits into the memory which is free; the report tells which.
     uncertainty: also give `Result.uncertainty`, the spread of the samples: where it is large, the
         mask did not decide. Two samples are the least, some eight make it smooth.
     progress: called at every step; what it raises stops the run.
+    on_sample: called with scene, sampling, latent and seed of every try, the last of which is kept
+        (see `MedGenLib.edit`).
 
     Raises
     ------
@@ -95,22 +134,32 @@ def generate(
     if seed is None:
         seed = secrets.randbelow(2**31)
     _check_numbers(seed, samples, retries, uncertainty)
-    labels, mapped = _labels(mask, manifest, mapping, fill)
-    findings = [*notes(labels), *check_mask(labels, manifest)]
-    if fill is None and mapped.changed:
-        findings += check_gaps(labels, manifest)
+    labels = wanted_grid(mask, size, spacing, manifest)
+    mapped, findings = MappingReport({}, []), []
+    if labels is None:
+        labels, mapped, findings = _labels(mask, manifest, mapping, fill, body_from)
+        findings += [
+            *notes(labels), *check_left_out(mapped, manifest), *check_mask(labels, manifest),
+        ]  # fmt: skip
+        if fill is None and mapped.changed:
+            findings += check_gaps(labels, manifest)
+    elif style is not None:
+        raise InputError(f"The model '{manifest.name}' takes no style; leave it out.")
     require_usable(findings)
+    look = None if style is None else Style.of(style, manifest)
+    if look is not None and noise_hu is None:
+        noise_hu = look.noise_hu
     stage.advance()
-
-    from .sampling import Sampling, prepare, stride
 
     clock = _Clock()
     place = runtime.pick_device(device)
-    scene = prepare(labels, manifest, stride(manifest, place), noise_hu)
+    wishes = _Wishes(
+        plan, sampler, steps, memory, any_grid, modality, noise_hu, guidance,
+        classifier_guidance,
+    )  # fmt: skip
+    prepared = _prepared_maisi if _is_maisi(manifest) else _prepared
+    scene, sampling = prepared(labels, manifest, place, wishes)
     stage.advance()
-    sampling = Sampling.of(
-        manifest, place, sampler, plan.steps if steps is None else steps, scene, memory
-    )
     stage.advance()
     clock.lap("preparing")
 
@@ -122,40 +171,126 @@ def generate(
         preset=preset,
         sampler=sampling.sampler,
         steps=sampling.steps,
-        parameters=_parameters(scene, sampling, mapped, samples, retries, memory),
+        parameters=_parameters(scene, sampling, mapped, samples, retries),
         software=runtime.software_versions(),
         device=runtime.describe_device(place),
         input_findings=findings + scene.findings,
     )
     volumes = [
-        _sample(n, seed + n, retries, sampling, scene, labels, manifest, report, clock, progress)
+        _sample(
+            n, seed + n, retries, sampling, scene, labels, manifest, report, clock, progress,
+            on_sample,
+        )
         for n in range(samples)
-    ]
+    ]  # fmt: skip
+    if look is not None:
+        report.parameters["style"] = asdict(look)
+        volumes = [look.apply(volume, labels, manifest) for volume in volumes]
     report.timings = clock.seconds
     report.peak_memory_mib = round(runtime.peak_memory_mib(), 1)
     return Result(volumes, report, labels, spread(volumes) if uncertainty else None)
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """How the user wants to sample; None is the package's own way."""
+
+    preset: Preset
+    sampler: str | None
+    steps: int | None
+    memory: str
+    any_grid: bool
+    modality: str | None
+    noise_hu: float | None
+    guidance: float | None
+    classifier_guidance: float
+
+
+def _is_maisi(manifest: Manifest) -> bool:
+    """Whether the package has NV-Generate's networks, which have a way of their own."""
+    return manifest.networks["flow"].network == "MaisiUNet"
+
+
+def _prepared(
+    labels: LabelMap, manifest: Manifest, place: torch.device, wishes: _Wishes
+) -> tuple[Scene, Sampling]:
+    """The working grid and the networks of a package made by `medgen train`."""
+    from .sampling import Sampling, network_role, prepare, stride
+
+    if wishes.modality is not None:
+        raise InputError(
+            f"The model '{manifest.name}' makes {manifest.output.modality} only; leave the "
+            "modality out."
+        )
+    if wishes.any_grid:
+        raise InputError(
+            f"The model '{manifest.name}' works on any grid as it is; leave any_grid (--any-grid) "
+            "out."
+        )
+    scene = prepare(labels, manifest, stride(manifest, place), wishes.noise_hu)
+    role = network_role(
+        manifest, wishes.preset, wishes.sampler, wishes.guidance, wishes.steps
+    )
+    steps = wishes.steps
+    if steps is None:
+        # The few steps of a student are too few for the main network.
+        own = role == wishes.preset.options.get("network", "flow")
+        steps = (wishes.preset if own else manifest.preset("normal")).steps
+    return scene, Sampling.of(
+        manifest, place, wishes.sampler, steps, scene, wishes.memory, role, wishes.guidance,
+        wishes.classifier_guidance,
+    )  # fmt: skip
+
+
+def _prepared_maisi(
+    labels: LabelMap, manifest: Manifest, place: torch.device, wishes: _Wishes
+) -> tuple[MaisiScene, MaisiSampling]:
+    """The legal grid and the networks of an NV-Generate package."""
+    from .maisi.masks import prepare, prepare_grid
+    from .maisi.sampling import MaisiSampling, modality_of
+
+    if wishes.noise_hu is not None:
+        raise InputError("This model has no noise setting; leave noise_hu out.")
+    if wishes.classifier_guidance:
+        raise InputError(f"The model '{manifest.name}' has no classifier to be guided by.")
+    if manifest.input.kind == "none":
+        scene = prepare_grid(labels.geometry, manifest, any_grid=wishes.any_grid)
+    else:
+        scene = prepare(labels, manifest, any_grid=wishes.any_grid)
+    scene.modality = modality_of(manifest, wishes.modality)
+    if scene.modality is not None:
+        scene.conditions["modality"] = scene.modality
+    steps = wishes.preset.steps if wishes.steps is None else wishes.steps
+    return scene, MaisiSampling.of(
+        manifest, place, wishes.sampler, steps, scene, wishes.memory, wishes.guidance
+    )
 
 
 def _sample(
     number: int,
     seed: int,
     retries: int,
-    sampling: Sampling,
-    scene: Scene,
+    sampling: Sampling | MaisiSampling,
+    scene: Scene | MaisiScene,
     labels: LabelMap,
     manifest: Manifest,
     report: Report,
     clock: _Clock,
     progress: ProgressCallback | None,
+    on_sample: OnSample | None,
 ) -> Volume:
     """One volume; another seed after a failed check, the last try is kept whatever it is."""
     for attempt in range(retries + 1):
         # Retried seeds are far from the seeds of the other samples.
         chosen = seed + attempt * 1_000_003
         latent = sampling.latent(chosen, progress)
+        runtime.release_memory()  # or what the networks left lies under the peak of what follows
         clock.lap("sampling")
         values = sampling.decode(latent, progress)
+        if on_sample is not None:
+            on_sample(scene, sampling, latent, chosen)
         del latent
+        runtime.release_memory()
         stage = Stage("checking", 2, progress)
         volume = scene.finish(values)
         del values
@@ -198,42 +333,55 @@ def _labels(
     manifest: Manifest,
     mapping: dict[int | str, int | str] | str | None,
     fill: int | str | None,
-) -> tuple[LabelMap, MappingReport]:
-    """The mask in the model's labels, the body filled where that is wanted."""
+    body_from: str | Path | Volume | None,
+) -> tuple[LabelMap, MappingReport, list[Finding]]:
+    """The mask in the model's labels, the body filled where that is wanted or needed."""
     label_map = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     vocabulary = Vocabulary.from_dict(
         {
             str(value): {"name": label.name, "aliases": label.aliases}
             for value, label in manifest.input.labels.items()
-        }
+        },
+        manifest.input.left_out,
     )
     labels, report = map_labels(label_map, vocabulary, mapping)
-    if fill is None:
-        return labels, report
-    value = vocabulary.value_of(fill)
-    if not value:
+    own = manifest.preprocessing.get("body")
+    value = own if fill is None else vocabulary.value_of(fill)
+    if fill is not None and not value:
         raise InputError(f"The model has no label '{fill}' to fill the body with: {vocabulary}.")
-    return fill_body(labels, close_body(labels), value), report
+    if value is None and body_from is not None:
+        raise InputError(
+            f"The model '{manifest.name}' has no label for the rest of the body; name one with "
+            f"--fill, such as '{vocabulary.labels[0].name}', beside --body-from."
+        )
+    if body_from is None and (value is None or fill is None and value in labels.values()):
+        return labels, report, []
+    image = body_from if isinstance(body_from, Volume | None) else read_volume(body_from)
+    labels, findings = fill_rest(labels, value, image)
+    # Who asks for a filling has been told what it does.
+    return labels, report, findings if fill is None or image is not None else []
 
 
 def _parameters(
-    scene: Scene,
-    sampling: Sampling,
+    scene: Scene | MaisiScene,
+    sampling: Sampling | MaisiSampling,
     mapped: MappingReport,
     samples: int,
     retries: int,
-    memory: str,
 ) -> dict[str, Any]:
     return {
         "mapping": mapped.mapped,
         "samples": samples,
         "retries": retries,
         "working_spacing_mm": scene.spacing,
-        "working_shape": scene.labels.shape,
+        "working_shape": scene.shape,
         **scene.conditions,
-        "memory": memory,
+        "memory": "small" if sampling.small else "normal",
+        "network": sampling.role,
+        "guidance": sampling.guidance,
+        "classifier_guidance": sampling.classifier_guidance,
         "windows": sampling.window_count,
-        "precision": "bfloat16" if sampling.bfloat16 else "float32",
+        "precision": sampling.number_format,
     }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from .errors import InputError
 from .resample import resample, resample_to
 from .volume import LabelMap, Volume
 
-TABLES = ("freesurfer", "totalsegmentator")
+TABLES = ("freesurfer", "maisi", "vista3d", "totalsegmentator")
 _TABLE_FOLDER = Path(__file__).parent / "tables"
 _BACKGROUND = {"background", "outside", "none", "0"}
+_LONG = 12
+"""More labels than that are not all named in a sentence."""
 _NO_NAME = re.compile(r"(segment|label|class|region)?\s*\d*")
 """Names that say nothing, as drawing tools give them."""
 _BODY_ABOVE_HU = -300.0
@@ -40,18 +43,23 @@ class Label:
 class Vocabulary:
     """The labels that a model or a segmentation tool knows; 0 is always the background.
 
+    `left_out` names structures that a model of a part of the body knows to lie outside of it:
+    they become background without a question.
+
     >>> tissue = Vocabulary.from_dict({"1": {"name": "fat", "aliases": ["adipose"]}})
     >>> tissue.value_of("Adipose"), tissue.value_of(1), tissue.value_of("liver")
     (1, 1, None)
     """
 
     labels: tuple[Label, ...]
+    left_out: tuple[str, ...] = ()
 
     @classmethod
-    def from_dict(cls, labels: Mapping[str, Mapping]) -> Vocabulary:
+    def from_dict(cls, labels: Mapping[str, Mapping],
+                  left_out: Iterable[str] = ()) -> Vocabulary:
         """From {"1": {"name": "fat", "aliases": ["adipose"]}, ...}, as model packages write it."""
         return cls(tuple(Label(int(value), entry["name"], tuple(entry.get("aliases", ())))
-                         for value, entry in labels.items()))
+                         for value, entry in labels.items()), tuple(left_out))
 
     @functools.cached_property
     def names(self) -> dict[int, str]:
@@ -59,8 +67,14 @@ class Vocabulary:
         return {label.value: label.name for label in self.labels}
 
     def label_of(self, key: int | str) -> Label | None:
-        """The label of a number, name or alias; case, "_" and "-" make no difference."""
-        return self._index.get(key if isinstance(key, int) else _plain(key))
+        """The label of a number, name or alias; case, "_" and "-" make no difference.
+
+        Nor does the order of the words, as long as no other label has the same ones:
+        "kidney_left" and "left kidney" are one.
+        """
+        if isinstance(key, int):
+            return self._index.get(key)
+        return self._index.get(_plain(key)) or self._by_words.get(_words(key))
 
     def value_of(self, key: int | str) -> int | None:
         """The number of a number, name or alias; 0 for "background" or 0, None if unknown."""
@@ -80,21 +94,33 @@ class Vocabulary:
                 index.setdefault(key, label)
         return index
 
+    @functools.cached_property
+    def _by_words(self) -> dict[tuple[str, ...], Label]:
+        """Sorted words of a name -> label, without those that several labels have."""
+        index: dict[tuple[str, ...], Label | None] = {}
+        for label in self.labels:
+            for words in {_words(name) for name in (label.name, *label.aliases)}:
+                index[words] = label if index.get(words, label) is label else None
+        return {words: label for words, label in index.items() if label}
+
 
 @functools.cache
 def table(name: str) -> Vocabulary:
-    """The numbers and names of a common tool: "freesurfer" or "totalsegmentator".
+    """The numbers and names of a common tool: "freesurfer", "totalsegmentator", ...
 
     FreeSurfer: aseg, the Desikan-Killiany parcels (aparc) with the structure they are part of, and
     the head tissues 501 to 530 of SimNIBS charm that SynthSeg's label maps use. TotalSegmentator:
     the 117 classes of its task "total" (version 2), each part of a tissue of the model ct-tissue.
+    MAISI: the classes of NV-Generate-CT. VISTA3D: those of NV-Segment-CT, with the further ones of
+    NV-Segment-CTMR.
 
     Raises
     ------
     InputError: there is no table of that name.
     """
     if _plain(name) not in TABLES:
-        raise InputError(f'There is no label table "{name}"; choose {" or ".join(TABLES)}.')
+        known = f"{', '.join(TABLES[:-1])} or {TABLES[-1]}"
+        raise InputError(f'There is no label table "{name}"; choose {known}.')
     rows = json.loads((_TABLE_FOLDER / f"{_plain(name)}.json").read_text("utf-8"))["labels"]
     return Vocabulary(tuple(
         Label(row["value"], row["name"], tuple(row.get("aliases", ())),
@@ -109,12 +135,14 @@ class MappingReport:
     ----------
     mapped: label in the mask -> label of the model (0: dropped as the user wished).
     unmapped: labels that the model does not know; they became background.
+    left_out: labels in `mapped` that became background because the model leaves them out.
     names: label in the mask -> name, as far as it is known.
     """
 
     mapped: dict[int, int]
     unmapped: list[int]
     names: dict[int, str] = field(default_factory=dict)
+    left_out: list[int] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
@@ -144,14 +172,15 @@ def map_labels(label_map: LabelMap, vocabulary: Vocabulary,
     """Translate a segmentation into a model's labels.
 
     The first of these that applies decides on each label of the mask: the user's mapping by
-    number; by name; the label's own name in the vocabulary; the structure that a table says it is
-    part of (spleen -> soft tissue); its number, if it has no name.
+    number; by name; the label's own name in the vocabulary; the nearest structure that the tables
+    say it is part of (spleen -> soft tissue, a cortical parcel -> cortex or else brain); its
+    number, if it has no name.
 
     Parameters
     ----------
     mapping: label or name in the mask -> label or name of the model, such as {"liver": "soft
         tissue", 5: 2, 7: "background"}. The entry "table", or a string instead of all, names the
-        table ("freesurfer", "totalsegmentator") that the mask's numbers come from.
+        table ("freesurfer", "totalsegmentator", ...) that the mask's numbers come from.
     strict: refuse labels that cannot be mapped; otherwise they become background.
 
     Raises
@@ -168,7 +197,9 @@ def map_labels(label_map: LabelMap, vocabulary: Vocabulary,
     found = {value: _find(value, names.get(value), rules, vocabulary) for value in values}
     report = MappingReport({v: to for v, to in found.items() if to is not None},
                            [v for v, to in found.items() if to is None],
-                           {v: names[v] for v in values if v in names})
+                           {v: names[v] for v in values if v in names},
+                           [v for v, to in found.items() if to == 0 and v not in rules
+                            and _plain(names.get(v, "")) not in rules])
     if strict and report.unmapped:
         raise InputError(_unknown_labels(report, vocabulary))
     return _relabel(label_map, report.mapped, vocabulary), report
@@ -182,15 +213,26 @@ def _find(value: int, name: str | None, rules: dict[int | str, int],
         return value if vocabulary.label_of(value) else None
     if _plain(name) in rules:
         return rules[_plain(name)]
-    if vocabulary.label_of(name):
-        return vocabulary.value_of(name)
-    for known in map(table, TABLES):
-        label = known.label_of(name)
-        # A table may know the name under another one, or what it is part of.
-        for other in (label.name, *label.aliases, label.part_of) if label else ():
-            if other and vocabulary.label_of(other):
-                return vocabulary.value_of(other)
-    return None
+    outside = {_plain(left) for left in vocabulary.left_out}
+    return next((vocabulary.value_of(other) if vocabulary.label_of(other) else 0
+                 for other in _wider(name)
+                 if vocabulary.label_of(other) or _plain(other) in outside), None)
+
+
+def _wider(name: str) -> Iterator[str]:
+    """The name, other names of the same structure, then what it is part of, by all tables."""
+    level = [name]
+    seen: set[str] = set()
+    while level:
+        parents: list[str] = []
+        for name in level:
+            for known in map(table, TABLES):
+                if label := known.label_of(name):
+                    level.extend(n for n in (label.name, *label.aliases) if n not in level)
+                    parents.extend([label.part_of] if label.part_of else [])
+        yield from level
+        seen.update(map(_plain, level))
+        level = [name for name in dict.fromkeys(parents) if _plain(name) not in seen]
 
 
 def _target(key: int | str, wanted: int | str, vocabulary: Vocabulary) -> int:
@@ -209,24 +251,46 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_\-]+", " ", str(name)).strip().lower()
 
 
+def _words(name: str) -> tuple[str, ...]:
+    """The words of a name in one order, whatever order they were written in."""
+    return tuple(sorted(re.sub(r"[,.()]", " ", _plain(name)).split()))
+
+
 def _relabel(label_map: LabelMap, mapped: dict[int, int], vocabulary: Vocabulary) -> LabelMap:
     sources = np.array([0, *sorted(mapped)], dtype=np.int64)
     targets = np.array([0, *(mapped[v] for v in sorted(mapped))])
     targets = targets.astype(np.min_scalar_type(int(targets.max())))
-    place = np.searchsorted(sources, label_map.array).clip(max=len(sources) - 1)
-    known = sources[place] == label_map.array
-    return label_map.with_array(np.where(known, targets[place], targets.dtype.type(0)),
-                                names=dict(vocabulary.names))
+    result = np.zeros(label_map.shape, targets.dtype)
+    # Plane by plane: the places of a whole volume would take many times its memory.
+    for plane, new in zip(label_map.array, result, strict=True):
+        place = np.searchsorted(sources, plane).clip(max=len(sources) - 1)
+        known = sources[place] == plane
+        new[known] = targets[place][known]
+    return label_map.with_array(result, names=dict(vocabulary.names))
 
 
 def _unknown_labels(report: MappingReport, vocabulary: Vocabulary) -> str:
     shown = [f"{v} ({report.names[v]})" if v in report.names else str(v)
              for v in report.unmapped]
-    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-    example = vocabulary.labels[-1].value
-    return (f"The mask has labels that the model does not know: {', '.join(shown[:12])}{more}; the "
-            f"model knows {vocabulary}, so map them with --map {report.unmapped[0]}={example} (0 "
-            f"drops one), or name the table they come from with --map {' or --map '.join(TABLES)}.")
+    more = f" and {len(shown) - _LONG} more" if len(shown) > _LONG else ""
+    first = report.unmapped[0]
+    known, example = str(vocabulary), vocabulary.labels[-1].value
+    if len(vocabulary.labels) > _LONG:
+        near = _similar(report.names.get(first, ""), vocabulary)
+        known = f"{len(vocabulary.labels)} structures, such as {Vocabulary(near)}"
+        example = near[0].value
+    return (f"The mask has labels that the model does not know: {', '.join(shown[:_LONG])}{more}; "
+            f"the model knows {known}, so map them with --map {first}={example} (0 drops one), or "
+            f"name the table they come from, as --map {TABLES[-1]} (or {', '.join(TABLES[:-1])}).")
+
+
+def _similar(name: str, vocabulary: Vocabulary) -> tuple[Label, ...]:
+    """Up to five labels whose names are like this one, else the first ones there are."""
+    names = {_plain(label.name): label for label in vocabulary.labels}
+    shared = {key: len(set(_words(name)) & set(_words(key))) for key in names}
+    near = sorted((key for key in names if shared[key]), key=lambda key: -shared[key])
+    near = near or difflib.get_close_matches(_plain(name), names, 5)
+    return tuple(names[key] for key in (near or list(names))[:5])
 
 
 def body_envelope_from_image(volume: Volume) -> LabelMap:

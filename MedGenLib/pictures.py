@@ -35,6 +35,7 @@ _BACKGROUND, _TEXT, _MUTED, _FRAME = "#000000", "#f0f0f0", "#a0a0a0", "#3a3a3a"
 _WIDTH, _ROW_HEIGHT = 10.0, 3.6  # inches: of the picture, and at most of a row
 _MARGIN, _GAP, _TITLE, _CAPTION, _LEGEND_LINE = 0.15, 0.12, 0.42, 0.24, 0.22
 _DPI = 150
+_SURROUNDINGS_MM = 100.0  # shown of a changed region
 _LEGEND_COLUMNS = 5
 _LEGEND_MOST = 20
 
@@ -164,6 +165,120 @@ def preview(
     figure = _draw(scene, _shown_names(scene, input), title or "MedGen preview")
     with temporary_output(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Description": NOTE})
+
+
+def preview_change(
+    before: Volume,
+    after: Volume,
+    change: LabelMap,
+    path: str | Path,
+    title: str = "",
+) -> None:
+    """Write a PNG of a changed region: before, after, and after with the region's outline.
+
+    Shown are the surroundings of the region, in the planes through its middle; a CT in the lung
+    window where the region is or was lung.
+
+    Parameters
+    ----------
+    before, after: the image without and with the change.
+    change: above 0 in the region that was changed; it must not be empty.
+    path: of the PNG file, written completely or not at all.
+    title: heading.
+
+    Raises
+    ------
+    InputError: the grids differ, no axis pair is longer than one voxel, or the file cannot be
+        written.
+    """
+    if not before.shape == after.shape == change.shape:
+        raise InputError(
+            f"The image has {before.shape} voxels before and {after.shape} after the change and "
+            f"the mask {change.shape}; a preview needs all on one grid."
+        )
+    turn = Turn.to(after.geometry, "RAS")
+    shape, spacing = turn.axes(after.shape), np.array(turn.axes(after.spacing))
+    planes = [plane for plane in PLANES if shape[plane.across] > 1 and shape[plane.up] > 1]
+    if not planes:
+        raise InputError(f"An image of {after.shape} voxels has no plane to show; load a slice.")
+    box = _surroundings(turn.apply(change.array) > 0, spacing)
+    old, new, region = (turn.apply(image.array)[box] for image in (before, after, change))
+    window = default_windows(Volume(new, np.eye(4), after.modality, after.unit))[0]
+    if after.modality == "CT" and min(np.median(image[region > 0]) for image in (old, new)) < -500:
+        window = LUNG
+    rows = [
+        _Row(f"Before, {window}", old, window),
+        _Row(f"After, {window}", new, window),
+        _Row("After, with the changed region", new, window, region),
+    ]
+    scene = _Scene(rows, planes, centre_of(region > 0), spacing, label_colours(region))
+    with temporary_output(path) as temporary:
+        figure = _draw(scene, {}, title or "MedGen preview")
+        figure.savefig(temporary, format="png", metadata={"Description": NOTE})
+
+
+def preview_edit(
+    before: Volume,
+    labels: LabelMap,
+    after: Volume,
+    path: str | Path,
+    box: Sequence[Sequence[int]],
+    title: str = "",
+) -> None:
+    """Write a PNG of an edit: before, the new labels painted over that, and after.
+
+    Parameters
+    ----------
+    before, after: the image without and with the change.
+    labels: the new mask, on the same grid.
+    box: first and one past the last changed voxel of each axis; shown are its surroundings.
+    path, title: as of `preview_change`.
+
+    Raises
+    ------
+    InputError: the grids differ, no axis pair is longer than one voxel, or the file cannot be
+        written.
+    """
+    if not before.shape == after.shape == labels.shape:
+        raise InputError(
+            f"The image has {before.shape} voxels before and {after.shape} after the edit and the "
+            f"mask {labels.shape}; a preview needs all on one grid."
+        )
+    turn = Turn.to(after.geometry, "RAS")
+    shape, spacing = turn.axes(after.shape), np.array(turn.axes(after.spacing))
+    planes = [plane for plane in PLANES if shape[plane.across] > 1 and shape[plane.up] > 1]
+    if not planes:
+        raise InputError(f"An image of {after.shape} voxels has no plane to show; load a slice.")
+    changed = np.zeros(labels.shape, bool)
+    changed[tuple(slice(*ends) for ends in box)] = True
+    changed = turn.apply(changed)
+    part = _surroundings(changed, spacing)
+    old, new, mask = (turn.apply(image.array)[part] for image in (before, after, labels))
+    window = default_windows(Volume(new, np.eye(4), after.modality, after.unit))[0]
+    rows = [
+        _Row(f"Before, {window}", old, window),
+        _Row("The new mask", old, window, mask),
+        _Row(f"After, {window}", new, window),
+    ]
+    scene = _Scene(rows, planes, centre_of(changed[part]), spacing, label_colours(mask))
+    with temporary_output(path) as temporary:
+        names = {value: labels.names.get(value, str(value)) for value in scene.colours}
+        figure = _draw(scene, names, title or "MedGen preview")
+        figure.savefig(temporary, format="png", metadata={"Description": NOTE})
+
+
+def _surroundings(region: NDArray, spacing: NDArray) -> tuple[slice, ...]:
+    """A cube about a region, half as wide again as it or at least `_SURROUNDINGS_MM`."""
+    index = np.nonzero(region)
+    extents = [(int(i.max()) - int(i.min()) + 1) * s for i, s in zip(index, spacing, strict=True)]
+    side = max(_SURROUNDINGS_MM, 1.5 * max(extents))
+    box = []
+    for i, n, s in zip(index, region.shape, spacing, strict=True):
+        size = min(n, max(1, round(side / s)))
+        first = round((int(i.min()) + int(i.max()) + 1 - size) / 2)
+        first = min(max(0, first), n - size)
+        box.append(slice(first, first + size))
+    return tuple(box)
 
 
 def default_windows(volume: Volume) -> list[Window]:

@@ -1,8 +1,9 @@
 """How long a run will take and how much memory it needs, known before it starts.
 
-The figures come from what was measured for the model card, scaled by the size of the grid that the
-networks work on, and are corrected by what this computer measured itself (`remember`). Light: no
-torch, no voxel.
+Times come from what was measured for the model card, scaled by the size of the grid that the
+networks work on, and are corrected by what this computer measured itself (`remember`); the memory
+of a generation follows from what its arrays and networks hold (`memory`). Light: no torch, no
+voxel.
 """
 
 from __future__ import annotations
@@ -15,26 +16,23 @@ from typing import TYPE_CHECKING, Literal
 
 from . import home
 from .errors import InputError
-from .grids import slice_spacing, starts, usable_axes, working_geometry
+from .grids import slice_spacing, usable_axes, working_geometry
+from .memory import LAYOUTS, Job, choose, plans
 
 if TYPE_CHECKING:
     from .packages.manifest import Manifest, Performance
     from .volume import Geometry
 
-BASE_MIB = 330.0
-"""Memory of a run that does not grow with its size: where the line through the peaks measured at
-96^3 and 128^3 meets zero voxels."""
-NETWORK_SHARE = 0.45
-"""Part of a run's memory that is the networks', measured at 128^3; windows bound this part only."""
-WHOLE, WINDOW, OVERLAP = 160, 128, 40
-"""Voxels: largest grid that is sampled at once, side of a window, overlap of windows."""
+IDLE_MIB = 330.0
+"""Memory of a translation that does not grow with its size."""
 BATCH_MIB = 225.0
 """The network of a translation at work on one batch of slices, whatever the volume's size."""
 SMALL_SHARE = 0.25
 """The networks' memory with memory="small", as a part of what they take otherwise."""
 OTHER_STEPS = {"generate": 5.0, "translate": 0.0}
 """Time outside of the sampling steps (mask encoder, decoder, checks) in units of one step."""
-TIMINGS = "timings.json"
+TIMINGS, PROBES = "timings.json", "probes.json"
+"""Files in the cache folder: how long runs took, and on which devices bfloat16 pays."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +79,10 @@ def plan_run(
     work = _work(manifest, geometry, preset)
     rate = _known_rate(manifest, device) or _card_rate(manifest, device)
     seconds = None if rate is None else rate * work.cost * samples
-    networks, rest = _memory(manifest, work)
-    small = free_mib is not None and BASE_MIB + networks + rest > 0.9 * free_mib
-    memory = BASE_MIB + rest + networks * (SMALL_SHARE if small else 1.0)
+    memory, windows, small = _memory(manifest, geometry, work, device, free_mib)
     return RunPlan(
-        seconds, memory, work.windows, "small" if small else "normal",
-        _sentence(seconds, memory, work.windows, small, device),
+        seconds, memory, windows, "small" if small else "normal",
+        _sentence(seconds, memory, windows, small, device),
     )  # fmt: skip
 
 
@@ -100,7 +96,7 @@ def remember(
     cost = _work(manifest, geometry, preset).cost * samples
     if cost <= 0 or seconds <= 0:
         return
-    path, timings, key = home.cache_dir() / TIMINGS, _timings(), _key(manifest, device)
+    path, timings, key = home.cache_dir() / TIMINGS, _record(TIMINGS), _key(manifest, device)
     before = timings.get(key)
     rate = seconds / cost
     timings[key] = rate if before is None else (before + rate) / 2
@@ -111,24 +107,33 @@ def remember(
 
 @dataclass(frozen=True)
 class _Work:
-    """Voxels of the working grid, windows over it, and what time is proportional to."""
+    """Voxels of the working grid, its shape in latent voxels, and what time is proportional to."""
 
     voxels: int
-    windows: int
+    latent: tuple[int, ...]
     cost: float
 
 
 def _work(manifest: Manifest, geometry: Geometry, preset: str) -> _Work:
     if manifest.task == "translate":
         return _translation(manifest, geometry, preset)
+    if manifest.preprocessing["name"] == "maisi":
+        return _published(manifest, geometry, preset)
     target = working_geometry(_within_view(geometry, manifest), manifest)
     steps = (manifest.preset(preset).steps or 1) + OTHER_STEPS["generate"]
-    voxels = math.prod(target.shape)
-    if max(target.shape) <= WHOLE:
-        return _Work(voxels, 1, voxels * steps)
-    counts = [len(starts(n, min(n, WINDOW), OVERLAP)) for n in target.shape]
-    covered = math.prod(c * min(n, WINDOW) for c, n in zip(counts, target.shape, strict=True))
-    return _Work(voxels, math.prod(counts), covered * steps)
+    latent = tuple(-(-n // 2) for n in target.shape)
+    layout, stride = LAYOUTS["normal"], Job(manifest, 0, latent).stride
+    covered = 8 * math.prod(layout.window_shape(latent)) * layout.count(latent, stride)
+    return _Work(math.prod(target.shape), latent, covered * steps)
+
+
+def _published(manifest: Manifest, geometry: Geometry, preset: str) -> _Work:
+    """A package of NV-Generate, on its legal grid."""
+    from .maisi.legal import find_grid
+
+    shape = find_grid(geometry, manifest).shape
+    steps = (manifest.preset(preset).steps or 1) + OTHER_STEPS["generate"]
+    return _Work(math.prod(shape), tuple(n // 4 for n in shape), math.prod(shape) * steps)
 
 
 def _within_view(geometry: Geometry, manifest: Manifest) -> Geometry:
@@ -149,23 +154,71 @@ def _translation(manifest: Manifest, geometry: Geometry, preset: str) -> _Work:
     voxels = math.prod(geometry.with_spacing(spacing).shape)
     planes = min(len(axes), options.get("planes", len(axes)))
     passes = planes + (min(planes, 2) if options.get("mirror") else 0)
-    return _Work(voxels, 1, float(voxels * passes))
+    return _Work(voxels, (), float(voxels * passes))
 
 
-def _memory(manifest: Manifest, work: _Work) -> tuple[float, float]:
-    """MiB of the networks and of everything else, above that of an idle process."""
+def _memory(
+    manifest: Manifest, geometry: Geometry, work: _Work, device: str, free_mib: float | None
+) -> tuple[float, int, bool]:
+    """Peak in MiB, windows, and whether the plan for little memory has to be taken."""
+    room = math.inf if free_mib is None else 0.9 * free_mib
+    if manifest.task == "translate":
+        batch, rest = _translating(manifest, work)
+        batch *= 0.5 if _bfloat16(device) else 1.0
+        small = IDLE_MIB + batch + rest > room
+        return IDLE_MIB + rest + batch * (SMALL_SHARE if small else 1.0), 1, small
+    if manifest.preprocessing["name"] == "maisi":
+        return _publishing(manifest, work, device), 1, False
+    gpu = device.startswith("cuda")
+    job = Job(manifest, math.prod(geometry.shape), work.latent, _bfloat16(device), gpu)
+    options = plans(job)
+    plan = choose(options, math.inf if gpu else room, room if gpu else 0.0) or options[-1]
+    windows = plan.layout.count(work.latent, job.stride)
+    memory = plan.need.device if gpu else plan.need.process
+    return memory, windows, plan.layout.name == "small"
+
+
+def _publishing(manifest: Manifest, work: _Work, device: str) -> float:
+    """MiB of a package of NV-Generate: its weights, and its decoder at the image's resolution.
+
+    Two maps of 64 channels are alive there: in single precision, in half where one would take
+    more than a fifth of the memory, and else in slabs, so that the two of 128 channels at half
+    the resolution count (`maisi.memory`, which knows the device, has it exactly).
+    """
+    total = math.inf
+    if not device.startswith("cuda"):
+        with suppress(ImportError):  # a fresh Slicer has no psutil
+            import psutil
+
+            total = psutil.virtual_memory().total
+    whole = 64 * 4 * work.voxels
+    maps = 2 * whole
+    if whole > total / 5:
+        maps = whole if whole / 2 <= total / 5 else 2 * 128 * 2 * work.voxels / 8
+    weights = 0.0
+    for role in manifest.networks:
+        with suppress(OSError):
+            weights += manifest.weights_path(role).stat().st_size
+    return IDLE_MIB + (weights + maps + 32 * work.voxels) / 2**20
+
+
+def _translating(manifest: Manifest, work: _Work) -> tuple[float, float]:
+    """MiB of the network and of everything else, above that of an idle process."""
     runs = _measured(manifest)
     if not runs:
-        return 0.5 * NETWORK_SHARE * work.voxels * 180 / 2**20, work.voxels * 100 / 2**20
+        return BATCH_MIB, work.voxels * 50 / 2**20
     # The largest run tells most about large ones.
     run = max(runs, key=lambda r: (math.prod(r.size), r.peak_mib))
-    above = max(0.0, run.peak_mib - BASE_MIB)
-    if manifest.task == "translate":
-        batch = min(BATCH_MIB, above)
-        return batch, (above - batch) / math.prod(run.size) * work.voxels
-    each = above / math.prod(run.size)
-    bounded = min(work.voxels, WHOLE**3) if work.windows == 1 else WINDOW**3
-    return each * NETWORK_SHARE * bounded, each * (1 - NETWORK_SHARE) * work.voxels
+    above = max(0.0, run.peak_mib - IDLE_MIB)
+    batch = min(BATCH_MIB, above)
+    return batch, (above - batch) / math.prod(run.size) * work.voxels
+
+
+def _bfloat16(device: str) -> bool:
+    """Whether runs on this computer were found to be faster in it; None was measured yet: no."""
+    place = "bfloat16 on CUDA" if device.startswith("cuda") else "bfloat16 on CPU"
+    known = _record(PROBES)
+    return any(pays is True for key, pays in known.items() if key.startswith(place))
 
 
 def _card_rate(manifest: Manifest, device: str) -> float | None:
@@ -187,7 +240,7 @@ def _measured(manifest: Manifest) -> list[Performance]:
 
 
 def _known_rate(manifest: Manifest, device: str) -> float | None:
-    rate = _timings().get(_key(manifest, device))
+    rate = _record(TIMINGS).get(_key(manifest, device))
     return rate if isinstance(rate, int | float) and rate > 0 else None
 
 
@@ -196,9 +249,10 @@ def _key(manifest: Manifest, device: str) -> str:
     return f"{manifest.name} {manifest.version} on {place}"
 
 
-def _timings() -> dict[str, float]:
+def _record(name: str) -> dict[str, float]:
+    """What a file of the cache folder holds; nothing where it is missing or damaged."""
     with suppress(OSError, ValueError):
-        known = json.loads((home.cache_dir() / TIMINGS).read_text(encoding="utf-8"))
+        known = json.loads((home.cache_dir() / name).read_text(encoding="utf-8"))
         if isinstance(known, dict):
             return known
     return {}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 MIB = 2**20
-MEMORY_PLANS = ("normal", "small")
+MEMORY_PLANS = ("normal", "small", "auto")
 
 DEPENDENCIES = (
     "torch",
@@ -157,6 +157,11 @@ def peak_memory_mib() -> float:
         import psutil
 
         return psutil.Process().memory_info().peak_wset / MIB
+    with suppress(OSError, TypeError):
+        # What the system counts for a process begins with the memory of the one that started it,
+        # which may be a large Slicer; Linux also tells that of the program itself.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -198,7 +203,8 @@ _OUT_OF_MEMORY = (
 def require_memory_plan(name: str) -> None:
     """InputError unless it is one of the plans that there are."""
     if name not in MEMORY_PLANS:
-        raise InputError(f"There is no memory plan '{name}'; choose {' or '.join(MEMORY_PLANS)}.")
+        known = f"{', '.join(MEMORY_PLANS[:-1])} or {MEMORY_PLANS[-1]}"
+        raise InputError(f"There is no memory plan '{name}'; choose {known}.")
 
 
 def release_memory() -> None:

@@ -5,26 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool3d
 
 from .conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
-from .diffusion import SAMPLERS, FlowDenoiser, evaluations
+from .diffusion import DENOISERS, SAMPLERS, Denoiser, evaluations
+from .diffusion.guidance import ClassifierGuidance
+from .diffusion.inpainting import Known
 from .errors import InputError, MemoryPlanError, PackageError
 from .grids import working_geometry
 from .intensity import CODECS, Affine, TissueRange, TissueStandard
 from .loading import bfloat16_pays, network, precision
+from .memory import BASE_MIB, LAYOUTS, OVERLAP, SMALL_PLAN, Job, Plan, choose, plans
 from .orientation import Turn
-from .packages.manifest import Manifest
+from .packages.manifest import Manifest, Preset
 from .progress import ProgressCallback, Stage
 from .quality.finding import Finding
 from .resample import resample_to
-from .runtime import free_memory
+from .runtime import MIB, free_memory
 from .tiling import Box, Windows, blend, decode_tiled, tile_count
-from .volume import LabelMap, Volume, crop, whole_numbers
+from .volume import LabelMap, Volume, crop, occupied, whole_numbers
 
 MARGIN = 8
 """Voxels kept around the labels: what lies further outside is background anyway."""
@@ -32,16 +37,10 @@ SLAB = 32
 """Planes whose intensities are computed at once."""
 THIN_SLAB = 16
 """An axis of one voxel is repeated to so many, and the middle one is kept."""
-BYTES_PER_VOXEL = 100
-"""Memory per voxel of the working grid outside the networks: arrays, latents, mask features."""
-BYTES_PER_ORIGINAL_VOXEL = 40
-"""Memory per voxel of the input's grid: the result and its checks."""
-BYTES_PER_LATENT_VOXEL = 3000
-"""Memory of the velocity network per latent voxel of one window, measured at 128^3."""
-WHOLE, WINDOW, OVERLAP, TILE = 80, 64, 16, 64
-"""Latent voxels: largest grid sampled at once, window, overlap of windows, decoder's tile."""
-SMALL_WINDOW, SMALL_TILE = 40, 32
-"""The same for memory="small": about a quarter of the networks' memory."""
+LARGEST_GUIDANCE = 10
+"""Weight of classifier-free guidance beyond which nothing but artefacts can come."""
+LARGEST_CLASSIFIER_GUIDANCE = 1
+"""The same of classifier guidance, which adds up the gradients of thousands of voxels."""
 
 
 @dataclass
@@ -84,6 +83,11 @@ class Scene:
             known[self._inside] = 1
             maps = maps * known[box]
         return maps
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels of the padded working grid."""
+        return self.labels.shape
 
     @property
     def _inside(self) -> Box:
@@ -181,6 +185,7 @@ def stride(manifest: Manifest, device: torch.device) -> int:
     count, limits = max(manifest.input.labels) + 1, spec.get("tissue_range", {})
     if (
         spec["name"] not in CODECS
+        or manifest.sampler.options.get("prediction", "velocity") not in DENOISERS
         or spec.get("outside") not in ("background", "anatomy")
         or arguments["maps"] != count + 3 * bool(spec.get("coordinates"))
         or arguments["scalars"] != 2 * ("noise_hu" in spec)
@@ -222,8 +227,8 @@ def prepare(
             array = np.repeat(array, THIN_SLAB, axis)
     before, after = _padding(inner, stride)
     array = np.pad(array, list(zip(before, after, strict=True)))
-    scalars, conditions = _scalars(spec, spacing, noise_hu)
-    arguments = {k: spec[k] for k in ("centres", "scales", "mean", "sd") if k in spec}
+    scalars, conditions = _scalars(spec, spacing, noise_hu, manifest.output.unit)
+    arguments = {k: spec[k] for k in ("centres", "scales", "limit", "mean", "sd") if k in spec}
     codec = CODECS[spec["name"]](**arguments)
     return Scene(
         manifest, labels, region, grid, turn, array.astype(np.uint8), before, inner, spacing,
@@ -232,9 +237,9 @@ def prepare(
 
 
 def _around_labels(labels: LabelMap, margin: int) -> LabelMap:
-    index = np.nonzero(labels.array)
-    low = [max(0, int(i.min()) - margin) for i in index]
-    high = [min(n, int(i.max()) + 1 + margin) for i, n in zip(index, labels.shape, strict=True)]
+    box = occupied(labels.array)
+    low = [max(0, start - margin) for start, _ in box]
+    high = [min(n, stop + margin) for (_, stop), n in zip(box, labels.shape, strict=True)]
     return crop(labels, low, high)
 
 
@@ -242,11 +247,11 @@ def _field_of_view(labels: LabelMap, manifest: Manifest, findings: list[Finding]
     """The whole mask, or a box of the trained field of view about the labels' middle."""
     order = Turn.to(labels.geometry, "RAS").order
     longest = [manifest.field_of_view.max[order.index(axis)] for axis in range(3)]
-    index = np.nonzero(labels.array)
+    box = occupied(labels.array)
     low, high = [], []
-    for i, n, s, limit in zip(index, labels.shape, labels.spacing, longest, strict=True):
+    for (start, stop), n, s, limit in zip(box, labels.shape, labels.spacing, longest, strict=True):
         size = min(n, max(1, round(limit / s)))
-        first = round((int(i.min()) + int(i.max()) + 1 - size) / 2)
+        first = round((start + stop - size) / 2)
         first = min(max(0, first), n - size)
         low.append(first)
         high.append(first + size)
@@ -273,7 +278,7 @@ def _field_of_view(labels: LabelMap, manifest: Manifest, findings: list[Finding]
 def _working_grid(region: LabelMap, manifest: Manifest, original_voxels: int) -> LabelMap:
     """The region itself where its spacing suits the model, else resampled to isotropic voxels."""
     target = working_geometry(region.geometry, manifest)
-    _require_memory(math.prod(target.shape), original_voxels)
+    _require_memory(manifest, target.shape, original_voxels)
     return region if target.is_close(region.geometry) else resample_to(region, target)
 
 
@@ -300,9 +305,12 @@ def _middle(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _scalars(
-    spec: dict[str, Any], spacing: tuple[float, ...], noise_hu: float | None
+    spec: dict[str, Any], spacing: tuple[float, ...], noise_hu: float | None, unit: str
 ) -> tuple[list[float], dict[str, Any]]:
-    """Scalar conditions of the network and, in words, what they were set to."""
+    """Scalar conditions of the network and, in words, what they were set to.
+
+    The noise is in the image's ``unit``: HU in CT, grey values in MR.
+    """
     if "noise_hu" not in spec:
         if noise_hu is not None:
             raise InputError("This model has no noise setting; leave noise_hu out.")
@@ -312,22 +320,52 @@ def _scalars(
         known, levels = zip(*spec["noise_hu"], strict=True)
         noise_hu = float(np.interp(mean_spacing, known, levels))
     if not 1 <= noise_hu <= 50:
-        raise InputError(f"The noise is {noise_hu:g} HU; choose 1 to 50 HU.")
+        raise InputError(f"The noise is {noise_hu:g} {unit}; choose 1 to 50 {unit}.")
     return (
         [spacing_scalar(mean_spacing), noise_scalar(noise_hu)],
         {"noise_hu": round(noise_hu, 2)},
     )
 
 
-def _require_memory(voxels: int, original_voxels: int) -> None:
-    needed = voxels * BYTES_PER_VOXEL + original_voxels * BYTES_PER_ORIGINAL_VOXEL
-    free = free_memory()
+def _require_memory(manifest: Manifest, shape: tuple[int, ...], original_voxels: int) -> None:
+    """Refuse a grid whose arrays alone do not fit, before any of them is made."""
+    latent = tuple(-(-n // 2) for n in shape)
+    job = Job(manifest, original_voxels, latent, bfloat16=True, gpu=True)
+    needed = job.need(LAYOUTS["small"], keep=False).process - BASE_MIB
+    free = free_memory() / MIB
     if needed > 0.9 * free:
-        raise MemoryPlanError(
-            f"The working grid of {voxels / 1e6:.0f} million voxels needs about "
-            f"{needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free; "
-            "crop the mask or give it a coarser spacing."
-        )
+        raise _too_little(math.prod(shape), needed, free, smallest=True)
+
+
+def _too_little(voxels: int, needed: float, free: float, smallest: bool) -> MemoryPlanError:
+    """``needed`` and ``free`` in MiB."""
+    plan = "Even the smallest plan" if smallest else "The usual plan"
+    way = "" if smallest else "take the small plan (--memory small), "
+    return MemoryPlanError(
+        f"{plan} for a grid of {voxels / 1e6:.1f} million voxels needs about "
+        f"{needed / 1024:.1f} GiB, but {free / 1024:.1f} GiB are free; {way}crop the mask, give "
+        "it larger voxels or close other programs."
+    )
+
+
+def network_role(
+    manifest: Manifest,
+    preset: Preset,
+    sampler: str | None = None,
+    guidance: float | None = None,
+    steps: int | None = None,
+) -> str:
+    """Role of the network that a preset samples with: "flow", or what its `network` names.
+
+    A student for few steps knows only the equal steps of the package's own sampler, at most
+    `most_steps` of them, and was never without its mask; with another sampler, with more steps or
+    with guidance the main network is taken.
+    """
+    if sampler not in (None, manifest.sampler.name) or guidance not in (None, 1):
+        return "flow"
+    if steps is not None and steps > preset.options.get("most_steps", steps):
+        return "flow"
+    return preset.options.get("network", "flow")
 
 
 @dataclass
@@ -342,7 +380,10 @@ class Sampling:
     steps: int
     bfloat16: bool
     windows: Windows
-    small: bool
+    plan: Plan
+    role: str = "flow"
+    guidance: float = 1.0
+    classifier_guidance: float = 0.0
 
     @classmethod
     def of(
@@ -353,23 +394,53 @@ class Sampling:
         steps: int | None,
         scene: Scene,
         memory: str = "normal",
+        role: str = "flow",
+        guidance: float | None = None,
+        classifier_guidance: float = 0.0,
     ) -> Sampling:
-        """Raises InputError for an unknown sampler or a number of steps below 1."""
+        """``role`` is the network's, as `network_role` tells; ``guidance`` None is 1.
+
+        Raises InputError for an unknown sampler, a number of steps below 1, a guidance that is
+        not 0 to 10, or classifier guidance of a package without a classifier.
+        """
         name = sampler or manifest.sampler.name
         if name not in SAMPLERS:
             raise InputError(f"There is no sampler '{name}'; choose {', '.join(SAMPLERS)}.")
         if not steps or steps < 1:
             raise InputError(f"The number of steps is {steps}; choose at least 1.")
-        flow = network(manifest, "flow", device)
+        weight = 1.0 if guidance is None else guidance
+        if not 0 <= weight <= LARGEST_GUIDANCE:
+            raise InputError(f"The guidance is {weight:g}; choose 0 to {LARGEST_GUIDANCE}.")
+        _check_classifier(manifest, classifier_guidance)
+        flow = network(manifest, role, device)
         autoencoder = network(manifest, "autoencoder", device)
-        windows = _windows(scene, flow.stride, device, memory)
         fast = bfloat16_pays(device)
-        small = memory == "small"
-        return cls(scene, flow, autoencoder, device, name, steps, fast, windows, small)
+        plan = _plan(scene, device, memory, fast)
+        windows = _windows(scene, flow.stride, plan)
+        return cls(
+            scene, flow, autoencoder, device, name, steps, fast, windows, plan, role, weight,
+            classifier_guidance,
+        )  # fmt: skip
+
+    @property
+    def small(self) -> bool:
+        """Whether the plan for little memory was taken."""
+        return self.plan.layout.name == "small"
 
     @property
     def window_count(self) -> int:
         return len(list(self.windows))
+
+    @property
+    def number_format(self) -> str:
+        """In which the networks compute."""
+        return "bfloat16" if self.bfloat16 else "float32"
+
+    @property
+    def denoiser(self) -> type:
+        """What turns the flow network's answer into an estimate of the data."""
+        prediction = self.scene.manifest.sampler.options.get("prediction", "velocity")
+        return DENOISERS[prediction]
 
     @property
     def borders(self) -> list[tuple[int, int]]:
@@ -379,14 +450,40 @@ class Sampling:
     def latent(self, seed: int, progress: ProgressCallback | None) -> Tensor:
         """Sample the latent (1, 8, i, j, k) of the scene."""
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn((1, 8, *self.windows.shape), generator=generator).to(self.device)
+        noise = self.noise(generator).to(self.device)
+        return self.sample(noise, progress, generator)
+
+    def noise(self, generator: torch.Generator) -> Tensor:
+        """The noise (1, 8, i, j, k) that a sample starts from, on the CPU."""
+        return torch.randn((1, 8, *self.windows.shape), generator=generator)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        noise: Tensor,
+        progress: ProgressCallback | None,
+        generator: torch.Generator | None = None,
+        known: Known | None = None,
+    ) -> Tensor:
+        """Sample the latent that a noise leads to; where it is `known`, it stays what it is."""
         boxes = list(self.windows)
-        kept = None if self.small else list(self._features(boxes, progress))
+        kept = None if not self.plan.keep else list(self._features(boxes, progress))
         scalars = None
         if self.scene.scalars:
             scalars = torch.tensor([self.scene.scalars], device=self.device)
         evaluated = evaluations(self.sampler, self.steps) * self.window_count
         stage = Stage("sampling", evaluated, progress)
+
+        # A student for few steps has to know how long a step of the path is.
+        step = ()
+        if self.flow.arguments.get("step_size"):
+            step = (torch.full((1,), 1 / self.steps, device=self.device),)
+
+        @lru_cache(maxsize=1)
+        def unmasked(shape: torch.Size) -> list[Tensor]:
+            """Features of the mask that training dropped: guidance leads away from these."""
+            size = (1, self.flow.arguments["maps"], *(2 * n for n in shape[2:]))
+            return self.flow.encode_mask(torch.zeros(size, device=self.device))
 
         def velocity(x: Tensor, t: float) -> Tensor:
             time = torch.full((1,), t, device=self.device)
@@ -395,18 +492,36 @@ class Sampling:
                 features = self._read(boxes[number]) if kept is None else kept[number]
                 part = part.contiguous(memory_format=torch.channels_last_3d)
                 with precision(self.device, self.bfloat16):
-                    result = self.flow(part, time, features, scalars)
+                    result = self.flow(part, time, features, scalars, *step)
+                    if self.guidance != 1:
+                        free = self.flow(part, time, unmasked(part.shape), scalars, *step)
+                        result = free + self.guidance * (result - free)
                 stage.advance()
                 return result
 
             return blend(evaluate, x, self.windows)
 
+        denoise = self._classified(self.denoiser(velocity))
         return SAMPLERS[self.sampler](
-            FlowDenoiser(velocity),
+            denoise if known is None else known.kept_by(denoise),
             noise,
             self.steps,
             generator=generator,
         )
+
+    def _classified(self, denoise: Denoiser) -> Denoiser:
+        """The denoiser guided by the package's classifier, where that is wanted."""
+        if not self.classifier_guidance:
+            return denoise
+        with torch.inference_mode(False):  # weights loaded in it would refuse a gradient
+            classifier = network(self.scene.manifest, "classifier", self.device)
+        maps = torch.from_numpy(self.scene.maps())[None, : classifier.arguments["labels"]]
+        wanted = avg_pool3d(maps, 2).to(self.device)
+
+        def logits(x: Tensor, t: float) -> Tensor:
+            return classifier(x, torch.full((1,), t, device=self.device))
+
+        return ClassifierGuidance(denoise, logits, wanted, self.classifier_guidance)
 
     def _features(
         self, boxes: list[Box], progress: ProgressCallback | None
@@ -418,7 +533,7 @@ class Sampling:
             stage.advance()
 
     def _read(self, box: Box) -> list[Tensor]:
-        """Mask features of one window. With little memory they are not kept but read again."""
+        """Mask features of one window. Where they are not kept, every step reads them again."""
         image_box = tuple(slice(2 * s.start, 2 * s.stop) for s in box)
         maps = torch.from_numpy(self.scene.maps(image_box))[None].to(self.device)
         with precision(self.device, self.bfloat16):
@@ -427,7 +542,7 @@ class Sampling:
     @torch.inference_mode()
     def decode(self, latent: Tensor, progress: ProgressCallback | None) -> np.ndarray:
         """Latent -> network values (i, j, k) on the padded working grid."""
-        tile = SMALL_TILE if self.small else TILE
+        tile = self.plan.layout.tile
         stage = Stage("decoding", tile_count(latent.shape[2:], tile), progress)
 
         def run(part: Tensor) -> Tensor:
@@ -440,20 +555,44 @@ class Sampling:
         return image[0, 0].numpy()
 
 
-def _windows(scene: Scene, stride: int, device: torch.device, memory: str) -> Windows:
-    """One window for a small grid, cubes for a large one.
-
-    The layout depends on the grid alone and not on the memory that happens to be free: it changes
-    the last digits of the result, and the same seed has to give the same volume.
-    """
-    shape = tuple(n // 2 for n in scene.labels.shape)
-    whole, side = (SMALL_WINDOW,) * 2 if memory == "small" else (WHOLE, WINDOW)
-    window = shape if max(shape) <= whole else (side,) * 3
-    largest = math.prod(min(w, n) for w, n in zip(window, shape, strict=True))
-    needed, free = largest * BYTES_PER_LATENT_VOXEL, free_memory(device)
-    if needed > 0.9 * free:
-        raise MemoryPlanError(
-            f"The network needs about {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are "
-            "free; close other programs or choose another device."
+def _check_classifier(manifest: Manifest, weight: float) -> None:
+    if not 0 <= weight <= LARGEST_CLASSIFIER_GUIDANCE:
+        raise InputError(
+            f"The classifier guidance is {weight:g}; choose 0 to {LARGEST_CLASSIFIER_GUIDANCE}."
         )
-    return Windows(shape, window, OVERLAP, stride)
+    if weight and "classifier" not in manifest.networks:
+        raise InputError(
+            f"The model '{manifest.name}' has no classifier to guide it; leave the classifier "
+            "guidance out."
+        )
+
+
+def _plan(scene: Scene, device: torch.device, memory: str, bfloat16: bool) -> Plan:
+    """The fastest plan of those asked for that fits into the memory which is free.
+
+    Raises
+    ------
+    MemoryPlanError: none of them does.
+    """
+    gpu = device.type == "cuda"
+    # A window of an edit has no grid of its own to come back to.
+    original = getattr(scene, "original", scene.labels)
+    shape = tuple(n // 2 for n in scene.labels.shape)
+    job = Job(scene.manifest, math.prod(original.shape), shape, bfloat16, gpu)
+    options = plans(job, memory)
+    free, on_device = free_memory() / MIB, free_memory(device) / MIB
+    chosen = choose(options, BASE_MIB + 0.9 * free, 0.9 * on_device)
+    if chosen is None:
+        least = options[-1].need
+        short = least.device > 0.9 * on_device
+        needed = least.device if short else least.process - BASE_MIB
+        smallest = options[-1].layout.name == "small"
+        raise _too_little(job.voxels, needed, on_device if short else free, smallest)
+    if memory == "auto" and chosen.layout.name != "normal":
+        scene.findings.append(Finding("warning", "small-plan", SMALL_PLAN))
+    return chosen
+
+
+def _windows(scene: Scene, stride: int, plan: Plan) -> Windows:
+    shape = tuple(n // 2 for n in scene.labels.shape)
+    return Windows(shape, plan.layout.window_shape(shape), OVERLAP, stride)

@@ -7,6 +7,7 @@ the result is: test-time augmentation.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +79,7 @@ class SliceJob:
         """
         axes = usable_axes(volume)
         spacing = list(slice_spacing(volume, manifest))
-        _require_memory(volume, spacing, _batch_pixels(memory), uncertain)
+        memory = _fitting_plan(volume, spacing, memory, uncertain)
         grid = resample(volume, spacing)
         head = resample_to(_head(volume), grid.geometry)
         turn = Turn.to(grid.geometry, "LPS")
@@ -285,6 +286,19 @@ def _pad(x: Tensor, stride: int) -> tuple[Tensor, tuple[slice, slice]]:
 
 def _batch_pixels(memory: str) -> int:
     return PIXELS_PER_BATCH // (4 if memory == "small" else 1)
+
+
+def _fitting_plan(
+    volume: Volume, spacing: list[float], memory: str, uncertain: bool
+) -> str:
+    """The plan asked for, or for "auto" the first that fits into the memory which is free."""
+    names = ("normal", "small") if memory == "auto" else (memory,)
+    for name in names[:-1]:
+        with suppress(MemoryPlanError):
+            _require_memory(volume, spacing, _batch_pixels(name), uncertain)
+            return name
+    _require_memory(volume, spacing, _batch_pixels(names[-1]), uncertain)
+    return names[-1]
 
 
 def _require_memory(

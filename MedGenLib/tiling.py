@@ -1,4 +1,4 @@
-"""Overlapping windows that cover a grid, and decoding in tiles with a halo."""
+"""Overlapping windows that cover a grid, and coding in tiles with a halo."""
 
 from __future__ import annotations
 
@@ -100,29 +100,64 @@ def decode_tiled(
     Each tile is decoded with ``halo`` more latent voxels on every side and cut; with a halo of
     the decoder's reach the result equals decoding at once. The result lies on the CPU.
     """
-    shape = latent.shape[2:]
-    image = torch.empty(1, 1, *(2 * n for n in shape))
-    corners = product(*(range(0, n, tile) for n in shape))
-    for number, corner in enumerate(corners, start=1):
-        inner = [slice(c, min(c + tile, n)) for c, n in zip(corner, shape, strict=True)]
-        outer = [
-            slice(max(0, s.start - halo), min(n, s.stop + halo))
-            for s, n in zip(inner, shape, strict=True)
-        ]
-        part = decode(latent[(slice(None), slice(None), *outer)]).cpu().float()
-        cut = [
-            slice(2 * (i.start - o.start), 2 * (i.stop - o.start))
-            for i, o in zip(inner, outer, strict=True)
-        ]
-        place = [slice(2 * i.start, 2 * i.stop) for i in inner]
-        image[(slice(None), slice(None), *place)] = part[(slice(None), slice(None), *cut)]
+    image = torch.empty(1, 1, *(2 * n for n in latent.shape[2:]))
+    for number, (inner, outer) in enumerate(_tiles(latent.shape[2:], tile, halo), start=1):
+        part = decode(latent[(..., *outer)]).cpu().float()
+        image[(..., *_doubled(inner))] = part[(..., *_doubled(_within(inner, outer)))]
         if on_tile is not None:
             on_tile(number)
     return image
 
 
+def encode_tiled(
+    encode: Callable[[Tensor], Tensor],
+    image: Tensor,
+    tile: int,
+    halo: int,
+    on_tile: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Encode (1, c, 2i, 2j, 2k) -> (1, latent channels, i, j, k), as `decode_tiled` decodes.
+
+    ``tile`` and ``halo`` are in latent voxels; with a halo of the encoder's reach the result
+    equals encoding at once. It lies on the CPU.
+    """
+    shape = tuple(n // 2 for n in image.shape[2:])
+    latent = None
+    for number, (inner, outer) in enumerate(_tiles(shape, tile, halo), start=1):
+        part = encode(image[(..., *_doubled(outer))]).cpu().float()
+        if latent is None:
+            latent = torch.empty(1, part.shape[1], *shape)
+        latent[(..., *inner)] = part[(..., *_within(inner, outer))]
+        if on_tile is not None:
+            on_tile(number)
+    return latent
+
+
+def _tiles(shape: tuple[int, ...], tile: int, halo: int) -> Iterator[tuple[Box, Box]]:
+    """Tiles that cover a grid once: each alone, and with its halo as far as the grid reaches."""
+    for corner in product(*(range(0, n, tile) for n in shape)):
+        inner = tuple(slice(c, min(c + tile, n)) for c, n in zip(corner, shape, strict=True))
+        outer = tuple(
+            slice(max(0, s.start - halo), min(n, s.stop + halo))
+            for s, n in zip(inner, shape, strict=True)
+        )
+        yield inner, outer
+
+
+def _within(inner: Box, outer: Box) -> Box:
+    """The inner box in indices of the outer one."""
+    return tuple(
+        slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)
+    )
+
+
+def _doubled(box: Box) -> Box:
+    """A box of the latent grid in image voxels."""
+    return tuple(slice(2 * s.start, 2 * s.stop) for s in box)
+
+
 def tile_count(shape: tuple[int, ...], tile: int) -> int:
-    """Tiles that `decode_tiled` needs."""
+    """Tiles that `decode_tiled` and `encode_tiled` need for a latent grid."""
     count = 1
     for n in shape:
         count *= -(-n // tile)

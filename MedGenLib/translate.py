@@ -32,7 +32,7 @@ def translate(
     preset: str = "normal",
     device: str = "auto",
     accept_license: bool = False,
-    memory: str = "normal",
+    memory: str = "auto",
     uncertainty: bool = False,
     series: str | None = None,
     progress: ProgressCallback | None = None,
@@ -49,7 +49,7 @@ def translate(
     preset: "draft" uses one plane, "normal" up to three, "best" averages mirrored passes too.
     device, accept_license, progress: as in `generate`.
     memory: "normal", or "small" for a quarter of the slices at once: more time, the same image up
-        to rounding.
+        to rounding. "auto" takes the first of them that fits into the memory which is free.
     uncertainty: also give `Result.uncertainty`, how much the views of a voxel differ: the planes,
         each plain and mirrored (sagittal ones plain and shifted). It tells where the image may be
         wrong, not by how much: the error is several times as large. The image stays the same;

@@ -248,10 +248,33 @@ def pad(image: Grid, before: Sequence[int], after: Sequence[int], value: float =
     return replace(image, array=array, affine=image.geometry.moved(-before, array.shape).affine)
 
 
+def occupied(array: np.ndarray) -> tuple[tuple[int, int], ...] | None:
+    """First index and last plus one along each axis of what is not 0; None where all is 0."""
+    edges = []
+    for axis in range(array.ndim):
+        others = tuple(a for a in range(array.ndim) if a != axis)
+        present = np.flatnonzero(array.any(axis=others))
+        if not present.size:
+            return None
+        edges.append((int(present[0]), int(present[-1]) + 1))
+    return tuple(edges)
+
+
 def whole_numbers(array: np.ndarray) -> np.ndarray:
     """Rounded to int16; values that are not finite are kept, so that a check can see them."""
     rounded = np.round(array)
     return rounded.astype(np.int16) if np.isfinite(rounded).all() else rounded
+
+
+def as_stored(volume: Volume) -> Volume:
+    """An image of whole numbers in 16 or 32 bits, as files hold it: new ones become whole, too."""
+    array = volume.array
+    if not np.array_equal(array, np.rint(array)):
+        return volume
+    for kind in (np.int16, np.int32):
+        if np.iinfo(kind).min <= array.min() and array.max() <= np.iinfo(kind).max:
+            return volume.with_array(array.astype(kind))
+    return volume
 
 
 def check_finite(volume: Volume, source: str = "The image") -> None:

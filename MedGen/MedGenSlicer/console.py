@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .runs import RunParameters
 
 _DEFAULTS = {"preset": "normal", "device": "auto", "samples": 1, "mapping": None, "fill": None, "noiseHU": None,
-             "spread": False, "acceptLicense": False}
+             "guidance": None, "classifierGuidance": 0.0, "spread": False, "acceptLicense": False}
 
 
 def pythonLine(parameters: RunParameters) -> str:
@@ -25,6 +25,8 @@ def pythonLine(parameters: RunParameters) -> str:
     for name in ("model", "seed"):
         if (value := getattr(parameters, name)) is not None:
             arguments.append(f"{name}={_quoted(value)}")
+    if parameters.styleID is not None:
+        arguments.append(f"style={nodeExpression(parameters.styleID, parameters.styleName)}")
     for name, default in _DEFAULTS.items():
         if (value := getattr(parameters, name)) != default:
             arguments.append(f"{name}={_quoted(value)}")

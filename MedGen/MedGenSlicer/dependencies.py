@@ -36,6 +36,7 @@ MIB = 2**20
 _SIZES = {  # MiB to download and on disk, with what each brings along; rounded up from Linux wheels
     "torch": (220, 850), "torch-cuda": (2900, 6600), "jsonschema": (1, 3), "platformdirs": (1, 1), "psutil": (1, 1),
     "safetensors": (1, 2), "scikit-image": (25, 75), "matplotlib": (25, 80), "dicom-anonymizer": (1, 2),
+    "einops": (1, 1), "huggingface_hub": (10, 30), "monai": (3, 17),
 }
 _DEFAULT_SIZE = (5, 15)
 

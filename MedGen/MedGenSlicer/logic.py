@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from MedGenLib.planning import RunPlan
     from MedGenLib.quality.finding import Finding
 
+    from .live import LiveEdit
+
 DEFAULT_MODEL = "ct-tissue"
 
 
@@ -46,6 +48,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
     engine: the worker process; starts with the first run.
     dependencies: what has to be installed.
     currentRun: the run that is on, or the last one.
+    currentEdit: the live editing that is on, or the last one.
     """
 
     def __init__(self, engine: Engine | None = None, dependencies: Dependencies | None = None) -> None:
@@ -53,6 +56,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         self.engine = engine or Engine()
         self.dependencies = dependencies or Dependencies(self.engine)
         self.currentRun: Run | None = None
+        self.currentEdit: LiveEdit | None = None
+        self._lastGeneration: SynthesisRun | None = None
 
     def getParameterNode(self):
         """The choices of the panel, saved with the scene (see `parameters.py`)."""
@@ -64,7 +69,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
                  device: str = "auto", outputNode=None, wait: bool = True,
                  onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
                  samples: int = 1, mapping: Any = None, fill: int | str | None = None, noiseHU: float | None = None,
-                 spread: bool = False, acceptLicense: bool = False):
+                 style=None, guidance: float | None = None, classifierGuidance: float = 0.0, spread: bool = False,
+                 acceptLicense: bool = False):
         """Make a synthetic volume that follows a mask.
 
         Parameters
@@ -83,6 +89,9 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
             or "freesurfer" for a mask with the numbers of these tools.
         fill: label of the model for the voxels inside the body that have none.
         noiseHU: noise of a CT in HU; None is the training scanners' own.
+        style: scalar volume whose look the result gets: noise and tissue levels of a CT, contrast of an MR image.
+        guidance: weight of the mask's say, 1 is the model's own; takes twice as long.
+        classifierGuidance: weight of the model's classifier, which pulls towards the mask; 0 for none.
         spread: with two or more samples, also add the voxel-wise standard deviation.
         acceptLicense: accept the model's licence where it asks for that; remembered.
 
@@ -104,10 +113,14 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         """
         manifest = self._manifest(model or DEFAULT_MODEL, "generate", acceptLicense)
         snapshot = self._capture(maskNode, "labels", outputNode)
+        look = None if style is None else self._capture(style, "volume", outputNode)
         parameters = self._parameters("generate", maskNode, manifest, seed, preset, device, outputNode,
                                       samples=samples, mapping=mapping, fill=fill, noiseHU=noiseHU, spread=spread,
-                                      acceptLicense=acceptLicense)
-        run = SynthesisRun(self.engine, parameters, manifest, snapshot, outputNode, onProgress, onDone)
+                                      styleID=None if look is None else look.nodeID,
+                                      styleName="" if look is None else look.name, guidance=guidance,
+                                      classifierGuidance=classifierGuidance, acceptLicense=acceptLicense)
+        run = self._lastGeneration = SynthesisRun(self.engine, parameters, manifest, snapshot, outputNode, onProgress,
+                                                  onDone, look)
         return self._started(run, wait)
 
     def translate(self, volumeNode, to: str, model: str | None = None, seed: int | None = None, preset: str = "normal",
@@ -146,6 +159,124 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         parameters = self._parameters("translate", volumeNode, manifest, seed, preset, device, outputNode, to=to,
                                       spread=spread, acceptLicense=acceptLicense)
         run = SynthesisRun(self.engine, parameters, manifest, snapshot, outputNode, onProgress, onDone)
+        return self._started(run, wait)
+
+    def liveEdit(self, volumeNode, segmentationNode, model: str | None = None, preset: str = "draft",
+                 device: str = "auto", onChange: Callable[[LiveEdit], None] | None = None, *, live: bool = True,
+                 seed: int | None = None, mapping: Any = None, fill: int | str | None = None,
+                 noiseHU: float | None = None, acceptLicense: bool = False) -> LiveEdit:
+        """Redraw a volume while its segmentation is painted; returns at once.
+
+        Only the region about each change is made anew, every other voxel stays as it is, bit by bit. There is never
+        more than one edit on its way. One volume at a time: a second call ends the first editing.
+
+        Parameters
+        ----------
+        volumeNode: scalar volume. One that MedGen made is changed in place; of any other a copy is made first.
+        segmentationNode: vtkMRMLSegmentationNode that says what the volume shows; it is only read.
+        model: name of a model for masks; None takes the one that made the volume, else one of its modality.
+        preset: "draft" is meant for this.
+        onChange(edit): called when the state, the sentence or the volume has changed.
+        live: False draws only when `redraw` of the returned object is called.
+        device, seed, mapping, fill, noiseHU, acceptLicense: as in `generate`; for a volume of the last run they are
+            the run's own.
+
+        Returns
+        -------
+        LiveEdit: `undo`, `redo`, `redraw`, `setLive`, `stop`, `wait`; `volumeNode`, `state`, `sentence`.
+
+        Raises
+        ------
+        InputError, PackageError, LicenseError: nothing was begun. What ends it later is its `error` and `sentence`.
+
+        Example
+        -------
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                            # doctest: +SKIP
+        >>> mask = slicer.util.getNode("Segmentation")                                              # doctest: +SKIP
+        >>> edit = logic.liveEdit(logic.generate(mask, seed=7), mask).wait()                        # doctest: +SKIP
+        >>> edit.undo()                                                                             # doctest: +SKIP
+        """
+        from .live import EditChoices, LiveEdit
+
+        manifest = self._drawing(volumeNode, segmentationNode, model, preset, acceptLicense)
+        choices = EditChoices(preset, seed, device, mapping, fill, noiseHU, acceptLicense)
+        choices, drawnFrom = self._origin(volumeNode, segmentationNode, manifest, choices)
+        edit = LiveEdit(self.engine, volumeNode, segmentationNode, manifest, choices, live, onChange, drawnFrom)
+        if self.currentEdit is not None:
+            self.currentEdit.stop(_("Live editing ended because another one was begun."))
+        self.currentEdit = edit
+        return edit.start()
+
+    def edit(self, volumeNode, maskNode, newMaskNode, model: str | None = None, seed: int | None = None,
+             preset: str = "normal", device: str = "auto", wait: bool = True,
+             onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
+             mapping: Any = None, fill: int | str | None = None, noiseHU: float | None = None,
+             acceptLicense: bool = False):
+        """Make a volume follow a changed mask: a copy of it in which only the changed region is made anew.
+
+        Parameters
+        ----------
+        volumeNode: scalar volume, real or synthetic.
+        maskNode: segmentation or label map of what it shows; newMaskNode: of what it shall show.
+        model: as in `liveEdit`; the others as in `generate`.
+
+        Returns
+        -------
+        The vtkMRMLScalarVolumeNode with the change, or a `Run` for wait=False.
+
+        Example
+        -------
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                            # doctest: +SKIP
+        >>> ct = logic.edit(slicer.util.getNode("CT"), slicer.util.getNode("Before"),
+        ...                 slicer.util.getNode("After"))                                           # doctest: +SKIP
+        """
+        from .editing import EditRun
+        from .live import EditChoices
+
+        self._refuseSecond()
+        manifest = self._drawing(volumeNode, maskNode, model, preset, acceptLicense)
+        choices = EditChoices(preset, seed, device, mapping, fill, noiseHU, acceptLicense)
+        run = EditRun(self.engine, volumeNode, maskNode, newMaskNode, manifest, choices, onProgress, onDone)
+        return self._started(run, wait)
+
+    def insertLesion(self, volumeNode, place=None, shape: str = "sphere", sizeMm: float | None = None,
+                     label: int | str | None = None, contrast: float | None = None, model: str | None = None,
+                     seed: int | None = None, preset: str = "normal", device: str = "auto", wait: bool = True,
+                     onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
+                     segment: str | None = None, organ: int | str | None = None, labelsNode=None, mapping: Any = None,
+                     fill: int | str | None = None, acceptLicense: bool = False):
+        """Put a lesion into a volume: a new volume, identical outside a stated halo, and the lesion's segmentation.
+
+        Parameters
+        ----------
+        volumeNode: scalar volume, real or synthetic; it stays as it is.
+        place: (x, y, z) in RAS mm; a point list, whose last point counts; or a segmentation or label map in which the
+            lesion is painted (segment: which one). None with an organ lets the seed choose a place in it.
+        shape: "sphere", "ellipsoid", "lobulated", "spiculated" or another of `MedGenLib.lesions.names()`.
+        sizeMm: greatest diameter; None is 10 mm, or the own size of a shape from the library.
+        label: label of the model that the place gets and is made anew with; None keeps the tissue.
+        contrast: how much brighter than that, or darker below 0, in the unit of the volume (HU for CT).
+        organ, labelsNode: stay inside this label of a segmentation or label map on the volume's place.
+        model: as in `liveEdit`; the others as in `generate`.
+
+        Returns
+        -------
+        The vtkMRMLScalarVolumeNode with the lesion (`currentRun.lesionNode` is its segmentation), or a `Run` for
+        wait=False.
+
+        Example
+        -------
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                            # doctest: +SKIP
+        >>> made = logic.insertLesion(slicer.util.getNode("CT"), (52, 10, -120), "spiculated", 18,
+        ...                           label="soft tissue", seed=1)                                  # doctest: +SKIP
+        """
+        from .lesion import LesionChoices, LesionRun
+
+        self._refuseSecond()
+        manifest = self._drawing(volumeNode, labelsNode, model, preset, acceptLicense)
+        choices = LesionChoices(shape, sizeMm, label, contrast, organ, seed, preset, device, mapping, fill,
+                                acceptLicense)
+        run = LesionRun(self.engine, volumeNode, place, manifest, choices, segment, labelsNode, onProgress, onDone)
         return self._started(run, wait)
 
     def models(self) -> list[Manifest]:
@@ -275,8 +406,10 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
                         samples=samples)
 
     def cleanup(self) -> None:
-        """Stop the run and the worker; for module removal, reload and tests."""
+        """Stop the run, live editing and the worker; for module removal, reload and tests."""
         self.cancel()
+        if self.currentEdit is not None:
+            self.currentEdit.stop()
         self.engine.cleanup()
 
     def _check(self, node, model: str | None, to: str | None, mapping: Any) -> Callable[[], list[Finding]]:
@@ -291,6 +424,30 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
             return lambda: _imageFindings(image, manifest)
         mask = nodes.captureInput(node, "labels")
         return lambda: _maskFindings(mask, manifest, mapping)
+
+    def _drawing(self, volumeNode, maskNode, model: str | None, preset: str, acceptLicense: bool) -> Manifest:
+        """The model that draws regions of a volume; raises what is wrong with the choices."""
+        from .edited import modelFor, requireSuits
+
+        nodes.statedModality(volumeNode)  # raises what is no image
+        name = model or modelFor(volumeNode, self.models(), maskNode)
+        manifest = self._manifest(name, "generate", acceptLicense)
+        manifest.preset(preset)
+        requireSuits(volumeNode, manifest)
+        return manifest
+
+    def _origin(self, volumeNode, segmentationNode, manifest: Manifest, choices):
+        """The choices of the run that made a volume where the caller has none, and the mask that it shows, where both
+        are known."""
+        from .edited import choicesOf, maskOf
+
+        run, last = self._lastGeneration, self.currentEdit
+        if last is not None and last.shows(volumeNode, segmentationNode, manifest):
+            return choicesOf(volumeNode, last.choices, choices), last.drawnMask
+        if run is None or volumeNode not in run.nodes or run.manifest.name != manifest.name:
+            return choicesOf(volumeNode, None, choices), None
+        choices = choicesOf(volumeNode, run.parameters, choices)
+        return choices, maskOf(run, volumeNode, segmentationNode, choices.mapping)
 
     def _capture(self, node, kind: str, outputNode):
         self._refuseSecond()

@@ -29,6 +29,8 @@ COPY_BYTES = 64 * 2**20
 """Larger arrays are not copied in the GUI thread: their memory is held and read by the thread that writes it."""
 COUNT_BLOCK = 2**20
 BINARY_LABELMAP = "Binary labelmap"
+LEFT_OUT = "0"
+"""Background in a mapping: what a model makes nothing of."""
 
 
 @dataclass(frozen=True)
@@ -143,19 +145,24 @@ class InputSnapshot:
             return self._image
 
     def mappingByValue(self, mapping):
-        """A label mapping with segment names replaced by their values.
+        """A label mapping with segment names replaced by their values."""
+        return mappingByValue(self.segments, mapping)
 
-        A name may say nothing to the library ("Segment_1"), or be used for two segments. Other mappings (None, the
-        name of a table) are returned as they are.
-        """
-        if not isinstance(mapping, dict):
-            return mapping
-        result = {}
-        for key, target in mapping.items():
-            values = [segment.value for segment in self.segments if segment.name == key]
-            for name in values or [key]:
-                result[str(name)] = target
-        return result
+
+def mappingByValue(segments: list[SegmentInfo], mapping):
+    """A label mapping with segment names replaced by their values.
+
+    A name may say nothing to the library ("Segment_1"), or be used for two segments. Other mappings (None, the
+    name of a table) are returned as they are.
+    """
+    if not isinstance(mapping, dict):
+        return mapping
+    result = {}
+    for key, target in mapping.items():
+        values = [segment.value for segment in segments if segment.name == key]
+        for name in values or [key]:
+            result[str(name)] = target
+    return result
 
 
 def readInput(node, kind: str | None = None) -> InputSnapshot:
@@ -188,6 +195,26 @@ def captureInput(node, kind: str | None = None) -> InputSnapshot:
     snapshot = _captureSegmentation(node) if isSegmentation else _captureVolume(node, kind)
     _checkSize(node, snapshot.shape)
     _placeInWorld(snapshot, node, worldMatrix)
+    return snapshot
+
+
+def captureOn(node, volume) -> InputSnapshot:
+    """A segmentation or label map as it is on the grid of a volume; quick, like `captureInput`.
+
+    Raises
+    ------
+    InputError: the mask cannot be used, or a label map lies on another grid.
+    """
+    _kindOf(node, "labels")
+    image = captureInput(volume, "volume")
+    if node.IsA("vtkMRMLSegmentationNode"):
+        snapshot = _captureSegmentation(node, volume)
+        snapshot.affine = image.affine
+        return snapshot
+    snapshot = captureInput(node, "labels")
+    if snapshot.shape != image.shape or not _sameGrid(snapshot.affine, image.affine, image.shape):
+        raise InputError(_("'{mask}' and '{volume}' lie on different grids; resample the mask, or import it into a "
+                           "segmentation.").format(mask=snapshot.name, volume=volume.GetName()))
     return snapshot
 
 
@@ -260,6 +287,17 @@ def guessModality(node) -> str | None:
     return guess_modality(Volume(array, np.eye(4))) if array.size > 1 else None
 
 
+def statedModality(node) -> str | None:
+    """The modality that is kept with an image ("CT", "MR", "T1w"), or None.
+
+    Raises
+    ------
+    InputError: the node is no image.
+    """
+    _kindOf(node, "volume")
+    return _statedModality(node)
+
+
 def segmentNames(node) -> list[SegmentInfo]:
     """The structures of a segmentation, or the named ones of a label map's own color table; no voxel is touched."""
     if node is None:
@@ -313,11 +351,13 @@ def vocabularyOf(manifest):
     from MedGenLib.labels import Vocabulary
 
     return Vocabulary.from_dict({
-        str(value): {"name": label.name, "aliases": label.aliases} for value, label in manifest.input.labels.items()})
+        str(value): {"name": label.name, "aliases": label.aliases} for value, label in manifest.input.labels.items()},
+        manifest.input.left_out)
 
 
 def suggestMapping(node, manifest) -> dict[str, str | None]:
-    """Which of a model's labels each segment means: segment name -> label name, None where nothing fits.
+    """Which of a model's labels each segment means: segment name -> label name, `LEFT_OUT` for what the model leaves
+    out, None where nothing fits.
 
     The segment's name counts first, then its terminology, then what common tools' label tables say it is part of.
     """
@@ -340,7 +380,7 @@ def _suggestion(segment: SegmentInfo, vocabulary) -> str | None:
         probe = LabelMap(np.full((1, 1, 1), 65535, np.uint16), np.eye(4), {65535: word})
         unused, report = map_labels(probe, vocabulary, strict=False)
         if 65535 in report.mapped:
-            return vocabulary.names[report.mapped[65535]]
+            return vocabulary.names.get(report.mapped[65535], LEFT_OUT)
     if segment.name.strip() and not any(letter.isalpha() for letter in _withoutGenericWord(segment.name)):
         return vocabulary.names.get(segment.value)  # "Segment_2" says no more than its number
     return None
@@ -455,7 +495,7 @@ def _labelMap(snapshot: InputSnapshot, array: np.ndarray) -> LabelMap:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """Consecutive segments that share one array: voxels (k, j, i), the place of its first voxel in the grid
     (i, j, k), and what each of its values becomes."""
 
@@ -464,13 +504,17 @@ class _Layer:
     values: dict[int, int]
 
 
-def _captureSegmentation(node) -> InputSnapshot:
+def _captureSegmentation(node, volume=None) -> InputSnapshot:
+    """volume: whose grid counts; None takes the segmentation's own."""
     segments = _segmentsOf(node)
     if not segments:
         raise InputError(_("'{name}' has no segments; draw or load some first.").format(name=node.GetName()))
     segmentation = _withBinaryLabelmaps(node)
     notes: list[str] = []
-    reference, place = _referenceGrid(node, segmentation, notes)
+    if volume is None:
+        reference, place = _referenceGrid(node, segmentation, notes)
+    else:
+        reference, place = gridIn(node, volume), GridPlace.ofVolume(volume)
     extent = reference.GetExtent()
     shape = tuple(extent[2 * axis + 1] - extent[2 * axis] + 1 for axis in range(3))
     layers = _layers(segmentation, segments, reference)
@@ -480,7 +524,7 @@ def _captureSegmentation(node) -> InputSnapshot:
     return snapshot
 
 
-def _merged(snapshot: InputSnapshot, layers: list[_Layer]) -> LabelMap:
+def _merged(snapshot: InputSnapshot, layers: list[Layer]) -> LabelMap:
     """All layers in one array; where segments overlap the later one counts."""
     largest = max(max(layer.values.values()) for layer in layers)
     merged = np.zeros(snapshot.shape[::-1], np.min_scalar_type(largest))
@@ -491,7 +535,7 @@ def _merged(snapshot: InputSnapshot, layers: list[_Layer]) -> LabelMap:
             if value < len(table):
                 table[value] = target
         labelled = np.take(table, layer.array)
-        inside, target = _overlap(labelled.shape, layer.start[::-1], merged.shape)
+        inside, target = overlap(labelled.shape, layer.start[::-1], merged.shape)
         outside += int(np.count_nonzero(labelled)) - int(np.count_nonzero(labelled[inside]))
         drawn = labelled[inside] > 0
         overlapping += int(np.count_nonzero(drawn & (merged[target] > 0)))
@@ -507,7 +551,7 @@ def _merged(snapshot: InputSnapshot, layers: list[_Layer]) -> LabelMap:
     return _labelMap(snapshot, merged.transpose(2, 1, 0))
 
 
-def _overlap(shape, start, size) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def overlap(shape, start, size) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Slices of the part of a block at `start` that lies in a grid of `size`: in the block, and in the grid."""
     low = [min(max(0, begin), full) for begin, full in zip(start, size, strict=True)]
     high = [max(first, min(begin + count, full))
@@ -541,13 +585,8 @@ def _referenceGrid(node, segmentation, notes: list[str]):
         slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName())
     volume = referenceVolume(node)
     if not stored and volume is not None:
-        matrix = vtk.vtkMatrix4x4()
-        volume.GetIJKToRASMatrix(matrix)
-        between = vtk.vtkMatrix4x4()
-        slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(
-            volume.GetParentTransformNode(), node.GetParentTransformNode(), between)
-        vtk.vtkMatrix4x4.Multiply4x4(between, matrix, matrix)
-        stored = slicer.vtkSegmentationConverter.SerializeImageGeometry(matrix, volume.GetImageData())
+        stored = slicer.vtkSegmentationConverter.SerializeImageGeometry(
+            matrixIn(node, volume), volume.GetImageData())
     if not stored:
         notes.append(_(
             "'{name}' has no source geometry, so the box around its segments was used; choose one in the Segment "
@@ -577,6 +616,26 @@ def referenceVolume(node):
     return volume if volume is not None and volume.GetImageData() is not None else None
 
 
+def matrixIn(node, volume):
+    """vtkMatrix4x4 from the voxels of a volume to the frame in which another node keeps its data, mm; the transforms
+    of both have to be linear."""
+    matrix, between = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(
+        volume.GetParentTransformNode(), node.GetParentTransformNode(), between)
+    vtk.vtkMatrix4x4.Multiply4x4(between, matrix, matrix)
+    return matrix
+
+
+def gridIn(node, volume):
+    """The grid of a volume as a vtkOrientedImageData without voxels, in the frame of a segmentation."""
+    worldTransform(node), worldTransform(volume)  # raise where a transform is not linear
+    grid = slicer.vtkOrientedImageData()
+    grid.SetExtent(volume.GetImageData().GetExtent())
+    grid.SetGeometryFromImageToWorldMatrix(matrixIn(node, volume))
+    return grid
+
+
 def _sameGrid(first: np.ndarray, second: np.ndarray, dimensions) -> bool:
     """Whether no corner of two grids is further apart than a thousandth of a millimeter."""
     corners = np.array(np.meshgrid(*[(0, count - 1) for count in dimensions])).reshape(3, -1)
@@ -584,8 +643,8 @@ def _sameGrid(first: np.ndarray, second: np.ndarray, dimensions) -> bool:
     return bool(np.abs(shift[:, :3] @ corners + shift[:, 3:]).max() < 1e-3)
 
 
-def _layers(segmentation, segments: list[SegmentInfo], reference) -> list[_Layer]:
-    layers: list[_Layer] = []
+def _layers(segmentation, segments: list[SegmentInfo], reference) -> list[Layer]:
+    layers: list[Layer] = []
     arrays: dict[str, tuple[np.ndarray, tuple[int, int, int]]] = {}
     previous = None
     for info in segments:
@@ -595,19 +654,19 @@ def _layers(segmentation, segments: list[SegmentInfo], reference) -> list[_Layer
             continue
         key = image.GetAddressAsString("")
         if key not in arrays:
-            arrays[key] = _onGrid(image, reference)
+            arrays[key] = onGrid(image, reference)
         array, start = arrays[key]
         if key == previous:
             layers[-1].values[segment.GetLabelValue()] = info.value
         else:
-            layers.append(_Layer(array, start, {segment.GetLabelValue(): info.value}))
+            layers.append(Layer(array, start, {segment.GetLabelValue(): info.value}))
         previous = key
     if not layers:
         raise InputError(_("The segmentation is empty: no segment has a voxel; draw some first."))
     return layers
 
 
-def _onGrid(image, reference) -> tuple[np.ndarray, tuple[int, int, int]]:
+def onGrid(image, reference) -> tuple[np.ndarray, tuple[int, int, int]]:
     """Voxels (k, j, i) of a label map on the reference's lattice, and the index (i, j, k) of the first one."""
     extent, wanted = image.GetExtent(), reference.GetExtent()
     matrix, referenceMatrix = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()

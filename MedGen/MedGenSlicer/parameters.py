@@ -5,7 +5,12 @@ Nothing about a run that is on is kept here: a scene saved during a run opens id
 
 from typing import Annotated
 
-from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import (
+    vtkMRMLLabelMapVolumeNode,
+    vtkMRMLMarkupsFiducialNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+)
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 LARGEST_SEED = 2**31 - 1
@@ -25,6 +30,7 @@ class MedGenParameterNode:
         choices are the user's.
     generateInput, translateInput: the node to work on.
     generateModel, translateModel: name of the model; "" takes the first that fits.
+    generateStyle: volume whose look the generated one gets; None for the model's own.
     generateOutput, translateOutput: volume to write into; None makes a new one.
     translateTarget: modality wanted, such as "CT" or "T1w".
     targetChosen: whether the user chose it; until then it follows the image.
@@ -35,6 +41,12 @@ class MedGenParameterNode:
     seed, seedLocked: the seed of the run; drawn anew for each run unless locked.
     samples, spread: volumes per run, and whether a voxel-wise deviation is wanted.
     device: "auto", "cpu", "cuda:0" ...
+    editVolume, editMask, editModel: of the section Edit; "" takes the model that suits the volume.
+    lesionVolume, lesionPlace, lesionSegment: the volume that gets a lesion and where: a point list, or a painted
+        segment (its ID).
+    lesionShape, lesionSize, lesionTissue, lesionContrast: form, mm, label of the model ("" keeps the tissue), and
+        how much brighter in the unit of the volume.
+    lesionOrgans, lesionOrgan: the lesion stays inside this segment; "" for anywhere.
     evaluateImage, evaluateReference, evaluateMask, evaluateLabels, evaluateUncertainty: inputs of the section
         Evaluate.
     evaluateSegmenter: what finds the labels again in the image; "" for nothing.
@@ -47,6 +59,7 @@ class MedGenParameterNode:
 
     generateInput: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | None
     generateModel: str = ""
+    generateStyle: vtkMRMLScalarVolumeNode
     generateOutput: vtkMRMLScalarVolumeNode
     mapping: str = "{}"
     fill: str = ""
@@ -63,6 +76,20 @@ class MedGenParameterNode:
     samples: Annotated[int, WithinRange(1, MOST_SAMPLES)] = 1
     spread: bool = False
     device: str = "auto"
+
+    editVolume: vtkMRMLScalarVolumeNode
+    editMask: vtkMRMLSegmentationNode
+    editModel: str = ""
+
+    lesionVolume: vtkMRMLScalarVolumeNode
+    lesionPlace: vtkMRMLMarkupsFiducialNode | vtkMRMLSegmentationNode | None
+    lesionSegment: str = ""
+    lesionShape: str = "sphere"
+    lesionSize: Annotated[float, WithinRange(1, 200)] = 10.0
+    lesionTissue: str = ""
+    lesionContrast: Annotated[float, WithinRange(-3000, 3000)] = 0.0
+    lesionOrgans: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None
+    lesionOrgan: str = ""
 
     evaluateImage: vtkMRMLScalarVolumeNode
     evaluateReference: vtkMRMLScalarVolumeNode

@@ -104,7 +104,7 @@ def addResult(snapshot: InputSnapshot, image, made: Provenance, outputNode=None,
         scene.AddNode(display)
         node.SetAndObserveDisplayNodeID(display.GetID())
         scene.AddNode(node)
-        _placeBeside(node, snapshot)
+        placeBeside(node, snapshot)
     except BaseException:
         for added in (node, display):
             if added.GetScene() is not None:
@@ -212,7 +212,7 @@ def _overwrite(node, snapshot: InputSnapshot, image: PreparedImage, made: Proven
             if not hadDisplay:
                 node.CreateDefaultDisplayNodes()
             _setDisplay(node.GetDisplayNode(), image, made)
-            _placeBeside(node, snapshot)
+            placeBeside(node, snapshot)
     except BaseException:
         newDisplay = None if hadDisplay else node.GetDisplayNode()
         provenance.erase(node)
@@ -271,8 +271,8 @@ def _setDisplay(display, image: PreparedImage, made: Provenance) -> None:
         display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
 
 
-def _placeBeside(node, snapshot: InputSnapshot) -> None:
-    """Under the same parent item as the input, where Slicer's subject hierarchy holds both."""
+def placeBeside(node, snapshot: InputSnapshot) -> None:
+    """Put a node under the same parent item as the input, where Slicer's subject hierarchy holds both."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     inputNode = slicer.mrmlScene.GetNodeByID(snapshot.nodeID)
     if hierarchy is None or inputNode is None:

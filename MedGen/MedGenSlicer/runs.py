@@ -49,6 +49,10 @@ class RunParameters:
     mapping: Any = None
     fill: int | str | None = None
     noiseHU: float | None = None
+    styleID: str | None = None
+    styleName: str = ""
+    guidance: float | None = None
+    classifierGuidance: float = 0.0
     spread: bool = False
     acceptLicense: bool = False
     outputID: str | None = None
@@ -212,19 +216,8 @@ class Run:
             self._end("cancelled" if isinstance(error, Cancelled) else "failed", error)
 
     def _failUnexpectedly(self, error: Exception) -> None:
-        if self.isDone:
-            return
-        if isinstance(error, OSError):
-            error = InputError(_("The files of the run cannot be written or read ({reason}); free some space or choose "
-                                 "another temporary folder in Slicer's application settings.").format(
-                                     reason=error.strerror or error))
-        elif isinstance(error, MemoryError):
-            error = InputError(_("Slicer ran out of memory; close other volumes or crop the input."))
-        elif not isinstance(error, MedGenError):
-            logging.error("MedGen: a run failed unexpectedly", exc_info=error)
-            error = WorkerError(_("The run failed unexpectedly ({kind}: {text}); nothing was added. Please report "
-                                  "it with the log.").format(kind=type(error).__name__, text=error))
-        self._fail(error)
+        if not self.isDone:
+            self._fail(asSentence(error))
 
     def _end(self, state: str, error: MedGenError | None = None, stopWorker: bool = False) -> None:
         self.state, self.error = state, error
@@ -287,9 +280,9 @@ class SynthesisRun(Run):
 
     def __init__(self, engine: Engine, parameters: RunParameters, manifest: Manifest, snapshot: InputSnapshot,
                  outputNode=None, onProgress: Callable[[dict], None] | None = None,
-                 onDone: Callable[[Run], None] | None = None) -> None:
+                 onDone: Callable[[Run], None] | None = None, style: InputSnapshot | None = None) -> None:
         super().__init__(engine, parameters, onProgress, onDone)
-        self.manifest, self.snapshot, self.outputNode = manifest, snapshot, outputNode
+        self.manifest, self.snapshot, self.outputNode, self.style = manifest, snapshot, outputNode, style
         self.sentences: list[str] = []
         self.passed: bool | None = None
         self.report: dict[str, Any] = {}
@@ -306,8 +299,10 @@ class SynthesisRun(Run):
             return "translate", {**params, "to": chosen.to, "spread": chosen.spread}
         mapping = self.snapshot.mappingByValue(chosen.mapping)
         requireMapped(self.snapshot.image, self.manifest, mapping)
+        style = None if self.style is None else put(self.style.image, folder, "style")
         return "generate", {**params, "samples": chosen.samples, "mapping": mapping, "fill": chosen.fill,
-                            "noise_hu": chosen.noiseHU, "spread": chosen.spread}
+                            "noise_hu": chosen.noiseHU, "style": style, "guidance": chosen.guidance,
+                            "classifier_guidance": chosen.classifierGuidance, "spread": chosen.spread}
 
     def _receive(self, answer: dict[str, Any]) -> _Received:
         images = [results.prepareImage(take(item)) for item in answer["volumes"]]
@@ -346,6 +341,21 @@ class _Received:
     report: dict[str, Any]
     sentences: list[str] = field(default_factory=list)
     passed: bool = False
+
+
+def asSentence(error: Exception) -> MedGenError:
+    """What happened in a run, for the user; a fault of the program is also logged."""
+    if isinstance(error, MedGenError):
+        return error
+    if isinstance(error, OSError):
+        return InputError(_("The files of the run cannot be written or read ({reason}); free some space or choose "
+                            "another temporary folder in Slicer's application settings.").format(
+                                reason=error.strerror or error))
+    if isinstance(error, MemoryError):
+        return InputError(_("Slicer ran out of memory; close other volumes or crop the input."))
+    logging.error("MedGen: a run failed unexpectedly", exc_info=error)
+    return WorkerError(_("The run failed unexpectedly ({kind}: {text}); nothing was added. Please report "
+                         "it with the log.").format(kind=type(error).__name__, text=error))
 
 
 def _removeFolder(folder: str | None, withParent: bool = False) -> None:

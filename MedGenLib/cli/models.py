@@ -1,18 +1,22 @@
-"""`medgen models`: list | info NAME | add PATH | remove NAME | verify [NAME]."""
+"""`medgen models`: list | info NAME | install NAME | add PATH | remove NAME | verify [NAME]."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 
 from MedGenLib.cli.console import Console
+from MedGenLib.packages import install as published
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import broken, catalogue, find
-from MedGenLib.packages.license import license_notice
-from MedGenLib.packages.text import model_card, models_table
+from MedGenLib.packages.license import is_accepted, license_notice
+from MedGenLib.packages.text import available_table, model_card, models_table
 
 
-def list_models(_: Namespace, console: Console) -> int:
+def list_models(arguments: Namespace, console: Console) -> int:
     """One line per model; packages that cannot be used are named on stderr."""
+    if getattr(arguments, "available", False):
+        console.say(available_table(published.available()))
+        return 0
     console.say(models_table(catalogue()))
     for package in broken():
         console.note(package.reason)
@@ -25,6 +29,17 @@ def info(arguments: Namespace, console: Console) -> int:
     console.say(model_card(manifest))
     if manifest.card:
         console.say(f"\n{manifest.card.strip()}")
+    return 0
+
+
+def install(arguments: Namespace, console: Console) -> int:
+    """Shows the licence until it was accepted, then downloads and converts."""
+    offer = published.offer(arguments.name, arguments.source)
+    if not is_accepted(offer):
+        console.say(offer.license_text)
+    manifest = published.install(offer, accept_license=arguments.accept_license, progress=console)
+    console.say(f"Installed the model '{manifest.name}' {manifest.version} in {manifest.folder}.")
+    console.say(license_notice(manifest))
     return 0
 
 

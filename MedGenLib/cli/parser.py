@@ -10,13 +10,28 @@ from pathlib import Path
 from typing import NoReturn
 
 from MedGenLib import __version__
+from MedGenLib.cli.edit_words import add_edit
+from MedGenLib.cli.install_words import add_available, add_install
+from MedGenLib.cli.lesion_words import add_insert_lesion
+from MedGenLib.cli.maisi_words import add_body_options, add_image_options
 from MedGenLib.cli.quality_words import add_deidentify, add_quality_commands
 
 PRESETS = ("draft", "normal", "best")
-RECIPES = ("autoencoder", "latent-flow", "translator", "segmenter", "features")
+RECIPES = (
+    "autoencoder",
+    "latent-flow",
+    "few-step",
+    "translator",
+    "segmenter",
+    "features",
+    "classifier",
+    "pixel-diffusion",
+)
 TWO_WORDS = {"evaluate": ("distribution", "utility")}
 """Commands of two words. The first one is also a command by itself, whose first argument is a path;
 a folder of such a name is given as ./utility."""
+SIGNED = ("--at",)
+"""Options whose value may begin with a minus that argparse takes for an option's."""
 
 EXAMPLES = """\
 examples:
@@ -41,6 +56,10 @@ class Parser(argparse.ArgumentParser):
             if second in TWO_WORDS.get(first, ()):
                 words[place : place + 2] = [f"{first} {second}"]
                 break
+        for place, word in enumerate(words[:-1]):
+            if word in SIGNED:
+                words[place : place + 2] = [f"{word}={words[place + 1]}"]
+                break
         return super().parse_known_args(words, namespace)
 
 
@@ -58,6 +77,8 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_generate(commands)
     _add_translate(commands)
+    add_edit(commands, _add_command, _natural, PRESETS)
+    add_insert_lesion(commands, _add_command, _natural, PRESETS)
     add_quality_commands(commands, _add_command, _positive, _natural)
     _add_models(commands)
     _add_train(commands)
@@ -97,7 +118,10 @@ def _add_generate(commands) -> None:
         "make an image volume from a label mask",
         "The result lies on the mask's own grid.",
     )
-    parser.add_argument("mask", metavar="MASK", type=Path, help="label volume: .nii .nrrd .mha")
+    parser.add_argument(
+        "mask", metavar="MASK", type=Path, nargs="?",
+        help="label volume: .nii .nrrd .mha; models that need none take --size instead",
+    )  # fmt: skip
     _add_run_options(parser)
     parser.add_argument(
         "--model", default="ct-tissue", metavar="NAME", help="model package (default: ct-tissue)"
@@ -112,10 +136,24 @@ def _add_generate(commands) -> None:
     parser.add_argument(
         "--sampler",
         metavar="NAME",
-        help="sampler instead of the model's own: euler, heun, ddim or ddpm",
+        help="sampler instead of the model's own: euler, heun, midpoint, ddim or ddpm",
     )
     parser.add_argument(
         "--steps", type=_positive, metavar="N", help="sampler steps instead of the preset's"
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        metavar="W",
+        help="weight of the mask's say: 1 is the model's own, 2 exaggerates, for twice the time",
+    )
+    parser.add_argument(
+        "--classifier-guidance",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="weight of the model's classifier, which pulls towards the mask: 0.1 to 0.5; more "
+        "changes the tissues' levels (default: 0)",
     )
     parser.add_argument(
         "--map",
@@ -124,18 +162,27 @@ def _add_generate(commands) -> None:
         default=[],
         metavar="SRC=DST",
         help="read the mask's label SRC (number or name) as the model's label DST; repeatable; "
-        "the word freesurfer or totalsegmentator alone says whose numbers they are",
+        "the word freesurfer, maisi, vista3d or totalsegmentator alone says whose numbers they are",
     )
     parser.add_argument(
         "--fill",
         metavar="LABEL",
         help="give voxels without a label inside the body this label of the model, such as fat",
     )
+    add_body_options(parser)
+    add_image_options(parser)
     parser.add_argument(
         "--noise",
         type=float,
         metavar="HU",
         help="noise of a CT, for models that take it (default: as in the training scans)",
+    )
+    parser.add_argument(
+        "--style",
+        type=Path,
+        metavar="REF",
+        help="real volume whose look the result gets: noise and tissue levels of a CT, contrast "
+        "of an MR image",
     )
 
 
@@ -178,9 +225,9 @@ def _add_run_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--memory",
-        choices=("normal", "small"),
-        default="normal",
-        help="small: smaller pieces, more time (default: normal)",
+        choices=("auto", "normal", "small"),
+        default="auto",
+        help="small: smaller pieces, more time; auto: where the memory is short (default)",
     )
     parser.add_argument(
         "--preview", type=Path, metavar="P.png", help="also write a picture of input and output"
@@ -210,9 +257,14 @@ def _add_run_options(parser: Parser) -> None:
 def _add_models(commands) -> None:
     parser = _add_command(commands, "models", "cli.models:list_models", "list and manage models")
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
-    _add_command(actions, "list", "cli.models:list_models", "list the models that are installed")
+    add_available(
+        _add_command(
+            actions, "list", "cli.models:list_models", "list the models that are installed"
+        )
+    )
     info = _add_command(actions, "info", "cli.models:info", "show what a model is and needs")
     info.add_argument("name", metavar="NAME")
+    add_install(actions, _add_command)
     add = _add_command(
         actions,
         "add",

@@ -226,7 +226,7 @@ def _add_dicom(commands, add: AddCommand) -> None:
         "--names",
         metavar="WHOSE",
         help="whose label numbers these are, where the file names none: a model such as ct-tissue, "
-        "totalsegmentator or freesurfer; segments get these names and their codes",
+        "totalsegmentator, freesurfer, vista3d or maisi; segments get these names and their codes",
     )
     parser.add_argument(
         "--modality", metavar="CT|MR", help="where the file does not say what it is"

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedGenLib.blank import wanted_grid
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
 from MedGenLib.files import check_output_path, read_label_map, read_volume, write_volume
@@ -26,11 +27,15 @@ BYTES_PER_VOXEL = 4
 
 
 def generate(arguments: Namespace, console: Console) -> int:
-    """Mask -> one or more volumes."""
+    """Mask -> one or more volumes; nothing but a size for models that need no mask."""
+    manifest = find(arguments.model)
     with _outputs(arguments, arguments.mask, arguments.samples) as outputs:
-        notice = _first_acceptance(find(arguments.model), arguments.accept_license)
-        mask = read_label_map(arguments.mask)
-        _require_space(outputs, mask, arguments)
+        notice = first_acceptance(manifest, arguments.accept_license)
+        mask = None if arguments.mask is None else read_label_map(arguments.mask)
+        grid = wanted_grid(mask, arguments.size, arguments.spacing, manifest)
+        style = None if arguments.style is None else read_volume(arguments.style)
+        body = None if arguments.body_from is None else read_volume(arguments.body_from)
+        _require_space(outputs, mask if grid is None else grid, arguments)
 
         from MedGenLib import generate as generate_volumes  # imports torch
 
@@ -45,13 +50,25 @@ def generate(arguments: Namespace, console: Console) -> int:
             device=arguments.device,
             mapping=parse_mapping(arguments.mapping),
             fill=arguments.fill,
+            body_from=body,
+            any_grid=arguments.any_grid,
+            size=arguments.size,
+            spacing=arguments.spacing,
+            modality=arguments.modality,
             noise_hu=arguments.noise,
+            guidance=arguments.guidance,
+            classifier_guidance=arguments.classifier_guidance,
+            style=style,
             accept_license=arguments.accept_license,
             memory=arguments.memory,
             uncertainty=arguments.uncertainty is not None,
             progress=console,
         )
-        made_from = [Source.of("mask", mask, arguments.mask)]
+        made_from = [] if mask is None else [Source.of("mask", mask, arguments.mask)]
+        if style is not None:
+            made_from.append(Source.of("style", style, arguments.style))
+        if body is not None:
+            made_from.append(Source.of("body", body, arguments.body_from))
         write_result(result, outputs, arguments, made_from, console)
         outputs.commit()
     describe(result, outputs, [*notice, *_on_identity(arguments)], console)
@@ -63,7 +80,7 @@ def translate(arguments: Namespace, console: Console) -> int:
     with _outputs(arguments, arguments.image, 1) as outputs:
         model = arguments.model
         manifest = find(model) if model else for_translation(None, arguments.to)
-        notice = _first_acceptance(manifest, arguments.accept_license)
+        notice = first_acceptance(manifest, arguments.accept_license)
         image = read_volume(arguments.image, series=arguments.series)
         _require_space(outputs, image, arguments)
 
@@ -186,7 +203,7 @@ def warn(report: Report, console: Console) -> None:
         console.note(f"warning: the checks failed, see the report; attempts made: {tried}.")
 
 
-def _outputs(arguments: Namespace, source: Path, samples: int) -> Outputs:
+def _outputs(arguments: Namespace, source: Path | None, samples: int) -> Outputs:
     """All files of the run, their places checked before anything else is done."""
     volumes = [check_output_path(path) for path in numbered(arguments.output, samples)]
     if arguments.uncertainty is not None:
@@ -201,7 +218,9 @@ def _outputs(arguments: Namespace, source: Path, samples: int) -> Outputs:
         paths += _dicom_folders(arguments.dicom, samples)
     elif arguments.deidentify:
         raise InputError("--deidentify is for DICOM; add --dicom and a folder to write it to.")
-    return Outputs(paths, overwrite=arguments.overwrite, keep=[source])
+    others = (getattr(arguments, name, None) for name in ("style", "body_from"))
+    keep = [path for path in (source, *others) if path is not None]
+    return Outputs(paths, overwrite=arguments.overwrite, keep=keep)
 
 
 def _dicom_folders(folder: Path, samples: int) -> list[Path]:
@@ -217,7 +236,7 @@ def _dicom_folders(folder: Path, samples: int) -> list[Path]:
     return folders
 
 
-def _first_acceptance(manifest: Manifest, accept: bool) -> list[str]:
+def first_acceptance(manifest: Manifest, accept: bool) -> list[str]:
     """What to tell the user when this run is the first to accept the model's licence.
 
     Asked first, as nobody should wait for a run that may not start; told last, as a run that is

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from . import ddim, ddpm, euler, heun
+from . import ddim, ddpm, euler, heun, midpoint
+from .cosine import CosineDenoiser
 from .flow import FlowDenoiser
 
 Denoiser = Callable[[Tensor, float, float], Tensor]
@@ -20,11 +21,20 @@ Sampler = Callable[..., Tensor]
 SAMPLERS: dict[str, Sampler] = {
     "euler": euler.sample,
     "heun": heun.sample,
+    "midpoint": midpoint.sample,
     "ddim": ddim.sample,
     "ddpm": ddpm.sample,
 }
 
-__all__ = ["SAMPLERS", "Denoiser", "FlowDenoiser", "Sampler", "evaluations"]
+DENOISERS: dict[str, Callable[[Callable[[Tensor, float], Tensor]], Denoiser]] = {
+    "velocity": FlowDenoiser,
+    "v": CosineDenoiser,
+}
+"""By what the network predicts, as a package's sampler section says (``prediction``)."""
+
+__all__ = [
+    "DENOISERS", "SAMPLERS", "Denoiser", "FlowDenoiser", "CosineDenoiser", "Sampler", "evaluations",
+]  # fmt: skip
 
 
 def evaluations(name: str, steps: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import sqrt
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +19,14 @@ def sample(
     generator: torch.Generator | None = None,
     on_step: Callable[[int], None] | None = None,
     eta: float = 0.0,
+    signal: np.ndarray | None = None,
 ) -> Tensor:
-    """Equation 12. ``eta`` 0 is deterministic, 1 is DDPM's ancestral sampling (equation 16)."""
+    """Equation 12. ``eta`` 0 is deterministic, 1 is DDPM's ancestral sampling (equation 16).
+
+    ``signal`` gives another schedule, see `ddpm.sample`.
+    """
     x = noise
-    signal = respaced(steps)
+    signal = respaced(steps) if signal is None else signal
     for done, (now, then) in enumerate(zip(signal[:-1], signal[1:], strict=True), start=1):
         data = denoise(x, sqrt(now), sqrt(1 - now))
         estimate = (x - sqrt(now) * data) / sqrt(1 - now)

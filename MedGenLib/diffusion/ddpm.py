@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import sqrt
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,10 +18,14 @@ def sample(
     steps: int,
     generator: torch.Generator | None = None,
     on_step: Callable[[int], None] | None = None,
+    signal: np.ndarray | None = None,
 ) -> Tensor:
-    """Draw each point from the posterior, equations 6 and 7, on ``steps`` respaced times."""
+    """Draw each point from the posterior, equations 6 and 7, on ``steps`` respaced times.
+
+    ``signal`` gives another schedule: ``alpha_bar`` at ``steps + 1`` times, the last exactly 1.
+    """
     x = noise
-    signal = respaced(steps)
+    signal = respaced(steps) if signal is None else signal
     for done, (now, then) in enumerate(zip(signal[:-1], signal[1:], strict=True), start=1):
         data = denoise(x, sqrt(now), sqrt(1 - now))
         alpha = now / then

@@ -7,6 +7,7 @@ from torch import nn
 from .autoencoder import Autoencoder
 from .feature_encoder import FeatureEncoder
 from .flow_unet import FlowUNet
+from .latent_classifier import LatentClassifier
 from .segmenter import Segmenter
 from .slice_translator import SliceTranslator
 
@@ -14,11 +15,19 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "Autoencoder": Autoencoder,
     "FeatureEncoder": FeatureEncoder,
     "FlowUNet": FlowUNet,
+    "LatentClassifier": LatentClassifier,
     "Segmenter": Segmenter,
     "SliceTranslator": SliceTranslator,
 }
 
+MAISI_NETWORKS = ("MaisiAutoencoder", "MaisiControlNet", "MaisiUNet")
+"""Networks of the module `maisi`, which needs MONAI and seconds to import."""
+
 
 def build(name: str, arguments: dict) -> nn.Module:
     """The named network with random weights. Raises KeyError when the name is not allowed."""
+    if name in MAISI_NETWORKS:
+        from . import maisi
+
+        return getattr(maisi, name)(**arguments)
     return NETWORKS[name](**arguments)

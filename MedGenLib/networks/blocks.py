@@ -23,31 +23,84 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
+class GroupNorm(nn.GroupNorm):
+    """Normalisation over space too, in groups of at least four channels, as ADM has it.
+
+    Takes away the finite receptive field: a tile no longer gives the values of the whole.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(math.gcd(max(1, channels // 4), 32), channels)
+
+
+NORMS = {"channel": ChannelNorm, "group": GroupNorm}
+
+
 class ResidualBlock(nn.Module):
     """Two normalised convolutions with an optional embedding that scales and shifts the second.
 
     The scale and shift follow ADM's adaptive normalisation (Dhariwal and Nichol 2021, sec. 3).
     The last convolution starts at zero, so that the block starts as the identity.
+
+    Parameters
+    ----------
+    norm: "channel" (a finite receptive field) or "group" (ADM's own).
     """
 
-    def __init__(self, dims: int, channels: int, embedding: int = 0) -> None:
+    def __init__(
+        self, dims: int, channels: int, embedding: int = 0, norm: str = "channel"
+    ) -> None:
         super().__init__()
         convolution = CONVOLUTION[dims]
-        self.norm1 = ChannelNorm(channels)
+        self.norm1 = NORMS[norm](channels)
         self.conv1 = convolution(channels, channels, 3, padding=1)
-        self.norm2 = ChannelNorm(channels)
+        self.norm2 = NORMS[norm](channels)
         self.conv2 = convolution(channels, channels, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * channels) if embedding else None
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        h = self.norm2(self.conv1(self._enter(x)))
         if self.modulation is not None:
             space = (1,) * (x.ndim - 2)
             scale, shift = self.modulation(embedding).chunk(2, dim=1)
             h = h * (1 + scale.view(*scale.shape, *space)) + shift.view(*shift.shape, *space)
-        return x + self.conv2(F.silu(h))
+        return self._pass(x) + self.conv2(F.silu(h))
+
+    def _enter(self, x: Tensor) -> Tensor:
+        return F.silu(self.norm1(x))
+
+    def _pass(self, x: Tensor) -> Tensor:
+        return x
+
+
+class ResampleBlock(ResidualBlock):
+    """A residual block that halves or doubles the resolution and changes the channels.
+
+    Both its branches are resampled (Dhariwal and Nichol 2021, section 3, after BigGAN): averaged
+    by two, or interpolated linearly.
+    """
+
+    def __init__(
+        self, dims: int, channels_in: int, channels_out: int, embedding: int, norm: str, up: bool
+    ) -> None:
+        super().__init__(dims, channels_out, embedding, norm)
+        convolution = CONVOLUTION[dims]
+        self.norm1 = NORMS[norm](channels_in)
+        self.conv1 = convolution(channels_in, channels_out, 3, padding=1)
+        self.skip = convolution(channels_in, channels_out, 1)
+        self.scale = 2.0 if up else 0.5
+        self.mode = {2: "bilinear", 3: "trilinear"}[dims] if up else "area"
+
+    def _enter(self, x: Tensor) -> Tensor:
+        return self._resample(super()._enter(x))
+
+    def _pass(self, x: Tensor) -> Tensor:
+        return self.skip(self._resample(x))
+
+    def _resample(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=self.scale, mode=self.mode)
 
 
 class SelfAttention(nn.Module):

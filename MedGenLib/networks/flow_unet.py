@@ -1,45 +1,29 @@
-"""Mask encoder and velocity network of the mask-conditioned latent flow."""
+"""Velocity network of the mask-conditioned latent flow."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .blocks import (
+    ResampleBlock,
     ResidualBlock,
     SelfAttention,
     Upsample,
     downsample,
     sinusoidal_embedding,
-    space_to_depth,
 )
-
-
-class MaskEncoder(nn.Module):
-    """Conditioning maps at image resolution -> features at every level of the U-Net.
-
-    Run once per sample: its features are constant along the sampling path.
-    """
-
-    def __init__(self, channels_in: int, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        self.enter = nn.Conv3d(8 * channels_in, widths[0], 3, padding=1)
-        self.blocks = nn.ModuleList(ResidualBlock(3, width) for width in widths)
-        self.down = nn.ModuleList(
-            downsample(3, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
-
-    def forward(self, maps: Tensor) -> list[Tensor]:
-        h = self.enter(space_to_depth(maps))
-        features = []
-        for level, block in enumerate(self.blocks):
-            h = block(h if level == 0 else self.down[level - 1](h))
-            features.append(h)
-        return features
+from .conditioners import CONDITIONERS
 
 
 class FlowUNet(nn.Module):
     """Velocity of a rectified flow in latent space, conditioned on a mask and on scalars.
+
+    The options of ADM (Dhariwal and Nichol 2021) are ``norm="group"``, ``resample="residual"`` and
+    attention at several levels; all give up the finite receptive field or cost time, so that they
+    are for fixed, small fields of view.
 
     Parameters
     ----------
@@ -47,78 +31,134 @@ class FlowUNet(nn.Module):
     scalars: number of scalar conditions, each roughly in -1..1 (spacing, noise level ...).
     widths: channels per level; every level halves the resolution.
     blocks: residual blocks per level of the encoder; the decoder has one a level.
-    attention: self-attention at the coarsest level (fixed, small fields of view only).
+    attention: self-attention at the coarsest level (True), or at the levels listed (0 is latent
+        size).
     latent: latent channels.
+    conditioner: "mask-encoder" (once a sample) or "control" (a branch at every evaluation).
+    norm: "channel" or "group".
+    resample: "plain" (strided convolution, interpolation) or "residual".
+    step_size: told the length of the step as well, the network gives the average velocity over
+        it: a student for few steps (Frans et al. 2024, arXiv 2410.12557).
     """
 
     def __init__(
         self,
         maps: int,
         scalars: int = 0,
-        widths: tuple[int, ...] = (32, 80, 160),
-        blocks: tuple[int, ...] = (1, 2, 2),
-        attention: bool = False,
+        widths: Sequence[int] = (32, 80, 160),
+        blocks: Sequence[int] = (1, 2, 2),
+        attention: bool | Sequence[int] = False,
         latent: int = 8,
+        conditioner: str = "mask-encoder",
+        norm: str = "channel",
+        resample: str = "plain",
+        step_size: bool = False,
     ) -> None:
         super().__init__()
-        widths, blocks = tuple(widths), tuple(blocks)
+        widths, blocks, last = tuple(widths), tuple(blocks), len(widths) - 1
+        levels = ([last] if attention else []) if isinstance(attention, bool) else list(attention)
         self.arguments = {
             "maps": maps,
             "scalars": scalars,
             "widths": list(widths),
             "blocks": list(blocks),
-            "attention": attention,
+            "attention": attention if isinstance(attention, bool) else levels,
             "latent": latent,
+            "conditioner": conditioner,
+            "norm": norm,
+            "resample": resample,
+            "step_size": step_size,
         }
         width = 4 * widths[0]
-        self.stride = 2 ** (len(widths) - 1)
+        self.stride = 2**last
         self.time_width = width
         self.embed = nn.Sequential(
-            nn.Linear(width + scalars, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+            nn.Linear(width * (1 + step_size) + scalars, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
         )
-        self.mask_encoder = MaskEncoder(maps, widths)
+        self.mask_encoder = CONDITIONERS[conditioner](maps, widths, width)
         self.enter = nn.Conv3d(latent, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(3, w, width) for _ in range(n))
+            nn.ModuleList(ResidualBlock(3, w, width, norm) for _ in range(n))
             for w, n in zip(widths, blocks, strict=True)
         )
+        steps = list(zip(widths[:-1], widths[1:], strict=True))
+        residual = resample == "residual"
         self.down = nn.ModuleList(
-            downsample(3, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            ResampleBlock(3, a, b, width, norm, up=False) if residual else downsample(3, a, b)
+            for a, b in steps
         )
-        self.attention = SelfAttention(widths[-1]) if attention else nn.Identity()
-        self.middle = ResidualBlock(3, widths[-1], width)
+        self.encoder_attention = _attention_at(levels, widths[:-1])
+        self.attention = SelfAttention(widths[-1]) if last in levels else nn.Identity()
+        self.middle = ResidualBlock(3, widths[-1], width, norm)
         self.up = nn.ModuleList(
-            Upsample(3, b, a) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            ResampleBlock(3, b, a, width, norm, up=True) if residual else Upsample(3, b, a)
+            for a, b in steps
         )
-        self.decoder = nn.ModuleList(ResidualBlock(3, w, width) for w in widths[:-1])
+        self.decoder = nn.ModuleList(ResidualBlock(3, w, width, norm) for w in widths[:-1])
+        self.decoder_attention = _attention_at(levels, widths[:-1])
         self.leave = nn.Conv3d(widths[0], latent, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
+    def freeze_base(self) -> None:
+        """Let only the conditioner learn from now on: a new condition for a trained network."""
+        self.requires_grad_(False)
+        self.mask_encoder.requires_grad_(True)
+
     def encode_mask(self, maps: Tensor) -> list[Tensor]:
-        """Conditioning maps (b, maps, 2i, 2j, 2k) -> features per level, latent size first."""
-        return self.mask_encoder(maps)
+        """Conditioning maps (b, maps, 2i, 2j, 2k) -> what `forward` takes as ``features``."""
+        return self.mask_encoder.prepare(maps)
 
     def forward(
-        self, x: Tensor, time: Tensor, features: list[Tensor], scalars: Tensor | None = None
+        self,
+        x: Tensor,
+        time: Tensor,
+        features: list[Tensor],
+        scalars: Tensor | None = None,
+        step: Tensor | None = None,
     ) -> Tensor:
         """Velocity ``noise - data`` at ``x`` (b, latent, i, j, k) and ``time`` (b,) in 0..1.
 
-        i, j, k must be multiples of `stride`; ``scalars`` is (b, scalars).
+        i, j, k must be multiples of `stride`; ``scalars`` is (b, scalars). A network with
+        `step_size` needs ``step`` (b,): what it gives is the average velocity from ``time`` down
+        to ``time - step``.
         """
         embedding = sinusoidal_embedding(time, self.time_width)
         if scalars is not None:
             embedding = torch.cat([embedding, scalars.to(embedding)], dim=1)
+        if step is not None:
+            embedding = torch.cat([embedding, sinusoidal_embedding(step, self.time_width)], dim=1)
         embedding = self.embed(embedding)
 
         h = self.enter(x)
+        residuals = self.mask_encoder.residuals(h, embedding, features)
         skips = []
         for level, blocks in enumerate(self.encoder):
-            h = (h if level == 0 else self.down[level - 1](h)) + features[level]
+            if level > 0:
+                h = _resampled(self.down[level - 1], h, embedding)
+            h = h + residuals[level]
             for block in blocks:
                 h = block(h, embedding)
+            if str(level) in self.encoder_attention:
+                h = self.encoder_attention[str(level)](h)
             skips.append(h)
         h = self.middle(self.attention(h), embedding)
         for level in reversed(range(len(self.decoder))):
-            h = self.decoder[level](self.up[level](h) + skips[level], embedding)
+            h = _resampled(self.up[level], h, embedding) + skips[level]
+            h = self.decoder[level](h, embedding)
+            if str(level) in self.decoder_attention:
+                h = self.decoder_attention[str(level)](h)
         return self.leave(h).float()
+
+
+def _attention_at(levels: Sequence[int], widths: Sequence[int]) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {str(level): SelfAttention(width) for level, width in enumerate(widths) if level in levels}
+    )
+
+
+def _resampled(layer: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+    return layer(h, embedding) if isinstance(layer, ResampleBlock) else layer(h)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def find(name: str) -> Manifest:
 
     Raises
     ------
-    PackageError: unknown (lists the known names), or there but broken (tells why).
+    PackageError: unknown (lists the known names), there but broken (tells why), or published but
+        not installed (tells how).
     """
     manifests, damaged = _scan()
     for manifest in manifests:
@@ -66,6 +68,10 @@ def find(name: str) -> Manifest:
     for package in damaged:
         if package.folder.name == name:
             raise PackageError(package.reason)
+    if name in _published():
+        raise PackageError(
+            f"The model '{name}' is not installed; get it with `medgen models install {name}`."
+        )
     raise PackageError(f"There is no model named '{name}'; {_known(manifests)}.")
 
 
@@ -102,6 +108,12 @@ def same_modality(asked: str | None, offered: str | None) -> bool:
     if asked.upper() == "MR":
         return offered in MR_MODALITIES
     return asked.casefold() == offered.casefold()
+
+
+def _published() -> Iterable[str]:
+    from MedGenLib.maisi.published import PUBLISHED  # which imports manifests, as this does
+
+    return PUBLISHED
 
 
 def _known(manifests: list[Manifest]) -> str:

@@ -23,6 +23,7 @@ COMMANDS = {
     "segment": "medgen evaluate IMAGE --labels LABELS --segmenter {name}",
     "features": "medgen evaluate distribution SYNTHETIC --reference REAL --features {name}",
 }
+COMMAND_WITHOUT_MASK = "medgen generate -o OUT --model {name} --size X Y Z --spacing X Y Z"
 
 
 def write_package(
@@ -144,7 +145,8 @@ def _write_files(
 def _inference(metadata: dict[str, Any]) -> dict[str, Any]:
     """How to run the package, as plain data; every parameter stays in metadata.json alone."""
     medgen = metadata["medgen"]
-    command = COMMANDS.get(medgen["task"], "")
+    without_mask = medgen["input"]["kind"] == "none"
+    command = COMMAND_WITHOUT_MASK if without_mask else COMMANDS.get(medgen["task"], "")
     modality = medgen["output"].get("modality")
     return {
         "engine": "MedGenLib",

@@ -91,12 +91,12 @@ def _weights_problem(path: Path) -> str | None:
             if not tensors.keys():
                 return f"The weights {path} hold no tensor."
     except SafetensorError as error:
-        kind = "a pickle, which can run code," if _is_pickle(path) else "damaged"
+        kind = "a pickle, which can run code," if is_pickle(path) else "damaged"
         return f"The weights {path} are {kind} and not safetensors ({error})."
     return None
 
 
-def _is_pickle(path: Path) -> bool:
+def is_pickle(path: Path) -> bool:
     """By its first bytes: a pickle of protocol 2 to 5, or the zip that torch.save makes."""
     with path.open("rb") as stream:
         start = stream.read(4)

@@ -5,30 +5,48 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from datetime import date
+from typing import Protocol
 
 from MedGenLib import home
 from MedGenLib.errors import InputError, LicenseError
-from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.manifest import LicenseSpec
 
 CONFIG_KEY = "accepted_licenses"
 
 
-def license_notice(manifest: Manifest) -> str:
+class Licensed(Protocol):
+    """A model that is installed (`Manifest`) or could be (`packages.install.Offer`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def license(self) -> LicenseSpec: ...
+
+    @property
+    def license_text(self) -> str: ...
+
+    @property
+    def license_place(self) -> str:
+        """File or address where the user can read the licence."""
+
+
+def license_notice(model: Licensed) -> str:
     """One sentence that tells the user what the licence of the model allows."""
-    use = "" if manifest.license.commercial_use else " and must not be used commercially"
-    return f"The model '{manifest.name}' is licensed {manifest.license.spdx}{use}."
+    use = "" if model.license.commercial_use else " and must not be used commercially"
+    return f"The model '{model.name}' is licensed {model.license.spdx}{use}."
 
 
-def is_accepted(manifest: Manifest) -> bool:
+def is_accepted(model: Licensed) -> bool:
     """True when the licence needs no acceptance or this very text was accepted before."""
-    if not manifest.license.acceptance_required:
+    if not model.license.acceptance_required:
         return True
     accepted = home.read_config().get(CONFIG_KEY)
-    entry = accepted.get(manifest.name) if isinstance(accepted, dict) else None
-    return isinstance(entry, dict) and entry.get("sha256") == _fingerprint(manifest)
+    entry = accepted.get(model.name) if isinstance(accepted, dict) else None
+    return isinstance(entry, dict) and entry.get("sha256") == _fingerprint(model)
 
 
-def require_acceptance(manifest: Manifest, accept: bool = False) -> bool:
+def require_acceptance(model: Licensed, accept: bool = False) -> bool:
     """Let the run go on only with an accepted licence.
 
     Returns
@@ -40,34 +58,34 @@ def require_acceptance(manifest: Manifest, accept: bool = False) -> bool:
     LicenseError: acceptance is needed, was not given before and `accept` is False.
     InputError: the configuration is not readable.
     """
-    if is_accepted(manifest):
+    if is_accepted(model):
         return False
     if not accept:
         raise LicenseError(
-            f"{license_notice(manifest).rstrip('.')}; read {manifest.folder / 'LICENSE'} and add "
+            f"{license_notice(model).rstrip('.')}; read {model.license_place} and add "
             "--accept-license (accept_license=True in Python) if you agree."
         )
     # Where nothing can be written, the acceptance holds for this run and the notice comes again.
     with suppress(InputError):
-        _remember(manifest)
+        _remember(model)
     return True
 
 
-def _remember(manifest: Manifest) -> None:
+def _remember(model: Licensed) -> None:
     config = home.read_config()
     accepted = config.get(CONFIG_KEY)
     config[CONFIG_KEY] = {
         **(accepted if isinstance(accepted, dict) else {}),
-        manifest.name: {
-            "spdx": manifest.license.spdx,
-            "sha256": _fingerprint(manifest),
+        model.name: {
+            "spdx": model.license.spdx,
+            "sha256": _fingerprint(model),
             "date": date.today().isoformat(),
         },
     }
     home.write_config(config)
 
 
-def _fingerprint(manifest: Manifest) -> str:
+def _fingerprint(model: Licensed) -> str:
     """Of identifier and text: a licence that changes has to be accepted anew."""
-    text = f"{manifest.license.spdx}\n{manifest.license_text}"
+    text = f"{model.license.spdx}\n{model.license_text}"
     return hashlib.sha256(text.encode()).hexdigest()

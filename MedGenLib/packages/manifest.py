@@ -12,7 +12,10 @@ from typing import Any, Literal
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.packages import rules
 
-ALLOWED_NETWORKS = ("Autoencoder", "FeatureEncoder", "FlowUNet", "Segmenter", "SliceTranslator")
+ALLOWED_NETWORKS = (
+    "Autoencoder", "FeatureEncoder", "FlowUNet", "LatentClassifier", "MaisiAutoencoder",
+    "MaisiControlNet", "MaisiUNet", "Segmenter", "SliceTranslator",
+)  # fmt: skip
 """The only networks that a package can name; anything else is refused."""
 
 PURPOSES = {
@@ -37,13 +40,20 @@ class Label:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the model reads: `labels` for kind "labels", `modality` for kind "image"."""
+    """What the model reads: `labels` for kind "labels", `modality` for kind "image".
 
-    kind: Literal["labels", "image"]
+    Kind "none" is for models that make an image of a size and a spacing alone. `left_out` names
+    structures of a mask that the model does not make.
+    """
+
+    kind: Literal["labels", "image", "none"]
     labels: Mapping[int, Label]
     modality: str | None
+    left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        if self.kind == "none":
+            return "a size"
         return self.modality or f"{len(self.labels)} labels"
 
 
@@ -215,6 +225,11 @@ class Manifest:
         return _text(self.folder / rules.CARD)
 
     @property
+    def license_place(self) -> str:
+        """Where the licence can be read."""
+        return str(self.folder / rules.LICENSE)
+
+    @property
     def license_text(self) -> str:
         """The full licence, empty when the file is missing."""
         return _text(self.folder / rules.LICENSE)
@@ -288,10 +303,33 @@ def _contradiction(data: dict) -> str | None:
     for role, network in medgen["networks"].items():
         if network["weights"] not in medgen["checksums"]:
             return f"$.medgen.networks.{role}.weights: '{network['weights']}' has no checksum"
+    if problem := _preset_problem(medgen):
+        return problem
     for side in ("input", "output"):
         names = [label["name"].casefold() for label in medgen[side].get("labels", {}).values()]
         if len(set(names)) < len(names):
             return f"$.medgen.{side}.labels: two labels have the same name"
+    return None
+
+
+def _preset_problem(medgen: dict) -> str | None:
+    """A preset may name a network for few steps: it has to be there and fit the main one."""
+    networks = medgen["networks"]
+    for name, preset in medgen.get("sampler", {}).get("presets", {}).items():
+        role = preset.get("network", "flow") if medgen["task"] == "generate" else None
+        if role is None:
+            continue
+        if role not in networks:
+            return f"$.medgen.sampler.presets.{name}.network: there is no network '{role}'"
+        main, other = (networks[r]["arguments"] for r in ("flow", role))
+        for key in ("maps", "scalars", "latent"):
+            if main.get(key) != other.get(key):
+                return (
+                    f"$.medgen.networks.{role}.arguments.{key}: {other.get(key)} is not the "
+                    f"{main.get(key)} of the network 'flow'"
+                )
+        if len(main.get("widths", ())) != len(other.get("widths", ())):
+            return f"$.medgen.networks.{role}.arguments.widths: not as many levels as 'flow' has"
     return None
 
 
@@ -325,7 +363,8 @@ def _manifest(folder: Path, data: dict) -> Manifest:
 
 
 def _input(section: dict) -> InputSpec:
-    return InputSpec(section["kind"], _labels(section), section.get("modality"))
+    left_out = tuple(section.get("left_out", ()))
+    return InputSpec(section["kind"], _labels(section), section.get("modality"), left_out)
 
 
 def _output(section: dict, task: str) -> OutputSpec:

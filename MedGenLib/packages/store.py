@@ -47,7 +47,7 @@ def add(
     with _workshop() as workshop:
         folder = _obtain(source, workshop, sha256, progress)
         manifest = require_sound(folder, called=source)
-        _refuse_taken(manifest.name)
+        refuse_taken(manifest.name)
         target = home.models_dir() / manifest.name
         os.replace(folder, target)
     return load_manifest(target)
@@ -139,11 +139,12 @@ def _root(folder: Path, source: str | Path) -> Path:
     raise PackageError(f"'{source}' holds no {rules.METADATA}, so it is not a model package.")
 
 
-def _refuse_taken(name: str) -> None:
+def refuse_taken(name: str) -> None:
+    """PackageError when a model of that name, sound or broken, is there already."""
     taken = {manifest.name: manifest for manifest in catalogue()}
     if name in taken:
         kind = "is embedded" if is_embedded(taken[name]) else "was added before"
-        hint = "rename the package" if is_embedded(taken[name]) else f"remove it first ({name})"
+        hint = "rename the package" if is_embedded(taken[name]) else "remove it first"
         raise PackageError(f"A model named '{name}' {kind}; {hint}.")
     if (home.models_dir() / name).exists():
         raise PackageError(f"A broken model named '{name}' is in the way; remove it first.")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
+from MedGenLib.maisi.published import Published
 from MedGenLib.packages import rules
 from MedGenLib.packages.catalogue import BrokenPackage, is_embedded
+from MedGenLib.packages.install import DOWNLOAD_MB
 from MedGenLib.packages.manifest import Label, Manifest
 
 WIDTH = 100
@@ -30,6 +32,24 @@ def models_table(manifests: Sequence[Manifest], damaged: Iterable[BrokenPackage]
     ]
     lines = _columns([header, *rows]) if rows else ["No model is installed."]
     return "\n".join(lines + [f"Not usable: {package.reason}" for package in damaged])
+
+
+def available_table(models: Sequence[Published]) -> str:
+    """One line for each published model that can be installed."""
+    if not models:
+        return "Every published model is installed."
+    header = ("NAME", "TO", "DOWNLOAD", "LICENCE", "WHAT IT IS")
+    rows = [
+        (
+            model.name,
+            "CT" if model.has_mask else "MR",
+            f"{DOWNLOAD_MB[model.name]:,} MB",
+            model.license.spdx,
+            model.description,
+        )
+        for model in models
+    ]
+    return "\n".join(_columns([header, *rows]))
 
 
 def model_card(manifest: Manifest) -> str:
@@ -90,6 +110,8 @@ def _size_mib(manifest: Manifest) -> float:
 
 
 def _input(manifest: Manifest) -> str:
+    if manifest.input.kind == "none":
+        return "a size and a spacing"
     return manifest.input.modality or _labels(manifest.input.labels)
 
 

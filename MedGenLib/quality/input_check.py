@@ -15,6 +15,7 @@ from MedGenLib.orientation import Turn
 from MedGenLib.quality.finding import Finding
 
 if TYPE_CHECKING:
+    from MedGenLib.labels import MappingReport
     from MedGenLib.packages.manifest import Manifest
     from MedGenLib.volume import LabelMap, Volume
 
@@ -27,7 +28,8 @@ def check_mask(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
     """Checks a mask whose values are the model's labels already.
 
     Errors: the mask is empty, or holds values that the model does not know. Warnings: labels of
-    the model that are absent, spacing or field of view outside of the model's range.
+    the model that are absent (unless it was trained on partial masks), spacing or field of view
+    outside of the model's range.
     """
     found = [int(value) for value in label_map.values()]
     if not found:
@@ -45,7 +47,7 @@ def check_mask(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
             )
         )
     absent = [f"{label.name} ({value})" for value, label in known.items() if value not in found]
-    if absent:
+    if absent and not manifest.preprocessing.get("partial"):
         findings.append(
             _warning(
                 "absent-labels",
@@ -56,10 +58,25 @@ def check_mask(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
     return findings + _check_geometry(label_map, manifest)
 
 
+def check_left_out(mapped: MappingReport, manifest: Manifest) -> list[Finding]:
+    """A warning that names the labels that became background as the model does not make them."""
+    if not mapped.left_out:
+        return []
+    names = _listed([mapped.names[value] for value in mapped.left_out])
+    return [
+        _warning(
+            "left-out",
+            f"The model '{manifest.name}' does not make {names}: what has these labels becomes "
+            "background.",
+        )
+    ]
+
+
 def check_gaps(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
     """Warns when much of the body around a segmentation of organs has no label.
 
-    Only for models that take unlabelled voxels for air.
+    Only for models that take unlabelled voxels for air. The setting "fill" of a package names the
+    label that such gaps are best filled with.
     """
     from MedGenLib.labels import close_body
 
@@ -69,12 +86,14 @@ def check_gaps(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
     share = 1 - labelled / max(1, int(np.count_nonzero(close_body(label_map).array)))
     if share < _LARGEST_GAP:
         return []
-    label = next(iter(manifest.input.labels.values())).name
+    first = next(iter(manifest.input.labels.values())).name
+    label = manifest.preprocessing.get("fill", first)
+    left = "air" if manifest.output.unit == "HU" else "background"
     return [
         _warning(
             "gaps",
-            f"{share:.0%} of the body that the mask outlines has no label and becomes air; fill it "
-            f"with {label} or another label (command line: --fill '{label}').",
+            f"{share:.0%} of the body that the mask outlines has no label and becomes {left}; fill "
+            f"it with {label} or another label (command line: --fill '{label}').",
         )
     ]
 
@@ -106,6 +125,12 @@ def guess_modality(volume: Volume) -> str | None:
         return None
     low, high = np.percentile(values, [0.5, 99.5])
     return "MR" if high - low >= 20 else None
+
+
+def looks_like_labels(volume: Volume) -> bool:
+    """Whether an image holds only a few whole numbers from 0 up, as masks do."""
+    values = _sample(volume.array)
+    return bool(values.min() >= 0 and len(np.unique(values)) < 32 and (values % 1 == 0).all())
 
 
 def _looks_like_hu(values: NDArray) -> bool:

@@ -338,10 +338,19 @@ def seam_index(
             f"There is no step at plane {plane} of axis {axis} with {image.shape[axis]} voxels; "
             f"give a plane from 1 to {image.shape[axis] - 1}."
         )
-    total, count = _steps(image, _labels_like(labels, image), axis)
-    step = plane - 1
-    around = np.arange(max(step - neighbours, 0), min(step + neighbours + 1, len(total)))
-    around = around[around != step]
+    if labels is not None:
+        labels = np.asarray(labels)
+        _check_shape(labels, image)
+    first = max(plane - 1 - neighbours, 0)
+    beside = tuple(
+        slice(first, plane + neighbours + 1) if a == axis else slice(None)
+        for a in range(image.ndim)
+    )
+    image = image[beside]
+    labels = _labels_like(None if labels is None else labels[beside], image)
+    total, count = _steps(image, labels, axis)
+    step = plane - 1 - first
+    around = np.arange(len(total)) != step
     return _ratio(total[step], count[step], total[around].sum(), count[around].sum())
 
 

@@ -13,10 +13,11 @@ there is left out. All of them together:
 
 `tissues`: mean and voxel-wise standard deviation in the training images, and the range that a
 volume's mean has to lie in. `resegment`: after a median filter of so many voxels, values below the
-first threshold are labels[0], those up to the second labels[1] and so on; `image` tells for
-translations whether tissues are found in the "output" or, where that has no fixed unit, in the
-"source". `segmenter`: the package that finds the mask's labels, by their names, in a generated
-image, where thresholds cannot tell them. `background`: range of the mean outside of the mask.
+first threshold are labels[0], those up to the second labels[1] and so on, compared where the mask
+has one of these labels; `image` tells for translations whether tissues are found in the "output"
+or, where that has no fixed unit, in the "source". `segmenter`: the package that finds the mask's
+labels, by their names, in a generated image, where thresholds cannot tell them. `background`:
+range of the mean outside of the mask.
 """
 
 from __future__ import annotations
@@ -137,12 +138,12 @@ def check_translated(volume: Volume, source: Volume, manifest: Manifest) -> Outp
     return check
 
 
-def resegment(image: NDArray, spec: Mapping[str, Any]) -> NDArray[np.int64]:
+def resegment(image: NDArray, spec: Mapping[str, Any]) -> NDArray[np.int16]:
     """Tissue labels by thresholds after a median filter, as `statistics.resegment` says."""
     size = [spec.get("median", 1) if length > 1 else 1 for length in image.shape]
     if max(size) > 1:
         image = ndimage.median_filter(image, size)
-    return np.asarray(spec["labels"])[np.digitize(image, spec["thresholds"])]
+    return np.asarray(spec["labels"], np.int16)[np.digitize(image, spec["thresholds"])]
 
 
 def _check_values(check: OutputCheck, volume: Volume, manifest: Manifest) -> bool:
@@ -185,7 +186,8 @@ def _check_fidelity(
 ) -> None:
     spec = manifest.statistics["resegment"]
     found = resegment(image, spec)
-    found[labels == 0] = 0  # outside belongs to no tissue, whatever its value
+    # Outside and other labels belong to none of these tissues, whatever their values.
+    found[~np.isin(labels, spec["labels"])] = 0
     names = {value: tissue["name"] for value, tissue in _tissues(manifest)}
     for value in spec["labels"]:
         _check_dice(check, found == value, labels == value, value, names, spec)

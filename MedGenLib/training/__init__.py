@@ -10,7 +10,16 @@ from pathlib import Path
 from ..errors import InputError
 from ..progress import ProgressCallback
 
-RECIPES = ("autoencoder", "latent-flow", "translator", "segmenter", "features")
+RECIPES = (
+    "autoencoder",
+    "latent-flow",
+    "few-step",
+    "translator",
+    "segmenter",
+    "features",
+    "classifier",
+    "pixel-diffusion",
+)
 
 
 def train(
@@ -77,6 +86,18 @@ def _recipe(name: str) -> type:
         from .recipes.latent_flow import LatentFlowRecipe
 
         return LatentFlowRecipe
+    if name == "few-step":
+        from .recipes.few_step import FewStepRecipe
+
+        return FewStepRecipe
+    if name == "classifier":
+        from .recipes.classifier import ClassifierRecipe
+
+        return ClassifierRecipe
+    if name == "pixel-diffusion":
+        from .recipes.pixel_diffusion import PixelDiffusionRecipe
+
+        return PixelDiffusionRecipe
     if name == "segmenter":
         from .recipes.segmenter import SegmenterRecipe
 

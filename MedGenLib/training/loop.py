@@ -40,10 +40,11 @@ class Draw:
         )
 
 
-def start_from(config: dict, out: Path, name: str, network: nn.Module) -> None:
+def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str = "") -> None:
     """Begin with the averaged weights of an earlier run, where the configuration asks for that.
 
-    ``start_from`` names a folder beside ``out``. Raises InputError when nothing was trained there.
+    ``start_from`` names a folder beside ``out``; ``new`` names a part of the network that is not
+    taken from there. Raises InputError when nothing was trained there.
     """
     if "start_from" not in config:
         return
@@ -54,7 +55,13 @@ def start_from(config: dict, out: Path, name: str, network: nn.Module) -> None:
             "train that one first."
         )
     state = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict(state["averages"][name])
+    weights = state["averages"][name]
+    if new:
+        fresh = network.state_dict()
+        weights = {
+            key: fresh[key] if key.startswith(f"{new}.") else weights[key] for key in fresh
+        }
+    network.load_state_dict(weights)
 
 
 def beside(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..networks import NETWORKS
+from ..packages.manifest import Manifest
 
 
 def export_package(
@@ -47,6 +49,49 @@ def export_package(
         (folder / section["license_file"]).read_text(encoding="utf-8"),
     )
     return target
+
+
+def extend_package(
+    package: Manifest,
+    config: dict[str, Any],
+    role: str,
+    network: nn.Module,
+    step: int,
+    out: Path,
+) -> Path:
+    """Write ``<out>/package/<name>``: an installed package with one more network.
+
+    The section ``package`` of the configuration gives the new ``version``, its line ``changelog``,
+    the ``presets`` that use the network, the ``command`` that trained it and the file ``card``
+    with the section to add to the model card.
+    """
+    from ..packages.export import write_package
+    from ..packages.weights import load_weights
+
+    section = config["package"]
+    metadata = copy.deepcopy(dict(package.metadata))
+    metadata["version"] = section["version"]
+    metadata["changelog"][section["version"]] = section["changelog"]
+    medgen = metadata["medgen"]
+    medgen["networks"][role] = _network(network, config, role)
+    medgen["sampler"]["presets"].update(section["presets"])
+    if section["command"] not in medgen["training"]["commands"]:
+        medgen["training"]["commands"].append(section["command"])
+    weights = {name: load_weights(package, name) for name in package.networks if name != role}
+    weights[role] = _half(network.state_dict())
+    added = (Path(config["folder"]) / section["card"]).read_text(encoding="utf-8")
+    card = _with_section(package.card, added.replace("{steps}", str(step)))
+    target = out / "package" / metadata["name"]
+    write_package(target, metadata, weights, card, package.license_text)
+    return target
+
+
+def _with_section(card: str, section: str) -> str:
+    """The card with a section, which replaces one with the same heading, or is the last."""
+    heading = section.splitlines()[0]
+    parts = card.split("\n## ")
+    kept = [part for part in parts if f"## {part.splitlines()[0]}" != heading]
+    return "\n## ".join([*kept, section.removeprefix("## ")]).rstrip() + "\n"
 
 
 def _network(net: nn.Module, config: dict[str, Any], role: str) -> dict[str, Any]:

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from MedGenLib.errors import InputError, MedGenError, MemoryPlanError, WorkerError
 from MedGenLib.progress import Stage
+from MedGenLib.worker import edit
 from MedGenLib.worker.dicom import write_dicom
+from MedGenLib.worker.install import install_model, list_available, show_license
+from MedGenLib.worker.lesion import insert_lesion
 from MedGenLib.worker.reader_study import make_study, score_study
 
 if TYPE_CHECKING:
@@ -137,7 +140,7 @@ def remove_model(job: Job, name: str) -> dict[str, Any]:
 
 def generate(
     job: Job,
-    input: dict[str, Any],
+    input: dict[str, Any] | None = None,
     model: str = "ct-tissue",
     folder: str | None = None,
     spread: bool = False,
@@ -150,7 +153,15 @@ def generate(
     steps: int | None = None,
     mapping: Any = None,
     fill: int | str | None = None,
+    body_from: dict[str, Any] | None = None,
+    any_grid: bool = False,
+    size: list[int] | None = None,
+    spacing: list[float] | None = None,
+    modality: str | None = None,
     noise_hu: float | None = None,
+    guidance: float | None = None,
+    classifier_guidance: float = 0.0,
+    style: dict[str, Any] | None = None,
     retries: int = 2,
     accept_license: bool = False,
 ) -> dict[str, Any]:
@@ -160,20 +171,23 @@ def generate(
     target = _folder(job, folder)
     if spread and samples < 2:
         raise InputError("The spread needs at least two samples; ask for more of them.")
-    mask = _image({**input, "kind": "labels"})
+    mask = None if input is None else _image({**input, "kind": "labels"})
+    look = None if style is None else _image({**style, "kind": "volume"})
+    body = None if body_from is None else _image({**body_from, "kind": "volume"})
     seed = secrets.randbelow(2**31) if seed is None else seed  # a second try has the same one
 
     def attempt(memory: str) -> Result:
         return run(
             mask, model, seed=seed, samples=samples, preset=preset, sampler=sampler, steps=steps,
-            device=device, mapping=mapping, fill=fill, noise_hu=noise_hu, retries=retries,
-            uncertainty=spread, accept_license=accept_license, memory=memory,
-            progress=job.progress,
+            device=device, mapping=mapping, fill=fill, body_from=body, any_grid=any_grid,
+            size=size, spacing=spacing, modality=modality, noise_hu=noise_hu, guidance=guidance,
+            classifier_guidance=classifier_guidance, style=look, retries=retries,
+            uncertainty=spread, accept_license=accept_license, memory=memory, progress=job.progress,
         )  # fmt: skip
 
     start = time.perf_counter()
     result = _within_memory(job, attempt, memory, device, "mask")
-    _remember(result, mask, device, preset, samples, time.perf_counter() - start)
+    _remember(result, result.source, device, preset, samples, time.perf_counter() - start)
     return _written(job, result, target)
 
 
@@ -277,8 +291,17 @@ METHODS: dict[str, Callable[..., dict[str, Any]]] = {
     "models/list": list_models,
     "models/add": add_model,
     "models/remove": remove_model,
+    "models/available": list_available,
+    "models/license": show_license,
+    "models/install": install_model,
     "generate": generate,
     "translate": translate,
+    "edit/open": edit.open_canvas,
+    "edit": edit.edit,
+    "edit/undo": edit.undo,
+    "edit/redo": edit.redo,
+    "edit/close": edit.close_canvas,
+    "insert_lesion": insert_lesion,
     "evaluate": evaluate,
     "dicom": write_dicom,
     "reader_study/make": make_study,
@@ -426,6 +449,7 @@ def _within_memory(
     _forget_networks()
     if memory == "small":
         raise _too_large(failure, detail, device, what)
+    from MedGenLib.memory import SMALL_PLAN
     from MedGenLib.quality.finding import Finding
     from MedGenLib.runtime import favour_small_memory
 
@@ -435,11 +459,7 @@ def _within_memory(
     if result is None:
         _forget_networks()
         raise _too_large(failure, detail, device, what)
-    sentence = (
-        "The memory was not enough for the usual plan, so smaller pieces were computed one after "
-        "the other; another plan changes fine detail, not quality."
-    )
-    result.report.input_findings.append(Finding("warning", "small-plan", sentence))
+    result.report.input_findings.append(Finding("warning", "small-plan", SMALL_PLAN))
     return result
 
 
@@ -484,6 +504,7 @@ def _forget_networks() -> None:
     from MedGenLib.runtime import release_memory
 
     loading.forget()
+    edit.forget()
     release_memory()
 
 
@@ -500,7 +521,8 @@ def _remember(
     usual = manifest.preset(preset).steps in (None, report.steps)
     # A short run is better than nothing where the card has no figures either.
     telling = seconds > SHORT_RUN or not manifest.performance
-    if usual and telling and report.parameters.get("memory") == "normal":
+    asked = report.parameters
+    if usual and telling and asked.get("memory") == "normal" and asked.get("guidance", 1) == 1:
         tries = max(samples, len(report.attempts))
         remember(manifest, source.geometry, preset, device, tries, seconds)
 

@@ -30,6 +30,8 @@ HEARTBEAT = 1.0
 SHORTEST_GAP = 0.05
 """Seconds between two progress messages of one stage: nobody reads faster."""
 WATCH = 0.25
+QUICK = ("edit", "edit/undo", "edit/redo")
+"""Jobs that follow each other while somebody paints: tidying up would take half as long as they."""
 MEMORY_LIMIT = "MEDGEN_WORKER_MEMORY_MIB"
 """Environment variable: the most memory in MiB that the worker may take (Linux), for machines
 that are shared. What does not fit is tried once with the small plan and then refused."""
@@ -122,7 +124,8 @@ class Server:
         self._current = None
         self._open.pop(job.number, None)
         self._send_answer(job, message)
-        _tidy()
+        if job.method not in QUICK:
+            _tidy()
 
     def _send_answer(self, job: Job, message: dict[str, Any]) -> None:
         try:

@@ -69,7 +69,7 @@ def engine(monkeypatch):
             stage.advance()
         return result_like(source, samples, seed=options["seed"])
 
-    stub = SimpleNamespace(name="stub")
+    stub = SimpleNamespace(name="stub", input=SimpleNamespace(kind="labels"))
     monkeypatch.setattr(runs, "find", lambda name: stub)
     monkeypatch.setattr(runs, "for_translation", lambda source, target: stub)
     monkeypatch.setattr(runs, "is_accepted", lambda manifest: True)
@@ -195,7 +195,7 @@ def test_generate_writes_volume_preview_and_report(mask, out, engine, capsys):
     assert json.loads((out / "ct.json").read_text())["seed"] == 7
     assert read_volume(out / "ct.nii.gz").shape == SHAPE
     (positional, options) = engine[0]
-    assert options["memory"] == "normal"
+    assert options["memory"] == "auto"
     assert positional == ("ct-tissue",) and options["mapping"] == {"2": "3"}
     assert (options["seed"], options["sampler"], options["steps"]) == (7, "ddim", 9)
     captured = capsys.readouterr()
@@ -322,6 +322,7 @@ def test_findings_are_told(mask, out, engine, monkeypatch, capsys):
 
 SLOW_RUN = """
 import sys, time
+from types import SimpleNamespace
 import MedGenLib
 from MedGenLib import cli, pictures
 from MedGenLib.cli import runs
@@ -346,7 +347,7 @@ def slow_preview(*_, **__):
     time.sleep(20)
 
 pictures.preview = slow_preview
-runs.find = lambda name: None
+runs.find = lambda name: SimpleNamespace(name="stub", input=SimpleNamespace(kind="labels"))
 runs.is_accepted = lambda manifest: True
 vars(MedGenLib)["generate"] = work
 sys.exit(cli.main(argv))

@@ -255,7 +255,7 @@ def test_codes_mean_what_the_standard_says():
     for row in known:
         assert _plain(row["meaning"]) in meanings[row.get("scheme", "SCT"), row["code"]], row
     names = [name for row in rows for name in row["names"]]
-    assert len(TABLES) == 2 and len(names) == len(set(names))
+    assert len(TABLES) == 4 and len(names) == len(set(names))
 
 
 def _plain(meaning):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from MedGenLib.diffusion import SAMPLERS, FlowDenoiser, ddim, ddpm, euler, heun
+from MedGenLib.diffusion import SAMPLERS, FlowDenoiser, ddim, ddpm, euler, heun, midpoint
 from MedGenLib.diffusion import evaluations as count_evaluations
 from MedGenLib.diffusion.flow import path_times, velocity_target
 from MedGenLib.diffusion.variance_preserving import cumulative_signal, respaced
 from MedGenLib.errors import Cancelled
 
 MEAN, SPREAD = 1.5, 0.3
-STEPS = {"euler": 200, "heun": 100, "ddim": 200, "ddpm": 1000}
+STEPS = {"euler": 200, "heun": 100, "midpoint": 100, "ddim": 200, "ddpm": 1000}
 """DDPM's posterior variance is exact only for small steps, so it gets all of them."""
 
 
@@ -44,7 +44,7 @@ def test_samplers_reach_the_data_distribution(name):
     assert float(samples.std()) == pytest.approx(SPREAD, rel=0.05)
 
 
-@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2)])
+@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2), (midpoint, 2)])
 def test_flow_samplers_converge_to_the_exact_solution(sampler, order):
     # The exact flow of a Gaussian maps noise e to MEAN + SPREAD * e.
     noise = draws(1000)

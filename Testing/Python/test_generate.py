@@ -15,6 +15,7 @@ from MedGenLib import generate, loading, sampling
 from MedGenLib.errors import Cancelled, InputError, MemoryPlanError, PackageError
 from MedGenLib.files import read_label_map, read_volume, write_volume
 from MedGenLib.intensity import TissueRange
+from MedGenLib.memory import LAYOUTS, Layout
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
 from MedGenLib.quality.metrics import dice, highpass_sd, seam_index
@@ -149,8 +150,7 @@ def test_presets_take_their_steps_from_the_package():
 def test_windows_leave_no_seam_and_agree_with_the_whole(monkeypatch):
     mask = torso((64, 56, 112))
     whole = generate(mask, **FAST).volume.array.astype(float)
-    monkeypatch.setattr(sampling, "WHOLE", 32)
-    monkeypatch.setattr(sampling, "WINDOW", 48)
+    monkeypatch.setitem(LAYOUTS, "normal", Layout("normal", whole=32, window=48, tile=64))
     result = generate(mask, **FAST)
     assert result.report.parameters["windows"] > 1
     tiled = result.volume.array.astype(float)
@@ -337,6 +337,18 @@ def test_the_tissue_range_moves_the_median_and_keeps_the_noise():
     assert np.array_equal(limits.enforce(fine, labels)[6:], fine[6:])
 
 
+def test_what_is_thinner_than_a_median_does_not_run_away():
+    """A nodule of two voxels across in the lung: its median is the lung's whatever is done."""
+    labels = np.full((12, 12, 12), 2, np.uint8)
+    labels[5:7, 5:7, 5:7] = 1
+    texture = np.random.default_rng(0).normal(0, 40, labels.shape)
+    hu = np.where(labels == 1, texture, -850.0)
+    moved = TissueRange((-1024, -30, -1024), (3071, 180, -250), 4).enforce(hu, labels)
+    nodule = moved[labels == 1]
+    assert (nodule <= 180).all() and (nodule >= -30).all() and len(np.unique(nodule)) == 8
+    assert (moved[labels == 2] == -850).all()
+
+
 def test_networks_are_loaded_once():
     import torch
 
@@ -395,3 +407,9 @@ def test_a_coarse_header_is_refused_before_memory_is_taken():
 
 def test_the_public_names_are_the_functions():
     assert MedGenLib.generate is generate and callable(MedGenLib.translate)
+
+
+def test_a_model_without_fixed_sizes_refuses_the_option_for_them():
+    mask = LabelMap(np.full((16, 16, 16), 2, np.uint8), np.diag([2.0, 2.0, 2.0, 1.0]))
+    with pytest.raises(InputError, match="'ct-tissue' works on any grid as it is"):
+        generate(mask, seed=1, steps=1, device="cpu", any_grid=True)

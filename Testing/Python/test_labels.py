@@ -66,7 +66,7 @@ def test_freesurfer_table():
         "Left-Cerebral-White-Matter", "Right-Cerebral-Cortex", "Right-Hippocampus")
     assert (names[1035], names[2001]) == ("ctx-lh-insula", "ctx-rh-bankssts")
     assert (names[511], names[515], names[530]) == ("Skin", "Bone-Cortical", "Optic-Nerve")
-    assert 136 not in names
+    assert names[136] == "Left-Lateral-Ventricle-choroid-plexus"  # SynthSeg's own
     assert table("freesurfer").value_of("left thalamus proper") == 10
     left = {label.name[5:] for label in table("freesurfer").labels if label.name[:5] == "Left-"}
     right = {label.name[6:] for label in table("freesurfer").labels if label.name[:6] == "Right-"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from MedGenLib.networks import NETWORKS, build
+from MedGenLib.networks import MAISI_NETWORKS, NETWORKS, build
 from MedGenLib.networks.blocks import space_to_depth
 from MedGenLib.networks.haar import haar, inverse_haar
 from MedGenLib.packages.manifest import ALLOWED_NETWORKS
@@ -22,7 +22,7 @@ def randomised(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 
 def test_the_allow_list_names_exactly_the_networks():
-    assert set(ALLOWED_NETWORKS) == set(NETWORKS)
+    assert set(ALLOWED_NETWORKS) == {*NETWORKS, *MAISI_NETWORKS}
 
 
 def test_haar_is_orthonormal_and_inverts():

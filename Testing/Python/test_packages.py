@@ -1058,4 +1058,5 @@ def test_every_embedded_package_is_sound_and_small():
     for folder in sorted(path.parents[1] for path in EMBEDDED.glob(f"*/{rules.METADATA}")):
         assert verify(folder) == []
         assert load_manifest(folder).name == folder.name
-        assert sum(rules.list_files(folder).values()) < 16 * rules.MIB
+        # A package may have a second network for few steps, so the limit is that of each file.
+        assert max(rules.list_files(folder).values()) < 16 * rules.MIB

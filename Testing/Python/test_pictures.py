@@ -189,3 +189,52 @@ def test_a_missing_folder_is_one_sentence(body, tmp_path):
     output = Volume(body[0], affine(), "CT", "HU")
     with pytest.raises(InputError):
         pictures.preview(output, output, tmp_path / "missing" / "p.png")
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPI", "SAR"])
+def test_a_changed_region_is_shown_before_and_after(body, monkeypatch, tmp_path, orientation):
+    import matplotlib.figure
+
+    kept = []
+    save = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda f, *a, **k: (kept.append(f), save(f, *a, **k))
+    )
+    array, labels = body
+    region = (labels == 2).astype(np.uint8)
+    old, new = (stored(a, orientation) for a in (array, np.where(region, -60.0, array)))
+    before, after = (Volume(a, affine, "CT", "HU") for a, affine in (old, new))
+    change = LabelMap(*stored(region, orientation))
+    pictures.preview_change(before, after, change, tmp_path / "p.png", "a lesion")
+    figure = kept[-1]
+    words = texts(figure)
+    assert words[:2] == ["a lesion", "Before, soft-tissue window (W 400 L 40)"]
+    assert len(figure.axes) == 9 and imread(tmp_path / "p.png").shape[1] == 1500
+    shown = images(figure)
+    for first, second in zip(shown[:3], shown[3:6], strict=True):
+        differ = first != second  # the region's own middle planes, and nothing else
+        assert differ.any() and (first[differ] == 40).all() and (second[differ] == -60).all()
+    assert sum(len(axes.collections) > 0 for axes in figure.axes[6:]) == 3  # its outline
+    with pytest.raises(InputError, match="on one grid"):
+        pictures.preview_change(
+            before, after, LabelMap(np.ones((2, 2, 2), np.uint8), np.eye(4)), tmp_path / "q.png"
+        )
+
+
+def test_a_region_of_lung_is_shown_in_the_lung_window(body, monkeypatch, tmp_path):
+    array, labels = body
+    lung = np.where(labels == 2, -850.0, array).astype(np.float32)
+    windows = []
+
+    def rows(scene, names, title):
+        windows.extend(row.window for row in scene.rows)
+        raise InputError("enough")
+
+    monkeypatch.setattr(pictures, "_draw", rows)
+    change = LabelMap((labels == 2).astype(np.uint8), affine())
+    for pair in ((lung, array), (array, lung), (array, array)):
+        before, after = (Volume(a, affine(), "CT", "HU") for a in pair)
+        with pytest.raises(InputError, match="enough"):
+            pictures.preview_change(before, after, change, tmp_path / "p.png")
+    assert list(tmp_path.iterdir()) == []
+    assert windows == [pictures.LUNG] * 6 + [pictures.SOFT_TISSUE] * 3

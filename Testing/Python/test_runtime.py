@@ -1,5 +1,8 @@
 """Devices, memory and versions as the machine tells them."""
 
+import subprocess
+import sys
+
 import numpy as np
 import psutil
 import pytest
@@ -66,6 +69,16 @@ def test_peak_memory_grows_with_what_is_held():
     ballast = np.ones(int(before + 64) * runtime.MIB // 8)  # more than all that was ever held
     assert runtime.peak_memory_mib() >= before + 32
     assert ballast[0] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the other systems tell no better")
+def test_peak_memory_does_not_begin_with_that_of_the_program_that_started_it():
+    """The system's own count of a child starts at its parent's size."""
+    ballast = np.ones(50 * runtime.MIB, np.float64)
+    words = "from MedGenLib import runtime; print(runtime.peak_memory_mib())"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True)
+    assert float(done.stdout) < 200 < ballast.nbytes / runtime.MIB
+
 
 
 def test_versions_name_every_dependency(monkeypatch):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from MedGenLib.tiling import Windows, blend, starts, tile_count
+from MedGenLib.loading import network
+from MedGenLib.packages import find
+from MedGenLib.tiling import Windows, blend, decode_tiled, encode_tiled, starts, tile_count
 
 
 @pytest.mark.parametrize(
@@ -58,3 +60,43 @@ def test_borders_are_the_window_edges_inside_the_grid():
 
 def test_tile_count_matches_the_tiles():
     assert tile_count((64, 65, 10), 64) == 2
+
+
+@pytest.fixture(scope="module", params=["ct-tissue", "mr-hippocampus"])
+def autoencoder(request):
+    return network(find(request.param), "autoencoder", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("shape", "tile"), [
+    ((16, 28, 20), 12), ((13, 9, 30), 8), ((9, 9, 9), 4), ((20, 12, 16), 64)])  # fmt: skip
+def test_tiled_coding_equals_coding_at_once(autoencoder, shape, tile):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn((1, 1, *(2 * n for n in shape)), generator=generator)
+    halo, seen = autoencoder.halo // 2, []
+    with torch.inference_mode():
+        whole = autoencoder.encode(image)
+        tiled = encode_tiled(autoencoder.encode, image, tile, halo, seen.append)
+        assert tiled.shape == whole.shape and float((tiled - whole).abs().max()) < 1e-4
+        assert seen == list(range(1, tile_count(shape, tile) + 1))
+        back = decode_tiled(autoencoder.decode, tiled, tile, halo)
+        assert float((back - autoencoder.decode(whole)).abs().max()) < 1e-3
+
+
+def test_a_halo_that_is_too_small_would_be_noticed(autoencoder):
+    image = torch.randn((1, 1, 40, 40, 40), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole = autoencoder.encode(image)
+        cut = encode_tiled(autoencoder.encode, image, 10, autoencoder.halo // 2 - 2)
+    assert float((cut - whole).abs().max()) > 1e-3
+
+
+def test_the_tiles_of_an_encoder_hold_no_more_than_tile_and_halo(autoencoder):
+    sizes = []
+
+    def encode(part):
+        sizes.append(max(part.shape[2:]))
+        return autoencoder.encode(part)
+
+    with torch.inference_mode():
+        encode_tiled(encode, torch.zeros(1, 1, 64, 32, 32), 8, autoencoder.halo // 2)
+    assert max(sizes) == 2 * (8 + 2 * (autoencoder.halo // 2))

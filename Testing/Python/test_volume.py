@@ -12,6 +12,7 @@ from MedGenLib.volume import (
     check_finite,
     crop,
     lps_from_affine,
+    occupied,
     pad,
     to_sitk,
 )
@@ -162,3 +163,10 @@ def test_check_finite_names_the_first_place():
     array[1, 2, 0] = np.inf
     with pytest.raises(InputError, match=r"1 voxels .* \(1, 2, 0\)"):
         check_finite(Volume(array, np.eye(4)))
+
+
+def test_where_something_is():
+    array = np.zeros((5, 6, 7), np.uint8)
+    assert occupied(array) is None
+    array[1, 2, 6] = array[3, 2, 0] = 4
+    assert occupied(array) == ((1, 4), (2, 3), (0, 7))

@@ -23,11 +23,12 @@ TORCH = {"torch", "monai", "torchvision"}
 SLOW = TORCH | {"SimpleITK", "matplotlib", "scipy", "skimage", "jsonschema", "pydicom", "tqdm"}
 
 TORCH_FREE = (
-    "__init__", "__main__", "cli", "conditioning", "demo", "dicom", "doctor", "errors",
-    "evaluation", "files", "generate", "grids", "headers", "home", "intensity", "labels",
-    "orientation", "outputs", "packages", "pictures", "planning", "progress", "provenance",
-    "quality", "reader_study", "report", "resample", "result", "runtime", "translate", "volume",
-    "worker",
+    "__init__", "__main__", "blank", "cli", "conditioning", "demo", "dicom", "doctor", "edit",
+    "errors", "evaluation", "files", "generate", "grids", "headers", "home", "intensity", "labels",
+    "lesions", "maisi/body", "maisi/legal", "maisi/limits", "maisi/masks", "maisi/published",
+    "maisi/vocabulary", "memory", "orientation", "outputs", "packages", "pictures", "planning",
+    "progress", "provenance", "quality", "reader_study", "report", "resample", "result", "runtime",
+    "style", "translate", "volume", "worker",
 )  # fmt: skip
 """Rooms of MedGenLib that can be opened without torch: files and folders."""
 
@@ -137,12 +138,16 @@ def _files_behind(module: str) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-ABSENT = ("torch", "monai", "jsonschema", "platformdirs", "psutil", "skimage", "safetensors")
+ABSENT = (
+    "torch", "monai", "einops", "huggingface_hub", "jsonschema", "platformdirs", "psutil",
+    "skimage", "safetensors",
+)  # fmt: skip
 """What a fresh Slicer lacks."""
 
 PANEL_NEEDS = (
-    "errors", "files", "home", "labels", "planning", "progress", "report", "volume",
-    "packages.catalogue", "packages.license", "packages.manifest", "packages.text",
+    "errors", "files", "home", "labels", "lesions.library", "planning", "progress", "report",
+    "volume", "packages.catalogue", "packages.install", "packages.license", "packages.manifest",
+    "packages.text",
     "quality.finding", "quality.input_check", "reader_study.reading", "worker.client",
     "worker.connection", "worker.messages", "worker.process", "worker.transfer",
 )  # fmt: skip
@@ -208,7 +213,7 @@ def test_only_declared_distributions_are_imported():
     declared = {
         "torch", "monai", "SimpleITK", "numpy", "pydicom", "safetensors", "jsonschema",
         "matplotlib", "tqdm", "scipy", "skimage", "platformdirs", "psutil", "highdicom",
-        "dicomanonymizer",
+        "dicomanonymizer", "einops", "huggingface_hub",
     }  # fmt: skip
     known = declared | set(sys.stdlib_module_names) | {"MedGenLib"}
     assert told(i for i in imports_in("MedGenLib") if i.top not in known) == []

@@ -141,12 +141,13 @@ def test_samples_and_their_spread(worker):
 
 def test_every_option_reaches_the_library(worker):
     options = {"mapping": {2: "soft tissue", "4": 0, 1: 1}, "fill": "fat", "noise_hu": 8.0,
-               "sampler": "heun", "memory": "small"}  # fmt: skip
+               "sampler": "heun", "guidance": 1.5, "memory": "small"}  # fmt: skip
     remote = worker.generate(trunk(), **QUICK, **options)
     local = MedGenLib.generate(trunk(), **QUICK, **options)
     assert np.array_equal(remote.volume.array, local.volume.array)
     assert remote.report["sampler"] == "heun"
     assert remote.report["parameters"]["memory"] == "small"
+    assert remote.report["parameters"]["guidance"] == 1.5
 
 
 def test_the_second_run_finds_the_networks_loaded(home):

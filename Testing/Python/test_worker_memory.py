@@ -9,10 +9,11 @@ import pytest
 from workers import QUICK, data_mib, share_number_format, temporary_environment, trunk
 
 import MedGenLib
-from MedGenLib import runtime, sampling, slicewise
+from MedGenLib import memory, runtime, sampling, slicewise
 from MedGenLib.demo import sample
 from MedGenLib.errors import InputError, MemoryPlanError
 from MedGenLib.files import read_volume
+from MedGenLib.packages import find
 from MedGenLib.volume import crop
 from MedGenLib.worker import methods
 from MedGenLib.worker.client import Worker
@@ -75,10 +76,15 @@ def test_memory_that_is_not_enough_at_all_is_one_sentence(idle):
 
 def test_a_plan_that_does_not_fit_is_replaced_before_it_runs(monkeypatch):
     """Free memory between what the two plans need."""
-    whole = 64**3 * sampling.BYTES_PER_LATENT_VOXEL
-    monkeypatch.setattr(sampling, "free_memory", lambda device="cpu": whole)
-    with pytest.raises(MemoryPlanError, match="network needs"):
-        MedGenLib.generate(trunk(LARGE), **QUICK)
+    wide, again, small = (
+        plan.need.process - memory.BASE_MIB
+        for plan in memory.plans(memory.Job(find("ct-tissue"), 128**3, (64,) * 3))
+    )
+    assert small < again <= wide
+    between = (small + 2) / 0.9 * 2**20
+    monkeypatch.setattr(sampling, "free_memory", lambda device="cpu": between)
+    with pytest.raises(MemoryPlanError, match="The usual plan .* needs about .*--memory small"):
+        MedGenLib.generate(trunk(LARGE), memory="normal", **QUICK)
 
     tried = []
 
@@ -154,7 +160,7 @@ def test_the_small_plan_translates_the_same_image():
     lambda: MedGenLib.translate("x.nii", "CT", memory="huge"),
 ])  # fmt: skip
 def test_an_unknown_plan_is_one_sentence(call):
-    with pytest.raises(InputError, match="no memory plan 'huge'; choose normal or small"):
+    with pytest.raises(InputError, match="no memory plan 'huge'; choose normal, small or auto"):
         call()
 
 

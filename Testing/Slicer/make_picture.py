@@ -1,10 +1,11 @@
 """Draws the README's pictures of the panel with the slice views beside it.
 
-    python Testing/Slicer/make_picture.py [translate|evaluate]
+    python Testing/Slicer/make_picture.py [translate|evaluate|edit]
 
 *translate* is the first translation as a user makes it, *evaluate* a CT generated from the mask of
-the sample and compared with the real one. Real module, scene, worker and model on the embedded
-sample; the views are Slicer's slice logics drawn by the bridge, so that the frame around them is not Slicer's own.
+the sample and compared with the real one, *edit* live editing: before, painted, after. Real module,
+scene, worker and model on the embedded sample; the views are Slicer's slice logics drawn by the
+bridge, so that the frame around them is not Slicer's own.
 """
 
 import sys  # noqa: I001  support boots the bridge, which makes qt and slicer
@@ -21,6 +22,12 @@ TRANSLATED = ("Synthetic CT over the MR that it was made from,\nblend slider at 
               "Synthetic. Not for diagnosis.")
 EVALUATED = ("The error of a synthetic CT, drawn over it:\nblue where it is too low, red where it is too high,\n"
              "in HU against the real CT.\n\nSynthetic. Not for diagnosis.")
+EDITED = ("Left: a synthetic CT. Right: a mass painted into\nthe mask with the Segment Editor's logic.\n"
+          "Below: the CT a moment later. Live is pressed,\nand only the region about the mass was redrawn.\n\n"
+          "Synthetic. Not for diagnosis.")
+MASS = ((76, 58, 56), 7)
+"""Center (i, j, k) and radius of what is painted, in voxels of the sample."""
+FIELD_MM = 220
 VIEWS = ("Red", "Yellow", "Green")
 GAP = 6
 
@@ -63,6 +70,49 @@ def evaluateSample():
     return widget
 
 
+def editSample():
+    """Generate, switch Live on, paint a mass, wait; the widget and the pictures of the axial view."""
+    from painter import Painter
+
+    widget = support.moduleWidget()
+    widget.panel.context.dialogs = Answers()
+    mask = support.ctSegmentation(None)
+    made = widget.logic.generate(mask, seed=7)
+    parameters = widget.panel.context.parameters
+    parameters.generateInput, parameters.editVolume, parameters.editMask = mask, made, mask
+    widget.ui.editSection.collapsed = False
+    support.processUntil(lambda: widget.ui.liveButton.enabled and not widget.panel.isBusy, 60)
+    widget.ui.liveButton.click()
+    edit = widget.panel.edit.edit
+    support.processUntil(lambda: edit.state == "ready", 300)
+    slicer.util.setSliceViewerLayers(background=made, fit=True)
+    center = support.matrixOf(made) @ [*MASS[0], 1.0]
+    pictures = [axialPicture(center)]
+    painter = Painter(mask, made)
+    painter.paint("bone", *MASS)
+    edit.wait(300)  # the first edit loads the networks
+    painter.undo()
+    edit.wait(300)
+    ball = painter.paint("soft tissue", *MASS)
+    label = slicer.util.addVolumeFromArray(ball.transpose(2, 1, 0).astype("uint8"), support.matrixOf(made), "Mass",
+                                           "vtkMRMLLabelMapVolumeNode")
+    label.CreateDefaultDisplayNodes()
+    slicer.util.setSliceViewerLayers(label=label, labelOpacity=0.6)
+    pictures.append(axialPicture(center))
+    slicer.util.setSliceViewerLayers(label=None)
+    edit.wait(300)
+    return widget, [*pictures, axialPicture(center)]
+
+
+def axialPicture(center, size: int = 480):
+    """The axial view about a point, as it is now."""
+    node = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    node.SetDimensions(size, size, 1)
+    node.SetFieldOfView(FIELD_MM, FIELD_MM, 1)
+    node.JumpSliceByCentering(*center[:3])
+    return support.sliceImage("Red")
+
+
 def drawViews(size: int) -> list:
     """Axial, sagittal and coronal through the middle, blended as the panel left them."""
     manager = slicer.app.layoutManager()
@@ -73,8 +123,11 @@ def drawViews(size: int) -> list:
     return [support.sliceImage(name) for name in VIEWS]
 
 
-def compose(panel, text: str, path: Path) -> None:
-    """The panel on the left, the views in a column and a half on the right, as in Slicer."""
+def compose(panel, text: str, path: Path, images=None) -> None:
+    """The panel on the left, the views in a column and a half on the right, as in Slicer.
+
+    images: three pictures instead of the views.
+    """
     size = (panel.height() - GAP) // 2
     left = panel.width() + GAP
     picture = qt.QImage(left + 2 * size + GAP, panel.height(), qt.QImage.Format_RGB888)
@@ -82,8 +135,8 @@ def compose(panel, text: str, path: Path) -> None:
     painter = qt.QPainter(picture)
     painter.drawImage(0, 0, panel)
     places = [(left, 0), (left + size + GAP, 0), (left, size + GAP)]
-    for (x, y), image in zip(places, drawViews(size), strict=True):
-        painter.drawImage(x, y, image)
+    for (x, y), image in zip(places, images or drawViews(size), strict=True):
+        painter.drawImage(x, y, image.scaled(size, size))
     painter.setPen(qt.QColor(230, 230, 230))
     painter.drawText(qt.QRect(left + size + GAP + 24, size + GAP + 24, size - 48, size - 48), 0, text)
     painter.end()
@@ -109,6 +162,9 @@ def main() -> None:
     if sys.argv[1:] == ["evaluate"]:
         widget = evaluateSample()
         compose(panelPicture(), EVALUATED, PICTURES / "slicer_evaluate.png")
+    elif sys.argv[1:] == ["edit"]:
+        widget, images = editSample()
+        compose(panelPicture(), EDITED, PICTURES / "slicer_edit.png", images)
     else:
         widget = translateSample()
         widget.ui.blendSlider.setValue(widget.ui.blendSlider.maximum // 2)

@@ -28,6 +28,10 @@ class Answers(Dialogs):
         self.asked.append(question)
         return self.answer
 
+    def agree(self, title, text):
+        self.asked.append(text)
+        return self.answer
+
     def text(self, title, question):
         self.asked.append(question)
         return self.path

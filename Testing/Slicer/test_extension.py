@@ -127,8 +127,8 @@ class DescriptionTest(unittest.TestCase):
         lines = (ROOT / "Resources" / "requirements.txt").read_text(encoding="utf-8").splitlines()
         wanted = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         self.assertEqual({re.split(r"[><=]", line)[0] for line in wanted},
-                         {"dicom-anonymizer", "jsonschema", "matplotlib", "platformdirs", "psutil", "safetensors",
-                          "scikit-image"})
+                         {"dicom-anonymizer", "einops", "huggingface_hub", "jsonschema", "matplotlib", "monai",
+                          "platformdirs", "psutil", "safetensors", "scikit-image"})
         self.assertLessEqual(set(wanted), set(project["dependencies"]))
 
 

@@ -172,6 +172,19 @@ class LabelTableTest(PanelCase):
         self.assertEqual(self.panel.tab.arguments()["mapping"]["mystery"], "fat")
         self.assertEqual(json.loads(self.parameters.mapping)["ct-tissue"], {"mystery": "fat"})
 
+    def test_anotherSegmentationInTheSameNode(self):
+        mask = support.ctSegmentation()
+        self.settle()
+        copy = slicer.vtkSegmentation()  # as when its file is read again
+        copy.DeepCopy(mask.GetSegmentation())
+        copy.GetNthSegment(0).SetName("mystery")
+        mask.SetAndObserveSegmentation(copy)
+        self.settle()
+        self.assertIn("mystery", self.combos())
+        copy.GetNthSegment(1).SetName("riddle")
+        self.settle()
+        self.assertIn("riddle", self.combos())
+
     def test_choosingKeepsTheBoxes(self):
         support.ctSegmentation()
         self.settle()

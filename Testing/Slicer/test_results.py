@@ -352,20 +352,20 @@ class FailureTest(SlicerTestCase):
         self.assertEqual(differences(before, snapshotOfScene()), [])
 
     def testNewNode(self):
-        for step in ("_fill", "_setDisplay", "_placeBeside"):
+        for step in ("_fill", "_setDisplay", "placeBeside"):
             with self.subTest(step):
                 self.assertNothingLeft(step)
 
     def testChosenNode(self):
         node = volumeNode(GRIDS["oblique"], name="Chosen")
         node.CreateDefaultDisplayNodes()
-        for step in ("_setDisplay", "_placeBeside", "_setUnits"):
+        for step in ("_setDisplay", "placeBeside", "_setUnits"):
             with self.subTest(step):
                 self.assertNothingLeft(step, outputNode=node)
 
     def testChosenNodeThatWasEmpty(self):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Volume_1")
-        for step in ("_setDisplay", "_placeBeside"):
+        for step in ("_setDisplay", "placeBeside"):
             with self.subTest(step):
                 self.assertNothingLeft(step, outputNode=node)
 
@@ -388,10 +388,11 @@ class PythonLineTest(SlicerTestCase):
             'seed=7)')
 
     def testEveryChoiceComesBack(self):
-        node = volumeNode(name='it\'s "5 mm" \\ ü')
+        node, style = volumeNode(name='it\'s "5 mm" \\ ü'), volumeNode(name="Look")
         parameters = RunParameters(
             "generate", node.GetID(), node.GetName(), model="m", seed=3, preset="draft", device="cpu", samples=2,
-            mapping={"liver \"x\"": "soft tissue", "7": 0}, fill="fat", noiseHU=12.5, spread=True, acceptLicense=True)
+            mapping={"liver \"x\"": "soft tissue", "7": 0}, fill="fat", noiseHU=12.5, spread=True, acceptLicense=True,
+            styleID=style.GetID(), styleName="Look", guidance=1.5, classifierGuidance=3.0)
         seen = {}
 
         class Logic:
@@ -401,9 +402,10 @@ class PythonLineTest(SlicerTestCase):
         with mock.patch.object(slicer.util, "getModuleLogic", lambda name: Logic()):
             exec(console.pythonLine(parameters), {"slicer": slicer})
         self.assertIs(seen.pop("node"), node)
+        self.assertIs(seen.pop("style"), style)
         self.assertEqual(seen, {"model": "m", "seed": 3, "preset": "draft", "device": "cpu", "samples": 2,
                                 "mapping": {"liver \"x\"": "soft tissue", "7": 0}, "fill": "fat", "noiseHU": 12.5,
-                                "spread": True, "acceptLicense": True})
+                                "guidance": 1.5, "classifierGuidance": 3.0, "spread": True, "acceptLicense": True})
 
     def testNamesThatAreNotUniqueOrArePatterns(self):
         for name in ("Twice", "CT [axial] *"):

@@ -202,9 +202,10 @@ def autoencoder(ct: Volume, mask: LabelMap, model: str) -> dict[str, float]:
 def windows(ct: Volume, mask: LabelMap, model: str) -> dict[str, float]:
     """Largest jump at window borders when the volume is sampled in small windows."""
     from MedGenLib import sampling
+    from MedGenLib.memory import LAYOUTS, Layout
 
-    whole, sampling.WHOLE = sampling.WHOLE, 16
-    side, sampling.WINDOW = sampling.WINDOW, 40
+    usual = LAYOUTS["normal"]
+    LAYOUTS["normal"] = Layout("normal", whole=16, window=40, tile=usual.tile)
     seams, planes = sampling.Scene.seams, []
 
     def noted(scene: sampling.Scene, borders: list) -> list:
@@ -215,7 +216,7 @@ def windows(ct: Volume, mask: LabelMap, model: str) -> dict[str, float]:
     try:
         result = generate(mask, model, seed=1, retries=0)
     finally:
-        sampling.WHOLE, sampling.WINDOW, sampling.Scene.seams = whole, side, seams
+        LAYOUTS["normal"], sampling.Scene.seams = usual, seams
     figures = result.report.attempts[0].check.figures
     real = max(metrics.seam_index(ct.array, a, p, mask.array) for a, p in planes)
     return {"windows": result.report.parameters["windows"], "seam": figures.get("seam"),

@@ -61,8 +61,26 @@ def hippocampus() -> None:
     )
 
 
+def brain() -> None:
+    """A brain's labels by FreeSurfer's numbers, without the rest of the head."""
+    from MedGenLib.files import read_label_map
+    from MedGenLib.labels import table
+
+    labels = read_label_map(DATA / "label_maps" / "synthseg" / "training_seg_09.nii.gz")
+    array = np.where(labels.array < 256, labels.array, 0).astype(np.uint8)
+    inside = np.nonzero(array)
+    low = [max(0, int(i.min()) - 2) for i in inside]
+    high = [min(n, int(i.max()) + 3) for i, n in zip(inside, array.shape, strict=True)]
+    known = table("freesurfer").names
+    names = {int(value): known[int(value)] for value in np.unique(array) if value}
+    write_volume(
+        crop(LabelMap(array, labels.affine, names), low, high), OUT / "brain_labels.seg.nrrd"
+    )
+
+
 if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
     abdomen()
     head()
     hippocampus()
+    brain()

@@ -1,6 +1,6 @@
 """Speed and memory of MedGen beside its peers, each in a process of its own, in one run.
 
-    pip install -e ".[bench]" && python Testing/benchmarks/speed.py [--threads 2] [--skip-maisi]
+    python Testing/benchmarks/speed.py [--threads 2] [--skip-maisi]
 
 - ct-tissue at 96^3 and 128^3, preset normal, from a drawn mask, in float32 and as `auto` chooses;
 - the networks of MAISI as MONAI has them (published configuration, random weights: only their

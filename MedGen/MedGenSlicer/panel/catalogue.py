@@ -24,8 +24,9 @@ class Models:
         return next((manifest for manifest in self.manifests if manifest.name == name), None)
 
     def generators(self) -> list[Manifest]:
-        """Models that make an image from labels."""
-        return [manifest for manifest in self.manifests if manifest.task == "generate"]
+        """Models that make an image from labels; those that need no mask are left to the command line."""
+        return [manifest for manifest in self.manifests
+                if manifest.task == "generate" and manifest.input.kind == "labels"]
 
     def translators(self, target: str = "") -> list[Manifest]:
         """Models that translate an image, to `target` where it is given."""

@@ -36,6 +36,12 @@ class Dialogs:
             return ""
         return qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, pattern)
 
+    def agree(self, title: str, text: str) -> bool:
+        """Whether the user agrees to a long text, such as a license."""
+        if slicer.app.testingEnabled():
+            return False
+        return bool(agreement(title, text).exec_())
+
     def show(self, text: str, title: str, detail: str = "") -> None:
         """A text to read, with more of it on demand."""
         extra = {"detailedText": detail} if detail else {}
@@ -49,6 +55,28 @@ class Dialogs:
         """Show a folder in the file manager, a web page in the browser."""
         if not slicer.app.testingEnabled():
             qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(path))
+
+
+def agreement(title: str, text: str):
+    """A dialog with a text to scroll through and the buttons Accept and Cancel."""
+    dialog = qt.QDialog(slicer.util.mainWindow())
+    dialog.setWindowTitle(title)
+    view = qt.QPlainTextEdit(dialog)
+    view.setPlainText(text)
+    view.setReadOnly(True)
+    view.setAccessibleName(title)
+    buttons = qt.QDialogButtonBox(dialog)
+    accept = buttons.addButton(_("Accept"), qt.QDialogButtonBox.AcceptRole)
+    cancel = buttons.addButton(_("Cancel"), qt.QDialogButtonBox.RejectRole)
+    accept.setAutoDefault(False)
+    cancel.setDefault(True)  # nobody agrees by pressing Enter
+    buttons.accepted.connect(dialog.accept)
+    buttons.rejected.connect(dialog.reject)
+    layout = qt.QVBoxLayout(dialog)
+    layout.addWidget(view)
+    layout.addWidget(buttons)
+    dialog.resize(640, 480)
+    return dialog
 
 
 def overwriteQuestion(name: str) -> str:

@@ -71,6 +71,7 @@ class GenerateTab:
             "model": self.manifest.name,
             **self.checkArguments(),
             "fill": parameters.fill or None,
+            "style": parameters.generateStyle,
             "samples": parameters.samples,
             "spread": parameters.spread and parameters.samples > 1,
         }

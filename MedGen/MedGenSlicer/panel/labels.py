@@ -9,7 +9,7 @@ from MedGenSlicer import nodes
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
 
-LEAVE_OUT = "0"
+LEAVE_OUT = nodes.LEFT_OUT
 """Background, in the mapping that goes to the model."""
 
 
@@ -134,6 +134,13 @@ class LabelTable:
         everything[self._manifest.name] = ours
         parameters.mapping = json.dumps(everything, sort_keys=True)
         self._context.changed()
+
+
+def mappingFor(parameters, node, manifest) -> dict[str, str] | None:
+    """Segment name -> label of the model, as the table would show it: what the user chose for this model, else what
+    names and terminology say; None where nothing is known."""
+    known = {name: label for name, label in nodes.suggestMapping(node, manifest).items() if label}
+    return {**known, **_read(parameters.mapping).get(manifest.name, {})} or None
 
 
 def _namedSegments(node) -> list:

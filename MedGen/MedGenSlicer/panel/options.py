@@ -29,7 +29,8 @@ class Options:
         with widgets.quiet(ui.seedSpinBox):
             ui.seedSpinBox.setValue(parameters.seed)
         # Translation draws nothing at random.
-        for widget in (ui.seedLabel, ui.seedSpinBox, ui.seedLockCheckBox, ui.samplesLabel, ui.samplesSpinBox):
+        for widget in (ui.seedLabel, ui.seedSpinBox, ui.seedLockCheckBox, ui.samplesLabel, ui.samplesSpinBox,
+                       ui.styleLabel, ui.styleSelector):
             widget.setVisible(task == "generate")
         ui.spreadCheckBox.setEnabled(task == "translate" or parameters.samples > 1)
         self._fillDevices(parameters.device)

@@ -14,9 +14,11 @@ from MedGenSlicer.panel.check import InputCheck
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.dialogs import Dialogs, overwriteQuestion
 from MedGenSlicer.panel.dicom import DicomSection
+from MedGenSlicer.panel.edit import EditSection
 from MedGenSlicer.panel.evaluation import Evaluation
 from MedGenSlicer.panel.failure import FailureBox, suggestion
 from MedGenSlicer.panel.generate import GenerateTab
+from MedGenSlicer.panel.lesion import LesionSection
 from MedGenSlicer.panel.models import ModelsSection
 from MedGenSlicer.panel.options import Options
 from MedGenSlicer.panel.proposals import Proposals
@@ -62,6 +64,8 @@ class Panel(VTKObservationMixin):
         self.failure = FailureBox(self.context)
         self.dicom = DicomSection(self.context)
         self.result = ResultBox(self.context, self.dicom.show)
+        self.edit = EditSection(self.context, self.models)
+        self.lesion = LesionSection(self.context)
         self.evaluation = Evaluation(self.context)
         self.study = StudySection(self.context)
         self.modelsSection = ModelsSection(self.context, self.models)
@@ -99,6 +103,7 @@ class Panel(VTKObservationMixin):
         for timer in (self._checkTimer, self._guessTimer, self._workerTimer):
             timer.stop()
         self.logic.engine.removeObserver(self._engineChanged)
+        self.edit.close()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -112,6 +117,8 @@ class Panel(VTKObservationMixin):
         self._watch(None)
         if parameters is None:
             self.study.pause()
+            self.edit.forget()
+            self.lesion.forget()
             self.evaluation.forget()
             self.dicom.forget()
             self.result.hide()
@@ -164,6 +171,8 @@ class Panel(VTKObservationMixin):
         manifest = self.tab.manifest
         self.card.update(manifest)
         self.options.update(self.task, manifest)
+        self.edit.update()
+        self.lesion.update()
         self.evaluation.update()
         self.dicom.update()
         self._watch(self.tab.inputNode)
@@ -261,6 +270,7 @@ class Panel(VTKObservationMixin):
         if run.error is None:
             self._ended("")
             self.result.show(run)
+            self.edit.propose(run)
             self.evaluation.propose(run)
         elif isinstance(run.error, Cancelled) or slicer.mrmlScene.IsClosing():
             # The user's own doing is no failure, and the sentence has to outlive the scene.

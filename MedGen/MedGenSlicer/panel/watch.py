@@ -32,16 +32,18 @@ class InputWatcher(VTKObservationMixin):
         self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._changed)
         self.addObserver(node, slicer.vtkMRMLTransformableNode.TransformModifiedEvent, self._changed)
         if node.IsA("vtkMRMLSegmentationNode"):
-            self._watchSegments(node.GetSegmentation())
+            self._watchSegments(node)
         else:
             self.addObserver(node, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, self._changed)
         return True
 
-    def _watchSegments(self, segmentation) -> None:
+    def _watchSegments(self, node) -> None:
+        # The node passes on what its vtkSegmentation tells; it gets another one when its file is read again.
         events = slicer.vtkSegmentation
-        for event in (events.SegmentAdded, events.SegmentRemoved, events.SegmentModified):
-            self.addObserver(segmentation, event, self._changed)
-        self.addObserver(segmentation, events.SourceRepresentationModified, self._painted)
+        for event in (events.SegmentAdded, events.SegmentRemoved, events.SegmentModified,
+                      slicer.vtkMRMLSegmentationNode.SegmentationChangedEvent):
+            self.addObserver(node, event, self._changed)
+        self.addObserver(node, events.SourceRepresentationModified, self._painted)
 
     def _changed(self, caller=None, event=None) -> None:
         self._onChanged()

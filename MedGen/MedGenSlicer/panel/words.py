@@ -36,7 +36,8 @@ def device(info: dict) -> str:
 
 def stage(progress: dict) -> str:
     """A progress notification as one line: stage, step, time left."""
-    text = str(progress.get("stage") or _("working")).capitalize()
+    text = str(progress.get("stage") or _("working"))
+    text = text[:1].upper() + text[1:]
     step, total, left = progress.get("step"), progress.get("total"), progress.get("seconds_left")
     if total and total > 1:
         text = _("{stage}, step {step} of {total}").format(stage=text, step=step, total=total)

@@ -8,11 +8,16 @@ from ...errors import InputError
 
 
 def adaptor(config: dict[str, Any], patch: int | list[int]) -> Any:
-    """The volume adaptor that the configuration names: ``tissue-scans`` or ``labelled-crops``."""
+    """The volume adaptor that the configuration names, as `adaptors` below lists them."""
+    from .brain import BrainScans
     from .crops import LabelledCrops
     from .tissue import TissueScans
 
-    adaptors = {"tissue-scans": TissueScans, "labelled-crops": LabelledCrops}
+    adaptors = {
+        "tissue-scans": TissueScans,
+        "labelled-crops": LabelledCrops,
+        "brain-scans": BrainScans,
+    }
     name = config["data"]["adaptor"]
     if name not in adaptors:
         raise InputError(f"There is no data adaptor {name}; choose one of {', '.join(adaptors)}.")

@@ -15,6 +15,7 @@ from ...files import read_label_map, read_volume
 from ...intensity import Affine
 from ..config import resolve
 from ..splits import hold_out
+from .ablation import Ablation
 
 
 class LabelledCrops:
@@ -27,6 +28,7 @@ class LabelledCrops:
         folder = resolve(config, data["folder"])
         self.codec = Affine(**data["codec"])
         self.labels = int(data["labels"])
+        self.ablation = Ablation.of(config, self.labels)
         self.names = {
             int(value): entry["name"]
             for value, entry in config["package"]["medgen"]["input"]["labels"].items()
@@ -46,8 +48,11 @@ class LabelledCrops:
 
     def _crop(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         x, labels, spacing = self.crops[generator.integers(len(self.crops))]
+        given = self.ablation.apply(labels, generator) if self.ablation else labels
+        # Where everything was lost, the coordinates still need a place to count from.
+        place = given if given.any() else labels
         maps = np.concatenate(
-            [label_channels(labels, self.labels), coordinate_channels(labels, spacing)]
+            [label_channels(given, self.labels), coordinate_channels(place, spacing)]
         )
         stack = np.concatenate([x[None], np.ones_like(x)[None], maps])
         box = [self._window(n, size, generator) for n, size in zip(x.shape, self.size, strict=True)]

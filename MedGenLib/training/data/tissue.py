@@ -16,6 +16,7 @@ from ...intensity import TissueStandard
 from ...resample import resample
 from ...volume import LabelMap, Volume, crop
 from ..config import resolve
+from .ablation import Ablation
 
 TISSUES = ("fat", "soft tissue", "bone", "lung or gas")
 THRESHOLDS_HU = (-250.0, -30.0, 180.0)
@@ -54,6 +55,7 @@ class TissueScans:
         self.patch = patch
         self.importance = np.array(config["data"].get("importance", [0, 1, 1, 1, 1]), np.float32)
         self.codec = TissueStandard(**config["data"]["codec"])
+        self.ablation = Ablation.of(config, len(TISSUES))
         self.scans = [
             scan
             for item in config["data"]["scans"]
@@ -82,6 +84,8 @@ class TissueScans:
         noise = scan.noise
         if generator.random() < 0.4:
             hu, noise = _blur(hu, labels, noise, generator.uniform(0.3, 0.9))
+        if self.ablation:
+            labels = self.ablation.apply(labels, generator)
         body = labels > 0
         x = np.where(body, self.codec.encode(hu, labels), 0)
         return {

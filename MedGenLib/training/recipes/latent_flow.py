@@ -16,6 +16,7 @@ from ...errors import InputError
 from ...networks import Autoencoder, FlowUNet
 from ..data import adaptor
 from ..loop import Draw, Log, Objective, beside, start_from
+from ..losses import Step, Terms
 from .autoencoder import WEIGHTS_FILE
 
 MASK_DROP = 0.05
@@ -25,21 +26,34 @@ OUTSIDE_WEIGHT = 0.05
 class LatentFlowRecipe:
     """See the module. The configuration's sections are ``data`` and ``flow``.
 
+    ``flow.train`` "conditioner" freezes all but the conditioner, after ``start_from``: so a
+    ControlNet (``flow.network.conditioner`` "control") adds a condition to a trained network.
+
     ``<out>/../autoencoder`` must hold what the recipe `autoencoder` exported.
     """
+
+    prediction = "velocity"
+    """What the network gives, as the sampler section of packages names it."""
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
         self.config = config
         self.data = adaptor(config, config["flow"]["patch"])
-        self.autoencoder = _trained_autoencoder(out.parent / "autoencoder")
+        self.autoencoder = self._made_autoencoder(out)
         network = FlowUNet(
             maps=self.data.maps, scalars=self.data.scalars, **config["flow"]["network"]
         )
         self.networks: dict[str, nn.Module] = {
             "flow": network.to(memory_format=torch.channels_last_3d)
         }
-        start_from(config, out, "flow", network)
+        only_conditioner = config["flow"].get("train") == "conditioner"
+        start_from(config, out, "flow", network, "mask_encoder" if only_conditioner else "")
+        if only_conditioner:
+            network.freeze_base()
+        self.terms = Terms.of(config, self.data.codec, self.autoencoder)
         self.objectives = [Objective("flow", ("flow",), self._loss)]
+
+    def _made_autoencoder(self, out: Path) -> Autoencoder:
+        return _trained_autoencoder(out.parent / "autoencoder")
 
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
         return self.data.sample(draw.numpy, size)
@@ -47,7 +61,10 @@ class LatentFlowRecipe:
     def _loss(
         self, batch: dict[str, Tensor], draw: Draw
     ) -> tuple[Tensor, dict[str, float]]:
-        """Squared error of the velocity at logit-normal times (Esser et al. 2024, eq. 19)."""
+        """Squared error of the velocity at logit-normal times (Esser et al. 2024, eq. 19).
+
+        The configuration may add more, see `training.losses`.
+        """
         data = self._encode(batch["x"])
         size = data.shape[0]
         noise = torch.randn(data.shape, generator=draw.torch).to(data.device)
@@ -55,12 +72,16 @@ class LatentFlowRecipe:
         keep = (torch.rand(size, generator=draw.torch) >= MASK_DROP).float().to(data.device)
         point, velocity = velocity_target(data, noise, time)
         network = self.networks["flow"]
-        features = network.encode_mask(batch["maps"] * keep.view(-1, 1, 1, 1, 1))
+        maps, scalars = batch["maps"] * keep.view(-1, 1, 1, 1, 1), batch.get("scalars")
         point = point.contiguous(memory_format=torch.channels_last_3d)
-        error = (network(point, time, features, batch.get("scalars")) - velocity).square()
+        estimate = network(point, time, network.encode_mask(maps), scalars)
+        error = (estimate - velocity).square()
         weight = F.avg_pool3d(batch["valid"], 2).clamp(min=OUTSIDE_WEIGHT)
+        weight = self.terms.weights(batch["maps"], weight)
         loss = (weight * error).sum() / (weight.sum() * error.shape[1])
-        return loss, {"velocity": float(loss.detach())}
+        made = Step(maps, batch["valid"], point, velocity, estimate, time, scalars)
+        more, figures = self.terms(network, made)
+        return loss + more, {"velocity": float(loss.detach()), **figures}
 
     @torch.no_grad()
     def _encode(self, image: Tensor) -> Tensor:
@@ -85,7 +106,7 @@ class LatentFlowRecipe:
         middle = image.shape[2] // 2
         both = torch.cat([image[0, 0, middle], batch["x"][0, 0, middle]], 1)
         log.picture("validation/sampled_beside_real", (both.cpu().numpy() + 2) / 4, step)
-        return {"velocity": total}
+        return {self.prediction: total}
 
     def _sample(self, network: nn.Module, batch: dict[str, Tensor], draw: Draw) -> Tensor:
         features = network.encode_mask(batch["maps"])

@@ -1,0 +1,86 @@
+"""The states that a canvas has been in: steps that can be undone, found again by their mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_BYTES = 512 * 2**20
+"""Memory of a history; beyond it the oldest steps are forgotten."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change: which array was written where, what was there before and what is there after.
+
+    Attributes
+    ----------
+    parts: (name of the array, index, before, after) in the order of writing.
+    box: the part of the image that changed.
+    changed: voxels of the mask that changed.
+    """
+
+    parts: list[tuple[str, Any, NDArray, NDArray]]
+    box: tuple[slice, slice, slice]
+    changed: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(before.nbytes + after.nbytes for *_, before, after in self.parts)
+
+
+class History:
+    """Steps in their order, the place in it, and the content of the mask at every state.
+
+    The content is known by a key that is changed with each voxel (Zobrist hashing): state n has
+    key n, and step n leads from state n to n + 1.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self.steps: list[Step] = []
+        self.keys: list[int] = [0]
+        self.place = 0
+        self._most_bytes = most_bytes
+
+    @property
+    def key(self) -> int:
+        """Content of the mask now."""
+        return self.keys[self.place]
+
+    def key_after(self, index: NDArray, before: NDArray, after: NDArray) -> int:
+        """Content of the mask when voxels (flat index, rising or not) change their labels."""
+        mixed = _mixed(index, before) ^ _mixed(index, after)
+        return self.key ^ int(np.bitwise_xor.reduce(mixed, initial=0))
+
+    def find(self, key: int) -> int | None:
+        """The state of that content, the latest one before now if there are several."""
+        for state in (*range(self.place - 1, -1, -1), *range(self.place + 1, len(self.keys))):
+            if self.keys[state] == key:
+                return state
+        return None
+
+    def add(self, step: Step, key: int) -> None:
+        """Take a step that was made from here; what had been undone is forgotten."""
+        del self.steps[self.place :], self.keys[self.place + 1 :]
+        self.steps.append(step)
+        self.keys.append(key)
+        self.place += 1
+        size = sum(step.size for step in self.steps)
+        while size > self._most_bytes and len(self.steps) > 1:
+            size -= self.steps.pop(0).size
+            self.keys.pop(0)
+            self.place -= 1
+
+
+def _mixed(index: NDArray, label: NDArray) -> NDArray[np.uint64]:
+    """A 64-bit hash of place and label (splitmix64, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        x = index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        x = x + (label.astype(np.uint64) + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+        return x ^ (x >> np.uint64(31))

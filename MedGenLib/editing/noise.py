@@ -1,0 +1,68 @@
+"""Noise that belongs to a place: the same seed gives a cell the same noise in every window."""
+
+from __future__ import annotations
+
+import collections
+from itertools import product
+
+import torch
+from torch import Tensor
+
+SIDE = 16
+"""Cells of a block that is drawn at once."""
+KEPT = 512
+"""Blocks of 128 KiB that are kept."""
+
+
+class NoiseField:
+    """Standard normal noise (8 channels) over a latent lattice, drawn block by block.
+
+    Parameters
+    ----------
+    seed: any number from 0 up.
+    drawn: noise (1, 8, i, j, k) that is there already, such as that of a generated volume, and
+        the cell where it starts; elsewhere blocks are drawn.
+    """
+
+    def __init__(
+        self, seed: int, drawn: Tensor | None = None, start: tuple[int, int, int] = (0, 0, 0)
+    ) -> None:
+        self.seed, self._drawn, self._start = seed, drawn, start
+        self._blocks: collections.OrderedDict[tuple, Tensor] = collections.OrderedDict()
+
+    def read(self, box: tuple[slice, slice, slice]) -> Tensor:
+        """Noise (1, 8, i, j, k) of a box of cells."""
+        noise = torch.empty(1, 8, *(part.stop - part.start for part in box))
+        if self._drawn is not None and self._overlay(noise, box, self._drawn, self._start):
+            return noise
+        for index in product(*(range(p.start // SIDE, -(-p.stop // SIDE)) for p in box)):
+            self._overlay(noise, box, self._block(index), tuple(SIDE * i for i in index))
+        if self._drawn is not None:
+            self._overlay(noise, box, self._drawn, self._start)
+        return noise
+
+    def _block(self, index: tuple[int, int, int]) -> Tensor:
+        if index not in self._blocks:
+            i, j, k = index
+            # Large odd factors keep the seeds of neighbouring blocks and canvases apart.
+            mixed = self.seed + 1_000_003 * i + 998_244_353 * j + 2_147_483_647 * k
+            generator = torch.Generator().manual_seed(mixed * 6_364_136_223 % 2**62)
+            self._blocks[index] = torch.randn(1, 8, SIDE, SIDE, SIDE, generator=generator)
+            if len(self._blocks) > KEPT:
+                self._blocks.popitem(last=False)
+        return self._blocks[index]
+
+    @staticmethod
+    def _overlay(
+        noise: Tensor, box: tuple[slice, ...], part: Tensor, start: tuple[int, ...]
+    ) -> bool:
+        """Copy what lies in the box; whether that fills it."""
+        there, here = [slice(None)] * 2, [slice(None)] * 2
+        for b, s, n in zip(box, start, part.shape[2:], strict=True):
+            low, high = max(b.start, s), min(b.stop, s + n)
+            if low >= high:
+                return False
+            here.append(slice(low - b.start, high - b.start))
+            there.append(slice(low - s, high - s))
+        noise[tuple(here)] = part[tuple(there)]
+        return all(h == slice(0, n) for h, n in zip(here[2:], noise.shape[2:], strict=True))

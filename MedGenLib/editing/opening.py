@@ -1,0 +1,268 @@
+"""Making a painting: of a volume that is generated, or of an image that is there."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import runtime
+from ..conditioning import noise_level
+from ..errors import InputError
+from ..files import read_label_map, read_volume
+from ..intensity import Affine, TissueRange, TissueStandard
+from ..packages.catalogue import find
+from ..packages.license import require_acceptance
+from ..progress import Stage
+from ..quality.finding import Finding, notes, require_usable
+from ..quality.input_check import check_mask, guess_modality, looks_like_labels
+from ..resample import resample
+from ..sampling import Scene, prepare, stride
+from ..volume import LabelMap, Volume, as_stored, check_finite, crop
+from .ground import Ground
+from .lattice import Lattice
+from .noise import NoiseField
+from .painting import Painting
+from .reading import MaskReader
+from .view import View
+
+if TYPE_CHECKING:
+    from ..packages.manifest import Manifest
+    from ..result import Result
+
+NETWORKS = {"flow": "FlowUNet", "autoencoder": "Autoencoder"}
+"""What editing by region is made for: latents at half the resolution, a finite reach."""
+SAME_SCALE = 0.1
+"""Relative difference of an image's grey values to the model's that is no other scale."""
+MOST_SAMPLES = 1_000_000
+NOISE_SIDE = 96
+"""Voxels of the middle of an image in which its noise is measured."""
+
+
+@dataclass
+class Opened:
+    """A painting and what came with it."""
+
+    painting: Painting
+    reader: MaskReader
+    mask: LabelMap
+    volume: Volume
+    seed: int
+    result: Result | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+
+def generated(
+    mask: str | Path | LabelMap, model: str, seed: int | None, memory: str, mapping: Any,
+    fill: int | str | None, options: dict[str, Any],
+) -> Opened:  # fmt: skip
+    """Generate a volume and keep its latent; ``options`` are those of `MedGenLib.generate`."""
+    from ..generate import generate
+
+    require_editable(find(model))
+    mask = mask if isinstance(mask, LabelMap) else read_label_map(mask)
+    kept: list[Any] = []
+
+    def keep(*of_sample: Any) -> None:
+        kept[:] = of_sample
+
+    result = generate(
+        mask, model, seed=seed, memory=memory, mapping=mapping, fill=fill, on_sample=keep, **options
+    )
+    scene, sampling, latent, chosen = kept
+    volume, labels = result.volume, result.source
+    lattice, place = Lattice.over(scene, 2 * sampling.flow.stride)
+    noise = NoiseField(
+        chosen,
+        sampling.noise(_generator(chosen)),
+        tuple(part.start // 2 for part in place),
+    )
+    view = _view(scene, place)
+    ground = Ground(lattice, scene.codec, noise, view and view.box)
+    ground.take(place, latent)
+    painting = _painting(
+        scene,
+        ground,
+        view,
+        volume,
+        labels,
+        mask,
+        sampling.device,
+        memory,
+        scene.manifest.output.range,
+    )
+    reader = _reader(scene.manifest, mapping, fill, mask, labels)
+    return Opened(painting, reader, mask, volume, chosen, result, [*result.report.input_findings])
+
+
+def of_image(
+    volume: str | Path | Volume, mask: str | Path | LabelMap, model: str, seed: int | None,
+    device: str, memory: str, mapping: Any, fill: int | str | None, noise_hu: float | None,
+    accept_license: bool, progress: Any,
+) -> Opened:  # fmt: skip
+    """Take an image as it is; its latent is found window by window, when it is needed."""
+    from ..generate import LARGEST_SEED, _labels
+
+    stage = Stage("preparing", 2, progress)
+    manifest = find(model)
+    manifest.require_task("generate")
+    require_editable(manifest)
+    require_acceptance(manifest, accept_license)
+    runtime.require_memory_plan(memory)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"The seed is {seed}; choose 0 to {LARGEST_SEED}.")
+    volume = volume if isinstance(volume, Volume) else as_stored(read_volume(volume))
+    mask = mask if isinstance(mask, LabelMap) else read_label_map(mask)
+    _check(volume, mask, manifest)
+    if volume.modality is None:  # what it looks like
+        volume = volume.with_array(volume.array, manifest.output.modality, manifest.output.unit)
+    labels, _, found = _labels(mask, manifest, mapping, fill, None)
+    findings = [*found, *notes(volume), *notes(mask), *check_mask(labels, manifest)]
+    require_usable(findings)
+    stage.advance()
+    place = runtime.pick_device(device)
+    if noise_hu is None and "noise_hu" in manifest.preprocessing:
+        noise_hu = _noise_of(volume, labels, manifest)
+    scene = prepare(labels, manifest, stride(manifest, place), noise_hu)
+    lattice, where = Lattice.over(scene, stride(manifest, place))
+    view = _view(scene, where)
+    codec, allowed, scale = scene.codec, manifest.output.range, 1.0
+    if isinstance(codec, Affine):
+        codec = _own_contrast(volume, lattice.voxels_in(view.box if view else where))
+    elif manifest.output.unit != "HU":
+        scale = _own_scale(volume, labels, codec)
+    if manifest.output.unit != "HU":
+        values = volume.array
+        allowed = min(0.0, float(values.min())), max(allowed[1] * scale, float(values.max()))
+    content = lattice.extent if view else None
+    ground = Ground(lattice, codec, NoiseField(seed), content, scale)
+    painting = _painting(scene, ground, view, volume, labels, mask, place, memory, allowed)
+    reader = _reader(manifest, mapping, fill, mask, labels)
+    stage.advance()
+    return Opened(painting, reader, mask, volume, seed, None, findings + scene.findings)
+
+
+def require_editable(manifest: Manifest) -> None:
+    """Raise InputError for a model that cannot redraw a region."""
+    names = {role: spec.network for role, spec in manifest.networks.items()}
+    if any(names.get(role) != name for role, name in NETWORKS.items()):
+        raise InputError(
+            f"The model '{manifest.name}' cannot redraw a part of an image; choose one that can, "
+            "such as ct-tissue, or generate the whole volume again."
+        )
+
+
+def _painting(
+    scene: Scene, ground: Ground, view: View | None, volume: Volume, labels: LabelMap,
+    mask: LabelMap, device: Any, memory: str, allowed: tuple[float, float],
+) -> Painting:  # fmt: skip
+    limits = scene.manifest.preprocessing.get("tissue_range")
+    return Painting(
+        scene.manifest, device, memory, ground.lattice, ground, scene.spacing, scene.scalars,
+        TissueRange(**limits) if limits else None, tuple(allowed), view,
+        _own(volume.array), labels.array.astype(np.uint8), _own(mask.array), scene.conditions,
+    )  # fmt: skip
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """A copy that can be written, in plain C order."""
+    return np.array(array, order="C", subok=False)
+
+
+def _view(scene: Scene, place: Any) -> View | None:
+    """The field of view of a model that fills it with anatomy."""
+    if scene.manifest.preprocessing["outside"] == "background":
+        return None
+    box = tuple(
+        slice(part.start + before, part.start + before + inner)
+        for part, before, inner in zip(place, scene.before, scene.inner, strict=True)
+    )
+    return View(box, place)
+
+
+def _reader(
+    manifest: Manifest, mapping: Any, fill: int | str | None, mask: LabelMap, labels: LabelMap
+) -> MaskReader:
+    body = None if fill is None else labels.array > 0
+    reader = MaskReader(manifest, mapping, mask.names, fill, body)
+    reader.learn(mask.values())
+    return reader
+
+
+def _check(volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
+    """Raise InputError where image, mask and model do not belong together."""
+    if not volume.geometry.is_close(mask.geometry):
+        raise InputError(
+            f"The mask ({_size(mask)}) does not lie on the image's grid ({_size(volume)}); "
+            "resample it onto the image first."
+        )
+    check_finite(volume)
+    made = _family(manifest.output.modality)
+    if made == "CT" and looks_like_labels(volume):  # air alone has -1000 HU
+        raise InputError(
+            "The image holds only a few whole numbers, as masks do; give the image, not its mask."
+        )
+    stated = volume.modality or guess_modality(volume)
+    if stated is not None and _family(stated) != made:
+        looks = "is" if volume.modality else "looks like"
+        raise InputError(
+            f"The image {looks} {stated}, but the model '{manifest.name}' makes "
+            f"{manifest.output.modality}; choose another model or image."
+        )
+
+
+def _family(modality: str) -> str:
+    return "CT" if modality == "CT" else "MR"
+
+
+def _size(image: Volume | LabelMap) -> str:
+    voxels, spacing = (" x ".join(f"{v:.4g}" for v in of) for of in (image.shape, image.spacing))
+    return f"{voxels} voxels of {spacing} mm"
+
+
+def _noise_of(volume: Volume, labels: LabelMap, manifest: Manifest) -> float | None:
+    """Noise of the image's soft tissue at the model's spacing in HU, for the network to go on with
+    it; None where the middle of the image shows too little of it."""
+    value = next((v for v, x in manifest.input.labels.items() if x.name == "soft tissue"), None)
+    if value is None:
+        return None
+    low = [max(0, (n - NOISE_SIDE) // 2) for n in volume.shape]
+    high = [min(n, start + NOISE_SIDE) for n, start in zip(volume.shape, low, strict=True)]
+    limits = manifest.spacing
+    spacing = [min(max(s, limits.min), limits.max) for s in volume.spacing]
+    image, mask = (resample(crop(item, low, high), spacing) for item in (volume, labels))
+    level = noise_level(image.array, mask.array == value)
+    return None if level is None else min(max(level, 1.0), 50.0)
+
+
+def _own_contrast(volume: Volume, box: Any) -> Affine:
+    """The codec of an image in arbitrary units: its own mean and spread."""
+    values = volume.array[box].astype(np.float32)
+    return Affine(float(values.mean()), max(float(values.std()), 1e-6))
+
+
+def _own_scale(volume: Volume, labels: LabelMap, codec: TissueStandard) -> float:
+    """How many of the image's units are one of the model's: the median over the voxels of bright
+    labels, each compared with its label's centre."""
+    step = max(1, round((volume.array.size / MOST_SAMPLES) ** (1 / 3)))
+    thin = (slice(None, None, step),) * 3
+    centres = np.asarray(codec.centres, np.float32)
+    bright = (centres > centres.max() / 2) & (np.arange(len(centres)) > 0)
+    values, expected = volume.array[thin], labels.array[thin]
+    inside = bright[expected]
+    if not inside.any():
+        return 1.0
+    scale = float(np.median(values[inside] / centres[expected[inside]]))
+    if scale <= 0 or abs(scale - 1) < SAME_SCALE:
+        return 1.0
+    return scale
+
+
+def _generator(seed: int) -> Any:
+    import torch
+
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,138 @@
+"""The window that an edit is made in: its place, its mask for the networks, and what is free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..conditioning import coordinates_about, label_channels
+from ..quality.finding import Finding
+from .boxes import Box, common, inside, moved, tight, volume, wider
+
+if TYPE_CHECKING:
+    from ..packages.manifest import Manifest
+
+GROW = 2
+"""Latent cells about a changed one that are made anew, too: partial volume and edges."""
+FADE = 2
+"""Latent cells over which the new image goes over into the old one."""
+CONTEXT = 10
+"""Latent cells about the free ones that the networks see. The decoder's reach, the fade and the
+filter of the tissues' ranges need 9 of them."""
+SIDES = (32, 40, 48, 56, 64, 72, 80)
+"""Sides of windows in cells: few sizes, because kernels are prepared for each size once."""
+
+HALO = 2 * (GROW + FADE) + 2
+"""Lattice voxels from a changed one beyond which nothing changes: free and fading cells, one voxel
+as a cell has two, and one as the fade ends between two cells."""
+
+
+@dataclass
+class Scene:
+    """A window as `sampling.Sampling` wants a scene.
+
+    Attributes
+    ----------
+    labels: (i, j, k) labels of the window's voxels.
+    seen: part of the window that the model sees; None is all of it.
+    findings: what was noticed on the way.
+    """
+
+    manifest: Manifest
+    labels: np.ndarray
+    spacing: tuple[float, float, float]
+    scalars: list[float]
+    seen: Box | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    def maps(self, box: Box) -> np.ndarray:
+        """Conditioning maps (channels, ...) of a box of the window."""
+        maps = label_channels(self.labels[box], max(self.manifest.input.labels))
+        if self.manifest.preprocessing.get("coordinates"):
+            coordinates = coordinates_about(self._centre, self.labels.shape, self.spacing)
+            maps = np.concatenate([maps, coordinates[(slice(None), *box)]])
+        if self.seen is not None:
+            seen = np.zeros(self.labels.shape, np.float32)
+            seen[self.seen] = 1
+            maps = maps * seen[box]
+        return maps
+
+    @property
+    def _centre(self) -> list[float]:
+        """Middle of the labels; of the window where they were all erased."""
+        places = np.nonzero(self.labels)
+        if not len(places[0]):
+            return [(n - 1) / 2 for n in self.labels.shape]
+        return [float(index.mean()) for index in places]
+
+
+def about(box: Box, shape: tuple[int, ...], stride: int) -> Box:
+    """The window about the free cells: with context, of a usual size, in whole strides."""
+    window = []
+    for part, n in zip(box, shape, strict=True):
+        first = (part.start - CONTEXT) // stride * stride
+        needed = -(-(part.stop + CONTEXT - first) // stride) * stride
+        side = next((s for s in SIDES if s >= needed), needed)
+        first -= (side - needed) // 2 // stride * stride
+        first = max(0, min(first, n - side))
+        window.append(slice(first, min(first + side, n)))
+    return tuple(window)
+
+
+def pieces(
+    box: Box, cells: np.ndarray, shape: tuple[int, ...], stride: int
+) -> list[tuple[Box, np.ndarray]]:
+    """Changes far from each other one by one where that takes less than one window about all."""
+    whole = [(box, cells)]
+    if max(cells.shape) + 2 * (GROW + CONTEXT) <= SIDES[0]:
+        return whole
+    from scipy import ndimage
+
+    # Two pieces never write to the same voxel.
+    wide, near = grown(cells, box, GROW + FADE + 1, shape)
+    numbers, count = ndimage.label(near, np.ones((3, 3, 3)))
+    if count == 1:
+        return whole
+    parts = []
+    for number, place in enumerate(ndimage.find_objects(numbers), start=1):
+        near_box = moved(place, tuple(part.start for part in wide))
+        there = common(near_box, box)
+        mine = cells[inside(there, box)] & (numbers[inside(there, wide)] == number)
+        inner, part = tight(mine, there)
+        parts.append((inner, mine[part]))
+    cost = sum(volume(about(wider(part, GROW, shape), shape, stride)) for part, _ in parts)
+    return parts if cost < volume(about(wider(box, GROW, shape), shape, stride)) else whole
+
+
+def grown(
+    cells: np.ndarray, box: Box, margin: int, shape: tuple[int, ...]
+) -> tuple[Box, np.ndarray]:
+    """Marked cells with all within ``margin`` of them, and their box, inside of the lattice."""
+    wide = wider(box, margin, shape)
+    marked = torch.zeros(1, 1, *(part.stop - part.start for part in wide))
+    marked[(0, 0, *inside(box, wide))] = torch.from_numpy(cells).float()
+    return wide, _spread(marked, margin)[0, 0].numpy() > 0
+
+
+def fade(free: Tensor) -> np.ndarray:
+    """How much of the new image counts at each voxel: 1 in free cells (1, 1, i, j, k), falling to
+    0 within `FADE` cells."""
+    weight = reach = free.float()
+    for ring in range(1, FADE + 1):
+        reach = _spread(reach, 1)
+        weight = torch.maximum(weight, reach * (1 - ring / (FADE + 1)))
+    return F.interpolate(weight, scale_factor=2, mode="trilinear")[0, 0].numpy()
+
+
+def _spread(marked: Tensor, margin: int) -> Tensor:
+    """Maximum over a cube, axis by axis."""
+    for axis in range(3):
+        size, padding = [1, 1, 1], [0, 0, 0]
+        size[axis], padding[axis] = 2 * margin + 1, margin
+        marked = F.max_pool3d(marked, size, 1, padding)
+    return marked

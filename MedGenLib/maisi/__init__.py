@@ -1,0 +1,1 @@
+"""NVIDIA NV-Generate-CTMR ("MAISI"): its labels, grids and networks, run with its own weights."""

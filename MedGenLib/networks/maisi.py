@@ -1,0 +1,249 @@
+"""The networks of MAISI (NV-Generate-CTMR), as MONAI has them, made to run anywhere.
+
+State dictionaries have MONAI's keys, so that the published weights fit. What differs is how they
+are computed: attention never writes its matrix down, the ControlNet reads the mask once a sample
+and not at every step, and the autoencoder works slab by slab with the exact result (see `slabs`).
+
+Guo et al. 2025, arXiv 2409.11169 (MAISI); Zhao et al. 2026, arXiv 2508.05772 (MAISI v2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import torch
+from monai.apps.generation.maisi.networks.autoencoderkl_maisi import (
+    AutoencoderKlMaisi,
+    MaisiConvolution,
+    MaisiDownsample,
+    MaisiGroupNorm3D,
+    MaisiResBlock,
+    MaisiUpsample,
+)
+from monai.apps.generation.maisi.networks.controlnet_maisi import ControlNetMaisi
+from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import (
+    DiffusionModelUNetMaisi,
+)
+from monai.networks.blocks.selfattention import SABlock
+from torch import Tensor, nn
+
+from .slabs import Convolution, Doubled, Kept, Map, Normalised, Room, Sum, keep
+
+EVERYTHING = Room()
+EMBED_TILE = 32
+"""Latent voxels of the tiles in which the ControlNet reads a mask."""
+
+
+def lower_precision(network: nn.Module, dtype: torch.dtype) -> None:
+    """Store the weights of convolutions, linear layers and embeddings in ``dtype``.
+
+    Autocast would convert them again at every evaluation. Normalisation stays in float32, and so
+    does what is exempt by ``network.exact``.
+    """
+    exact = set(getattr(network, "exact", ()))
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d | nn.Linear) and module not in exact:
+            module.to(dtype)
+
+
+class MaisiUNet(DiffusionModelUNetMaisi):
+    """Velocity (or noise) at a latent (b, 4, i, j, k); i, j, k are multiples of `stride`."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments, use_flash_attention=False)
+        self.stride = 2 ** (len(self.block_out_channels) - 1)
+        _fuse_attention(self)
+
+
+class MaisiControlNet(ControlNetMaisi):
+    """What a mask adds to the U-Net's features.
+
+    `embed` reads a mask once; `residuals` needs only what it gave.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments, use_checkpointing=False, use_flash_attention=False)
+        self.bits = self.controlnet_cond_embedding.conv_in.conv.in_channels
+        levels = len(self.controlnet_cond_embedding.blocks) // 2
+        self.image_stride = 2**levels
+        # In latent voxels: convolutions of reach 1 at every resolution, two at all but the last.
+        self.halo = levels + 1
+        _fuse_attention(self)
+
+    def embed(self, labels: Tensor) -> Tensor:
+        """Labels (s i, s j, s k), whole numbers below 2**bits -> features (1, c, i, j, k).
+
+        A label is written in bits, one a channel (`binarize_labels`). There is no normalisation
+        over space, so that tiles with a halo give the same as the whole.
+        """
+        step = self.image_stride
+        shape = [n // step for n in labels.shape]
+        whole = None
+        for inner, outer in _tiles(shape, EMBED_TILE, self.halo):
+            part = labels[tuple(slice(step * s.start, step * s.stop) for s in outer)]
+            part = self.controlnet_cond_embedding(self._binary(part))
+            cut = [
+                slice(i.start - o.start, i.stop - o.start)
+                for i, o in zip(inner, outer, strict=True)
+            ]
+            if whole is None:
+                whole = part.new_empty((1, part.shape[1], *shape))
+            whole[(slice(None), slice(None), *inner)] = part[(slice(None), slice(None), *cut)]
+        return whole
+
+    def _binary(self, labels: Tensor) -> Tensor:
+        powers = 2 ** torch.arange(self.bits, device=labels.device)
+        bits = labels.int()[None, None] & powers.int().view(1, -1, 1, 1, 1)
+        weight = self.controlnet_cond_embedding.conv_in.conv.weight
+        return bits.ne(0).to(weight.dtype)
+
+    def residuals(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        embedded: Tensor,
+        class_labels: Tensor | None = None,
+    ) -> tuple[list[Tensor], Tensor]:
+        """The same as MONAI's forward with scale 1, from an embedded mask (1, c, i, j, k)."""
+        embedding = self._prepare_time_and_class_embedding(x, timesteps, class_labels)
+        h = self._apply_initial_convolution(x) + embedded
+        down, h = self._apply_down_blocks(embedding, None, h)
+        h = self._apply_mid_block(embedding, None, h)
+        return self._apply_controlnet_blocks(h, down)
+
+
+def _tiles(shape: list[int], side: int, halo: int) -> list[tuple[tuple, tuple]]:
+    """Tiles that cover a grid, and the same with a halo as far as the grid reaches."""
+    tiles = []
+    for corner in product(*(range(0, n, side) for n in shape)):
+        inner = tuple(slice(c, min(c + side, n)) for c, n in zip(corner, shape, strict=True))
+        outer = tuple(
+            slice(max(0, s.start - halo), min(n, s.stop + halo))
+            for s, n in zip(inner, shape, strict=True)
+        )
+        tiles.append((inner, outer))
+    return tiles
+
+
+def _fuse_attention(network: nn.Module) -> None:
+    """Let attention run without its matrix of voxels times voxels, on every device.
+
+    MONAI's option does the same but refuses to be built without CUDA.
+    """
+    for module in network.modules():
+        if isinstance(module, SABlock):
+            module.use_flash_attention = True
+
+
+class MaisiAutoencoder(AutoencoderKlMaisi):
+    """Image (1, 1, 4i, 4j, 4k) <-> latent (1, 4, i, j, k), exact at any size.
+
+    Group normalisation makes every voxel depend on the whole image, so that tiles with a halo
+    are not enough: they change the brightness from tile to tile. `encode` and `decode` work in
+    slabs, with the statistics of the whole.
+
+    Raises
+    ------
+    ValueError: attention or transposed convolutions, which the published networks do not have.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        attention = (*arguments["attention_levels"], arguments.get("with_encoder_nonlocal_attn"),
+                     arguments.get("with_decoder_nonlocal_attn"))  # fmt: skip
+        if any(attention) or arguments.get("use_convtranspose"):
+            raise ValueError("an autoencoder with attention or transposed convolutions")
+        super().__init__(
+            **arguments, use_checkpointing=False, norm_float16=False, num_splits=1,
+            dim_split=0, save_mem=False,
+        )  # fmt: skip
+        self.stride = 2 ** (len(arguments["num_channels"]) - 1)
+        # The layers at the image and at the latent: a rounding to bfloat16 there would be 4 HU.
+        self.exact = {
+            self.encoder.blocks[0].conv.conv,
+            self.encoder.blocks[-1].conv.conv,
+            self.decoder.blocks[-1].conv.conv,
+            self.post_quant_conv.conv,
+            self.quant_conv_mu.conv,
+            self.quant_conv_log_sigma.conv,
+        }
+
+    def encode(
+        self, image: Tensor, room: Room = EVERYTHING, on_layer: Callable[[], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latent; parameters as in `decode`."""
+        h = self._run(self.encoder.blocks, Kept(image), room, on_layer)
+        mean = keep(Convolution(h, self.quant_conv_mu.conv), torch.float32).tensor
+        log_variance = keep(Convolution(h, self.quant_conv_log_sigma.conv), torch.float32).tensor
+        return mean, torch.exp(log_variance.clamp(-30.0, 20.0) / 2)
+
+    def decode(
+        self, latent: Tensor, room: Room = EVERYTHING, on_layer: Callable[[], None] | None = None
+    ) -> Tensor:
+        """The image (1, 1, 4i, 4j, 4k) of a latent, in float32.
+
+        Parameters
+        ----------
+        room: which maps are kept in memory. Larger ones are computed again for every layer that
+            needs them, which takes more time and hardly any memory.
+        on_layer: called when a layer is done, `layers` times in all.
+        """
+        h = keep(Convolution(Kept(latent), self.post_quant_conv.conv), torch.float32)
+        return self._run(self.decoder.blocks, h, room, on_layer).tensor
+
+    @property
+    def layers(self) -> int:
+        """How often `decode` reports."""
+        return len(self.decoder.blocks)
+
+    def _run(
+        self, blocks: nn.ModuleList, x: Map, room: Room, on_layer: Callable[[], None] | None
+    ) -> Kept:
+        *inner, last = blocks
+        for block in inner:
+            x = _LAYERS[type(block)](block, x, room)
+            if on_layer is not None:
+                on_layer()
+        x = keep(Convolution(x, last.conv.conv), torch.float32)
+        if on_layer is not None:
+            on_layer()
+        return x
+
+
+def _convolution(block: MaisiConvolution, x: Map, room: Room) -> Map:
+    return _kept(Convolution(x, block.conv.conv), room)
+
+
+def _downsample(block: MaisiDownsample, x: Map, room: Room) -> Map:
+    return _kept(Convolution(x, block.conv.conv.conv), room)
+
+
+def _upsample(block: MaisiUpsample, x: Map, room: Room) -> Map:
+    return _kept(Convolution(Doubled(x), block.conv.conv.conv), room)
+
+
+def _last_norm(block: MaisiGroupNorm3D, x: Map, room: Room) -> Map:
+    return Normalised(x, block, activate=False)
+
+
+def _residual(block: MaisiResBlock, x: Map, room: Room) -> Map:
+    h = _kept(Convolution(Normalised(x, block.norm1), block.conv1.conv.conv), room)
+    shortcut = x
+    if block.in_channels != block.out_channels:
+        shortcut = Convolution(x, block.nin_shortcut.conv.conv)
+    deep = Convolution(Normalised(h, block.norm2), block.conv2.conv.conv)
+    return room.keep(Sum(deep, shortcut), deep.layer.weight.dtype, into=h)
+
+
+def _kept(x: Convolution, room: Room) -> Map:
+    return room.keep(x, x.layer.weight.dtype)
+
+
+_LAYERS: dict[type, Callable[[Any, Map, Room], Map]] = {
+    MaisiConvolution: _convolution,
+    MaisiDownsample: _downsample,
+    MaisiUpsample: _upsample,
+    MaisiResBlock: _residual,
+    MaisiGroupNorm3D: _last_norm,
+}

@@ -1,0 +1,326 @@
+"""Terms that the recipe `latent-flow` can add to its loss, as the configuration asks for.
+
+    "flow": {"losses": {
+        "region":   {"labels": ["lesion"], "weight": 20},
+        "contrast": {"labels": ["lesion"], "into": "liver", "weight": 0.01, "window": 2},
+        "anatomy":  {"package": "hippocampus-segmenter", "weight": 0.05, "until": 0.3}}}
+
+region: the error counts `weight` times where these labels are: small lesions are not lost in the
+mean over a whole patch (the lesion-focused training of LesionFocus; Guo et al. 2024, MAISI,
+arXiv 2409.11169, weights its tumours by 100).
+
+contrast: a second pass is told a mask in which these labels are erased (they become `into`).
+Inside them the two velocities have to differ by `window` on average, no more is asked for; outside
+the second one has to be right, too. So the mask decides where the lesion is, and it alone (the
+idea of the region contrastive term of NV-Generate-CTMR, "MAISI v2").
+
+anatomy: at times below `until` the estimate of the data is decoded and given to a frozen
+segmentation package, and its cross-entropy against the mask is added (the anatomical constraint of
+SynthDiff). The gradient passes through the decoder and the segmenter; neither learns.
+
+Labels are given by number or by name. Masks that were dropped count in `region` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..intensity import Affine
+from ..labels import Vocabulary
+
+LARGEST_GAP = 1
+"""Latent voxels round an erased region that are asked neither to differ nor to agree."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch on its path, and what the network made of it.
+
+    Attributes
+    ----------
+    maps: (b, m, 2i, 2j, 2k), what the network was told; labels first, background at 0.
+    valid: (b, 1, 2i, 2j, 2k), weight of each voxel.
+    point, target, velocity: (b, c, i, j, k), place on the path, velocity there, and its estimate.
+    time: (b,) in 0..1, 1 at the noise.
+    scalars: (b, n) or None.
+    """
+
+    maps: Tensor
+    valid: Tensor
+    point: Tensor
+    target: Tensor
+    velocity: Tensor
+    time: Tensor
+    scalars: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """More weight on some labels."""
+
+    labels: tuple[int, ...]
+    weight: float
+
+    def weights(self, maps: Tensor) -> Tensor:
+        """(b, m, 2i, 2j, 2k) -> (b, 1, i, j, k), 1 or `weight` where a cell holds such a voxel."""
+        return 1 + (self.weight - 1) * F.max_pool3d(_share(maps, self.labels), 2)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """With a region erased from the mask: another velocity inside, the right one outside."""
+
+    labels: tuple[int, ...]
+    into: int
+    weight: float = 0.01
+    window: float = 2.0
+
+    def __call__(self, network: nn.Module, step: Step) -> tuple[Tensor, dict[str, float]]:
+        """The weighted term, and its two parts."""
+        region = _share(step.maps, self.labels)
+        rows = torch.nonzero(region.flatten(1).amax(1)).flatten()
+        if not len(rows):
+            return step.velocity.new_zeros(()), {}
+        maps = self.erased(step.maps[rows])
+        point = step.point[rows].contiguous(memory_format=torch.channels_last_3d)
+        scalars = None if step.scalars is None else step.scalars[rows]
+        without = network(point, step.time[rows], network.encode_mask(maps), scalars)
+        parts = region_contrast(
+            step.velocity[rows],
+            without,
+            step.target[rows],
+            F.max_pool3d(region[rows], 2),
+            F.avg_pool3d(step.valid[rows], 2),
+            self.window,
+        )
+        names = ("region_alike", "outside_error")
+        figures = {n: float(p.detach()) for n, p in zip(names, parts, strict=True)}
+        # Of a batch in which few samples have the region, these few do not count more.
+        return self.weight * sum(parts) * len(rows) / len(step.maps), figures
+
+    def erased(self, maps: Tensor) -> Tensor:
+        """The maps with the region's labels turned into `into`."""
+        maps = maps.clone()
+        region = _share(maps, self.labels)
+        maps[:, list(self.labels)] = 0
+        maps[:, self.into : self.into + 1] += region
+        return maps
+
+
+def region_contrast(
+    velocity: Tensor, without: Tensor, target: Tensor, region: Tensor, valid: Tensor, window: float
+) -> tuple[Tensor, Tensor]:
+    """How much too alike two velocities are inside a region, and the second one's error outside.
+
+    Parameters
+    ----------
+    velocity, without, target: (b, c, i, j, k), told the whole mask, told it without the region,
+        and the true one.
+    region, valid: (b, 1, i, j, k), 1 in the region (never empty), weight of each cell.
+    window: mean absolute difference from which on they differ enough.
+    """
+    apart = (velocity - without).abs().mean(1, keepdim=True)
+    alike = F.relu(window - _mean(apart, region)).mean()
+    size = 2 * LARGEST_GAP + 1
+    outside = valid * (1 - F.max_pool3d(region, size, 1, LARGEST_GAP))
+    return alike, _mean((without - target).abs().mean(1, keepdim=True), outside).mean()
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Cross-entropy of a frozen segmenter on the decoded estimate against the mask.
+
+    Attributes
+    ----------
+    classes: label of the mask -> class of the segmenter; other labels are left out.
+    limits: lowest and highest standardised value that the segmenter sees.
+    """
+
+    segmenter: nn.Module
+    decoder: nn.Module
+    classes: Mapping[int, int]
+    limits: tuple[float, float]
+    weight: float = 0.05
+    until: float = 0.3
+
+    def __call__(self, network: nn.Module, step: Step) -> tuple[Tensor, dict[str, float]]:
+        """The weighted term, and the cross-entropy."""
+        told = _share(step.maps, tuple(self.classes)).flatten(1).amax(1) > 0
+        rows = torch.nonzero(told & (step.time < self.until)).flatten()
+        if not len(rows):
+            return step.velocity.new_zeros(()), {}
+        time = step.time[rows].view(-1, 1, 1, 1, 1)
+        # Euler's last step from here: x_t - t v (see diffusion.flow).
+        estimate = step.point[rows] - time * step.velocity[rows]
+        image = self.decoder.to(estimate.device).decode(estimate)
+        image = standardised(image, (step.valid[rows] > 0).to(image), self.limits)
+        scores = self.segmenter.to(image.device)(_whole_strides(image, self.segmenter.stride))
+        scores = scores[(slice(None), slice(None), *(slice(0, n) for n in image.shape[2:]))]
+        value = balanced_cross_entropy(scores.float(), step.maps[rows], self.classes)
+        figures = {"anatomy": float(value.detach())}
+        return self.weight * value * len(rows) / len(step.maps), figures
+
+
+def standardised(image: Tensor, inside: Tensor, limits: tuple[float, float]) -> Tensor:
+    """As `intensity.ZScore`, by the mean and spread `inside` (b, 1, i, j, k) of each image.
+
+    Outside it becomes 0, which is the mean, as segmenters pad their patches.
+    """
+    mean = _mean(image, inside).view(-1, 1, 1, 1, 1)
+    spread = _mean((image - mean) ** 2, inside).sqrt().clamp(min=1e-6).view(-1, 1, 1, 1, 1)
+    return ((image - mean) / spread).clamp(*limits) * inside
+
+
+def balanced_cross_entropy(scores: Tensor, maps: Tensor, classes: Mapping[int, int]) -> Tensor:
+    """Mean over the labels that are there of the mean over their voxels, -log p(class).
+
+    ``scores`` (b, classes, i, j, k), ``maps`` (b, m, i, j, k). A small structure counts as much as
+    the background.
+    """
+    surprise = -F.log_softmax(scores, 1)
+    terms = [
+        (surprise[:, found] * maps[:, label]).sum() / maps[:, label].sum()
+        for label, found in classes.items()
+        if bool(maps[:, label].any())
+    ]
+    return torch.stack(terms).mean()
+
+
+@dataclass(frozen=True)
+class Terms:
+    """All that the configuration adds to the loss of the flow."""
+
+    region: Region | None = None
+    others: Sequence[Contrast | Anatomy] = field(default=())
+
+    @classmethod
+    def of(cls, config: dict[str, Any], codec: Any, decoder: nn.Module) -> Terms:
+        """From ``flow.losses``; without that section nothing is added.
+
+        ``codec`` is the data's (the anatomy term needs one scale for the whole image), ``decoder``
+        the autoencoder.
+
+        Raises
+        ------
+        InputError: an unknown term or label, a number out of its range, a package that does not
+            segment, or one that knows none of the labels.
+        """
+        wanted = dict(config["flow"].get("losses", {}))
+        medgen = config["package"]["medgen"]
+        region, contrast, anatomy = (wanted.pop(k, None) for k in ("region", "contrast", "anatomy"))
+        if wanted:
+            raise InputError(
+                f"There is no loss term '{next(iter(wanted))}'; choose region, contrast or anatomy."
+            )
+        terms: list[Contrast | Anatomy] = []
+        if contrast is not None:
+            terms.append(_contrast(dict(contrast), medgen))
+        if anatomy is not None:
+            terms.append(_anatomy(dict(anatomy), medgen, codec, decoder))
+        return cls(None if region is None else _region(dict(region), medgen), tuple(terms))
+
+    def weights(self, maps: Tensor, weight: Tensor) -> Tensor:
+        """``weight`` (b, 1, i, j, k) of the error, more of it in the region."""
+        return weight if self.region is None else weight * self.region.weights(maps)
+
+    def __call__(self, network: nn.Module, step: Step) -> tuple[Tensor, dict[str, float]]:
+        """The sum of all terms, and their figures."""
+        total, figures = step.velocity.new_zeros(()), {}
+        for term in self.others:
+            value, parts = term(network, step)
+            total = total + value
+            figures.update(parts)
+        return total, figures
+
+
+def _region(options: dict[str, Any], medgen: Mapping[str, Any]) -> Region:
+    weight = float(options["weight"])
+    _require(weight >= 1, "region", f"the weight is {weight:g}", "1 or more")
+    return Region(_labels(options["labels"], medgen), weight)
+
+
+def _contrast(options: dict[str, Any], medgen: Mapping[str, Any]) -> Contrast:
+    labels = _labels(options.pop("labels"), medgen)
+    (into,) = _labels([options.pop("into", 0)], medgen)
+    _require(into not in labels, "contrast", f"the label {into} is erased into itself", "another")
+    term = Contrast(labels, into, **options)
+    _require(term.weight >= 0, "contrast", f"the weight is {term.weight:g}", "0 or more")
+    _require(term.window > 0, "contrast", f"the window is {term.window:g}", "more than 0")
+    return term
+
+
+def _anatomy(
+    options: dict[str, Any], medgen: Mapping[str, Any], codec: Any, decoder: nn.Module
+) -> Anatomy:
+    from ..loading import network
+    from ..packages.catalogue import find
+    from ..packages.license import require_acceptance
+
+    if not isinstance(codec, Affine):
+        raise InputError(
+            "The loss term anatomy needs images with one scale of intensities, but these have one "
+            "for each tissue; leave it out."
+        )
+    manifest = find(options.pop("package"))
+    manifest.require_task("segment")
+    require_acceptance(manifest, False)
+    known = Vocabulary.from_dict(
+        {str(v): {"name": k.name, "aliases": k.aliases} for v, k in manifest.output.labels.items()}
+    )
+    place = {value: n for n, value in enumerate(manifest.output.labels, start=1)}
+    classes = {0: 0} | {
+        int(value): place[known.value_of(entry["name"])]
+        for value, entry in medgen["input"]["labels"].items()
+        if known.value_of(entry["name"])
+    }
+    if len(classes) == 1:
+        raise InputError(
+            f"The segmenter '{manifest.name}' knows none of the labels that are trained; choose "
+            "one that does."
+        )
+    limits = (manifest.preprocessing["low"], manifest.preprocessing["high"])
+    net = network(manifest, "segmenter", torch.device("cpu"))
+    term = Anatomy(net, decoder, classes, limits, **options)
+    _require(term.weight >= 0, "anatomy", f"the weight is {term.weight:g}", "0 or more")
+    _require(0 < term.until <= 1, "anatomy", f"until is {term.until:g}", "more than 0, at most 1")
+    return term
+
+
+def _labels(wanted: Sequence[int | str], medgen: Mapping[str, Any]) -> tuple[int, ...]:
+    vocabulary = Vocabulary.from_dict(medgen["input"]["labels"])
+    values = tuple(vocabulary.value_of(label) for label in wanted)
+    if not values or None in values:
+        missing = wanted[values.index(None)] if values else "that is empty"
+        raise InputError(
+            f"A loss term names the label {missing}, which is not trained; choose from "
+            f"{vocabulary}."
+        )
+    return values
+
+
+def _require(right: bool, term: str, found: str, needed: str) -> None:
+    if not right:
+        raise InputError(f"In the loss term {term} {found}; give {needed}.")
+
+
+def _share(maps: Tensor, labels: tuple[int, ...]) -> Tensor:
+    """(b, m, ...) -> (b, 1, ...): 1 where one of the labels is."""
+    return maps[:, list(labels)].sum(1, keepdim=True)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean of every sample: (b, 1, ...) -> (b,)."""
+    return (values * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1e-6)
+
+
+def _whole_strides(image: Tensor, stride: int) -> Tensor:
+    """Padded by the mean, 0, to whole strides of the network."""
+    sizes = [part for n in reversed(image.shape[2:]) for part in (0, -n % stride)]
+    return F.pad(image, sizes)

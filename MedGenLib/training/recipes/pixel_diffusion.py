@@ -1,0 +1,68 @@
+"""Recipe `pixel-diffusion`: mask-conditioned diffusion of the voxels themselves.
+
+The idea of Med-DDPM (Dorjsembe et al. 2024, arXiv 2305.18453): no learned latent, a network that
+sees the noisy volume and the mask, absolute error, cosine schedule. Where that paper concatenates
+the mask to the noisy volume and predicts the noise, ours reads the mask once and predicts v (see
+`MedGenLib.diffusion.cosine`). The volume is seen through the orthonormal Haar transform, in which
+white noise stays white: it is the same diffusion at an eighth of the positions. All bands are
+divided by one number, so that coarse structure, most of an image's variance, is not decided within
+the first few steps (Chen 2023, arXiv 2301.10972, section 2.2).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...diffusion import CosineDenoiser, ddim
+from ...diffusion.cosine import v_target
+from ...networks import Autoencoder
+from ..loop import Draw
+from .latent_flow import MASK_DROP, OUTSIDE_WEIGHT, LatentFlowRecipe
+
+SAMPLING_STEPS = 25
+LOW_PASS_SPREAD = 2.5
+"""About the standard deviation of the low-pass Haar band of an image of unit variance."""
+
+
+class PixelDiffusionRecipe(LatentFlowRecipe):
+    """See the module. Configuration as for `latent-flow`, but no autoencoder is trained."""
+
+    prediction = "v"
+
+    def _made_autoencoder(self, out: Path) -> Autoencoder:
+        """The bare Haar transform: an autoencoder's learned correction starts at nothing."""
+        codec = Autoencoder(width=1, blocks=0).eval().requires_grad_(False)
+        codec.spread.fill_(LOW_PASS_SPREAD)
+        return codec
+
+    def _loss(
+        self, batch: dict[str, Tensor], draw: Draw
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Absolute error of v at uniform times."""
+        data = self._encode(batch["x"])
+        size = data.shape[0]
+        noise = torch.randn(data.shape, generator=draw.torch).to(data.device)
+        time = torch.rand(size, generator=draw.torch).to(data.device)
+        keep = (torch.rand(size, generator=draw.torch) >= MASK_DROP).float().to(data.device)
+        network = self.networks["flow"]
+        features = network.encode_mask(batch["maps"] * keep.view(-1, 1, 1, 1, 1))
+        point, wanted = v_target(data, noise, time)
+        point = point.contiguous(memory_format=torch.channels_last_3d)
+        error = (network(point, time, features, batch.get("scalars")) - wanted).abs()
+        weight = F.avg_pool3d(batch["valid"], 2).clamp(min=OUTSIDE_WEIGHT)
+        loss = (weight * error).sum() / (weight.sum() * error.shape[1])
+        return loss, {"v": float(loss.detach())}
+
+    def _sample(self, network: nn.Module, batch: dict[str, Tensor], draw: Draw) -> Tensor:
+        features = network.encode_mask(batch["maps"])
+        shape = (1, 8, *(n // 2 for n in batch["x"].shape[2:]))
+        start = torch.randn(shape, generator=draw.torch).to(batch["x"].device)
+
+        def v(x: Tensor, t: float) -> Tensor:
+            return network(x, torch.full((1,), t).to(x), features, batch.get("scalars"))
+
+        return self.autoencoder.decode(ddim.sample(CosineDenoiser(v), start, SAMPLING_STEPS))

@@ -1,0 +1,281 @@
+"""Quality of mr-brain: slabs kept out of training, brains it never saw, and partial masks.
+
+    MEDGEN_DATA=<folder> python Testing/benchmarks/brain.py [--maps 14] [--side 96] [--whole]
+
+Three tables. *Slabs*: coronal slabs of the two training scans that no patch came from, beside the
+real image, *paint* (class means, blurred) and *paint+noise*. *Unseen brains*: the label maps of
+SynthSeg, which have no image, a block of --side voxels each; --whole adds the whole of the first,
+in windows. *Partial masks*: of the first map only some labels are given, the rest is "brain".
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import OUT, data_folder, save, table
+from scipy import ndimage
+
+from MedGenLib import generate, pictures
+from MedGenLib.files import read_label_map, read_volume
+from MedGenLib.intensity import TissueStandard
+from MedGenLib.labels import Vocabulary, map_labels
+from MedGenLib.loading import network
+from MedGenLib.packages.catalogue import find
+from MedGenLib.quality import distribution, metrics
+from MedGenLib.quality.output_check import resegment
+from MedGenLib.training import config
+from MedGenLib.training.data.brain import BrainScans, Landmarks, with_shell
+from MedGenLib.volume import LabelMap, Volume, crop
+
+MODEL = "mr-brain"
+WHITE, CORTEX, FLUID, BRAIN = 1, 2, 15, 18
+TISSUES = {FLUID: "CSF", CORTEX: "cortex", WHITE: "white matter"}
+WHITES = ("white matter", "cerebellar white matter")
+CORTICES = ("cortex", "cerebellar cortex")
+FLUIDS = ("ventricle", "CSF")
+PARTIAL = {
+    "tissues": (*WHITES, *CORTICES, *FLUIDS, "brain stem"),
+    "tissues without CSF": (*WHITES, *CORTICES, "ventricle", "brain stem"),
+    "white matter": WHITES,
+    "hippocampus": ("hippocampus",),
+}
+"""Labels that a partial mask has beside "brain"."""
+
+
+@lru_cache(maxsize=1)
+def settings() -> dict[str, Any]:
+    """The shipped training configuration, at the finest spacing."""
+    read = config.read_config(Path(config.__file__).parent / "configs" / "mr-brain.json")
+    read["data"]["spacings_mm"] = [1.0]
+    return read
+
+
+@lru_cache(maxsize=1)
+def vocabulary() -> Vocabulary:
+    section = settings()["package"]["medgen"]["input"]
+    return Vocabulary.from_dict(section["labels"], section["left_out"])
+
+
+@lru_cache(maxsize=1)
+def training_scans() -> list[Any]:
+    return BrainScans(settings(), 48).scans
+
+
+def slabs() -> dict[str, tuple[Volume, LabelMap]]:
+    """Name -> (scan on the common scale, its labels) of what was kept out of training."""
+    data, found = settings()["data"], {}
+    marks = Landmarks(*(tuple(data["landmarks"][key]) for key in ("labels", "values")))
+    for item in data["scans"]:
+        volume = read_volume(config.resolve(settings(), item["image"]), modality="T1w")
+        mask = read_label_map(config.resolve(settings(), item["label"]))
+        mask, _ = map_labels(mask, vocabulary(), data["table"])
+        values = marks.standardise(volume.array.astype(np.float32), mask.array)
+        mask = mask.with_array(with_shell(values, mask.array, mask.spacing, FLUID))
+        volume = volume.with_array(np.where(mask.array > 0, values, 0).astype(np.float32))
+        first, last = item["held_out"]
+        low, high = (0, 0, first), (*volume.shape[:2], last)
+        found[item["subject"]] = crop(volume, low, high), crop(mask, low, high)
+    return found
+
+
+def maps(count: int, side: int | None) -> dict[str, LabelMap]:
+    """SynthSeg's label maps in the model's labels: a block about the brain's middle, or whole."""
+    found = {}
+    folder = data_folder() / "label_maps" / "synthseg"
+    for path in sorted(folder.glob("*.nii.gz"))[:count]:
+        mask, _ = map_labels(read_label_map(path), vocabulary(), "freesurfer")
+        if side:
+            # Without the fluid, which reaches far down the spine.
+            inside = np.argwhere((mask.array > 0) & (mask.array != FLUID))
+            low = np.maximum((inside.min(0) + inside.max(0)) // 2 - side // 2, 0)
+            mask = crop(mask, low, np.minimum(low + side, mask.shape))
+        found[path.name.split(".")[0]] = mask
+    return found
+
+
+def paint(labels: np.ndarray, noise: bool) -> np.ndarray:
+    """Class means of the training scans, blurred by 0.7 voxel, with or without white noise.
+
+    The noise has every class's own spread about a smooth version of the real images.
+    """
+    means, spreads = np.zeros(19), np.zeros(19)
+    for value in range(1, 19):
+        scans = [s for s in training_scans() if (s.labels == value).any()]
+        means[value] = np.concatenate([s.values[s.labels == value] for s in scans]).mean()
+        inner = np.concatenate([_residual(s.values)[s.labels == value] for s in scans])
+        spreads[value] = 1.4826 * np.median(np.abs(inner - np.median(inner)))
+    painted = ndimage.gaussian_filter(means[labels], 0.7)
+    if noise:
+        painted += np.random.default_rng(0).normal(size=labels.shape) * spreads[labels]
+    return np.where(labels > 0, painted, 0)
+
+
+def _residual(values: np.ndarray) -> np.ndarray:
+    return values - ndimage.gaussian_filter(values, 2.0)
+
+
+def tissues(image: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Dice of the three tissues by thresholds, their means, and the contrasts."""
+    spec = find(MODEL).statistics["resegment"]
+    found = np.where(np.isin(labels, list(TISSUES)), resegment(image, spec), 0)
+    row: dict[str, float] = {}
+    for value, name in TISSUES.items():
+        row[f"Dice {name}"] = metrics.dice(found == value, labels == value)
+        row[f"mean {name}"] = float(image[labels == value].mean())
+    row["cortex / white matter"] = row["mean cortex"] / row["mean white matter"]
+    row["CSF / white matter"] = row["mean CSF"] / row["mean white matter"]
+    return row
+
+
+def texture(image: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Local and high-pass SD inside cortex and white matter, and the stripe index."""
+    row = {}
+    for value in (CORTEX, WHITE):
+        where = labels == value
+        row[f"local SD {TISSUES[value]}"] = metrics.local_sd(image, where)
+        row[f"high-pass SD {TISSUES[value]}"] = metrics.highpass_sd(image, where)
+    return {**row, "stripe index": metrics.stripe_index(image, labels)}
+
+
+def slab_figures(name: str, real: Volume, mask: LabelMap, preset: str) -> dict[str, dict]:
+    labels = mask.array
+    made = [generate(mask, MODEL, seed=s, preset=preset, retries=0).volume for s in (1, 2)]
+    pictures.preview(mask, made[0], OUT / f"brain_{name}.png")
+    pictures.preview(mask, real, OUT / f"brain_{name}_real.png")
+    candidates = {
+        "real": real.array,
+        MODEL: made[0].array,
+        "paint": paint(labels, False),
+        "paint+noise": paint(labels, True),
+    }
+    rows = {who: {**tissues(a, labels), **texture(a, labels)} for who, a in candidates.items()}
+    for who, image in candidates.items():
+        for key, high in (("FD", False), ("FD-hp", True)):
+            rows[who][key] = (
+                distribution.split_floor(real.array, labels > 0, highpass=high)
+                if who == "real"
+                else distribution.feature_distance(real.array, image, labels > 0, highpass=high)
+            )
+    rows[MODEL]["seed SD cortex, low-passed"] = metrics.seed_sd(
+        [v.array for v in made], labels == CORTEX, lowpass=1.5
+    )
+    rows[MODEL].update(autoencoder(real, mask))
+    return rows
+
+
+@torch.inference_mode()
+def autoencoder(real: Volume, mask: LabelMap) -> dict[str, float]:
+    """PSNR (range 110, the white matter) and the error with shuffled latent voxels."""
+    manifest = find(MODEL)
+    net = network(manifest, "autoencoder", torch.device("cpu"))
+    codec = TissueStandard(manifest.preprocessing["centres"], manifest.preprocessing["scales"])
+    cut = tuple(slice(0, n // 2 * 2) for n in mask.shape)
+    values, labels = real.array[cut], mask.array[cut]
+    brain = labels > 0
+    x = np.where(brain, codec.encode(values, labels), 0).astype(np.float32)
+    latent = net.encode(torch.from_numpy(x)[None, None])
+    order = torch.randperm(latent[0, 0].numel(), generator=torch.Generator().manual_seed(0))
+    shuffled = latent.flatten(2)[..., order].view(latent.shape)
+    back, wrong = (codec.decode(net.decode(z)[0, 0].numpy(), labels) for z in (latent, shuffled))
+    return {
+        "autoencoder PSNR": metrics.psnr(values, back, brain, data_range=110),
+        "MAE permuted / true latent": metrics.mae(values, wrong, brain)
+        / metrics.mae(values, back, brain),
+    }
+
+
+def unseen(name: str, mask: LabelMap, preset: str) -> dict[str, Any]:
+    start = time.perf_counter()
+    result = generate(mask, MODEL, seed=1, preset=preset, retries=0)
+    seconds = time.perf_counter() - start
+    pictures.preview(mask, result.volume, OUT / f"brain_{name}.png")
+    image, labels = result.volume.array, mask.array
+    return {
+        **tissues(image, labels),
+        **texture(image, labels),
+        "passed": result.report.passed,
+        "seam": result.report.attempts[0].check.figures.get("seam", float("nan")),
+        "million voxels": labels.size / 1e6,
+        "seconds": seconds,
+    }
+
+
+def partial(mask: LabelMap, preset: str) -> dict[str, dict]:
+    """The same block with labels given and not: how much brain comes out of how much mask."""
+    labels, rows, whole = mask.array, {}, None
+    for name, kept in {"all labels": None, **PARTIAL}.items():
+        given = labels
+        if kept is not None:
+            values = [vocabulary().value_of(k) for k in kept]
+            given = np.where(np.isin(labels, [0, *values]), labels, BRAIN).astype(np.uint8)
+        made = [
+            generate(mask.with_array(given), MODEL, seed=s, preset=preset, retries=0)
+            for s in (1, 2, 3)
+        ]
+        image = made[0].volume.array
+        whole = image if whole is None else whole
+        stem = name.replace(" ", "_")
+        pictures.preview(mask.with_array(given), made[0].volume, OUT / f"brain_partial_{stem}.png")
+        rows[name] = {
+            "share specified": float((given[labels > 0] != BRAIN).mean()),
+            "correlation with all labels": metrics.pearson(whole, image, labels > 0),
+            "share below 52": float((image[labels > 0] < 52).mean()),
+            "share above 90": float((image[labels > 0] > 90).mean()),
+            "seed SD, low-passed": metrics.seed_sd(
+                [m.volume.array for m in made], labels > 0, lowpass=1.5
+            ),
+            "passed": made[0].report.passed,
+        }
+    return rows
+
+
+def show(title: str, columns: dict[str, dict[str, Any]]) -> None:
+    keys = list(dict.fromkeys(key for column in columns.values() for key in column))
+    rows = [[key, *(column.get(key, "") for column in columns.values())] for key in keys]
+    print(f"\n### {title}\n\n{table(['figure', *columns], rows)}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--maps", type=int, default=14)
+    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--preset", default="normal")
+    chosen = parser.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    everything: dict[str, Any] = {}
+    for name, (real, mask) in slabs().items():
+        everything[name] = slab_figures(name, real, mask, chosen.preset)
+        show(f"slab of {name}", everything[name])
+    brains = maps(chosen.maps, chosen.side)
+    rows = {}
+    for name, mask in brains.items():
+        rows[name] = unseen(name, mask, chosen.preset)
+        print(name, {k: round(float(v), 3) for k, v in rows[name].items()}, flush=True)
+    everything["unseen"] = rows
+    spread = {
+        key: {"mean": np.mean(values), "lowest": np.min(values), "highest": np.max(values)}
+        for key in next(iter(rows.values()))
+        for values in [[float(row[key]) for row in rows.values()]]
+    }
+    heads = ["figure", "mean", "lowest", "highest"]
+    print(f"\n### {len(rows)} unseen brains\n")
+    print(table(heads, [[k, *(float(v[h]) for h in heads[1:])] for k, v in spread.items()]))
+    if chosen.whole:
+        name, mask = next(iter(maps(1, None).items()))
+        everything["whole"] = {name: unseen(f"{name}_whole", mask, chosen.preset)}
+        show("a whole brain, in windows", everything["whole"])
+    first = next(iter(brains.values()))
+    everything["partial"] = partial(first, chosen.preset)
+    show("partial masks", everything["partial"])
+    save("brain", everything)
+
+
+if __name__ == "__main__":
+    main()

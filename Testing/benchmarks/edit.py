@@ -1,0 +1,263 @@
+"""Live editing: latency through the real worker, what stays, what follows, and the border.
+
+    python Testing/benchmarks/edit.py [--threads 2] [--edits 40] [--latency-only | --quality-only]
+    python Testing/benchmarks/edit.py --picture Resources/Pictures/edit.png
+
+The image is the sample CT (ct_tissue_real, 3 mm) with its mask; the strokes are balls of a tissue
+set along a path through the body, as a brush does.
+
+- latency: the mask changes in the client -> the block is there, read back by the client. Small
+  strokes (a ball of 24 mm) and large ones whose window has 96^3 voxels.
+- outside: largest difference of any voxel beyond the halo, over all edits.
+- inside: Dice of the tissues found in the edited surroundings (thresholds on a median of three)
+  against the new mask, beside the same figure of a full generation of the new mask.
+- border: mean step between neighbours of one tissue where the new image fades into the old one,
+  divided by that of the same voxels before the edit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+from common import ROOT, save, table
+
+SAMPLES = ROOT / "Resources" / "SampleData"
+LATENCIES = {"stroke of 24 mm": 12.0, "stroke of 120 mm (window 96^3)": 60.0}
+"""Name -> radius in mm."""
+TISSUES = (1, 2, 3, 4)
+SHELL = ((46, 62, 60), (27.0, 21.0, 24.0), 2)
+CORE = ((46, 62, 60), (11.0, 9.0, 10.0), 4)
+SEED = 4
+"""Of the picture: centre (voxels), radii in mm, tissue."""
+
+
+def scan():
+    """The sample CT and its mask."""
+    from MedGenLib.files import read_label_map, read_volume
+
+    image = read_volume(SAMPLES / "ct_tissue_real.nii.gz", modality="CT")
+    return image, read_label_map(SAMPLES / "ct_tissue_mask.nii.gz")
+
+
+def strokes(mask, radius: float, count: int) -> Iterator[np.ndarray]:
+    """Masks, each of which has one ball more than the one before, inside of the body."""
+    rng = np.random.default_rng(0)
+    body, index = np.argwhere(mask.array > 0), np.indices(mask.shape)
+    reach = [int(np.ceil(radius / s)) for s in mask.spacing]
+    room = np.all([(body >= reach), (body < np.array(mask.shape) - reach)], axis=(0, 2))
+    body, array = body[room], mask.array.copy()
+    for _ in range(count):
+        centre = body[rng.integers(len(body))]
+        offset = [(i - c) * s for i, c, s in zip(index, centre, mask.spacing, strict=True)]
+        inside = sum(o**2 for o in offset) <= radius**2
+        array = array.copy()
+        other = [tissue for tissue in TISSUES if tissue != array[tuple(centre)]]
+        array[inside & (array > 0)] = rng.choice(other)
+        yield array
+
+
+def latency(radius: float, edits: int, threads: int) -> dict[str, float]:
+    """Seconds from a changed mask to the block in the client, in a worker of its own."""
+    from MedGenLib.volume import LabelMap
+    from MedGenLib.worker.client import Worker
+    from MedGenLib.worker.transfer import put, take
+
+    image, mask = scan()
+    seconds, inside = [], []
+    # A home of its own: which number format pays is probed now, not when the machine was busy.
+    with (
+        tempfile.TemporaryDirectory() as home,
+        tempfile.TemporaryDirectory() as folder,
+        Worker(env={"OMP_NUM_THREADS": str(threads), "MEDGEN_HOME": home}) as worker,
+    ):
+        opened = worker.call(
+            "edit/open", input=put(mask, folder, "mask"), image=put(image, folder, "image"),
+            folder=folder, seed=1, device="cpu",
+        )  # fmt: skip
+        process, now = psutil.Process(worker.pid), mask.array
+        for number, new in enumerate(strokes(mask, radius, edits + 3)):
+            start = time.perf_counter()
+            where = np.argwhere(new != now)
+            low, high = where.min(axis=0), where.max(axis=0) + 1
+            block = new[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+            place = mask.geometry.moved(low, block.shape).affine
+            answer = worker.call(
+                "edit", canvas=opened["canvas"], offset=low.tolist(), folder=folder,
+                mask=put(LabelMap(block, place), folder, f"block-{number}"),
+            )  # fmt: skip
+            np.array(take(answer["block"]).array)
+            if number == 2:
+                busy = cpu(process)
+            if number >= 3:  # the first ones prepare kernels for each size of window
+                seconds.append(time.perf_counter() - start)
+                inside.append(answer["seconds"])
+            for file in Path(folder).glob("*.npy"):
+                file.unlink()
+            now = new
+        busy = cpu(process) - busy
+        probes = json.loads(next(Path(home).rglob("probes.json")).read_text())
+    return {
+        "edits": len(seconds),
+        "p50 s": float(np.percentile(seconds, 50)),
+        "p95 s": float(np.percentile(seconds, 95)),
+        "p50 in the canvas s": float(np.percentile(inside, 50)),
+        "CPU s of the worker each": busy / len(seconds),
+        "format": "bfloat16" if all(probes.values()) else "float32",
+    }
+
+
+def cpu(process: psutil.Process) -> float:
+    """CPU seconds of a process so far; other programs slow a run down but not this figure."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def quality(radius: float, count: int, preset: str) -> dict[str, float]:
+    """What edits of single strokes leave, follow and join."""
+    from scipy import ndimage
+
+    from MedGenLib import generate
+    from MedGenLib.edit import Canvas
+    from MedGenLib.packages.catalogue import find
+    from MedGenLib.quality.output_check import resegment
+    from MedGenLib.volume import LabelMap, crop
+
+    image, mask = scan()
+    image, mask = (crop(item, (12, 8, 20), (108, 93, 100)) for item in (image, mask))
+    spec = find("ct-tissue").statistics["resegment"]
+    outside, edited, anew, joints = [], [], [], []
+    with Canvas.generate(mask, seed=1, preset="draft", retries=0, device="cpu") as canvas:
+        for new in strokes(mask, radius, count):
+            before = canvas.volume.array.copy()
+            changed = new != canvas.mask.array
+            done = canvas.edit(new, preset=preset)
+            after = canvas.volume.array
+            reach = [2 * h + 1 for h in done.halo_voxels]
+            near = ndimage.maximum_filter(changed, reach, mode="constant")
+            outside.append(int(np.abs(after.astype(int) - before)[~near].max(initial=0)))
+            full = generate(
+                LabelMap(new, mask.affine), seed=1, preset=preset, retries=0, device="cpu"
+            )
+            for volume, scores in ((after, edited), (full.volume.array, anew)):
+                scores.append(mean_dice(resegment(volume, spec), new, changed, done.box))
+            joints.append(joint(before, after, new, near & (before != after), changed))
+    return {
+        "strokes": count,
+        "outside, largest difference HU": max(outside),
+        "Dice inside": float(np.mean(edited)),
+        "Dice inside, generated anew": float(np.mean(anew)),
+        "step at the border": float(np.mean(joints)),
+    }
+
+
+def picture(path: Path) -> None:
+    """Before, the painted mask and after: a mass with gas in it, in the fat of the mesentery."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.colors import ListedColormap
+
+    from MedGenLib.edit import edit_image
+    from MedGenLib.pictures import COLOURS
+    from MedGenLib.report import NOTE
+
+    image, mask = scan()
+    index, new = np.indices(mask.shape), mask.array.copy()
+    for centre, radii, tissue in SHELL, CORE:
+        inside = sum(
+            ((i - c) * s / r) ** 2
+            for i, c, s, r in zip(index, centre, mask.spacing, radii, strict=True)
+        )
+        new[(inside <= 1) & (new > 0)] = tissue
+    result = edit_image(image, mask, mask.with_array(new), seed=SEED, preset="draft", device="cpu")
+    painted = np.ma.masked_where(new == mask.array, new)
+    panels = [
+        ("before", image.array, None),
+        ("mask painted", image.array, painted),
+        ("after: redrawn about the change", result.volume.array, None),
+    ]
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.9), facecolor="black")
+    for axis, (title, grey, labels) in zip(axes, panels, strict=True):
+        plane = {"origin": "lower", "interpolation": "nearest"}
+        axis.imshow(axial(grey), cmap="gray", vmin=-160, vmax=240, **plane)
+        if labels is not None:
+            colours = ListedColormap(COLOURS[:4])
+            axis.imshow(axial(labels), cmap=colours, vmin=1, vmax=4, alpha=0.6, **plane)
+        axis.set_title(title, color="white", fontsize=10)
+        axis.set_axis_off()
+    figure.text(0.01, 0.02, NOTE, color="#a0a0a0", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Description": NOTE})
+
+
+def axial(array):
+    """The slice through the change: patient's right on the left, anterior up."""
+    return array[12:84, 28:100, SHELL[0][2]][::-1].T
+
+
+def mean_dice(found: np.ndarray, labels: np.ndarray, changed: np.ndarray, box) -> float:
+    """Dice of all tissues together in the changed box, weighted by their size."""
+    from MedGenLib.quality.metrics import dice
+
+    found, labels = np.where(labels > 0, found, 0)[box], labels[box]
+    sizes = [np.count_nonzero(labels == tissue) for tissue in TISSUES]
+    scores = [dice(found == t, labels == t) if t in labels else 0.0 for t in TISSUES]
+    return float(np.average(scores, weights=sizes))
+
+
+def joint(before, after, labels, written, changed) -> float:
+    """Mean step within a tissue on the rim of what was written, after against before the edit."""
+    from scipy import ndimage
+
+    rim = written & ~ndimage.binary_dilation(changed, iterations=5)
+    steps = {"before": [], "after": []}
+    for axis in range(3):
+        first, second = (
+            tuple(slice(*s) if a == axis else slice(None) for a in range(3))
+            for s in ((0, -1), (1, None))
+        )
+        same = (labels[first] == labels[second]) & (labels[first] > 0) & (rim[first] | rim[second])
+        for name, image in (("before", before), ("after", after)):
+            steps[name].append(np.abs(image[second].astype(float) - image[first])[same])
+    means = {name: np.concatenate(parts).mean() for name, parts in steps.items()}
+    return float(means["after"] / means["before"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--edits", type=int, default=40)
+    parser.add_argument("--strokes", type=int, default=12)
+    parser.add_argument("--quality-only", action="store_true")
+    parser.add_argument("--latency-only", action="store_true")
+    parser.add_argument("--picture", type=Path, metavar="P.png")
+    arguments = parser.parse_args()
+    if arguments.picture is not None:
+        picture(arguments.picture)
+        return
+    figures = {}
+    if not arguments.quality_only:
+        for name, radius in LATENCIES.items():
+            figures[name] = latency(radius, arguments.edits, arguments.threads)
+        rows = [[name, *figures[name].values()] for name in LATENCIES]
+        print(table(["edit", *figures[name]], rows))
+        load, cores = psutil.getloadavg()[0], psutil.cpu_count()
+        print(f"{arguments.threads} threads on {cores} cores; load of the machine {load:.1f}\n")
+    if not arguments.latency_only:
+        for preset in ("draft", "normal"):
+            figures[preset] = quality(24.0, arguments.strokes, preset)
+        rows = [[preset, *figures[preset].values()] for preset in ("draft", "normal")]
+        print(table(["preset", *figures["draft"]], rows))
+    save("edit", figures)
+
+
+if __name__ == "__main__":
+    main()
