@@ -150,11 +150,7 @@ def preview(
             f"The input has {input.shape} voxels and the output {output.shape}; a preview needs "
             "both on one grid."
         )
-    turn = Turn.to(output.geometry, "RAS")
-    shape, spacing = turn.axes(output.shape), turn.axes(output.spacing)
-    planes = [plane for plane in PLANES if shape[plane.across] > 1 and shape[plane.up] > 1]
-    if not planes:
-        raise InputError(f"An image of {output.shape} voxels has no plane to show; load a slice.")
+    turn, spacing, planes = _views(output)
     rows = _rows(input, output, turn)
     labels = rows[0].labels
     body = foreground(output, rows[-1].grey)
@@ -196,11 +192,7 @@ def preview_change(
             f"The image has {before.shape} voxels before and {after.shape} after the change and "
             f"the mask {change.shape}; a preview needs all on one grid."
         )
-    turn = Turn.to(after.geometry, "RAS")
-    shape, spacing = turn.axes(after.shape), np.array(turn.axes(after.spacing))
-    planes = [plane for plane in PLANES if shape[plane.across] > 1 and shape[plane.up] > 1]
-    if not planes:
-        raise InputError(f"An image of {after.shape} voxels has no plane to show; load a slice.")
+    turn, spacing, planes = _views(after)
     box = _surroundings(turn.apply(change.array) > 0, spacing)
     old, new, region = (turn.apply(image.array)[box] for image in (before, after, change))
     window = default_windows(Volume(new, np.eye(4), after.modality, after.unit))[0]
@@ -215,6 +207,19 @@ def preview_change(
     with temporary_output(path) as temporary:
         figure = _draw(scene, {}, title or "MedGen preview")
         figure.savefig(temporary, format="png", metadata={"Description": NOTE})
+
+
+def _views(image: Volume) -> tuple[Turn, np.ndarray, list[Plane]]:
+    """The turn to RAS, the spacing after it in mm, and the planes longer than one voxel.
+
+    Raises InputError where there is no such plane.
+    """
+    turn = Turn.to(image.geometry, "RAS")
+    shape, spacing = turn.axes(image.shape), np.array(turn.axes(image.spacing))
+    planes = [plane for plane in PLANES if shape[plane.across] > 1 and shape[plane.up] > 1]
+    if not planes:
+        raise InputError(f"An image of {image.shape} voxels has no plane to show; load a slice.")
+    return turn, spacing, planes
 
 
 def preview_edit(
@@ -244,11 +249,7 @@ def preview_edit(
             f"The image has {before.shape} voxels before and {after.shape} after the edit and the "
             f"mask {labels.shape}; a preview needs all on one grid."
         )
-    turn = Turn.to(after.geometry, "RAS")
-    shape, spacing = turn.axes(after.shape), np.array(turn.axes(after.spacing))
-    planes = [plane for plane in PLANES if shape[plane.across] > 1 and shape[plane.up] > 1]
-    if not planes:
-        raise InputError(f"An image of {after.shape} voxels has no plane to show; load a slice.")
+    turn, spacing, planes = _views(after)
     changed = np.zeros(labels.shape, bool)
     changed[tuple(slice(*ends) for ends in box)] = True
     changed = turn.apply(changed)

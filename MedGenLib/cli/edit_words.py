@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from MedGenLib.cli.run_words import add_output, add_running
+
 AddCommand = Callable[..., argparse.ArgumentParser]
 """`parser._add_command`: (commands, name, run, summary, details) -> the command's parser."""
 
 
-def add_edit(commands, add: AddCommand, natural, presets: tuple[str, ...]) -> None:
+def add_edit(commands, add: AddCommand, natural) -> None:
     """Adds the command; `natural` reads numbers from 0 up."""
     parser = add(
         commands,
@@ -29,14 +31,7 @@ def add_edit(commands, add: AddCommand, natural, presets: tuple[str, ...]) -> No
     parser.add_argument(
         "--new-mask", required=True, type=Path, metavar="NEW", help="the same as it shall be"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        metavar="OUT",
-        help="volume to write: .nii .nii.gz .nrrd .mha",
-    )
+    add_output(parser)
     parser.add_argument(
         "--model",
         default="ct-tissue",
@@ -63,31 +58,4 @@ def add_edit(commands, add: AddCommand, natural, presets: tuple[str, ...]) -> No
         help="noise of what is new in a CT, for models that take it (default: as in the image)",
     )
     parser.add_argument("--series", metavar="UID", help="which series to read from a folder")
-    parser.add_argument("--seed", type=natural, metavar="N", help="same seed, same voxels")
-    parser.add_argument(
-        "--preset", choices=presets, default="normal", help="speed or quality (default: normal)"
-    )
-    parser.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda:0", help="where to compute"
-    )
-    parser.add_argument(
-        "--memory",
-        choices=("auto", "normal", "small"),
-        default="auto",
-        help="small: smaller pieces, more time; auto: where the memory is short (default)",
-    )
-    parser.add_argument(
-        "--preview",
-        type=Path,
-        metavar="P.png",
-        help="also write a picture of before, the new mask and after",
-    )
-    parser.add_argument(
-        "--report", type=Path, metavar="R.json", help="also write what was done and checked"
-    )
-    parser.add_argument(
-        "--accept-license",
-        action="store_true",
-        help="accept the model's licence; remembered for this user",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_running(parser, natural, "voxels", "before, the new mask and after")

@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from MedGenLib.cli.run_words import add_output, add_running
+
 AddCommand = Callable[..., argparse.ArgumentParser]
 """`parser._add_command`: (commands, name, run, summary, details) -> the command's parser."""
 
 
-def add_insert_lesion(commands, add: AddCommand, natural, presets: tuple[str, ...]) -> None:
+def add_insert_lesion(commands, add: AddCommand, natural) -> None:
     """Adds the command; `natural` reads numbers from 0 up."""
     parser = add(
         commands,
@@ -24,17 +26,10 @@ def add_insert_lesion(commands, add: AddCommand, natural, presets: tuple[str, ..
     parser.add_argument(
         "image", metavar="IMAGE", type=Path, help="volume (.nii .nrrd .mha) or DICOM folder"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        metavar="OUT",
-        help="volume to write: .nii .nii.gz .nrrd .mha",
-    )
+    add_output(parser)
     _add_place(parser)
     _add_kind(parser)
-    _add_run_options(parser, natural, presets)
+    _add_run_options(parser, natural)
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +100,7 @@ def _add_kind(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_run_options(parser: argparse.ArgumentParser, natural, presets: tuple[str, ...]) -> None:
+def _add_run_options(parser: argparse.ArgumentParser, natural) -> None:
     parser.add_argument(
         "--model",
         default="ct-tissue",
@@ -115,34 +110,10 @@ def _add_run_options(parser: argparse.ArgumentParser, natural, presets: tuple[st
     parser.add_argument(
         "--series", metavar="UID", help="which series to read from a folder that holds several"
     )
-    parser.add_argument("--seed", type=natural, metavar="N", help="same seed, same lesion")
-    parser.add_argument(
-        "--preset", choices=presets, default="normal", help="speed or quality (default: normal)"
-    )
-    parser.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda:0", help="where to compute"
-    )
-    parser.add_argument(
-        "--memory",
-        choices=("auto", "normal", "small"),
-        default="auto",
-        help="small: smaller pieces, more time; auto: where the memory is short (default)",
-    )
     parser.add_argument(
         "--lesion-mask", type=Path, metavar="OUT2", help="also write where the lesion is"
     )
-    parser.add_argument(
-        "--preview", type=Path, metavar="P.png", help="also write a picture of before and after"
-    )
-    parser.add_argument(
-        "--report", type=Path, metavar="R.json", help="also write what was done and checked"
-    )
-    parser.add_argument(
-        "--accept-license",
-        action="store_true",
-        help="accept the model's licence; remembered for this user",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_running(parser, natural, "lesion", "before and after")
 
 
 def _place(text: str) -> tuple[float, ...]:

@@ -15,8 +15,8 @@ from MedGenLib.cli.install_words import add_available, add_install
 from MedGenLib.cli.lesion_words import add_insert_lesion
 from MedGenLib.cli.maisi_words import add_body_options, add_image_options
 from MedGenLib.cli.quality_words import add_deidentify, add_quality_commands
+from MedGenLib.cli.run_words import add_output, add_running
 
-PRESETS = ("draft", "normal", "best")
 RECIPES = (
     "autoencoder",
     "latent-flow",
@@ -77,8 +77,8 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_generate(commands)
     _add_translate(commands)
-    add_edit(commands, _add_command, _natural, PRESETS)
-    add_insert_lesion(commands, _add_command, _natural, PRESETS)
+    add_edit(commands, _add_command, _natural)
+    add_insert_lesion(commands, _add_command, _natural)
     add_quality_commands(commands, _add_command, _positive, _natural)
     _add_models(commands)
     _add_train(commands)
@@ -208,38 +208,7 @@ def _add_translate(commands) -> None:
 
 
 def _add_run_options(parser: Parser) -> None:
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        metavar="OUT",
-        help="volume to write: .nii .nii.gz .nrrd .mha",
-    )
-    parser.add_argument("--seed", type=_natural, metavar="N", help="same seed, same volume")
-    parser.add_argument(
-        "--preset", choices=PRESETS, default="normal", help="speed or quality (default: normal)"
-    )
-    parser.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda:0", help="where to compute"
-    )
-    parser.add_argument(
-        "--memory",
-        choices=("auto", "normal", "small"),
-        default="auto",
-        help="small: smaller pieces, more time; auto: where the memory is short (default)",
-    )
-    parser.add_argument(
-        "--preview", type=Path, metavar="P.png", help="also write a picture of input and output"
-    )
-    parser.add_argument(
-        "--report", type=Path, metavar="R.json", help="also write what was done and checked"
-    )
-    parser.add_argument(
-        "--accept-license",
-        action="store_true",
-        help="accept the model's licence; remembered for this user",
-    )
+    add_output(parser)
     parser.add_argument(
         "--uncertainty",
         type=Path,
@@ -251,7 +220,7 @@ def _add_run_options(parser: Parser) -> None:
         "--dicom", type=Path, metavar="DIR", help="also write the result as a DICOM series"
     )
     add_deidentify(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_running(parser, _natural, "volume", "input and output")
 
 
 def _add_models(commands) -> None:
