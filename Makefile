@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make bench · make evaluate · make clean
+# make demo · make test · make docs · make lint · make bench · make evaluate · make clean
 #
 # PYTHON is the interpreter that creates .venv, when there is none yet.
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    := out/demo
 
-.PHONY: demo test lint bench evaluate clean
+.PHONY: demo test docs lint bench evaluate clean
 
 # head-mr-to-ct was trained on data for non-commercial use, so a run has to accept its licence.
 # The demo accepts it for this one purpose, in sight, and `medgen demo` says so again.
@@ -16,9 +16,13 @@ demo: $(VENV)/.installed
 # Two processes, because the second one becomes a stand-in for the Slicer application. Both run,
 # whatever the first one finds.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q Testing/Python; library=$$?; \
-	$(BIN)/python -m pytest -q Testing/Slicer; slicer=$$?; \
+	$(BIN)/python -m pytest -q Testing/library; library=$$?; \
+	$(BIN)/python -m pytest -q Testing/slicer; slicer=$$?; \
 	[ $$library = 0 ] && [ $$slicer = 0 ]
+
+# The documentation site in out/docs, offline; a warning fails the build.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs out/docs
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -48,4 +52,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
 	touch $@ $(VENV)/.installed

@@ -17,20 +17,17 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Canvas": "edit",
+    "Canvas": "editing.session",
     "generate": "generate",
-    "insert_lesion": "lesions",
+    "insert_lesion": "editing.lesions",
     "translate": "translate",
-    "Volume": "volume",
-    "LabelMap": "volume",
+    "Volume": "imaging.volume",
+    "LabelMap": "imaging.volume",
     "Result": "result",
 }
 """Public name -> the submodule that defines it."""
 
-__all__ = [
-    "Canvas", "LabelMap", "Result", "Volume", "__version__", "errors", "generate",
-    "insert_lesion", "translate",
-]  # fmt: skip
+__all__ = ["Canvas", "LabelMap", "Result", "Volume", "__version__", "errors", "generate", "insert_lesion", "translate"]
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,6 @@
 """Mask -> volume: the main job, readable from top to bottom.
 
-    mask -> model labels -> working grid -> latent flow -> decode -> intensities -> input's grid
+mask -> model labels -> working grid -> latent flow -> decode -> intensities -> input's grid
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import runtime
-from .blank import wanted_grid
-from .errors import InputError
-from .files import read_label_map, read_volume
-from .labels import MappingReport, Vocabulary, map_labels
-from .maisi.body import fill_rest
-from .packages.catalogue import find
-from .packages.license import require_acceptance
-from .packages.manifest import Manifest, Preset
-from .progress import ProgressCallback, Stage
-from .quality.finding import Finding, notes, require_usable
-from .quality.input_check import check_gaps, check_left_out, check_mask
-from .quality.output_check import check_generated
-from .quality.uncertainty import spread
-from .report import Attempt, Report
-from .result import Result
-from .style import Style
-from .volume import LabelMap, Volume
+from MedGenLib import devices
+from MedGenLib.checks.input import check_gaps, check_left_out, check_mask
+from MedGenLib.checks.output import check_generated
+from MedGenLib.errors import InputError
+from MedGenLib.findings import Finding, notes, require_usable
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.labels.body import fill_rest
+from MedGenLib.labels.mapping import MappingReport, Vocabulary, map_labels
+from MedGenLib.metrics.uncertainty import spread
+from MedGenLib.packages.catalogue import find
+from MedGenLib.packages.license import require_acceptance
+from MedGenLib.packages.manifest import Manifest, Preset
+from MedGenLib.pipelines.appearance import Style
+from MedGenLib.pipelines.empty_grid import wanted_grid
+from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.report import Attempt, Report
+from MedGenLib.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .maisi.masks import MaisiScene
-    from .maisi.sampling import MaisiSampling
-    from .sampling import Sampling, Scene
+    from MedGenLib.pipelines.latent_flow import Sampling, Scene
+    from MedGenLib.pipelines.maisi.masks import MaisiScene
+    from MedGenLib.pipelines.maisi.sampling import MaisiSampling
 
     OnSample = Callable[[Scene, Sampling, Tensor, int], None]
 
@@ -104,7 +104,7 @@ def generate(
     classifier_guidance: weight of the gradient of the package's classifier, which moves every step
         towards the mask's labels; 0 is none.
     style: a real volume whose look the samples get: noise and tissue levels of a CT, contrast of
-        an MR image (see `MedGenLib.style`); `noise_hu` goes before its noise.
+        an MR image (see `MedGenLib.pipelines.appearance`); `noise_hu` goes before its noise.
     retries: further seeds to try when a sample fails its checks. What still fails is returned
         and the report says so.
     accept_license: accept the package's licence where it asks for that.
@@ -115,7 +115,7 @@ def generate(
         mask did not decide. Two samples are the least, some eight make it smooth.
     progress: called at every step; what it raises stops the run.
     on_sample: called with scene, sampling, latent and seed of every try, the last of which is kept
-        (see `MedGenLib.edit`).
+        (see `MedGenLib.editing.session`).
 
     Raises
     ------
@@ -130,7 +130,7 @@ def generate(
     stage = Stage("preparing", 3, progress)
     manifest = _model(model, accept_license)
     plan = manifest.preset(preset)
-    runtime.require_memory_plan(memory)
+    devices.require_memory_plan(memory)
     if seed is None:
         seed = secrets.randbelow(2**31)
     _check_numbers(seed, samples, retries, uncertainty)
@@ -138,9 +138,7 @@ def generate(
     mapped, findings = MappingReport({}, []), []
     if labels is None:
         labels, mapped, findings = _labels(mask, manifest, mapping, fill, body_from)
-        findings += [
-            *notes(labels), *check_left_out(mapped, manifest), *check_mask(labels, manifest),
-        ]  # fmt: skip
+        findings += [*notes(labels), *check_left_out(mapped, manifest), *check_mask(labels, manifest)]
         if fill is None and mapped.changed:
             findings += check_gaps(labels, manifest)
     elif style is not None:
@@ -152,11 +150,8 @@ def generate(
     stage.advance()
 
     clock = _Clock()
-    place = runtime.pick_device(device)
-    wishes = _Wishes(
-        plan, sampler, steps, memory, any_grid, modality, noise_hu, guidance,
-        classifier_guidance,
-    )  # fmt: skip
+    place = devices.pick_device(device)
+    wishes = _Wishes(plan, sampler, steps, memory, any_grid, modality, noise_hu, guidance, classifier_guidance)
     prepared = _prepared_maisi if _is_maisi(manifest) else _prepared
     scene, sampling = prepared(labels, manifest, place, wishes)
     stage.advance()
@@ -172,22 +167,19 @@ def generate(
         sampler=sampling.sampler,
         steps=sampling.steps,
         parameters=_parameters(scene, sampling, mapped, samples, retries),
-        software=runtime.software_versions(),
-        device=runtime.describe_device(place),
+        software=devices.software_versions(),
+        device=devices.describe_device(place),
         input_findings=findings + scene.findings,
     )
     volumes = [
-        _sample(
-            n, seed + n, retries, sampling, scene, labels, manifest, report, clock, progress,
-            on_sample,
-        )
+        _sample(n, seed + n, retries, sampling, scene, labels, manifest, report, clock, progress, on_sample)
         for n in range(samples)
-    ]  # fmt: skip
+    ]
     if look is not None:
         report.parameters["style"] = asdict(look)
         volumes = [look.apply(volume, labels, manifest) for volume in volumes]
     report.timings = clock.seconds
-    report.peak_memory_mib = round(runtime.peak_memory_mib(), 1)
+    report.peak_memory_mib = round(devices.peak_memory_mib(), 1)
     return Result(volumes, report, labels, spread(volumes) if uncertainty else None)
 
 
@@ -211,43 +203,32 @@ def _is_maisi(manifest: Manifest) -> bool:
     return manifest.networks["flow"].network == "MaisiUNet"
 
 
-def _prepared(
-    labels: LabelMap, manifest: Manifest, place: torch.device, wishes: _Wishes
-) -> tuple[Scene, Sampling]:
+def _prepared(labels: LabelMap, manifest: Manifest, place: torch.device, wishes: _Wishes) -> tuple[Scene, Sampling]:
     """The working grid and the networks of a package made by `medgen train`."""
-    from .sampling import Sampling, network_role, prepare, stride
+    from MedGenLib.pipelines.latent_flow import Sampling, network_role, prepare, stride
 
     if wishes.modality is not None:
-        raise InputError(
-            f"The model '{manifest.name}' makes {manifest.output.modality} only; leave the "
-            "modality out."
-        )
+        raise InputError(f"The model '{manifest.name}' makes {manifest.output.modality} only; leave the modality out.")
     if wishes.any_grid:
-        raise InputError(
-            f"The model '{manifest.name}' works on any grid as it is; leave any_grid (--any-grid) "
-            "out."
-        )
+        raise InputError(f"The model '{manifest.name}' works on any grid as it is; leave any_grid (--any-grid) out.")
     scene = prepare(labels, manifest, stride(manifest, place), wishes.noise_hu)
-    role = network_role(
-        manifest, wishes.preset, wishes.sampler, wishes.guidance, wishes.steps
-    )
+    role = network_role(manifest, wishes.preset, wishes.sampler, wishes.guidance, wishes.steps)
     steps = wishes.steps
     if steps is None:
         # The few steps of a student are too few for the main network.
         own = role == wishes.preset.options.get("network", "flow")
         steps = (wishes.preset if own else manifest.preset("normal")).steps
     return scene, Sampling.of(
-        manifest, place, wishes.sampler, steps, scene, wishes.memory, role, wishes.guidance,
-        wishes.classifier_guidance,
-    )  # fmt: skip
+        manifest, place, wishes.sampler, steps, scene, wishes.memory, role, wishes.guidance, wishes.classifier_guidance
+    )
 
 
 def _prepared_maisi(
     labels: LabelMap, manifest: Manifest, place: torch.device, wishes: _Wishes
 ) -> tuple[MaisiScene, MaisiSampling]:
     """The legal grid and the networks of an NV-Generate package."""
-    from .maisi.masks import prepare, prepare_grid
-    from .maisi.sampling import MaisiSampling, modality_of
+    from MedGenLib.pipelines.maisi.masks import prepare, prepare_grid
+    from MedGenLib.pipelines.maisi.sampling import MaisiSampling, modality_of
 
     if wishes.noise_hu is not None:
         raise InputError("This model has no noise setting; leave noise_hu out.")
@@ -261,9 +242,7 @@ def _prepared_maisi(
     if scene.modality is not None:
         scene.conditions["modality"] = scene.modality
     steps = wishes.preset.steps if wishes.steps is None else wishes.steps
-    return scene, MaisiSampling.of(
-        manifest, place, wishes.sampler, steps, scene, wishes.memory, wishes.guidance
-    )
+    return scene, MaisiSampling.of(manifest, place, wishes.sampler, steps, scene, wishes.memory, wishes.guidance)
 
 
 def _sample(
@@ -284,21 +263,19 @@ def _sample(
         # Retried seeds are far from the seeds of the other samples.
         chosen = seed + attempt * 1_000_003
         latent = sampling.latent(chosen, progress)
-        runtime.release_memory()  # or what the networks left lies under the peak of what follows
+        devices.release_memory()  # or what the networks left lies under the peak of what follows
         clock.lap("sampling")
         values = sampling.decode(latent, progress)
         if on_sample is not None:
             on_sample(scene, sampling, latent, chosen)
         del latent
-        runtime.release_memory()
+        devices.release_memory()
         stage = Stage("checking", 2, progress)
         volume = scene.finish(values)
         del values
         clock.lap("decoding")
         stage.advance()
-        check = check_generated(
-            volume, labels, manifest, scene.seams(sampling.borders), scene.own_grid
-        )
+        check = check_generated(volume, labels, manifest, scene.seams(sampling.borders), scene.own_grid)
         stage.advance()
         clock.lap("checking")
         report.attempts.append(Attempt(number, chosen, check))
@@ -312,9 +289,7 @@ def _check_numbers(seed: int, samples: int, retries: int, uncertainty: bool) -> 
     if samples < 1:
         raise InputError(f"The number of samples is {samples}; ask for at least 1.")
     if uncertainty and samples < 2:
-        raise InputError(
-            "The uncertainty is the spread of several samples; ask for at least 2 (--samples 8)."
-        )
+        raise InputError("The uncertainty is the spread of several samples; ask for at least 2 (--samples 8).")
     if retries < 0:
         raise InputError(f"The number of retries is {retries}; give 0 or more.")
     if not 0 <= seed <= LARGEST_SEED:
@@ -338,10 +313,7 @@ def _labels(
     """The mask in the model's labels, the body filled where that is wanted or needed."""
     label_map = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     vocabulary = Vocabulary.from_dict(
-        {
-            str(value): {"name": label.name, "aliases": label.aliases}
-            for value, label in manifest.input.labels.items()
-        },
+        {str(value): {"name": label.name, "aliases": label.aliases} for value, label in manifest.input.labels.items()},
         manifest.input.left_out,
     )
     labels, report = map_labels(label_map, vocabulary, mapping)
@@ -363,11 +335,7 @@ def _labels(
 
 
 def _parameters(
-    scene: Scene | MaisiScene,
-    sampling: Sampling | MaisiSampling,
-    mapped: MappingReport,
-    samples: int,
-    retries: int,
+    scene: Scene | MaisiScene, sampling: Sampling | MaisiSampling, mapped: MappingReport, samples: int, retries: int
 ) -> dict[str, Any]:
     return {
         "mapping": mapped.mapped,

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedGenLib.errors import InputError
-from MedGenLib.home import write_json
-from MedGenLib.quality.finding import Finding
+from MedGenLib.findings import Finding
+from MedGenLib.user_folders import write_json
 
 if TYPE_CHECKING:
-    from MedGenLib.quality.output_check import OutputCheck
+    from MedGenLib.checks.output import OutputCheck
 
 NOTE = "synthetic - not for diagnosis"
 

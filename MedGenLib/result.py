@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .report import Report
-from .volume import LabelMap, Volume
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.report import Report
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """CT <-> MR translation, readable from top to bottom.
 
-    image -> head mask -> LPS grid -> slices in up to three planes -> weighted mean -> input's grid
+image -> head mask -> LPS grid -> slices in up to three planes -> weighted mean -> input's grid
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from . import runtime
-from .errors import InputError
-from .files import read_volume
-from .packages.catalogue import find, for_translation, same_modality
-from .packages.license import require_acceptance
-from .packages.manifest import Manifest
-from .progress import ProgressCallback, Stage
-from .quality.finding import notes, require_usable
-from .quality.input_check import check_image, guess_modality
-from .quality.output_check import check_translated
-from .report import Attempt, Report
-from .result import Result
-from .volume import Volume
+from MedGenLib import devices
+from MedGenLib.checks.input import check_image, guess_modality
+from MedGenLib.checks.output import check_translated
+from MedGenLib.errors import InputError
+from MedGenLib.findings import notes, require_usable
+from MedGenLib.imaging.volume import Volume
+from MedGenLib.io.files import read_volume
+from MedGenLib.packages.catalogue import find, for_translation, same_modality
+from MedGenLib.packages.license import require_acceptance
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.report import Attempt, Report
+from MedGenLib.result import Result
 
 
 def translate(
@@ -68,7 +68,7 @@ def translate(
     """
     start = time.perf_counter()
     stage = Stage("preparing", 3, progress)
-    runtime.require_memory_plan(memory)
+    devices.require_memory_plan(memory)
     volume = image if isinstance(image, Volume) else read_volume(image, series=series)
     manifest = _model(volume, to, model)
     require_acceptance(manifest, accept_license)
@@ -77,9 +77,9 @@ def translate(
     require_usable(findings)
     stage.advance()
 
-    from .slicewise import SliceJob
+    from MedGenLib.pipelines.slice_translation import SliceJob
 
-    place = runtime.pick_device(device)
+    place = devices.pick_device(device)
     stage.advance()
     job = SliceJob.of(volume, manifest, place, dict(plan.options), memory, uncertainty)
     stage.advance()
@@ -96,14 +96,14 @@ def translate(
         seed=seed,
         preset=preset,
         parameters=job.parameters,
-        software=runtime.software_versions(),
-        device=runtime.describe_device(place),
+        software=devices.software_versions(),
+        device=devices.describe_device(place),
         timings={
             "preparing": round(prepared - start, 3),
             "translating": round(translated - prepared, 3),
             "checking": round(time.perf_counter() - translated, 3),
         },
-        peak_memory_mib=round(runtime.peak_memory_mib(), 1),
+        peak_memory_mib=round(devices.peak_memory_mib(), 1),
         input_findings=findings,
         output_checks=[check],
         attempts=[Attempt(0, seed, check)],

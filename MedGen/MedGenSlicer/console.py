@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING
 import slicer
 
 if TYPE_CHECKING:
-    from .runs import RunParameters
+    from MedGenSlicer.jobs.synthesis import RunParameters
 
-_DEFAULTS = {"preset": "normal", "device": "auto", "samples": 1, "mapping": None, "fill": None, "noiseHU": None,
-             "guidance": None, "classifierGuidance": 0.0, "spread": False, "acceptLicense": False}
+_DEFAULTS = {
+    "preset": "normal",
+    "device": "auto",
+    "samples": 1,
+    "mapping": None,
+    "fill": None,
+    "noiseHU": None,
+    "guidance": None,
+    "classifierGuidance": 0.0,
+    "spread": False,
+    "acceptLicense": False,
+}
 
 
 def pythonLine(parameters: RunParameters) -> str:

@@ -9,19 +9,18 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MedGenLib.errors import InputError, LicenseError, PackageError
-
-from . import nodes, results
-from .background import Background
-from .dependencies import Dependencies
-from .engine import Engine
-from .runs import Run, RunParameters, SynthesisRun
+from MedGenSlicer.engine.background import Background
+from MedGenSlicer.engine.dependencies import Dependencies
+from MedGenSlicer.engine.engine import Engine
+from MedGenSlicer.jobs.synthesis import Run, RunParameters, SynthesisRun
+from MedGenSlicer.nodes import reading as nodes
+from MedGenSlicer.results import volumes as results
 
 if TYPE_CHECKING:
+    from MedGenLib.findings import Finding
     from MedGenLib.packages.manifest import Manifest
-    from MedGenLib.planning import RunPlan
-    from MedGenLib.quality.finding import Finding
-
-    from .live import LiveEdit
+    from MedGenLib.pipelines.estimate import RunPlan
+    from MedGenSlicer.editing.live import LiveEdit
 
 DEFAULT_MODEL = "ct-tissue"
 
@@ -61,16 +60,32 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self):
         """The choices of the panel, saved with the scene (see `parameters.py`)."""
-        from .parameters import MedGenParameterNode
+        from MedGenSlicer.parameters import MedGenParameterNode
 
         return MedGenParameterNode(super().getParameterNode())
 
-    def generate(self, maskNode, model: str | None = None, seed: int | None = None, preset: str = "normal",
-                 device: str = "auto", outputNode=None, wait: bool = True,
-                 onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
-                 samples: int = 1, mapping: Any = None, fill: int | str | None = None, noiseHU: float | None = None,
-                 style=None, guidance: float | None = None, classifierGuidance: float = 0.0, spread: bool = False,
-                 acceptLicense: bool = False):
+    def generate(
+        self,
+        maskNode,
+        model: str | None = None,
+        seed: int | None = None,
+        preset: str = "normal",
+        device: str = "auto",
+        outputNode=None,
+        wait: bool = True,
+        onProgress: Callable[[dict], None] | None = None,
+        onDone: Callable[[Run], None] | None = None,
+        *,
+        samples: int = 1,
+        mapping: Any = None,
+        fill: int | str | None = None,
+        noiseHU: float | None = None,
+        style=None,
+        guidance: float | None = None,
+        classifierGuidance: float = 0.0,
+        spread: bool = False,
+        acceptLicense: bool = False,
+    ):
         """Make a synthetic volume that follows a mask.
 
         Parameters
@@ -114,19 +129,46 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         manifest = self._manifest(model or DEFAULT_MODEL, "generate", acceptLicense)
         snapshot = self._capture(maskNode, "labels", outputNode)
         look = None if style is None else self._capture(style, "volume", outputNode)
-        parameters = self._parameters("generate", maskNode, manifest, seed, preset, device, outputNode,
-                                      samples=samples, mapping=mapping, fill=fill, noiseHU=noiseHU, spread=spread,
-                                      styleID=None if look is None else look.nodeID,
-                                      styleName="" if look is None else look.name, guidance=guidance,
-                                      classifierGuidance=classifierGuidance, acceptLicense=acceptLicense)
-        run = self._lastGeneration = SynthesisRun(self.engine, parameters, manifest, snapshot, outputNode, onProgress,
-                                                  onDone, look)
+        parameters = self._parameters(
+            "generate",
+            maskNode,
+            manifest,
+            seed,
+            preset,
+            device,
+            outputNode,
+            samples=samples,
+            mapping=mapping,
+            fill=fill,
+            noiseHU=noiseHU,
+            spread=spread,
+            styleID=None if look is None else look.nodeID,
+            styleName="" if look is None else look.name,
+            guidance=guidance,
+            classifierGuidance=classifierGuidance,
+            acceptLicense=acceptLicense,
+        )
+        run = self._lastGeneration = SynthesisRun(
+            self.engine, parameters, manifest, snapshot, outputNode, onProgress, onDone, look
+        )
         return self._started(run, wait)
 
-    def translate(self, volumeNode, to: str, model: str | None = None, seed: int | None = None, preset: str = "normal",
-                  device: str = "auto", outputNode=None, wait: bool = True,
-                  onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
-                  spread: bool = False, acceptLicense: bool = False):
+    def translate(
+        self,
+        volumeNode,
+        to: str,
+        model: str | None = None,
+        seed: int | None = None,
+        preset: str = "normal",
+        device: str = "auto",
+        outputNode=None,
+        wait: bool = True,
+        onProgress: Callable[[dict], None] | None = None,
+        onDone: Callable[[Run], None] | None = None,
+        *,
+        spread: bool = False,
+        acceptLicense: bool = False,
+    ):
         """Translate a CT into an MR image or the reverse.
 
         Parameters
@@ -156,15 +198,37 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
             # What the image looks like takes time to find out; the worker does that before it begins.
             model = self._translator(snapshot.modality, to).name
         manifest = self._manifest(model, "translate", acceptLicense)
-        parameters = self._parameters("translate", volumeNode, manifest, seed, preset, device, outputNode, to=to,
-                                      spread=spread, acceptLicense=acceptLicense)
+        parameters = self._parameters(
+            "translate",
+            volumeNode,
+            manifest,
+            seed,
+            preset,
+            device,
+            outputNode,
+            to=to,
+            spread=spread,
+            acceptLicense=acceptLicense,
+        )
         run = SynthesisRun(self.engine, parameters, manifest, snapshot, outputNode, onProgress, onDone)
         return self._started(run, wait)
 
-    def liveEdit(self, volumeNode, segmentationNode, model: str | None = None, preset: str = "draft",
-                 device: str = "auto", onChange: Callable[[LiveEdit], None] | None = None, *, live: bool = True,
-                 seed: int | None = None, mapping: Any = None, fill: int | str | None = None,
-                 noiseHU: float | None = None, acceptLicense: bool = False) -> LiveEdit:
+    def liveEdit(
+        self,
+        volumeNode,
+        segmentationNode,
+        model: str | None = None,
+        preset: str = "draft",
+        device: str = "auto",
+        onChange: Callable[[LiveEdit], None] | None = None,
+        *,
+        live: bool = True,
+        seed: int | None = None,
+        mapping: Any = None,
+        fill: int | str | None = None,
+        noiseHU: float | None = None,
+        acceptLicense: bool = False,
+    ) -> LiveEdit:
         """Redraw a volume while its segmentation is painted; returns at once.
 
         Only the region about each change is made anew, every other voxel stays as it is, bit by bit. There is never
@@ -196,7 +260,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         >>> edit = logic.liveEdit(logic.generate(mask, seed=7), mask).wait()                        # doctest: +SKIP
         >>> edit.undo()                                                                             # doctest: +SKIP
         """
-        from .live import EditChoices, LiveEdit
+        from MedGenSlicer.editing.live import EditChoices, LiveEdit
 
         manifest = self._drawing(volumeNode, segmentationNode, model, preset, acceptLicense)
         choices = EditChoices(preset, seed, device, mapping, fill, noiseHU, acceptLicense)
@@ -207,11 +271,24 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         self.currentEdit = edit
         return edit.start()
 
-    def edit(self, volumeNode, maskNode, newMaskNode, model: str | None = None, seed: int | None = None,
-             preset: str = "normal", device: str = "auto", wait: bool = True,
-             onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
-             mapping: Any = None, fill: int | str | None = None, noiseHU: float | None = None,
-             acceptLicense: bool = False):
+    def edit(
+        self,
+        volumeNode,
+        maskNode,
+        newMaskNode,
+        model: str | None = None,
+        seed: int | None = None,
+        preset: str = "normal",
+        device: str = "auto",
+        wait: bool = True,
+        onProgress: Callable[[dict], None] | None = None,
+        onDone: Callable[[Run], None] | None = None,
+        *,
+        mapping: Any = None,
+        fill: int | str | None = None,
+        noiseHU: float | None = None,
+        acceptLicense: bool = False,
+    ):
         """Make a volume follow a changed mask: a copy of it in which only the changed region is made anew.
 
         Parameters
@@ -230,8 +307,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         >>> ct = logic.edit(slicer.util.getNode("CT"), slicer.util.getNode("Before"),
         ...                 slicer.util.getNode("After"))                                           # doctest: +SKIP
         """
-        from .editing import EditRun
-        from .live import EditChoices
+        from MedGenSlicer.editing.live import EditChoices
+        from MedGenSlicer.editing.run import EditRun
 
         self._refuseSecond()
         manifest = self._drawing(volumeNode, maskNode, model, preset, acceptLicense)
@@ -239,12 +316,29 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         run = EditRun(self.engine, volumeNode, maskNode, newMaskNode, manifest, choices, onProgress, onDone)
         return self._started(run, wait)
 
-    def insertLesion(self, volumeNode, place=None, shape: str = "sphere", sizeMm: float | None = None,
-                     label: int | str | None = None, contrast: float | None = None, model: str | None = None,
-                     seed: int | None = None, preset: str = "normal", device: str = "auto", wait: bool = True,
-                     onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
-                     segment: str | None = None, organ: int | str | None = None, labelsNode=None, mapping: Any = None,
-                     fill: int | str | None = None, acceptLicense: bool = False):
+    def insertLesion(
+        self,
+        volumeNode,
+        place=None,
+        shape: str = "sphere",
+        sizeMm: float | None = None,
+        label: int | str | None = None,
+        contrast: float | None = None,
+        model: str | None = None,
+        seed: int | None = None,
+        preset: str = "normal",
+        device: str = "auto",
+        wait: bool = True,
+        onProgress: Callable[[dict], None] | None = None,
+        onDone: Callable[[Run], None] | None = None,
+        *,
+        segment: str | None = None,
+        organ: int | str | None = None,
+        labelsNode=None,
+        mapping: Any = None,
+        fill: int | str | None = None,
+        acceptLicense: bool = False,
+    ):
         """Put a lesion into a volume: a new volume, identical outside a stated halo, and the lesion's segmentation.
 
         Parameters
@@ -252,7 +346,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         volumeNode: scalar volume, real or synthetic; it stays as it is.
         place: (x, y, z) in RAS mm; a point list, whose last point counts; or a segmentation or label map in which the
             lesion is painted (segment: which one). None with an organ lets the seed choose a place in it.
-        shape: "sphere", "ellipsoid", "lobulated", "spiculated" or another of `MedGenLib.lesions.names()`.
+        shape: "sphere", "ellipsoid", "lobulated", "spiculated" or another of `MedGenLib.editing.lesions.names()`.
         sizeMm: greatest diameter; None is 10 mm, or the own size of a shape from the library.
         label: label of the model that the place gets and is made anew with; None keeps the tissue.
         contrast: how much brighter than that, or darker below 0, in the unit of the volume (HU for CT).
@@ -270,12 +364,13 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         >>> made = logic.insertLesion(slicer.util.getNode("CT"), (52, 10, -120), "spiculated", 18,
         ...                           label="soft tissue", seed=1)                                  # doctest: +SKIP
         """
-        from .lesion import LesionChoices, LesionRun
+        from MedGenSlicer.jobs.lesion import LesionChoices, LesionRun
 
         self._refuseSecond()
         manifest = self._drawing(volumeNode, labelsNode, model, preset, acceptLicense)
-        choices = LesionChoices(shape, sizeMm, label, contrast, organ, seed, preset, device, mapping, fill,
-                                acceptLicense)
+        choices = LesionChoices(
+            shape, sizeMm, label, contrast, organ, seed, preset, device, mapping, fill, acceptLicense
+        )
         run = LesionRun(self.engine, volumeNode, place, manifest, choices, segment, labelsNode, onProgress, onDone)
         return self._started(run, wait)
 
@@ -301,10 +396,20 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         """Whether a run is on."""
         return self.currentRun is not None and not self.currentRun.isDone
 
-    def evaluate(self, imageNode, referenceNode=None, maskNode=None, wait: bool = True,
-                 onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None, *,
-                 labelsNode=None, segmenter: str | None = None, uncertaintyNode=None,
-                 reportFolder: str | None = None):
+    def evaluate(
+        self,
+        imageNode,
+        referenceNode=None,
+        maskNode=None,
+        wait: bool = True,
+        onProgress: Callable[[dict], None] | None = None,
+        onDone: Callable[[Run], None] | None = None,
+        *,
+        labelsNode=None,
+        segmenter: str | None = None,
+        uncertaintyNode=None,
+        reportFolder: str | None = None,
+    ):
         """Judge an image against a reference, against the labels that it should show, or both.
 
         Parameters
@@ -327,23 +432,41 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         >>> logic = slicer.util.getModuleLogic("MedGen")                                            # doctest: +SKIP
         >>> table = logic.evaluate(slicer.util.getNode("Synthetic"), slicer.util.getNode("CT"))     # doctest: +SKIP
         """
-        from .evaluation import EvaluationInputs, EvaluationRun
+        from MedGenSlicer.jobs.evaluation import EvaluationInputs, EvaluationRun
 
         self._refuseSecond()
         if referenceNode is None and (labelsNode is None or not segmenter):
-            raise InputError(_("There is nothing to compare with; choose a reference, or labels and what finds them "
-                               "again in the image."))
+            raise InputError(
+                _(
+                    "There is nothing to compare with; choose a reference, or labels and what finds them "
+                    "again in the image."
+                )
+            )
 
         def captured(node, kind: str):
             return nodes.captureInput(node, kind) if node is not None else None
 
         inputs = EvaluationInputs(
-            nodes.captureInput(imageNode, "volume"), captured(referenceNode, "volume"), captured(maskNode, "labels"),
-            captured(labelsNode, "labels"), segmenter or None, captured(uncertaintyNode, "volume"), reportFolder)
+            nodes.captureInput(imageNode, "volume"),
+            captured(referenceNode, "volume"),
+            captured(maskNode, "labels"),
+            captured(labelsNode, "labels"),
+            segmenter or None,
+            captured(uncertaintyNode, "volume"),
+            reportFolder,
+        )
         return self._started(EvaluationRun(self.engine, inputs, onProgress, onDone), wait)
 
-    def exportDicom(self, node, folder: str, sourceNode=None, deidentify: bool = False, wait: bool = True,
-                    onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None):
+    def exportDicom(
+        self,
+        node,
+        folder: str,
+        sourceNode=None,
+        deidentify: bool = False,
+        wait: bool = True,
+        onProgress: Callable[[dict], None] | None = None,
+        onDone: Callable[[Run], None] | None = None,
+    ):
         """Write a volume as a DICOM series, or a mask as a DICOM segmentation.
 
         Parameters
@@ -362,7 +485,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         >>> logic = slicer.util.getModuleLogic("MedGen")                                            # doctest: +SKIP
         >>> files = logic.exportDicom(slicer.util.getNode("Synthetic"), "/tmp/series")              # doctest: +SKIP
         """
-        from .dicom import DicomRun
+        from MedGenSlicer.jobs.dicom import DicomRun
 
         self._refuseSecond()
         snapshot = nodes.captureInput(node)
@@ -385,8 +508,14 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         except (InputError, PackageError) as error:
             return _errorFinding(error)
 
-    def startCheck(self, node, onDone: Callable[[list[Finding]], None], model: str | None = None,
-                   to: str | None = None, mapping: Any = None) -> None:
+    def startCheck(
+        self,
+        node,
+        onDone: Callable[[list[Finding]], None],
+        model: str | None = None,
+        to: str | None = None,
+        mapping: Any = None,
+    ) -> None:
         """Like `checkInput`, but the voxels are looked at in a thread; `onDone(findings)` is called once, in the GUI
         thread."""
         try:
@@ -398,12 +527,13 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
 
     def planFor(self, node, model: str, preset: str = "normal", device: str = "cpu", samples: int = 1) -> RunPlan:
         """How long a run will take and how much memory it needs; raises InputError for a node that cannot be used."""
-        from MedGenLib.planning import plan_run
-        from MedGenLib.volume import Geometry
+        from MedGenLib.imaging.volume import Geometry
+        from MedGenLib.pipelines.estimate import plan_run
 
         snapshot = nodes.captureInput(node)
-        return plan_run(self._find(model), Geometry(snapshot.shape, snapshot.affine), preset, device=device,
-                        samples=samples)
+        return plan_run(
+            self._find(model), Geometry(snapshot.shape, snapshot.affine), preset, device=device, samples=samples
+        )
 
     def cleanup(self) -> None:
         """Stop the run, live editing and the worker; for module removal, reload and tests."""
@@ -427,7 +557,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
 
     def _drawing(self, volumeNode, maskNode, model: str | None, preset: str, acceptLicense: bool) -> Manifest:
         """The model that draws regions of a volume; raises what is wrong with the choices."""
-        from .edited import modelFor, requireSuits
+        from MedGenSlicer.editing.origin import modelFor, requireSuits
 
         nodes.statedModality(volumeNode)  # raises what is no image
         name = model or modelFor(volumeNode, self.models(), maskNode)
@@ -439,7 +569,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
     def _origin(self, volumeNode, segmentationNode, manifest: Manifest, choices):
         """The choices of the run that made a volume where the caller has none, and the mask that it shows, where both
         are known."""
-        from .edited import choicesOf, maskOf
+        from MedGenSlicer.editing.origin import choicesOf, maskOf
 
         run, last = self._lastGeneration, self.currentEdit
         if last is not None and last.shows(volumeNode, segmentationNode, manifest):
@@ -459,19 +589,32 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         if self.isRunning:
             raise InputError(_("A run is on already; wait for its end or cancel it first."))
 
-    def _parameters(self, task: str, node, manifest: Manifest, seed, preset: str, device: str, outputNode,
-                    **more: Any) -> RunParameters:
+    def _parameters(
+        self, task: str, node, manifest: Manifest, seed, preset: str, device: str, outputNode, **more: Any
+    ) -> RunParameters:
         manifest.preset(preset)  # raises InputError with the presets there are
-        return RunParameters(task, node.GetID(), node.GetName(), model=manifest.name, seed=seed, preset=preset,
-                             device=device, outputID=outputNode.GetID() if outputNode is not None else None, **more)
+        return RunParameters(
+            task,
+            node.GetID(),
+            node.GetName(),
+            model=manifest.name,
+            seed=seed,
+            preset=preset,
+            device=device,
+            outputID=outputNode.GetID() if outputNode is not None else None,
+            **more,
+        )
 
     def _find(self, name: str) -> Manifest:
         manifests = self.models()
         for manifest in manifests:
             if manifest.name == name:
                 return manifest
-        raise PackageError(_("There is no model named '{name}'; the installed models are: {known}.").format(
-            name=name, known=", ".join(manifest.name for manifest in manifests) or _("none")))
+        raise PackageError(
+            _("There is no model named '{name}'; the installed models are: {known}.").format(
+                name=name, known=", ".join(manifest.name for manifest in manifests) or _("none")
+            )
+        )
 
     def _manifest(self, name: str, task: str, acceptLicense: bool) -> Manifest:
         from MedGenLib.packages.license import is_accepted, license_notice
@@ -485,8 +628,11 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
             other = _("The model '{name}' makes no images, it serves the evaluation; choose another model.")
             raise InputError(reasons.get(manifest.task, other).format(name=name))
         if not acceptLicense and not is_accepted(manifest):
-            raise LicenseError(_("{notice} Read {file} and accept it in the panel, or give acceptLicense=True, if you "
-                                 "agree.").format(notice=license_notice(manifest), file=manifest.folder / "LICENSE"))
+            raise LicenseError(
+                _("{notice} Read {file} and accept it in the panel, or give acceptLicense=True, if you agree.").format(
+                    notice=license_notice(manifest), file=manifest.folder / "LICENSE"
+                )
+            )
         return manifest
 
     def _translator(self, source: str | None, to: str) -> Manifest:
@@ -497,8 +643,11 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
             if same_modality(source, manifest.input.modality) and same_modality(to, manifest.output.modality):
                 return manifest
         known = ", ".join(f"{model.input.modality} to {model.output.modality}" for model in translators)
-        raise PackageError(_("No model translates {source} to {to}; the translations are: {known}.").format(
-            source=source or _("this image"), to=to, known=known or _("none")))
+        raise PackageError(
+            _("No model translates {source} to {to}; the translations are: {known}.").format(
+                source=source or _("this image"), to=to, known=known or _("none")
+            )
+        )
 
     def _started(self, run: Run, wait: bool):
         self.currentRun = run
@@ -507,15 +656,15 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
 
 
 def _imageFindings(snapshot, manifest: Manifest) -> list[Finding]:
-    from MedGenLib.quality.finding import notes
-    from MedGenLib.quality.input_check import check_image
+    from MedGenLib.checks.input import check_image
+    from MedGenLib.findings import notes
 
     return [*notes(snapshot.image), *check_image(snapshot.image, manifest)]
 
 
 def _maskFindings(snapshot, manifest: Manifest, mapping: Any) -> list[Finding]:
-    from MedGenLib.quality.finding import Finding, notes
-    from MedGenLib.quality.input_check import check_mask
+    from MedGenLib.checks.input import check_mask
+    from MedGenLib.findings import Finding, notes
 
     labels, unknown = nodes.mapLabels(snapshot.image, manifest, snapshot.mappingByValue(mapping))
     findings = [*notes(labels), *check_mask(labels, manifest)]
@@ -525,6 +674,6 @@ def _maskFindings(snapshot, manifest: Manifest, mapping: Any) -> list[Finding]:
 
 
 def _errorFinding(error: Exception) -> list[Finding]:
-    from MedGenLib.quality.finding import Finding
+    from MedGenLib.findings import Finding
 
     return [Finding("error", "input", str(error))]

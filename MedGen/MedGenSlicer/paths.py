@@ -27,8 +27,8 @@ def resource(name: str) -> Path:
 
 
 def testsFolder() -> Path | None:
-    """``Testing/Slicer`` of a source checkout; None where the extension was installed."""
-    folder = _MODULE_FOLDER.parent / "Testing" / "Slicer"
+    """``Testing/slicer`` of a source checkout; None where the extension was installed."""
+    folder = _MODULE_FOLDER.parent / "Testing" / "slicer"
     return folder if folder.is_dir() else None
 
 

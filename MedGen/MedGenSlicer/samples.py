@@ -13,8 +13,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError
-
-from . import paths
+from MedGenSlicer import paths
 
 CATEGORY = "MedGen"
 
@@ -50,19 +49,32 @@ class Sample:
 
 SAMPLES = (
     Sample(
-        "MedGenAbdomen", "Abdomen tissues", "ct_tissue_mask.nii.gz",
-        "b8d7c85c94c0b4b0b57305143ac04cf7bb06d11e216882050239dd7c143bddf6", ("ct-tissue",),
-        (("fat", 0.90, 0.86, 0.51), ("soft tissue", 0.71, 0.40, 0.33), ("bone", 0.95, 0.95, 0.88),
-         ("lung or gas", 0.44, 0.68, 0.86)),
+        "MedGenAbdomen",
+        "Abdomen tissues",
+        "ct_tissue_mask.nii.gz",
+        "b8d7c85c94c0b4b0b57305143ac04cf7bb06d11e216882050239dd7c143bddf6",
+        ("ct-tissue",),
+        (
+            ("fat", 0.90, 0.86, 0.51),
+            ("soft tissue", 0.71, 0.40, 0.33),
+            ("bone", 0.95, 0.95, 0.88),
+            ("lung or gas", 0.44, 0.68, 0.86),
+        ),
     ),
     Sample(
-        "MedGenHippocampus", "Hippocampus", "hippocampus_mask.nii.gz",
-        "0b0908964a655b2de340939055b8bfee730185a6d721447de7ac97578e5487b5", ("mr-hippocampus",),
+        "MedGenHippocampus",
+        "Hippocampus",
+        "hippocampus_mask.nii.gz",
+        "0b0908964a655b2de340939055b8bfee730185a6d721447de7ac97578e5487b5",
+        ("mr-hippocampus",),
         (("anterior hippocampus", 0.93, 0.60, 0.20), ("posterior hippocampus", 0.25, 0.55, 0.80)),
     ),
     Sample(
-        "MedGenHead", "Head T1", "head_t1.nii.gz",
-        "eed829b8e4a81c0eb9ac1b4d346fffc2d219826480e7a50b91eed520c9a52a42", ("head-mr-to-ct",),
+        "MedGenHead",
+        "Head T1",
+        "head_t1.nii.gz",
+        "eed829b8e4a81c0eb9ac1b4d346fffc2d219826480e7a50b91eed520c9a52a42",
+        ("head-mr-to-ct",),
     ),
 )
 
@@ -139,7 +151,8 @@ def _check(sample: Sample) -> None:
         ) from error
     if digest != sample.sha256:
         raise InputError(
-            _("The sample file {path} is damaged; install the MedGen extension again.").format(path=sample.path))
+            _("The sample file {path} is damaged; install the MedGen extension again.").format(path=sample.path)
+        )
 
 
 def _loadFile(sample: Sample, show: bool, **properties):

@@ -68,13 +68,10 @@ def _explain(error: BaseException, interrupted: bool) -> int:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         _complain("The disk became full while writing; free some space or write elsewhere.")
         return REFUSED
-    from MedGenLib.runtime import is_out_of_memory
+    from MedGenLib.devices import is_out_of_memory
 
     if is_out_of_memory(error):
-        _complain(
-            "The memory ran out; try --memory small, a smaller input or larger voxels, or close "
-            "other programs."
-        )
+        _complain("The memory ran out; try --memory small, a smaller input or larger voxels, or close other programs.")
         return REFUSED
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("MedGenLib"):
         _complain(f"The Python package '{error.name}' is missing; install MedGen again.")
@@ -94,13 +91,13 @@ def _report_fault(error: BaseException) -> int:
     import traceback
     from pathlib import Path
 
-    from MedGenLib import __version__, home
+    from MedGenLib import __version__, user_folders
 
     sentence = f"An unexpected fault stopped the run ({type(error).__name__}: {error})"
     text = "".join(traceback.format_exception(error))
     details = f"MedGen {__version__}\nmedgen {' '.join(sys.argv[1:])}\n{text}"
     name = time.strftime("medgen-fault-%Y%m%d-%H%M%S.log")
-    for folder in (home.cache_dir(), Path(tempfile.gettempdir())):
+    for folder in (user_folders.cache_dir(), Path(tempfile.gettempdir())):
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(details, encoding="utf-8")

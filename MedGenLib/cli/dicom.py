@@ -5,15 +5,15 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from MedGenLib import provenance
 from MedGenLib.cli.console import Console
-from MedGenLib.dicom import check_folder, write_segmentation, write_series
-from MedGenLib.dicom.terms import sentence_on
 from MedGenLib.errors import InputError
-from MedGenLib.files import read_label_map, read_volume
-from MedGenLib.labels import TABLES, table
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io import provenance
+from MedGenLib.io.dicom import check_folder, write_segmentation, write_series
+from MedGenLib.io.dicom.terms import sentence_on
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.labels.mapping import TABLES, table
 from MedGenLib.packages.catalogue import catalogue
-from MedGenLib.volume import LabelMap, Volume
 
 STILL_THERE = (
     "Names, dates and numbers were removed from the DICOM series, the voxels were not changed: a "
@@ -30,17 +30,22 @@ def export(arguments: Namespace, console: Console) -> int:
         raise InputError("--names is for label volumes; add --labels, or leave it out.")
     facts = provenance.read(arguments.image)
     options: dict[str, Any] = {
-        "source": arguments.like, "series": arguments.series, "facts": facts,
-        "deidentify": arguments.deidentify, "progress": console,
-    }  # fmt: skip
+        "source": arguments.like,
+        "series": arguments.series,
+        "facts": facts,
+        "deidentify": arguments.deidentify,
+        "progress": console,
+    }
     notes = []
     if arguments.labels:
         labels = _named(read_label_map(arguments.image), arguments.names)
         files = write_segmentation(labels, arguments.output, **options)
         notes += sentence_on(labels)
         if arguments.names is None and not all(map(labels.names.get, labels.values())):
-            notes.append("The file names not all of its labels; --names tells whose numbers they "
-                         "are, for instance --names ct-tissue.")  # fmt: skip
+            notes.append(
+                "The file names not all of its labels; --names tells whose numbers they "
+                "are, for instance --names ct-tissue."
+            )
     else:
         volume = _volume(arguments, facts)
         if arguments.like is None and arguments.image.is_dir():
@@ -48,8 +53,7 @@ def export(arguments: Namespace, console: Console) -> int:
         files = write_series(volume, arguments.output, **options)
         notes += [*volume.notes, *_doubts(arguments, facts)]
         if facts is None:
-            notes.append(f"{arguments.image} does not tell how it was made, so the series is not "
-                         "marked as synthetic.")  # fmt: skip
+            notes.append(f"{arguments.image} does not tell how it was made, so the series is not marked as synthetic.")
     if arguments.deidentify:
         notes.append(STILL_THERE)
     console.say(f"Wrote {len(files)} DICOM file{'s' * (len(files) > 1)} into {arguments.output}")
@@ -97,8 +101,7 @@ def _volume(arguments: Namespace, facts: provenance.Provenance | None) -> Volume
     if arguments.modality is not None:
         modality = _MODALITIES.get(arguments.modality.lower())
         if modality is None:
-            raise InputError(f'The modality "{arguments.modality}" cannot be a DICOM series; give '
-                             "CT or MR.")  # fmt: skip
+            raise InputError(f'The modality "{arguments.modality}" cannot be a DICOM series; give CT or MR.')
     if modality is None and facts is not None:
         modality = facts.modality
     return read_volume(arguments.image, None if arguments.like else arguments.series, modality)

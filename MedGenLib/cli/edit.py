@@ -6,12 +6,12 @@ from argparse import Namespace
 
 from MedGenLib.cli.console import Console
 from MedGenLib.cli.runs import describe, first_acceptance, write_with_facts
-from MedGenLib.files import check_output_path, read_label_map, read_volume
-from MedGenLib.labels import parse_mapping
-from MedGenLib.outputs import Outputs
+from MedGenLib.imaging.volume import as_stored
+from MedGenLib.io.files import check_output_path, read_label_map, read_volume
+from MedGenLib.io.outputs import Outputs
+from MedGenLib.io.provenance import Provenance, Source, sidecar
+from MedGenLib.labels.mapping import parse_mapping
 from MedGenLib.packages.catalogue import find
-from MedGenLib.provenance import Provenance, Source, sidecar
-from MedGenLib.volume import as_stored
 
 BYTES_PER_VOXEL = 8
 """The image as 32-bit numbers, twice for a moment."""
@@ -25,7 +25,7 @@ def edit(arguments: Namespace, console: Console) -> int:
         old, new = read_label_map(arguments.mask), read_label_map(arguments.new_mask)
         outputs.require_space(image.array.size * BYTES_PER_VOXEL)
 
-        from MedGenLib.edit import edit_image  # imports torch
+        from MedGenLib.editing.session import edit_image  # imports torch
 
         edited = edit_image(
             image,
@@ -50,12 +50,16 @@ def edit(arguments: Namespace, console: Console) -> int:
         facts = Provenance.of_result(edited, sources)
         write_with_facts(edited.volume, outputs.staged(arguments.output), facts)
         if arguments.preview is not None:
-            from MedGenLib import pictures
+            from MedGenLib.visual import preview
 
-            pictures.preview_edit(
-                image, edited.source, edited.volume, outputs.staged(arguments.preview),
-                edited.report.parameters["box"], title=f"Edit by {edited.report.model}",
-            )  # fmt: skip
+            preview.preview_edit(
+                image,
+                edited.source,
+                edited.volume,
+                outputs.staged(arguments.preview),
+                edited.report.parameters["box"],
+                title=f"Edit by {edited.report.model}",
+            )
         if arguments.report is not None:
             edited.report.write(outputs.staged(arguments.report))
         outputs.commit()

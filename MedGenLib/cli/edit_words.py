@@ -22,15 +22,9 @@ def add_edit(commands, add: AddCommand, natural) -> None:
         "Only the surroundings of what changed between the two masks are made anew: all other "
         "voxels stay as they were, bit for bit; how far that reaches is told.",
     )
-    parser.add_argument(
-        "image", metavar="IMAGE", type=Path, help="volume (.nii .nrrd .mha) or DICOM folder"
-    )
-    parser.add_argument(
-        "--mask", required=True, type=Path, metavar="OLD", help="label volume of the image as it is"
-    )
-    parser.add_argument(
-        "--new-mask", required=True, type=Path, metavar="NEW", help="the same as it shall be"
-    )
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="volume (.nii .nrrd .mha) or DICOM folder")
+    parser.add_argument("--mask", required=True, type=Path, metavar="OLD", help="label volume of the image as it is")
+    parser.add_argument("--new-mask", required=True, type=Path, metavar="NEW", help="the same as it shall be")
     add_output(parser)
     parser.add_argument(
         "--model",
@@ -47,9 +41,7 @@ def add_edit(commands, add: AddCommand, natural) -> None:
         help="how the labels of both masks become the model's, as in `medgen generate`; repeatable",
     )
     parser.add_argument(
-        "--fill",
-        metavar="LABEL",
-        help="give voxels without a label inside the body this label of the model",
+        "--fill", metavar="LABEL", help="give voxels without a label inside the body this label of the model"
     )
     parser.add_argument(
         "--noise",

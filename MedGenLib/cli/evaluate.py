@@ -20,13 +20,13 @@ from MedGenLib.evaluation.folders import report_folder, require_apart
 from MedGenLib.evaluation.html import number
 from MedGenLib.evaluation.pair import Evaluation, require_purpose
 from MedGenLib.evaluation.pair import evaluate as evaluate_pair
-from MedGenLib.files import list_series, read_label_map, read_volume
-from MedGenLib.outputs import Outputs, split_suffix
-from MedGenLib.provenance import Provenance, read
+from MedGenLib.io.files import list_series, read_label_map, read_volume
+from MedGenLib.io.outputs import Outputs, split_suffix
+from MedGenLib.io.provenance import Provenance, read
 
 if TYPE_CHECKING:
-    from MedGenLib.quality.segmenters import Segmenter
-    from MedGenLib.volume import LabelMap, Volume
+    from MedGenLib.imaging.volume import LabelMap, Volume
+    from MedGenLib.segmentation.segmenters import Segmenter
 
 _ROLES = ("reference", "mask", "labels", "uncertainty")
 DONE, SOME_FAILED, ALL_FAILED = 0, 1, 2
@@ -35,8 +35,9 @@ DONE, SOME_FAILED, ALL_FAILED = 0, 1, 2
 def evaluate(arguments: Namespace, console: Console) -> int:
     """Measures, tells, and writes the report where one is asked for."""
     others = {role: getattr(arguments, role) for role in _ROLES}
-    require_purpose(*(others[role] for role in ("reference", "mask", "labels")),
-                    arguments.segmenter, others["uncertainty"])  # fmt: skip
+    require_purpose(
+        *(others[role] for role in ("reference", "mask", "labels")), arguments.segmenter, others["uncertainty"]
+    )
     paths = [arguments.image, *filter(None, others.values())]
     for path in paths:
         if not path.exists():
@@ -49,17 +50,13 @@ def evaluate(arguments: Namespace, console: Console) -> int:
         if arguments.report is not None:  # its place is checked before the work
             names = report.file_names(not cohort, arguments.reference is not None)
             keep = [path for path in paths if path.is_file()]
-            outputs = stack.enter_context(
-                report_folder(arguments.report, names, arguments.overwrite, keep)
-            )
+            outputs = stack.enter_context(report_folder(arguments.report, names, arguments.overwrite, keep))
         if cohort:
             return _cohort(arguments, others, outputs, console)
         return _single(arguments, others, outputs, console)
 
 
-def _single(
-    arguments: Namespace, others: dict[str, Path | None], outputs: Outputs | None, console: Console
-) -> int:
+def _single(arguments: Namespace, others: dict[str, Path | None], outputs: Outputs | None, console: Console) -> int:
     for role, path in others.items():
         if path is not None and holds_cases(path):
             raise InputError(
@@ -77,14 +74,10 @@ def _single(
     return DONE
 
 
-def _cohort(
-    arguments: Namespace, others: dict[str, Path | None], outputs: Outputs | None, console: Console
-) -> int:
+def _cohort(arguments: Namespace, others: dict[str, Path | None], outputs: Outputs | None, console: Console) -> int:
     cases, lacking, unmatched = match(arguments.image, others)
     segmenter = _segmenter(arguments)
-    done, failed = evaluate_cases(
-        cases, lambda case: _judge(case, arguments, segmenter, None), console
-    )
+    done, failed = evaluate_cases(cases, lambda case: _judge(case, arguments, segmenter, None), console)
     failures = sorted(lacking + failed, key=lambda failure: failure.name)
     cohort = Cohort(done, tuple(failures), tuple(unmatched))
     _write(cohort, outputs, arguments.report)
@@ -99,18 +92,14 @@ def _segmenter(arguments: Namespace) -> Segmenter | None:
     """Made once, so that a wrong name is told before any work."""
     if arguments.segmenter is None:
         return None
-    from MedGenLib.quality.segmenters import segmenter
+    from MedGenLib.segmentation.segmenters import segmenter
 
     return segmenter(arguments.segmenter, arguments.device)
 
 
-def _judge(
-    case: Case, arguments: Namespace, segmenter: Segmenter | None, progress: Console | None
-) -> Evaluation:
+def _judge(case: Case, arguments: Namespace, segmenter: Segmenter | None, progress: Console | None) -> Evaluation:
     made = _provenance(case.paths["image"])
-    images = {
-        role: _read(role, path, made, arguments.modality) for role, path in case.paths.items()
-    }
+    images = {role: _read(role, path, made, arguments.modality) for role, path in case.paths.items()}
     return evaluate_pair(
         **images,
         segmenter=segmenter,
@@ -122,16 +111,12 @@ def _judge(
     )
 
 
-def _read(
-    role: str, path: Path, made: Provenance | None, modality: str | None
-) -> Volume | LabelMap:
+def _read(role: str, path: Path, made: Provenance | None, modality: str | None) -> Volume | LabelMap:
     """`modality` is what the user says of files that do not say it themselves."""
     if role in ("mask", "labels"):
         return read_label_map(path)
     if path.is_dir() and (count := len(list_series(path))) > 1:
-        raise InputError(
-            f"{path} holds {count} DICOM series; give a folder that holds one of them alone."
-        )
+        raise InputError(f"{path} holds {count} DICOM series; give a folder that holds one of them alone.")
     if path.is_dir() or role == "uncertainty":
         return read_volume(path)
     known = made.modality if made and role == "image" else None
@@ -172,23 +157,27 @@ def _tell(evaluation: Evaluation, console: Console) -> None:
 
 def _label_table(rows: list) -> str:
     """One line a label, one column a measure."""
-    heads = list(dict.fromkeys(
-        (row.name, f"{row.name} ({row.unit})" if row.unit else row.name) for row in rows
-    ))  # fmt: skip
+    heads = list(dict.fromkeys((row.name, f"{row.name} ({row.unit})" if row.unit else row.name) for row in rows))
     values = {(row.label, row.name): number(row.value) for row in rows}
-    lines = [
-        (label, *(values[label, name] for name, _ in heads))
-        for label in dict.fromkeys(row.label for row in rows)
-    ]
+    lines = [(label, *(values[label, name] for name, _ in heads)) for label in dict.fromkeys(row.label for row in rows)]
     return table(("label", *(head for _, head in heads)), lines)
 
 
 def _tell_cohort(cohort: Cohort, console: Console) -> None:
     rows = [
-        (row.label, row.name, row.unit, str(found.count), number(found.mean), number(found.sd),
-         number(found.median), number(found.low), number(found.high))
+        (
+            row.label,
+            row.name,
+            row.unit,
+            str(found.count),
+            number(found.mean),
+            number(found.sd),
+            number(found.median),
+            number(found.low),
+            number(found.high),
+        )
         for row, found in report.told(report.summaries(cohort))
-    ]  # fmt: skip
+    ]
     if rows:
         heads = ("label", "measure", "unit", "cases", "mean", "SD", "median", "CI from", "to")
         console.say(table(heads, rows))

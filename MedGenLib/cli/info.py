@@ -10,16 +10,9 @@ from pathlib import Path
 
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError, PackageError
-from MedGenLib.files import READABLE, read_volume
-from MedGenLib.provenance import (
-    Provenance,
-    content_hash,
-    package_hash,
-    read_beside,
-    read_inside,
-    sidecar,
-)
-from MedGenLib.quality.finding import Finding
+from MedGenLib.findings import Finding
+from MedGenLib.io.files import READABLE, read_volume
+from MedGenLib.io.provenance import Provenance, content_hash, package_hash, read_beside, read_inside, sidecar
 from MedGenLib.report import plain
 
 _CONTENTS = {

@@ -34,14 +34,10 @@ def add_install(actions, add_command: Callable) -> None:
         "huggingface.co, or the environment variable HF_ENDPOINT)",
     )
     parser.add_argument(
-        "--accept-license",
-        action="store_true",
-        help="accept the model's licence; remembered for this user",
+        "--accept-license", action="store_true", help="accept the model's licence; remembered for this user"
     )
 
 
 def add_available(parser) -> None:
     """Add the option to `medgen models list`."""
-    parser.add_argument(
-        "--available", action="store_true", help="list the published models to install instead"
-    )
+    parser.add_argument("--available", action="store_true", help="list the published models to install instead")

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from MedGenLib.cli.console import Console
 from MedGenLib.cli.runs import describe, first_acceptance, write_with_facts
-from MedGenLib.files import check_output_path, read_label_map, read_volume, write_volume
-from MedGenLib.labels import parse_mapping
-from MedGenLib.outputs import Outputs
+from MedGenLib.imaging.volume import as_stored
+from MedGenLib.io.files import check_output_path, read_label_map, read_volume, write_volume
+from MedGenLib.io.outputs import Outputs
+from MedGenLib.io.provenance import Provenance, Source, sidecar
+from MedGenLib.labels.mapping import parse_mapping
 from MedGenLib.packages.catalogue import find
-from MedGenLib.provenance import Provenance, Source, sidecar
-from MedGenLib.volume import as_stored
 
 if TYPE_CHECKING:
-    from MedGenLib.lesions import Insertion
+    from MedGenLib.editing.lesions import Insertion
 
 BYTES_PER_VOXEL = 12
 """The image as 32-bit numbers, twice for a moment, and the mask."""
@@ -26,13 +26,10 @@ def insert(arguments: Namespace, console: Console) -> int:
     with _outputs(arguments) as outputs:
         notice = first_acceptance(find(arguments.model), arguments.accept_license)
         image = as_stored(read_volume(arguments.image, series=arguments.series))
-        lesion, labels = (
-            None if path is None else read_label_map(path)
-            for path in (arguments.mask, arguments.labels)
-        )
+        lesion, labels = (None if path is None else read_label_map(path) for path in (arguments.mask, arguments.labels))
         outputs.require_space(image.array.size * BYTES_PER_VOXEL)
 
-        from MedGenLib.lesions import insert_lesion
+        from MedGenLib.editing.lesions import insert_lesion
 
         made = insert_lesion(
             image,
@@ -72,10 +69,10 @@ def _write(made: Insertion, sources: list[Source], outputs: Outputs, arguments: 
     if arguments.lesion_mask is not None:
         write_volume(made.lesion, outputs.staged(arguments.lesion_mask))
     if arguments.preview is not None:
-        from MedGenLib import pictures
+        from MedGenLib.visual import preview
 
         path, title = outputs.staged(arguments.preview), f"Lesion, {made.report.model}"
-        pictures.preview_change(made.source, made.volume, made.lesion, path, title)
+        preview.preview_change(made.source, made.volume, made.lesion, path, title)
     if arguments.report is not None:
         made.report.write(outputs.staged(arguments.report))
 

@@ -23,9 +23,7 @@ def add_insert_lesion(commands, add: AddCommand, natural) -> None:
         "how far that reaches is told. Say where (--at, --mask or --organ) and what (--label, "
         "--contrast or both).",
     )
-    parser.add_argument(
-        "image", metavar="IMAGE", type=Path, help="volume (.nii .nrrd .mha) or DICOM folder"
-    )
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="volume (.nii .nrrd .mha) or DICOM folder")
     add_output(parser)
     _add_place(parser)
     _add_kind(parser)
@@ -33,20 +31,14 @@ def add_insert_lesion(commands, add: AddCommand, natural) -> None:
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--at", type=_place, metavar="X,Y,Z", help="centre of the lesion, RAS in mm")
     parser.add_argument(
-        "--at", type=_place, metavar="X,Y,Z", help="centre of the lesion, RAS in mm"
-    )
-    parser.add_argument(
-        "--mask",
-        type=Path,
-        metavar="LESION",
-        help="instead: a painted lesion, a mask on the image's grid",
+        "--mask", type=Path, metavar="LESION", help="instead: a painted lesion, a mask on the image's grid"
     )
     parser.add_argument(
         "--organ",
         metavar="LABEL",
-        help="label (number or name) that the lesion stays inside of; alone it lets the seed "
-        "choose a place there",
+        help="label (number or name) that the lesion stays inside of; alone it lets the seed choose a place there",
     )
     parser.add_argument(
         "--labels",
@@ -64,9 +56,7 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
         help="how the labels become the model's, as in `medgen generate`; repeatable",
     )
     parser.add_argument(
-        "--fill",
-        metavar="LABEL",
-        help="give voxels without a label inside the body this label of the model",
+        "--fill", metavar="LABEL", help="give voxels without a label inside the body this label of the model"
     )
 
 
@@ -95,8 +85,7 @@ def _add_kind(parser: argparse.ArgumentParser) -> None:
         "--contrast",
         type=float,
         metavar="HU",
-        help="how much brighter than its tissue the lesion is, below 0 darker; HU, or the image's "
-        "own unit",
+        help="how much brighter than its tissue the lesion is, below 0 darker; HU, or the image's own unit",
     )
 
 
@@ -107,12 +96,8 @@ def _add_run_options(parser: argparse.ArgumentParser, natural) -> None:
         metavar="NAME",
         help="model package for images of this kind (default: ct-tissue)",
     )
-    parser.add_argument(
-        "--series", metavar="UID", help="which series to read from a folder that holds several"
-    )
-    parser.add_argument(
-        "--lesion-mask", type=Path, metavar="OUT2", help="also write where the lesion is"
-    )
+    parser.add_argument("--series", metavar="UID", help="which series to read from a folder that holds several")
+    parser.add_argument("--lesion-mask", type=Path, metavar="OUT2", help="also write where the lesion is")
     add_running(parser, natural, "lesion", "before and after")
 
 

@@ -30,8 +30,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs=3,
         metavar=("X", "Y", "Z"),
-        help="instead of MASK, for models that need none: voxels from left to right, back to "
-        "front and foot to head",
+        help="instead of MASK, for models that need none: voxels from left to right, back to front and foot to head",
     )
     parser.add_argument(
         "--spacing",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 
 from MedGenLib.cli.console import Console
-from MedGenLib.packages import install as published
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import broken, catalogue, find
+from MedGenLib.packages.hub import install as published
 from MedGenLib.packages.license import is_accepted, license_notice
 from MedGenLib.packages.text import available_table, model_card, models_table
 

@@ -83,7 +83,7 @@ def build_parser() -> Parser:
     _add_models(commands)
     _add_train(commands)
     _add_demo(commands)
-    _add_command(commands, "doctor", "doctor:run", "check this installation and this machine")
+    _add_command(commands, "doctor", "cli.doctor:run", "check this installation and this machine")
     return parser
 
 
@@ -102,12 +102,8 @@ def _add_command(commands, name: str, run: str, summary: str, details: str = "")
 
 def _add_loudness(parser: Parser, default: object) -> None:
     loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument(
-        "-q", "--quiet", action="store_true", default=default, help="print nothing but errors"
-    )
-    loudness.add_argument(
-        "-v", "--verbose", action="store_true", default=default, help="print more of what is done"
-    )
+    loudness.add_argument("-q", "--quiet", action="store_true", default=default, help="print nothing but errors")
+    loudness.add_argument("-v", "--verbose", action="store_true", default=default, help="print more of what is done")
 
 
 def _add_generate(commands) -> None:
@@ -119,13 +115,14 @@ def _add_generate(commands) -> None:
         "The result lies on the mask's own grid.",
     )
     parser.add_argument(
-        "mask", metavar="MASK", type=Path, nargs="?",
+        "mask",
+        metavar="MASK",
+        type=Path,
+        nargs="?",
         help="label volume: .nii .nrrd .mha; models that need none take --size instead",
-    )  # fmt: skip
-    _add_run_options(parser)
-    parser.add_argument(
-        "--model", default="ct-tissue", metavar="NAME", help="model package (default: ct-tissue)"
     )
+    _add_run_options(parser)
+    parser.add_argument("--model", default="ct-tissue", metavar="NAME", help="model package (default: ct-tissue)")
     parser.add_argument(
         "--samples",
         type=_positive,
@@ -134,13 +131,9 @@ def _add_generate(commands) -> None:
         help="make K different volumes, written as OUT_1, OUT_2, ...",
     )
     parser.add_argument(
-        "--sampler",
-        metavar="NAME",
-        help="sampler instead of the model's own: euler, heun, midpoint, ddim or ddpm",
+        "--sampler", metavar="NAME", help="sampler instead of the model's own: euler, heun, midpoint, ddim or ddpm"
     )
-    parser.add_argument(
-        "--steps", type=_positive, metavar="N", help="sampler steps instead of the preset's"
-    )
+    parser.add_argument("--steps", type=_positive, metavar="N", help="sampler steps instead of the preset's")
     parser.add_argument(
         "--guidance",
         type=float,
@@ -181,8 +174,7 @@ def _add_generate(commands) -> None:
         "--style",
         type=Path,
         metavar="REF",
-        help="real volume whose look the result gets: noise and tissue levels of a CT, contrast "
-        "of an MR image",
+        help="real volume whose look the result gets: noise and tissue levels of a CT, contrast of an MR image",
     )
 
 
@@ -194,17 +186,11 @@ def _add_translate(commands) -> None:
         "translate an image volume between MR and CT",
         "The result lies on the image's own grid.",
     )
-    parser.add_argument(
-        "image", metavar="IMAGE", type=Path, help="volume (.nii .nrrd .mha) or DICOM folder"
-    )
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="volume (.nii .nrrd .mha) or DICOM folder")
     parser.add_argument("--to", required=True, metavar="CT|T1w", help="modality to make")
     _add_run_options(parser)
-    parser.add_argument(
-        "--model", metavar="NAME", help="model package (default: the one that fits)"
-    )
-    parser.add_argument(
-        "--series", metavar="UID", help="which series to read from a folder that holds several"
-    )
+    parser.add_argument("--model", metavar="NAME", help="model package (default: the one that fits)")
+    parser.add_argument("--series", metavar="UID", help="which series to read from a folder that holds several")
 
 
 def _add_run_options(parser: Parser) -> None:
@@ -216,9 +202,7 @@ def _add_run_options(parser: Parser) -> None:
         help="also write a volume of how much the result varies: over the samples (generate) or "
         "over mirrored and shifted inputs (translate), as standard deviation",
     )
-    parser.add_argument(
-        "--dicom", type=Path, metavar="DIR", help="also write the result as a DICOM series"
-    )
+    parser.add_argument("--dicom", type=Path, metavar="DIR", help="also write the result as a DICOM series")
     add_deidentify(parser)
     add_running(parser, _natural, "volume", "input and output")
 
@@ -226,11 +210,7 @@ def _add_run_options(parser: Parser) -> None:
 def _add_models(commands) -> None:
     parser = _add_command(commands, "models", "cli.models:list_models", "list and manage models")
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
-    add_available(
-        _add_command(
-            actions, "list", "cli.models:list_models", "list the models that are installed"
-        )
-    )
+    add_available(_add_command(actions, "list", "cli.models:list_models", "list the models that are installed"))
     info = _add_command(actions, "info", "cli.models:info", "show what a model is and needs")
     info.add_argument("name", metavar="NAME")
     add_install(actions, _add_command)
@@ -245,9 +225,7 @@ def _add_models(commands) -> None:
     add.add_argument("--sha256", metavar="HEX", help="checksum that the .zip file has to have")
     remove = _add_command(actions, "remove", "cli.models:remove", "remove a model you have added")
     remove.add_argument("name", metavar="NAME")
-    verify = _add_command(
-        actions, "verify", "cli.models:verify", "check every file of the models against checksums"
-    )
+    verify = _add_command(actions, "verify", "cli.models:verify", "check every file of the models against checksums")
     verify.add_argument("name", metavar="NAME", nargs="?", help="one model (default: all)")
 
 
@@ -271,14 +249,18 @@ def _add_demo(commands) -> None:
     parser = _add_command(
         commands,
         "demo",
-        "demo:run",
+        "cli.demo:run",
         "generate and translate the sample data that come with MedGen",
         "Files of an earlier demo in the same folder are replaced.",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("medgen-demo"), metavar="DIR",
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("medgen-demo"),
+        metavar="DIR",
         help="folder for the results (default: medgen-demo)",
-    )  # fmt: skip
+    )
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0")
     parser.add_argument(
         "--accept-license",

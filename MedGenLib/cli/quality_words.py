@@ -30,21 +30,14 @@ def _add_evaluate(commands, add: AddCommand) -> None:
         "folders are compared file by file, matched by name. See also `medgen evaluate "
         "distribution --help` and `medgen evaluate utility --help`.",
     )
-    parser.add_argument(
-        "image", metavar="IMAGE", type=Path, help="volume, DICOM folder, or folder of volumes"
-    )
-    parser.add_argument(
-        "--reference", type=Path, metavar="REF", help="the real image: volume or folder, as IMAGE"
-    )
-    parser.add_argument(
-        "--mask", type=Path, metavar="M", help="measure where this is above 0 (default: the body)"
-    )
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="volume, DICOM folder, or folder of volumes")
+    parser.add_argument("--reference", type=Path, metavar="REF", help="the real image: volume or folder, as IMAGE")
+    parser.add_argument("--mask", type=Path, metavar="M", help="measure where this is above 0 (default: the body)")
     parser.add_argument(
         "--labels",
         type=Path,
         metavar="L",
-        help="label volume: measure each label by itself; with --segmenter also whether the image "
-        "shows these labels",
+        help="label volume: measure each label by itself; with --segmenter also whether the image shows these labels",
     )
     parser.add_argument(
         "--segmenter",
@@ -56,8 +49,7 @@ def _add_evaluate(commands, add: AddCommand) -> None:
         "--uncertainty",
         type=Path,
         metavar="U",
-        help="volume that `--uncertainty` of generate or translate wrote: does it tell where the "
-        "image is wrong?",
+        help="volume that `--uncertainty` of generate or translate wrote: does it tell where the image is wrong?",
     )
     parser.add_argument(
         "--modality",
@@ -83,21 +75,15 @@ def _add_distribution(commands, add: AddCommand, natural) -> None:
         "and coverage, diversity, and for each image its nearest training image.",
     )
     parser.add_argument("image", metavar="SYNTHETIC", type=Path, help="folder of volumes")
+    parser.add_argument("--reference", required=True, type=Path, metavar="REAL", help="folder of real volumes")
     parser.add_argument(
-        "--reference", required=True, type=Path, metavar="REAL", help="folder of real volumes"
-    )
-    parser.add_argument(
-        "--training",
-        type=Path,
-        metavar="DIR",
-        help="the images the model was trained on, to find memorised ones",
+        "--training", type=Path, metavar="DIR", help="the images the model was trained on, to find memorised ones"
     )
     parser.add_argument(
         "--features",
         default="medgen-features",
         metavar="NAME|FILE",
-        help="feature package (default: medgen-features) or a local file of RadImageNet's "
-        "ResNet-50 weights",
+        help="feature package (default: medgen-features) or a local file of RadImageNet's ResNet-50 weights",
     )
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the resampling")
     _add_run_options(parser)
@@ -115,15 +101,9 @@ def _add_utility(commands, add: AddCommand, positive, natural) -> None:
     )
     parser.add_argument("--real", required=True, type=Path, metavar="DIR", help="for training")
     parser.add_argument("--synthetic", required=True, type=Path, metavar="DIR", help="for training")
-    parser.add_argument(
-        "--test", required=True, type=Path, metavar="DIR", help="real cases kept apart"
-    )
-    parser.add_argument(
-        "--steps", type=positive, default=300, metavar="N", help="of each training (default: 300)"
-    )
-    parser.add_argument(
-        "--repeats", type=positive, default=3, metavar="K", help="trainings of each (default: 3)"
-    )
+    parser.add_argument("--test", required=True, type=Path, metavar="DIR", help="real cases kept apart")
+    parser.add_argument("--steps", type=positive, default=300, metavar="N", help="of each training (default: 300)")
+    parser.add_argument("--repeats", type=positive, default=3, metavar="K", help="trainings of each (default: 3)")
     parser.add_argument("--seed", type=natural, default=0, metavar="N")
     _add_run_options(parser)
 
@@ -143,10 +123,7 @@ def _add_run_options(parser) -> None:
 
 def _add_reader_study(commands, add: AddCommand, positive, natural) -> None:
     parser = add(
-        commands,
-        "reader-study",
-        "cli.reader_study:explain",
-        "ask readers which images are real, without telling them",
+        commands, "reader-study", "cli.reader_study:explain", "ask readers which images are real, without telling them"
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
     make = add(
@@ -160,15 +137,9 @@ def _add_reader_study(commands, add: AddCommand, positive, natural) -> None:
     make.add_argument("--real", required=True, type=Path, nargs="+", metavar="PATH")
     make.add_argument("--synthetic", required=True, type=Path, nargs="+", metavar="PATH")
     make.add_argument("-o", "--output", required=True, type=Path, metavar="STUDY")
-    make.add_argument(
-        "--items", choices=("slices", "volumes"), default="slices", help="(default: slices)"
-    )
-    make.add_argument(
-        "--per-volume", type=positive, default=3, metavar="N", help="slices of each (default: 3)"
-    )
-    make.add_argument(
-        "--window", metavar="WIDTH,LEVEL", help="one for all images (default: by modality)"
-    )
+    make.add_argument("--items", choices=("slices", "volumes"), default="slices", help="(default: slices)")
+    make.add_argument("--per-volume", type=positive, default=3, metavar="N", help="slices of each (default: 3)")
+    make.add_argument("--window", metavar="WIDTH,LEVEL", help="one for all images (default: by modality)")
     make.add_argument("--seed", type=natural, metavar="N", help="same seed, same order")
     run = add(
         actions,
@@ -179,12 +150,8 @@ def _add_reader_study(commands, add: AddCommand, positive, natural) -> None:
     )
     run.add_argument("study", metavar="STUDY", type=Path)
     run.add_argument("--reader", required=True, metavar="NAME", help="code name of the reader")
-    run.add_argument(
-        "--port", type=natural, default=0, metavar="N", help="of the page (default: any free one)"
-    )
-    run.add_argument(
-        "--no-browser", action="store_true", help="only print the page's address, do not open it"
-    )
+    run.add_argument("--port", type=natural, default=0, metavar="N", help="of the page (default: any free one)")
+    run.add_argument("--no-browser", action="store_true", help="only print the page's address, do not open it")
     score = add(actions, "score", "cli.reader_study:score", "score all readers of a study")
     score.add_argument("study", metavar="STUDY", type=Path)
     score.add_argument("--key", type=Path, metavar="FILE", help="the key, if it was moved away")
@@ -215,10 +182,7 @@ def _add_dicom(commands, add: AddCommand) -> None:
     parser.add_argument("image", metavar="IMAGE", type=Path, help="volume or label volume")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
     parser.add_argument(
-        "--like",
-        type=Path,
-        metavar="DIR",
-        help="DICOM series of the patient: the new series goes into that study",
+        "--like", type=Path, metavar="DIR", help="DICOM series of the patient: the new series goes into that study"
     )
     parser.add_argument("--series", metavar="UID", help="which series of --like to follow")
     parser.add_argument("--labels", action="store_true", help="IMAGE is a label volume")
@@ -228,16 +192,12 @@ def _add_dicom(commands, add: AddCommand) -> None:
         help="whose label numbers these are, where the file names none: a model such as ct-tissue, "
         "totalsegmentator, freesurfer, vista3d or maisi; segments get these names and their codes",
     )
-    parser.add_argument(
-        "--modality", metavar="CT|MR", help="where the file does not say what it is"
-    )
+    parser.add_argument("--modality", metavar="CT|MR", help="where the file does not say what it is")
     add_deidentify(parser)
 
 
 def add_deidentify(parser) -> None:
     """The option that takes the patient out of DICOM."""
     parser.add_argument(
-        "--deidentify",
-        action="store_true",
-        help="remove what names the patient (DICOM PS3.15, basic profile)",
+        "--deidentify", action="store_true", help="remove what names the patient (DICOM PS3.15, basic profile)"
     )

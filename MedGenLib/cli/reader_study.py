@@ -18,7 +18,7 @@ def explain(arguments: Namespace, console: Console) -> int:
 
 def make(arguments: Namespace, console: Console) -> int:
     """Real and synthetic volumes -> a blinded reading list."""
-    from MedGenLib.reader_study.making import make as make_study
+    from MedGenLib.reader_study.preparation import make as make_study
 
     made = make_study(
         arguments.real,
@@ -55,9 +55,7 @@ def run(arguments: Namespace, console: Console) -> int:
             page.serve()
         except KeyboardInterrupt:
             done, total = reading.progress
-            console.note(
-                f"Paused after {done} of {total} images; the same command goes on from there."
-            )
+            console.note(f"Paused after {done} of {total} images; the same command goes on from there.")
             return STOPPED
     console.say(f"All {len(reading.items)} images are read; the answers are in {reading.path}")
     return 0
@@ -86,13 +84,11 @@ def _open(address: str, console: Console) -> None:
 
 
 def _window(text: str | None) -> tuple[float, float] | None:
-    """"400,40" -> width and level."""
+    """ "400,40" -> width and level."""
     if text is None:
         return None
     try:
         width, level = map(float, text.split(","))
     except ValueError:
-        raise InputError(
-            f'The window "{text}" is not understood; give width and level, for instance 400,40.'
-        ) from None
+        raise InputError(f'The window "{text}" is not understood; give width and level, for instance 400,40.') from None
     return width, level

@@ -6,21 +6,21 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MedGenLib.blank import wanted_grid
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
-from MedGenLib.files import check_output_path, read_label_map, read_volume, write_volume
-from MedGenLib.labels import parse_mapping
-from MedGenLib.outputs import Outputs, numbered
+from MedGenLib.io.files import check_output_path, read_label_map, read_volume, write_volume
+from MedGenLib.io.outputs import Outputs, numbered
+from MedGenLib.io.provenance import Provenance, Source, sidecar
+from MedGenLib.labels.mapping import parse_mapping
 from MedGenLib.packages.catalogue import find, for_translation
 from MedGenLib.packages.license import is_accepted, license_notice, require_acceptance
 from MedGenLib.packages.manifest import Manifest
-from MedGenLib.provenance import Provenance, Source, sidecar
+from MedGenLib.pipelines.empty_grid import wanted_grid
 
 if TYPE_CHECKING:
+    from MedGenLib.imaging.volume import LabelMap, Volume
     from MedGenLib.report import Report
     from MedGenLib.result import Result
-    from MedGenLib.volume import LabelMap, Volume
 
 BYTES_PER_VOXEL = 4
 """Volumes are written as 32-bit numbers at most; compressed ones are smaller."""
@@ -106,11 +106,7 @@ def translate(arguments: Namespace, console: Console) -> int:
 
 
 def write_result(
-    result: Result,
-    outputs: Outputs,
-    arguments: Namespace,
-    made_from: list[Source],
-    console: Console,
+    result: Result, outputs: Outputs, arguments: Namespace, made_from: list[Source], console: Console
 ) -> None:
     """Writes all that was asked for to its staged name."""
     facts = [Provenance.of_result(result, made_from, n) for n in range(len(result.volumes))]
@@ -122,11 +118,11 @@ def write_result(
         place = outputs.staged(arguments.uncertainty)
         write_with_facts(spread, place, facts[0].of_uncertainty(spread))
     if arguments.preview is not None:
-        from MedGenLib import pictures
+        from MedGenLib.visual import preview
 
         previews = numbered(arguments.preview, len(paths))
         for volume, path in zip(result.volumes, previews, strict=True):
-            pictures.preview(result.source, volume, outputs.staged(path), title=result.report.model)
+            preview.preview(result.source, volume, outputs.staged(path), title=result.report.model)
     if arguments.dicom is not None:
         _write_dicom(result.volumes, facts, outputs, arguments, console)
     if arguments.report is not None:
@@ -140,14 +136,10 @@ def write_with_facts(volume: Volume, path: Path, facts: Provenance) -> None:
 
 
 def _write_dicom(
-    volumes: list[Volume],
-    facts: list[Provenance],
-    outputs: Outputs,
-    arguments: Namespace,
-    console: Console,
+    volumes: list[Volume], facts: list[Provenance], outputs: Outputs, arguments: Namespace, console: Console
 ) -> None:
     """One series a volume; in the patient's study where the input was DICOM."""
-    from MedGenLib.dicom import write_series
+    from MedGenLib.io.dicom import write_series
 
     image = getattr(arguments, "image", None)
     of_patient = {}
@@ -156,12 +148,7 @@ def _write_dicom(
     folders = numbered(arguments.dicom, len(volumes))
     for volume, fact, folder in zip(volumes, facts, folders, strict=True):
         write_series(
-            volume,
-            outputs.staged(folder),
-            facts=fact,
-            deidentify=arguments.deidentify,
-            progress=console,
-            **of_patient,
+            volume, outputs.staged(folder), facts=fact, deidentify=arguments.deidentify, progress=console, **of_patient
         )
 
 
@@ -225,14 +212,12 @@ def _outputs(arguments: Namespace, source: Path | None, samples: int) -> Outputs
 
 def _dicom_folders(folder: Path, samples: int) -> list[Path]:
     """Folders of the new series, none of which is there yet."""
-    from MedGenLib.dicom import check_folder
+    from MedGenLib.io.dicom import check_folder
 
     folders = [check_folder(path) for path in numbered(folder, samples)]
     for path in folders:
         if path.exists():
-            raise InputError(
-                f"The folder {path} is there already; name a new one for the DICOM series."
-            )
+            raise InputError(f"The folder {path} is there already; name a new one for the DICOM series.")
     return folders
 
 

@@ -11,8 +11,8 @@ from MedGenLib.cli.console import Console
 from MedGenLib.cli.table import table
 
 if TYPE_CHECKING:
-    from MedGenLib.outputs import Outputs
-    from MedGenLib.quality.utility import Utility, UtilityRow
+    from MedGenLib.evaluation.utility import Utility, UtilityRow
+    from MedGenLib.io.outputs import Outputs
 
 HEADS = ("Trained on", "Cases", "Label", "Dice", "95 % interval", "Against real", "SD of repeats")
 FILES = ("report.html", "metrics.json", "metrics.csv", "dice.png")
@@ -25,7 +25,7 @@ def utility(arguments: Namespace, console: Console) -> int:
     folder = arguments.report
     wanted = report_folder(folder, FILES, arguments.overwrite) if folder else nullcontext()
     with wanted as outputs:
-        from MedGenLib.quality.utility import utility as measure  # trains, so imports torch
+        from MedGenLib.evaluation.utility import utility as measure  # trains, so imports torch
 
         result = measure(
             arguments.real,
@@ -70,15 +70,18 @@ def write_report(result: Utility, outputs: Outputs, folder: Path) -> None:
 
     figures, picture = result.to_dict(), draw(result)
     sections = [
-        Section("Dice on real test cases", [
-            result.note,
-            "All three trainings have the same number of steps, so what differs is only what "
-            "they were shown. The interval against real is of the difference in the same cases: "
-            "where it does not contain 0, the two differ.",
-            Table(HEADS, cells(result)),
-            Picture(picture, "Bars: mean over test cases and repeats; whiskers: 95 % interval."),
-        ]),
-    ]  # fmt: skip
+        Section(
+            "Dice on real test cases",
+            [
+                result.note,
+                "All three trainings have the same number of steps, so what differs is only what "
+                "they were shown. The interval against real is of the difference in the same cases: "
+                "where it does not contain 0, the two differ.",
+                Table(HEADS, cells(result)),
+                Picture(picture, "Bars: mean over test cases and repeats; whiskers: 95 % interval."),
+            ],
+        )
+    ]
     texts = {
         "report.html": page("Can the synthetic images train a segmenter?", sections),
         "metrics.json": json_text(figures),
@@ -91,7 +94,7 @@ def write_report(result: Utility, outputs: Outputs, folder: Path) -> None:
 
 def draw(result: Utility) -> bytes:
     """Dice of each label by training set, with intervals, as PNG."""
-    from MedGenLib.evaluation.figures import FIRST, MUTED, SECOND, new_figure, png
+    from MedGenLib.visual.figures import FIRST, MUTED, SECOND, new_figure, png
 
     colours = {"real": FIRST, "synthetic": SECOND, "both": MUTED}
     groups = list(dict.fromkeys(row.name for row in result.rows))
@@ -100,10 +103,7 @@ def draw(result: Utility) -> bytes:
         rows = [row for row in result.rows if row.training == training]
         places = [group + 0.26 * (offset - 1) for group in range(len(groups))]
         reach = [[r.dice - r.low for r in rows], [r.high - r.dice for r in rows]]
-        axes.bar(
-            places, [row.dice for row in rows], 0.24, yerr=reach, capsize=4, color=colour,
-            label=training,
-        )  # fmt: skip
+        axes.bar(places, [row.dice for row in rows], 0.24, yerr=reach, capsize=4, color=colour, label=training)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel("Dice")
     axes.set_ylim(0, 1)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from . import ddim, ddpm, euler, heun, midpoint
-from .cosine import CosineDenoiser
-from .flow import FlowDenoiser
+from MedGenLib.diffusion import ddim, ddpm, euler, heun, midpoint
+from MedGenLib.diffusion.cosine import CosineDenoiser
+from MedGenLib.diffusion.flow import FlowDenoiser
 
 Denoiser = Callable[[Tensor, float, float], Tensor]
 Sampler = Callable[..., Tensor]
@@ -32,9 +32,7 @@ DENOISERS: dict[str, Callable[[Callable[[Tensor, float], Tensor]], Denoiser]] = 
 }
 """By what the network predicts, as a package's sampler section says (``prediction``)."""
 
-__all__ = [
-    "DENOISERS", "SAMPLERS", "Denoiser", "FlowDenoiser", "CosineDenoiser", "Sampler", "evaluations",
-]  # fmt: skip
+__all__ = ["DENOISERS", "SAMPLERS", "Denoiser", "FlowDenoiser", "CosineDenoiser", "Sampler", "evaluations"]
 
 
 def evaluations(name: str, steps: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .variance_preserving import respaced
+from MedGenLib.diffusion.variance_preserving import respaced
 
 
 def sample(
@@ -33,9 +33,7 @@ def sample(
         spread = eta * sqrt((1 - then) / (1 - now)) * sqrt(1 - now / then)
         x = sqrt(then) * data + sqrt(max(0.0, 1 - then - spread**2)) * estimate
         if spread > 0:
-            x = x + spread * torch.randn(
-                x.shape, generator=generator, dtype=x.dtype, device="cpu"
-            ).to(x.device)
+            x = x + spread * torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device)
         if on_step is not None:
             on_step(done)
     return x

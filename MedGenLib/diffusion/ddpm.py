@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .variance_preserving import respaced
+from MedGenLib.diffusion.variance_preserving import respaced
 
 
 def sample(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .flow import path_times
+from MedGenLib.diffusion.flow import path_times
 
 
 def sample(

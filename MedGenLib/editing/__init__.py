@@ -1,1 +1,1 @@
-"""What `MedGenLib.edit` is made of: where an edit lies, what is known there, what it changed."""
+"""What `MedGenLib.editing.session` is made of: where an edit lies, what is known there, what it changed."""

@@ -24,9 +24,7 @@ class NoiseField:
         the cell where it starts; elsewhere blocks are drawn.
     """
 
-    def __init__(
-        self, seed: int, drawn: Tensor | None = None, start: tuple[int, int, int] = (0, 0, 0)
-    ) -> None:
+    def __init__(self, seed: int, drawn: Tensor | None = None, start: tuple[int, int, int] = (0, 0, 0)) -> None:
         self.seed, self._drawn, self._start = seed, drawn, start
         self._blocks: collections.OrderedDict[tuple, Tensor] = collections.OrderedDict()
 
@@ -53,9 +51,7 @@ class NoiseField:
         return self._blocks[index]
 
     @staticmethod
-    def _overlay(
-        noise: Tensor, box: tuple[slice, ...], part: Tensor, start: tuple[int, ...]
-    ) -> bool:
+    def _overlay(noise: Tensor, box: tuple[slice, ...], part: Tensor, start: tuple[int, ...]) -> bool:
         """Copy what lies in the box; whether that fills it."""
         there, here = [slice(None)] * 2, [slice(None)] * 2
         for b, s, n in zip(box, start, part.shape[2:], strict=True):

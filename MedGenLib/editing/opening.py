@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import runtime
-from ..conditioning import noise_level
-from ..errors import InputError
-from ..files import read_label_map, read_volume
-from ..intensity import Affine, TissueRange, TissueStandard
-from ..packages.catalogue import find
-from ..packages.license import require_acceptance
-from ..progress import Stage
-from ..quality.finding import Finding, notes, require_usable
-from ..quality.input_check import check_mask, guess_modality, looks_like_labels
-from ..resample import resample
-from ..sampling import Scene, prepare, stride
-from ..volume import LabelMap, Volume, as_stored, check_finite, crop
-from .ground import Ground
-from .lattice import Lattice
-from .noise import NoiseField
-from .painting import Painting
-from .reading import MaskReader
-from .view import View
+from MedGenLib import devices
+from MedGenLib.checks.input import check_mask, guess_modality, looks_like_labels
+from MedGenLib.editing.field_of_view import View
+from MedGenLib.editing.grid_map import Lattice
+from MedGenLib.editing.latent_cache import Ground
+from MedGenLib.editing.mask_blocks import MaskReader
+from MedGenLib.editing.noise import NoiseField
+from MedGenLib.editing.region import Painting
+from MedGenLib.errors import InputError
+from MedGenLib.findings import Finding, notes, require_usable
+from MedGenLib.imaging.normalization import Affine, TissueRange, TissueStandard
+from MedGenLib.imaging.resampling import resample
+from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, check_finite, crop
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.packages.catalogue import find
+from MedGenLib.packages.license import require_acceptance
+from MedGenLib.pipelines.conditioning import noise_level
+from MedGenLib.pipelines.latent_flow import Scene, prepare, stride
+from MedGenLib.progress import Stage
 
 if TYPE_CHECKING:
-    from ..packages.manifest import Manifest
-    from ..result import Result
+    from MedGenLib.packages.manifest import Manifest
+    from MedGenLib.result import Result
 
 NETWORKS = {"flow": "FlowUNet", "autoencoder": "Autoencoder"}
 """What editing by region is made for: latents at half the resolution, a finite reach."""
@@ -56,11 +56,16 @@ class Opened:
 
 
 def generated(
-    mask: str | Path | LabelMap, model: str, seed: int | None, memory: str, mapping: Any,
-    fill: int | str | None, options: dict[str, Any],
-) -> Opened:  # fmt: skip
+    mask: str | Path | LabelMap,
+    model: str,
+    seed: int | None,
+    memory: str,
+    mapping: Any,
+    fill: int | str | None,
+    options: dict[str, Any],
+) -> Opened:
     """Generate a volume and keep its latent; ``options`` are those of `MedGenLib.generate`."""
-    from ..generate import generate
+    from MedGenLib.generate import generate
 
     require_editable(find(model))
     mask = mask if isinstance(mask, LabelMap) else read_label_map(mask)
@@ -69,49 +74,43 @@ def generated(
     def keep(*of_sample: Any) -> None:
         kept[:] = of_sample
 
-    result = generate(
-        mask, model, seed=seed, memory=memory, mapping=mapping, fill=fill, on_sample=keep, **options
-    )
+    result = generate(mask, model, seed=seed, memory=memory, mapping=mapping, fill=fill, on_sample=keep, **options)
     scene, sampling, latent, chosen = kept
     volume, labels = result.volume, result.source
     lattice, place = Lattice.over(scene, 2 * sampling.flow.stride)
-    noise = NoiseField(
-        chosen,
-        sampling.noise(_generator(chosen)),
-        tuple(part.start // 2 for part in place),
-    )
+    noise = NoiseField(chosen, sampling.noise(_generator(chosen)), tuple(part.start // 2 for part in place))
     view = _view(scene, place)
     ground = Ground(lattice, scene.codec, noise, view and view.box)
     ground.take(place, latent)
     painting = _painting(
-        scene,
-        ground,
-        view,
-        volume,
-        labels,
-        mask,
-        sampling.device,
-        memory,
-        scene.manifest.output.range,
+        scene, ground, view, volume, labels, mask, sampling.device, memory, scene.manifest.output.range
     )
     reader = _reader(scene.manifest, mapping, fill, mask, labels)
     return Opened(painting, reader, mask, volume, chosen, result, [*result.report.input_findings])
 
 
 def of_image(
-    volume: str | Path | Volume, mask: str | Path | LabelMap, model: str, seed: int | None,
-    device: str, memory: str, mapping: Any, fill: int | str | None, noise_hu: float | None,
-    accept_license: bool, progress: Any,
-) -> Opened:  # fmt: skip
+    volume: str | Path | Volume,
+    mask: str | Path | LabelMap,
+    model: str,
+    seed: int | None,
+    device: str,
+    memory: str,
+    mapping: Any,
+    fill: int | str | None,
+    noise_hu: float | None,
+    accept_license: bool,
+    progress: Any,
+) -> Opened:
     """Take an image as it is; its latent is found window by window, when it is needed."""
-    from ..generate import LARGEST_SEED, _labels
+    from MedGenLib.generate import LARGEST_SEED, _labels
 
     stage = Stage("preparing", 2, progress)
     manifest = find(model)
     manifest.require_task("generate")
     require_editable(manifest)
     require_acceptance(manifest, accept_license)
-    runtime.require_memory_plan(memory)
+    devices.require_memory_plan(memory)
     seed = secrets.randbelow(2**31) if seed is None else seed
     if not 0 <= seed <= LARGEST_SEED:
         raise InputError(f"The seed is {seed}; choose 0 to {LARGEST_SEED}.")
@@ -124,7 +123,7 @@ def of_image(
     findings = [*found, *notes(volume), *notes(mask), *check_mask(labels, manifest)]
     require_usable(findings)
     stage.advance()
-    place = runtime.pick_device(device)
+    place = devices.pick_device(device)
     if noise_hu is None and "noise_hu" in manifest.preprocessing:
         noise_hu = _noise_of(volume, labels, manifest)
     scene = prepare(labels, manifest, stride(manifest, place), noise_hu)
@@ -157,15 +156,33 @@ def require_editable(manifest: Manifest) -> None:
 
 
 def _painting(
-    scene: Scene, ground: Ground, view: View | None, volume: Volume, labels: LabelMap,
-    mask: LabelMap, device: Any, memory: str, allowed: tuple[float, float],
-) -> Painting:  # fmt: skip
+    scene: Scene,
+    ground: Ground,
+    view: View | None,
+    volume: Volume,
+    labels: LabelMap,
+    mask: LabelMap,
+    device: Any,
+    memory: str,
+    allowed: tuple[float, float],
+) -> Painting:
     limits = scene.manifest.preprocessing.get("tissue_range")
     return Painting(
-        scene.manifest, device, memory, ground.lattice, ground, scene.spacing, scene.scalars,
-        TissueRange(**limits) if limits else None, tuple(allowed), view,
-        _own(volume.array), labels.array.astype(np.uint8), _own(mask.array), scene.conditions,
-    )  # fmt: skip
+        scene.manifest,
+        device,
+        memory,
+        ground.lattice,
+        ground,
+        scene.spacing,
+        scene.scalars,
+        TissueRange(**limits) if limits else None,
+        tuple(allowed),
+        view,
+        _own(volume.array),
+        labels.array.astype(np.uint8),
+        _own(mask.array),
+        scene.conditions,
+    )
 
 
 def _own(array: np.ndarray) -> np.ndarray:
@@ -184,9 +201,7 @@ def _view(scene: Scene, place: Any) -> View | None:
     return View(box, place)
 
 
-def _reader(
-    manifest: Manifest, mapping: Any, fill: int | str | None, mask: LabelMap, labels: LabelMap
-) -> MaskReader:
+def _reader(manifest: Manifest, mapping: Any, fill: int | str | None, mask: LabelMap, labels: LabelMap) -> MaskReader:
     body = None if fill is None else labels.array > 0
     reader = MaskReader(manifest, mapping, mask.names, fill, body)
     reader.learn(mask.values())
@@ -203,9 +218,7 @@ def _check(volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
     check_finite(volume)
     made = _family(manifest.output.modality)
     if made == "CT" and looks_like_labels(volume):  # air alone has -1000 HU
-        raise InputError(
-            "The image holds only a few whole numbers, as masks do; give the image, not its mask."
-        )
+        raise InputError("The image holds only a few whole numbers, as masks do; give the image, not its mask.")
     stated = volume.modality or guess_modality(volume)
     if stated is not None and _family(stated) != made:
         looks = "is" if volume.modality else "looks like"

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..conditioning import coordinates_about, label_channels
-from ..quality.finding import Finding
-from .boxes import Box, common, inside, moved, tight, volume, wider
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.boxes import Box, common, inside, moved, tight, volume, wider
+from MedGenLib.pipelines.conditioning import coordinates_about, label_channels
 
 if TYPE_CHECKING:
-    from ..packages.manifest import Manifest
+    from MedGenLib.packages.manifest import Manifest
 
 GROW = 2
 """Latent cells about a changed one that are made anew, too: partial volume and edges."""
@@ -84,9 +84,7 @@ def about(box: Box, shape: tuple[int, ...], stride: int) -> Box:
     return tuple(window)
 
 
-def pieces(
-    box: Box, cells: np.ndarray, shape: tuple[int, ...], stride: int
-) -> list[tuple[Box, np.ndarray]]:
+def pieces(box: Box, cells: np.ndarray, shape: tuple[int, ...], stride: int) -> list[tuple[Box, np.ndarray]]:
     """Changes far from each other one by one where that takes less than one window about all."""
     whole = [(box, cells)]
     if max(cells.shape) + 2 * (GROW + CONTEXT) <= SIDES[0]:
@@ -109,9 +107,7 @@ def pieces(
     return parts if cost < volume(about(wider(box, GROW, shape), shape, stride)) else whole
 
 
-def grown(
-    cells: np.ndarray, box: Box, margin: int, shape: tuple[int, ...]
-) -> tuple[Box, np.ndarray]:
+def grown(cells: np.ndarray, box: Box, margin: int, shape: tuple[int, ...]) -> tuple[Box, np.ndarray]:
     """Marked cells with all within ``margin`` of them, and their box, inside of the lattice."""
     wide = wider(box, margin, shape)
     marked = torch.zeros(1, 1, *(part.stop - part.start for part in wide))

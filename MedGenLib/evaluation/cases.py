@@ -72,9 +72,7 @@ def holds_cases(path: Path) -> bool:
     return any(map(is_volume, inside)) or (bool(inside) and all(e.is_dir() for e in inside))
 
 
-def match(
-    image: Path, others: Mapping[str, Path | None]
-) -> tuple[list[Case], list[Failure], list[str]]:
+def match(image: Path, others: Mapping[str, Path | None]) -> tuple[list[Case], list[Failure], list[str]]:
     """The cases of a folder; images that lack a part; sentences on parts that lack an image.
 
     Parameters
@@ -107,8 +105,7 @@ def match(
         cases.append(Case(name, {"image": path, **shared, **own}))
     if not cases:
         raise InputError(
-            f"No volume of {image} has a counterpart of the same name (without the suffix): "
-            f"{failures[0].sentence}"
+            f"No volume of {image} has a counterpart of the same name (without the suffix): {failures[0].sentence}"
         )
     unmatched = [
         f"The {role} '{name}' has no image of that name."
@@ -120,9 +117,7 @@ def match(
 
 
 def evaluate_cases(
-    cases: Sequence[Case],
-    judge: Callable[[Case], Evaluation],
-    progress: ProgressCallback | None = None,
+    cases: Sequence[Case], judge: Callable[[Case], Evaluation], progress: ProgressCallback | None = None
 ) -> tuple[tuple[Evaluation, ...], list[Failure]]:
     """Judges every case; gives the evaluations, worst first, and the cases that failed.
 

@@ -18,19 +18,12 @@ from MedGenLib.errors import InputError
 from MedGenLib.evaluation.folders import volumes_in
 from MedGenLib.evaluation.html import Notice, Picture, Section, Table, page
 from MedGenLib.evaluation.tables import csv_text, json_text
-from MedGenLib.files import read_volume
+from MedGenLib.io.files import read_volume
+from MedGenLib.metrics.cohort import CohortComparison, compare_cohorts
+from MedGenLib.metrics.features import DEFAULT, SLICES, Extractor, Features, describe, extractor
+from MedGenLib.metrics.memorization import Memorisation, find_memorised
+from MedGenLib.metrics.slices import Standard, kind_of, mostly_ct
 from MedGenLib.progress import ProgressCallback, Stage
-from MedGenLib.quality.cohort import CohortComparison, compare_cohorts
-from MedGenLib.quality.features import (
-    DEFAULT,
-    SLICES,
-    Extractor,
-    Features,
-    describe,
-    extractor,
-)
-from MedGenLib.quality.neighbours import Memorisation, find_memorised
-from MedGenLib.quality.slices import Standard, kind_of, mostly_ct
 
 FILES = ("report.html", "metrics.json", "metrics.csv")
 """What a report consists of."""
@@ -84,9 +77,7 @@ class CohortEvaluation:
     def files(self) -> dict[str, str]:
         """Name -> content of the files of a report."""
         rows = [asdict(measure) for measure in self.comparison.measures]
-        return dict(
-            zip(FILES, (self.html(), json_text(self.to_dict()), csv_text(rows)), strict=True)
-        )
+        return dict(zip(FILES, (self.html(), json_text(self.to_dict()), csv_text(rows)), strict=True))
 
     def html(self) -> str:
         """The report as one self-contained page."""
@@ -98,37 +89,52 @@ class CohortEvaluation:
         return page("Comparison of cohorts", sections, f"{counts} volumes; {self.network}")
 
     def _measures(self) -> Section:
-        from MedGenLib.evaluation.cohort_pictures import curve_picture, map_picture
+        from MedGenLib.visual.cohorts import curve_picture, map_picture
 
         rows = [(m.name, m.value, m.low, m.high, m.sentence) for m in self.comparison.measures]
         heads = ("Measure", "Value", "95 % from", "to", "What it says")
-        return Section("Likeness, coverage and diversity", [
-            Table(heads, rows, self.comparison.note),
-            Picture(curve_picture(self.comparison), "The Frechet distance falls with the number of "
-                    "volumes; the line leads to infinitely many."),
-            Picture(map_picture(self.cohorts["real"], self.cohorts["synthetic"]), "Every volume on "
-                    "the two main axes of the real volumes' features."),
-        ])  # fmt: skip
+        return Section(
+            "Likeness, coverage and diversity",
+            [
+                Table(heads, rows, self.comparison.note),
+                Picture(
+                    curve_picture(self.comparison),
+                    "The Frechet distance falls with the number of volumes; the line leads to infinitely many.",
+                ),
+                Picture(
+                    map_picture(self.cohorts["real"], self.cohorts["synthetic"]),
+                    "Every volume on the two main axes of the real volumes' features.",
+                ),
+            ],
+        )
 
     def _memorised(self, found: Memorisation) -> Section:
-        from MedGenLib.evaluation.cohort_pictures import neighbours_picture, pairs_picture
+        from MedGenLib.visual.cohorts import neighbours_picture, pairs_picture
 
         rows = [
             (n.name, n.by_features, n.distance, n.by_voxels, n.correlation, _verdict(n.copied))
             for n in sorted(found.neighbours, key=lambda n: -n.correlation)
         ]
-        heads = ("Synthetic", "Nearest by features", "Distance", "Nearest by voxels", "Correlation",
-                 "Copy")  # fmt: skip
+        heads = ("Synthetic", "Nearest by features", "Distance", "Nearest by voxels", "Correlation", "Copy")
         copies = frozenset(number for number, row in enumerate(rows) if row[-1] == "yes")
         pairs = pairs_picture(found, self.cohorts["synthetic"], self.cohorts["training"])
-        return Section("Memorised training images", [
-            Notice(found.note) if found.copies else found.note,
-            Picture(neighbours_picture(found), "How near the training images are to each synthetic "
-                    "image, and to real ones."),
-            Picture(pairs, "Above the synthetic images that are most alike to a training image, "
-                    "below that image (middle axial slices on 32 voxels along each axis).", True),
-            Table(heads, rows, strong=copies),
-        ])  # fmt: skip
+        return Section(
+            "Memorised training images",
+            [
+                Notice(found.note) if found.copies else found.note,
+                Picture(
+                    neighbours_picture(found),
+                    "How near the training images are to each synthetic image, and to real ones.",
+                ),
+                Picture(
+                    pairs,
+                    "Above the synthetic images that are most alike to a training image, "
+                    "below that image (middle axial slices on 32 voxels along each axis).",
+                    True,
+                ),
+                Table(heads, rows, strong=copies),
+            ],
+        )
 
 
 def evaluate_cohorts(
@@ -160,10 +166,7 @@ def evaluate_cohorts(
     extract = extractor(features, device)
     standard = _standard(paths["real"])
     resampled: list[str] = []
-    cohorts = {
-        kind: _described(kind, files, standard, extract, resampled, progress)
-        for kind, files in paths.items()
-    }
+    cohorts = {kind: _described(kind, files, standard, extract, resampled, progress) for kind, files in paths.items()}
     groups = _same_input(list(paths["synthetic"].values()))
     comparison = compare_cohorts(cohorts["real"], cohorts["synthetic"], groups, seed, progress)
     memorisation = None
@@ -200,15 +203,14 @@ def _described(
     if mostly_ct(kinds) not in (None, standard.ct):
         ours, theirs = ("no CT", "CT") if standard.ct else ("CT", "no CT")
         raise InputError(
-            f"Most {kind} volumes look like {ours} and most real ones like {theirs}; compare "
-            "images of one kind."
+            f"Most {kind} volumes look like {ours} and most real ones like {theirs}; compare images of one kind."
         )
     return cohort
 
 
 def _same_input(paths: Sequence[Path]) -> list[list[int]]:
     """Indices of volumes that MedGen made from one input, as their provenance tells."""
-    from MedGenLib.provenance import read
+    from MedGenLib.io.provenance import read
 
     groups: dict[tuple, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from MedGenLib.errors import InputError
-from MedGenLib.files import READABLE
-from MedGenLib.outputs import Outputs, split_suffix
+from MedGenLib.io.files import READABLE
+from MedGenLib.io.outputs import Outputs, split_suffix
 
 
 def volumes_in(folder: Path) -> dict[str, Path]:
@@ -52,9 +52,7 @@ def require_apart(report: Path, inputs: Iterable[Path | None]) -> None:
     place = report.resolve()
     for folder in inputs:
         if folder and folder.is_dir() and folder.resolve() in (place, place.parent):
-            raise InputError(
-                f"The report would lie among the images of {folder}; choose a folder elsewhere."
-            )
+            raise InputError(f"The report would lie among the images of {folder}; choose a folder elsewhere.")
 
 
 @contextlib.contextmanager

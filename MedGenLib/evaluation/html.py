@@ -128,9 +128,7 @@ def _text_of(name: str) -> str:
 
 
 def _contents(sections: Sequence[Section]) -> str:
-    links = (
-        f"<li><a href='#section-{n}'>{escape(s.title)}</a></li>" for n, s in enumerate(sections, 1)
-    )
+    links = (f"<li><a href='#section-{n}'>{escape(s.title)}</a></li>" for n, s in enumerate(sections, 1))
     return f"<nav aria-label='Contents'><ol>{''.join(links)}</ol></nav>"
 
 
@@ -172,8 +170,7 @@ def _picture(picture: Picture) -> str:
 
 def _values(values: Values) -> str:
     tiles = (
-        f"<div><dt>{escape(name)}</dt><dd>{escape(number(value))}"
-        f"<span>{escape(unit)}</span></dd></div>"
+        f"<div><dt>{escape(name)}</dt><dd>{escape(number(value))}<span>{escape(unit)}</span></dd></div>"
         for name, value, unit in values.entries
     )
     return f"<dl class='values'>{''.join(tiles)}</dl>"

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError
-from MedGenLib.orientation import Turn
+from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.resampling import resample_to
+from MedGenLib.imaging.volume import Geometry, Grid, LabelMap, Volume, check_finite
+from MedGenLib.io.provenance import Provenance, Source
+from MedGenLib.metrics.compare import Comparison, Row, compare, require_same_grid
+from MedGenLib.metrics.labels import LabelRow, compare_labels
+from MedGenLib.metrics.uncertainty import Calibration, error_correlation
 from MedGenLib.progress import ProgressCallback
-from MedGenLib.provenance import Provenance, Source
-from MedGenLib.quality.anatomy import LabelRow, compare_labels
-from MedGenLib.quality.compare import Comparison, Row, compare, require_same_grid
-from MedGenLib.quality.input_check import guess_modality
-from MedGenLib.quality.uncertainty import Calibration, error_correlation
-from MedGenLib.resample import resample_to
-from MedGenLib.volume import Geometry, Grid, LabelMap, Volume, check_finite
 
 if TYPE_CHECKING:
-    from MedGenLib.quality.segmenters import Segmenter
+    from MedGenLib.segmentation.segmenters import Segmenter
 
 ANATOMY = (
     ("Dice", "dice", ""),
@@ -154,11 +154,8 @@ def evaluate(
     reference, mask, labels, uncertainty = (
         grid and in_order_of(grid, image) for grid in (reference, mask, labels, uncertainty)
     )
-    given = {"image": image, "reference": reference, "mask": mask, "labels": labels,
-             "uncertainty": uncertainty}  # fmt: skip
-    inputs = tuple(
-        Source.of(role, grid, (names or {}).get(role, "")) for role, grid in given.items() if grid
-    )
+    given = {"image": image, "reference": reference, "mask": mask, "labels": labels, "uncertainty": uncertainty}
+    inputs = tuple(Source.of(role, grid, (names or {}).get(role, "")) for role, grid in given.items() if grid)
     find = _segmenter(segmenter, device)
     if labels is not None and find is not None:
         labels = _named(labels, find)
@@ -180,13 +177,10 @@ def evaluate(
         anatomy = _anatomy(wanted, found, find, notes)
     rows = comparison.rows if comparison else ()
     note = " ".join(filter(None, notes))
-    return Evaluation(name, rows, anatomy, calibration, note, image, comparison, wanted, found,
-                      inputs, made)  # fmt: skip
+    return Evaluation(name, rows, anatomy, calibration, note, image, comparison, wanted, found, inputs, made)
 
 
-def require_purpose(
-    reference: object, mask: object, labels: object, segmenter: object, uncertainty: object
-) -> None:
+def require_purpose(reference: object, mask: object, labels: object, segmenter: object, uncertainty: object) -> None:
     """Raise InputError if the inputs that are given (not None) cannot lead to a figure."""
     if reference is None and (labels is None or segmenter is None):
         raise InputError(
@@ -194,9 +188,7 @@ def require_purpose(
             "with a segmenter that finds them in the image."
         )
     if segmenter is not None and labels is None:
-        raise InputError(
-            "A segmenter was named but no labels; give the label volume that the image should show."
-        )
+        raise InputError("A segmenter was named but no labels; give the label volume that the image should show.")
     for name, given in (("mask", mask), ("uncertainty", uncertainty)):
         if given is not None and reference is None:
             raise InputError(f"The {name} is of use only with a reference; give one as well.")
@@ -222,7 +214,7 @@ def in_order_of(grid: Grid, image: Volume) -> Grid:
 def _segmenter(segmenter: str | Segmenter | None, device: str) -> Segmenter | None:
     if not isinstance(segmenter, str):
         return segmenter
-    from MedGenLib.quality.segmenters import segmenter as find
+    from MedGenLib.segmentation.segmenters import segmenter as find
 
     return find(segmenter, device)
 
@@ -246,16 +238,13 @@ def _on_grid(labels: LabelMap, image: Volume, resample: bool, notes: list[str]) 
     return resample_to(labels, image)
 
 
-def _anatomy(
-    wanted: LabelMap, found: LabelMap, segmenter: Segmenter, notes: list[str]
-) -> tuple[LabelRow, ...]:
+def _anatomy(wanted: LabelMap, found: LabelMap, segmenter: Segmenter, notes: list[str]) -> tuple[LabelRow, ...]:
     """Rows of the labels that the segmenter knows, without those that are nowhere."""
     notes.append(f"Labels were found again in the image by {segmenter.name}.")
     unknown = [value for value in wanted.values() if value not in segmenter.labels.names]
     if unknown:
         listed = ", ".join(wanted.names.get(value) or f"label {value}" for value in unknown)
         notes.append(f"It does not know {listed}.")
-    names = {value: wanted.names.get(value) or name
-             for value, name in segmenter.labels.names.items() if value > 0}  # fmt: skip
+    names = {value: wanted.names.get(value) or name for value, name in segmenter.labels.names.items() if value > 0}
     rows = compare_labels(wanted, found, names)
     return tuple(row for row in rows if row.wanted_ml or row.found_ml)

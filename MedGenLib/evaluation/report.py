@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from MedGenLib import __version__
-from MedGenLib.evaluation import figures, planes
 from MedGenLib.evaluation.cases import SHOWN, Cohort
 from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, Values, page
 from MedGenLib.evaluation.pair import Evaluation
 from MedGenLib.evaluation.tables import Summary, csv_text, json_text, summary
-from MedGenLib.files import write_volume
-from MedGenLib.outputs import Outputs
-from MedGenLib.provenance import Provenance, content_hash
-from MedGenLib.quality.compare import Row
+from MedGenLib.io.files import write_volume
+from MedGenLib.io.outputs import Outputs
+from MedGenLib.io.provenance import Provenance, content_hash
+from MedGenLib.metrics.compare import Row
+from MedGenLib.visual import figures, planes
 
 REPORT, JSON, CSV, ERROR_MAP = "report.html", "metrics.json", "metrics.csv", "error_map.nii.gz"
 _HEADLINE = ("MAE", "PSNR", "SSIM", "MS-SSIM", "Dice")
@@ -50,32 +50,43 @@ def write(evaluated: Evaluation | Cohort, outputs: Outputs, folder: Path) -> Non
         **cohort.to_dict(),
     }
     if single is None:
-        data["summary"] = [{"label": row.label, "name": row.name, "unit": row.unit, **vars(found)}
-                           for row, found in summaries(cohort)]  # fmt: skip
+        data["summary"] = [
+            {"label": row.label, "name": row.name, "unit": row.unit, **vars(found)} for row, found in summaries(cohort)
+        ]
     html = _single_page(single) if single else _cohort_page(cohort)
     outputs.staged(folder / REPORT).write_text(html, encoding="utf-8")
     outputs.staged(folder / JSON).write_text(json_text(data), encoding="utf-8")
     outputs.staged(folder / CSV).write_text(csv_text(csv_rows(cohort)), encoding="utf-8")
     if single and single.comparison:
         difference = single.comparison.difference
-        facts = Provenance(content="error map", unit=difference.unit, task="evaluate",
-                           inputs=single.inputs, created=data["created"],
-                           output_sha256=content_hash(difference),
-                           software={"medgen": __version__})  # fmt: skip
+        facts = Provenance(
+            content="error map",
+            unit=difference.unit,
+            task="evaluate",
+            inputs=single.inputs,
+            created=data["created"],
+            output_sha256=content_hash(difference),
+            software={"medgen": __version__},
+        )
         write_volume(difference, outputs.staged(folder / ERROR_MAP), facts)
 
 
 def csv_rows(cohort: Cohort) -> list[dict[str, Any]]:
     """One row a figure and one a failure."""
     rows = [
-        {"case": case.name, "label": row.label, "name": row.name, "value": row.value,
-         "unit": row.unit, "sentence": row.sentence}
+        {
+            "case": case.name,
+            "label": row.label,
+            "name": row.name,
+            "value": row.value,
+            "unit": row.unit,
+            "sentence": row.sentence,
+        }
         for case in cohort.cases
         for row in case.figures
-    ]  # fmt: skip
+    ]
     return rows + [
-        {"case": failure.name, "name": "failed", "sentence": failure.sentence}
-        for failure in cohort.failures
+        {"case": failure.name, "name": "failed", "sentence": failure.sentence} for failure in cohort.failures
     ]
 
 
@@ -110,8 +121,7 @@ def _single_page(case: Evaluation) -> str:
         Section("Uncertainty", _uncertainty(case)),
         Section("What was compared", _inputs(case)),
     ]
-    return page(f"Evaluation of {case.name}" if case.name else "Evaluation", sections,
-                _subtitle(case))  # fmt: skip
+    return page(f"Evaluation of {case.name}" if case.name else "Evaluation", sections, _subtitle(case))
 
 
 def _subtitle(case: Evaluation) -> str:
@@ -121,8 +131,7 @@ def _subtitle(case: Evaluation) -> str:
 
 def _values(case: Evaluation) -> Values:
     """The figures most asked for."""
-    entries = [(row.name, row.value, row.unit) for row in case.rows
-               if row.name in _HEADLINE and not row.label]  # fmt: skip
+    entries = [(row.name, row.value, row.unit) for row in case.rows if row.name in _HEADLINE and not row.label]
     if case.mean_dice is not None:
         entries.append(("Mean Dice", case.mean_dice, ""))
     return Values(entries)
@@ -146,9 +155,7 @@ def _pictures(case: Evaluation, worst: bool = True) -> list[Part]:
             parts.append(Picture(found, caption, wide=True))
     if case.wanted and case.found:
         caption = "The labels as the mask has them, and as they are found again in the image."
-        parts.append(
-            Picture(planes.label_planes(case.image, case.wanted, case.found), caption, wide=True)
-        )
+        parts.append(Picture(planes.label_planes(case.image, case.wanted, case.found), caption, wide=True))
     return parts
 
 
@@ -159,10 +166,12 @@ def _whole(case: Evaluation) -> list[Part]:
     parts: list[Part] = [Table(("Measure", "Value", "Unit", "In words"), rows)]
     if case.comparison:
         parts += [
-            Picture(figures.bland_altman(case.comparison),
-                    "Bland-Altman: difference over mean, with bias and limits of agreement."),
+            Picture(
+                figures.bland_altman(case.comparison),
+                "Bland-Altman: difference over mean, with bias and limits of agreement.",
+            ),
             Picture(figures.histogram(case.comparison), "Histogram of the voxels compared."),
-        ]  # fmt: skip
+        ]
     return parts
 
 
@@ -174,9 +183,7 @@ def _labels(case: Evaluation) -> list[Part]:
     labels = list(dict.fromkeys(row.label for row in rows))
     values = {(row.label, row.name): row.value for row in rows}
     heads = [f"{row.name} ({row.unit})" if row.unit else row.name for row in rows[: len(names)]]
-    table = Table(
-        ("Label", *heads), [(label, *(values[label, n] for n in names)) for label in labels]
-    )
+    table = Table(("Label", *heads), [(label, *(values[label, n] for n in names)) for label in labels])
     bars = figures.label_errors(rows)
     caption = "Mean absolute error and bias of each label."
     return [table, *([Picture(bars, caption)] if bars else [])]
@@ -186,14 +193,14 @@ def _anatomy(case: Evaluation) -> list[Part]:
     if not case.anatomy:
         return []
     rows = [
-        (row.name, row.dice, row.hd95_mm, row.wanted_ml, row.found_ml, row.difference_ml,
-         row.difference_percent)
+        (row.name, row.dice, row.hd95_mm, row.wanted_ml, row.found_ml, row.difference_ml, row.difference_percent)
         for row in case.anatomy
-    ]  # fmt: skip
-    heads = ("Label", "Dice", "HD95 (mm)", "Mask (ml)", "Image (ml)", "Difference (ml)",
-             "Difference (%)")  # fmt: skip
-    caption = ("HD95: 95 % Hausdorff distance, the larger of both directions. A dash: not defined, "
-               "as the label is missing on one side.")  # fmt: skip
+    ]
+    heads = ("Label", "Dice", "HD95 (mm)", "Mask (ml)", "Image (ml)", "Difference (ml)", "Difference (%)")
+    caption = (
+        "HD95: 95 % Hausdorff distance, the larger of both directions. A dash: not defined, "
+        "as the label is missing on one side."
+    )
     dice = [(row.name, row.dice) for row in case.anatomy if row.dice is not None]
     bars = Picture(figures.dice_bars(dice[:30]), "Overlap of each label.")
     missing = [Notice(row.sentence) for row in case.anatomy if not (row.wanted_ml and row.found_ml)]
@@ -213,8 +220,12 @@ def _inputs(case: Evaluation) -> list[Part]:
     rows = [(source.role.capitalize(), source.name or "-", source.sha256) for source in case.inputs]
     parts: list[Part] = [Table(("Role", "File", "SHA-256 of the content"), rows)]
     if case.made is not None:
-        facts = {"Model": f"{case.made.model} {case.made.version}", "Seed": case.made.seed,
-                 "Preset": case.made.preset, "Made": case.made.created}  # fmt: skip
+        facts = {
+            "Model": f"{case.made.model} {case.made.version}",
+            "Seed": case.made.seed,
+            "Preset": case.made.preset,
+            "Made": case.made.created,
+        }
         shown = [(name, str(fact)) for name, fact in facts.items() if fact is not None]
         parts.append(Table(("The image says of itself", ""), shown))
     return parts
@@ -231,25 +242,27 @@ def _cohort_page(cohort: Cohort) -> str:
         Section("Cases, worst first", _case_list(cohort)),
         *(
             Section(
-                f"Worst, {place} of {count}: {case.name}",
-                [_values(case), *_note(case), *_pictures(case, worst=False)],
+                f"Worst, {place} of {count}: {case.name}", [_values(case), *_note(case), *_pictures(case, worst=False)]
             )
             for place, case in enumerate(cohort.cases[:SHOWN], 1)
         ),
     ]
     images = f"{count} image{'s' if count != 1 else ''} evaluated"
-    return page("Evaluation of a cohort", sections,
-                f"{images}, {failed} failed." if failed else f"{images}.")  # fmt: skip
+    return page("Evaluation of a cohort", sections, f"{images}, {failed} failed." if failed else f"{images}.")
 
 
 def _cohort_result(cohort: Cohort, described: Sequence[tuple[Row, Summary]]) -> list[Part]:
     parts: list[Part] = []
     if cohort.failures:
         total = len(cohort.cases) + len(cohort.failures)
-        parts.append(Notice(f"{len(cohort.failures)} of {total} cases could not be evaluated and "
-                            "are not in the figures below."))  # fmt: skip
-    entries = [(f"Mean {row.name}", found.mean, row.unit) for row, found in described
-               if row.name in _HEADLINE and not row.label]  # fmt: skip
+        parts.append(
+            Notice(f"{len(cohort.failures)} of {total} cases could not be evaluated and are not in the figures below.")
+        )
+    entries = [
+        (f"Mean {row.name}", found.mean, row.unit)
+        for row, found in described
+        if row.name in _HEADLINE and not row.label
+    ]
     dice = [found.mean for row, found in described if row.name == "Dice"]
     if dice:
         entries.append(("Mean Dice", sum(dice) / len(dice), ""))
@@ -264,16 +277,24 @@ def _failures(cohort: Cohort) -> list[Part]:
 
 def _cohort_table(described: Sequence[tuple[Row, Summary]], labels: bool) -> list[Part]:
     rows = [
-        (*((row.label,) if labels else ()), row.name, row.unit, found.count, found.mean, found.sd,
-         found.median, found.low, found.high)
+        (
+            *((row.label,) if labels else ()),
+            row.name,
+            row.unit,
+            found.count,
+            found.mean,
+            found.sd,
+            found.median,
+            found.low,
+            found.high,
+        )
         for row, found in told(described)
         if bool(row.label) == labels
-    ]  # fmt: skip
+    ]
     if not rows:
         return []
     heads = ("Measure", "Unit", "Cases", "Mean", "SD", "Median", "95 % CI from", "to")
-    caption = ("SD over the cases (n - 1); confidence interval of the mean by Student's t, for "
-               "independent cases.")  # fmt: skip
+    caption = "SD over the cases (n - 1); confidence interval of the mean by Student's t, for independent cases."
     return [Table((*(("Label",) if labels else ()), *heads), rows, caption)]
 
 
@@ -299,9 +320,7 @@ def _cohort_labels(cohort: Cohort, described: Sequence[tuple[Row, Summary]]) -> 
 def _case_list(cohort: Cohort) -> list[Part]:
     if not cohort.cases:
         return []
-    whole = list(dict.fromkeys(
-        (row.name, row.unit) for case in cohort.cases for row in case.rows if not row.label
-    ))  # fmt: skip
+    whole = list(dict.fromkeys((row.name, row.unit) for case in cohort.cases for row in case.rows if not row.label))
     rows = []
     for case in cohort.cases[:_MANY]:
         values = {row.name: row.value for row in case.rows if not row.label}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from .autoencoder import Autoencoder
-from .feature_encoder import FeatureEncoder
-from .flow_unet import FlowUNet
-from .latent_classifier import LatentClassifier
-from .segmenter import Segmenter
-from .slice_translator import SliceTranslator
+from MedGenLib.networks.autoencoder import Autoencoder
+from MedGenLib.networks.feature_encoder import FeatureEncoder
+from MedGenLib.networks.flow_unet import FlowUNet
+from MedGenLib.networks.latent_classifier import LatentClassifier
+from MedGenLib.networks.segmenter import Segmenter
+from MedGenLib.networks.slice_translator import SliceTranslator
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "Autoencoder": Autoencoder,
@@ -27,7 +27,7 @@ MAISI_NETWORKS = ("MaisiAutoencoder", "MaisiControlNet", "MaisiUNet")
 def build(name: str, arguments: dict) -> nn.Module:
     """The named network with random weights. Raises KeyError when the name is not allowed."""
     if name in MAISI_NETWORKS:
-        from . import maisi
+        from MedGenLib.networks import maisi
 
         return getattr(maisi, name)(**arguments)
     return NETWORKS[name](**arguments)

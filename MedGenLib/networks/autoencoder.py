@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import ResidualBlock
-from .haar import haar, inverse_haar
+from MedGenLib.networks.blocks import ResidualBlock
+from MedGenLib.networks.haar import haar, inverse_haar
 
 
 class _Residual(nn.Module):

@@ -47,9 +47,7 @@ class ResidualBlock(nn.Module):
     norm: "channel" (a finite receptive field) or "group" (ADM's own).
     """
 
-    def __init__(
-        self, dims: int, channels: int, embedding: int = 0, norm: str = "channel"
-    ) -> None:
+    def __init__(self, dims: int, channels: int, embedding: int = 0, norm: str = "channel") -> None:
         super().__init__()
         convolution = CONVOLUTION[dims]
         self.norm1 = NORMS[norm](channels)
@@ -82,9 +80,7 @@ class ResampleBlock(ResidualBlock):
     by two, or interpolated linearly.
     """
 
-    def __init__(
-        self, dims: int, channels_in: int, channels_out: int, embedding: int, norm: str, up: bool
-    ) -> None:
+    def __init__(self, dims: int, channels_in: int, channels_out: int, embedding: int, norm: str, up: bool) -> None:
         super().__init__(dims, channels_out, embedding, norm)
         convolution = CONVOLUTION[dims]
         self.norm1 = NORMS[norm](channels_in)

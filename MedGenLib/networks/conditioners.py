@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .blocks import ResidualBlock, downsample, space_to_depth
+from MedGenLib.networks.blocks import ResidualBlock, downsample, space_to_depth
 
 
 class MaskEncoder(nn.Module):
@@ -65,12 +65,7 @@ class ControlBranch(nn.Module):
 
 
 def _downs(widths: tuple[int, ...]) -> nn.ModuleList:
-    return nn.ModuleList(
-        downsample(3, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-    )
+    return nn.ModuleList(downsample(3, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
 
 
-CONDITIONERS: dict[str, type[nn.Module]] = {
-    "mask-encoder": MaskEncoder,
-    "control": ControlBranch,
-}
+CONDITIONERS: dict[str, type[nn.Module]] = {"mask-encoder": MaskEncoder, "control": ControlBranch}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import ChannelNorm, ResidualBlock, downsample, space_to_depth
+from MedGenLib.networks.blocks import ChannelNorm, ResidualBlock, downsample, space_to_depth
 
 
 class FeatureEncoder(nn.Module):
@@ -19,9 +19,7 @@ class FeatureEncoder(nn.Module):
     before the first convolution, and the most costly level has a quarter of the pixels.
     """
 
-    def __init__(
-        self, widths: Sequence[int] = (32, 64, 128), blocks: Sequence[int] = (1, 1, 2)
-    ) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 64, 128), blocks: Sequence[int] = (1, 1, 2)) -> None:
         super().__init__()
         self.arguments = {"widths": list(widths), "blocks": list(blocks)}
         self.stem = nn.Conv2d(4, widths[0], 3, padding=1)

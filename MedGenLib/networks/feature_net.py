@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .blocks import ChannelNorm
+from MedGenLib.networks.blocks import ChannelNorm
 
 
 class FeatureNet(nn.Module):

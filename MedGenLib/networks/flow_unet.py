@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .blocks import (
+from MedGenLib.networks.blocks import (
     ResampleBlock,
     ResidualBlock,
     SelfAttention,
@@ -15,7 +15,7 @@ from .blocks import (
     downsample,
     sinusoidal_embedding,
 )
-from .conditioners import CONDITIONERS
+from MedGenLib.networks.conditioners import CONDITIONERS
 
 
 class FlowUNet(nn.Module):
@@ -73,10 +73,7 @@ class FlowUNet(nn.Module):
         self.stride = 2**last
         self.time_width = width
         self.embed = nn.Sequential(
-            nn.Linear(width * (1 + step_size) + scalars, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
+            nn.Linear(width * (1 + step_size) + scalars, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
         self.mask_encoder = CONDITIONERS[conditioner](maps, widths, width)
         self.enter = nn.Conv3d(latent, widths[0], 3, padding=1)
@@ -87,15 +84,13 @@ class FlowUNet(nn.Module):
         steps = list(zip(widths[:-1], widths[1:], strict=True))
         residual = resample == "residual"
         self.down = nn.ModuleList(
-            ResampleBlock(3, a, b, width, norm, up=False) if residual else downsample(3, a, b)
-            for a, b in steps
+            ResampleBlock(3, a, b, width, norm, up=False) if residual else downsample(3, a, b) for a, b in steps
         )
         self.encoder_attention = _attention_at(levels, widths[:-1])
         self.attention = SelfAttention(widths[-1]) if last in levels else nn.Identity()
         self.middle = ResidualBlock(3, widths[-1], width, norm)
         self.up = nn.ModuleList(
-            ResampleBlock(3, b, a, width, norm, up=True) if residual else Upsample(3, b, a)
-            for a, b in steps
+            ResampleBlock(3, b, a, width, norm, up=True) if residual else Upsample(3, b, a) for a, b in steps
         )
         self.decoder = nn.ModuleList(ResidualBlock(3, w, width, norm) for w in widths[:-1])
         self.decoder_attention = _attention_at(levels, widths[:-1])
@@ -113,12 +108,7 @@ class FlowUNet(nn.Module):
         return self.mask_encoder.prepare(maps)
 
     def forward(
-        self,
-        x: Tensor,
-        time: Tensor,
-        features: list[Tensor],
-        scalars: Tensor | None = None,
-        step: Tensor | None = None,
+        self, x: Tensor, time: Tensor, features: list[Tensor], scalars: Tensor | None = None, step: Tensor | None = None
     ) -> Tensor:
         """Velocity ``noise - data`` at ``x`` (b, latent, i, j, k) and ``time`` (b,) in 0..1.
 
@@ -155,9 +145,7 @@ class FlowUNet(nn.Module):
 
 
 def _attention_at(levels: Sequence[int], widths: Sequence[int]) -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {str(level): SelfAttention(width) for level, width in enumerate(widths) if level in levels}
-    )
+    return nn.ModuleDict({str(level): SelfAttention(width) for level, width in enumerate(widths) if level in levels})
 
 
 def _resampled(layer: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:

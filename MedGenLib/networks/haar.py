@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .blocks import space_to_depth
+from MedGenLib.networks.blocks import space_to_depth
 
 
 def _basis(device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .blocks import ResidualBlock, Upsample, downsample, sinusoidal_embedding
+from MedGenLib.networks.blocks import ResidualBlock, Upsample, downsample, sinusoidal_embedding
 
 
 class LatentClassifier(nn.Module):

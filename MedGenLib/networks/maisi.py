@@ -23,13 +23,11 @@ from monai.apps.generation.maisi.networks.autoencoderkl_maisi import (
     MaisiUpsample,
 )
 from monai.apps.generation.maisi.networks.controlnet_maisi import ControlNetMaisi
-from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import (
-    DiffusionModelUNetMaisi,
-)
+from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
 from monai.networks.blocks.selfattention import SABlock
 from torch import Tensor, nn
 
-from .slabs import Convolution, Doubled, Kept, Map, Normalised, Room, Sum, keep
+from MedGenLib.networks.slabs import Convolution, Doubled, Kept, Map, Normalised, Room, Sum, keep
 
 EVERYTHING = Room()
 EMBED_TILE = 32
@@ -84,10 +82,7 @@ class MaisiControlNet(ControlNetMaisi):
         for inner, outer in _tiles(shape, EMBED_TILE, self.halo):
             part = labels[tuple(slice(step * s.start, step * s.stop) for s in outer)]
             part = self.controlnet_cond_embedding(self._binary(part))
-            cut = [
-                slice(i.start - o.start, i.stop - o.start)
-                for i, o in zip(inner, outer, strict=True)
-            ]
+            cut = [slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)]
             if whole is None:
                 whole = part.new_empty((1, part.shape[1], *shape))
             whole[(slice(None), slice(None), *inner)] = part[(slice(None), slice(None), *cut)]
@@ -100,11 +95,7 @@ class MaisiControlNet(ControlNetMaisi):
         return bits.ne(0).to(weight.dtype)
 
     def residuals(
-        self,
-        x: Tensor,
-        timesteps: Tensor,
-        embedded: Tensor,
-        class_labels: Tensor | None = None,
+        self, x: Tensor, timesteps: Tensor, embedded: Tensor, class_labels: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """The same as MONAI's forward with scale 1, from an embedded mask (1, c, i, j, k)."""
         embedding = self._prepare_time_and_class_embedding(x, timesteps, class_labels)
@@ -119,10 +110,7 @@ def _tiles(shape: list[int], side: int, halo: int) -> list[tuple[tuple, tuple]]:
     tiles = []
     for corner in product(*(range(0, n, side) for n in shape)):
         inner = tuple(slice(c, min(c + side, n)) for c, n in zip(corner, shape, strict=True))
-        outer = tuple(
-            slice(max(0, s.start - halo), min(n, s.stop + halo))
-            for s, n in zip(inner, shape, strict=True)
-        )
+        outer = tuple(slice(max(0, s.start - halo), min(n, s.stop + halo)) for s, n in zip(inner, shape, strict=True))
         tiles.append((inner, outer))
     return tiles
 
@@ -150,14 +138,16 @@ class MaisiAutoencoder(AutoencoderKlMaisi):
     """
 
     def __init__(self, **arguments: Any) -> None:
-        attention = (*arguments["attention_levels"], arguments.get("with_encoder_nonlocal_attn"),
-                     arguments.get("with_decoder_nonlocal_attn"))  # fmt: skip
+        attention = (
+            *arguments["attention_levels"],
+            arguments.get("with_encoder_nonlocal_attn"),
+            arguments.get("with_decoder_nonlocal_attn"),
+        )
         if any(attention) or arguments.get("use_convtranspose"):
             raise ValueError("an autoencoder with attention or transposed convolutions")
         super().__init__(
-            **arguments, use_checkpointing=False, norm_float16=False, num_splits=1,
-            dim_split=0, save_mem=False,
-        )  # fmt: skip
+            **arguments, use_checkpointing=False, norm_float16=False, num_splits=1, dim_split=0, save_mem=False
+        )
         self.stride = 2 ** (len(arguments["num_channels"]) - 1)
         # The layers at the image and at the latent: a rounding to bfloat16 there would be 4 HU.
         self.exact = {
@@ -178,9 +168,7 @@ class MaisiAutoencoder(AutoencoderKlMaisi):
         log_variance = keep(Convolution(h, self.quant_conv_log_sigma.conv), torch.float32).tensor
         return mean, torch.exp(log_variance.clamp(-30.0, 20.0) / 2)
 
-    def decode(
-        self, latent: Tensor, room: Room = EVERYTHING, on_layer: Callable[[], None] | None = None
-    ) -> Tensor:
+    def decode(self, latent: Tensor, room: Room = EVERYTHING, on_layer: Callable[[], None] | None = None) -> Tensor:
         """The image (1, 1, 4i, 4j, 4k) of a latent, in float32.
 
         Parameters
@@ -197,9 +185,7 @@ class MaisiAutoencoder(AutoencoderKlMaisi):
         """How often `decode` reports."""
         return len(self.decoder.blocks)
 
-    def _run(
-        self, blocks: nn.ModuleList, x: Map, room: Room, on_layer: Callable[[], None] | None
-    ) -> Kept:
+    def _run(self, blocks: nn.ModuleList, x: Map, room: Room, on_layer: Callable[[], None] | None) -> Kept:
         *inner, last = blocks
         for block in inner:
             x = _LAYERS[type(block)](block, x, room)

@@ -208,9 +208,7 @@ def keep(source: Map, dtype: torch.dtype, into: Map | None = None) -> Kept:
     for low, high in source.slabs():
         part = source.planes(low, high)
         if tensor is None:
-            tensor = torch.empty(
-                shape, dtype=dtype, device=part.device, memory_format=torch.channels_last_3d
-            )
+            tensor = torch.empty(shape, dtype=dtype, device=part.device, memory_format=torch.channels_last_3d)
         # One slab late: the next one still needs the last planes of what this one overwrites.
         if waiting is not None:
             tensor[:, :, waiting[0] : waiting[1]] = waiting[2]

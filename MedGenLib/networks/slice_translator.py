@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import ResidualBlock, Upsample, downsample, space_to_depth
+from MedGenLib.networks.blocks import ResidualBlock, Upsample, downsample, space_to_depth
 
 
 class SliceTranslator(nn.Module):
@@ -31,33 +31,21 @@ class SliceTranslator(nn.Module):
     ) -> None:
         super().__init__()
         widths, blocks = tuple(widths), tuple(blocks)
-        self.arguments = {
-            "channels_in": channels_in,
-            "widths": list(widths),
-            "blocks": list(blocks),
-            "stem": stem,
-        }
+        self.arguments = {"channels_in": channels_in, "widths": list(widths), "blocks": list(blocks), "stem": stem}
         width = 64
         self.stride = 2 ** len(widths)
         self.plane = nn.Embedding(3, width)
         self.stem = nn.Conv2d(channels_in, stem, 3, padding=1)
         self.enter = nn.Conv2d(4 * stem, widths[0], 1)
         self.encoder = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(2, w, width) for _ in range(n))
-            for w, n in zip(widths, blocks, strict=True)
+            nn.ModuleList(ResidualBlock(2, w, width) for _ in range(n)) for w, n in zip(widths, blocks, strict=True)
         )
-        self.down = nn.ModuleList(
-            downsample(2, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.down = nn.ModuleList(downsample(2, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.middle = ResidualBlock(2, widths[-1], width)
-        self.up = nn.ModuleList(
-            Upsample(2, b, a) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.up = nn.ModuleList(Upsample(2, b, a) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.decoder = nn.ModuleList(ResidualBlock(2, w, width) for w in widths[:-1])
         self.fine = Upsample(2, widths[0], stem)
-        self.head = nn.Sequential(
-            nn.Conv2d(2 * stem, stem, 3, padding=1), nn.SiLU(), nn.Conv2d(stem, 1, 3, padding=1)
-        )
+        self.head = nn.Sequential(nn.Conv2d(2 * stem, stem, 3, padding=1), nn.SiLU(), nn.Conv2d(stem, 1, 3, padding=1))
 
     def forward(self, x: Tensor, plane: Tensor) -> Tensor:
         embedding = self.plane(plane)

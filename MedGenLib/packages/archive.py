@@ -39,8 +39,7 @@ def unpack(archive: Path, folder: Path, called: str | Path) -> None:
         raise PackageError(f"{called} is damaged or not a zip file ({error}).") from error
     except NotImplementedError as error:
         raise PackageError(
-            f"The archive {called} uses a compression that is not supported ({error}); "
-            "zip it the ordinary way."
+            f"The archive {called} uses a compression that is not supported ({error}); zip it the ordinary way."
         ) from error
 
 

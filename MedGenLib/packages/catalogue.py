@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from MedGenLib import home
+from MedGenLib import user_folders
 from MedGenLib.errors import PackageError
 from MedGenLib.packages import rules
 from MedGenLib.packages.manifest import Manifest, load_manifest
@@ -69,9 +69,7 @@ def find(name: str) -> Manifest:
         if package.folder.name == name:
             raise PackageError(package.reason)
     if name in _published():
-        raise PackageError(
-            f"The model '{name}' is not installed; get it with `medgen models install {name}`."
-        )
+        raise PackageError(f"The model '{name}' is not installed; get it with `medgen models install {name}`.")
     raise PackageError(f"There is no model named '{name}'; {_known(manifests)}.")
 
 
@@ -96,8 +94,7 @@ def for_translation(source: str | None, target: str) -> Manifest:
             return manifest
     known = ", ".join(f"{m.input} to {m.output.modality} ({m.name})" for m in translators)
     raise PackageError(
-        f"No model translates {source or 'this image'} to {target}; "
-        f"the translations are: {known or 'none'}."
+        f"No model translates {source or 'this image'} to {target}; the translations are: {known or 'none'}."
     )
 
 
@@ -111,7 +108,7 @@ def same_modality(asked: str | None, offered: str | None) -> bool:
 
 
 def _published() -> Iterable[str]:
-    from MedGenLib.maisi.published import PUBLISHED  # which imports manifests, as this does
+    from MedGenLib.packages.hub.nv_generate import PUBLISHED  # which imports manifests, as this does
 
     return PUBLISHED
 
@@ -124,7 +121,7 @@ def _known(manifests: list[Manifest]) -> str:
 def _scan(validate: bool = True) -> tuple[list[Manifest], list[BrokenPackage]]:
     manifests: dict[str, Manifest] = {}
     damaged: list[BrokenPackage] = []
-    for folder in _folders(embedded_dir()) + _folders(home.models_dir()):
+    for folder in _folders(embedded_dir()) + _folders(user_folders.models_dir()):
         try:
             manifest = load_manifest(folder, validate)
         except PackageError as error:

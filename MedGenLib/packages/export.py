@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from MedGenLib.errors import PackageError
-from MedGenLib.home import write_json
 from MedGenLib.packages import rules
 from MedGenLib.packages.inspection import require_sound
 from MedGenLib.packages.manifest import Manifest, load_manifest
 from MedGenLib.packages.weights import sha256
+from MedGenLib.user_folders import write_json
 
 COMMANDS = {
     "generate": "medgen generate MASK -o OUT --model {name}",
@@ -58,9 +58,7 @@ def write_package(
         require_sound(temporary, called=folder)
         _put_in_place(temporary, folder)
     except OSError as error:
-        raise PackageError(
-            f"The package {folder} cannot be written: {error.strerror or error}."
-        ) from error
+        raise PackageError(f"The package {folder} cannot be written: {error.strerror or error}.") from error
     except KeyError as error:
         raise PackageError(f"The metadata for the package {folder} lack {error}.") from error
     except (TypeError, ValueError, AttributeError) as error:
@@ -94,22 +92,17 @@ def _refuse_other_contents(folder: Path) -> None:
     if not folder.exists() or (folder / rules.METADATA).is_file():
         return
     if not folder.is_dir() or any(folder.iterdir()):
-        raise PackageError(
-            f"{folder} exists and is not a model package; choose another place to export to."
-        )
+        raise PackageError(f"{folder} exists and is not a model package; choose another place to export to.")
 
 
 def _completed(metadata: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
     data = copy.deepcopy(dict(metadata))
-    for key, distribution in (
-        ("monai_version", "monai"), ("pytorch_version", "torch"), ("numpy_version", "numpy")
-    ):  # fmt: skip
+    for key, distribution in (("monai_version", "monai"), ("pytorch_version", "torch"), ("numpy_version", "numpy")):
         data.setdefault(key, _version(distribution))
     networks = data["medgen"]["networks"]
     if set(networks) != set(weights):
         raise PackageError(
-            f"The metadata name the networks {sorted(networks)}, but the weights are for "
-            f"{sorted(weights)}."
+            f"The metadata name the networks {sorted(networks)}, but the weights are for {sorted(weights)}."
         )
     for role, network in networks.items():
         network.setdefault("weights", f"models/{role}.safetensors")
@@ -126,11 +119,7 @@ def _version(distribution: str) -> str:
 
 
 def _write_files(
-    folder: Path,
-    metadata: dict[str, Any],
-    weights: Mapping[str, Mapping[str, Any]],
-    card: str,
-    license_text: str,
+    folder: Path, metadata: dict[str, Any], weights: Mapping[str, Mapping[str, Any]], card: str, license_text: str
 ) -> None:
     for name in ("configs", "models", "docs"):
         (folder / name).mkdir(parents=True)

@@ -56,9 +56,7 @@ def require_sound(folder: Path, called: str | Path | None = None) -> Manifest:
 
 
 def _missing(folder: Path, files: dict[str, int]) -> list[str]:
-    return [
-        f"The package {folder} has no {name}." for name in rules.REQUIRED_FILES if name not in files
-    ]
+    return [f"The package {folder} has no {name}." for name in rules.REQUIRED_FILES if name not in files]
 
 
 def _checksums(manifest: Manifest, files: dict[str, int]) -> list[str]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import date
 from typing import Protocol
 
-from MedGenLib import home
+from MedGenLib import user_folders
 from MedGenLib.errors import InputError, LicenseError
 from MedGenLib.packages.manifest import LicenseSpec
 
@@ -41,7 +41,7 @@ def is_accepted(model: Licensed) -> bool:
     """True when the licence needs no acceptance or this very text was accepted before."""
     if not model.license.acceptance_required:
         return True
-    accepted = home.read_config().get(CONFIG_KEY)
+    accepted = user_folders.read_config().get(CONFIG_KEY)
     entry = accepted.get(model.name) if isinstance(accepted, dict) else None
     return isinstance(entry, dict) and entry.get("sha256") == _fingerprint(model)
 
@@ -72,17 +72,13 @@ def require_acceptance(model: Licensed, accept: bool = False) -> bool:
 
 
 def _remember(model: Licensed) -> None:
-    config = home.read_config()
+    config = user_folders.read_config()
     accepted = config.get(CONFIG_KEY)
     config[CONFIG_KEY] = {
         **(accepted if isinstance(accepted, dict) else {}),
-        model.name: {
-            "spdx": model.license.spdx,
-            "sha256": _fingerprint(model),
-            "date": date.today().isoformat(),
-        },
+        model.name: {"spdx": model.license.spdx, "sha256": _fingerprint(model), "date": date.today().isoformat()},
     }
-    home.write_config(config)
+    user_folders.write_config(config)
 
 
 def _fingerprint(model: Licensed) -> str:

@@ -13,9 +13,16 @@ from MedGenLib.errors import InputError, PackageError
 from MedGenLib.packages import rules
 
 ALLOWED_NETWORKS = (
-    "Autoencoder", "FeatureEncoder", "FlowUNet", "LatentClassifier", "MaisiAutoencoder",
-    "MaisiControlNet", "MaisiUNet", "Segmenter", "SliceTranslator",
-)  # fmt: skip
+    "Autoencoder",
+    "FeatureEncoder",
+    "FlowUNet",
+    "LatentClassifier",
+    "MaisiAutoencoder",
+    "MaisiControlNet",
+    "MaisiUNet",
+    "Segmenter",
+    "SliceTranslator",
+)
 """The only networks that a package can name; anything else is refused."""
 
 PURPOSES = {
@@ -197,26 +204,18 @@ class Manifest:
         presets = self.sampler.presets if self.sampler else {}
         if name not in presets:
             known = ", ".join(presets) or "none"
-            raise InputError(
-                f"The model '{self.name}' has no preset '{name}'; its presets are: {known}."
-            )
+            raise InputError(f"The model '{self.name}' has no preset '{name}'; its presets are: {known}.")
         return presets[name]
 
     def require_task(self, task: str) -> None:
         """InputError unless the model is for this task; it tells what the model is for."""
         if self.task != task:
-            raise InputError(
-                f"The model '{self.name}' {PURPOSES[self.task]}, or choose another model with "
-                "--model."
-            )
+            raise InputError(f"The model '{self.name}' {PURPOSES[self.task]}, or choose another model with --model.")
 
     def weights_path(self, role: str) -> Path:
         """File of the weights of a role; PackageError names the roles there are."""
         if role not in self.networks:
-            raise PackageError(
-                f"The model '{self.name}' has no network '{role}'; "
-                f"it has: {', '.join(self.networks)}."
-            )
+            raise PackageError(f"The model '{self.name}' has no network '{role}'; it has: {', '.join(self.networks)}.")
         return self.folder / self.networks[role].weights
 
     @property
@@ -350,9 +349,7 @@ def _manifest(folder: Path, data: dict) -> Manifest:
         networks={role: NetworkSpec(role, **spec) for role, spec in medgen["networks"].items()},
         preprocessing=medgen["preprocessing"],
         sampler=_sampler(medgen.get("sampler")),
-        performance=tuple(
-            Performance(**{**run, "size": tuple(run["size"])}) for run in medgen["performance"]
-        ),
+        performance=tuple(Performance(**{**run, "size": tuple(run["size"])}) for run in medgen["performance"]),
         statistics=medgen["statistics"],
         training=_training(medgen["training"]),
         license=LicenseSpec(**medgen["license"]),

@@ -29,13 +29,26 @@ MAX_FILES = 200
 
 ALLOWED_SUFFIXES = {".safetensors", ".json", ".md", ".txt", ".png", ".jpg", ".jpeg"}
 ALLOWED_BARE_NAMES = {"LICENSE", "NOTICE"}
-PICKLE_SUFFIXES = {
-    ".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".npy", ".npz", ".joblib", ".h5", ".mat",
-}  # fmt: skip
+PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".npy", ".npz", ".joblib", ".h5", ".mat"}
 CODE_SUFFIXES = {
-    ".py", ".pyc", ".pyd", ".pyi", ".so", ".dll", ".dylib", ".ts", ".exe", ".sh", ".bat", ".ps1",
-    ".js", ".ipynb", ".onnx", ".yaml", ".yml",
-}  # fmt: skip
+    ".py",
+    ".pyc",
+    ".pyd",
+    ".pyi",
+    ".so",
+    ".dll",
+    ".dylib",
+    ".ts",
+    ".exe",
+    ".sh",
+    ".bat",
+    ".ps1",
+    ".js",
+    ".ipynb",
+    ".onnx",
+    ".yaml",
+    ".yml",
+}
 DESKTOP_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX"}
 """Names that operating systems drop into folders and archives; never copied, never an error."""
 
@@ -115,9 +128,7 @@ def read_json(path: Path, name: str) -> Any:
             raise PackageError(f"{problem}.")
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
-        raise PackageError(
-            f"{path} is missing, so {path.parent.parent} is not a model package."
-        ) from error
+        raise PackageError(f"{path} is missing, so {path.parent.parent} is not a model package.") from error
     except OSError as error:
         raise PackageError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

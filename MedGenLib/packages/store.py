@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from MedGenLib import home
+from MedGenLib import user_folders
 from MedGenLib.errors import PackageError
 from MedGenLib.packages import rules, weights
 from MedGenLib.packages.archive import require_space, unpack
 from MedGenLib.packages.catalogue import broken, catalogue, find, is_embedded
-from MedGenLib.packages.download import download, is_url
+from MedGenLib.packages.hub.download import download, is_url
 from MedGenLib.packages.inspection import require_sound, verify, verify_all
 from MedGenLib.packages.manifest import Manifest, load_manifest
 from MedGenLib.progress import ProgressCallback
@@ -24,12 +24,7 @@ from MedGenLib.progress import ProgressCallback
 __all__ = ["add", "remove", "verify", "verify_all"]
 
 
-def add(
-    source: str | Path,
-    *,
-    sha256: str | None = None,
-    progress: ProgressCallback | None = None,
-) -> Manifest:
+def add(source: str | Path, *, sha256: str | None = None, progress: ProgressCallback | None = None) -> Manifest:
     """Add a model package to the user's models once every check has passed.
 
     Parameters
@@ -48,7 +43,7 @@ def add(
         folder = _obtain(source, workshop, sha256, progress)
         manifest = require_sound(folder, called=source)
         refuse_taken(manifest.name)
-        target = home.models_dir() / manifest.name
+        target = user_folders.models_dir() / manifest.name
         os.replace(folder, target)
     return load_manifest(target)
 
@@ -73,7 +68,7 @@ def remove(name: str) -> Path:
 
 def _removable(name: str) -> Path:
     for package in broken():
-        if package.folder.name == name and package.folder.parent == home.models_dir():
+        if package.folder.name == name and package.folder.parent == user_folders.models_dir():
             return package.folder
     manifest = find(name)
     if is_embedded(manifest):
@@ -81,9 +76,7 @@ def _removable(name: str) -> Path:
     return manifest.folder
 
 
-def _obtain(
-    source: str | Path, workshop: Path, sha256: str | None, progress: ProgressCallback | None
-) -> Path:
+def _obtain(source: str | Path, workshop: Path, sha256: str | None, progress: ProgressCallback | None) -> Path:
     """A private copy of the package, so that what is checked is what is added."""
     if isinstance(source, str) and is_url(source):
         archive = workshop / "package.zip"
@@ -146,14 +139,14 @@ def refuse_taken(name: str) -> None:
         kind = "is embedded" if is_embedded(taken[name]) else "was added before"
         hint = "rename the package" if is_embedded(taken[name]) else "remove it first"
         raise PackageError(f"A model named '{name}' {kind}; {hint}.")
-    if (home.models_dir() / name).exists():
+    if (user_folders.models_dir() / name).exists():
         raise PackageError(f"A broken model named '{name}' is in the way; remove it first.")
 
 
 @contextmanager
 def _workshop() -> Iterator[Path]:
     """A hidden folder among the user's models (so that the last step is a rename)."""
-    models = home.models_dir()
+    models = user_folders.models_dir()
     folder = models / f".{uuid.uuid4().hex[:8]}.part"
     try:
         folder.mkdir(parents=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
-from MedGenLib.maisi.published import Published
 from MedGenLib.packages import rules
 from MedGenLib.packages.catalogue import BrokenPackage, is_embedded
-from MedGenLib.packages.install import DOWNLOAD_MB
+from MedGenLib.packages.hub.install import DOWNLOAD_MB
+from MedGenLib.packages.hub.nv_generate import Published
 from MedGenLib.packages.manifest import Label, Manifest
 
 WIDTH = 100
@@ -57,10 +57,8 @@ def model_card(manifest: Manifest) -> str:
     facts = {
         "Origin": f"{_origin(manifest)}, {manifest.folder}",
         "Task": f"{manifest.task}: {_input(manifest)} -> {_output(manifest)}",
-        "Spacing": f"{manifest.spacing.min:g} to {manifest.spacing.max:g} mm, "
-        f"works at {manifest.spacing.native:g} mm",
-        "Field of view": f"{_lengths(manifest.field_of_view.min)} to "
-        f"{_lengths(manifest.field_of_view.max)} mm",
+        "Spacing": f"{manifest.spacing.min:g} to {manifest.spacing.max:g} mm, works at {manifest.spacing.native:g} mm",
+        "Field of view": f"{_lengths(manifest.field_of_view.min)} to {_lengths(manifest.field_of_view.max)} mm",
         "Networks": ", ".join(f"{n.network} ({role})" for role, n in manifest.networks.items()),
         "Presets": _presets(manifest),
         "Size": f"{_size_mib(manifest):.1f} MiB of weights",
@@ -87,11 +85,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _fact(name: str, value: str) -> str:
     return textwrap.fill(
-        f"{name + ':':<15}{value}",
-        WIDTH,
-        subsequent_indent=" " * 15,
-        break_long_words=False,
-        break_on_hyphens=False,
+        f"{name + ':':<15}{value}", WIDTH, subsequent_indent=" " * 15, break_long_words=False, break_on_hyphens=False
     )
 
 

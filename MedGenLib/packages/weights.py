@@ -34,9 +34,7 @@ def load_weights(manifest: Manifest, role: str, device: str = "cpu") -> dict[str
     except SafetensorError as error:
         raise PackageError(f"The weights {path} cannot be read: {error}.") from error
     except OSError as error:
-        raise PackageError(
-            f"The weights {path} cannot be read: {error.strerror or error}."
-        ) from error
+        raise PackageError(f"The weights {path} cannot be read: {error.strerror or error}.") from error
 
 
 def check_sha256(path: Path, expected: str) -> None:
@@ -44,8 +42,7 @@ def check_sha256(path: Path, expected: str) -> None:
     status = path.stat()
     if _remembered_sha256(path, status.st_size, status.st_mtime_ns) != expected:
         raise PackageError(
-            f"The checksum of {path} is wrong, so the file is damaged or was changed; "
-            "install the model again."
+            f"The checksum of {path} is wrong, so the file is damaged or was changed; install the model again."
         )
 
 

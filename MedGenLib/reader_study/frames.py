@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError
-from MedGenLib.files import read_volume
-from MedGenLib.labels import body_envelope_from_image
-from MedGenLib.orientation import Turn
-from MedGenLib.pictures import PLANES, SOFT_TISSUE, Plane, Window, box_round, default_windows
-from MedGenLib.quality.input_check import guess_modality
-from MedGenLib.resample import resample
-from MedGenLib.volume import Volume
+from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.resampling import resample
+from MedGenLib.imaging.volume import Volume
+from MedGenLib.io.files import read_volume
+from MedGenLib.labels.mapping import body_envelope_from_image
+from MedGenLib.visual.preview import PLANES, SOFT_TISSUE, Plane, Window, box_round, default_windows
 
 GREYS = {"slices": 255, "volumes": 4095}
 """White; black is 0. A slice is an 8-bit picture, a volume has 12 bits as scanners have."""

@@ -55,9 +55,7 @@ class ReadingPage:
     InputError: the port is in use.
     """
 
-    def __init__(
-        self, reading: Reading, port: int = 0, tell: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, reading: Reading, port: int = 0, tell: Callable[[str], None] | None = None) -> None:
         self.reading, self._tell = reading, tell
         self._lock = threading.Lock()
         self._shown: tuple[str, Image] | None = None
@@ -66,9 +64,7 @@ class ReadingPage:
             self._server = _Server((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-            raise InputError(
-                f"The reading page cannot use port {port}: {reason}; give another --port."
-            ) from None
+            raise InputError(f"The reading page cannot use port {port}: {reason}; give another --port.") from None
         self._server.page = self
 
     @property
@@ -93,8 +89,13 @@ class ReadingPage:
         """What the page has to show now."""
         with self._lock:
             done, total = self.reading.progress
-            state = {"done": done, "total": total, "title": self.reading.study.title,
-                     "reader": self.reading.reader, "item": None}  # fmt: skip
+            state = {
+                "done": done,
+                "total": total,
+                "title": self.reading.study.title,
+                "reader": self.reading.reader,
+                "item": None,
+            }
             item = self.reading.next()
             try:
                 image = None if item is None else self._image(item)

@@ -1,9 +1,9 @@
 """One reader's way through a study: what comes next, and the answers.
 
-    reading = Reading("study", "reader-A")
-    while (item := reading.next()) is not None:
-        show(item.image())
-        reading.answer(item, synthetic=True, confidence=4, seconds=12.5)
+reading = Reading("study", "reader-A")
+while (item := reading.next()) is not None:
+    show(item.image())
+    reading.answer(item, synthetic=True, confidence=4, seconds=12.5)
 """
 
 from __future__ import annotations
@@ -204,9 +204,7 @@ def _require_one_list(study: Study) -> None:
 
 def _parsed(row: dict[str, str | None]) -> Answer | None:
     try:
-        answer = Answer(
-            row["item"], _WORDS[row["answer"]], int(row["confidence"]), float(row["seconds"])
-        )
+        answer = Answer(row["item"], _WORDS[row["answer"]], int(row["confidence"]), float(row["seconds"]))
     except (KeyError, TypeError, ValueError):
         return None
     usable = answer.confidence in CONFIDENCES and math.isfinite(answer.seconds)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from MedGenLib.evaluation.figures import DARK, MUTED, new_figure, png
 from MedGenLib.evaluation.folders import report_folder
 from MedGenLib.evaluation.html import Picture, Section, Table, Values, page
 from MedGenLib.evaluation.tables import csv_text, json_text
 from MedGenLib.reader_study.scoring import ALL, CHANCE, LITERATURE, Answers, Row, Scores
+from MedGenLib.visual.figures import DARK, MUTED, new_figure, png
 
 REPORT = "report.html"
 FILES = (REPORT, "scores.json", "scores.csv", "roc.png", "accuracy.png")
@@ -78,32 +78,38 @@ def _page(scores: Scores, pictures: dict[str, bytes]) -> str:
     accuracy = scores.value("Accuracy")
     interval = f"% ({accuracy.low:.1f} to {accuracy.high:.1f})"
     figures = [("Accuracy", f"{accuracy.value:.1f}", interval)]
-    figures += [(row.name, _cell(row), "") for row in scores.rows
-                if row.label == ALL and row.name in ("Mean AUC", "Fleiss' kappa")]  # fmt: skip
+    figures += [
+        (row.name, _cell(row), "")
+        for row in scores.rows
+        if row.label == ALL and row.name in ("Mean AUC", "Fleiss' kappa")
+    ]
     words = [row.sentence for row in scores.rows if row.name == "Accuracy"]
     table = table_of(scores)
-    details = [
-        (row.label, row.name, row.value, row.unit, row.low, row.high, row.interval)
-        for row in scores.rows
-    ]
+    details = [(row.label, row.name, row.value, row.unit, row.low, row.high, row.interval) for row in scores.rows]
     heads = ("Reader", "Measure", "Value", "Unit", "From", "To", "Interval (95 %)")
     sections = [
         Section("Result", [Values(figures), *words, scores.note]),
         Section(
             "Readers",
             [
-                Table(TABLE_HEADS, table, "In brackets: 95 % intervals. For all readers, d' and "
-                      "AUC are means.", frozenset({len(table) - 1})),
-                Picture(pictures["accuracy.png"], "Accuracy of each reader with its exact 95 % "
-                        f"interval, against guessing and the {LITERATURE:.0f} % of the "
-                        "literature."),
-                Picture(pictures["roc.png"], "ROC from answer and confidence; the diagonal is "
-                        "guessing."),
+                Table(
+                    TABLE_HEADS,
+                    table,
+                    "In brackets: 95 % intervals. For all readers, d' and AUC are means.",
+                    frozenset({len(table) - 1}),
+                ),
+                Picture(
+                    pictures["accuracy.png"],
+                    "Accuracy of each reader with its exact 95 % "
+                    f"interval, against guessing and the {LITERATURE:.0f} % of the "
+                    "literature.",
+                ),
+                Picture(pictures["roc.png"], "ROC from answer and confidence; the diagonal is guessing."),
             ],
         ),
         Section("All measures", [Table(heads, details)]),
         Section("How it was computed", [_WAYS]),
-    ]  # fmt: skip
+    ]
     return page("Reader study: real or synthetic?", sections, scores.title)
 
 
@@ -115,9 +121,13 @@ def roc_picture(readers: Sequence[Answers]) -> bytes:
     for number_, answers in enumerate(drawn):
         style = {"color": COLOURS[number_ % len(COLOURS)], "marker": "os^Dv"[number_ % 5]}
         axes.plot(*answers.roc(), label=answers.reader, markersize=4, linewidth=1.6, **style)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
-             xlabel="real images called synthetic (1 - specificity)",
-             ylabel="synthetic images found (sensitivity)")  # fmt: skip
+    axes.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+        xlabel="real images called synthetic (1 - specificity)",
+        ylabel="synthetic images found (sensitivity)",
+    )
     if drawn:
         axes.legend(loc="lower right", frameon=False, fontsize=9)
     return png(figure)
@@ -132,13 +142,32 @@ def _accuracy(rows: Sequence[Row]) -> bytes:
         colour = DARK if row.label == ALL else COLOURS[0]
         axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.4)
         axes.plot(row.value, place, "o", color=colour, markersize=7)
-        axes.annotate(f"{row.value:.1f} %", (row.value, place), xytext=(0, 6),
-                      textcoords="offset points", ha="center", fontsize=8, color=colour)
+        axes.annotate(
+            f"{row.value:.1f} %",
+            (row.value, place),
+            xytext=(0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=colour,
+        )
     for value, name, side in ((CHANCE, "guessing", "right"), (LITERATURE, "literature", "left")):
         axes.axvline(value, color=MUTED, linewidth=1.2, linestyle="--")
-        axes.annotate(f" {name} {value:.0f} % ", (value, 1), xycoords=("data", "axes fraction"),
-                      ha=side, va="bottom", fontsize=8, color=MUTED)  # fmt: skip
-    axes.set(yticks=places, yticklabels=[row.label for row in shown], xlim=(0, 100),
-             ylim=(-0.6, len(shown) - 0.3), xlabel="accuracy in %")  # fmt: skip
+        axes.annotate(
+            f" {name} {value:.0f} % ",
+            (value, 1),
+            xycoords=("data", "axes fraction"),
+            ha=side,
+            va="bottom",
+            fontsize=8,
+            color=MUTED,
+        )
+    axes.set(
+        yticks=places,
+        yticklabels=[row.label for row in shown],
+        xlim=(0, 100),
+        ylim=(-0.6, len(shown) - 0.3),
+        xlabel="accuracy in %",
+    )
     axes.grid(visible=False, axis="y")
     return png(figure)

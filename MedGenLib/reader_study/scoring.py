@@ -125,9 +125,7 @@ class Scores:
         }
 
 
-def score(
-    study: str | Path, key: str | Path | None = None, progress: ProgressCallback | None = None
-) -> Scores:
+def score(study: str | Path, key: str | Path | None = None, progress: ProgressCallback | None = None) -> Scores:
     """Score what has been answered so far.
 
     Parameters
@@ -147,8 +145,7 @@ def score(
     readers = tuple(Answers.of(name, found, truth) for name, found in read.items() if found)
     if not readers:
         raise InputError(
-            f"Nobody has answered in the study {opened.folder} yet; read it first with "
-            "`medgen reader-study run`."
+            f"Nobody has answered in the study {opened.folder} yet; read it first with `medgen reader-study run`."
         )
     stage = Stage("scoring", len(readers) + 1, progress)
     rows: list[Row] = []
@@ -167,16 +164,29 @@ def rows_of(answers: Answers) -> list[Row]:
     chance = statistics.chance_probability(right, n)
     return [
         _accuracy(answers),
-        Row(label, "Accuracy, mid-P", 100 * right / n, "%", *middle, "mid-P binomial",
-            f"{label}: the mid-P interval covers the truth in 95 % on average, the exact one in at "
-            "least 95 %."),
-        Row(label, "P of guessing", chance, "", None, None, "",
-            f"{label}: guessing alone gives an accuracy as far from 50 % with a probability of "
-            f"{chance:.3g}."),
+        Row(
+            label,
+            "Accuracy, mid-P",
+            100 * right / n,
+            "%",
+            *middle,
+            "mid-P binomial",
+            f"{label}: the mid-P interval covers the truth in 95 % on average, the exact one in at least 95 %.",
+        ),
+        Row(
+            label,
+            "P of guessing",
+            chance,
+            "",
+            None,
+            None,
+            "",
+            f"{label}: guessing alone gives an accuracy as far from 50 % with a probability of {chance:.3g}.",
+        ),
         *_rates(answers),
         *_signal_rows(answers),
         _time(answers),
-    ]  # fmt: skip
+    ]
 
 
 def rows_of_all(readers: Sequence[Answers]) -> list[Row]:
@@ -188,22 +198,36 @@ def rows_of_all(readers: Sequence[Answers]) -> list[Row]:
         drawn = _percent(_drawn_accuracy(readers))
         rows = [
             _accuracy(pooled, drawn),
-            Row(ALL, "Accuracy, images drawn", 100 * float(pooled.right.mean()), "%", *drawn,
-                "bootstrap", f"{ALL}: the same images were seen by all, so their answers are not "
-                "independent; the verdict is by this interval, which allows for it."),
+            Row(
+                ALL,
+                "Accuracy, images drawn",
+                100 * float(pooled.right.mean()),
+                "%",
+                *drawn,
+                "bootstrap",
+                f"{ALL}: the same images were seen by all, so their answers are not "
+                "independent; the verdict is by this interval, which allows for it.",
+            ),
             _kappa(readers),
-        ]  # fmt: skip
+        ]
     rows += _rates(pooled)
     both = [a for a in readers if a.has_both]
-    for name, values in (
-        ("Mean d'", [_d_prime(a) for a in both]),
-        ("Mean AUC", [_auc(a) for a in both]),
-    ):
+    for name, values in (("Mean d'", [_d_prime(a) for a in both]), ("Mean AUC", [_auc(a) for a in both])):
         value = float(np.mean(values)) if values else None
         told = f"is {value:.3g}" if values else "needs a reader who saw both kinds of images"
-        rows.append(Row(ALL, name, value, "", None, None, "",
-                        f"{ALL}: the {name.lower().replace('auc', 'AUC')} of "
-                        f"{len(both)} reader{'s' * (len(both) != 1)} {told}."))  # fmt: skip
+        rows.append(
+            Row(
+                ALL,
+                name,
+                value,
+                "",
+                None,
+                None,
+                "",
+                f"{ALL}: the {name.lower().replace('auc', 'AUC')} of "
+                f"{len(both)} reader{'s' * (len(both) != 1)} {told}.",
+            )
+        )
     return [*rows, _time(pooled)]
 
 
@@ -242,8 +266,15 @@ def _accuracy(answers: Answers, judged: tuple[float, float] | None = None) -> Ro
     n, right = len(answers.items), int(answers.right.sum())
     exact = _percent(statistics.exact_interval(right, n))
     verdict = _verdict(*(judged or exact))
-    return Row(answers.reader, "Accuracy", 100 * right / n, "%", *exact, "exact binomial",
-               f"{answers.reader}: {right} of {n} answers are right; {verdict}")  # fmt: skip
+    return Row(
+        answers.reader,
+        "Accuracy",
+        100 * right / n,
+        "%",
+        *exact,
+        "exact binomial",
+        f"{answers.reader}: {right} of {n} answers are right; {verdict}",
+    )
 
 
 def _rates(answers: Answers) -> list[Row]:
@@ -258,12 +289,27 @@ def _rate(answers: Answers, name: str, kind: bool, words: str) -> Row:
     label = answers.reader
     right = answers.right[answers.truth == kind]
     if not len(right):
-        return Row(label, name, None, "%", None, None, "",
-                   f"{label}: the {name.lower()} is not defined, as no such image was answered.")
+        return Row(
+            label,
+            name,
+            None,
+            "%",
+            None,
+            None,
+            "",
+            f"{label}: the {name.lower()} is not defined, as no such image was answered.",
+        )
     found = int(right.sum())
     interval = _percent(statistics.exact_interval(found, len(right)))
-    return Row(label, name, 100 * found / len(right), "%", *interval, "exact binomial",
-               f"{label}: {found} of {len(right)} {words}.")  # fmt: skip
+    return Row(
+        label,
+        name,
+        100 * found / len(right),
+        "%",
+        *interval,
+        "exact binomial",
+        f"{label}: {found} of {len(right)} {words}.",
+    )
 
 
 def _signal_rows(answers: Answers) -> list[Row]:
@@ -275,13 +321,28 @@ def _signal_rows(answers: Answers) -> list[Row]:
     synthetic = int(answers.truth.sum())
     interval = statistics.auc_interval(area, synthetic, len(answers.items) - synthetic)
     return [
-        Row(label, "d'", d, "", None, None, "",
+        Row(
+            label,
+            "d'",
+            d,
+            "",
+            None,
+            None,
+            "",
             f"{label}: the kinds are {d:.2f} standard deviations apart for this reader (0 is "
-            "guessing; log-linear correction)."),
-        Row(label, "AUC", area, "", *interval, "Newcombe",
+            "guessing; log-linear correction).",
+        ),
+        Row(
+            label,
+            "AUC",
+            area,
+            "",
+            *interval,
+            "Newcombe",
             f"{label}: of a synthetic and a real image, the synthetic one was rated as the more "
-            f"likely synthetic in {100 * area:.0f} % (from answer and confidence)."),
-    ]  # fmt: skip
+            f"likely synthetic in {100 * area:.0f} % (from answer and confidence).",
+        ),
+    ]
 
 
 def _d_prime(answers: Answers) -> float:
@@ -298,9 +359,16 @@ def _auc(answers: Answers) -> float:
 def _time(answers: Answers) -> Row:
     label, seconds = answers.reader, answers.seconds
     middle = float(np.median(seconds))
-    return Row(label, "Median time", middle, "s", None, None, "",
-               f"{label}: half of the answers took less than {middle:.1f} s; all together took "
-               f"{seconds.sum() / 60:.1f} min.")  # fmt: skip
+    return Row(
+        label,
+        "Median time",
+        middle,
+        "s",
+        None,
+        None,
+        "",
+        f"{label}: half of the answers took less than {middle:.1f} s; all together took {seconds.sum() / 60:.1f} min.",
+    )
 
 
 def _drawn_accuracy(readers: Sequence[Answers]) -> tuple[float, float]:
@@ -329,8 +397,7 @@ def _kappa(readers: Sequence[Answers]) -> Row:
         told = f"is not defined: {why}"
     else:
         told = f"is {kappa:.2f} on {len(common)} images (0 is chance, 1 full agreement)"
-    return Row(ALL, "Fleiss' kappa", kappa, "", None, None, "",
-               f"{ALL}: the agreement between them {told}.")  # fmt: skip
+    return Row(ALL, "Fleiss' kappa", kappa, "", None, None, "", f"{ALL}: the agreement between them {told}.")
 
 
 def _note(readers: Sequence[Answers], total: int) -> str:

@@ -129,9 +129,7 @@ def fleiss_kappa(counts: ArrayLike) -> float | None:
     return float((agreement.mean() - chance) / (1 - chance))
 
 
-def over_images(
-    values: NDArray, groups: Sequence[bool], draws: int = 2000, seed: int = 0
-) -> Interval:
+def over_images(values: NDArray, groups: Sequence[bool], draws: int = 2000, seed: int = 0) -> Interval:
     """Bootstrap interval (percentiles) of a mean over images, drawn within each group.
 
     The answers of several readers to one image are not independent: whole images are drawn.

@@ -1,9 +1,9 @@
 """The files of a reader study.
 
-    STUDY/study.json        the reading list: names and hashes, nothing that tells
-    STUDY/items/item_001.png   ... or .nrrd, where whole volumes are read
-    STUDY/answers/NAME.csv  one reader's answers
-    STUDY.key.json          beside the folder: which item is synthetic; not for readers
+STUDY/study.json        the reading list: names and hashes, nothing that tells
+STUDY/items/item_001.png   ... or .nrrd, where whole volumes are read
+STUDY/answers/NAME.csv  one reader's answers
+STUDY.key.json          beside the folder: which item is synthetic; not for readers
 """
 
 from __future__ import annotations
@@ -78,8 +78,7 @@ class Item:
             found = hash_of(self.path)
         except OSError:
             raise InputError(
-                f"The image {self.path} of the reader study cannot be read; copy the whole study "
-                "again."
+                f"The image {self.path} of the reader study cannot be read; copy the whole study again."
             ) from None
         if found != self.sha256:
             raise InputError(
@@ -127,9 +126,7 @@ class Study:
             )
             return cls(folder, data["study"], data["kind"], shown["title"], items, hash_of(path))
         except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"The reading list {path} is damaged; copy the whole study again."
-            ) from None
+            raise InputError(f"The reading list {path} is damaged; copy the whole study again.") from None
 
 
 def hash_of(path: Path) -> str:
@@ -155,8 +152,7 @@ def read_json(path: Path, form: str, what: str) -> dict[str, Any]:
         data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"There is no {what} at {path}; check the path, or make one with "
-            "`medgen reader-study make`."
+            f"There is no {what} at {path}; check the path, or make one with `medgen reader-study make`."
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; check the path.") from None
@@ -193,8 +189,7 @@ def write_item(path: Path, array: NDArray, spacing: tuple[float, float, float]) 
         SimpleITK.WriteImage(picture, str(path), useCompression=False)
     except RuntimeError:
         raise InputError(
-            f"The image {path.name} cannot be written; free some space, or choose another folder "
-            "for the study."
+            f"The image {path.name} cannot be written; free some space, or choose another folder for the study."
         ) from None
 
 

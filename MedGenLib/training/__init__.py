@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import InputError
-from ..progress import ProgressCallback
+from MedGenLib.errors import InputError
+from MedGenLib.progress import ProgressCallback
 
 RECIPES = (
     "autoencoder",
@@ -39,10 +39,10 @@ def train(
     """
     import torch
 
-    from ..loading import bfloat16_pays
-    from ..runtime import pick_device
-    from .config import read_config
-    from .loop import Settings, Trainer
+    from MedGenLib.devices import pick_device
+    from MedGenLib.pipelines.loading import bfloat16_pays
+    from MedGenLib.training.config import read_config
+    from MedGenLib.training.loop import Settings, Trainer
 
     if recipe not in RECIPES:
         raise InputError(f"There is no recipe {recipe}; choose one of {', '.join(RECIPES)}.")
@@ -79,33 +79,33 @@ def _threads(count: int | None) -> Iterator[None]:
 
 def _recipe(name: str) -> type:
     if name == "autoencoder":
-        from .recipes.autoencoder import AutoencoderRecipe
+        from MedGenLib.training.recipes.autoencoder import AutoencoderRecipe
 
         return AutoencoderRecipe
     if name == "latent-flow":
-        from .recipes.latent_flow import LatentFlowRecipe
+        from MedGenLib.training.recipes.latent_flow import LatentFlowRecipe
 
         return LatentFlowRecipe
     if name == "few-step":
-        from .recipes.few_step import FewStepRecipe
+        from MedGenLib.training.recipes.few_step import FewStepRecipe
 
         return FewStepRecipe
     if name == "classifier":
-        from .recipes.classifier import ClassifierRecipe
+        from MedGenLib.training.recipes.classifier import ClassifierRecipe
 
         return ClassifierRecipe
     if name == "pixel-diffusion":
-        from .recipes.pixel_diffusion import PixelDiffusionRecipe
+        from MedGenLib.training.recipes.pixel_diffusion import PixelDiffusionRecipe
 
         return PixelDiffusionRecipe
     if name == "segmenter":
-        from .recipes.segmenter import SegmenterRecipe
+        from MedGenLib.training.recipes.segmenter import SegmenterRecipe
 
         return SegmenterRecipe
     if name == "features":
-        from .recipes.features import FeaturesRecipe
+        from MedGenLib.training.recipes.features import FeaturesRecipe
 
         return FeaturesRecipe
-    from .recipes.translator import TranslatorRecipe
+    from MedGenLib.training.recipes.translator import TranslatorRecipe
 
     return TranslatorRecipe

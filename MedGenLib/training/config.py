@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from MedGenLib.errors import InputError
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -17,8 +17,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"The training configuration {path} cannot be read ({error.strerror}); "
-            "give the path of a JSON file."
+            f"The training configuration {path} cannot be read ({error.strerror}); give the path of a JSON file."
         ) from error
     try:
         config = json.loads(text)
@@ -43,7 +42,5 @@ def resolve(config: dict[str, Any], value: str) -> Path:
         )
     path = Path(config["folder"], expanded)
     if not path.exists():
-        raise InputError(
-            f"The training data {path} do not exist; correct the path in the configuration."
-        )
+        raise InputError(f"The training data {path} do not exist; correct the path in the configuration.")
     return path

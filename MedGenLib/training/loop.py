@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..progress import ProgressCallback, Stage
+from MedGenLib.errors import InputError
+from MedGenLib.progress import ProgressCallback, Stage
 
 CHECKPOINT = "checkpoint.pt"
 VALIDATION = "validation.jsonl"
@@ -34,10 +34,7 @@ class Draw:
 
     @classmethod
     def of(cls, seed: int, step: int) -> Draw:
-        return cls(
-            np.random.default_rng([seed, step]),
-            torch.Generator().manual_seed((seed << 32) + step),
-        )
+        return cls(np.random.default_rng([seed, step]), torch.Generator().manual_seed((seed << 32) + step))
 
 
 def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str = "") -> None:
@@ -51,16 +48,13 @@ def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str 
     path = out.parent / config["start_from"] / CHECKPOINT
     if not path.exists():
         raise InputError(
-            f"This configuration continues the run {path.parent}, which is not there; "
-            "train that one first."
+            f"This configuration continues the run {path.parent}, which is not there; train that one first."
         )
     state = torch.load(path, map_location="cpu", weights_only=True)
     weights = state["averages"][name]
     if new:
         fresh = network.state_dict()
-        weights = {
-            key: fresh[key] if key.startswith(f"{new}.") else weights[key] for key in fresh
-        }
+        weights = {key: fresh[key] if key.startswith(f"{new}.") else weights[key] for key in fresh}
     network.load_state_dict(weights)
 
 
@@ -87,9 +81,7 @@ class Recipe(Protocol):
 
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]: ...
 
-    def validate(
-        self, networks: dict[str, nn.Module], step: int, log: Log
-    ) -> dict[str, float]: ...
+    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]: ...
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path: ...
 

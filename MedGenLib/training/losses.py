@@ -31,9 +31,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..intensity import Affine
-from ..labels import Vocabulary
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.normalization import Affine
+from MedGenLib.labels.mapping import Vocabulary
 
 LARGEST_GAP = 1
 """Latent voxels round an erased region that are asked neither to differ nor to agree."""
@@ -216,9 +216,7 @@ class Terms:
         medgen = config["package"]["medgen"]
         region, contrast, anatomy = (wanted.pop(k, None) for k in ("region", "contrast", "anatomy"))
         if wanted:
-            raise InputError(
-                f"There is no loss term '{next(iter(wanted))}'; choose region, contrast or anatomy."
-            )
+            raise InputError(f"There is no loss term '{next(iter(wanted))}'; choose region, contrast or anatomy.")
         terms: list[Contrast | Anatomy] = []
         if contrast is not None:
             terms.append(_contrast(dict(contrast), medgen))
@@ -256,12 +254,10 @@ def _contrast(options: dict[str, Any], medgen: Mapping[str, Any]) -> Contrast:
     return term
 
 
-def _anatomy(
-    options: dict[str, Any], medgen: Mapping[str, Any], codec: Any, decoder: nn.Module
-) -> Anatomy:
-    from ..loading import network
-    from ..packages.catalogue import find
-    from ..packages.license import require_acceptance
+def _anatomy(options: dict[str, Any], medgen: Mapping[str, Any], codec: Any, decoder: nn.Module) -> Anatomy:
+    from MedGenLib.packages.catalogue import find
+    from MedGenLib.packages.license import require_acceptance
+    from MedGenLib.pipelines.loading import network
 
     if not isinstance(codec, Affine):
         raise InputError(
@@ -282,8 +278,7 @@ def _anatomy(
     }
     if len(classes) == 1:
         raise InputError(
-            f"The segmenter '{manifest.name}' knows none of the labels that are trained; choose "
-            "one that does."
+            f"The segmenter '{manifest.name}' knows none of the labels that are trained; choose one that does."
         )
     limits = (manifest.preprocessing["low"], manifest.preprocessing["high"])
     net = network(manifest, "segmenter", torch.device("cpu"))
@@ -298,10 +293,7 @@ def _labels(wanted: Sequence[int | str], medgen: Mapping[str, Any]) -> tuple[int
     values = tuple(vocabulary.value_of(label) for label in wanted)
     if not values or None in values:
         missing = wanted[values.index(None)] if values else "that is empty"
-        raise InputError(
-            f"A loss term names the label {missing}, which is not trained; choose from "
-            f"{vocabulary}."
-        )
+        raise InputError(f"A loss term names the label {missing}, which is not trained; choose from {vocabulary}.")
     return values
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..networks import NETWORKS
-from ..packages.manifest import Manifest
+from MedGenLib.networks import NETWORKS
+from MedGenLib.packages.manifest import Manifest
 
 
 def export_package(
@@ -27,7 +27,7 @@ def export_package(
     preprocessing come from training, where the section does not fix them. The model card is the
     file ``card`` beside the configuration, the licence text the file ``license_file``.
     """
-    from ..packages.export import write_package
+    from MedGenLib.packages.export import write_package
 
     section = config["package"]
     folder = Path(config["folder"])
@@ -52,12 +52,7 @@ def export_package(
 
 
 def extend_package(
-    package: Manifest,
-    config: dict[str, Any],
-    role: str,
-    network: nn.Module,
-    step: int,
-    out: Path,
+    package: Manifest, config: dict[str, Any], role: str, network: nn.Module, step: int, out: Path
 ) -> Path:
     """Write ``<out>/package/<name>``: an installed package with one more network.
 
@@ -65,8 +60,8 @@ def extend_package(
     the ``presets`` that use the network, the ``command`` that trained it and the file ``card``
     with the section to add to the model card.
     """
-    from ..packages.export import write_package
-    from ..packages.weights import load_weights
+    from MedGenLib.packages.export import write_package
+    from MedGenLib.packages.weights import load_weights
 
     section = config["package"]
     metadata = copy.deepcopy(dict(package.metadata))
@@ -104,8 +99,7 @@ def _merge(measured: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
     merged = {**measured, **fixed}
     if "tissues" in measured and "tissues" in fixed:
         merged["tissues"] = {
-            value: {**measured["tissues"].get(value, {}), **limits}
-            for value, limits in fixed["tissues"].items()
+            value: {**measured["tissues"].get(value, {}), **limits} for value, limits in fixed["tissues"].items()
         }
     return merged
 

@@ -29,18 +29,12 @@ from typing import TYPE_CHECKING, Any
 
 from MedGenLib.errors import InputError, MedGenError, WorkerError
 from MedGenLib.progress import Progress, ProgressCallback
-from MedGenLib.worker import messages
-from MedGenLib.worker.connection import Connection
-from MedGenLib.worker.process import (
-    SILENCE_TIMEOUT,
-    START_TIMEOUT,
-    command,
-    environment,
-    kill_tree,
-)
+from MedGenLib.worker.process import SILENCE_TIMEOUT, START_TIMEOUT, command, environment, kill_tree
+from MedGenLib.worker.protocol import messages
+from MedGenLib.worker.protocol.connection import Connection
 
 if TYPE_CHECKING:
-    from MedGenLib.volume import LabelMap, Volume
+    from MedGenLib.imaging.volume import LabelMap, Volume
 
 LOG_LINES = 500
 _GRACE = 5.0
@@ -181,9 +175,7 @@ class Worker:
                     f"The worker did not answer within {START_TIMEOUT:.0f} seconds; start it again."
                 ) from None
             if self.info.get("protocol") != messages.PROTOCOL:
-                raise WorkerError(
-                    "The worker is of another version of MedGen; install MedGen again."
-                )
+                raise WorkerError("The worker is of another version of MedGen; install MedGen again.")
         except BaseException:
             self._kill()
             self._clean()
@@ -220,12 +212,7 @@ class Worker:
         return self._wait("generate", mask, progress, model=model, **options)
 
     def translate(
-        self,
-        image: str | Path | Volume,
-        to: str,
-        *,
-        progress: ProgressCallback | None = None,
-        **options: Any,
+        self, image: str | Path | Volume, to: str, *, progress: ProgressCallback | None = None, **options: Any
     ) -> RemoteResult:
         """As `MedGenLib.translate`. What `progress` raises cancels the run and is raised here."""
         return self._wait("translate", image, progress, to=to, **options)
@@ -280,8 +267,7 @@ class Worker:
         """
         self.start()
         folder = self._job_folder()
-        given = {"image": image, "reference": reference, "mask": mask, "labels": labels,
-                 "uncertainty": uncertainty}  # fmt: skip
+        given = {"image": image, "reference": reference, "mask": mask, "labels": labels, "uncertainty": uncertainty}
         try:
             kinds = {"mask": "labels", "labels": "labels"}
             items = {
@@ -301,9 +287,7 @@ class Worker:
 
     # Requests
 
-    def _wait(
-        self, method: str, image: Any, progress: ProgressCallback | None, **options: Any
-    ) -> RemoteResult:
+    def _wait(self, method: str, image: Any, progress: ProgressCallback | None, **options: Any) -> RemoteResult:
         job = self.submit(method, image, progress=progress, **options)
         try:
             return job.result()
@@ -380,10 +364,7 @@ class Worker:
             ) from error
         self._connection = Connection(self._write, self._note)
         targets = (self._read, self._read_log, self._watch)
-        self._threads = [
-            threading.Thread(target=target, args=(self._process,), daemon=True)
-            for target in targets
-        ]
+        self._threads = [threading.Thread(target=target, args=(self._process,), daemon=True) for target in targets]
         for thread in self._threads:
             thread.start()
 
@@ -425,10 +406,7 @@ class Worker:
                 if silent < SILENCE_TIMEOUT:
                     continue
                 self._connection.fail(
-                    WorkerError(
-                        f"The worker gave no sign of life for {silent:.0f} seconds and was "
-                        "stopped; run again."
-                    )
+                    WorkerError(f"The worker gave no sign of life for {silent:.0f} seconds and was stopped; run again.")
                 )
             self._call_back()
             kill_tree(process.pid)
@@ -507,7 +485,7 @@ def _item(image: Any, folder: Path, kind: str, name: str = "input") -> dict[str,
     """An image or a path as the protocol describes it."""
     if isinstance(image, str | os.PathLike):
         return {"path": str(Path(image).absolute()), "kind": kind}
-    from MedGenLib.worker.transfer import put
+    from MedGenLib.worker.protocol.transfer import put
 
     return put(image, folder, name)
 
@@ -532,7 +510,7 @@ def _evaluated(answer: dict[str, Any]) -> dict[str, Any]:
 def _loaded(item: dict[str, Any]) -> Volume:
     import numpy as np
 
-    from MedGenLib.worker.transfer import take
+    from MedGenLib.worker.protocol.transfer import take
 
     image = take(item)
     return image.with_array(np.array(image.array, order="K", subok=False))
@@ -540,9 +518,7 @@ def _loaded(item: dict[str, Any]) -> Volume:
 
 def _progress(params: dict[str, Any]) -> Progress:
     left = params.get("seconds_left")
-    return Progress(
-        str(params.get("stage", "")), int(params.get("step", 0)), int(params.get("total", 0)), left
-    )
+    return Progress(str(params.get("stage", "")), int(params.get("step", 0)), int(params.get("total", 0)), left)
 
 
 def _unusable(error: BaseException) -> MedGenError:

@@ -21,9 +21,9 @@ from typing import Any, BinaryIO, NoReturn
 
 from MedGenLib.errors import Cancelled
 from MedGenLib.progress import Progress
-from MedGenLib.worker import messages
-from MedGenLib.worker.messages import ProtocolError
 from MedGenLib.worker.process import is_alive
+from MedGenLib.worker.protocol import messages
+from MedGenLib.worker.protocol.messages import ProtocolError
 
 HEARTBEAT = 1.0
 """Seconds between two signs of life during a request."""
@@ -247,7 +247,7 @@ def _parts(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _call(job: Job) -> dict[str, Any]:
     import inspect
 
-    from MedGenLib.worker.methods import METHODS
+    from MedGenLib.worker.methods.core import METHODS
 
     job.check()
     if job.method not in METHODS:
@@ -265,7 +265,7 @@ def _call(job: Job) -> dict[str, Any]:
 def _explained(error: BaseException) -> BaseException:
     """The error in a user's words, as far as its kind tells what to do."""
     try:
-        from MedGenLib.worker.methods import explained
+        from MedGenLib.worker.methods.core import explained
 
         return explained(error)
     except ImportError:
@@ -275,14 +275,14 @@ def _explained(error: BaseException) -> BaseException:
 def _tidy() -> None:
     """After a job, memory goes back to the system."""
     with suppress(Exception):
-        from MedGenLib.runtime import release_memory
+        from MedGenLib.devices import release_memory
 
         release_memory()
 
 
 def _memory_mib() -> float | None:
     with suppress(Exception):  # without psutil there is no figure, and no harm
-        from MedGenLib.runtime import memory_mib
+        from MedGenLib.devices import memory_mib
 
         return round(memory_mib(), 1)
     return None
@@ -297,7 +297,7 @@ def _limit_memory() -> None:
 
         size = int(float(text) * 2**20)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-        from MedGenLib.runtime import favour_small_memory
+        from MedGenLib.devices import favour_small_memory
 
         favour_small_memory()
         # Compiled kernels reserve more than they use, and reserved memory counts for the limit.

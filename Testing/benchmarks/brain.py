@@ -21,17 +21,19 @@ import torch
 from common import OUT, data_folder, save, table
 from scipy import ndimage
 
-from MedGenLib import generate, pictures
-from MedGenLib.files import read_label_map, read_volume
-from MedGenLib.intensity import TissueStandard
-from MedGenLib.labels import Vocabulary, map_labels
-from MedGenLib.loading import network
+from MedGenLib import generate
+from MedGenLib.checks.output import resegment
+from MedGenLib.imaging.normalization import TissueStandard
+from MedGenLib.imaging.volume import LabelMap, Volume, crop
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.labels.mapping import Vocabulary, map_labels
+from MedGenLib.metrics import distribution
+from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
-from MedGenLib.quality import distribution, metrics
-from MedGenLib.quality.output_check import resegment
+from MedGenLib.pipelines.loading import network
 from MedGenLib.training import config
 from MedGenLib.training.data.brain import BrainScans, Landmarks, with_shell
-from MedGenLib.volume import LabelMap, Volume, crop
+from MedGenLib.visual import preview
 
 MODEL = "mr-brain"
 WHITE, CORTEX, FLUID, BRAIN = 1, 2, 15, 18
@@ -146,8 +148,8 @@ def texture(image: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def slab_figures(name: str, real: Volume, mask: LabelMap, preset: str) -> dict[str, dict]:
     labels = mask.array
     made = [generate(mask, MODEL, seed=s, preset=preset, retries=0).volume for s in (1, 2)]
-    pictures.preview(mask, made[0], OUT / f"brain_{name}.png")
-    pictures.preview(mask, real, OUT / f"brain_{name}_real.png")
+    preview.preview(mask, made[0], OUT / f"brain_{name}.png")
+    preview.preview(mask, real, OUT / f"brain_{name}_real.png")
     candidates = {
         "real": real.array,
         MODEL: made[0].array,
@@ -162,9 +164,7 @@ def slab_figures(name: str, real: Volume, mask: LabelMap, preset: str) -> dict[s
                 if who == "real"
                 else distribution.feature_distance(real.array, image, labels > 0, highpass=high)
             )
-    rows[MODEL]["seed SD cortex, low-passed"] = metrics.seed_sd(
-        [v.array for v in made], labels == CORTEX, lowpass=1.5
-    )
+    rows[MODEL]["seed SD cortex, low-passed"] = metrics.seed_sd([v.array for v in made], labels == CORTEX, lowpass=1.5)
     rows[MODEL].update(autoencoder(real, mask))
     return rows
 
@@ -185,8 +185,7 @@ def autoencoder(real: Volume, mask: LabelMap) -> dict[str, float]:
     back, wrong = (codec.decode(net.decode(z)[0, 0].numpy(), labels) for z in (latent, shuffled))
     return {
         "autoencoder PSNR": metrics.psnr(values, back, brain, data_range=110),
-        "MAE permuted / true latent": metrics.mae(values, wrong, brain)
-        / metrics.mae(values, back, brain),
+        "MAE permuted / true latent": metrics.mae(values, wrong, brain) / metrics.mae(values, back, brain),
     }
 
 
@@ -194,7 +193,7 @@ def unseen(name: str, mask: LabelMap, preset: str) -> dict[str, Any]:
     start = time.perf_counter()
     result = generate(mask, MODEL, seed=1, preset=preset, retries=0)
     seconds = time.perf_counter() - start
-    pictures.preview(mask, result.volume, OUT / f"brain_{name}.png")
+    preview.preview(mask, result.volume, OUT / f"brain_{name}.png")
     image, labels = result.volume.array, mask.array
     return {
         **tissues(image, labels),
@@ -214,22 +213,17 @@ def partial(mask: LabelMap, preset: str) -> dict[str, dict]:
         if kept is not None:
             values = [vocabulary().value_of(k) for k in kept]
             given = np.where(np.isin(labels, [0, *values]), labels, BRAIN).astype(np.uint8)
-        made = [
-            generate(mask.with_array(given), MODEL, seed=s, preset=preset, retries=0)
-            for s in (1, 2, 3)
-        ]
+        made = [generate(mask.with_array(given), MODEL, seed=s, preset=preset, retries=0) for s in (1, 2, 3)]
         image = made[0].volume.array
         whole = image if whole is None else whole
         stem = name.replace(" ", "_")
-        pictures.preview(mask.with_array(given), made[0].volume, OUT / f"brain_partial_{stem}.png")
+        preview.preview(mask.with_array(given), made[0].volume, OUT / f"brain_partial_{stem}.png")
         rows[name] = {
             "share specified": float((given[labels > 0] != BRAIN).mean()),
             "correlation with all labels": metrics.pearson(whole, image, labels > 0),
             "share below 52": float((image[labels > 0] < 52).mean()),
             "share above 90": float((image[labels > 0] > 90).mean()),
-            "seed SD, low-passed": metrics.seed_sd(
-                [m.volume.array for m in made], labels > 0, lowpass=1.5
-            ),
+            "seed SD, low-passed": metrics.seed_sd([m.volume.array for m in made], labels > 0, lowpass=1.5),
             "passed": made[0].report.passed,
         }
     return rows

@@ -20,13 +20,15 @@ import numpy as np
 from common import OUT, data_folder, save, table
 from hippocampus import features, standard
 
-from MedGenLib import generate, pictures
-from MedGenLib.files import read_label_map, read_volume
+from MedGenLib import generate
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.metrics import distribution
+from MedGenLib.metrics import image as metrics
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
-from MedGenLib.quality import distribution, metrics
-from MedGenLib.quality.segmenters import segmenter
-from MedGenLib.volume import LabelMap, Volume
+from MedGenLib.segmentation.segmenters import segmenter
+from MedGenLib.visual import preview
 
 MODEL = "mr-hippocampus"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -71,9 +73,7 @@ def main() -> None:
     def row(name: str, images: list[Volume], labels: list[LabelMap]) -> list:
         own = features([standard(i.array) for i in images], scale)
         spread = np.mean([standard(i.array).std() for i in images])
-        detail = np.mean(
-            [metrics.highpass_sd(standard(i.array), np.ones(i.shape, bool)) for i in images]
-        )
+        detail = np.mean([metrics.highpass_sd(standard(i.array), np.ones(i.shape, bool)) for i in images])
         distance = distribution.standardised_frechet(target, own)
         return [name, *dices(images, labels), distance, detail / spread]
 
@@ -92,7 +92,7 @@ def main() -> None:
                 rows.append(row(f"pixel space, DDIM {steps} steps", made, masks))
             OUT.mkdir(parents=True, exist_ok=True)
             for n in range(2):
-                pictures.preview(masks[n], made[n], OUT / f"pixel_{n}.png")
+                preview.preview(masks[n], made[n], OUT / f"pixel_{n}.png")
     columns = ["images", "Dice anterior", "Dice posterior", "feature distance", "high-pass SD / SD"]
     print(table(columns, rows))
     save("conditioning", {"columns": columns, "rows": rows})

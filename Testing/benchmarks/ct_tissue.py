@@ -18,16 +18,18 @@ import torch
 from common import OUT, data_folder, save, table
 from scipy import ndimage
 
-from MedGenLib import generate, pictures
-from MedGenLib.files import read_label_map, read_volume
-from MedGenLib.intensity import TissueStandard
-from MedGenLib.labels import body_envelope_from_image
-from MedGenLib.loading import network
+from MedGenLib import generate
+from MedGenLib.imaging.normalization import TissueStandard
+from MedGenLib.imaging.resampling import resample
+from MedGenLib.imaging.volume import LabelMap, Volume, crop
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.labels.mapping import body_envelope_from_image
+from MedGenLib.metrics import distribution
+from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
-from MedGenLib.quality import distribution, metrics
-from MedGenLib.resample import resample
+from MedGenLib.pipelines.loading import network
 from MedGenLib.training.data.tissue import TISSUES, tissue_labels
-from MedGenLib.volume import LabelMap, Volume, crop
+from MedGenLib.visual import preview
 
 HELD_OUT_SLICES = (97, 137)
 
@@ -45,9 +47,7 @@ def scans() -> dict[str, tuple[Volume, LabelMap]]:
     inside = inside.with_array((inside.array > 0).astype(np.uint8))
     return {
         "totalseg_abdomen, 3 mm": _pair(abdomen, body),
-        "lidc_idri_0314 block, 2 mm": _pair(
-            resample(chest, (2, 2, 2)), resample(inside, (2, 2, 2))
-        ),
+        "lidc_idri_0314 block, 2 mm": _pair(resample(chest, (2, 2, 2)), resample(inside, (2, 2, 2))),
     }
 
 
@@ -119,11 +119,9 @@ def _coloured(blocks: list[np.ndarray], shape: tuple[int, ...], seed: int) -> np
 def measure(name: str, ct: Volume, mask: LabelMap, model: str, seeds: int, preset: str) -> dict:
     real, labels = ct.array, mask.array
     spec = find(model).statistics["resegment"]
-    results = [
-        generate(mask, model, seed=s, preset=preset, retries=0).volume for s in range(1, seeds + 1)
-    ]
-    pictures.preview(mask, results[0], OUT / f"{name.split(',')[0].replace(' ', '_')}.png")
-    pictures.preview(mask, ct, OUT / f"{name.split(',')[0].replace(' ', '_')}_real.png")
+    results = [generate(mask, model, seed=s, preset=preset, retries=0).volume for s in range(1, seeds + 1)]
+    preview.preview(mask, results[0], OUT / f"{name.split(',')[0].replace(' ', '_')}.png")
+    preview.preview(mask, ct, OUT / f"{name.split(',')[0].replace(' ', '_')}_real.png")
     candidates = {
         "real": real,
         model: results[0].array,
@@ -147,7 +145,7 @@ def measure(name: str, ct: Volume, mask: LabelMap, model: str, seeds: int, prese
 
 
 def _one(image: np.ndarray, real: np.ndarray, labels: np.ndarray, spec: dict) -> dict[str, float]:
-    from MedGenLib.quality.output_check import resegment
+    from MedGenLib.checks.output import resegment
 
     found = np.where(labels > 0, resegment(image, spec), 0)
     row: dict[str, float] = {}
@@ -156,12 +154,8 @@ def _one(image: np.ndarray, real: np.ndarray, labels: np.ndarray, spec: dict) ->
         row[f"Dice {tissue}"] = metrics.dice(found == value, where)
         row[f"mean HU {tissue}"] = float(image[where].mean())
         if value != 3:
-            row[f"local SD ratio {tissue}"] = metrics.local_sd(image, where) / metrics.local_sd(
-                real, where
-            )
-            row[f"high-pass SD ratio {tissue}"] = metrics.highpass_sd(
-                image, where
-            ) / metrics.highpass_sd(real, where)
+            row[f"local SD ratio {tissue}"] = metrics.local_sd(image, where) / metrics.local_sd(real, where)
+            row[f"high-pass SD ratio {tissue}"] = metrics.highpass_sd(image, where) / metrics.highpass_sd(real, where)
     row["stripe index"] = metrics.stripe_index(image, labels)
     row["share of lung above -500 HU, %"] = 100 * float(
         (image[ndimage.binary_erosion(labels == 4, iterations=3)] > -500).mean()
@@ -174,9 +168,7 @@ def autoencoder(ct: Volume, mask: LabelMap, model: str) -> dict[str, float]:
     """PSNR (range 2000 HU) in the body, and the error when latent voxels are shuffled."""
     manifest = find(model)
     net = network(manifest, "autoencoder", torch.device("cpu"))
-    codec = TissueStandard(
-        manifest.preprocessing["centres"], manifest.preprocessing["scales"]
-    )
+    codec = TissueStandard(manifest.preprocessing["centres"], manifest.preprocessing["scales"])
     labels = mask.array
     cut = tuple(slice(0, n // 2 * 2) for n in labels.shape)
     hu, labels = ct.array[cut], labels[cut]
@@ -192,35 +184,32 @@ def autoencoder(ct: Volume, mask: LabelMap, model: str) -> dict[str, float]:
         if key == "true":
             errors["PSNR"] = metrics.psnr(hu, back, body, data_range=2000)
             soft = labels == 2
-            errors["high-pass SD ratio soft"] = metrics.highpass_sd(
-                back, soft
-            ) / metrics.highpass_sd(hu, soft)
+            errors["high-pass SD ratio soft"] = metrics.highpass_sd(back, soft) / metrics.highpass_sd(hu, soft)
     errors["permuted / true"] = errors["MAE permuted latent"] / errors["MAE true latent"]
     return errors
 
 
 def windows(ct: Volume, mask: LabelMap, model: str) -> dict[str, float]:
     """Largest jump at window borders when the volume is sampled in small windows."""
-    from MedGenLib import sampling
-    from MedGenLib.memory import LAYOUTS, Layout
+    from MedGenLib.pipelines import latent_flow
+    from MedGenLib.pipelines.memory_plan import LAYOUTS, Layout
 
     usual = LAYOUTS["normal"]
     LAYOUTS["normal"] = Layout("normal", whole=16, window=40, tile=usual.tile)
-    seams, planes = sampling.Scene.seams, []
+    seams, planes = latent_flow.Scene.seams, []
 
-    def noted(scene: sampling.Scene, borders: list) -> list:
+    def noted(scene: latent_flow.Scene, borders: list) -> list:
         planes.extend(seams(scene, borders))
         return planes
 
-    sampling.Scene.seams = noted
+    latent_flow.Scene.seams = noted
     try:
         result = generate(mask, model, seed=1, retries=0)
     finally:
-        LAYOUTS["normal"], sampling.Scene.seams = usual, seams
+        LAYOUTS["normal"], latent_flow.Scene.seams = usual, seams
     figures = result.report.attempts[0].check.figures
     real = max(metrics.seam_index(ct.array, a, p, mask.array) for a, p in planes)
-    return {"windows": result.report.parameters["windows"], "seam": figures.get("seam"),
-            "real": real}  # fmt: skip
+    return {"windows": result.report.parameters["windows"], "seam": figures.get("seam"), "real": real}
 
 
 def main() -> None:

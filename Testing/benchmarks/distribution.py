@@ -30,15 +30,15 @@ from scipy import ndimage
 
 from MedGenLib import generate
 from MedGenLib.evaluation.cohorts import evaluate_cohorts
-from MedGenLib.files import read_label_map, read_volume, write_volume
-from MedGenLib.loading import network
+from MedGenLib.imaging.volume import Volume, crop
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.io.provenance import Provenance, Source
+from MedGenLib.metrics import cohort
+from MedGenLib.metrics.features import Extractor, Features, PackageExtractor, describe, extractor
+from MedGenLib.metrics.memorization import find_memorised
+from MedGenLib.metrics.slices import Standard
 from MedGenLib.packages.catalogue import find
-from MedGenLib.provenance import Provenance, Source
-from MedGenLib.quality import cohort
-from MedGenLib.quality.features import Extractor, Features, PackageExtractor, describe, extractor
-from MedGenLib.quality.neighbours import find_memorised
-from MedGenLib.quality.slices import Standard
-from MedGenLib.volume import Volume, crop
+from MedGenLib.pipelines.loading import network
 
 STRENGTHS = (0.2, 0.4, 0.8)
 Cohort = list[tuple[str, Volume]]
@@ -141,25 +141,21 @@ def faults(extract: PackageExtractor, data: Path) -> dict:
             base = fid(real, other)
             for kind in FAULTS:
                 ratios = [
-                    fid(real, described_by(
-                        network_, [(n, spoiled(v, kind, s)) for n, v in second])) / base
+                    fid(real, described_by(network_, [(n, spoiled(v, kind, s)) for n, v in second])) / base
                     for s in STRENGTHS
-                ]  # fmt: skip
+                ]
                 figures[f"{name}, {kind}, {network_.name}"] = ratios
                 told = " / ".join(f"{r:.3g}" for r in ratios)
                 grows = all(a < b for a, b in zip([1.0, *ratios], ratios, strict=False))
                 rows.append([f"{name} ({len(volumes)})", kind, network_.name, told, grows])
-    print(table(["cohort (volumes)", "fault", "network", "FID / real-real at 0.2 / 0.4 / 0.8",
-                 "grows"], rows))  # fmt: skip
+    print(table(["cohort (volumes)", "fault", "network", "FID / real-real at 0.2 / 0.4 / 0.8", "grows"], rows))
     return figures
 
 
 # how sure
 
 
-def simulated(
-    count: int, spread: float, generator: np.random.Generator, features: int = 16
-) -> list[Features]:
+def simulated(count: int, spread: float, generator: np.random.Generator, features: int = 16) -> list[Features]:
     """Volumes whose slices share half of their variance; mean 0, covariance spread^2."""
     cube = np.zeros((1, 1, 1), np.float32)
     made = []
@@ -184,10 +180,12 @@ def interval(repeats: int = 200, count: int = 40) -> dict:
             limit.append(found.value)
             covered += found.low <= truth <= found.high
         figures[f"spread {spread}"] = row = {
-            "truth": truth, "mean FID": float(np.mean(raw)),
-            "mean FID infinity": float(np.mean(limit)), "its SD": float(np.std(limit)),
+            "truth": truth,
+            "mean FID": float(np.mean(raw)),
+            "mean FID infinity": float(np.mean(limit)),
+            "its SD": float(np.std(limit)),
             "interval covers truth": covered / repeats,
-        }  # fmt: skip
+        }
         rows.append([spread, *row.values()])
     print(table(["spread", *row], rows))
     return figures
@@ -200,9 +198,7 @@ def copies(extract: PackageExtractor, data: Path) -> dict:
     """100 training crops, 60 other real ones, 48 fresh ones, and 10 copies of each kind."""
     volumes = hippocampi(data)
     order = np.random.default_rng(2).permutation(len(volumes))
-    training, real, fresh = (
-        [volumes[i] for i in order[a:b]] for a, b in ((0, 100), (100, 160), (160, 208))
-    )
+    training, real, fresh = ([volumes[i] for i in order[a:b]] for a, b in ((0, 100), (100, 160), (160, 208)))
     kinds: dict[str, Callable[[Volume], Volume]] = {
         "fresh real crops": lambda v: v,
         "exact copy": lambda v: v,
@@ -220,8 +216,9 @@ def copies(extract: PackageExtractor, data: Path) -> dict:
         images = described_by(extract, [(n, change(v)) for n, v in source])
         found = find_memorised(images, known, others)
         figures[kind] = len(found.copies) / len(images)
-        rows.append([kind, f"{len(found.copies)} of {len(images)}",
-                     float(np.median([n.correlation for n in found.neighbours]))])  # fmt: skip
+        rows.append(
+            [kind, f"{len(found.copies)} of {len(images)}", float(np.median([n.correlation for n in found.neighbours]))]
+        )
     print(table(["images", "called a copy", "median correlation"], rows))
     return figures
 
@@ -292,9 +289,7 @@ def hippocampus(features: str, data: Path) -> dict:
                 write_volume(result.volume, target)
             mask_facts = (Source.of("mask", mask, path),)  # so that seeds of one mask are known
             Provenance(model="mr-hippocampus", seed=seed, inputs=mask_facts).write_beside(target)
-    result = evaluate_cohorts(
-        folders["synthetic"], folders["real"], folders["training"], features, device="cpu"
-    )
+    result = evaluate_cohorts(folders["synthetic"], folders["real"], folders["training"], features, device="cpu")
     for name, text in result.files().items():
         (OUT / "cohorts" / name).write_text(text, encoding="utf-8")
     rows = [[m.name, m.value, m.low, m.high] for m in result.comparison.measures]

@@ -40,7 +40,7 @@ SEED = 4
 
 def scan():
     """The sample CT and its mask."""
-    from MedGenLib.files import read_label_map, read_volume
+    from MedGenLib.io.files import read_label_map, read_volume
 
     image = read_volume(SAMPLES / "ct_tissue_real.nii.gz", modality="CT")
     return image, read_label_map(SAMPLES / "ct_tissue_mask.nii.gz")
@@ -65,9 +65,9 @@ def strokes(mask, radius: float, count: int) -> Iterator[np.ndarray]:
 
 def latency(radius: float, edits: int, threads: int) -> dict[str, float]:
     """Seconds from a changed mask to the block in the client, in a worker of its own."""
-    from MedGenLib.volume import LabelMap
+    from MedGenLib.imaging.volume import LabelMap
     from MedGenLib.worker.client import Worker
-    from MedGenLib.worker.transfer import put, take
+    from MedGenLib.worker.protocol.transfer import put, take
 
     image, mask = scan()
     seconds, inside = [], []
@@ -78,9 +78,13 @@ def latency(radius: float, edits: int, threads: int) -> dict[str, float]:
         Worker(env={"OMP_NUM_THREADS": str(threads), "MEDGEN_HOME": home}) as worker,
     ):
         opened = worker.call(
-            "edit/open", input=put(mask, folder, "mask"), image=put(image, folder, "image"),
-            folder=folder, seed=1, device="cpu",
-        )  # fmt: skip
+            "edit/open",
+            input=put(mask, folder, "mask"),
+            image=put(image, folder, "image"),
+            folder=folder,
+            seed=1,
+            device="cpu",
+        )
         process, now = psutil.Process(worker.pid), mask.array
         for number, new in enumerate(strokes(mask, radius, edits + 3)):
             start = time.perf_counter()
@@ -89,9 +93,12 @@ def latency(radius: float, edits: int, threads: int) -> dict[str, float]:
             block = new[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
             place = mask.geometry.moved(low, block.shape).affine
             answer = worker.call(
-                "edit", canvas=opened["canvas"], offset=low.tolist(), folder=folder,
+                "edit",
+                canvas=opened["canvas"],
+                offset=low.tolist(),
+                folder=folder,
                 mask=put(LabelMap(block, place), folder, f"block-{number}"),
-            )  # fmt: skip
+            )
             np.array(take(answer["block"]).array)
             if number == 2:
                 busy = cpu(process)
@@ -124,10 +131,10 @@ def quality(radius: float, count: int, preset: str) -> dict[str, float]:
     from scipy import ndimage
 
     from MedGenLib import generate
-    from MedGenLib.edit import Canvas
+    from MedGenLib.checks.output import resegment
+    from MedGenLib.editing.session import Canvas
+    from MedGenLib.imaging.volume import LabelMap, crop
     from MedGenLib.packages.catalogue import find
-    from MedGenLib.quality.output_check import resegment
-    from MedGenLib.volume import LabelMap, crop
 
     image, mask = scan()
     image, mask = (crop(item, (12, 8, 20), (108, 93, 100)) for item in (image, mask))
@@ -142,9 +149,7 @@ def quality(radius: float, count: int, preset: str) -> dict[str, float]:
             reach = [2 * h + 1 for h in done.halo_voxels]
             near = ndimage.maximum_filter(changed, reach, mode="constant")
             outside.append(int(np.abs(after.astype(int) - before)[~near].max(initial=0)))
-            full = generate(
-                LabelMap(new, mask.affine), seed=1, preset=preset, retries=0, device="cpu"
-            )
+            full = generate(LabelMap(new, mask.affine), seed=1, preset=preset, retries=0, device="cpu")
             for volume, scores in ((after, edited), (full.volume.array, anew)):
                 scores.append(mean_dice(resegment(volume, spec), new, changed, done.box))
             joints.append(joint(before, after, new, near & (before != after), changed))
@@ -165,17 +170,14 @@ def picture(path: Path) -> None:
     from matplotlib import pyplot as plt
     from matplotlib.colors import ListedColormap
 
-    from MedGenLib.edit import edit_image
-    from MedGenLib.pictures import COLOURS
+    from MedGenLib.editing.session import edit_image
     from MedGenLib.report import NOTE
+    from MedGenLib.visual.preview import COLOURS
 
     image, mask = scan()
     index, new = np.indices(mask.shape), mask.array.copy()
     for centre, radii, tissue in SHELL, CORE:
-        inside = sum(
-            ((i - c) * s / r) ** 2
-            for i, c, s, r in zip(index, centre, mask.spacing, radii, strict=True)
-        )
+        inside = sum(((i - c) * s / r) ** 2 for i, c, s, r in zip(index, centre, mask.spacing, radii, strict=True))
         new[(inside <= 1) & (new > 0)] = tissue
     result = edit_image(image, mask, mask.with_array(new), seed=SEED, preset="draft", device="cpu")
     painted = np.ma.masked_where(new == mask.array, new)
@@ -205,7 +207,7 @@ def axial(array):
 
 def mean_dice(found: np.ndarray, labels: np.ndarray, changed: np.ndarray, box) -> float:
     """Dice of all tissues together in the changed box, weighted by their size."""
-    from MedGenLib.quality.metrics import dice
+    from MedGenLib.metrics.image import dice
 
     found, labels = np.where(labels > 0, found, 0)[box], labels[box]
     sizes = [np.count_nonzero(labels == tissue) for tissue in TISSUES]
@@ -220,10 +222,7 @@ def joint(before, after, labels, written, changed) -> float:
     rim = written & ~ndimage.binary_dilation(changed, iterations=5)
     steps = {"before": [], "after": []}
     for axis in range(3):
-        first, second = (
-            tuple(slice(*s) if a == axis else slice(None) for a in range(3))
-            for s in ((0, -1), (1, None))
-        )
+        first, second = (tuple(slice(*s) if a == axis else slice(None) for a in range(3)) for s in ((0, -1), (1, None)))
         same = (labels[first] == labels[second]) & (labels[first] > 0) & (rim[first] | rim[second])
         for name, image in (("before", before), ("after", after)):
             steps[name].append(np.abs(image[second].astype(float) - image[first])[same])

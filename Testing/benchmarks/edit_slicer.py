@@ -3,7 +3,7 @@
     .venv/bin/python Testing/benchmarks/edit_slicer.py [--edits N] [--threads N]
 
 Balls are painted with Slicer's own Segment Editor logic into a mask of 128 x 128 x 128 voxels; each
-redraws a window of the volume. Runs on the tests' bridge (Testing/Slicer); needs no data.
+redraws a window of the volume. Runs on the tests' bridge (Testing/slicer); needs no data.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ sys.path.insert(0, str(HERE))
 import common  # noqa: E402
 
 sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != HERE]
-sys.path.insert(0, str(common.ROOT / "Testing" / "Slicer"))
+sys.path.insert(0, str(common.ROOT / "Testing" / "slicer"))
 import support  # noqa: E402
 
 support.useModuleFolder()
 
 import numpy as np  # noqa: E402
 import slicer  # noqa: E402
-from MedGenSlicer.engine import Engine  # noqa: E402
-from MedGenSlicer.logic import MedGenLogic  # noqa: E402
 from painter import Painter  # noqa: E402
+
+from MedGenSlicer.engine.engine import Engine  # noqa: E402
+from MedGenSlicer.logic import MedGenLogic  # noqa: E402
 from support import processUntil, worstGap  # noqa: E402
 
 MODEL = "ct-tissue"

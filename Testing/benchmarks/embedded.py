@@ -23,11 +23,11 @@ from common import OUT, ROOT, data_folder, table
 from tqdm import tqdm
 
 from MedGenLib import generate, translate
-from MedGenLib.files import read_label_map, read_volume, write_volume
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.packages import seal
 from MedGenLib.packages.catalogue import find
 from MedGenLib.training.data.slices import FILL_HU, SlicePair, read_pairs
-from MedGenLib.volume import LabelMap, Volume
 
 FOLDER = OUT / "embedded"
 BEGIN, END = "<!-- made by make evaluate -->", "<!-- end of what make evaluate makes -->"
@@ -112,14 +112,10 @@ REAL = "The 40 real crops that were kept out."
 SHAPE = ("Dice", "HD95")
 JOBS = {
     "ct-tissue": Job(torso, TORSO, "ct-tissue", labels=(*SHAPE, "MAE", "Bias")),
-    "mr-hippocampus": Job(
-        hippocampi, CROPS, "hippocampus-segmenter", cohort=True, whole=(), labels=SHAPE
-    ),
+    "mr-hippocampus": Job(hippocampi, CROPS, "hippocampus-segmenter", cohort=True, whole=(), labels=SHAPE),
     "head-mr-to-ct": Job(head_slices, HEADS),
     "head-ct-to-mr": Job(head_slices, HEADS),
-    "hippocampus-segmenter": Job(
-        hippocampi, REAL, "hippocampus-segmenter", whole=(), labels=SHAPE
-    ),
+    "hippocampus-segmenter": Job(hippocampi, REAL, "hippocampus-segmenter", whole=(), labels=SHAPE),
 }
 
 
@@ -188,14 +184,19 @@ def _command(words: list[str]) -> str:
 
 def _figures(found: dict, job: Job) -> str:
     """Mean, SD and interval over the cases; one case alone is given as it is."""
-    wanted = [row for row in found["summary"]
-              if row["name"] in (job.labels if row["label"] else job.whole)]  # fmt: skip
+    wanted = [row for row in found["summary"] if row["name"] in (job.labels if row["label"] else job.whole)]
     heads = ["figure", "unit", "cases", "mean", "SD", "95 % of the mean"]
     rows = [
-        [" ".join(filter(None, (row["name"], row["label"]))), row["unit"], row["count"],
-         row["mean"], _known(row["sd"]), _interval(row)]
+        [
+            " ".join(filter(None, (row["name"], row["label"]))),
+            row["unit"],
+            row["count"],
+            row["mean"],
+            _known(row["sd"]),
+            _interval(row),
+        ]
         for row in wanted
-    ]  # fmt: skip
+    ]
     return table(heads, rows)
 
 

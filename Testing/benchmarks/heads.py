@@ -17,14 +17,15 @@ import torch
 from common import OUT, data_folder, save, table
 from scipy import ndimage
 
-from MedGenLib import pictures, translate
-from MedGenLib.files import read_label_map, read_volume
-from MedGenLib.intensity import HEAD_CODECS
-from MedGenLib.loading import network
+from MedGenLib import translate
+from MedGenLib.imaging.normalization import HEAD_CODECS
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
-from MedGenLib.quality import metrics
-from MedGenLib.slicewise import _pad
+from MedGenLib.pipelines.loading import network
+from MedGenLib.pipelines.slice_translation import _pad
 from MedGenLib.training.data.slices import FILL_HU, PLANES, SlicePair, read_pairs
+from MedGenLib.visual import preview
 
 
 @torch.inference_mode()
@@ -80,8 +81,7 @@ def ct_to_mr(pairs: list[SlicePair], model: str, mirror: bool) -> dict[str, dict
     for pair in pairs:
         real, made = np.clip(pair.mr, 0, 1.5), predict(model, pair, mirror) * pair.mask
         core = ndimage.binary_erosion(
-            ndimage.binary_opening((pair.ct > 0) & (pair.ct < 80) & pair.mask, iterations=6),
-            iterations=3,
+            ndimage.binary_opening((pair.ct > 0) & (pair.ct < 80) & pair.mask, iterations=6), iterations=3
         )
         rows[PLANES[pair.plane]].append(
             {
@@ -89,9 +89,7 @@ def ct_to_mr(pairs: list[SlicePair], model: str, mirror: bool) -> dict[str, dict
                 "PSNR": metrics.psnr(real, made, pair.mask, data_range=1.0),
                 "SSIM": metrics.ssim(real[None], made[None], pair.mask[None], 1.0, 0.0),
                 "correlation in head": metrics.pearson(real, made, head(pair)),
-                "correlation in brain": metrics.pearson(real, made, core)
-                if core.sum() > 500
-                else np.nan,
+                "correlation in brain": metrics.pearson(real, made, core) if core.sum() > 500 else np.nan,
                 "gradient energy": _gradient(made, head(pair)) / _gradient(real, head(pair)),
             }
         )
@@ -105,10 +103,7 @@ def _gradient(image: np.ndarray, mask: np.ndarray) -> float:
 def _means(rows: dict[str, list]) -> dict[str, dict[str, float]]:
     keys = next(iter(rows.values()))[0]
     groups = {**rows, "all": [r for group in rows.values() for r in group]}
-    return {
-        name: {key: float(np.nanmean([r[key] for r in group])) for key in keys}
-        for name, group in groups.items()
-    }
+    return {name: {key: float(np.nanmean([r[key] for r in group])) for key in keys} for name, group in groups.items()}
 
 
 def skull(model: str, preset: str) -> dict[str, float]:
@@ -117,7 +112,7 @@ def skull(model: str, preset: str) -> dict[str, float]:
     mr = read_volume(folder / "mr_t1.nii.gz", modality="T1w")
     truth = read_label_map(folder / "skull.nii.gz").array > 0
     result = translate(mr, "CT", model=model, preset=preset, accept_license=True)
-    pictures.preview(mr, result.volume, OUT / f"seg3d_{preset}.png")
+    preview.preview(mr, result.volume, OUT / f"seg3d_{preset}.png")
     hu = result.volume.array
     top = np.arange(hu.shape[2]) >= hu.shape[2] / 2
     figures = {}
@@ -140,10 +135,11 @@ def montage(pairs: list[SlicePair], mirror: bool, models: tuple[str, str]) -> No
     axes = figure.subplots(4, 9)
     for column, pair in zip(axes.T, chosen, strict=True):
         images = (
-            (pair.mr, 0, 1), (pair.ct, -200, 800),
+            (pair.mr, 0, 1),
+            (pair.ct, -200, 800),
             (predict(models[0], pair, mirror), -200, 800),
             (predict(models[1], pair, mirror) * pair.mask, 0, 1),
-        )  # fmt: skip
+        )
         for axis, (image, low, high) in zip(column, images, strict=True):
             shown = image.T if pair.plane == 0 else np.rot90(image)
             axis.imshow(shown, cmap="gray", vmin=low, vmax=high)

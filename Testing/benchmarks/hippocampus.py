@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from common import OUT, data_folder, save, table
 
-from MedGenLib import generate, pictures
-from MedGenLib.files import read_label_map, read_volume
+from MedGenLib import generate
+from MedGenLib.imaging.volume import LabelMap, crop
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.metrics import distribution
+from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
-from MedGenLib.quality import distribution, metrics
-from MedGenLib.volume import LabelMap, crop
+from MedGenLib.visual import preview
 
 SIZE = (48, 64, 48)
 STEPS = 400
@@ -99,9 +101,8 @@ def nearest(images: list[np.ndarray], training: list[np.ndarray]) -> np.ndarray:
 
     def centre(image: np.ndarray) -> np.ndarray:
         part = image[
-            tuple(slice((n - w) // 2, (n - w) // 2 + w)
-                  for n, w in zip(image.shape, (30, 40, 24), strict=True))
-        ]  # fmt: skip
+            tuple(slice((n - w) // 2, (n - w) // 2 + w) for n, w in zip(image.shape, (30, 40, 24), strict=True))
+        ]
         part = part.ravel() - part.mean()
         return part / np.linalg.norm(part)
 
@@ -129,9 +130,9 @@ def main() -> None:
         for seed, mask in enumerate(masks, start=1)
     ]
     for index in (0, 1):
-        pictures.preview(masks[index], results[index], OUT / f"hippocampus_{index}.png")
+        preview.preview(masks[index], results[index], OUT / f"hippocampus_{index}.png")
         image = read_volume(folder / "images" / sorted(held)[index], modality="T1w")
-        pictures.preview(masks[index], image, OUT / f"hippocampus_{index}_real.png")
+        preview.preview(masks[index], image, OUT / f"hippocampus_{index}_real.png")
     made = [standard(r.array) for r in results]
     again = generate(masks[0], arguments.model, seed=1001, preset=arguments.preset, retries=0)
     known = [image for image, _ in training]
@@ -151,9 +152,7 @@ def main() -> None:
     target = features(real, scale)
     distances = {
         "real, held out": 0.0,
-        "real, training (floor)": distribution.standardised_frechet(
-            target, features(known[:40], scale)
-        ),
+        "real, training (floor)": distribution.standardised_frechet(target, features(known[:40], scale)),
         arguments.model: distribution.standardised_frechet(target, features(made, scale)),
         "mean training image": distribution.standardised_frechet(target, features(template, scale)),
     }
@@ -172,13 +171,24 @@ def main() -> None:
     print("correlation with the nearest training case:", rounded)
     print(f"SD between two seeds: {spread:.2f} of an image's SD")
     textures = {
-        who: [float(np.mean([f(i, np.ones(i.shape, bool)) for i in images]))
-              for f in (metrics.local_sd, metrics.highpass_sd)]
+        who: [
+            float(np.mean([f(i, np.ones(i.shape, bool)) for i in images]))
+            for f in (metrics.local_sd, metrics.highpass_sd)
+        ]
         for who, images in (("real", real), (arguments.model, made))
-    }  # fmt: skip
+    }
     print("local SD, high-pass SD:", textures)
-    save("hippocampus", {"dice": rows, "distance": distances, "ratio": ratio, "nearest": copies,
-                         "seed_sd": spread, "texture": textures})  # fmt: skip
+    save(
+        "hippocampus",
+        {
+            "dice": rows,
+            "distance": distances,
+            "ratio": ratio,
+            "nearest": copies,
+            "seed_sd": spread,
+            "texture": textures,
+        },
+    )
 
 
 def _exchanged(network: torch.nn.Module, made: list[np.ndarray], masks: list[LabelMap]) -> list:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from common import save, table
 
-from MedGenLib.demo import sample
-from MedGenLib.files import read_label_map, read_volume
-from MedGenLib.lesions import Insertion, insert_lesion
-from MedGenLib.lesions.inputs import as_stored
+from MedGenLib.checks.output import resegment
+from MedGenLib.cli.demo import sample
+from MedGenLib.editing.lesions import Insertion, insert_lesion
+from MedGenLib.editing.lesions.inputs import as_stored
+from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.packages.catalogue import find
-from MedGenLib.quality.output_check import resegment
 
 KINDS = {
     "nodule in lung or gas": ("lung or gas", 15.0, "spiculated", "soft tissue", None),
@@ -59,9 +59,8 @@ def main() -> None:
         for seed in range(arguments.repeats):
             start = time.perf_counter()
             made = insert_lesion(
-                image, organ=organ, size_mm=size, shape=shape, label=label, contrast=contrast,
-                seed=seed, **common,
-            )  # fmt: skip
+                image, organ=organ, size_mm=size, shape=shape, label=label, contrast=contrast, seed=seed, **common
+            )
             seconds = time.perf_counter() - start
             where = made.lesion.array > 0
             before, after = (v.array[where].astype(float) for v in (made.source, made.volume))
@@ -70,20 +69,24 @@ def main() -> None:
                 again = in_range(made, label)
                 with_lesion = labels.with_array(np.where(where, LABELS[label], labels.array))
                 removed = insert_lesion(
-                    made.volume, lesion=made.lesion, label=organ, seed=seed,
-                    **{**common, "labels": with_lesion},
-                )  # fmt: skip
+                    made.volume, lesion=made.lesion, label=organ, seed=seed, **{**common, "labels": with_lesion}
+                )
                 back, gone = in_range(removed, organ), outside(removed)
-            figures.append([
-                before.mean(), after.mean(), again, back, made.halo_mm,
-                max(outside(made), gone), seconds,
-            ])  # fmt: skip
+            figures.append([before.mean(), after.mean(), again, back, made.halo_mm, max(outside(made), gone), seconds])
         mean = np.mean(figures, 0)
         mean[5] = np.max(figures, 0)[5]
         rows.append([name, *map(float, mean)])
         print(rows[-1], flush=True)
-    heads = ["lesion", "HU before", "HU after", "in range", "taken out: in range",
-             "halo mm", "outside, largest", "seconds"]  # fmt: skip
+    heads = [
+        "lesion",
+        "HU before",
+        "HU after",
+        "in range",
+        "taken out: in range",
+        "halo mm",
+        "outside, largest",
+        "seconds",
+    ]
     print(table(heads, rows))
     save("lesion", {"heads": heads, "rows": rows})
 

@@ -20,14 +20,14 @@ import torch
 from common import OUT, data_folder, save, table
 from hippocampus import read, segment, standard, train_segmenter
 
-from MedGenLib.loading import network
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.metrics.image import dice
 from MedGenLib.packages.catalogue import find
-from MedGenLib.quality.metrics import dice
-from MedGenLib.quality.segmenters import segmenter
-from MedGenLib.sampling import Sampling, prepare, stride
+from MedGenLib.pipelines.latent_flow import Sampling, prepare, stride
+from MedGenLib.pipelines.loading import network
+from MedGenLib.segmentation.segmenters import segmenter
 from MedGenLib.training import config as training_config
 from MedGenLib.training import train
-from MedGenLib.volume import LabelMap, Volume
 
 VARIANTS = {
     "plain": None,
@@ -61,9 +61,15 @@ def configuration(folder: Path, name: str, steps: int) -> Path:
     if VARIANTS[name] is not None:
         config["flow"]["losses"] = VARIANTS[name]
     config["optimisation"]["latent-flow"] = {
-        "steps": steps, "batch": 2, "learning_rate": 0.0002, "warmup": 10, "decay": 0.5,
-        "ema": 0.97, "validate_every": 10 * steps, "checkpoint_every": 20,
-    }  # fmt: skip
+        "steps": steps,
+        "batch": 2,
+        "learning_rate": 0.0002,
+        "warmup": 10,
+        "decay": 0.5,
+        "ema": 0.97,
+        "validate_every": 10 * steps,
+        "checkpoint_every": 20,
+    }
     for file in (config["package"]["card"], config["package"]["license_file"]):
         (folder / file).write_text((shipped / file).read_text())
     path = folder / f"{name}.json"
@@ -130,16 +136,12 @@ def main() -> None:
         torch.save(train_segmenter(cases, JUDGE_STEPS), judge_file)
     judge = torch.load(judge_file, weights_only=False)
     chosen = [read(data, name) for name in held[: arguments.cases]]
-    real = [
-        [dice(segment(judge, image) == value, mask.array == value) for value in (1, 2)]
-        for image, mask in chosen
-    ]
+    real = [[dice(segment(judge, image) == value, mask.array == value) for value in (1, 2)] for image, mask in chosen]
     rows = []
     for name in ("package", *VARIANTS):
         rows.append([name, *judged(trained(folder, name), chosen, judge)])
         print(rows[-1], flush=True)
-    heads = ["trained on", "Dice anterior", "posterior", "other judge: anterior", "posterior",
-             "detail"]  # fmt: skip
+    heads = ["trained on", "Dice anterior", "posterior", "other judge: anterior", "posterior", "detail"]
     print(table(heads, rows))
     print("other judge on the real crops:", np.mean(real, 0).round(3).tolist())
     save("losses", {"rows": rows, "steps": arguments.steps, "cases": arguments.cases})

@@ -32,7 +32,7 @@ SIZE = 128
 
 def mask():
     """A body with liver, kidney and lungs in a cube of 2 mm voxels."""
-    sys.path.append(str(ROOT / "Testing" / "Python"))
+    sys.path.append(str(ROOT / "Testing" / "support"))
     import numpy as np
     from maisis import trunk
 
@@ -41,13 +41,13 @@ def mask():
 
 def write_weights(folder: Path) -> None:
     """A package of exactly the published architecture with random weights."""
-    sys.path.append(str(ROOT / "Testing" / "Python"))
+    sys.path.append(str(ROOT / "Testing" / "support"))
     import torch
     from hubfiles import random_tensors
 
-    from MedGenLib.maisi.published import PUBLISHED
-    from MedGenLib.packages.convert import expected_shapes
     from MedGenLib.packages.export import write_package
+    from MedGenLib.packages.hub.convert import expected_shapes
+    from MedGenLib.packages.hub.nv_generate import PUBLISHED
 
     metadata = PUBLISHED[NAME].metadata()
     metadata["medgen"]["preprocessing"]["scale_factor"] = 1.0
@@ -71,7 +71,7 @@ def theirs() -> dict[str, float]:
 
 def ours(bfloat16: bool) -> dict[str, float]:
     from MedGenLib import generate
-    from MedGenLib.maisi import sampling
+    from MedGenLib.pipelines.maisi import sampling
 
     if not bfloat16:
         sampling.bfloat16_pays = lambda device: False
@@ -81,15 +81,17 @@ def ours(bfloat16: bool) -> dict[str, float]:
         at.setdefault(progress.stage, (time.perf_counter(), time.process_time()))
 
     report = generate(
-        mask(), NAME, seed=1, steps=steps(), retries=0, device="cpu", any_grid=True,
-        accept_license=True, progress=note,
-    ).report  # fmt: skip
+        mask(), NAME, seed=1, steps=steps(), retries=0, device="cpu", any_grid=True, accept_license=True, progress=note
+    ).report
     assert report.parameters["working_shape"] == (SIZE,) * 3, report.parameters
     begin, decode, end = (at[stage] for stage in ("reading the mask", "decoding", "checking"))
     return {
-        "seconds": end[0] - begin[0], "CPU": end[1] - begin[1], "sampling": decode[0] - begin[0],
-        "decoding": end[0] - decode[0], "precision": report.parameters["precision"],
-    }  # fmt: skip
+        "seconds": end[0] - begin[0],
+        "CPU": end[1] - begin[1],
+        "sampling": decode[0] - begin[0],
+        "decoding": end[0] - decode[0],
+        "precision": report.parameters["precision"],
+    }
 
 
 def decoding(kind: str) -> dict[str, float]:
@@ -97,9 +99,9 @@ def decoding(kind: str) -> dict[str, float]:
     import torch
     from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 
-    from MedGenLib.maisi.published import AUTOENCODER
     from MedGenLib.networks.maisi import MaisiAutoencoder
     from MedGenLib.networks.slabs import Room
+    from MedGenLib.packages.hub.nv_generate import AUTOENCODER
 
     torch.manual_seed(0)
     arguments = AUTOENCODER["arguments"]
@@ -139,7 +141,7 @@ def child(name: str, threads: int) -> None:
     """Run one job and print its figures as JSON."""
     import torch
 
-    from MedGenLib.runtime import peak_memory_mib
+    from MedGenLib.devices import peak_memory_mib
 
     torch.set_num_threads(threads)
     figures = decoding(name) if name in DECODERS else JOBS[name]()
@@ -157,10 +159,9 @@ def decoders(threads: int, home: Path) -> dict[str, dict]:
         figures[name]["largest difference"] = float(difference.abs().max())
     base = figures["MONAI"]
     rows = [
-        [n, f["seconds"] / base["seconds"], f["peak MiB"] / base["peak MiB"],
-         f["largest difference"]]
+        [n, f["seconds"] / base["seconds"], f["peak MiB"] / base["peak MiB"], f["largest difference"]]
         for n, f in figures.items()
-    ]  # fmt: skip
+    ]
     print(table(["decoder, maps kept", "time / MONAI", "peak / MONAI", "difference"], rows))
     return figures
 
@@ -185,11 +186,18 @@ def main() -> None:
             print(name, figures[name], flush=True)
         base = figures["MONAI, plain loop"]
         rows = [
-            [n, f["seconds"], f["sampling"], f["decoding"], f["peak MiB"],
-             f["seconds"] / base["seconds"], f["CPU"] / base["CPU"],
-             f["peak MiB"] / base["peak MiB"]]
+            [
+                n,
+                f["seconds"],
+                f["sampling"],
+                f["decoding"],
+                f["peak MiB"],
+                f["seconds"] / base["seconds"],
+                f["CPU"] / base["CPU"],
+                f["peak MiB"] / base["peak MiB"],
+            ]
             for n, f in figures.items()
-        ]  # fmt: skip
+        ]
         heads = ["job", "seconds", "sampling", "decoding", "peak MiB", "time", "CPU time", "memory"]
         print(table(heads, rows))
         print("load of the machine after:", os.getloadavg())

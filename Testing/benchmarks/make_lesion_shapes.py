@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from MedGenLib.files import read_label_map, write_volume
-from MedGenLib.volume import LabelMap
+from MedGenLib.imaging.volume import LabelMap
+from MedGenLib.io.files import read_label_map, write_volume
 
 DATA = Path(os.environ["MEDGEN_DATA"]) / "mr_brain_labels"
 OUT = Path(__file__).resolve().parents[2] / "Resources" / "SampleData" / "lesion_shapes.seg.nrrd"

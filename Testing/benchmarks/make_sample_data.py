@@ -1,6 +1,6 @@
 """Makes Resources/SampleData from the public scans that MEDGEN_DATA points to.
 
-    MEDGEN_DATA=<folder> python Testing/benchmarks/make_sample_data.py
+MEDGEN_DATA=<folder> python Testing/benchmarks/make_sample_data.py
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from MedGenLib.files import read_volume, write_volume
-from MedGenLib.labels import body_envelope_from_image
+from MedGenLib.imaging.volume import LabelMap, crop
+from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.labels.mapping import body_envelope_from_image
 from MedGenLib.training.data.tissue import TISSUES, tissue_labels
-from MedGenLib.volume import LabelMap, crop
 
 DATA = Path(os.environ["MEDGEN_DATA"])
 OUT = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
@@ -46,7 +46,7 @@ def head() -> None:
 
 def hippocampus() -> None:
     """A crop that was kept out of training, and its labels."""
-    from MedGenLib.files import read_label_map
+    from MedGenLib.io.files import read_label_map
     from MedGenLib.training.splits import hold_out
 
     folder = DATA / "mr_hippocampus_msd"
@@ -55,16 +55,13 @@ def hippocampus() -> None:
     real = read_volume(folder / "images" / held[0], modality="T1w")
     write_volume(real.with_array(real.array.astype(np.int16)), OUT / "hippocampus_real.nii.gz")
     names = {1: "anterior hippocampus", 2: "posterior hippocampus"}
-    write_volume(
-        LabelMap(labels.array.astype(np.uint8), labels.affine, names),
-        OUT / "hippocampus_mask.nii.gz",
-    )
+    write_volume(LabelMap(labels.array.astype(np.uint8), labels.affine, names), OUT / "hippocampus_mask.nii.gz")
 
 
 def brain() -> None:
     """A brain's labels by FreeSurfer's numbers, without the rest of the head."""
-    from MedGenLib.files import read_label_map
-    from MedGenLib.labels import table
+    from MedGenLib.io.files import read_label_map
+    from MedGenLib.labels.mapping import table
 
     labels = read_label_map(DATA / "label_maps" / "synthseg" / "training_seg_09.nii.gz")
     array = np.where(labels.array < 256, labels.array, 0).astype(np.uint8)
@@ -73,9 +70,7 @@ def brain() -> None:
     high = [min(n, int(i.max()) + 3) for i, n in zip(inside, array.shape, strict=True)]
     known = table("freesurfer").names
     names = {int(value): known[int(value)] for value in np.unique(array) if value}
-    write_volume(
-        crop(LabelMap(array, labels.affine, names), low, high), OUT / "brain_labels.seg.nrrd"
-    )
+    write_volume(crop(LabelMap(array, labels.affine, names), low, high), OUT / "brain_labels.seg.nrrd")
 
 
 if __name__ == "__main__":

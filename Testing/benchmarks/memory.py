@@ -20,7 +20,10 @@ from speed import head
 
 JOBS: dict[str, dict[str, Any]] = {
     f"{model} {'x'.join(map(str, shape))}, {form}, {memory}": {
-        "model": model, "shape": shape, "form": form, "memory": memory,
+        "model": model,
+        "shape": shape,
+        "form": form,
+        "memory": memory,
     }
     for model, shape, form, memory in (
         ("ct-tissue", (64, 64, 64), "float32", "normal"),
@@ -36,26 +39,22 @@ JOBS: dict[str, dict[str, Any]] = {
         ("mr-hippocampus", (256, 256, 256), "float32", "normal"),
         ("head-mr-to-ct", (192, 256, 256), "bfloat16", "normal"),
     )
-}  # fmt: skip
+}
 LARGE = "ct-tissue 512x512x256, bfloat16, auto"
-LARGE_JOB = {
-    "model": "ct-tissue", "shape": (512, 512, 256), "form": "bfloat16", "memory": "auto",
-    "steps": None,
-}  # fmt: skip
+LARGE_JOB = {"model": "ct-tissue", "shape": (512, 512, 256), "form": "bfloat16", "memory": "auto", "steps": None}
 
 
 def drawn(model: str, shape: tuple[int, ...]):
     """A mask in the model's labels: a trunk with two lungs, or two halves of an ellipsoid."""
     import numpy as np
 
-    from MedGenLib.volume import LabelMap
+    from MedGenLib.imaging.volume import LabelMap
 
     axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in shape]
     labels = np.zeros(shape, np.uint8)
     if model == "mr-hippocampus":
         size = [min(n, 40) / n for n in shape]
-        x, y, z = np.meshgrid(*(a / s for a, s in zip(axes, size, strict=True)),
-                              indexing="ij", sparse=True)  # fmt: skip
+        x, y, z = np.meshgrid(*(a / s for a, s in zip(axes, size, strict=True)), indexing="ij", sparse=True)
         inside = x**2 + y**2 + z**2 < 0.8
         labels[inside & (y > 0)] = 1
         labels[inside & (y <= 0)] = 2
@@ -71,36 +70,37 @@ def drawn(model: str, shape: tuple[int, ...]):
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    from MedGenLib import generate, loading, planning, sampling, slicewise, translate
+    from MedGenLib import generate, translate
+    from MedGenLib.devices import free_memory, peak_memory_mib
     from MedGenLib.packages import find
-    from MedGenLib.runtime import free_memory, peak_memory_mib
+    from MedGenLib.pipelines import estimate, latent_flow, loading, slice_translation
 
     half = job["form"] == "bfloat16"
-    for module in (loading, sampling, slicewise):
+    for module in (loading, latent_flow, slice_translation):
         module.bfloat16_pays = lambda device: half
-    planning._bfloat16 = lambda device: half
+    estimate._bfloat16 = lambda device: half
     manifest, common = find(job["model"]), {"device": "cpu", "memory": job["memory"]}
     free = free_memory() / 2**20
     start = time.perf_counter()
     if manifest.task == "translate":
         image = head()
-        expected = planning.plan_run(manifest, image.geometry)
-        report = translate(
-            image, "CT", model=job["model"], accept_license=True, preset="draft", **common
-        ).report
+        expected = estimate.plan_run(manifest, image.geometry)
+        report = translate(image, "CT", model=job["model"], accept_license=True, preset="draft", **common).report
     else:
         mask = drawn(job["model"], job["shape"])
         steps = job.get("steps", 1)
         given = None if job["memory"] == "normal" else free if job["memory"] == "auto" else 0.0
-        expected = planning.plan_run(manifest, mask.geometry, "draft", free_mib=given)
-        report = generate(
-            mask, job["model"], seed=1, retries=0, preset="draft", steps=steps, **common
-        ).report
+        expected = estimate.plan_run(manifest, mask.geometry, "draft", free_mib=given)
+        report = generate(mask, job["model"], seed=1, retries=0, preset="draft", steps=steps, **common).report
     return {
-        "predicted": expected.memory_mib, "measured": peak_memory_mib(), "free": free,
-        "seconds": time.perf_counter() - start, "plan": report.parameters["memory"],
-        "windows": report.parameters.get("windows", 1), "passed": report.passed,
-    }  # fmt: skip
+        "predicted": expected.memory_mib,
+        "measured": peak_memory_mib(),
+        "free": free,
+        "seconds": time.perf_counter() - start,
+        "plan": report.parameters["memory"],
+        "windows": report.parameters.get("windows", 1),
+        "passed": report.passed,
+    }
 
 
 def main() -> None:
@@ -123,10 +123,9 @@ def main() -> None:
             figures[name] = in_process(__file__, name, arguments.threads)
             print(name, figures[name], flush=True)
     rows = [
-        [name, f["plan"], f["windows"], f["predicted"], f["measured"],
-         f["predicted"] / f["measured"]]
+        [name, f["plan"], f["windows"], f["predicted"], f["measured"], f["predicted"] / f["measured"]]
         for name, f in figures.items()
-    ]  # fmt: skip
+    ]
     print(table(["run", "plan", "windows", "predicted MiB", "measured MiB", "ratio"], rows))
     save("memory", figures)
 

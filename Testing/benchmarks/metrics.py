@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from common import in_process, save, table
 
-from MedGenLib.volume import LabelMap, Volume
+from MedGenLib.imaging.volume import LabelMap, Volume
 
 SHAPE, SPACING, LABELS = (256, 256, 128), (1.5, 1.5, 2.0), 10
 HU = np.array([-1000, -80, 40, 60, -700, 400, 20, 90, 130, 200, 50], np.float32)
@@ -32,9 +32,7 @@ SEEDS = 8
 def body() -> tuple[Volume, Volume, LabelMap, LabelMap, LabelMap]:
     """Image, reference, mask, labels wanted and labels found: an ellipse with nine balls."""
     generator = np.random.default_rng(0)
-    x, y, z = np.meshgrid(
-        *(np.linspace(-1, 1, n, dtype=np.float32) for n in SHAPE), indexing="ij", sparse=True
-    )
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in SHAPE), indexing="ij", sparse=True)
     inside = np.broadcast_to(np.hypot(x, 1.3 * y) < 0.92, SHAPE)
     labels = inside.astype(np.uint8)
     for n in range(2, LABELS + 1):
@@ -46,9 +44,12 @@ def body() -> tuple[Volume, Volume, LabelMap, LabelMap, LabelMap]:
     image = reference + generator.normal(0, 30, SHAPE).astype(np.float32)
     found = np.roll(labels, (1, 1), (0, 1))
     return (
-        Volume(image, affine, "CT", "HU"), Volume(reference, affine, "CT", "HU"),
-        LabelMap(inside, affine), LabelMap(labels, affine), LabelMap(found, affine),
-    )  # fmt: skip
+        Volume(image, affine, "CT", "HU"),
+        Volume(reference, affine, "CT", "HU"),
+        LabelMap(inside, affine),
+        LabelMap(labels, affine),
+        LabelMap(found, affine),
+    )
 
 
 def nothing(image, reference, mask, labels, found) -> dict[str, float]:
@@ -57,8 +58,8 @@ def nothing(image, reference, mask, labels, found) -> dict[str, float]:
 
 
 def ours(image, reference, mask, labels, found) -> dict[str, float]:
-    from MedGenLib.quality.anatomy import compare_labels
-    from MedGenLib.quality.compare import compare
+    from MedGenLib.metrics.compare import compare
+    from MedGenLib.metrics.labels import compare_labels
 
     comparison = compare(image, reference, mask, labels)
     rows = compare_labels(labels, found)
@@ -82,11 +83,13 @@ def baseline(image, reference, mask, labels, found) -> dict[str, float]:
     p, q = (np.where(inside, np.clip(v, low, high), low) - low for v in (x, y))
     squares = np.square((p - q)[inside]).mean()
     figures = {
-        "MAE": np.abs(step).mean(), "RMSE": np.sqrt(np.square(step).mean()), "Bias": step.mean(),
+        "MAE": np.abs(step).mean(),
+        "RMSE": np.sqrt(np.square(step).mean()),
+        "Bias": step.mean(),
         "PSNR": 10 * np.log10((high - low) ** 2 / squares),
         "SSIM": structural_similarity(p, q, win_size=7, data_range=high - low),
         "NCC": np.corrcoef(x[inside], y[inside])[0, 1],
-    }  # fmt: skip
+    }
     scales = MultiScaleSSIMMetric(3, high - low, "uniform", kernel_size=7)
     figures["MS-SSIM"] = scales(*(torch.from_numpy(v)[None, None] for v in (q, p))).item()
     dice, far = [], []
@@ -98,9 +101,7 @@ def baseline(image, reference, mask, labels, found) -> dict[str, float]:
         pair = [torch.from_numpy(m.array == value)[None, None] for m in (found, labels)]
         dice.append(compute_dice(*pair).item())
         far.append(
-            compute_hausdorff_distance(
-                *pair, include_background=True, percentile=95, spacing=list(SPACING)
-            ).item()
+            compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(SPACING)).item()
         )
     return {**figures, "Dice": np.mean(dice), "HD95": np.mean(far)}
 
@@ -110,7 +111,7 @@ JOBS: dict[str, Callable[..., dict]] = {"images alone": nothing, "ours": ours, "
 
 def child(name: str, threads: int) -> None:
     """Run one job and print its figures as JSON."""
-    from MedGenLib.runtime import peak_memory_mib
+    from MedGenLib.devices import peak_memory_mib
 
     if name == "baseline":
         import torch
@@ -160,8 +161,7 @@ def hippocampi() -> Iterator[tuple[Volume, Volume, Volume, LabelMap]]:
     from MedGenLib import generate
 
     for case in cases("mr-hippocampus"):
-        made = generate(case.source, "mr-hippocampus", seed=0, samples=SEEDS, uncertainty=True,
-                        accept_license=True)  # fmt: skip
+        made = generate(case.source, "mr-hippocampus", seed=0, samples=SEEDS, uncertainty=True, accept_license=True)
         mean = np.mean([volume.array for volume in made.volumes], axis=0, dtype=np.float32)
         real = case.real.array
         real = (real - real.mean()) / real.std() * mean.std() + mean.mean()
@@ -173,8 +173,8 @@ def hippocampi() -> Iterator[tuple[Volume, Volume, Volume, LabelMap]]:
 def uncertainties() -> None:
     from tqdm import tqdm
 
-    from MedGenLib.quality.compare import compare
-    from MedGenLib.quality.uncertainty import error_correlation
+    from MedGenLib.metrics.compare import compare
+    from MedGenLib.metrics.uncertainty import error_correlation
 
     models = {"head-mr-to-ct, views": heads, f"mr-hippocampus, {SEEDS} seeds": hippocampi}
     figures, rows = {}, []
@@ -186,10 +186,14 @@ def uncertainties() -> None:
         values = np.array([[row["value"] for row in case["rows"]] for case in found])
         parts = np.mean([[b["error"] for b in case["bins"]] for case in found], axis=0)
         rows.append(
-            [model, len(found), *(f"{m:.2f} +- {s:.2f}" for m, s in
-                                  zip(values.mean(0), values.std(0), strict=True)),
-             float(parts[0]), float(parts[-1])]
-        )  # fmt: skip
+            [
+                model,
+                len(found),
+                *(f"{m:.2f} +- {s:.2f}" for m, s in zip(values.mean(0), values.std(0), strict=True)),
+                float(parts[0]),
+                float(parts[-1]),
+            ]
+        )
     names = [row["name"] for row in figures[model][0]["rows"]]
     print(table(["model", "cases", *names, "MAE, most certain tenth", "least certain"], rows))
     save("uncertainty", figures)

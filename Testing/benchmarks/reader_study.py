@@ -83,8 +83,10 @@ def main() -> int:
     middle = [case["coverage"]["Accuracy, mid-P"] for case in kept]
     exact = [case["coverage"]["Accuracy"] for case in kept]
     passed = all(93 <= share <= 97 for share in middle) and min(exact) >= 93.6
-    print(f"\nmid-P {min(middle):.1f} to {max(middle):.1f} %, exact {min(exact):.1f} to "
-          f"{max(exact):.1f} %: {'passed' if passed else 'NOT passed'}.")  # fmt: skip
+    print(
+        f"\nmid-P {min(middle):.1f} to {max(middle):.1f} %, exact {min(exact):.1f} to "
+        f"{max(exact):.1f} %: {'passed' if passed else 'NOT passed'}."
+    )
     save("reader_study", {"readers": arguments.readers, "cases": kept, "passed": passed})
     return 0 if passed else 1
 

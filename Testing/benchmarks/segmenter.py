@@ -19,12 +19,12 @@ from common import data_folder, save, table
 from scipy import ndimage
 
 from MedGenLib import generate
-from MedGenLib.files import read_label_map, read_volume
+from MedGenLib.imaging.resampling import resample, resample_to
+from MedGenLib.imaging.volume import LabelMap, Volume, crop
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.metrics.image import dice
 from MedGenLib.packages.catalogue import find
-from MedGenLib.quality.metrics import dice
-from MedGenLib.quality.segmenters import Segmenter, segmenter
-from MedGenLib.resample import resample, resample_to
-from MedGenLib.volume import LabelMap, Volume, crop
+from MedGenLib.segmentation.segmenters import Segmenter, segmenter
 
 MODEL, SEGMENTER = "mr-hippocampus", "hippocampus-segmenter"
 LABELS = (1, 2)
@@ -91,9 +91,7 @@ def dices(find_labels: Segmenter, volumes: Sequence[Volume], masks: Sequence[Lab
     return np.array(rows)
 
 
-def exchanged(
-    volumes: Sequence[Volume], masks: Sequence[LabelMap]
-) -> tuple[list[Volume], list[LabelMap]]:
+def exchanged(volumes: Sequence[Volume], masks: Sequence[LabelMap]) -> tuple[list[Volume], list[LabelMap]]:
     """Each image with the next case's mask, both cut to the smaller size."""
     images, labels = [], []
     for volume, mask in zip(volumes, [*masks[1:], masks[0]], strict=True):
@@ -111,10 +109,7 @@ def main() -> None:
     masks = [read_label_map(folder / "labels" / name) for name in held]
     real = [read_volume(folder / "images" / name, modality="T1w") for name in held]
     find_labels = segmenter(SEGMENTER, "cpu")
-    scores = {
-        name: dices(find_labels, [change(volume) for volume in real], masks)
-        for name, change in DEGRADED.items()
-    }
+    scores = {name: dices(find_labels, [change(volume) for volume in real], masks) for name, change in DEGRADED.items()}
     for preset in ("draft", "normal"):
         made = [
             generate(mask, MODEL, seed=seed, preset=preset, retries=0).volume
@@ -122,10 +117,7 @@ def main() -> None:
         ]
         scores[f"{MODEL}, {preset}"] = dices(find_labels, made, masks)
     scores[f"{MODEL}, normal, masks exchanged"] = dices(find_labels, *exchanged(made, masks))
-    rows = [
-        [name, *s.mean(0).round(3), *s.min(0).round(3), *s.max(0).round(3)]
-        for name, s in scores.items()
-    ]
+    rows = [[name, *s.mean(0).round(3), *s.min(0).round(3), *s.max(0).round(3)] for name, s in scores.items()]
     heads = ["images", "anterior", "posterior", "worst a.", "worst p.", "best a.", "best p."]
     print(table(heads, rows))
     start = time.perf_counter()

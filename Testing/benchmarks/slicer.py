@@ -2,7 +2,7 @@
 
     .venv/bin/python Testing/benchmarks/slicer.py
 
-Runs on the tests' bridge (Testing/Slicer), with the real worker and real models; needs no data.
+Runs on the tests' bridge (Testing/slicer), with the real worker and real models; needs no data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import common  # noqa: E402
 
 # This file has the name of Slicer's package, which must not be found here.
 sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != HERE]
-sys.path.insert(0, str(common.ROOT / "Testing" / "Slicer"))
+sys.path.insert(0, str(common.ROOT / "Testing" / "slicer"))
 import support  # noqa: E402
 
 support.useModuleFolder()
@@ -29,14 +29,14 @@ support.useModuleFolder()
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 import slicer  # noqa: E402
-from MedGenSlicer import nodes  # noqa: E402
-from MedGenSlicer.engine import Engine  # noqa: E402
-from MedGenSlicer.logic import MedGenLogic  # noqa: E402
 from snapshots import differences, snapshotOfScene  # noqa: E402
-from support import processUntil, worstGap  # noqa: E402
 
-from MedGenLib.files import read_label_map  # noqa: E402
-from MedGenLib.resample import resample_to  # noqa: E402
+from MedGenLib.imaging.resampling import resample_to  # noqa: E402
+from MedGenLib.io.files import read_label_map  # noqa: E402
+from MedGenSlicer.engine.engine import Engine  # noqa: E402
+from MedGenSlicer.logic import MedGenLogic  # noqa: E402
+from MedGenSlicer.nodes import reading as nodes  # noqa: E402
+from support import processUntil, worstGap  # noqa: E402
 
 MODEL = "mr-hippocampus"
 SHAPE = (256, 256, 128)
@@ -61,8 +61,9 @@ def large_segmentation():
     middle = fine.moved(start, SHAPE)
     array = np.ascontiguousarray(resample_to(mask, middle).array.T)
     matrix = slicer.util.vtkMatrixFromArray(np.diag([0.25, 0.25, 0.25, 1.0]))
-    labels = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name="Large",
-                                            nodeClassName="vtkMRMLLabelMapVolumeNode")
+    labels = slicer.util.addVolumeFromArray(
+        array, ijkToRAS=matrix, name="Large", nodeClassName="vtkMRMLLabelMapVolumeNode"
+    )
     labels.CreateDefaultDisplayNodes()
     table = support.colorTable(support.HIPPOCAMPUS)
     labels.GetDisplayNode().SetAndObserveColorNodeID(table.GetID())
@@ -96,11 +97,12 @@ os._exit(0)
 
 def opening() -> dict:
     """From the click on the module to the panel, in fresh processes, compiled files in place."""
-    folder, found = common.ROOT / "Testing" / "Slicer", []
+    folder, found = common.ROOT / "Testing" / "slicer", []
     variables = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     for _ in range(REPEATS + 1):  # the first one compiles
-        done = subprocess.run([sys.executable, "-c", OPENING], cwd=folder, env=variables,
-                              capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", OPENING], cwd=folder, env=variables, capture_output=True, text=True, check=True
+        )
         found.append(float(done.stdout.split("SECONDS")[1]))
     return {"module open, s": (statistics.median(found[1:]), "< 0.3")}
 
@@ -136,20 +138,24 @@ def times() -> dict:
 def smoothness() -> dict:
     """Longest time in which the event loop did not come round, during cold and warm runs."""
     found = {}
-    for name, make in (("256 x 256 x 128 segmentation", large_segmentation),
-                       ("head 192 x 256 x 256, MR to CT", lambda: support.headVolume(None))):
+    for name, make in (
+        ("256 x 256 x 128 segmentation", large_segmentation),
+        ("head 192 x 256 x 256, MR to CT", lambda: support.headVolume(None)),
+    ):
         slicer.mrmlScene.Clear(0)
         node, logic = make(), new_logic()
         logic.models()  # as the panel has asked before
         gaps = []
         for _ in range(2):
             if node.IsA("vtkMRMLSegmentationNode"):
+
                 def start(logic=logic, node=node):
                     return logic.generate(node, **CHOICES, wait=False)
             else:
+
                 def start(logic=logic, node=node):
-                    return logic.translate(node, "CT", preset="draft", acceptLicense=True,
-                                           wait=False)
+                    return logic.translate(node, "CT", preset="draft", acceptLicense=True, wait=False)
+
             with worstGap() as gap:
                 run = start()
                 processUntil(lambda run=run: run.isDone, 300)
@@ -173,8 +179,9 @@ def cancelling() -> dict:
             last[0] = time.perf_counter()
 
         run = logic.generate(mask, preset="best", seed=1, wait=False, onProgress=on_progress)
-        processUntil(lambda run=run, step=step: run.progress["stage"] == "sampling"
-                     and run.progress["step"] >= step, 300)
+        processUntil(
+            lambda run=run, step=step: run.progress["stage"] == "sampling" and run.progress["step"] >= step, 300
+        )
         clicked = time.perf_counter()
         run.cancel()
         processUntil(lambda logic=logic: not logic.engine.isStopping, 30)
@@ -205,8 +212,10 @@ def memory() -> dict:
         slicer.mrmlScene.RemoveNode(logic.currentRun.node)
         used.append(psutil.Process(logic.engine.info["pid"]).memory_info().rss / 2**20)
     logic.cleanup()
-    return {"worker after the 5th run, MiB": (used[4], ""),
-            f"growth until the {RUNS}th run, MiB": (max(used[5:]) - used[4], "< 100")}
+    return {
+        "worker after the 5th run, MiB": (used[4], ""),
+        f"growth until the {RUNS}th run, MiB": (max(used[5:]) - used[4], "< 100"),
+    }
 
 
 if __name__ == "__main__":

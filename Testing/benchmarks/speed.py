@@ -26,7 +26,7 @@ def tissue_mask(size: int):
     """A body of fat, muscle, bone and lung in a cube of 2 mm voxels."""
     import numpy as np
 
-    from MedGenLib.volume import LabelMap
+    from MedGenLib.imaging.volume import LabelMap
 
     grid = np.linspace(-1, 1, size)
     x, y, z = np.meshgrid(grid, grid, grid, indexing="ij")
@@ -41,16 +41,21 @@ def tissue_mask(size: int):
 
 
 def ours(size: int, bfloat16: bool) -> dict[str, float]:
-    from MedGenLib import generate, loading, sampling
+    from MedGenLib import generate
+    from MedGenLib.pipelines import latent_flow, loading
 
     if not bfloat16:
-        sampling.bfloat16_pays = loading.bfloat16_pays = lambda device: False
+        latent_flow.bfloat16_pays = loading.bfloat16_pays = lambda device: False
     mask = tissue_mask(size)
     start = time.perf_counter()
     result = generate(mask, "ct-tissue", seed=1, retries=0, device="cpu")
     report = result.report
-    return {"seconds": time.perf_counter() - start, "steps": report.steps,
-            "precision": report.parameters["precision"], **report.timings}  # fmt: skip
+    return {
+        "seconds": time.perf_counter() - start,
+        "steps": report.steps,
+        "precision": report.parameters["precision"],
+        **report.timings,
+    }
 
 
 def maisi(size: int, steps: int) -> dict[str, float]:
@@ -58,9 +63,7 @@ def maisi(size: int, steps: int) -> dict[str, float]:
     import torch
     from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
     from monai.apps.generation.maisi.networks.controlnet_maisi import ControlNetMaisi
-    from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import (
-        DiffusionModelUNetMaisi,
-    )
+    from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
 
     shared = {
         "spatial_dims": 3,
@@ -75,20 +78,33 @@ def maisi(size: int, steps: int) -> dict[str, float]:
         "num_class_embeds": 128,
     }
     unet = DiffusionModelUNetMaisi(
-        out_channels=4, include_top_region_index_input=False,
-        include_bottom_region_index_input=False, include_spacing_input=True, **shared,
-    ).eval()  # fmt: skip
-    control = ControlNetMaisi(
-        conditioning_embedding_in_channels=8, conditioning_embedding_num_channels=[8, 32, 64],
+        out_channels=4,
+        include_top_region_index_input=False,
+        include_bottom_region_index_input=False,
+        include_spacing_input=True,
         **shared,
-    ).eval()  # fmt: skip
+    ).eval()
+    control = ControlNetMaisi(
+        conditioning_embedding_in_channels=8, conditioning_embedding_num_channels=[8, 32, 64], **shared
+    ).eval()
     decoder = AutoencoderKlMaisi(
-        spatial_dims=3, in_channels=1, out_channels=1, latent_channels=4,
-        num_channels=[64, 128, 256], num_res_blocks=[2, 2, 2], norm_num_groups=32, norm_eps=1e-6,
-        attention_levels=[False, False, False], with_encoder_nonlocal_attn=False,
-        with_decoder_nonlocal_attn=False, use_checkpointing=False, use_convtranspose=False,
-        norm_float16=False, num_splits=4, dim_split=1,
-    ).eval()  # fmt: skip
+        spatial_dims=3,
+        in_channels=1,
+        out_channels=1,
+        latent_channels=4,
+        num_channels=[64, 128, 256],
+        num_res_blocks=[2, 2, 2],
+        norm_num_groups=32,
+        norm_eps=1e-6,
+        attention_levels=[False, False, False],
+        with_encoder_nonlocal_attn=False,
+        with_decoder_nonlocal_attn=False,
+        use_checkpointing=False,
+        use_convtranspose=False,
+        norm_float16=False,
+        num_splits=4,
+        dim_split=1,
+    ).eval()
     latent = torch.randn(1, 4, *(size // 4,) * 3)
     mask = torch.zeros(1, 8, *(size,) * 3)
     kind, spacing = torch.ones(1, dtype=torch.long), torch.full((1, 3), 200.0)
@@ -96,13 +112,15 @@ def maisi(size: int, steps: int) -> dict[str, float]:
     with torch.inference_mode():
         for step in range(steps):
             t = torch.full((1,), 1000.0 * (1 - step / steps))
-            down, middle = control(
-                x=latent, timesteps=t, controlnet_cond=mask, class_labels=kind
-            )
+            down, middle = control(x=latent, timesteps=t, controlnet_cond=mask, class_labels=kind)
             velocity = unet(
-                x=latent, timesteps=t, spacing_tensor=spacing, class_labels=kind,
-                down_block_additional_residuals=down, mid_block_additional_residual=middle,
-            )  # fmt: skip
+                x=latent,
+                timesteps=t,
+                spacing_tensor=spacing,
+                class_labels=kind,
+                down_block_additional_residuals=down,
+                mid_block_additional_residual=middle,
+            )
             latent = latent + velocity / steps
         sampled = time.perf_counter()
         decoder.decode_stage_2_outputs(latent)
@@ -114,8 +132,8 @@ def head():
     """The sample head on 192 x 256 x 256 voxels of 1 mm."""
     import numpy as np
 
-    from MedGenLib.files import read_volume
-    from MedGenLib.volume import Geometry, Volume
+    from MedGenLib.imaging.volume import Geometry, Volume
+    from MedGenLib.io.files import read_volume
 
     mr = read_volume(ROOT / "Resources" / "SampleData" / "head_t1.nii.gz", modality="T1w")
     array = np.zeros((192, 256, 256), np.float32)
@@ -125,15 +143,15 @@ def head():
 
 
 def ours_head(bfloat16: bool) -> dict[str, float]:
-    from MedGenLib import loading, slicewise, translate
+    from MedGenLib import translate
+    from MedGenLib.pipelines import loading, slice_translation
 
     if not bfloat16:
-        slicewise.bfloat16_pays = loading.bfloat16_pays = lambda device: False
+        slice_translation.bfloat16_pays = loading.bfloat16_pays = lambda device: False
     volume = head()
     start = time.perf_counter()
     report = translate(volume, "CT", device="cpu", accept_license=True).report
-    return {"seconds": time.perf_counter() - start, "precision": report.parameters["precision"],
-            **report.timings}  # fmt: skip
+    return {"seconds": time.perf_counter() - start, "precision": report.parameters["precision"], **report.timings}
 
 
 def pix2pix() -> dict[str, float]:
@@ -170,8 +188,7 @@ def pix2pix() -> dict[str, float]:
     with torch.inference_mode():
         for image in slices.split(1):
             net(image)
-    return {"seconds": time.perf_counter() - start,
-            "parameters": float(sum(p.numel() for p in net.parameters()))}  # fmt: skip
+    return {"seconds": time.perf_counter() - start, "parameters": float(sum(p.numel() for p in net.parameters()))}
 
 
 JOBS: dict[str, Callable[[], dict]] = {
@@ -189,7 +206,7 @@ def child(name: str, threads: int) -> None:
     """Run one job and print its figures as JSON."""
     import torch
 
-    from MedGenLib.runtime import peak_memory_mib
+    from MedGenLib.devices import peak_memory_mib
 
     torch.set_num_threads(threads)
     figures = JOBS[name]()

@@ -23,13 +23,14 @@ from common import OUT, save, table
 from ct_tissue import scans
 from scipy import ndimage
 
+from MedGenLib.checks.output import resegment
 from MedGenLib.diffusion import evaluations
+from MedGenLib.imaging.volume import LabelMap, Volume, crop
+from MedGenLib.metrics import distribution
+from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import Manifest
-from MedGenLib.quality import distribution, metrics
-from MedGenLib.quality.output_check import resegment
-from MedGenLib.sampling import Sampling, Scene, prepare, stride
-from MedGenLib.volume import LabelMap, Volume, crop
+from MedGenLib.pipelines.latent_flow import Sampling, Scene, prepare, stride
 
 MODEL = "ct-tissue"
 CPU = torch.device("cpu")
@@ -57,9 +58,7 @@ LEARNT = 4
 
 def blocks() -> dict[str, tuple[Volume, LabelMap]]:
     """Name -> (CT, tissue mask): the middle of the scans that nothing was trained on."""
-    return {
-        name: tuple(crop(item, *BLOCKS[name]) for item in pair) for name, pair in scans().items()
-    }
+    return {name: tuple(crop(item, *BLOCKS[name]) for item in pair) for name, pair in scans().items()}
 
 
 class Case:
@@ -72,13 +71,9 @@ class Case:
         self.soft = ndimage.binary_erosion(mask.array == 2, iterations=2)
         self.path = self.make("flow", "midpoint", 48)[0]
 
-    def make(
-        self, role: str, sampler: str, steps: int, seed: int = 1, guidance: float = 1.0
-    ) -> tuple[np.ndarray, int]:
+    def make(self, role: str, sampler: str, steps: int, seed: int = 1, guidance: float = 1.0) -> tuple[np.ndarray, int]:
         """HU and the number of network evaluations."""
-        sampling = Sampling.of(
-            self.manifest, CPU, sampler, steps, self.scene, role=role, guidance=guidance
-        )
+        sampling = Sampling.of(self.manifest, CPU, sampler, steps, self.scene, role=role, guidance=guidance)
         made = self.scene.finish(sampling.decode(sampling.latent(seed, None), None)).array
         return made, evaluations(sampler, steps) * (1 if guidance == 1 else 2)
 
@@ -92,9 +87,7 @@ class Case:
         scores = [metrics.dice(found == v, labels == v) for v in (1, 2, 3, 4)]
         row = {"evaluations": evaluated, "Dice": float(np.mean(scores))}
         for name, high in (("FD", False), ("FD-hp", True)):
-            row[name] = distribution.feature_distance(
-                self.ct.array, image, body, n_patches=PATCHES, highpass=high
-            )
+            row[name] = distribution.feature_distance(self.ct.array, image, body, n_patches=PATCHES, highpass=high)
         made = self._texture(image)
         row |= {f"local SD {name}": made[name] / self.real[name] for name in made}
         row["to the path, HU"] = metrics.rmse(self.path, image, body)
@@ -105,10 +98,7 @@ class Case:
 
     def _texture(self, image: np.ndarray) -> dict[str, float]:
         labels = self.mask.array
-        return {
-            "soft": metrics.local_sd(image, labels == 2),
-            "lung": metrics.local_sd(image, labels == 4),
-        }
+        return {"soft": metrics.local_sd(image, labels == 2), "lung": metrics.local_sd(image, labels == 4)}
 
 
 def measure_all(names: list[str]) -> dict[str, Any]:

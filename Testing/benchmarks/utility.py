@@ -18,7 +18,7 @@ from common import OUT, data_folder
 from tqdm import tqdm
 
 from MedGenLib import cli, generate
-from MedGenLib.files import write_volume
+from MedGenLib.io.files import write_volume
 from MedGenLib.packages.catalogue import find
 
 MODEL = "mr-hippocampus"
@@ -44,9 +44,7 @@ def prepare(folder: Path) -> None:
         _copy(source, folder / "synthetic", name, ("labels",))
 
 
-def _copy(
-    source: Path, target: Path, name: str, parts: tuple[str, ...] = ("images", "labels")
-) -> None:
+def _copy(source: Path, target: Path, name: str, parts: tuple[str, ...] = ("images", "labels")) -> None:
     for part in parts:
         (target / part).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / part / name, target / part / name)

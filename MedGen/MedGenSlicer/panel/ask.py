@@ -7,8 +7,14 @@ from MedGenSlicer.panel import words
 from MedGenSlicer.panel.context import Context
 
 
-def askWorker(context: Context, method: str, params: dict, onDone: Callable[[dict], None],
-              tell: Callable[[str], None], onEnd: Callable[[], None] | None = None) -> None:
+def askWorker(
+    context: Context,
+    method: str,
+    params: dict,
+    onDone: Callable[[dict], None],
+    tell: Callable[[str], None],
+    onEnd: Callable[[], None] | None = None,
+) -> None:
     """Send a request, after starting the worker where it is not there.
 
     Parameters

@@ -25,13 +25,15 @@ class Models:
 
     def generators(self) -> list[Manifest]:
         """Models that make an image from labels; those that need no mask are left to the command line."""
-        return [manifest for manifest in self.manifests
-                if manifest.task == "generate" and manifest.input.kind == "labels"]
+        return [
+            manifest for manifest in self.manifests if manifest.task == "generate" and manifest.input.kind == "labels"
+        ]
 
     def translators(self, target: str = "") -> list[Manifest]:
         """Models that translate an image, to `target` where it is given."""
         return [
-            manifest for manifest in self.manifests
+            manifest
+            for manifest in self.manifests
             if manifest.task == "translate" and target in ("", manifest.output.modality)
         ]
 
@@ -42,8 +44,14 @@ class Models:
 
 def modelItems(manifests: list[Manifest], wanted: str) -> list[tuple[str, str, str]]:
     """Combo box items; a model that was chosen but is not installed stays visible."""
-    items = [(_("{modality}: {name}").format(modality=modalityText(manifest.output.modality), name=manifest.name),
-              manifest.name, manifest.description) for manifest in manifests]
+    items = [
+        (
+            _("{modality}: {name}").format(modality=modalityText(manifest.output.modality), name=manifest.name),
+            manifest.name,
+            manifest.description,
+        )
+        for manifest in manifests
+    ]
     if wanted and all(wanted != manifest.name for manifest in manifests):
         items.append((_("{name} (not installed)").format(name=wanted), wanted, ""))
     return items
@@ -51,8 +59,12 @@ def modelItems(manifests: list[Manifest], wanted: str) -> list[tuple[str, str, s
 
 def modalityText(modality: str) -> str:
     """A modality as a radiologist says it."""
-    return {"T1w": _("T1-weighted MR"), "T2w": _("T2-weighted MR"), "PDw": _("PD-weighted MR"),
-            "FLAIR": _("FLAIR MR")}.get(modality, modality)
+    return {
+        "T1w": _("T1-weighted MR"),
+        "T2w": _("T2-weighted MR"),
+        "PDw": _("PD-weighted MR"),
+        "FLAIR": _("FLAIR MR"),
+    }.get(modality, modality)
 
 
 def qualityText(name: str, manifest: Manifest | None) -> str:

@@ -28,8 +28,11 @@ class InputCheck:
 
     def update(self, node, manifest, arguments: dict) -> None:
         """Start a check, unless the same was checked already; `arguments` are those of MedGenLogic.startCheck."""
-        key = None if node is None or manifest is None else (node.GetID(), manifest.name, manifest.version,
-                                                             repr(arguments))
+        key = (
+            None
+            if node is None or manifest is None
+            else (node.GetID(), manifest.name, manifest.version, repr(arguments))
+        )
         if key is not None and key == self._key:
             return
         self._key = key
@@ -38,7 +41,8 @@ class InputCheck:
         if self.isPending:
             number = self._number
             self._context.logic.startCheck(
-                node, lambda findings: self._context.guarded(self._done, number, findings), manifest.name, **arguments)
+                node, lambda findings: self._context.guarded(self._done, number, findings), manifest.name, **arguments
+            )
 
     def _done(self, number: int, findings: list) -> None:
         if number != self._number:

@@ -48,8 +48,11 @@ class Context:
             text = traceback.format_exc()
             self.unexpected.append(text)
             logging.error("MedGen panel: %s", text)
-            fault = WorkerError(_("Something unexpected happened ({kind}); copy the report and send it to the"
-                                  " authors.").format(kind=type(error).__name__))
+            fault = WorkerError(
+                _("Something unexpected happened ({kind}); copy the report and send it to the authors.").format(
+                    kind=type(error).__name__
+                )
+            )
             fault.detail = text
             self.failed(fault)
 

@@ -2,7 +2,7 @@
 
 import slicer
 
-from MedGenSlicer import nodes
+from MedGenSlicer.nodes import reading as nodes
 
 MASK_CLASSES = ("vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode")
 

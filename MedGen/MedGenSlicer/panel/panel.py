@@ -6,27 +6,27 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from MedGenLib.errors import Cancelled, MedGenError
-from MedGenSlicer import nodes
+from MedGenSlicer.nodes import reading as nodes
 from MedGenSlicer.panel import widgets
-from MedGenSlicer.panel.card import Card
 from MedGenSlicer.panel.catalogue import Models
 from MedGenSlicer.panel.check import InputCheck
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.dialogs import Dialogs, overwriteQuestion
-from MedGenSlicer.panel.dicom import DicomSection
-from MedGenSlicer.panel.edit import EditSection
-from MedGenSlicer.panel.evaluation import Evaluation
-from MedGenSlicer.panel.failure import FailureBox, suggestion
-from MedGenSlicer.panel.generate import GenerateTab
-from MedGenSlicer.panel.lesion import LesionSection
-from MedGenSlicer.panel.models import ModelsSection
-from MedGenSlicer.panel.options import Options
 from MedGenSlicer.panel.proposals import Proposals
-from MedGenSlicer.panel.readiness import Readiness
-from MedGenSlicer.panel.result import ResultBox
-from MedGenSlicer.panel.run import RunSection
-from MedGenSlicer.panel.study import StudySection
-from MedGenSlicer.panel.translate import TranslateTab
+from MedGenSlicer.panel.sections.card import Card
+from MedGenSlicer.panel.sections.dicom import DicomSection
+from MedGenSlicer.panel.sections.edit import EditSection
+from MedGenSlicer.panel.sections.evaluation import Evaluation
+from MedGenSlicer.panel.sections.failure import FailureBox, suggestion
+from MedGenSlicer.panel.sections.generate import GenerateTab
+from MedGenSlicer.panel.sections.lesion import LesionSection
+from MedGenSlicer.panel.sections.models import ModelsSection
+from MedGenSlicer.panel.sections.options import Options
+from MedGenSlicer.panel.sections.readiness import Readiness
+from MedGenSlicer.panel.sections.result import ResultBox
+from MedGenSlicer.panel.sections.run import RunSection
+from MedGenSlicer.panel.sections.study import StudySection
+from MedGenSlicer.panel.sections.translate import TranslateTab
 from MedGenSlicer.panel.watch import InputWatcher
 
 CHECK_DELAY_MS = 150
@@ -53,8 +53,10 @@ class Panel(VTKObservationMixin):
         self.context.failed = self._showFailure
         self.models = Models()
         self.readiness = Readiness(self.context)
-        self.tabs = {"generate": GenerateTab(self.context, self.models),
-                     "translate": TranslateTab(self.context, self.models)}
+        self.tabs = {
+            "generate": GenerateTab(self.context, self.models),
+            "translate": TranslateTab(self.context, self.models),
+        }
         self.proposals = Proposals(self.context)
         self.options = Options(self.context)
         self.card = Card(self.context)
@@ -77,7 +79,8 @@ class Panel(VTKObservationMixin):
         self._checkTimer = widgets.singleShot(CHECK_DELAY_MS, lambda: self.context.guarded(self.check))
         self._guessTimer = widgets.singleShot(CHECK_DELAY_MS, lambda: self.context.guarded(self.guess))
         self._workerTimer = widgets.singleShot(
-            WORKER_DELAY_MS, lambda: self.context.guarded(self.readiness.startWorker))
+            WORKER_DELAY_MS, lambda: self.context.guarded(self.readiness.startWorker)
+        )
         self.readiness.onDevices(self.options.setDevices)
         logic.engine.addObserver(self._engineChanged)
         self._connect()
@@ -142,7 +145,7 @@ class Panel(VTKObservationMixin):
 
     @property
     def task(self) -> str:
-        """"generate" or "translate", the tab that is open."""
+        """ "generate" or "translate", the tab that is open."""
         parameters = self.context.parameters
         return parameters.task if parameters is not None and parameters.task in TASKS else TASKS[0]
 
@@ -229,8 +232,9 @@ class Panel(VTKObservationMixin):
         if not self._mayOverwrite(tab.outputNode):
             return
         arguments = tab.arguments()
-        arguments.update(preset=self.context.parameters.preset, device=self.context.parameters.device,
-                         outputNode=tab.outputNode)
+        arguments.update(
+            preset=self.context.parameters.preset, device=self.context.parameters.device, outputNode=tab.outputNode
+        )
         if task == "generate":
             arguments["seed"] = self.options.nextSeed() if seed is None else seed
         self._start(task, tab.inputNode, arguments)
@@ -257,9 +261,12 @@ class Panel(VTKObservationMixin):
         self._showButtons()
         try:
             self.currentRun = function(
-                node, wait=False, onProgress=lambda progress: self.context.guarded(
-                    self.runSection.showProgress, progress),
-                onDone=lambda run: self.context.guarded(self._done, run), **arguments)
+                node,
+                wait=False,
+                onProgress=lambda progress: self.context.guarded(self.runSection.showProgress, progress),
+                onDone=lambda run: self.context.guarded(self._done, run),
+                **arguments,
+            )
         except MedGenError as error:
             self._ended("")
             self._showFailure(error)
@@ -426,4 +433,3 @@ def _isWarped(node) -> bool:
     """Whether a node lies under a transform that is not linear."""
     transform = node.GetParentTransformNode() if node is not None else None
     return transform is not None and not transform.IsTransformToWorldLinear()
-

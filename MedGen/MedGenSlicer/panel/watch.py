@@ -40,8 +40,12 @@ class InputWatcher(VTKObservationMixin):
     def _watchSegments(self, node) -> None:
         # The node passes on what its vtkSegmentation tells; it gets another one when its file is read again.
         events = slicer.vtkSegmentation
-        for event in (events.SegmentAdded, events.SegmentRemoved, events.SegmentModified,
-                      slicer.vtkMRMLSegmentationNode.SegmentationChangedEvent):
+        for event in (
+            events.SegmentAdded,
+            events.SegmentRemoved,
+            events.SegmentModified,
+            slicer.vtkMRMLSegmentationNode.SegmentationChangedEvent,
+        ):
             self.addObserver(node, event, self._changed)
         self.addObserver(node, events.SourceRepresentationModified, self._painted)
 

@@ -85,7 +85,8 @@ FIGURES = ("Figure", "Label", "Value", "Unit")
 
 
 def fillTable(table, node) -> None:
-    """Show a table node of figures (see `MedGenSlicer.tables`), with their intervals; what they mean is the tooltip."""
+    """Show a table node of figures (see `MedGenSlicer.results.tables`), with their intervals; what they mean is "
+    "the tooltip."""
     source = node.GetTable()
 
     def text(row: int, name: str) -> str:

@@ -29,9 +29,7 @@ def device(info: dict) -> str:
         return _("{device}, {free} free").format(device=text, free=memory(free))
     if total < 1000:
         return _("{device}, {free} of {total} MB free").format(device=text, free=round(free), total=round(total))
-    return _("{device}, {free} of {total} GB free").format(
-        device=text, free=_gigabytes(free), total=_gigabytes(total)
-    )
+    return _("{device}, {free} of {total} GB free").format(device=text, free=_gigabytes(free), total=_gigabytes(total))
 
 
 def stage(progress: dict) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
+from MedGenLib.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,7 @@ class Ablation:
         if not 0 <= made.share <= 1:
             raise InputError(f"data.ablation.share is {made.share}; give a number from 0 to 1.")
         if not 0 <= made.into <= labels:
-            raise InputError(
-                f"data.ablation.into is {made.into}, but the labels go from 0 to {labels}."
-            )
+            raise InputError(f"data.ablation.into is {made.into}, but the labels go from 0 to {labels}.")
         return made
 
     def apply(self, labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:

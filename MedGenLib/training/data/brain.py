@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...conditioning import label_channels, noise_level, noise_scalar, spacing_scalar
-from ...errors import InputError
-from ...files import read_label_map, read_volume
-from ...intensity import TissueStandard
-from ...labels import Vocabulary, map_labels
-from ...orientation import Turn
-from ...resample import resample
-from ...volume import LabelMap, Volume, crop
-from ..config import resolve
-from .ablation import Ablation
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.normalization import TissueStandard
+from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.resampling import resample
+from MedGenLib.imaging.volume import LabelMap, Volume, crop
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.labels.mapping import Vocabulary, map_labels
+from MedGenLib.pipelines.conditioning import label_channels, noise_level, noise_scalar, spacing_scalar
+from MedGenLib.training.config import resolve
+from MedGenLib.training.data.ablation import Ablation
 
 SHELL_MM = 2.5
 """FreeSurfer does not label the fluid around the brain: what lies so near to it and is dark."""
@@ -87,8 +87,9 @@ class BrainScans:
             raise InputError("The configuration lists no scans; add some under data.scans.")
         self.held_out = [
             f"{i['subject']}, slices {i['held_out'][0]} to {i['held_out'][1] - 1}"
-            for i in data["scans"] if "held_out" in i
-        ]  # fmt: skip
+            for i in data["scans"]
+            if "held_out" in i
+        ]
         self.weights = np.array([np.count_nonzero(s.labels) * s.spacing**1.5 for s in self.scans])
         self.weights /= self.weights.sum()
 
@@ -152,10 +153,7 @@ class BrainScans:
     def preprocessing(self) -> dict[str, Any]:
         """The codec, and the median noise of the training scans at each spacing (mm)."""
         spacings = sorted({s.spacing for s in self.scans})
-        noise = [
-            [s, round(float(np.median([c.noise for c in self.scans if c.spacing == s])), 2)]
-            for s in spacings
-        ]
+        noise = [[s, round(float(np.median([c.noise for c in self.scans if c.spacing == s])), 2)] for s in spacings]
         codec = {key: list(getattr(self.codec, key)) for key in ("centres", "scales")}
         return {**codec, "limit": self.codec.limit, "noise_hu": noise}
 
@@ -172,9 +170,7 @@ class BrainScans:
             for spacing in data["spacings_mm"]:
                 yield self._at_spacing(item["subject"], volume, label_map, part, spacing)
 
-    def _at_spacing(
-        self, subject: str, volume: Volume, label_map: LabelMap, part: slice, spacing: float
-    ) -> BrainScan:
+    def _at_spacing(self, subject: str, volume: Volume, label_map: LabelMap, part: slice, spacing: float) -> BrainScan:
         low = (0, 0, part.start)
         high = (*volume.shape[:2], part.stop)
         volume = resample(crop(volume, low, high), (spacing,) * 3, order=1)
@@ -189,9 +185,7 @@ class BrainScans:
         return BrainScan(subject, spacing, values, labels, noise)
 
 
-def with_shell(
-    values: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...], fluid: int
-) -> np.ndarray:
+def with_shell(values: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...], fluid: int) -> np.ndarray:
     """Labels with the dark unlabelled voxels within `SHELL_MM` of the brain called ``fluid``."""
     from scipy import ndimage
 

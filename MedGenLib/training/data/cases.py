@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError
-from ...files import READABLE, read_label_map, read_volume
-from ...grids import SAME_SPACING
-from ...intensity import ZScore
-from ...orientation import Turn
-from ...resample import resample
-from ...volume import check_finite
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.normalization import ZScore
+from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.resampling import resample
+from MedGenLib.imaging.volume import check_finite
+from MedGenLib.io.files import READABLE, read_label_map, read_volume
+from MedGenLib.pipelines.working_grid import SAME_SPACING
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,20 @@ def case_names(folder: Path) -> list[str]:
     """
     names = sorted(p.name for p in _listed(folder / "images") if p.name.endswith(READABLE))
     if not names:
-        raise InputError(f"The folder {folder / 'images'} holds no volumes; put the images there "
-                         "and their label volumes, under the same names, into labels beside it.")
+        raise InputError(
+            f"The folder {folder / 'images'} holds no volumes; put the images there "
+            "and their label volumes, under the same names, into labels beside it."
+        )
     for name in names:
         if not (folder / "labels" / name).is_file():
-            raise InputError(f"The image {folder / 'images' / name} has no labels of the same name "
-                             f"in {folder / 'labels'}; add them or remove the image.")
+            raise InputError(
+                f"The image {folder / 'images' / name} has no labels of the same name "
+                f"in {folder / 'labels'}; add them or remove the image."
+            )
     return names
 
 
-def read_case(
-    folder: Path, name: str, standard: ZScore, spacing: Sequence[float] | None = None
-) -> Case:
+def read_case(folder: Path, name: str, standard: ZScore, spacing: Sequence[float] | None = None) -> Case:
     """One image with its labels.
 
     Parameters
@@ -62,11 +64,14 @@ def read_case(
     image = read_volume(folder / "images" / name)
     labels = read_label_map(folder / "labels" / name)
     if not image.geometry.is_close(labels.geometry):
-        raise InputError(f"The image and the labels of {folder / 'images' / name} lie on different "
-                         "grids; resample the labels onto the image.")
+        raise InputError(
+            f"The image and the labels of {folder / 'images' / name} lie on different "
+            "grids; resample the labels onto the image."
+        )
     if labels.array.max() > 255:
-        raise InputError(f"The labels of {folder / 'labels' / name} reach {labels.array.max()}; "
-                         "give them numbers up to 255.")
+        raise InputError(
+            f"The labels of {folder / 'labels' / name} reach {labels.array.max()}; give them numbers up to 255."
+        )
     check_finite(image, f"The image {folder / 'images' / name}")
     turn = Turn.to(image.geometry, "RAS")
     if spacing is not None:
@@ -74,11 +79,7 @@ def read_case(
         if not np.allclose(image.spacing, stored, rtol=SAME_SPACING, atol=0):
             floating = image.with_array(image.array.astype(np.float32))
             image, labels = resample(floating, stored), resample(labels, stored)
-    return Case(
-        name,
-        standard.encode(turn.apply(image.array)),
-        turn.apply(labels.array).astype(np.uint8),
-    )
+    return Case(name, standard.encode(turn.apply(image.array)), turn.apply(labels.array).astype(np.uint8))
 
 
 class Patches:
@@ -131,21 +132,20 @@ def _variation():
     from monai import transforms
 
     both, image = ["image", "labels"], ["image"]
-    return transforms.Compose([
-        transforms.RandAffined(
-            both, prob=0.5, rotate_range=0.2, scale_range=0.12, mode=("bilinear", "nearest"),
-            padding_mode="zeros",
-        ),
-        transforms.RandBiasFieldd(image, prob=0.3, coeff_range=(0.0, 0.2)),
-        transforms.RandAdjustContrastd(image, prob=0.5, gamma=(0.7, 1.5), retain_stats=True),
-        transforms.RandGaussianSmoothd(
-            image, prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), sigma_z=(0.3, 1.0)
-        ),
-        transforms.RandSimulateLowResolutiond(image, prob=0.2, zoom_range=(0.5, 1.0)),
-        transforms.RandScaleIntensityd(image, prob=0.5, factors=0.2),
-        transforms.RandShiftIntensityd(image, prob=0.5, offsets=0.2),
-        transforms.RandGaussianNoised(image, prob=0.7, std=0.25),
-    ])  # fmt: skip
+    return transforms.Compose(
+        [
+            transforms.RandAffined(
+                both, prob=0.5, rotate_range=0.2, scale_range=0.12, mode=("bilinear", "nearest"), padding_mode="zeros"
+            ),
+            transforms.RandBiasFieldd(image, prob=0.3, coeff_range=(0.0, 0.2)),
+            transforms.RandAdjustContrastd(image, prob=0.5, gamma=(0.7, 1.5), retain_stats=True),
+            transforms.RandGaussianSmoothd(image, prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), sigma_z=(0.3, 1.0)),
+            transforms.RandSimulateLowResolutiond(image, prob=0.2, zoom_range=(0.5, 1.0)),
+            transforms.RandScaleIntensityd(image, prob=0.5, factors=0.2),
+            transforms.RandShiftIntensityd(image, prob=0.5, offsets=0.2),
+            transforms.RandGaussianNoised(image, prob=0.7, std=0.25),
+        ]
+    )
 
 
 def _window(
@@ -164,5 +164,6 @@ def _listed(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
-        raise InputError(f"The folder {folder} cannot be read ({error.strerror}); give a folder "
-                         "with images and labels in it.") from None
+        raise InputError(
+            f"The folder {folder} cannot be read ({error.strerror}); give a folder with images and labels in it."
+        ) from None

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...conditioning import coordinate_channels, label_channels
-from ...errors import InputError
-from ...files import read_label_map, read_volume
-from ...intensity import Affine
-from ..config import resolve
-from ..splits import hold_out
-from .ablation import Ablation
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.normalization import Affine
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels
+from MedGenLib.training.config import resolve
+from MedGenLib.training.data.ablation import Ablation
+from MedGenLib.training.splits import hold_out
 
 
 class LabelledCrops:
@@ -30,8 +30,7 @@ class LabelledCrops:
         self.labels = int(data["labels"])
         self.ablation = Ablation.of(config, self.labels)
         self.names = {
-            int(value): entry["name"]
-            for value, entry in config["package"]["medgen"]["input"]["labels"].items()
+            int(value): entry["name"] for value, entry in config["package"]["medgen"]["input"]["labels"].items()
         }
         self.maps = self.labels + 1 + 3
         self.size = tuple(patch) if isinstance(patch, list) else (patch,) * 3
@@ -51,9 +50,7 @@ class LabelledCrops:
         given = self.ablation.apply(labels, generator) if self.ablation else labels
         # Where everything was lost, the coordinates still need a place to count from.
         place = given if given.any() else labels
-        maps = np.concatenate(
-            [label_channels(given, self.labels), coordinate_channels(place, spacing)]
-        )
+        maps = np.concatenate([label_channels(given, self.labels), coordinate_channels(place, spacing)])
         stack = np.concatenate([x[None], np.ones_like(x)[None], maps])
         box = [self._window(n, size, generator) for n, size in zip(x.shape, self.size, strict=True)]
         stack = np.pad(stack, [(0, 0), *(pad for _, pad in box)])
@@ -65,9 +62,7 @@ class LabelledCrops:
         }
 
     @staticmethod
-    def _window(
-        n: int, size: int, generator: np.random.Generator
-    ) -> tuple[slice, tuple[int, int]]:
+    def _window(n: int, size: int, generator: np.random.Generator) -> tuple[slice, tuple[int, int]]:
         """A random window of a long axis, or random padding of a short one."""
         if n >= size:
             start = int(generator.integers(n - size + 1))

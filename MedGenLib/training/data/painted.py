@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import InputError
-from ...files import read_label_map
-from ...orientation import Turn
-from .slices import SlicePair
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.orientation import Turn
+from MedGenLib.io.files import read_label_map
+from MedGenLib.training.data.slices import SlicePair
 
 # Class -> (HU, SD of HU between slices, lowest and highest T1w level, SD of the T1w texture).
 # T1w levels are relative to the 99.5th percentile of the head.
@@ -35,9 +35,17 @@ _CLASSES: dict[str, tuple[float, float, float, float, float]] = {
 }
 _NAMES = list(_CLASSES)
 _HEAD = {
-    502: "vessel", 506: "eye", 508: "muscle", 509: "mucosa", 511: "skin", 512: "white matter",
-    514: "vessel", 515: "cortical bone", 516: "cancellous bone", 530: "white matter",
-}  # fmt: skip
+    502: "vessel",
+    506: "eye",
+    508: "muscle",
+    509: "mucosa",
+    511: "skin",
+    512: "white matter",
+    514: "vessel",
+    515: "cortical bone",
+    516: "cancellous bone",
+    530: "white matter",
+}
 _WHITE = (2, 7, 16, 28, 41, 46, 60, 77, 85)
 _FLUID = (4, 5, 14, 15, 24, 43, 44, 72)
 _OTHER_TISSUE = 507

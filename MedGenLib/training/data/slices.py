@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import InputError
-from ..splits import hold_out
+from MedGenLib.errors import InputError
+from MedGenLib.training.splits import hold_out
 
 PLANES = ("axial", "coronal", "sagittal")
 LEFT_RIGHT_IS_ROWS = (True, True, False)
@@ -106,9 +106,7 @@ class Augmentation:
         shape = (self.size, self.size)
 
         def warp(image: np.ndarray, order: int, fill: float) -> np.ndarray:
-            return ndimage.affine_transform(
-                image.astype(np.float32), matrix, offset, shape, order=order, cval=fill
-            )
+            return ndimage.affine_transform(image.astype(np.float32), matrix, offset, shape, order=order, cval=fill)
 
         mask = warp(pair.mask, 0, 0) > 0.5
         ct = warp(np.where(pair.mask, pair.ct, FILL_HU), 1, FILL_HU)
@@ -125,9 +123,7 @@ class Augmentation:
             "mask": mask.astype(np.float32),
         }
 
-    def _geometry(
-        self, pair: SlicePair, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _geometry(self, pair: SlicePair, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Matrix and offset from output to input pixels about the mask's middle."""
         angle = np.deg2rad(generator.uniform(-1, 1) * self.rotation_degrees)
         zoom = np.exp(generator.uniform(-1, 1, 2) * self.zoom)
@@ -141,9 +137,7 @@ class Augmentation:
         return matrix, middle - matrix @ np.full(2, (self.size - 1) / 2)
 
     @staticmethod
-    def _scanner(
-        mr: np.ndarray, mask: np.ndarray, generator: np.random.Generator
-    ) -> np.ndarray:
+    def _scanner(mr: np.ndarray, mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Another gain, contrast curve, coil shading and noise on a relative MR slice."""
         from scipy import ndimage
 

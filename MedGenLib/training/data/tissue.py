@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...conditioning import label_channels, noise_level, noise_scalar, spacing_scalar
-from ...errors import InputError
-from ...files import read_label_map, read_volume
-from ...intensity import TissueStandard
-from ...resample import resample
-from ...volume import LabelMap, Volume, crop
-from ..config import resolve
-from .ablation import Ablation
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.normalization import TissueStandard
+from MedGenLib.imaging.resampling import resample
+from MedGenLib.imaging.volume import LabelMap, Volume, crop
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.pipelines.conditioning import label_channels, noise_level, noise_scalar, spacing_scalar
+from MedGenLib.training.config import resolve
+from MedGenLib.training.data.ablation import Ablation
 
 TISSUES = ("fat", "soft tissue", "bone", "lung or gas")
 THRESHOLDS_HU = (-250.0, -30.0, 180.0)
@@ -57,9 +57,7 @@ class TissueScans:
         self.codec = TissueStandard(**config["data"]["codec"])
         self.ablation = Ablation.of(config, len(TISSUES))
         self.scans = [
-            scan
-            for item in config["data"]["scans"]
-            for scan in _read_scan(config, item, config["data"]["spacings_mm"])
+            scan for item in config["data"]["scans"] for scan in _read_scan(config, item, config["data"]["spacings_mm"])
         ]
         if not self.scans:
             raise InputError("The configuration lists no scans; add some under data.scans.")
@@ -104,8 +102,7 @@ class TissueScans:
         flat = np.flatnonzero(wanted)
         centre = np.unravel_index(flat[generator.integers(flat.size)], labels.shape)
         starts = [
-            min(max(c - self.patch // 2, 0), max(0, n - self.patch))
-            for c, n in zip(centre, labels.shape, strict=True)
+            min(max(c - self.patch // 2, 0), max(0, n - self.patch)) for c, n in zip(centre, labels.shape, strict=True)
         ]
         return [(start, start + self.patch) for start in starts]
 
@@ -119,9 +116,7 @@ class TissueScans:
                 for s in self.scans
                 if s.spacing == nearest and (s.labels == value).any()
             ]
-            voxels = np.concatenate(
-                [s.hu[s.labels == value] for s in self.scans if s.spacing == nearest]
-            )
+            voxels = np.concatenate([s.hu[s.labels == value] for s in self.scans if s.spacing == nearest])
             tissues[str(value)] = {
                 "name": name,
                 "mean": round(float(np.mean(means)), 1),
@@ -133,15 +128,8 @@ class TissueScans:
     def preprocessing(self) -> dict[str, Any]:
         """The codec, and the median noise (HU) of the training scans at each spacing (mm)."""
         spacings = sorted({s.spacing for s in self.scans})
-        noise = [
-            [s, round(float(np.median([c.noise for c in self.scans if c.spacing == s])), 2)]
-            for s in spacings
-        ]
-        return {
-            "centres": list(self.codec.centres),
-            "scales": list(self.codec.scales),
-            "noise_hu": noise,
-        }
+        noise = [[s, round(float(np.median([c.noise for c in self.scans if c.spacing == s])), 2)] for s in spacings]
+        return {"centres": list(self.codec.centres), "scales": list(self.codec.scales), "noise_hu": noise}
 
 
 def _read_scan(config: dict, item: dict, spacings: list[float]) -> list[Scan]:
@@ -175,9 +163,7 @@ def _cut(array: np.ndarray, box: list[tuple[int, int]], fill: float) -> np.ndarr
     return np.pad(part, missing, constant_values=fill)
 
 
-def _blur(
-    hu: np.ndarray, labels: np.ndarray, noise: float, sigma: float
-) -> tuple[np.ndarray, float]:
+def _blur(hu: np.ndarray, labels: np.ndarray, noise: float, sigma: float) -> tuple[np.ndarray, float]:
     """A smoother reconstruction of the same patch and its noise level."""
     from scipy import ndimage
 

@@ -10,12 +10,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from ...errors import InputError
-from ...files import read_volume
-from ...orientation import Turn
-from ...quality.slices import encode, informative
-from ...volume import crop
-from ..config import resolve
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.volume import crop
+from MedGenLib.io.files import read_volume
+from MedGenLib.metrics.slices import encode, informative
+from MedGenLib.training.config import resolve
 
 DEGRADATIONS = ("blur", "noise", "stripes", "resolution", "flattening", "contrast")
 _SQUARE_PIXELS = 2.0
@@ -74,10 +74,7 @@ class SliceViews:
                     views.append((view[None], fault, scan, plane, np.float32(position)))
         columns = zip(*first, *second, strict=True)
         names = ("image", "fault", "scan", "plane", "position")
-        return {
-            name: torch.from_numpy(np.stack(column))
-            for name, column in zip(names, columns, strict=True)
-        }
+        return {name: torch.from_numpy(np.stack(column)) for name, column in zip(names, columns, strict=True)}
 
     def clean(self, generator: np.random.Generator, batch: int) -> Tensor:
         """Views (b, 1, patch, patch) without faults."""
@@ -109,9 +106,7 @@ class SliceViews:
         return np.ascontiguousarray(_window(image, self.patch, generator))
 
 
-def degrade(
-    image: np.ndarray, kind: str, severity: float, generator: np.random.Generator
-) -> np.ndarray:
+def degrade(image: np.ndarray, kind: str, severity: float, generator: np.random.Generator) -> np.ndarray:
     """A slice (h, w) with one fault of a severity from 0 (none) to 1; units of `encode`.
 
     blur: Gaussian of sigma up to 2.5 pixels. noise: white, SD up to 0.5. stripes: a cosine of
@@ -151,9 +146,7 @@ def _coarse(image: np.ndarray, factor: float, axes: tuple[int, ...]) -> np.ndarr
     """Fewer pixels and back again, by linear interpolation."""
     small = [max(2, round(n / factor)) if axis in axes else n for axis, n in enumerate(image.shape)]
     sigma = [0.4 * factor if axis in axes else 0 for axis in range(2)]
-    there = ndimage.zoom(
-        ndimage.gaussian_filter(image, sigma), np.divide(small, image.shape), order=1
-    )
+    there = ndimage.zoom(ndimage.gaussian_filter(image, sigma), np.divide(small, image.shape), order=1)
     return ndimage.zoom(there, np.divide(image.shape, there.shape), order=1)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...networks import Autoencoder
-from ..data import adaptor
-from ..loop import Draw, Log, Objective, beside
+from MedGenLib.networks import Autoencoder
+from MedGenLib.training.data import adaptor
+from MedGenLib.training.loop import Draw, Log, Objective, beside
 
 WEIGHTS_FILE = "autoencoder.safetensors"
 LATENT_NOISE = 0.05
@@ -27,17 +27,13 @@ class AutoencoderRecipe:
         self.config = config
         self.data = adaptor(config, config["autoencoder"]["patch"])
         network = Autoencoder(**config["autoencoder"]["network"])
-        self.networks: dict[str, nn.Module] = {
-            "autoencoder": network.to(memory_format=torch.channels_last_3d)
-        }
+        self.networks: dict[str, nn.Module] = {"autoencoder": network.to(memory_format=torch.channels_last_3d)}
         self.objectives = [Objective("reconstruction", ("autoencoder",), self._loss)]
 
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
         return self.data.sample(draw.numpy, size)
 
-    def _loss(
-        self, batch: dict[str, Tensor], draw: Draw
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         network = self.networks["autoencoder"]
         latent = network.encode(batch["x"])
         noise = torch.randn(latent.shape, generator=draw.torch).to(latent)
@@ -50,9 +46,7 @@ class AutoencoderRecipe:
         return loss, {"l1": float(error.detach()), "spread": float(spread.detach())}
 
     @torch.no_grad()
-    def validate(
-        self, networks: dict[str, nn.Module], step: int, log: Log
-    ) -> dict[str, float]:
+    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
         """Error in the image with the true and with another image's latent."""
         network = networks["autoencoder"]
         batch = beside(network, self.data.sample(Draw.of(7, 0).numpy, 4))

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...diffusion.flow import velocity_target
-from ...loading import network as trained_network
-from ...networks import LatentClassifier
-from ...packages.catalogue import find
-from ..data import adaptor
-from ..loop import Draw, Log, Objective, beside
-from ..package import extend_package
+from MedGenLib.diffusion.flow import velocity_target
+from MedGenLib.networks import LatentClassifier
+from MedGenLib.packages.catalogue import find
+from MedGenLib.pipelines.loading import network as trained_network
+from MedGenLib.training.data import adaptor
+from MedGenLib.training.loop import Draw, Log, Objective, beside
+from MedGenLib.training.package import extend_package
 
 ROLE = "classifier"
 VALIDATION_TIMES = (0.1, 0.5, 0.9)
@@ -36,9 +36,7 @@ class ClassifierRecipe:
         self.labels = max(self.package.input.labels) + 1
         self.autoencoder = trained_network(self.package, "autoencoder", torch.device("cpu"))
         network = LatentClassifier(self.labels, **section.get("network", {}))
-        self.networks: dict[str, nn.Module] = {
-            ROLE: network.to(memory_format=torch.channels_last_3d)
-        }
+        self.networks: dict[str, nn.Module] = {ROLE: network.to(memory_format=torch.channels_last_3d)}
         self.objectives = [Objective(ROLE, (ROLE,), self._loss)]
 
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
@@ -50,9 +48,7 @@ class ClassifierRecipe:
         loss = self._entropy(self.networks[ROLE], batch, draw, time)
         return loss, {"entropy": float(loss.detach())}
 
-    def _entropy(
-        self, network: nn.Module, batch: dict[str, Tensor], draw: Draw, time: Tensor
-    ) -> Tensor:
+    def _entropy(self, network: nn.Module, batch: dict[str, Tensor], draw: Draw, time: Tensor) -> Tensor:
         with torch.no_grad():
             data = self.autoencoder.to(batch["x"].device).encode(batch["x"]).float()
         noise = torch.randn(data.shape, generator=draw.torch).to(data.device)
@@ -65,18 +61,14 @@ class ClassifierRecipe:
         return (weight * entropy).sum() / weight.sum().clamp(min=1)
 
     @torch.no_grad()
-    def validate(
-        self, networks: dict[str, nn.Module], step: int, log: Log
-    ) -> dict[str, float]:
+    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
         """Cross entropy at fixed data, noise and times."""
         values = {}
         for time in VALIDATION_TIMES:
             draw = Draw.of(7, 0)
             batch = beside(networks[ROLE], self.data.sample(draw.numpy, 8))
             times = torch.full((8,), time)
-            values[f"entropy at {time}"] = float(
-                self._entropy(networks[ROLE], batch, draw, times)
-            )
+            values[f"entropy at {time}"] = float(self._entropy(networks[ROLE], batch, draw, times))
         return values
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.feature_encoder import FeatureEncoder
-from ..data.views import DEGRADATIONS, SliceViews
-from ..loop import Draw, Log, Objective, beside
+from MedGenLib.networks.feature_encoder import FeatureEncoder
+from MedGenLib.training.data.views import DEGRADATIONS, SliceViews
+from MedGenLib.training.loop import Draw, Log, Objective, beside
 
 TEMPERATURE = 0.2
 _PLANES = 3
@@ -28,9 +28,7 @@ class Heads(nn.Module):
 
     def __init__(self, channels: int, scans: int) -> None:
         super().__init__()
-        self.project = nn.Sequential(
-            nn.Linear(channels, 128), nn.SiLU(), nn.Linear(128, 64)
-        )
+        self.project = nn.Sequential(nn.Linear(channels, 128), nn.SiLU(), nn.Linear(128, 64))
         self.fault = nn.Linear(channels, len(DEGRADATIONS))
         self.scan = nn.Linear(channels, scans)
         self.plane = nn.Linear(channels, _PLANES)
@@ -71,21 +69,14 @@ class FeaturesRecipe:
     @torch.no_grad()
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
         """Standardise by faultless slices of the training scans and write the package."""
-        from ..package import export_package
+        from MedGenLib.training.package import export_package
 
         encoder = networks["encoder"]
         place = next(encoder.parameters()).device
-        found = [
-            encoder(self.data.clean(Draw.of(8, index).numpy, 64).to(place)) for index in range(16)
-        ]
+        found = [encoder(self.data.clean(Draw.of(8, index).numpy, 64).to(place)) for index in range(16)]
         encoder.standardise(torch.cat(found))
         return export_package(
-            self.config,
-            {"encoder": encoder},
-            step=step,
-            held_out=self.data.held_out,
-            statistics={},
-            out=out,
+            self.config, {"encoder": encoder}, step=step, held_out=self.data.held_out, statistics={}, out=out
         )
 
 

@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...conditioning import noise_scalar
-from ...errors import InputError
-from ...loading import network as trained_network
-from ...networks import FlowUNet
-from ...packages.catalogue import find
-from ..data import adaptor
-from ..loop import Draw, Log, Objective, beside
-from ..package import extend_package
-from .latent_flow import OUTSIDE_WEIGHT
+from MedGenLib.errors import InputError
+from MedGenLib.networks import FlowUNet
+from MedGenLib.packages.catalogue import find
+from MedGenLib.pipelines.conditioning import noise_scalar
+from MedGenLib.pipelines.loading import network as trained_network
+from MedGenLib.training.data import adaptor
+from MedGenLib.training.loop import Draw, Log, Objective, beside
+from MedGenLib.training.package import extend_package
+from MedGenLib.training.recipes.latent_flow import OUTSIDE_WEIGHT
 
 CPU = torch.device("cpu")
 ROLE = "draft"
@@ -57,9 +57,7 @@ class FewStepRecipe:
         self.data = adaptor(config, section["patch"])
         self.package = find(section["teacher"])
         self.teacher = trained_network(self.package, "flow", CPU)
-        self.networks: dict[str, nn.Module] = {
-            ROLE: student_of(self.teacher).to(memory_format=torch.channels_last_3d)
-        }
+        self.networks: dict[str, nn.Module] = {ROLE: student_of(self.teacher).to(memory_format=torch.channels_last_3d)}
         self.objectives = [Objective("few-step", (ROLE,), self._loss)]
 
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
@@ -102,9 +100,7 @@ class FewStepRecipe:
             for i in draw.numpy.choice(steps, min(count, steps), replace=False)
         ]
 
-    def _interval(
-        self, path: Tensor, steps: int, index: int
-    ) -> tuple[Tensor, Tensor, float, float]:
+    def _interval(self, path: Tensor, steps: int, index: int) -> tuple[Tensor, Tensor, float, float]:
         """Start, average velocity, time at the start and length of one interval of the path."""
         stride = self.teacher_steps // steps
         start, end = path[index * stride], path[(index + 1) * stride]
@@ -133,9 +129,7 @@ class FewStepRecipe:
         return torch.stack(points)
 
     @torch.no_grad()
-    def validate(
-        self, networks: dict[str, nn.Module], step: int, log: Log
-    ) -> dict[str, float]:
+    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
         """Error and spread of detail against the teacher's result, by the number of steps."""
         student = networks[ROLE]
         sums: dict[str, float] = {}

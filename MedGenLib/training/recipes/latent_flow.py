@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...diffusion import FlowDenoiser, euler
-from ...diffusion.flow import velocity_target
-from ...errors import InputError
-from ...networks import Autoencoder, FlowUNet
-from ..data import adaptor
-from ..loop import Draw, Log, Objective, beside, start_from
-from ..losses import Step, Terms
-from .autoencoder import WEIGHTS_FILE
+from MedGenLib.diffusion import FlowDenoiser, euler
+from MedGenLib.diffusion.flow import velocity_target
+from MedGenLib.errors import InputError
+from MedGenLib.networks import Autoencoder, FlowUNet
+from MedGenLib.training.data import adaptor
+from MedGenLib.training.loop import Draw, Log, Objective, beside, start_from
+from MedGenLib.training.losses import Step, Terms
+from MedGenLib.training.recipes.autoencoder import WEIGHTS_FILE
 
 MASK_DROP = 0.05
 OUTSIDE_WEIGHT = 0.05
@@ -39,12 +39,8 @@ class LatentFlowRecipe:
         self.config = config
         self.data = adaptor(config, config["flow"]["patch"])
         self.autoencoder = self._made_autoencoder(out)
-        network = FlowUNet(
-            maps=self.data.maps, scalars=self.data.scalars, **config["flow"]["network"]
-        )
-        self.networks: dict[str, nn.Module] = {
-            "flow": network.to(memory_format=torch.channels_last_3d)
-        }
+        network = FlowUNet(maps=self.data.maps, scalars=self.data.scalars, **config["flow"]["network"])
+        self.networks: dict[str, nn.Module] = {"flow": network.to(memory_format=torch.channels_last_3d)}
         only_conditioner = config["flow"].get("train") == "conditioner"
         start_from(config, out, "flow", network, "mask_encoder" if only_conditioner else "")
         if only_conditioner:
@@ -58,9 +54,7 @@ class LatentFlowRecipe:
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
         return self.data.sample(draw.numpy, size)
 
-    def _loss(
-        self, batch: dict[str, Tensor], draw: Draw
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         """Squared error of the velocity at logit-normal times (Esser et al. 2024, eq. 19).
 
         The configuration may add more, see `training.losses`.
@@ -88,9 +82,7 @@ class LatentFlowRecipe:
         return self.autoencoder.to(image.device).encode(image).float()
 
     @torch.no_grad()
-    def validate(
-        self, networks: dict[str, nn.Module], step: int, log: Log
-    ) -> dict[str, float]:
+    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
         """Loss at fixed data and noise, and a sample beside the real patch."""
         total = 0.0
         trained, self.networks = self.networks, {**self.networks, **networks}
@@ -119,7 +111,7 @@ class LatentFlowRecipe:
         return self.autoencoder.decode(euler.sample(FlowDenoiser(velocity), noise, 12))
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        from ..package import export_package
+        from MedGenLib.training.package import export_package
 
         return export_package(
             self.config,

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...diffusion import CosineDenoiser, ddim
-from ...diffusion.cosine import v_target
-from ...networks import Autoencoder
-from ..loop import Draw
-from .latent_flow import MASK_DROP, OUTSIDE_WEIGHT, LatentFlowRecipe
+from MedGenLib.diffusion import CosineDenoiser, ddim
+from MedGenLib.diffusion.cosine import v_target
+from MedGenLib.networks import Autoencoder
+from MedGenLib.training.loop import Draw
+from MedGenLib.training.recipes.latent_flow import MASK_DROP, OUTSIDE_WEIGHT, LatentFlowRecipe
 
 SAMPLING_STEPS = 25
 LOW_PASS_SPREAD = 2.5
@@ -39,9 +39,7 @@ class PixelDiffusionRecipe(LatentFlowRecipe):
         codec.spread.fill_(LOW_PASS_SPREAD)
         return codec
 
-    def _loss(
-        self, batch: dict[str, Tensor], draw: Draw
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         """Absolute error of v at uniform times."""
         data = self._encode(batch["x"])
         size = data.shape[0]

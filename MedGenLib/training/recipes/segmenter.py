@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError
-from ...intensity import ZScore
-from ...networks import Segmenter
-from ...quality.metrics import dice
-from ...quality.segmenters import label_array
-from ..config import resolve
-from ..data.cases import Case, Patches, case_names, read_case
-from ..loop import Draw, Log, Objective, beside
-from ..splits import hold_out
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.normalization import ZScore
+from MedGenLib.metrics.image import dice
+from MedGenLib.networks import Segmenter
+from MedGenLib.segmentation.segmenters import label_array
+from MedGenLib.training.config import resolve
+from MedGenLib.training.data.cases import Case, Patches, case_names, read_case
+from MedGenLib.training.loop import Draw, Log, Objective, beside
+from MedGenLib.training.splits import hold_out
 
 
 class Segmentation:
@@ -32,13 +32,7 @@ class Segmentation:
     held: cases for `validate`.
     """
 
-    def __init__(
-        self,
-        patches: Patches,
-        labels: int,
-        network: Mapping[str, Any],
-        held: Sequence[Case] = (),
-    ) -> None:
+    def __init__(self, patches: Patches, labels: int, network: Mapping[str, Any], held: Sequence[Case] = ()) -> None:
         from monai.losses import DiceCELoss
 
         self.patches, self.labels, self.held = patches, labels, held
@@ -51,18 +45,14 @@ class Segmentation:
         batch = self.patches.sample(draw.numpy, size)
         return {key: torch.from_numpy(value) for key, value in batch.items()}
 
-    def _loss(
-        self, batch: dict[str, Tensor], draw: Draw
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         image = batch["image"].contiguous(memory_format=torch.channels_last_3d)
         scores = self.networks["segmenter"](image)
         loss = self.distance(scores, batch["labels"][:, None])
         return loss, {"segmentation": float(loss.detach())}
 
     @torch.no_grad()
-    def validate(
-        self, networks: dict[str, nn.Module], step: int, log: Log
-    ) -> dict[str, float]:
+    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
         """Mean Dice of each label over the held-out cases; the loss where there are none."""
         network = networks["segmenter"]
         if not self.held:
@@ -70,12 +60,13 @@ class Segmentation:
             return self._loss(beside(network, self.batch(draw, 2)), draw)[1]
         found = [label_array(network, case.image) for case in self.held]
         return {
-            f"dice_{value}": float(np.nanmean([
-                dice(image == value, case.labels == value)
-                for image, case in zip(found, self.held, strict=True)
-            ]))
+            f"dice_{value}": float(
+                np.nanmean(
+                    [dice(image == value, case.labels == value) for image, case in zip(found, self.held, strict=True)]
+                )
+            )
             for value in range(1, self.labels + 1)
-        }  # fmt: skip
+        }
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
         """Nothing to write: who trains in memory takes the networks themselves."""
@@ -102,8 +93,10 @@ class SegmenterRecipe(Segmentation):
         labels = len(medgen["output"]["labels"])
         for case in cases.values():
             if case.labels.max() > labels:
-                raise InputError(f"The case {case.name} has the label {case.labels.max()}, but the "
-                                 f"configuration names {labels} labels; name them all.")
+                raise InputError(
+                    f"The case {case.name} has the label {case.labels.max()}, but the "
+                    f"configuration names {labels} labels; name them all."
+                )
         patches = Patches(
             [case for name, case in cases.items() if name not in self.held_out],
             config["segmenter"]["patch"],
@@ -114,6 +107,6 @@ class SegmenterRecipe(Segmentation):
         super().__init__(patches, labels, config["segmenter"]["network"], held)
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        from ..package import export_package
+        from MedGenLib.training.package import export_package
 
         return export_package(self.config, networks, step, self.held_out, {}, out)

@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...intensity import HEAD_CODECS
-from ...networks import SliceTranslator
-from ...networks.feature_net import FeatureNet
-from ...quality.output_check import resegment
-from ..config import resolve
-from ..data.painted import PaintedHeads
-from ..data.slices import Augmentation, SlicePair, read_pairs, split
-from ..loop import Draw, Log, Objective, beside, start_from
+from MedGenLib.checks.output import resegment
+from MedGenLib.imaging.normalization import HEAD_CODECS
+from MedGenLib.networks import SliceTranslator
+from MedGenLib.networks.feature_net import FeatureNet
+from MedGenLib.training.config import resolve
+from MedGenLib.training.data.painted import PaintedHeads
+from MedGenLib.training.data.slices import Augmentation, SlicePair, read_pairs, split
+from MedGenLib.training.loop import Draw, Log, Objective, beside, start_from
 
 TISSUE_LIMITS = (-400.0, -30.0, 100.0, 300.0)
 FEATURE_FILE = "feature_net.pt"
@@ -62,9 +62,7 @@ class TranslatorRecipe:
         self.networks["discriminator"] = PatchDiscriminator(
             spatial_dims=2, channels=32, in_channels=channels, num_layers_d=3, norm="INSTANCE"
         )
-        self.objectives.append(
-            Objective("discrimination", ("discriminator",), self._discriminator_loss)
-        )
+        self.objectives.append(Objective("discrimination", ("discriminator",), self._discriminator_loss))
 
     # data
 
@@ -78,9 +76,7 @@ class TranslatorRecipe:
             return self.painted.slice(generator)
         return self.train[generator.integers(len(self.train))]
 
-    def _tensors(
-        self, pairs: list[SlicePair], view: Augmentation, generator: np.random.Generator
-    ) -> dict[str, Tensor]:
+    def _tensors(self, pairs: list[SlicePair], view: Augmentation, generator: np.random.Generator) -> dict[str, Tensor]:
         views = [view(pair, generator) for pair in pairs]
         stack = {key: np.stack([v[key] for v in views]) for key in views[0]}
         if self.source == "CT":
@@ -104,14 +100,8 @@ class TranslatorRecipe:
         source = batch["source"].contiguous(memory_format=torch.channels_last)
         return network(source, batch["plane"])
 
-    def _generator_loss(
-        self, batch: dict[str, Tensor], draw: Draw
-    ) -> tuple[Tensor, dict[str, float]]:
-        predicted, target, mask = (
-            self._predict(self.networks["translator"], batch),
-            batch["target"],
-            batch["mask"],
-        )
+    def _generator_loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        predicted, target, mask = (self._predict(self.networks["translator"], batch), batch["target"], batch["mask"])
         weight = mask + self.loss["outside"] * (1 - mask)
         loss = (weight * (predicted - target).abs()).sum() / weight.sum()
         parts = {"l1": float(loss.detach())}
@@ -129,9 +119,7 @@ class TranslatorRecipe:
             loss = loss + self.loss["adversarial"] * (score.float() - 1).square().mean()
         return loss, parts
 
-    def _discriminator_loss(
-        self, batch: dict[str, Tensor], draw: Draw
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _discriminator_loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
             predicted = self._predict(self.networks["translator"], batch)
         fake = batch["target"] + (predicted - batch["target"]) * batch["mask"]
@@ -196,9 +184,7 @@ class TranslatorRecipe:
     # validation and export
 
     @torch.no_grad()
-    def validate(
-        self, networks: dict[str, nn.Module], step: int, log: Log
-    ) -> dict[str, float]:
+    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
         """Error inside the mask over every third held-out slice, and a picture of six."""
         view = Augmentation(size=256, rotation_degrees=0, zoom=0)
         errors, pictures = [], []
@@ -215,7 +201,7 @@ class TranslatorRecipe:
         return {"mae": float(np.mean(errors))}
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        from ..package import export_package
+        from MedGenLib.training.package import export_package
 
         return export_package(
             self.config,

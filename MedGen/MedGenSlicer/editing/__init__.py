@@ -1,0 +1,1 @@
+"""Live editing: the volume follows its segmentation."""

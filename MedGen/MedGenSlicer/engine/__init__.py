@@ -1,0 +1,1 @@
+"""The worker process in Slicer, and what it needs to run."""

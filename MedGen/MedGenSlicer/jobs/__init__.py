@@ -1,0 +1,1 @@
+"""Runs of the worker that add nodes to the scene."""

@@ -1,0 +1,223 @@
+"""A lesion put into a volume: a new volume, and the lesion as a segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.worker.protocol.transfer import put, take
+from MedGenSlicer.editing.origin import editedCopy
+from MedGenSlicer.engine.engine import Engine
+from MedGenSlicer.jobs.synthesis import Run
+from MedGenSlicer.nodes import reading as nodes
+from MedGenSlicer.nodes.reading import InputSnapshot
+from MedGenSlicer.results import volumes as results
+
+COLOR = (0.90, 0.30, 0.20)
+
+
+@dataclass(frozen=True)
+class LesionChoices:
+    """What is put where; see `MedGenLogic.insertLesion`."""
+
+    shape: str = "sphere"
+    sizeMm: float | None = None
+    label: int | str | None = None
+    contrast: float | None = None
+    organ: int | str | None = None
+    seed: int | None = None
+    preset: str = "normal"
+    device: str = "auto"
+    mapping: Any = None
+    fill: int | str | None = None
+    acceptLicense: bool = False
+
+
+class LesionRun(Run):
+    """Puts a lesion into a volume; its node is the new volume.
+
+    Parameters
+    ----------
+    place: (x, y, z) in world RAS mm, a node with control points, a segmentation or label map that was painted, or None.
+    segment: name or ID of the painted segment; needed where the segmentation has several.
+    labelsNode: tissues or organs, None lets the worker find them in the image.
+
+    Attributes
+    ----------
+    lesionNode: the segmentation with the lesion, None unless the run is done.
+    at: center of the lesion in world RAS mm, None unless the run is done.
+    sentences: of the checks; haloMm: how far from the lesion the volume may differ.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        volumeNode,
+        place,
+        manifest,
+        choices: LesionChoices,
+        segment: str | None = None,
+        labelsNode=None,
+        onProgress: Callable[[dict], None] | None = None,
+        onDone: Callable[[Run], None] | None = None,
+    ) -> None:
+        super().__init__(engine, choices, onProgress, onDone)
+        self.manifest, self.snapshot = manifest, nodes.captureInput(volumeNode, "volume")
+        isMask = hasattr(place, "IsA") and not place.IsA("vtkMRMLMarkupsNode")
+        self._toFrame = _toFrame(volumeNode, self.snapshot)
+        self._at = None if isMask or place is None else _moved(self._toFrame, pointOf(place))
+        self._painted = nodes.captureOn(place, volumeNode) if isMask else None
+        self._value = _valueOf(self._painted, segment) if isMask else 0
+        self._labels = nodes.captureOn(labelsNode, volumeNode) if labelsNode is not None else None
+        self.sentences: list[str] = []
+        self.lesionNode = None
+        self.haloMm: float | None = None
+        self.at: list[float] | None = None
+        self._watch(volumeNode, _("volume"))
+
+    def _request(self, folder: str) -> tuple[str, dict[str, Any]]:
+        chosen = self.parameters
+        mapping = self._labels.mappingByValue(chosen.mapping) if self._labels is not None else None
+        return "insert_lesion", {
+            "image": put(self.snapshot.image, folder, "image"),
+            "at": self._at,
+            "mask": put(self._drawn(), folder, "mask") if self._painted is not None else None,
+            "labels": put(self._labels.image, folder, "labels") if self._labels is not None else None,
+            "shape": chosen.shape,
+            "size_mm": chosen.sizeMm,
+            "label": chosen.label,
+            "contrast": chosen.contrast,
+            "organ": chosen.organ,
+            "mapping": mapping,
+            "fill": chosen.fill,
+            "model": self.manifest.name,
+            "seed": chosen.seed,
+            "preset": chosen.preset,
+            "device": chosen.device,
+            "accept_license": chosen.acceptLicense,
+            "folder": folder,
+        }
+
+    def _drawn(self) -> LabelMap:
+        """The painted segment alone."""
+        painted = self._painted.image
+        array = (painted.array == self._value) if self._value else painted.array > 0
+        if not array.any():
+            raise InputError(
+                _("The painted lesion '{name}' is empty inside of the volume; paint it there.").format(
+                    name=self._painted.name
+                )
+            )
+        return LabelMap(array.astype(np.uint8), painted.affine, {1: _("lesion")})
+
+    def _receive(self, answer: dict[str, Any]) -> tuple[dict[str, Any], Volume, np.ndarray]:
+        lesion = np.ascontiguousarray(take(answer["lesion"]).array.transpose(2, 1, 0) > 0).astype(np.uint8)
+        return answer, take(answer["volume"]), lesion
+
+    def _add(self, received: tuple[dict[str, Any], Volume, np.ndarray]) -> list:
+        answer, volume, lesion = received
+        report = answer.get("report") or {}
+        self.sentences, self.haloMm = list(answer.get("sentences") or []), answer.get("halo_mm")
+        self.at = _moved(np.linalg.inv(self._toFrame), answer["at"])
+        source = slicer.mrmlScene.GetNodeByID(self.snapshot.nodeID)
+        node = editedCopy(
+            source,
+            self.snapshot,
+            volume,
+            self.manifest,
+            _("{name} with lesion"),
+            task="insert-lesion",
+            seed=report.get("seed"),
+            preset=self.parameters.preset,
+            device=report.get("device") or "",
+            parameters=dict(report.get("parameters") or {}),
+            checks=self.sentences,
+            software=dict(report.get("software") or {}),
+            passed=answer.get("passed"),
+        )
+        try:
+            self.lesionNode = _addSegmentation(node, lesion, self.snapshot)
+        except BaseException:
+            results.removeResult(node)
+            raise
+        return [node]
+
+
+def pointOf(place) -> list[float]:
+    """World RAS mm of a place: three numbers, or the last control point of a node.
+
+    Raises
+    ------
+    InputError: it is no place, or no point was set yet.
+    """
+    if hasattr(place, "GetNumberOfControlPoints"):
+        placed = [
+            index
+            for index in range(place.GetNumberOfControlPoints())
+            if place.GetNthControlPointPositionStatus(index) == place.PositionDefined
+        ]
+        if not placed:
+            raise InputError(_("'{name}' has no point yet; place one in a slice view.").format(name=place.GetName()))
+        position = [0.0, 0.0, 0.0]
+        place.GetNthControlPointPositionWorld(placed[-1], position)
+        return position
+    try:
+        position = [float(number) for number in place]
+    except (TypeError, ValueError):
+        position = []
+    if len(position) != 3:
+        raise InputError(
+            _("The place has to be three numbers in mm, a point list or a painted segment; '{place}' is none.").format(
+                place=place
+            )
+        )
+    return position
+
+
+def _toFrame(volumeNode, snapshot: InputSnapshot) -> np.ndarray:
+    """(4, 4) world RAS -> the frame that the worker sees: another one only under a transform that shears."""
+    return snapshot.affine @ np.linalg.inv(nodes.worldTransform(volumeNode) @ snapshot.ijkToParent)
+
+
+def _moved(matrix: np.ndarray, point: Sequence[float]) -> list[float]:
+    return [float(number) for number in (matrix @ [*point, 1.0])[:3]]
+
+
+def _valueOf(painted: InputSnapshot, segment: str | None) -> int:
+    """The value of a segment by name or ID; 0 takes all that is painted, where there is only one."""
+    if segment is None and len(painted.segments) <= 1:
+        return 0
+    for info in painted.segments:
+        if segment in (info.segmentID, info.name):
+            return info.value
+    names = ", ".join(f"'{info.name}'" for info in painted.segments)
+    raise InputError(
+        _("Choose which segment of '{node}' is the lesion: {names}.").format(node=painted.name, names=names)
+    )
+
+
+def _addSegmentation(volumeNode, lesion: np.ndarray, snapshot: InputSnapshot):
+    """A segmentation with one segment on the grid and under the transform of a volume."""
+    scene = slicer.mrmlScene
+    name = scene.GenerateUniqueName(_("{name} segmentation").format(name=volumeNode.GetName()))
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    try:
+        node.CreateDefaultDisplayNodes()
+        node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+        image = slicer.vtkOrientedImageData()
+        image.ShallowCopy(results.imageData(lesion))
+        image.SetGeometryFromImageToWorldMatrix(nodes.matrixIn(volumeNode, volumeNode))
+        node.AddSegmentFromBinaryLabelmapRepresentation(image, _("lesion"), COLOR)
+        results.placeBeside(node, snapshot)
+    except BaseException:
+        results.removeResult(node)
+        raise
+    return node

@@ -1,0 +1,1 @@
+"""MRML nodes in: images and masks of the scene as volumes and label maps."""

@@ -1,0 +1,179 @@
+"""The section *Edit*: paint in the Segment Editor, and the volume follows."""
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedGenLib.errors import MedGenError
+from MedGenSlicer.panel import widgets
+from MedGenSlicer.panel.catalogue import Models, modelItems
+from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.sections.labels import mappingFor
+
+
+class EditSection:
+    """Live editing of one volume; it goes on while another module, such as the Segment Editor, is open.
+
+    Attributes
+    ----------
+    edit: the LiveEdit that is on, None when there is none.
+    """
+
+    def __init__(self, context: Context, models: Models) -> None:
+        self._context, self._models = context, models
+        self._ui = context.ui
+        self.edit = None
+        self._labelTable = ""
+        self._otherTimer = widgets.singleShot(0, lambda: context.guarded(self._endOther))
+        context.connect(self._ui.liveButton.toggled, self._toggled)
+        context.connect(self._ui.paintButton.clicked, self._paint)
+        context.connect(self._ui.redrawButton.clicked, self.redraw)
+        context.connect(self._ui.undoEditButton.clicked, lambda: self.edit.undo())
+        context.connect(self._ui.redoEditButton.clicked, lambda: self.edit.redo())
+        context.connect(self._ui.editModelComboBox.currentIndexChanged, self._modelChosen)
+
+    def forget(self) -> None:
+        """The scene is closed; why it ended stays to be read."""
+        self.close()
+        ui = self._ui
+        for button in (ui.liveButton, ui.redrawButton, ui.paintButton, ui.undoEditButton, ui.redoEditButton):
+            button.setEnabled(False)
+
+    def close(self) -> None:
+        """End it."""
+        self._otherTimer.stop()
+        if self.edit is not None:
+            self.edit.stop(self.edit.sentence)
+        self.edit = None
+
+    def propose(self, run) -> None:
+        """A new volume from a segmentation is what one wants to edit next, unless another one is being edited."""
+        parameters = self._context.parameters
+        if parameters is None or self.edit is not None and self.edit.isLive or run.snapshot.kind != "labels":
+            return
+        mask = slicer.mrmlScene.GetNodeByID(run.snapshot.nodeID)
+        if mask is not None and mask.IsA("vtkMRMLSegmentationNode"):
+            parameters.editVolume, parameters.editMask = run.nodes[0], mask
+
+    def update(self) -> None:
+        """Show what the parameter node says; end what was on for other nodes."""
+        parameters = self._context.parameters
+        if parameters is None:
+            return
+        name = parameters.editModel
+        items = [(_("Automatic"), "", _("The one that made the volume, else the first of its modality"))]
+        widgets.fillCombo(self._ui.editModelComboBox, items + modelItems(self._models.generators(), name), name)
+        if self._isOther():
+            # A node that is deleted is deselected first, and then that is the reason to be told.
+            self._otherTimer.start()
+        elif self.edit is not None and parameters.mapping != self._labelTable:
+            self._labelTable = parameters.mapping
+            manifest = self._models.named(self.edit.model)
+            if manifest is not None:
+                self.edit.setMapping(mappingFor(parameters, self.edit.segmentationNode, manifest))
+        self._showButtons()
+
+    def redraw(self) -> None:
+        """Draw what was painted since the last time."""
+        if self.edit is None:
+            self._begin(isLive=False)
+        if self.edit is not None:
+            self.edit.redraw()
+
+    def _isOther(self) -> bool:
+        """Whether other nodes are selected than those that are edited."""
+        parameters, edit = self._context.parameters, self.edit
+        return (
+            parameters is not None
+            and edit is not None
+            and (
+                parameters.editMask is not edit.segmentationNode
+                or parameters.editVolume not in (edit.sourceNode, edit.volumeNode)
+            )
+        )
+
+    def _endOther(self) -> None:
+        if self._isOther():
+            self.edit.stop(_("Live editing ended because another volume or segmentation was chosen."))
+            self.edit = None
+            self._showButtons()
+
+    def _toggled(self) -> None:
+        isWanted = self._ui.liveButton.checked
+        if self.edit is not None:
+            self.edit.setLive(isWanted)
+            if not isWanted:
+                self._tell(_("Paused. Redraw once draws what was painted since."))
+        elif isWanted:
+            self._begin(isLive=True)
+
+    def _paint(self) -> None:
+        """Open the Segment Editor with what is selected."""
+        parameters = self._context.parameters
+        slicer.util.selectModule("SegmentEditor")
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        editor.setSegmentationNode(parameters.editMask)
+        editor.setSourceVolumeNode(parameters.editVolume)
+
+    def _begin(self, isLive: bool) -> None:
+        from MedGenSlicer.editing.origin import modelFor
+
+        parameters = self._context.parameters
+        try:
+            name = parameters.editModel or modelFor(parameters.editVolume, self._models.manifests, parameters.editMask)
+            manifest = self._models.named(name)
+            mapping = mappingFor(parameters, parameters.editMask, manifest) if manifest is not None else None
+            self._labelTable = parameters.mapping
+            self.edit = self._context.logic.liveEdit(
+                parameters.editVolume,
+                parameters.editMask,
+                name,
+                device=parameters.device,
+                live=isLive,
+                mapping=mapping,
+                onChange=lambda edit: self._context.guarded(self._changed, edit),
+            )
+        except MedGenError as error:
+            self._tell(str(error))
+        self._showButtons()
+
+    def _changed(self, edit) -> None:
+        """Live editing has something to tell."""
+        if self.edit is not None and edit is not self.edit:
+            return
+        self._tell(edit.sentence)
+        if edit.state == "ended":
+            self.edit = None
+        parameters = self._context.parameters
+        if (
+            parameters is not None
+            and edit.volumeNode is not None
+            and parameters.editVolume is edit.sourceNode
+            and edit.volumeNode is not edit.sourceNode
+        ):
+            parameters.editVolume = edit.volumeNode  # the copy is what is edited from now on
+        self._showButtons()
+
+    def _showButtons(self) -> None:
+        ui, edit, problem = self._ui, self.edit, self._problem()
+        with widgets.quiet(ui.liveButton):
+            ui.liveButton.setChecked(edit is not None and edit.isLive)
+        for button in (ui.liveButton, ui.redrawButton, ui.paintButton):
+            button.setEnabled(not problem)
+        ui.undoEditButton.setEnabled(edit is not None and edit.canUndo)
+        ui.redoEditButton.setEnabled(edit is not None and edit.canRedo)
+
+    def _problem(self) -> str:
+        parameters = self._context.parameters
+        if parameters is None or parameters.editVolume is None:
+            return _("Select the volume to redraw.")
+        return _("Select the segmentation that it follows.") if parameters.editMask is None else ""
+
+    def _modelChosen(self) -> None:
+        if self._context.parameters is not None:
+            if self.edit is not None:
+                self.edit.stop(_("Live editing ended because another model was chosen; switch it on again to go on."))
+            self._context.parameters.editModel = widgets.chosen(self._ui.editModelComboBox)
+
+    def _tell(self, text: str) -> None:
+        self._ui.editStatusLabel.text = text
+        self._ui.editStatusLabel.setVisible(bool(text))

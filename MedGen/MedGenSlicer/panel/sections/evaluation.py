@@ -1,0 +1,204 @@
+"""The section *Evaluate*: how close is a synthetic image to a real one, and does it show the labels it should?"""
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedGenLib.errors import InputError, MedGenError
+from MedGenSlicer.panel import widgets, words
+from MedGenSlicer.panel.context import Context
+
+
+class Evaluation:
+    """Figures to a table node, the error map over the image, the report in the browser."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._ui = context.ui
+        self._tableID = self._errorID = self._imageID = self._toldProblem = ""
+        self._isRunning = False
+        table = self._ui.evaluateTable
+        table.verticalHeader().setVisible(False)
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        context.connect(self._ui.evaluateButton.clicked, self._pressed)
+        context.connect(self._ui.reportButton.clicked, self._report)
+        context.connect(self._ui.errorMapCheckBox.toggled, self._showErrorMap)
+        context.connect(self._ui.saveTableButton.clicked, self._save)
+        context.connect(self._ui.evaluateSegmenterComboBox.currentIndexChanged, self._segmenterChosen)
+        context.connect(self._ui.evaluateSection.contentsCollapsed, self.update)
+
+    def forget(self) -> None:
+        """The scene is closed, and with it what was compared."""
+        self._tableID = self._errorID = self._imageID = self._toldProblem = ""
+        for widget in (self._ui.evaluateTable, self._ui.saveTableButton, self._ui.errorMapCheckBox):
+            widget.setVisible(False)
+        self._tell("")
+
+    def update(self) -> None:
+        """Enable what can be done with what is selected."""
+        parameters = self._context.parameters
+        if parameters is None:
+            return
+        if not self._ui.evaluateSection.collapsed:
+            self._fillSegmenters(parameters.evaluateSegmenter)
+        hasLabels = parameters.evaluateLabels is not None
+        for widget in (self._ui.evaluateSegmenterLabel, self._ui.evaluateSegmenterComboBox):
+            widget.setEnabled(hasLabels)
+        problem = self._problem()
+        self._ui.evaluateButton.text = _("Cancel") if self._isRunning else _("Compare")
+        self._ui.evaluateButton.setEnabled(self._isRunning or not problem)
+        self._ui.reportButton.setEnabled(not self._isRunning and not problem)
+        if problem != self._toldProblem and not self._isRunning:
+            self._toldProblem = problem
+            self._tell(problem)
+
+    def propose(self, run) -> None:
+        """The image to judge is the newest result, unless the user chose one. The mask it was made from, what finds
+        its labels again and its spread come with it."""
+        parameters = self._context.parameters
+        if parameters is None or parameters.evaluateImage is not None:
+            return
+        parameters.evaluateImage = run.nodes[0]
+        source = slicer.mrmlScene.GetNodeByID(run.snapshot.nodeID)
+        if run.snapshot.kind == "labels" and source.GetClassName() != "vtkMRMLScalarVolumeNode":
+            parameters.evaluateLabels = source
+            parameters.evaluateSegmenter = _segmenterOf(run.manifest)
+        if run.spreadNode is not None:
+            parameters.evaluateUncertainty = run.spreadNode
+
+    def evaluate(self, reportFolder: str | None = None) -> None:
+        """Compare in the worker; the panel stays usable."""
+        parameters = self._context.parameters
+        self._isRunning = True
+        self._imageID = parameters.evaluateImage.GetID()
+        self.update()
+        self._tell(_("Comparing…"))
+        try:
+            self._context.logic.evaluate(
+                parameters.evaluateImage,
+                parameters.evaluateReference,
+                parameters.evaluateMask,
+                wait=False,
+                onProgress=lambda progress: self._context.guarded(self._tell, words.stage(progress)),
+                onDone=lambda run: self._context.guarded(self._done, run),
+                labelsNode=parameters.evaluateLabels,
+                segmenter=parameters.evaluateSegmenter if parameters.evaluateLabels is not None else None,
+                uncertaintyNode=parameters.evaluateUncertainty,
+                reportFolder=reportFolder,
+            )
+        except MedGenError as error:
+            self._ended(str(error))
+        except BaseException:
+            self._ended("")
+            raise
+
+    def save(self, path: str) -> None:
+        """Write the table to a CSV file.
+
+        Raises
+        ------
+        InputError: the table was deleted, or the file cannot be written.
+        """
+        if not slicer.util.saveNode(self._tableNode(), path):
+            raise InputError(_("The file '{path}' cannot be written; choose another place.").format(path=path))
+        self._tell(_("Saved to {path}").format(path=path))
+
+    def _problem(self) -> str:
+        """What is missing for an evaluation, as one sentence; "" for nothing."""
+        parameters = self._context.parameters
+        image, reference = parameters.evaluateImage, parameters.evaluateReference
+        if image is None:
+            return _("Select the image to judge.")
+        if reference is not None:
+            return _("Image and reference are the same volume.") if reference.GetID() == image.GetID() else ""
+        if parameters.evaluateLabels is None:
+            return _("Select a reference, or the labels that the image should show.")
+        return "" if parameters.evaluateSegmenter else _("Select what finds the labels again in the image.")
+
+    def _pressed(self) -> None:
+        if self._isRunning:
+            self._context.logic.cancel()
+        else:
+            self.evaluate()
+
+    def _done(self, run) -> None:
+        self._ended("")  # whatever comes now, the button is back
+        if run.error is not None:
+            self._ended(str(run.error))
+            return
+        node = run.node
+        self._tableID = node.GetID()
+        self._errorID = run.errorNode.GetID() if run.errorNode is not None else ""
+        widgets.fillTable(self._ui.evaluateTable, node)
+        self._ended(_("In the scene as '{name}'.").format(name=node.GetName()))
+        for widget in (self._ui.evaluateTable, self._ui.saveTableButton):
+            widget.setVisible(True)
+        self._ui.errorMapCheckBox.setVisible(bool(self._errorID))
+        with widgets.quiet(self._ui.errorMapCheckBox):
+            self._ui.errorMapCheckBox.setChecked(True)
+        if self._errorID:
+            self._showErrorMap()
+        if run.report:
+            self._context.dialogs.open(run.report)
+
+    def _ended(self, text: str) -> None:
+        self._isRunning = False
+        self.update()
+        self._tell(text)
+
+    def _fillSegmenters(self, wanted: str) -> None:
+        from MedGenLib.segmentation.segmenters import names
+
+        items = [(_("Not looked for"), "", ""), *((name, name, sentence) for name, sentence in names())]
+        if wanted not in [data for _text, data, _tip in items]:
+            items.append((_("{name} (not installed)").format(name=wanted), wanted, ""))
+        widgets.fillCombo(self._ui.evaluateSegmenterComboBox, items, wanted)
+
+    def _segmenterChosen(self) -> None:
+        if self._context.parameters is not None:
+            self._context.parameters.evaluateSegmenter = widgets.chosen(self._ui.evaluateSegmenterComboBox)
+
+    def _report(self) -> None:
+        folder = self._context.dialogs.folder(_("Folder for the report"))
+        if folder:
+            from MedGenSlicer.jobs.dicom import newFolder
+
+            name = self._context.parameters.evaluateImage.GetName()
+            self.evaluate(newFolder(folder, _("Report of {name}").format(name=name)))
+
+    def _showErrorMap(self) -> None:
+        from MedGenSlicer.results import error_map
+
+        node = slicer.mrmlScene.GetNodeByID(self._errorID) if self._errorID else None
+        if node is None:
+            raise InputError(_("The error map is no longer in the scene; compare once more."))
+        image = slicer.mrmlScene.GetNodeByID(self._imageID)
+        if self._ui.errorMapCheckBox.checked:
+            if image is None:
+                raise InputError(_("The image is no longer in the scene; compare another one."))
+            error_map.showOverImage(image, node)
+        else:
+            error_map.hide(node)
+
+    def _save(self) -> None:
+        node = self._tableNode()
+        path = self._context.dialogs.newFile(_("Save metrics"), f"{node.GetName()}.csv", _("CSV (*.csv)"))
+        if path:
+            self.save(path)
+
+    def _tableNode(self):
+        node = slicer.mrmlScene.GetNodeByID(self._tableID) if self._tableID else None
+        if node is None:
+            raise InputError(_("The table is no longer in the scene; compare once more."))
+        return node
+
+    def _tell(self, text: str) -> None:
+        self._ui.evaluateLabel.text = text
+        self._ui.evaluateLabel.setVisible(bool(text))
+
+
+def _segmenterOf(manifest) -> str:
+    """What finds the labels of a model in its images; "" where nothing does."""
+    if "resegment" in manifest.statistics:
+        return manifest.name
+    return manifest.statistics.get("segmenter", {}).get("package", "")

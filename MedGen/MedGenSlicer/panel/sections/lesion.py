@@ -1,0 +1,188 @@
+"""The section *Insert lesion*: a place, a form, a tissue, one button."""
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedGenLib.errors import MedGenError
+from MedGenSlicer.nodes import reading as nodes
+from MedGenSlicer.panel import widgets, words
+from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.sections.labels import mappingFor
+
+
+class LesionSection:
+    """Makes a volume with a lesion, and the lesion as a segmentation."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._ui = context.ui
+        self._isRunning = False
+        self._suits = self._suitsFor = None
+        context.connect(self._ui.insertLesionButton.clicked, self._pressed)
+        context.connect(self._ui.placePointButton.clicked, self._placePoint)
+        context.connect(self._ui.lesionSection.contentsCollapsed, self.update)
+        for name in ("Segment", "Shape", "Tissue", "Organ"):
+            combo = getattr(self._ui, f"lesion{name}ComboBox")
+            context.connect(combo.currentIndexChanged, self._storing(combo, f"lesion{name}"))
+
+    def forget(self) -> None:
+        """The scene is closed."""
+        self._tell("")
+
+    def update(self) -> None:
+        """Show what the parameter node says."""
+        parameters, ui = self._context.parameters, self._ui
+        if parameters is None or ui.lesionSection.collapsed:
+            return
+        from MedGenLib.editing.lesions.library import names
+
+        place, organs, manifest = parameters.lesionPlace, parameters.lesionOrgans, self._manifest()
+        isPainted = _isMask(place)
+        segments = [(segment.name, segment.segmentID, "") for segment in nodes.segmentNames(place)] if isPainted else []
+        widgets.fillCombo(ui.lesionSegmentComboBox, segments, parameters.lesionSegment)
+        widgets.fillCombo(
+            ui.lesionShapeComboBox, [(name, name, sentence) for name, sentence in names()], parameters.lesionShape
+        )
+        labels = [label.name for label in manifest.input.labels.values()] if manifest is not None else []
+        widgets.fillCombo(
+            ui.lesionTissueComboBox,
+            [(_("As it is there"), "", ""), *((n, n, "") for n in labels)],
+            parameters.lesionTissue,
+        )
+        known = [segment.name for segment in nodes.segmentNames(organs)] if organs is not None else labels
+        widgets.fillCombo(
+            ui.lesionOrganComboBox, [(_("The body"), "", ""), *((n, n, "") for n in known)], parameters.lesionOrgan
+        )
+        for widget in (ui.lesionSegmentLabel, ui.lesionSegmentComboBox):
+            widget.setVisible(isPainted)
+        for widget in (ui.lesionShapeLabel, ui.lesionShapeComboBox, ui.lesionSizeLabel, ui.lesionSizeSpinBox):
+            widget.setVisible(not isPainted)
+        ui.insertLesionButton.text = _("Cancel") if self._isRunning else _("Insert lesion")
+        problem = self._problem()
+        ui.insertLesionButton.setEnabled(self._isRunning or not problem)
+        ui.placePointButton.setEnabled(parameters.lesionVolume is not None)
+        if not self._isRunning:
+            self._tell(problem)
+
+    def insert(self) -> None:
+        """Start it; the panel stays usable."""
+        parameters = self._context.parameters
+        isPainted, organs = _isMask(parameters.lesionPlace), parameters.lesionOrgans
+        self._isRunning = True
+        self.update()
+        self._tell(_("Inserting…"))
+        try:
+            self._context.logic.insertLesion(
+                parameters.lesionVolume,
+                parameters.lesionPlace,
+                parameters.lesionShape,
+                None if isPainted else parameters.lesionSize,
+                parameters.lesionTissue or None,
+                parameters.lesionContrast or None,
+                wait=False,
+                device=parameters.device,
+                segment=widgets.chosen(self._ui.lesionSegmentComboBox) or None if isPainted else None,
+                organ=parameters.lesionOrgan or None,
+                labelsNode=organs,
+                mapping=mappingFor(parameters, organs, self._manifest()) if organs is not None else None,
+                onProgress=lambda progress: self._context.guarded(self._tell, words.stage(progress)),
+                onDone=lambda run: self._context.guarded(self._done, run),
+            )
+        except MedGenError as error:
+            self._ended(str(error))
+        except BaseException:
+            self._ended("")
+            raise
+
+    def _done(self, run) -> None:
+        if run.error is not None:
+            self._ended(str(run.error))
+            return
+        from MedGenSlicer.editing.origin import showInstead
+
+        node = run.node
+        showInstead(slicer.mrmlScene.GetNodeByID(run.snapshot.nodeID), node)
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *run.at)
+        self._ended(
+            " ".join(
+                [
+                    _(
+                        "In the scene as '{name}'; nothing farther than {halo:.0f} mm from the lesion was changed."
+                    ).format(name=node.GetName(), halo=run.haloMm),
+                    *run.sentences,
+                ]
+            )
+        )
+
+    def _ended(self, text: str) -> None:
+        self._isRunning = False
+        self.update()
+        self._tell(text or self._problem())
+
+    def _pressed(self) -> None:
+        if self._isRunning:
+            self._context.logic.cancel()
+        else:
+            self.insert()
+
+    def _placePoint(self) -> None:
+        """A new point list where none is chosen; the next click in a slice view is its point."""
+        parameters = self._context.parameters
+        if parameters.lesionPlace is None or _isMask(parameters.lesionPlace):
+            node = slicer.mrmlScene.AddNewNodeByClass(
+                "vtkMRMLMarkupsFiducialNode", slicer.mrmlScene.GenerateUniqueName(_("Lesion"))
+            )
+            node.CreateDefaultDisplayNodes()
+            parameters.lesionPlace = node
+        application = slicer.app.applicationLogic()
+        selection, interaction = application.GetSelectionNode(), application.GetInteractionNode()
+        selection.SetReferenceActivePlaceNodeClassName("vtkMRMLMarkupsFiducialNode")
+        selection.SetActivePlaceNodeID(parameters.lesionPlace.GetID())
+        interaction.SetPlaceModePersistence(0)
+        interaction.SetCurrentInteractionMode(interaction.Place)
+
+    def _problem(self) -> str:
+        parameters = self._context.parameters
+        if parameters is None or parameters.lesionVolume is None:
+            return _("Select the volume that gets a lesion.")
+        if self._manifest() is None:
+            return _("No model draws this volume.")
+        if parameters.lesionPlace is None and not parameters.lesionOrgan:
+            return _("Place a point, choose a painted segment, or choose an organ.")
+        if not parameters.lesionTissue and not parameters.lesionContrast:
+            return _("Choose a tissue for the lesion, or a contrast.")
+        return ""
+
+    def _manifest(self):
+        """The model that suits the volume, None where there is none."""
+        from MedGenSlicer.editing.origin import modelFor
+
+        volume = self._context.parameters.lesionVolume
+        if volume is None or volume.GetImageData() is None:
+            return None
+        organs = self._context.parameters.lesionOrgans
+        key = (volume.GetID(), volume.GetImageData().GetMTime(), organs)
+        if key != self._suitsFor:  # finding out what the voxels look like takes a moment
+            models = self._context.logic.models()
+            try:
+                name = modelFor(volume, models, organs)
+            except MedGenError:
+                name = ""
+            self._suits = next((manifest for manifest in models if manifest.name == name), None)
+            self._suitsFor = key
+        return self._suits
+
+    def _storing(self, combo, name: str):
+        def store() -> None:
+            if self._context.parameters is not None:
+                setattr(self._context.parameters, name, widgets.chosen(combo))
+
+        return store
+
+    def _tell(self, text: str) -> None:
+        self._ui.lesionStatusLabel.text = text
+        self._ui.lesionStatusLabel.setVisible(bool(text))
+
+
+def _isMask(place) -> bool:
+    return place is not None and place.IsA("vtkMRMLSegmentationNode")

@@ -1,0 +1,223 @@
+"""The section *Models*: what is installed, what can be installed, add, remove."""
+
+import qt
+from slicer.i18n import tr as _
+
+from MedGenLib import user_folders
+from MedGenLib.packages.catalogue import is_embedded
+from MedGenLib.packages.hub.install import DOWNLOAD_MB, available
+from MedGenSlicer.panel import widgets
+from MedGenSlicer.panel.ask import askWorker
+from MedGenSlicer.panel.catalogue import Models
+from MedGenSlicer.panel.context import Context
+
+MIB = 2**20
+
+
+class ModelsSection:
+    """Lists the models; the worker checks, installs, adds and removes them."""
+
+    def __init__(self, context: Context, models: Models) -> None:
+        self._context = context
+        self._ui = context.ui
+        self._models = models
+        self._offers = []
+        self._isInstalling = False
+        table = self._ui.modelsTable
+        table.setHorizontalHeaderLabels([_("Model"), _("License"), _("Size")])
+        table.verticalHeader().setVisible(False)
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column in (1, 2):
+            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        self._addMenu()
+        self._installMenu()
+        context.connect(table.itemSelectionChanged, self._selected)
+        context.connect(self._ui.stopModelButton.clicked, self.stop)
+        context.connect(self._ui.removeModelButton.clicked, self.removeSelected)
+        context.connect(self._ui.openModelsFolderButton.clicked, self.openFolder)
+        context.connect(self._ui.modelsSection.contentsCollapsed, self._opened)
+
+    def update(self) -> None:
+        """Show the models that are installed, then the published ones that are not."""
+        table = self._ui.modelsTable
+        self._offers = available({manifest.name for manifest in self._models.manifests})
+        table.setRowCount(len(self._models.manifests) + len(self._offers))
+        for row, manifest in enumerate(self._models.manifests):
+            origin = _("comes with MedGen") if is_embedded(manifest) else _("added by you")
+            about = f"{manifest.description}; {taskText(manifest.task)}; {origin}"
+            self._setRow(row, manifest.name, about, manifest.license, _weightsMib(manifest))
+        for row, model in enumerate(self._offers, len(self._models.manifests)):
+            about = _("{what}; not installed").format(what=model.description)
+            self._setRow(row, model.name, about, model.license, DOWNLOAD_MB[model.name], isThere=False)
+        widgets.fitRows(table)
+        self._selected()
+
+    def add(self, source: str) -> None:
+        """Add a package from a folder, a zip file or a web address."""
+        if not source:
+            return
+        self._tell(_("Adding and checking the model…"))
+        self._ask("models/add", {"source": source}, _("The model was added."))
+
+    def install(self, source: str | None = None) -> None:
+        """Install the selected published model from the hub, a folder with its files, or a mirror of the hub.
+
+        Its license is shown first, unless the user has accepted it before.
+        """
+        model = self._selectedOffer()
+        if model is None or self._isInstalling or source == "":
+            return
+        params = {"name": model.name, "source": source}
+
+        def shown(answer: dict) -> None:
+            if answer["accepted"] or self._context.dialogs.agree(
+                _("License of {name}").format(name=model.name), answer["text"]
+            ):
+                self._setInstalling(True)
+                self._ask(
+                    "models/install",
+                    {**params, "accept_license": True},
+                    _("The model '{name}' was installed.").format(name=model.name),
+                    self._installEnded,
+                )
+            else:
+                self._tell(_("Nothing was downloaded, because the license was not accepted."))
+
+        self._setInstalling(True)
+        self._tell(_("Asking the server…"))
+        askWorker(self._context, "models/license", params, shown, self._tell, self._installEnded)
+
+    def stop(self) -> None:
+        """Stop an installation; what was downloaded is kept for the next one."""
+        if self._isInstalling:
+            self._context.logic.engine.cancel()
+
+    def removeSelected(self) -> None:
+        """Delete the selected model after asking."""
+        manifest = self._selectedManifest()
+        if manifest is None or is_embedded(manifest):
+            return
+        question = _("Delete the model '{name}' from this computer?").format(name=manifest.name)
+        if self._context.dialogs.confirm(question, _("Remove model")):
+            self._ask(
+                "models/remove",
+                {"name": manifest.name},
+                _("The model '{name}' was removed.").format(name=manifest.name),
+            )
+
+    def openFolder(self) -> None:
+        """Show the folder of the models that the user added."""
+        folder = user_folders.models_dir()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._context.dialogs.open(str(folder))
+
+    def _addMenu(self) -> None:
+        menu = qt.QMenu(self._ui.addModelButton)
+        for text, function in (
+            (_("From a folder…"), self._addFolder),
+            (_("From a zip file…"), self._addFile),
+            (_("From a web address…"), self._addAddress),
+        ):
+            self._context.connect(menu.addAction(text).triggered, function)
+        self._ui.addModelButton.setMenu(menu)
+        self._menu = menu
+
+    def _installMenu(self) -> None:
+        menu = qt.QMenu(self._ui.installModelButton)
+        for text, function in (
+            (_("From the Hugging Face hub…"), self.install),
+            (_("From a folder with the published files…"), self._installFolder),
+            (_("From a mirror of the hub…"), self._installMirror),
+        ):
+            self._context.connect(menu.addAction(text).triggered, function)
+        self._ui.installModelButton.setMenu(menu)
+        self._installSources = menu
+
+    def _installFolder(self) -> None:
+        self.install(self._context.dialogs.folder(_("Folder with the published files")))
+
+    def _installMirror(self) -> None:
+        self.install(self._context.dialogs.text(_("Install a model"), _("Web address of the mirror:")))
+
+    def _addFolder(self) -> None:
+        self.add(self._context.dialogs.folder(_("Folder of a model package")))
+
+    def _addFile(self) -> None:
+        self.add(self._context.dialogs.file(_("Model package"), _("Model packages (*.zip)")))
+
+    def _addAddress(self) -> None:
+        self.add(self._context.dialogs.text(_("Add a model"), _("Web address of the zip file:")))
+
+    def _ask(self, method: str, params: dict, done: str, onEnd=None) -> None:
+        def finished(answer: dict) -> None:
+            self._models.reload()
+            self.update()
+            self._tell(done)
+            self._context.changed()
+
+        askWorker(self._context, method, params, finished, self._tell, onEnd)
+
+    def _installEnded(self) -> None:
+        self._setInstalling(False)
+
+    def _setInstalling(self, isInstalling: bool) -> None:
+        self._isInstalling = isInstalling
+        self._ui.installModelButton.setVisible(not isInstalling)
+        self._ui.stopModelButton.setVisible(isInstalling)
+
+    def _opened(self) -> None:
+        if not self._ui.modelsSection.collapsed:
+            self.update()
+
+    def _selected(self) -> None:
+        manifest = self._selectedManifest()
+        self._ui.removeModelButton.setEnabled(manifest is not None and not is_embedded(manifest))
+        self._ui.installModelButton.setEnabled(self._selectedOffer() is not None)
+
+    def _selectedManifest(self):
+        row = self._ui.modelsTable.currentRow()
+        return self._models.manifests[row] if 0 <= row < len(self._models.manifests) else None
+
+    def _selectedOffer(self):
+        row = self._ui.modelsTable.currentRow() - len(self._models.manifests)
+        return self._offers[row] if 0 <= row < len(self._offers) else None
+
+    def _setRow(self, row: int, name: str, about: str, license_, megabytes: float, isThere: bool = True) -> None:
+        """A row of the table; what is not installed is grey, with the size of the download in brackets."""
+        table = self._ui.modelsTable
+        use = _("commercial use allowed") if license_.commercial_use else _("no commercial use")
+        size = (_("{size} MB") if isThere else _("({size} MB)")).format(size=round(megabytes))
+        sizeTip = size if isThere else _("{size} MB to download").format(size=round(megabytes))
+        cells = (
+            widgets.cell(name, about),
+            widgets.cell(licenseText(license_), f"{license_.spdx}: {use}"),
+            widgets.cell(size, sizeTip),
+        )
+        for column, item in enumerate(cells):
+            if not isThere:
+                item.setForeground(qt.QBrush(qt.QColor("gray")))
+            table.setItem(row, column, item)
+
+    def _tell(self, text: str) -> None:
+        self._ui.modelsLabel.text = text
+        self._ui.modelsLabel.setVisible(bool(text))
+
+
+def taskText(task: str) -> str:
+    """What a model is for."""
+    return {
+        "generate": _("makes images from masks"),
+        "translate": _("translates images"),
+        "segment": _("finds labels in images, for the evaluation"),
+        "features": _("compares cohorts of images, for the evaluation"),
+    }.get(task, task)
+
+
+def licenseText(license_) -> str:
+    """An identifier as a person says it; SPDX writes one that it does not list with a prefix."""
+    return license_.spdx.removeprefix("LicenseRef-").replace("-OneWay-", "-")
+
+
+def _weightsMib(manifest) -> float:
+    paths = {manifest.weights_path(role) for role in manifest.networks}
+    return sum(path.stat().st_size for path in paths if path.is_file()) / MIB

@@ -1,0 +1,82 @@
+"""Quality, seed, samples and device: what both tasks share."""
+
+import random
+
+from slicer.i18n import tr as _
+
+from MedGenSlicer.panel import widgets, words
+from MedGenSlicer.panel.catalogue import QUALITIES, qualityText
+from MedGenSlicer.panel.context import Context
+from MedGenSlicer.parameters import LARGEST_SEED
+
+
+class Options:
+    """The row *Quality* and the section *Options*."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._ui = context.ui
+        self._devices: list[dict] = []
+        context.connect(self._ui.presetComboBox.currentIndexChanged, self._presetChosen)
+        context.connect(self._ui.deviceComboBox.currentIndexChanged, self._deviceChosen)
+        context.connect(self._ui.seedSpinBox.valueChanged, self._seedChosen)
+
+    def update(self, task: str, manifest) -> None:
+        """Show what the parameter node says; `manifest` is the model selected, or None."""
+        parameters, ui = self._context.parameters, self._ui
+        widgets.fillCombo(
+            ui.presetComboBox, [(qualityText(name, manifest), name, "") for name in QUALITIES], parameters.preset
+        )
+        with widgets.quiet(ui.seedSpinBox):
+            ui.seedSpinBox.setValue(parameters.seed)
+        # Translation draws nothing at random.
+        for widget in (
+            ui.seedLabel,
+            ui.seedSpinBox,
+            ui.seedLockCheckBox,
+            ui.samplesLabel,
+            ui.samplesSpinBox,
+            ui.styleLabel,
+            ui.styleSelector,
+        ):
+            widget.setVisible(task == "generate")
+        ui.spreadCheckBox.setEnabled(task == "translate" or parameters.samples > 1)
+        self._fillDevices(parameters.device)
+
+    def setDevices(self, devices: list[dict]) -> None:
+        """The devices that the worker found."""
+        self._devices = devices
+        if self._context.parameters is not None:
+            self._fillDevices(self._context.parameters.device)
+
+    def nextSeed(self) -> int:
+        """The seed of the next run: the one that is kept, or a new one, which is then shown."""
+        parameters = self._context.parameters
+        if not parameters.seedLocked:
+            parameters.seed = random.SystemRandom().randint(0, LARGEST_SEED)
+        return parameters.seed
+
+    def _fillDevices(self, wanted: str) -> None:
+        items = [(_("Automatic"), "auto", _("The GPU where there is one with enough free memory"))]
+        items += [(words.device(device), device["name"], words.device(device)) for device in self._devices]
+        if wanted not in [data for _text, data, _tip in items]:
+            text = _("CPU") if wanted == "cpu" else wanted
+            # Before the worker answered it is not known to be absent.
+            items.append(
+                (_("{device} (not on this computer)").format(device=text) if self._devices else text, wanted, "")
+            )
+        widgets.fillCombo(self._ui.deviceComboBox, items, wanted)
+
+    def _presetChosen(self) -> None:
+        if self._context.parameters is not None:
+            self._context.parameters.preset = widgets.chosen(self._ui.presetComboBox)
+
+    def _deviceChosen(self) -> None:
+        if self._context.parameters is not None:
+            self._context.parameters.device = widgets.chosen(self._ui.deviceComboBox)
+
+    def _seedChosen(self) -> None:
+        """Somebody who types a seed wants that one."""
+        if self._context.parameters is not None:
+            self._context.parameters.seed = self._ui.seedSpinBox.value
+            self._context.parameters.seedLocked = True

@@ -1,0 +1,203 @@
+"""The strip at the top: is everything here that a run needs?"""
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedGenLib.errors import Cancelled
+from MedGenSlicer.panel import widgets, words
+from MedGenSlicer.panel.context import Context
+
+MOST_LETTERS = 60
+"""Of an installer's line that are shown; the tooltip has all."""
+
+
+class Readiness:
+    """Installed? Then which device, with how much free memory; else one button that installs.
+
+    States: "idle" (nothing asked yet), "missing", "installing", "extension" (of Slicer, needed for PyTorch),
+    "restart", "starting", "ready", "failed".
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._ui = context.ui
+        self.state = ""
+        self._device = ""
+        self._onDevices = lambda devices: None
+        context.connect(self._ui.installButton.clicked, self._pressed)
+        self._addMenu()
+
+    def onDevices(self, function) -> None:
+        """Call `function(devices)` whenever the worker told its devices."""
+        self._onDevices = function
+
+    @property
+    def isInstalled(self) -> bool:
+        """Whether a run can be tried."""
+        return self.state not in ("missing", "installing", "restart", "extension")
+
+    def refresh(self) -> None:
+        """Look again what is installed and what the worker said; quick, starts nothing."""
+        engine = self._context.logic.engine
+        if self.state in ("installing", "restart", "extension") or (self.state == "failed" and engine.state == "off"):
+            return
+        if engine.info:
+            self._ready(engine.info)
+        elif self._context.logic.dependencies.missing():
+            self._show(
+                "missing",
+                "warning",
+                _("Some Python packages have to be installed once."),
+                _("Install…"),
+                _("Show what has to be installed, with download and disk size in MB, and install it after you agree"),
+            )
+        elif engine.state == "starting":
+            self._show("starting", "wait", _("Checking this computer…"))
+        else:
+            # A worker that was stopped leaves what it told about the computer.
+            self._show("idle", "ok", self._device or _("Installed. Select an input to begin."))
+
+    def startWorker(self) -> None:
+        """Start the worker in the background, so that device and memory are known before the run."""
+        engine = self._context.logic.engine
+        if not self.isInstalled or engine.state != "off":
+            return
+        self._show("starting", "wait", _("Checking this computer…"))
+        engine.start(
+            lambda *unused: self._context.guarded(self._started),
+            lambda error: self._context.guarded(self._notStarted, error),
+        )
+
+    def askDevices(self) -> None:
+        """Ask the worker for its free memory again."""
+        engine = self._context.logic.engine
+        if engine.state == "ready":
+            engine.request(
+                "devices",
+                {},
+                onResult=lambda answer: self._context.guarded(self._updated, answer.get("devices", [])),
+                onError=lambda error: None,
+            )
+
+    def install(self, wheelFolder: str | None = None) -> None:
+        """Tell what is installed, ask once, install, test.
+
+        wheelFolder: a folder of wheels to take instead of the network.
+        """
+        dependencies = self._context.logic.dependencies
+        if not self._context.dialogs.confirm(dependencies.plan().sentence, _("Install packages for MedGen")):
+            return
+        self._show("installing", "wait", _("Installing…"))
+        guarded = self._context.guarded
+        dependencies.install(
+            lambda line: guarded(self._logged, line), lambda outcome: guarded(self._installed, outcome), wheelFolder
+        )
+
+    def copyDiagnostics(self) -> None:
+        """Versions, devices and paths, on the clipboard."""
+        self._context.dialogs.copy(self._context.logic.dependencies.diagnostics())
+
+    def showHelp(self) -> None:
+        """What to do without a network or behind a proxy."""
+        self._context.dialogs.show(
+            _(
+                "Behind a proxy: set HTTPS_PROXY before Slicer is started. Without a network: on a computer that has"
+                ' one, run "pip download -r requirements.txt torch" with the same operating system and Python, copy'
+                ' the folder of wheels here, and choose "Install from a folder" in this menu.'
+            ),
+            _("Installing MedGen's packages"),
+        )
+
+    def installFromFolder(self) -> None:
+        """Install from a folder of wheels, without a network."""
+        folder = self._context.dialogs.folder(_("Folder of wheels"))
+        if folder:
+            self.install(folder)
+
+    def _addMenu(self) -> None:
+        menu = qt.QMenu(self._ui.readinessMenuButton)
+        menu.setToolTipsVisible(True)
+        for text, function in (
+            (_("Copy diagnostics"), self.copyDiagnostics),
+            (_("Check installation again"), self._checkAgain),
+            (_("Install from a folder…"), self.installFromFolder),
+            (_("Offline and proxy help"), self.showHelp),
+        ):
+            self._context.connect(menu.addAction(text).triggered, function)
+        self._ui.readinessMenuButton.setMenu(menu)
+        self._menu = menu
+
+    def _pressed(self) -> None:
+        if self.state == "failed":
+            self._checkAgain()
+        elif self.state == "restart":
+            slicer.util.restart()
+        elif self.state == "extension":
+            self._installExtension()
+        else:
+            self.install()
+
+    def _checkAgain(self) -> None:
+        self.state = ""
+        self.refresh()
+        if self.state == "idle":
+            self.startWorker()
+
+    def _started(self) -> None:
+        info = self._context.logic.engine.info
+        if info:
+            self._ready(info)
+
+    def _notStarted(self, error) -> None:
+        # A scene that was closed, or a cancel, ended it on purpose: it starts again with the next input.
+        isOnPurpose = isinstance(error, Cancelled) or slicer.mrmlScene.IsClosing()
+        if isOnPurpose or self._context.logic.dependencies.missing():
+            self.state = ""
+            self.refresh()
+            return
+        self._show("failed", "error", str(error), _("Try again"), _("Start the worker again"))
+
+    def _ready(self, info: dict) -> None:
+        devices = info.get("devices") or []
+        self._updated(devices)
+
+    def _updated(self, devices: list[dict]) -> None:
+        # The last one named is what "Automatic" takes when a GPU is there.
+        best = next((device for device in devices if device["name"] != "cpu"), devices[0] if devices else None)
+        text = _("Ready: {device}").format(device=words.device(best)) if best else _("Ready")
+        self._device = text
+        self._show("ready", "ok", text)
+        self._onDevices(devices)
+
+    def _logged(self, line: str) -> None:
+        self._ui.readinessLabel.text = _("Installing… {line}").format(line=line.strip()[:MOST_LETTERS])
+        self._ui.readinessLabel.toolTip = line
+
+    def _installed(self, outcome) -> None:
+        self.state = ""
+        if outcome.success and not outcome.needsRestart:
+            self.refresh()
+            self.startWorker()
+            self._context.changed()
+        elif outcome.needsRestart:
+            self._show("restart", "warning", outcome.sentence, _("Restart"), _("Close and open Slicer"))
+        elif outcome.needsExtension:
+            self._show("extension", "warning", outcome.sentence, _("Get it…"), _("Install Slicer's PyTorch extension"))
+        else:
+            self._show("missing", "warning", outcome.sentence, _("Try again"), _("Try the installation again"))
+        self._ui.readinessLabel.toolTip = outcome.detail
+
+    def _installExtension(self) -> None:
+        question = _("Install Slicer's extension PyTorch? Slicer has to be restarted after it.")
+        if self._context.dialogs.confirm(question, _("Install extension")):
+            self._installed(self._context.logic.dependencies.installExtension())
+
+    def _show(self, state: str, icon: str, text: str, button: str = "", purpose: str = "") -> None:
+        self.state = state
+        widgets.setIcon(self._ui.readinessIcon, icon)
+        self._ui.readinessLabel.text = text
+        self._ui.readinessLabel.toolTip = ""
+        self._ui.installButton.text = button
+        self._ui.installButton.toolTip = purpose
+        self._ui.installButton.setVisible(bool(button))

@@ -1,0 +1,66 @@
+"""The tab *Score* of a reader study: how well the readers told synthetic images from real ones."""
+
+import qt
+from slicer.i18n import tr as _
+
+from MedGenSlicer.jobs.dicom import newFolder
+from MedGenSlicer.panel import widgets
+from MedGenSlicer.panel.ask import askWorker
+from MedGenSlicer.panel.context import Context
+from MedGenSlicer.results import tables
+
+
+class ScoreTab:
+    """Scores to a table node, and a report with the ROC curve in the browser."""
+
+    def __init__(self, context: Context, ui) -> None:
+        self._context, self._ui = context, ui
+        self._isRunning = False
+        ui.scoreTable.verticalHeader().setVisible(False)
+        ui.scoreTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        context.connect(ui.scoreStudyEdit.currentPathChanged, self.update)
+        context.connect(ui.scoreButton.clicked, self._chooseFolder)
+        self.update()
+
+    def update(self) -> None:
+        """Enable the button once a study is chosen."""
+        self._ui.scoreButton.setEnabled(bool(self._ui.scoreStudyEdit.currentPath) and not self._isRunning)
+
+    def score(self, folder: str) -> None:
+        """Score in the worker; the report goes into a new folder below `folder`."""
+        self._isRunning = True
+        self.update()
+        self._tell(_("Scoring…"))
+        askWorker(
+            self._context,
+            "reader_study/score",
+            {
+                "study": self._ui.scoreStudyEdit.currentPath,
+                "key": self._ui.scoreKeyEdit.currentPath or None,
+                "output": newFolder(folder, _("reader study scores")),
+            },
+            self._done,
+            self._tell,
+            self._ended,
+        )
+
+    def _chooseFolder(self) -> None:
+        folder = self._context.dialogs.folder(_("Folder for the scores"))
+        if folder:
+            self.score(folder)
+
+    def _done(self, answer: dict) -> None:
+        node = tables.addTable(_("Reader study"), answer["rows"], answer.get("note") or "")
+        widgets.fillTable(self._ui.scoreTable, node)
+        self._ui.scoreTable.setVisible(True)
+        self._tell(_("In the scene as '{name}'. {note}").format(name=node.GetName(), note=answer.get("note") or ""))
+        if answer.get("report"):
+            self._context.dialogs.open(answer["report"])
+
+    def _ended(self) -> None:
+        self._isRunning = False
+        self.update()
+
+    def _tell(self, text: str) -> None:
+        self._ui.scoreLabel.text = text
+        self._ui.scoreLabel.setVisible(bool(text))

@@ -1,0 +1,1 @@
+"""MRML nodes out: volumes, tables and views."""

@@ -1,0 +1,111 @@
+"""The error of an image as a coloured volume over it: blue below the reference, red above, none where it is small."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from MedGenSlicer.nodes.provenance import Provenance
+from MedGenSlicer.nodes.reading import InputSnapshot
+from MedGenSlicer.results import volumes as results
+from MedGenSlicer.results.volumes import PreparedImage
+
+COLORS_ATTRIBUTE = "MedGen.Colors"
+COLORS = 256
+SMALL = 0.12
+"""Share of the window about zero that is drawn as nothing, so that the image below is seen."""
+PERCENTILE = 99.0
+STEPS = (1.0, 2.0, 5.0, 10.0)
+OPACITY = 0.7
+BLUE, PALE, RED = (0.13, 0.40, 0.78), (0.93, 0.93, 0.93), (0.79, 0.13, 0.16)
+"""Ends and middle of the colours; blue and red are told apart with any colour vision."""
+
+
+def prepareErrorMap(volume) -> PreparedImage:
+    """The voxels of an error map (image - reference), with a window that is symmetric about zero; may run in any
+    thread."""
+    image = results.prepareImage(replace(volume, modality=None), spread=True)
+    return replace(image, window=2 * largestShown(image.array), level=0.0)
+
+
+def largestShown(error: np.ndarray) -> float:
+    """The error at the ends of the colours: almost all of the errors, as 1, 2 or 5 times a power of ten."""
+    sample = np.abs(error.reshape(-1)[:: max(1, error.size // 500_000)].astype(np.float32))
+    sample = sample[sample > 0]
+    wanted = float(np.percentile(sample, PERCENTILE)) if sample.size else 1.0
+    power = 10.0 ** np.floor(np.log10(wanted))
+    return float(next(step for step in STEPS if step * power >= wanted * (1 - 1e-6)) * power)
+
+
+def addErrorMap(snapshot: InputSnapshot, image: PreparedImage, reference: str, saveState: bool = True):
+    """Put an error map into the scene, beside the image that it belongs to.
+
+    Parameters
+    ----------
+    snapshot: the image that was judged; the map gets its grid, parent transform and place.
+    reference: name of the node it was compared with.
+    """
+    made = Provenance(
+        content="error", task="evaluate", unit=image.unit, input=snapshot.name, parameters={"reference": reference}
+    )
+    node = results.addResult(snapshot, image, made, saveState=saveState)
+    try:
+        node.GetDisplayNode().SetAndObserveColorNodeID(errorColors().GetID())
+        _addLegend(node, image.unit)
+    except BaseException:
+        results.removeResult(node)
+        raise
+    return node
+
+
+def showOverImage(imageNode, errorNode) -> None:
+    """The error map in the foreground of the slice views, its image behind. Views that show the image already stay
+    where they are."""
+    shown = any(
+        imageNode.GetID() in (view.GetBackgroundVolumeID(), view.GetForegroundVolumeID())
+        for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    )
+    slicer.util.setSliceViewerLayers(
+        background=imageNode, foreground=errorNode, foregroundOpacity=OPACITY, fit=not shown
+    )
+
+
+def hide(errorNode) -> None:
+    """Take an error map out of the slice views; what else they show stays."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if composite.GetForegroundVolumeID() == errorNode.GetID():
+            composite.SetForegroundVolumeID(None)
+
+
+def errorColors():
+    """The colour table of all error maps of the scene; made when it is first needed."""
+    for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode"):
+        if node.GetAttribute(COLORS_ATTRIBUTE) == "error":
+            return node
+    table = slicer.vtkMRMLColorTableNode()
+    table.SetTypeToUser()
+    table.SetName(_("MedGen error, blue below and red above"))
+    table.SetAttribute(COLORS_ATTRIBUTE, "error")
+    table.SetNumberOfColors(COLORS)
+    for index in range(COLORS):
+        position = 2 * index / (COLORS - 1) - 1
+        # Slicer's slice views know only opaque and transparent colours.
+        table.SetColor(index, f"{position:+.2f}", *_mixed(position), 0.0 if abs(position) < SMALL else 1.0)
+    return slicer.mrmlScene.AddNode(table)
+
+
+def _mixed(position: float) -> tuple[float, ...]:
+    """Color at -1 (blue) to 1 (red), by way of almost white."""
+    share = abs(position) ** 0.7  # moderate errors are colored too, not only the largest
+    end = RED if position > 0 else BLUE
+    return tuple(share * strong + (1 - share) * pale for strong, pale in zip(end, PALE, strict=True))
+
+
+def _addLegend(node, unit: str) -> None:
+    """A bar of the colours with its numbers; Slicer draws it where the volume is shown."""
+    legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
+    legend.SetTitleText(_("Error ({unit})").format(unit=unit))
+    legend.SetMaxNumberOfColors(COLORS)

@@ -1,0 +1,1 @@
+"""What a run reports about its input and its output."""

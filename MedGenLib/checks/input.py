@@ -1,0 +1,271 @@
+"""Does an input suit a model? Compares it with the model's manifest, in words.
+
+A finding of level "error" means that the model cannot run on the input; a "warning" that the
+result may be worse than the model card promises.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.orientation import Turn
+
+if TYPE_CHECKING:
+    from MedGenLib.imaging.volume import LabelMap, Volume
+    from MedGenLib.labels.mapping import MappingReport
+    from MedGenLib.packages.manifest import Manifest
+
+_MAX_VALUES = 500_000  # enough for any histogram below, and quick on the largest volume
+_LARGEST_GAP = 0.1
+_NAMED = 6  # longer lists of labels are cut
+
+
+def check_mask(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
+    """Checks a mask whose values are the model's labels already.
+
+    Errors: the mask is empty, or holds values that the model does not know. Warnings: labels of
+    the model that are absent (unless it was trained on partial masks), spacing or field of view
+    outside of the model's range.
+    """
+    found = [int(value) for value in label_map.values()]
+    if not found:
+        return [_error("empty-mask", "The mask is empty: all voxels are 0; draw or load labels.")]
+    known = manifest.input.labels
+    findings = []
+    if unknown := [value for value in found if value not in known]:
+        names = [f"{value}{_in_brackets(label_map.names.get(value))}" for value in unknown]
+        findings.append(
+            _error(
+                "unknown-labels",
+                f"The mask has labels that the model '{manifest.name}' does not know: "
+                f"{_listed(names)}; map each to one of its labels, as in --map {unknown[0]}="
+                f"{next(iter(known), 1)}.",
+            )
+        )
+    absent = [f"{label.name} ({value})" for value, label in known.items() if value not in found]
+    if absent and not manifest.preprocessing.get("partial"):
+        findings.append(
+            _warning(
+                "absent-labels",
+                f"The mask has no voxels of {_listed(absent)}; where the body should show them, add them to the mask.",
+            )
+        )
+    return findings + _check_geometry(label_map, manifest)
+
+
+def check_left_out(mapped: MappingReport, manifest: Manifest) -> list[Finding]:
+    """A warning that names the labels that became background as the model does not make them."""
+    if not mapped.left_out:
+        return []
+    names = _listed([mapped.names[value] for value in mapped.left_out])
+    return [
+        _warning(
+            "left-out", f"The model '{manifest.name}' does not make {names}: what has these labels becomes background."
+        )
+    ]
+
+
+def check_gaps(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
+    """Warns when much of the body around a segmentation of organs has no label.
+
+    Only for models that take unlabelled voxels for air. The setting "fill" of a package names the
+    label that such gaps are best filled with.
+    """
+    from MedGenLib.labels.mapping import close_body
+
+    if manifest.preprocessing.get("outside") != "background":
+        return []
+    labelled = int(np.count_nonzero(label_map.array))
+    share = 1 - labelled / max(1, int(np.count_nonzero(close_body(label_map).array)))
+    if share < _LARGEST_GAP:
+        return []
+    first = next(iter(manifest.input.labels.values())).name
+    label = manifest.preprocessing.get("fill", first)
+    left = "air" if manifest.output.unit == "HU" else "background"
+    return [
+        _warning(
+            "gaps",
+            f"{share:.0%} of the body that the mask outlines has no label and becomes {left}; fill "
+            f"it with {label} or another label (command line: --fill '{label}').",
+        )
+    ]
+
+
+def check_image(volume: Volume, manifest: Manifest) -> list[Finding]:
+    """Checks an image that a model is to translate.
+
+    The modality that the volume states counts; where it states none, it is guessed from the
+    values. Errors: the wrong modality, or a constant image. Warnings: a stated modality that the
+    values contradict, an unknown modality, spacing or field of view outside of the model's range.
+    """
+    if np.ptp(volume.array) == 0:
+        value = float(volume.array.flat[0])
+        return [_error("constant-image", f"Every voxel of the image is {value:g}; load another.")]
+    return [*_check_modality(volume, manifest), *_check_geometry(volume, manifest)]
+
+
+def guess_modality(volume: Volume) -> str | None:
+    """ "CT" in HU, "MR", or None where the values cannot tell.
+
+    In Hounsfield units a body has most of its mass within 200 HU of water with a peak there, and
+    next to nothing between fat (-120) and lung (-600). CT that was stored without its offset
+    of -1024, label maps and images scaled to a few units give None.
+    """
+    values = _sample(volume.array)
+    if _looks_like_hu(values):
+        return "CT"
+    if _looks_like_hu(values - 1024) or len(np.unique(values[:50_000])) < 32:
+        return None
+    low, high = np.percentile(values, [0.5, 99.5])
+    return "MR" if high - low >= 20 else None
+
+
+def looks_like_labels(volume: Volume) -> bool:
+    """Whether an image holds only a few whole numbers from 0 up, as masks do."""
+    values = _sample(volume.array)
+    return bool(values.min() >= 0 and len(np.unique(values)) < 32 and (values % 1 == 0).all())
+
+
+def _looks_like_hu(values: NDArray) -> bool:
+    values = values[values > values.min()]  # padding says nothing
+    body = values[values > -200]
+    if body.size < 50 or (values < -20).mean() < 0.03:
+        return False
+    counts, edges = np.histogram(body, bins=np.arange(-200, 1001, 25))
+    peak = edges[np.convolve(counts, [1, 1, 1], "same").argmax()]
+    between_fat_and_lung = np.count_nonzero((values > -600) & (values < -200)) / body.size
+    return -150 <= peak <= 130 and (body < 200).mean() > 0.5 and between_fat_and_lung < 0.3
+
+
+def _sample(array: NDArray) -> NDArray[np.float32]:
+    """At most `_MAX_VALUES` values, evenly from the whole volume, in a fixed random order."""
+    flat = array.reshape(-1)
+    generator = np.random.default_rng(0)
+    if flat.size <= _MAX_VALUES:
+        return generator.permutation(flat).astype(np.float32)
+    return flat[generator.integers(flat.size, size=_MAX_VALUES)].astype(np.float32)
+
+
+def _check_modality(volume: Volume, manifest: Manifest) -> list[Finding]:
+    needed, stated, guess = manifest.input.modality, volume.modality, guess_modality(volume)
+    model = f"the model '{manifest.name}' needs {_described(needed)}"
+    if stated is not None and _family(stated) != _family(needed):
+        return [_error("wrong-modality", f"The image is {stated}, but {model}; choose another.")]
+    if stated is None and guess is not None and guess != _family(needed):
+        return [
+            _error(
+                "wrong-modality",
+                f"The image looks like {guess} by its values, but {model}; give such an image, or another model.",
+            )
+        ]
+    if guess is None and stated is None:
+        return [
+            _warning(
+                "unknown-modality",
+                f"The values do not show whether this is CT in HU or MR, and {model}; make sure that it is.",
+            )
+        ]
+    if guess not in (None, _family(needed)):
+        return [
+            _warning(
+                "doubtful-modality",
+                f"The image is stated to be {stated} but looks like {guess} by its values, and "
+                f"{model}; make sure that it is.",
+            )
+        ]
+    if stated not in (None, "MR", needed):
+        return [_warning("other-contrast", f"The image is {stated}, and {model}; expect errors.")]
+    return []
+
+
+def _family(modality: str) -> str:
+    return "CT" if modality == "CT" else "MR"
+
+
+def _described(modality: str) -> str:
+    return "CT in HU" if modality == "CT" else f"{modality} MR"
+
+
+def _check_geometry(image: Volume | LabelMap, manifest: Manifest) -> list[Finding]:
+    return _check_spacing(image, manifest) + _check_field_of_view(image, manifest)
+
+
+def _check_spacing(image: Volume | LabelMap, manifest: Manifest) -> list[Finding]:
+    limits = manifest.spacing
+    # The width of a lone slice is not sampled at all, so it cannot be too coarse.
+    used = [mm for mm, n in zip(image.spacing, image.shape, strict=True) if n > 1] or image.spacing
+    # A millionth is lost when a header stores single precision.
+    coarse, fine = max(used) > limits.max * (1 + 1e-6), min(used) < limits.min * (1 - 1e-6)
+    if not coarse and not fine:
+        return []
+    effect = (
+        "fine structures may be missing or jagged"
+        if coarse
+        else f"details finer than {limits.native:g} mm will not be made"
+    )
+    return [
+        _warning(
+            "spacing",
+            f"The voxels measure {_by(image.spacing)} mm, but the model '{manifest.name}' was made "
+            f"for {limits.min:g} to {limits.max:g} mm; {effect}.",
+        )
+    ]
+
+
+def _check_field_of_view(image: Volume | LabelMap, manifest: Manifest) -> list[Finding]:
+    limits = manifest.field_of_view
+    turn = Turn.to(image.geometry, "RAS")
+    view, count = turn.axes(image.field_of_view), turn.axes(image.shape)
+    small, large = [], []
+    for mm, voxels, low, high, name in zip(
+        view, count, limits.min, limits.max, ("left-right", "front-back", "head-foot"), strict=True
+    ):
+        if voxels == 1:
+            continue
+        if mm < low * (1 - 1e-6):
+            small.append(f"{name} {mm:.0f} mm (at least {low:g})")
+        if mm > high * (1 + 1e-6):
+            large.append(f"{name} {mm:.0f} mm (at most {high:g})")
+    findings = []
+    if small:
+        findings.append(
+            _warning(
+                "small-field-of-view",
+                f"The field of view is smaller than the model '{manifest.name}' was made for: "
+                f"{', '.join(small)}; it may not recognise the anatomy.",
+            )
+        )
+    if large:
+        findings.append(
+            _warning(
+                "large-field-of-view",
+                f"The field of view is larger than the model '{manifest.name}' was made for: "
+                f"{', '.join(large)}; parts that it never saw may be wrong.",
+            )
+        )
+    return findings
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _in_brackets(name: str | None) -> str:
+    return f" ({name})" if name else ""
+
+
+def _by(figures: tuple) -> str:
+    return " x ".join(f"{figure:.3g}" for figure in figures)
+
+
+def _error(code: str, sentence: str) -> Finding:
+    return Finding("error", code, sentence)
+
+
+def _warning(code: str, sentence: str) -> Finding:
+    return Finding("warning", code, sentence)

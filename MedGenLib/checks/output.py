@@ -1,0 +1,341 @@
+"""Is an output plausible? Compares it with its mask or source and with the model's statistics.
+
+The limits come from the section `statistics` of the manifest; a check whose limits are not given
+there is left out. All of them together:
+
+    "statistics": {
+        "tissues":   {"1": {"name": "fat", "mean": -100, "sd": 20, "low": -125, "high": -75}, ...},
+        "resegment": {"thresholds": [-250, -30, 180], "labels": [4, 1, 2, 3], "median": 3,
+                      "minimum_dice": {"1": 0.8, "2": 0.85, ...}, "image": "output"},
+        "segmenter": {"package": "hippocampus-segmenter", "minimum_dice": {"1": 0.6, ...}},
+        "background": {"low": -1000, "high": -990}
+    }
+
+`tissues`: mean and voxel-wise standard deviation in the training images, and the range that a
+volume's mean has to lie in. `resegment`: after a median filter of so many voxels, values below the
+first threshold are labels[0], those up to the second labels[1] and so on, compared where the mask
+has one of these labels; `image` tells for translations whether tissues are found in the "output"
+or, where that has no fixed unit, in the "source". `segmenter`: the package that finds the mask's
+labels, by their names, in a generated image, where thresholds cannot tell them. `background`:
+range of the mean outside of the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from MedGenLib.checks.input import guess_modality
+from MedGenLib.errors import InputError, MedGenError
+from MedGenLib.findings import Finding
+from MedGenLib.metrics.image import dice, seam_index, stripe_index
+
+if TYPE_CHECKING:
+    from MedGenLib.imaging.volume import LabelMap, Volume
+    from MedGenLib.packages.manifest import Manifest
+
+SEAM_LIMIT = 1.25
+"""Within tissues, real images stay below 1.1 at any plane; windows without overlap make 1.7."""
+STRIPE_LIMIT = 1.08
+"""Within tissues, real images stay below 1.03 on their own grid; grids show from about 1.1."""
+STRIPE_PERIODS = (2, 4)
+"""Of strided layers. Every eighth plane of a real image alone may differ by more than the limit."""
+BODY_LIMIT = 0.8
+"""Dice of the body in source and translation; a shifted or broken translation falls below."""
+_COARSE_MM = 2.0
+_MIDDLE = 128
+_FEWEST_VOXELS = 200  # below that, a mean or a Dice coefficient tells little
+_FEWEST_STEPS = 2000  # and a ratio of mean steps scatters by more than the limits allow
+
+
+@dataclass
+class OutputCheck:
+    """What the output check found.
+
+    Attributes
+    ----------
+    findings: one of level "error" for each check that failed, and warnings.
+    figures: name of the check -> what was measured, plain numbers for the report.
+    """
+
+    passed: bool = True
+    findings: list[Finding] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def fail(self, code: str, sentence: str) -> None:
+        self.passed = False
+        self.findings.append(Finding("error", code, sentence))
+
+
+def check_generated(
+    volume: Volume,
+    mask: LabelMap,
+    manifest: Manifest,
+    seams: Iterable[tuple[int, int]] = (),
+    own_grid: bool | None = None,
+) -> OutputCheck:
+    """Checks a volume that was generated from a mask.
+
+    Parameters
+    ----------
+    volume: (i, j, k), in the unit of the manifest's output.
+    mask: the model's labels on the same grid.
+    seams: borders between sampling or decoding windows as (axis, plane); the border lies between
+        the voxels plane - 1 and plane.
+    own_grid: the model worked on this very grid; None tells it by the spacing. Seams and stripes
+        are looked for only there: interpolation from another grid makes stripes of its own (up to
+        1.2 in real images) and smears seams.
+
+    Figures: "range", "mean" and "dice" per tissue, "background", "seam" and "stripe" indices.
+    """
+    check = OutputCheck()
+    if not _check_values(check, volume, manifest):
+        return check
+    image, labels = volume.array, mask.array
+    _check_means(check, image, labels, manifest)
+    if "resegment" in manifest.statistics:
+        _check_fidelity(check, image, labels, manifest)
+    if "segmenter" in manifest.statistics:
+        _check_segmented(check, volume, mask, manifest)
+    if limits := manifest.statistics.get("background"):
+        _check_background(check, image, labels, limits, manifest.output.unit)
+    if _on_own_grid(volume, manifest) if own_grid is None else own_grid:
+        _check_seams(check, image, labels, seams)
+        _check_stripes(check, image, labels, STRIPE_LIMIT)
+    return check
+
+
+def check_translated(volume: Volume, source: Volume, manifest: Manifest) -> OutputCheck:
+    """Checks an image that was translated from another modality, on the same grid.
+
+    Figures: "range", "mean" per tissue, "body_dice" of source and output, "stripe" index.
+    """
+    check = OutputCheck()
+    if not _check_values(check, volume, manifest):
+        return check
+    coarse, coarse_source = _coarse(volume), _coarse(source)
+    outline, made = _body(coarse_source), _body(coarse)
+    check.figures["body_dice"] = overlap = dice(outline, made)
+    if not overlap >= BODY_LIMIT:  # NaN fails, too
+        check.fail(
+            "body",
+            f"The outline of the head or body differs from the source's (Dice {overlap:.2f}, "
+            f"expected {BODY_LIMIT} or more).",
+        )
+        return check
+    # Where only one of them sees body, the other shows air, which would count as lung.
+    body = outline & made
+    if "resegment" in manifest.statistics:
+        labels = _tissue_labels(coarse.array, coarse_source.array, body, manifest)
+        _check_means(check, coarse.array, labels, manifest)
+    if _on_own_grid(volume, manifest):
+        _check_translated_stripes(check, volume, source, body, manifest)
+    return check
+
+
+def resegment(image: NDArray, spec: Mapping[str, Any]) -> NDArray[np.int16]:
+    """Tissue labels by thresholds after a median filter, as `statistics.resegment` says."""
+    size = [spec.get("median", 1) if length > 1 else 1 for length in image.shape]
+    if max(size) > 1:
+        image = ndimage.median_filter(image, size)
+    return np.asarray(spec["labels"], np.int16)[np.digitize(image, spec["thresholds"])]
+
+
+def _check_values(check: OutputCheck, volume: Volume, manifest: Manifest) -> bool:
+    """Whether all values are finite and in range; otherwise no other check makes sense."""
+    low, high = manifest.output.range
+    unit = manifest.output.unit
+    if bad := int(np.count_nonzero(~np.isfinite(volume.array))):
+        check.fail("not-finite", f"{bad} voxels of the output are not finite numbers.")
+        return False
+    least, most = float(volume.array.min()), float(volume.array.max())
+    check.figures["range"] = [least, most]
+    margin = 1e-3 * (high - low)
+    if least < low - margin or most > high + margin:
+        check.fail(
+            "range",
+            f"The output reaches from {least:.0f} to {most:.0f} {unit}, beyond the model's range "
+            f"of {low:g} to {high:g}.",
+        )
+    return True
+
+
+def _check_means(check: OutputCheck, image: NDArray, labels: NDArray, manifest: Manifest) -> None:
+    means = check.figures["mean"] = {}
+    for value, tissue in _tissues(manifest):
+        inside = labels == value
+        if np.count_nonzero(inside) < _FEWEST_VOXELS:
+            continue
+        mean = means[tissue["name"]] = float(image[inside].mean())
+        low, high = tissue.get("low", -np.inf), tissue.get("high", np.inf)
+        if not low <= mean <= high:
+            check.fail(
+                "tissue-mean",
+                f"The mean of {tissue['name']} is {mean:.0f} {manifest.output.unit}, outside of "
+                f"{low:g} to {high:g} as seen in training.",
+            )
+
+
+def _check_fidelity(check: OutputCheck, image: NDArray, labels: NDArray, manifest: Manifest) -> None:
+    spec = manifest.statistics["resegment"]
+    found = resegment(image, spec)
+    # Outside and other labels belong to none of these tissues, whatever their values.
+    found[~np.isin(labels, spec["labels"])] = 0
+    names = {value: tissue["name"] for value, tissue in _tissues(manifest)}
+    for value in spec["labels"]:
+        _check_dice(check, found == value, labels == value, value, names, spec)
+
+
+def _check_segmented(check: OutputCheck, volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
+    """Does a segmenter find the mask in the image? A warning where it cannot tell."""
+    from MedGenLib.segmentation.segmenters import segmenter
+
+    spec = manifest.statistics["segmenter"]
+    made, wanted = _made(volume, mask, manifest.output.background)
+    try:
+        # Small enough for the CPU, where the answer does not depend on the machine.
+        find = segmenter(spec["package"], "cpu")
+        found = find(made).array
+    except MedGenError as error:
+        sentence = f"It was not checked whether the output follows the mask: {error}"
+        check.findings.append(Finding("warning", "mask-fidelity", sentence))
+        return
+    names = {value: label.name for value, label in manifest.input.labels.items()}
+    for value, name in names.items():
+        if known := find.labels.value_of(name):
+            _check_dice(check, found == known, wanted.array == value, value, names, spec)
+
+
+def _made(volume: Volume, mask: LabelMap, background: float) -> tuple[Volume, LabelMap]:
+    """Image and mask without the margins that hold nothing but background."""
+    from MedGenLib.imaging.volume import crop
+
+    places = ndimage.find_objects((volume.array != background).astype(np.uint8))
+    if not places:
+        return volume, mask
+    start, stop = zip(*((part.start, part.stop) for part in places[0]), strict=True)
+    return crop(volume, start, stop), crop(mask, start, stop)
+
+
+def _check_dice(
+    check: OutputCheck, found: NDArray, wanted: NDArray, value: int, names: Mapping[int, str], spec: Mapping[str, Any]
+) -> None:
+    if np.count_nonzero(wanted) < _FEWEST_VOXELS:
+        return
+    name = names.get(value, str(value))
+    overlap = dice(found, wanted)
+    check.figures.setdefault("dice", {})[name] = overlap
+    least = spec.get("minimum_dice", {}).get(str(value), 0)
+    if overlap < least:
+        check.fail(
+            "mask-fidelity",
+            f"The {name} of the output does not follow the mask (Dice {overlap:.2f}, expected {least:g} or more).",
+        )
+
+
+def _check_background(
+    check: OutputCheck, image: NDArray, labels: NDArray, limits: Mapping[str, float], unit: str
+) -> None:
+    outside = labels == 0
+    if not outside.any():
+        return
+    check.figures["background"] = mean = float(image[outside].mean())
+    if not limits["low"] <= mean <= limits["high"]:
+        check.fail(
+            "background",
+            f"The background outside of the mask has a mean of {mean:.0f} {unit} instead of "
+            f"{limits['low']:g} to {limits['high']:g}.",
+        )
+
+
+def _check_seams(check: OutputCheck, image: NDArray, labels: NDArray, seams: Iterable[tuple[int, int]]) -> None:
+    indices = [
+        seam_index(image, axis, plane, labels)
+        for axis, plane in seams
+        if np.count_nonzero(labels.take(plane, axis)) >= _FEWEST_STEPS
+    ]
+    if not np.isfinite(indices).any():
+        return
+    check.figures["seam"] = seam = float(np.nanmax(indices))
+    if seam > SEAM_LIMIT:
+        check.fail(
+            "seam",
+            f"A seam may be visible: the jump at a window's border is {seam:.2f} times that "
+            f"beside it (limit {SEAM_LIMIT}).",
+        )
+
+
+def _check_translated_stripes(
+    check: OutputCheck, volume: Volume, source: Volume, body: NDArray, manifest: Manifest
+) -> None:
+    """In the middle of the volume, at full resolution; `body` is that of the coarse volume."""
+    middle = [np.arange(max(n - _MIDDLE, 0) // 2, (n + min(n, _MIDDLE)) // 2) for n in volume.shape]
+    image, original = volume.array[np.ix_(*middle)], source.array[np.ix_(*middle)]
+    inside = body[np.ix_(*(n // step for n, step in zip(middle, _steps(volume), strict=True)))]
+    labels = _tissue_labels(image, original, inside, manifest)
+    # A source with uneven slices keeps them in its translation.
+    own = stripe_index(original, _inner(labels), STRIPE_PERIODS)
+    _check_stripes(check, image, labels, float(np.fmax(1, own)) * STRIPE_LIMIT)
+
+
+def _tissue_labels(image: NDArray, source: NDArray, body: NDArray, manifest: Manifest) -> NDArray[np.int64]:
+    """Tissues of a translation inside the body; 1 all over it if the model has no thresholds."""
+    spec = manifest.statistics.get("resegment")
+    if not spec:
+        return body.astype(int)
+    return resegment(source if spec.get("image") == "source" else image, spec) * body
+
+
+def _check_stripes(check: OutputCheck, image: NDArray, labels: NDArray, limit: float) -> None:
+    if np.count_nonzero(labels := _inner(labels)) < _FEWEST_STEPS:
+        return
+    check.figures["stripe"] = stripe = stripe_index(image, labels, STRIPE_PERIODS)
+    if stripe > limit:
+        check.fail("stripe", f"A regular grid may be visible: the stripe index is {stripe:.2f} (limit {limit:.2f}).")
+
+
+def _inner(labels: NDArray) -> NDArray[np.integer]:
+    """Labels of the voxels whose neighbours all have the same one, 0 for the others.
+
+    The blurred faces of tissues, which may be flat and evenly spaced, are no stripes.
+    """
+    size = [3 if length > 1 else 1 for length in labels.shape]
+    same = ndimage.minimum_filter(labels, size) == ndimage.maximum_filter(labels, size)
+    return np.where(same, labels, 0)
+
+
+def _on_own_grid(volume: Volume, manifest: Manifest) -> bool:
+    """Whether the volume has the spacing at which the model works, so was not interpolated."""
+    used = [mm for mm, n in zip(volume.spacing, volume.shape, strict=True) if n > 1]
+    return bool(np.allclose(used, manifest.spacing.native, rtol=1e-3, atol=0))
+
+
+def _steps(volume: Volume) -> list[int]:
+    return [max(int(_COARSE_MM / mm), 1) for mm in volume.spacing]
+
+
+def _coarse(volume: Volume) -> Volume:
+    """Every n-th voxel, so that outlines and means of a large volume take little time."""
+    steps = _steps(volume)
+    array = volume.array[tuple(slice(None, None, step) for step in steps)]
+    return replace(volume, array=array, affine=volume.affine @ np.diag([*steps, 1]))
+
+
+def _body(volume: Volume) -> NDArray[np.bool_]:
+    """The body's silhouette; empty where the image shows none."""
+    from MedGenLib.labels.mapping import body_envelope_from_image
+
+    try:
+        modality = volume.modality or guess_modality(volume)
+        return body_envelope_from_image(volume.with_array(volume.array, modality)).array > 0
+    except InputError:
+        return np.zeros(volume.shape, bool)
+
+
+def _tissues(manifest: Manifest) -> list[tuple[int, Mapping[str, Any]]]:
+    return [(int(value), spec) for value, spec in manifest.statistics.get("tissues", {}).items()]

@@ -1,0 +1,149 @@
+"""`medgen demo`: both jobs on the sample data that come with MedGen."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedGenLib.cli.runs import warn, write_with_facts
+from MedGenLib.errors import InputError
+from MedGenLib.io.outputs import Outputs
+from MedGenLib.io.provenance import Provenance, Source
+from MedGenLib.packages.catalogue import find
+from MedGenLib.packages.license import is_accepted, license_notice
+
+if TYPE_CHECKING:
+    from MedGenLib.cli.console import Console
+    from MedGenLib.result import Result
+
+SEED = 1
+
+MASK_SAMPLE, MASK_MODEL = "ct_tissue_mask.nii.gz", "ct-tissue"
+IMAGE_SAMPLE, IMAGE_MODEL = "head_t1.nii.gz", "head-mr-to-ct"
+
+
+@dataclass
+class Diary:
+    """What was done, how long it took and which file came of it; the table at the end."""
+
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, what: str, seconds: float, file: Path | str = "") -> None:
+        self.seconds += seconds
+        self.rows.append((what, f"{seconds:7.1f}", str(file)))
+
+    @contextlib.contextmanager
+    def timed(self, what: str, file: Path | str = "") -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.add(what, time.perf_counter() - start, file)
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Writes volumes, pictures and reports of both jobs, then a table of all steps."""
+    folder = _folder(arguments.output)
+    diary = Diary()
+    with diary.timed("start PyTorch"):
+        import torch  # noqa: F401 - only to show its share of the time
+
+    _generate(folder, arguments.device, console, diary)
+    translator = find(IMAGE_MODEL)
+    if arguments.accept_license or is_accepted(translator):
+        if arguments.accept_license:
+            console.note(
+                f"{license_notice(translator)} --accept-license was given, so this demo accepts "
+                "it, to show a translation; that is remembered for this user."
+            )
+        _translate(folder, arguments.device, console, diary)
+    else:
+        console.note(f"The translation is left out: {license_notice(translator)} Add --accept-license to see it.")
+    _conclude(diary, console)
+    return 0
+
+
+def sample(name: str) -> Path:
+    """A file of the sample data, in the source tree or in the installed package.
+
+    Raises
+    ------
+    InputError: this installation lacks it.
+    """
+    library = Path(__file__).resolve().parents[1]
+    for parent in (library, library.parent):
+        path = parent / "Resources" / "SampleData" / name
+        if path.is_file():
+            return path
+    raise InputError(f"The sample file '{name}' is missing; install MedGen again.")
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder '{path}' cannot be made ({error.strerror}); choose another one.") from error
+    return path
+
+
+def _generate(folder: Path, device: str, console: Console, diary: Diary) -> None:
+    from MedGenLib import generate
+    from MedGenLib.io.files import read_label_map
+
+    source = sample(MASK_SAMPLE)
+    console.note(f"A CT from the mask {source.name}, with {MASK_MODEL}:")
+    with _outputs(folder, "ct_from_mask") as outputs:
+        with diary.timed("read the mask", source):
+            mask = read_label_map(source)
+        result = generate(mask, MASK_MODEL, seed=SEED, device=device, progress=console)
+        _record(result, outputs, diary, Source.of("mask", mask, source))
+    warn(result.report, console)
+
+
+def _translate(folder: Path, device: str, console: Console, diary: Diary) -> None:
+    from MedGenLib import translate
+    from MedGenLib.io.files import read_volume
+
+    source = sample(IMAGE_SAMPLE)
+    console.note(f"A CT from the MR {source.name}, with {IMAGE_MODEL}:")
+    with _outputs(folder, "ct_from_mr") as outputs:
+        with diary.timed("read the MR", source):
+            image = read_volume(source, modality="T1w")
+        result = translate(image, "CT", model=IMAGE_MODEL, device=device, accept_license=True, progress=console)
+        _record(result, outputs, diary, Source.of("image", image, source))
+    warn(result.report, console)
+
+
+def _outputs(folder: Path, stem: str) -> Outputs:
+    files = [folder / f"{stem}{suffix}" for suffix in (".nii.gz", ".medgen.json", ".png", ".json")]
+    return Outputs(files, overwrite=True)
+
+
+def _record(result: Result, outputs: Outputs, diary: Diary, made_from: Source) -> None:
+    """Writes volume, picture and report and puts them with the run's own stages into the diary."""
+    from MedGenLib.visual import preview
+
+    for stage, seconds in result.report.timings.items():
+        diary.add(f"{result.report.model}: {stage}", seconds)
+    volume, _, picture, report = outputs.paths
+    with diary.timed("write the volume", volume):
+        facts = Provenance.of_result(result, [made_from])
+        write_with_facts(result.volume, outputs.staged(volume), facts)
+    with diary.timed("draw the picture", picture):
+        preview.preview(result.source, result.volume, outputs.staged(picture), title=result.report.model)
+    with diary.timed("write the report", report):
+        result.report.write(outputs.staged(report))
+    outputs.commit()
+
+
+def _conclude(diary: Diary, console: Console) -> None:
+    from MedGenLib.cli.table import table
+
+    diary.rows.append(("all together", f"{diary.seconds:7.1f}", ""))
+    console.say("")
+    console.say(table(("what", "seconds", "file"), diary.rows))
+    console.say("\nThese images are synthetic: for research and teaching, not for diagnosis.")

@@ -1,0 +1,249 @@
+"""What this machine offers: devices, memory, number formats, software versions."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import gc
+import os
+import platform
+import re
+import sys
+import time
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedGenLib.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+MIB = 2**20
+MEMORY_PLANS = ("normal", "small", "auto")
+
+DEPENDENCIES = (
+    "torch",
+    "monai",
+    "numpy",
+    "simpleitk",
+    "pydicom",
+    "safetensors",
+    "jsonschema",
+    "matplotlib",
+    "scipy",
+    "scikit-image",
+    "tqdm",
+    "platformdirs",
+    "psutil",
+)
+"""Distributions that MedGenLib needs, as the package index names them."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to compute on.
+
+    Parameters
+    ----------
+    name: "auto" (the first CUDA device, or the CPU where there is none), "cpu", "cuda" or
+        "cuda:N".
+
+    Raises
+    ------
+    InputError: the name is unknown, or this machine has no such device.
+    """
+    import torch
+
+    if name == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if name != "auto" and match is None:
+        raise InputError(f"The device '{name}' is unknown; use auto, cpu or cuda:0.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if match is None:
+        return torch.device("cuda:0" if count else "cpu")
+    index = int(match[1] or 0)
+    if index >= count:
+        found = f"only {count}" if count else "no"
+        raise InputError(
+            f"The device '{name}' is not there: PyTorch finds {found} usable CUDA device"
+            f"{'s' if count > 1 else ''}; choose auto or cpu."
+        )
+    return torch.device("cuda", index)
+
+
+@functools.cache
+def probe_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 convolutions are clearly faster than float32 ones on this device.
+
+    Times a small 3-D convolution in both formats, once per process and device. Many CPUs run
+    bfloat16 in emulation, several times slower than float32, so that it has to be measured.
+    """
+    import torch
+
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return False
+    image = torch.zeros(1, 32, 32, 32, 32, device=device)
+    weight = torch.zeros(32, 32, 3, 3, 3, device=device)
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        try:
+            seconds[dtype] = _time_convolution(image.to(dtype), weight.to(dtype))
+        except RuntimeError:  # this build of torch has no kernel for the format
+            return False
+    return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
+
+
+def _time_convolution(image: torch.Tensor, weight: torch.Tensor, repeats: int = 3) -> float:
+    """Shortest of a few runs in seconds; the first, which only warms up, is not counted."""
+    import torch
+
+    best = float("inf")
+    with torch.inference_mode():
+        for repeat in range(repeats + 1):
+            start = time.perf_counter()
+            torch.nn.functional.conv3d(image, weight, padding=1)
+            if image.is_cuda:
+                torch.cuda.synchronize(image.device)
+            if repeat:
+                best = min(best, time.perf_counter() - start)
+    return best
+
+
+def free_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that can still be taken on a device.
+
+    For the CPU this is the system's available memory, or what a container's limit leaves of it.
+    """
+    if str(device).startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return min(psutil.virtual_memory().available, _container_room())
+
+
+def _container_room(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes left below the control group's limit (Linux), infinity where there is none.
+
+    Pages of the file cache count as used but are given back on demand, so they are added.
+    """
+    layouts = (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    )
+    for limit, usage, stat, cache in layouts:
+        try:
+            maximum = int((root / limit).read_text())
+            used = int((root / usage).read_text())
+            cached = dict(line.split() for line in (root / stat).read_text().splitlines())
+        except (OSError, ValueError):  # no such file, or the word "max": no limit
+            continue
+        return max(0, maximum - used + int(cached.get(cache, 0)))
+    return float("inf")
+
+
+def peak_memory_mib() -> float:
+    """The most memory (resident set, MiB) that this process has held so far."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / MIB
+    with suppress(OSError, TypeError):
+        # What the system counts for a process begins with the memory of the one that started it,
+        # which may be a large Slicer; Linux also tells that of the program itself.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+def memory_mib() -> float:
+    """The memory (resident set, MiB) that this process holds now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss / MIB
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that an allocation failed, whichever library says so in its words."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # PyTorch
+    "Cannot allocate memory",  # the system
+    "bad_alloc",  # any C++ library
+    "Failed to allocate memory",  # SimpleITK
+    "PlatformMultiThreader",  # SimpleITK, whose threads need memory of their own
+    "could not create a primitive",  # oneDNN, which has no other reason inside a known network
+    "could not create a memory object",
+)
+
+
+def require_memory_plan(name: str) -> None:
+    """InputError unless it is one of the plans that there are."""
+    if name not in MEMORY_PLANS:
+        known = f"{', '.join(MEMORY_PLANS[:-1])} or {MEMORY_PLANS[-1]}"
+        raise InputError(f"There is no memory plan '{name}'; choose {known}.")
+
+
+def release_memory() -> None:
+    """Give memory that is no longer used back to the system, and to the device.
+
+    The C library keeps what was freed in case it is needed again, which in a process that lives
+    for days looks like a leak.
+    """
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library than GNU's
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def favour_small_memory() -> None:
+    """From now on return every freed array to the system at once, for about a tenth more time.
+
+    Otherwise GNU's C library keeps arrays below 32 MiB in one heap, which they leave full of holes.
+    """
+    if sys.platform == "linux":
+        mmap_threshold = -3  # M_MMAP_THRESHOLD of malloc.h
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(mmap_threshold, MIB)
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of MedGen, Python and every dependency; "missing" where one is not installed."""
+    from MedGenLib import __version__
+
+    versions = {"medgen": __version__, "python": platform.python_version()}
+    for name in DEPENDENCIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "missing"
+    return versions
+
+
+def describe_device(device: torch.device) -> str:
+    """One phrase for reports and model cards, such as "CPU, 2 threads" or "CUDA, NVIDIA H200"."""
+    import torch
+
+    if device.type == "cuda":
+        return f"CUDA, {torch.cuda.get_device_name(device)}"
+    count = torch.get_num_threads()
+    return f"CPU, {count} thread{'' if count == 1 else 's'} of {os.cpu_count()}"

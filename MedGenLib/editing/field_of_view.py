@@ -1,0 +1,46 @@
+"""The field of view of a model of one structure, which lies about the labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.boxes import Box, contains, moved
+
+if TYPE_CHECKING:
+    from MedGenLib.packages.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class View:
+    """What the model sees at once, at a place on the lattice.
+
+    Attributes
+    ----------
+    box: lattice voxels that the model sees; window: these with padding to whole strides.
+    """
+
+    box: Box
+    window: Box
+
+    def about(self, box: Box, unit: int, shape: tuple[int, ...], manifest: Manifest) -> View:
+        """The same field of view about a box of the lattice, moved by multiples of ``unit``.
+
+        Raises
+        ------
+        InputError: it is too small for that.
+        """
+        steps = []
+        for part, seen, window, n in zip(box, self.box, self.window, shape, strict=True):
+            middle = (part.start + part.stop - seen.start - seen.stop) / 2
+            low, high = -(window.start // unit), (n - window.stop) // unit
+            steps.append(max(low, min(round(middle / unit), high)) * unit)
+        found = View(moved(self.box, tuple(steps)), moved(self.window, tuple(steps)))
+        if not contains(found.box, box):
+            size = " x ".join(f"{limit:g}" for limit in manifest.field_of_view.max)
+            raise InputError(
+                f"The labels reach over more than the {size} mm that the model '{manifest.name}' "
+                "sees at once; paint nearer to the others, or erase those first."
+            )
+        return found

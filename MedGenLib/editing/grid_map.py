@@ -1,0 +1,197 @@
+"""The working grid of a model laid over a whole image, and the way between the two.
+
+The networks work on a grid of their own: turned to RAS, at the model's spacing, in whole network
+strides. Its axes are parallel to the image's, so that each axis is one straight line: lattice
+index = ``scale`` * image index + ``shift``. That makes every map between the two separable, and
+exact where the lattice has the image's own voxels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from MedGenLib.imaging.boxes import Box
+from MedGenLib.imaging.orientation import Turn
+
+if TYPE_CHECKING:
+    from MedGenLib.imaging.volume import Geometry
+    from MedGenLib.pipelines.latent_flow import Scene
+
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Working voxels over an image.
+
+    Attributes
+    ----------
+    image: voxels of the image along i, j, k as stored; `Box`es of the image are in this order.
+    turn: between the image's axes and the lattice's.
+    scale, shift: per lattice axis; an axis of one image voxel is repeated and has scale 0.
+    shape: lattice voxels, multiples of the networks' stride.
+    own: the lattice has the image's own voxels.
+    """
+
+    image: tuple[int, int, int]
+    turn: Turn
+    scale: tuple[float, float, float]
+    shift: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    own: bool
+
+    @classmethod
+    def over(cls, scene: Scene, stride: int) -> tuple[Lattice, Box]:
+        """The lattice that continues a scene's grid over its whole image, and the scene's place."""
+        original, grid, turn = scene.original.geometry, scene.grid.geometry, scene.turn
+        scale, shift, shape, place = [], [], [], []
+        for axis, stored in enumerate(turn.order):
+            size, before = scene.labels.shape[axis], scene.before[axis]
+            if original.shape[stored] == 1:
+                line, room = (0.0, before + scene.inner[axis] // 2), (0, size)
+            else:
+                line = _line(original, grid, stored, axis in turn.flips, before)
+                room = _room(*line, original.shape[stored])
+            pre = max(0, math.ceil(-room[0] / stride)) * stride
+            post = max(0, math.ceil((room[1] - size) / stride)) * stride
+            scale.append(line[0])
+            shift.append(line[1] + pre)
+            shape.append(pre + size + post)
+            place.append(slice(pre, pre + size))
+        lattice = cls(original.shape, turn, tuple(scale), tuple(shift), tuple(shape), scene.own_grid)
+        return lattice, tuple(place)
+
+    @property
+    def extent(self) -> Box:
+        """The part of the lattice that the image covers."""
+        return tuple(
+            slice(0, n) if not a else slice(*(int(v) for v in _room(a, b, count)))
+            for a, b, n, count in zip(self.scale, self.shift, self.shape, self.turn.axes(self.image), strict=True)
+        )
+
+    def reach(self, voxels: int) -> tuple[int, int, int]:
+        """How many image voxels along i, j, k a change spreads over that spreads over so many of
+        the lattice.
+
+        Between the voxels of the two it reaches farther: a lattice voxel that an image voxel
+        touches lies up to half of both from it, and linear interpolation spreads over one more.
+        """
+        if self.own:
+            return self._stored([voxels if a else 0 for a in self.scale])
+        ends = [(voxels + 1.5) / abs(a) + 0.5 if a else 1 for a in self.scale]
+        return self._stored([math.ceil(end - _TINY) - 1 for end in ends])
+
+    def voxels_in(self, box: Box) -> Box:
+        """The image's voxels that read from a box of the lattice, by linear interpolation."""
+        parts = []
+        for part, a, b, n in self._axes(box):
+            if not a:
+                parts.append(slice(0, 1))
+                continue
+            margin = 0 if self.own else 1
+            ends = sorted(((part.start - margin - b) / a, (part.stop - 1 + margin - b) / a))
+            first, last = math.ceil(ends[0] - _TINY), math.floor(ends[1] + _TINY)
+            parts.append(slice(min(max(first, 0), n), max(min(last + 1, n), 0)))
+        return self._stored(parts)
+
+    def cells_of(self, where: np.ndarray, box: Box) -> tuple[Box, np.ndarray]:
+        """Latent cells (two lattice voxels wide) that the voxels ``where`` of an image box touch.
+
+        Returns their bounding box in cells and the bool array of it.
+        """
+        array, cells = where.transpose(self.turn.order), []
+        for axis, (part, a, b, _) in enumerate(self._axes(self._turned(box))):
+            low, high = self._cells_along(part, a, b, axis)
+            first = int(low.min())
+            rows = np.arange(first, int(high.max()) + 1)[:, None]
+            hit = ((rows >= low) & (rows <= high)).astype(np.float32)
+            array = _along(hit, array.astype(np.float32), axis) > 0
+            cells.append(slice(first, first + len(rows)))
+        return tuple(cells), array
+
+    def labels(self, labels: np.ndarray, box: Box) -> np.ndarray:
+        """The nearest labels of the image in a box of the lattice, 0 beyond the image."""
+        parts, inside = [], []
+        for part, a, b, n in self._axes(box):
+            index = np.arange(part.start, part.stop)
+            index = np.rint((index - b) / a).astype(int) if a else np.zeros(len(index), int)
+            parts.append(index.clip(0, n - 1))
+            inside.append((index >= 0) & (index < n))
+        found = labels.transpose(self.turn.order)[np.ix_(*parts)]
+        return found * np.logical_and.outer(np.logical_and.outer(*inside[:2]), inside[2])
+
+    def values(self, values: np.ndarray, offset: tuple[int, ...], box: Box) -> np.ndarray:
+        """Image values (a block at ``offset``) in a box of the lattice, smoothed where it is
+        coarser; beyond the block its border goes on."""
+        array, offset = values.transpose(self.turn.order), self.turn.axes(offset)
+        for axis, (part, a, b, _) in enumerate(self._axes(box)):
+            index = np.arange(part.start, part.stop)
+            position = (index - b) / a - offset[axis] if a else np.zeros(len(index))
+            array = _sampled(array, position, axis, self.own, 1 / abs(a) if a else 1.0)
+        return np.ascontiguousarray(array, np.float32)
+
+    def back(self, values: np.ndarray, start: tuple[int, ...], box: Box) -> np.ndarray:
+        """Lattice values (a block from lattice index ``start``) at the voxels of an image box."""
+        array = values
+        for axis, (part, a, b, _) in enumerate(self._axes(self._turned(box))):
+            position = np.arange(part.start, part.stop) * a + b - start[axis]
+            array = _sampled(array, position, axis, self.own, 1.0)
+        return np.ascontiguousarray(array.transpose(np.argsort(self.turn.order)))
+
+    def _cells_along(self, part: slice, a: float, b: float, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """First and last cell that each image voxel of a line touches."""
+        index, last = np.arange(part.start, part.stop), self.shape[axis] // 2 - 1
+        if not a:
+            return np.zeros(len(index), int), np.full(len(index), last)
+        middle, half = index * a + b, abs(a) / 2
+        low = np.floor(middle - half + 0.5 + _TINY) // 2
+        high = np.ceil(middle + half - 0.5 - _TINY) // 2
+        return low.clip(0, last).astype(int), high.clip(0, last).astype(int)
+
+    def _axes(self, box: Box) -> Iterator[tuple[slice, float, float, int]]:
+        """(part, scale, shift, image voxels) of each lattice axis."""
+        return zip(box, self.scale, self.shift, self.turn.axes(self.image), strict=True)
+
+    def _turned(self, box: Box) -> Box:
+        return self.turn.axes(box)
+
+    def _stored(self, values: list) -> tuple:
+        return tuple(values[self.turn.order.index(axis)] for axis in range(3))
+
+
+def _line(original: Geometry, grid: Geometry, stored: int, flipped: bool, before: int) -> tuple[float, float]:
+    """Scale and shift of one axis."""
+    ratio = original.spacing[stored] / grid.spacing[stored]
+    between = (original.origin - grid.origin) @ grid.direction[:, stored] / grid.spacing[stored]
+    if abs(ratio - 1) < _TINY:  # the image's own voxels, to the last digit
+        ratio, between = 1.0, float(round(between)) if abs(between % 1 - 0.5) > 0.49 else between
+    if flipped:
+        return -ratio, grid.shape[stored] - 1 - between + before
+    return ratio, between + before
+
+
+def _room(scale: float, shift: float, count: int) -> tuple[int, int]:
+    """First lattice index that an image of ``count`` voxels touches, and the one after the last."""
+    ends = sorted((shift - scale / 2, shift + scale * (count - 0.5)))
+    return math.floor(ends[0] + 0.5 + _TINY), math.ceil(ends[1] - 0.5 - _TINY) + 1
+
+
+def _sampled(array: np.ndarray, position: np.ndarray, axis: int, nearest: bool, width: float) -> np.ndarray:
+    """Values at positions along an axis: linear, or the mean under a triangle of half ``width``
+    where that is more than one voxel."""
+    n = array.shape[axis]
+    if nearest or n == 1:
+        return array.take(np.rint(position).astype(int).clip(0, n - 1), axis)
+    position, width = position.clip(0, n - 1)[:, None], max(1.0, width)
+    weights = (1 - np.abs(position - np.arange(n)) / width).clip(0).astype(np.float32)
+    return _along(weights / weights.sum(axis=1, keepdims=True), array, axis)
+
+
+def _along(matrix: np.ndarray, array: np.ndarray, axis: int) -> np.ndarray:
+    """A matrix applied along an axis."""
+    return np.moveaxis(np.tensordot(matrix, array, axes=(1, axis)), 0, axis)

@@ -1,0 +1,122 @@
+"""What is known of an image in latent space: encoded where it is needed first, then kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from MedGenLib.editing.grid_map import Lattice
+from MedGenLib.editing.noise import NoiseField
+from MedGenLib.imaging.boxes import Box, inside, wider
+from MedGenLib.imaging.normalization import Affine, TissueStandard
+from MedGenLib.pipelines.loading import precision
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from MedGenLib.imaging.normalization import TissueRange
+
+TILE = 64
+"""Latent cells per side that are encoded at once."""
+
+
+class Ground:
+    """The latent of an image on a lattice, as far as it is known.
+
+    Parameters
+    ----------
+    codec: intensities to network values and back, on the image's own scale.
+    noise: what samples start from.
+    scale: what the image's values are multiples of, in units of the model: 1 for CT.
+    content: box of the lattice in which the image shows what the model makes; None is everywhere,
+        as background goes on beyond the image.
+
+    Attributes
+    ----------
+    latent: (8, i, j, k) float32, meaningful where `known`, bool (i, j, k), is true.
+    content: bool (i, j, k), cells that can be known.
+    """
+
+    def __init__(
+        self,
+        lattice: Lattice,
+        codec: TissueStandard | Affine,
+        noise: NoiseField,
+        content: Box | None,
+        scale: float = 1.0,
+    ) -> None:
+        self.lattice, self.codec, self.noise, self.scale = lattice, codec, noise, scale
+        self.filled = content is None
+        cells = tuple(n // 2 for n in lattice.shape)
+        self.latent = np.zeros((8, *cells), np.float32)  # pages are taken when written to
+        self.known = np.zeros(cells, bool)
+        self.content = np.full(cells, self.filled)
+        if content is not None:
+            self.content[tuple(slice(-(-p.start // 2), p.stop // 2) for p in content)] = True
+
+    def intensities(self, x: NDArray, labels: NDArray, limits: TissueRange | None) -> NDArray[np.float32]:
+        """Network values as values of the image."""
+        values = self.codec.decode(x, labels)
+        if limits is not None:
+            values = limits.enforce(values, labels)
+        return values * np.float32(self.scale)
+
+    def take(self, place: Box, latent: Tensor) -> None:
+        """Keep a latent (1, 8, i, j, k) that lies at a box of the lattice."""
+        cells = tuple(slice(part.start // 2, part.stop // 2) for part in place)
+        self.latent[(slice(None), *cells)] = latent[0].cpu().float().numpy()
+        self.known[cells] = True
+
+    def explore(
+        self, cells: Box, image: NDArray, labels: NDArray, autoencoder: nn.Module, device: torch.device, bfloat16: bool
+    ) -> None:
+        """Encode what is not known yet in a box of cells; ``labels`` are those of the image."""
+        missing = ~self.known[cells] & self.content[cells]
+        if not missing.any():
+            return
+        halo = autoencoder.halo // 2
+        for tile in _tiles(missing, cells):
+            outer = wider(tile, halo, self.known.shape)
+            voxels = tuple(slice(2 * part.start, 2 * part.stop) for part in outer)
+            values = torch.from_numpy(self._standardised(voxels, image, labels))[None, None]
+            with torch.inference_mode(), precision(device, bfloat16):
+                found = autoencoder.encode(values.to(device))[0].float().cpu().numpy()
+            inner = inside(tile, outer)
+            new = ~self.known[tile] & self.content[tile]
+            self.latent[(slice(None), *tile)][:, new] = found[(slice(None), *inner)][:, new]
+            self.known[tile] |= new
+
+    def _standardised(self, box: Box, image: NDArray, labels: NDArray) -> NDArray[np.float32]:
+        """Network values of the image in a box of the lattice."""
+        voxels = self.lattice.voxels_in(box)
+        shape = [part.stop - part.start for part in box]
+        if any(part.start >= part.stop for part in voxels):
+            return np.zeros(shape, np.float32)
+        values = standardise(self.codec, image[voxels] / self.scale, labels[voxels])
+        x = self.lattice.values(values, tuple(part.start for part in voxels), box)
+        if self.filled:
+            for axis, (part, room) in enumerate(zip(box, self.lattice.extent, strict=True)):
+                index = np.arange(part.start, part.stop)
+                beyond = (index < room.start) | (index >= room.stop)
+                x[(slice(None),) * axis + (beyond,)] = 0
+        return x
+
+
+def standardise(codec: TissueStandard | Affine, values: NDArray, labels: NDArray) -> NDArray[np.float32]:
+    """Intensities of a part of an image as network values, on the scale of the whole image."""
+    if isinstance(codec, Affine):
+        return (values.astype(np.float32) - codec.mean) / codec.sd
+    return codec.encode(values, labels)
+
+
+def _tiles(missing: NDArray[np.bool_], cells: Box) -> list[Box]:
+    """The box about what is missing, in tiles."""
+    edges = []
+    for axis, part in enumerate(cells):
+        index = np.flatnonzero(missing.any(axis=tuple(a for a in range(3) if a != axis)))
+        first, last = part.start + int(index[0]), part.start + int(index[-1]) + 1
+        edges.append([slice(n, min(n + TILE, last)) for n in range(first, last, TILE)])
+    return [(i, j, k) for i in edges[0] for j in edges[1] for k in edges[2]]

@@ -1,0 +1,15 @@
+"""Lesions of a chosen shape, put into a real or a generated volume.
+
+from MedGenLib.editing.lesions import insert_lesion
+
+made = insert_lesion("ct.nii.gz", at=(52, 10, -120), shape="spiculated", size_mm=22,
+                     label="soft tissue", seed=1)
+made.volume, made.lesion                   # the image with it, and its mask
+"""
+
+from __future__ import annotations
+
+from MedGenLib.editing.lesions.insertion import Insertion, insert_lesion
+from MedGenLib.editing.lesions.library import names
+
+__all__ = ["Insertion", "insert_lesion", "names"]

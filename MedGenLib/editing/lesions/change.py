@@ -1,0 +1,100 @@
+"""What happens to the image at the place of a lesion: another tissue, another level."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib.checks.lesion import around
+from MedGenLib.errors import InputError
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.volume import Volume
+from MedGenLib.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from MedGenLib.editing.session import Canvas
+
+NEAR, FAR = 1.5, 4.0
+"""Working voxels from the lesion up to which it is all new, and from which it is all old."""
+EDGE = 2
+"""Voxels from the lesion over which a contrast fades, as by the blur of a scanner."""
+_EDGE_SIGMA = 0.6
+
+
+def paint(
+    canvas: Canvas,
+    before: Volume,
+    step: float,
+    lesion: NDArray[np.bool_],
+    value: int,
+    contrast: float | None,
+    preset: str,
+    progress: ProgressCallback | None,
+) -> tuple[list[Finding], tuple[int, int, int], float]:
+    """Give the place its label and generate it anew.
+
+    `before` is the image as it was, `step` the voxel size in mm at which the model works.
+
+    The canvas generates surroundings, too, so that the lesion fits into them. As their labels have
+    not changed, the image's own voxels come back there, over a soft edge.
+
+    Returns what the user should know, and how far from the lesion voxels change: voxels along each
+    axis, and mm in any direction.
+    """
+    edit = canvas.edit(lesion.astype(np.uint8), label=value, preset=preset, progress=progress)
+    if not edit.changed:
+        if not contrast:
+            raise InputError(
+                "All of the place has that label already, so nothing would change; choose another "
+                "label or give a contrast."
+            )
+        return edit.findings, (0, 0, 0), 0.0
+    weight = _falling(lesion[edit.box], before.spacing, NEAR * step, FAR * step)
+    old = before.array[edit.box]
+    mixed = old + weight * (edit.values.astype(np.float32) - old)
+    if np.issubdtype(old.dtype, np.integer):
+        mixed = np.rint(mixed)
+    mixed = np.where(weight == 1, edit.values, np.where(weight > 0, mixed, old))
+    canvas.put(mixed.astype(old.dtype), edit.box)
+    halo = tuple(
+        min(most, int(FAR * step / s)) if n > 1 else 0
+        for most, s, n in zip(edit.halo_voxels, before.spacing, lesion.shape, strict=True)
+    )
+    return edit.findings, halo, FAR * step
+
+
+def _falling(lesion: NDArray[np.bool_], spacing: tuple[float, ...], near: float, far: float) -> NDArray[np.float32]:
+    """1 up to `near` mm from the lesion, 0 from `far` mm on, linear between."""
+    from scipy.ndimage import distance_transform_edt
+
+    distance = distance_transform_edt(~lesion, spacing).astype(np.float32)
+    return np.clip((far - distance) / (far - near), 0, 1)
+
+
+def brighten(canvas: Canvas, lesion: NDArray[np.bool_], contrast: float) -> tuple[tuple[int, int, int], float]:
+    """Add a contrast that fades over the lesion's edge; texture and noise stay.
+
+    Returns how far from the lesion voxels change: voxels along each axis, mm in any direction.
+    """
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    spacing = canvas.volume.spacing
+    reach = tuple(EDGE if n > 1 else 0 for n in lesion.shape)
+    farthest = max(r * s for r, s in zip(reach, spacing, strict=True))
+    box = around(lesion, reach)
+    sigma = [_EDGE_SIGMA if r else 0 for r in reach]
+    profile = gaussian_filter(lesion[box].astype(np.float32), sigma, radius=reach, mode="nearest")
+    # The filter's corners reach farther than its sides.
+    profile[distance_transform_edt(~lesion[box], spacing) > farthest] = 0
+    before = canvas.volume.array
+    values = before[box] + contrast * profile / profile.max()
+    if np.array_equal(before[box], np.rint(before[box])):
+        values = np.rint(values)
+    # Nothing becomes darker than air, nor brighter than the number format can hold.
+    highest = np.inf
+    if np.issubdtype(before.dtype, np.integer):
+        highest = np.iinfo(before.dtype).max
+    canvas.put(np.clip(values, before.min(), highest).astype(before.dtype), box)
+    return reach, farthest

@@ -1,0 +1,193 @@
+"""Where a lesion may lie: inside an organ or the body, never beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib.errors import InputError
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
+
+_CORNERS = np.array(np.meshgrid((0, 1), (0, 1), (0, 1))).reshape(3, -1)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the lesion has to stay inside of.
+
+    Attributes
+    ----------
+    name: as the user is told it, such as "'lung'" or "the body".
+    array: (i, j, k) bool, where it is.
+    """
+
+    name: str
+    array: NDArray[np.bool_]
+    geometry: Geometry
+
+    @classmethod
+    def organ(cls, labels: LabelMap, wanted: int | str, names: dict[int, str]) -> Host:
+        """One label of a segmentation, by number or name.
+
+        Raises
+        ------
+        InputError: the segmentation has no such label (names those that it has).
+        """
+        value = _value(wanted, names)
+        array = labels.array == value if value else None
+        if array is None or not array.any():
+            here = [f"{v} {names[v]}" if v in names else str(v) for v in labels.values()]
+            raise InputError(
+                f"There is no organ '{wanted}' in the labels; choose one of those that are: {', '.join(here)}."
+            )
+        return cls(f"'{names.get(value, value)}'", array, labels.geometry)
+
+    def index_of(self, at: Sequence[float]) -> tuple[int, int, int]:
+        """The voxel at a place in RAS mm.
+
+        Raises
+        ------
+        InputError: the place lies outside of the image or of the host.
+        """
+        index = voxel_at(self.geometry, at)
+        if not self.array[index]:
+            raise InputError(f"The place {_told(at)} mm (RAS) does not lie inside {self.name}; choose another one.")
+        return index
+
+    def random_place(self, size_mm: float, generator: np.random.Generator) -> tuple[float, float, float]:
+        """A place in RAS mm about which a ball of `size_mm` stays inside the host and the image.
+
+        Raises
+        ------
+        InputError: the lesion is larger than the host at its widest.
+        """
+        depth = self._depth()
+        spots = np.argwhere(depth >= size_mm / 2)
+        if not len(spots):
+            raise InputError(self._too_large(size_mm, 2 * float(depth.max())))
+        chosen = spots[generator.integers(len(spots))]
+        affine = self.geometry.affine
+        return tuple(float(x) for x in affine[:3, :3] @ chosen + affine[:3, 3])
+
+    def keep_inside(self, lesion: NDArray[np.bool_], size_mm: float) -> tuple[NDArray[np.bool_], list[Finding]]:
+        """The part of a lesion inside the host, and a warning where something was cut off.
+
+        Raises
+        ------
+        InputError: nothing is inside, or the lesion is the larger of the two.
+        """
+        inside = lesion & self.array
+        drawn, kept = int(lesion.sum()), int(inside.sum())
+        if not kept:
+            raise InputError(f"No part of the lesion lies inside {self.name}; choose another place.")
+        swallowed = kept < drawn and kept == int(self.array.sum())
+        if swallowed or size_mm > self._across():
+            raise InputError(self._too_large(size_mm, 2 * float(self._depth().max())))
+        if kept == drawn:
+            return lesion, []
+        share = 1 - kept / drawn
+        sentence = f"{share:.0%} of the lesion reached out of {self.name} and was cut off."
+        return inside, [Finding("warning", "lesion-cut", sentence)]
+
+    def _depth(self) -> NDArray[np.float64]:
+        """Distance in mm to the host's surface; the image ends there, too."""
+        from scipy.ndimage import distance_transform_edt
+
+        # Along an axis of one voxel there is nothing to be close to.
+        margin = [(int(n > 1),) * 2 for n in self.array.shape]
+        depth = distance_transform_edt(np.pad(self.array, margin), self.geometry.spacing)
+        inner = tuple(slice(m, m + n) for (m, _), n in zip(margin, self.array.shape, strict=True))
+        return depth[inner]
+
+    def _across(self) -> float:
+        """Diagonal in mm of the box about the host."""
+        sides = [int(i.max()) - int(i.min()) + 1 for i in np.nonzero(self.array)]
+        return float(np.linalg.norm(np.multiply(sides, self.geometry.spacing)))
+
+    def _too_large(self, size_mm: float, widest: float) -> str:
+        return (
+            f"The lesion of {size_mm:.3g} mm is larger than {self.name}, where a ball of "
+            f"{widest:.3g} mm fits at most; choose a smaller size."
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """A lesion where it will be.
+
+    Attributes
+    ----------
+    lesion: (i, j, k) bool.
+    shape: name of its shape.
+    size_mm: greatest diameter.
+    at: centre in RAS mm.
+    """
+
+    lesion: NDArray[np.bool_]
+    shape: str
+    size_mm: float
+    at: NDArray[np.float64]
+    findings: list[Finding]
+
+    @classmethod
+    def inside(
+        cls, host: Host, lesion: NDArray[np.bool_], shape: str, size_mm: float, at: NDArray[np.float64] | None = None
+    ) -> Place:
+        """A drawn lesion cut to its host (see `Host.keep_inside`); None puts `at` in its middle."""
+        kept, findings = host.keep_inside(lesion, size_mm)
+        if at is None:
+            affine = host.geometry.affine
+            at = affine[:3, :3] @ np.argwhere(kept).mean(0) + affine[:3, 3]
+        return cls(kept, shape, size_mm, at, findings)
+
+    def told(self, image: Volume) -> dict[str, Any]:
+        """For the report."""
+        voxels = int(self.lesion.sum())
+        return {
+            "shape": self.shape,
+            "size_mm": round(float(self.size_mm), 2),
+            "at_ras_mm": [round(float(x), 2) for x in self.at],
+            "voxels": voxels,
+            "volume_ml": round(voxels * float(np.prod(image.spacing)) / 1000, 4),
+        }
+
+
+def voxel_at(geometry: Geometry, at: Sequence[float]) -> tuple[int, int, int]:
+    """The voxel that holds a place in RAS mm.
+
+    Raises
+    ------
+    InputError: it lies outside of the grid (tells what that reaches over).
+    """
+    affine = geometry.affine
+    index = np.rint(np.linalg.solve(affine[:3, :3], np.subtract(at, affine[:3, 3]))).astype(int)
+    if (index < 0).any() or (index >= geometry.shape).any():
+        corners = affine[:3, :3] @ (_CORNERS * (np.array(geometry.shape)[:, None] - 1))
+        corners = corners + affine[:3, 3:]
+        ends = zip("RAS", corners.min(1), corners.max(1), strict=True)
+        reach = ", ".join(f"{letter} {a:.0f} to {b:.0f}" for letter, a, b in ends)
+        raise InputError(
+            f"The place {_told(at)} mm (RAS) lies outside of the image, which reaches over "
+            f"{reach} mm; choose a place inside."
+        )
+    return tuple(int(n) for n in index)
+
+
+def _value(wanted: int | str, names: dict[int, str]) -> int | None:
+    if str(wanted).strip().isdigit():
+        return int(wanted)
+    plain = {_plain(name): value for value, name in names.items()}
+    return plain.get(_plain(str(wanted)))
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
+
+
+def _told(at: Sequence[float]) -> str:
+    return ", ".join(f"{round(float(x), 1):g}" for x in at)

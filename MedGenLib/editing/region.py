@@ -1,0 +1,315 @@
+"""An image whose regions follow its mask: the work behind `MedGenLib.editing.session.Canvas`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from MedGenLib.diffusion.inpainting import Known
+from MedGenLib.editing.field_of_view import View
+from MedGenLib.editing.grid_map import Lattice
+from MedGenLib.editing.history import History, Step
+from MedGenLib.editing.latent_cache import Ground
+from MedGenLib.editing.noise import NoiseField
+from MedGenLib.editing.window import FADE, GROW, HALO, Scene, about, fade, grown, pieces
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.boxes import NOWHERE, Box, common, contains, doubled, halved, inside, placed, tight, union, wider
+from MedGenLib.imaging.normalization import Affine
+from MedGenLib.pipelines.latent_flow import Sampling, network_role, stride
+
+if TYPE_CHECKING:
+    from MedGenLib.imaging.normalization import TissueRange
+    from MedGenLib.packages.manifest import Manifest, Preset
+    from MedGenLib.progress import ProgressCallback
+
+FEWEST_VOXELS = 200
+"""Of a tissue, below which its mean tells little."""
+
+
+@dataclass
+class Painting:
+    """Image, mask and what is known of the latent, and how one follows the other.
+
+    Attributes
+    ----------
+    image: (i, j, k) voxels, changed in place; labels: uint8, the model's; mask: as it was given.
+    spacing, scalars: of the lattice, as the networks are told.
+    limits: what tissues promise, for models that say so.
+    allowed: least and largest value that is written.
+    view: field of view of a model of one structure; None for models of whole bodies.
+    conditions: what else the networks are told, in words.
+    """
+
+    manifest: Manifest
+    device: torch.device
+    memory: str
+    lattice: Lattice
+    ground: Ground
+    spacing: tuple[float, float, float]
+    scalars: list[float]
+    limits: TissueRange | None
+    allowed: tuple[float, float]
+    view: View | None
+    image: NDArray
+    labels: NDArray[np.uint8]
+    mask: NDArray
+    conditions: dict[str, Any] = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    _parts: list[tuple[str, Any, NDArray, NDArray]] = field(default_factory=list)
+
+    @property
+    def halo(self) -> tuple[int, int, int]:
+        """Voxels of the image along each axis beyond which a change of the mask changes nothing."""
+        return self.lattice.reach(HALO)
+
+    def other_noise(self, seed: int) -> NoiseField:
+        """Noise of another seed."""
+        return NoiseField(seed)
+
+    def require_room(self, mask: NDArray) -> None:
+        """Take larger numbers than those of the first mask."""
+        if mask.max() > np.iinfo(self.mask.dtype).max:
+            self.mask = self.mask.astype(np.int64)
+
+    def change(
+        self,
+        box: Box,
+        mask: NDArray,
+        labels: NDArray,
+        plan: Preset,
+        noise: NoiseField | None,
+        progress: ProgressCallback | None,
+    ) -> tuple[Box, int, list[Finding]]:
+        """Follow a block of the mask; where the image changed, voxels of the mask, findings."""
+        changed = self.labels[box] != labels
+        count = int(np.count_nonzero(changed))
+        if not count:  # other numbers for the same labels
+            self.mask[box] = mask
+            return NOWHERE, 0, []
+        key = self._key_after(box, changed, labels)
+        state = self.history.find(key)
+        if state is not None:
+            written = self.go(state)
+            self.mask[box] = mask
+            return union([written, box]), count, []
+        given, (box, cut) = (box, mask), tight(changed, box)
+        labels, changed = labels[cut], changed[cut]
+        cells_box, cells = self.lattice.cells_of(changed, box)
+        with self._transaction():
+            findings = self._look_at(box, labels)
+            parts = self._plan(cells_box, cells)
+            self._explore([window for window, _, _ in parts], plan)
+            self._write("labels", box, labels)
+            self._write("mask", box, mask[cut])
+            written = []
+            for part in parts:
+                place, found = self._redraw(*part, plan, noise or self.ground.noise, box, changed, progress)
+                written.append(place)
+                findings += found
+            findings += self._check(box, changed)
+            whole = union([box, *written])
+            self.history.add(Step(self._parts, whole, count), key)
+        self.mask[given[0]] = given[1]  # elsewhere only numbers changed, not what they mean
+        return whole, count, findings
+
+    def put(self, box: Box, values: NDArray) -> Box:
+        """Replace voxels of the image; their latent is read anew when it is needed."""
+        cells, _ = self.lattice.cells_of(np.ones(values.shape, bool), box)
+        with self._transaction():
+            self._write("image", box, self._as_voxels(values))
+            self._write("known", cells, np.zeros(self.ground.known[cells].shape, bool))
+            self.history.add(Step(self._parts, box, 0), self.history.key)
+        return box
+
+    def go(self, state: int) -> Box:
+        """Go to another state of the history; where the image differs from now."""
+        boxes, history = [], self.history
+        while history.place > state:
+            history.place -= 1
+            step = history.steps[history.place]
+            for name, index, before, _ in reversed(step.parts):
+                self._array(name)[index] = before
+            boxes.append(step.box)
+        while history.place < state:
+            step = history.steps[history.place]
+            for name, index, _, after in step.parts:
+                self._array(name)[index] = after
+            boxes.append(step.box)
+            history.place += 1
+        return union(boxes)
+
+    # Planning
+
+    def _plan(self, box: Box, cells: NDArray) -> list[tuple[Box, Box, NDArray]]:
+        """Windows, and in each the box and the marks of the cells that are made anew."""
+        shape = self.ground.known.shape
+        if self.view is not None:
+            window = halved(self.view.window)
+            free, marks = grown(cells, box, GROW, shape)
+            seen = common(free, window)
+            return [(window, seen, marks[inside(seen, free)])]
+        parts = []
+        for place, marks in pieces(box, cells, shape, self._stride):
+            free, marks = grown(marks, place, GROW, shape)
+            parts.append((about(free, shape, self._stride), free, marks))
+        return parts
+
+    def _look_at(self, box: Box, labels: NDArray) -> list[Finding]:
+        """Move the field of view where a change lies outside of it."""
+        if self.view is None:
+            return []
+        cells, _ = self.lattice.cells_of(np.ones(labels.shape, bool), box)
+        if contains(self.view.box, doubled(cells)):
+            return []
+        before = self.labels[box].copy()
+        self.labels[box] = labels  # only to see how far all labels reach
+        index = np.nonzero(self.labels)
+        self.labels[box] = before
+        if len(index[0]):
+            box = union([box, tuple(slice(int(i.min()), int(i.max()) + 1) for i in index)])
+        shape = [part.stop - part.start for part in box]
+        cells, _ = self.lattice.cells_of(np.ones(shape, bool), box)
+        self.view = self.view.about(doubled(cells), 2 * self._stride, self.lattice.shape, self.manifest)
+        sentence = (
+            "The labels left the part of the image that the model sees at once, so it looks at "
+            "another part now; the border between the two may show."
+        )
+        return [Finding("warning", "field-of-view", sentence)]
+
+    @property
+    def _stride(self) -> int:
+        """Cells that windows are multiples of."""
+        return stride(self.manifest, self.device) // 2
+
+    # Doing
+
+    def _explore(self, windows: list[Box], plan: Preset) -> None:
+        """Encode what the windows show, as long as the labels are those of the image."""
+        for window in windows:
+            sampling = self._sampling(window, plan)
+            self.ground.explore(window, self.image, self.labels, sampling.autoencoder, self.device, sampling.bfloat16)
+
+    def _sampling(self, window: Box, plan: Preset) -> Sampling:
+        place = doubled(window)
+        labels = self.lattice.labels(self.labels, place).astype(np.uint8)
+        seen = None if self.view is None else inside(self.view.box, place)
+        scene = Scene(self.manifest, labels, self.spacing, self.scalars, seen)
+        role = network_role(self.manifest, plan)
+        return Sampling.of(self.manifest, self.device, None, plan.steps, scene, self.memory, role)
+
+    def _redraw(
+        self,
+        window: Box,
+        box: Box,
+        marks: NDArray,
+        plan: Preset,
+        noise: NoiseField,
+        where: Box,
+        changed: NDArray,
+        progress: ProgressCallback | None,
+    ) -> tuple[Box, list[Finding]]:
+        """Make the marked cells of a window anew; the part of the image that this changed."""
+        sampling, ground = self._sampling(window, plan), self.ground
+        free = torch.zeros(1, 1, *(part.stop - part.start for part in window), dtype=torch.bool)
+        free[(0, 0, *inside(box, window))] = torch.from_numpy(marks)
+        weight = fade(free)
+        if self.view is not None:  # what is not known cannot be kept
+            free |= torch.from_numpy(~ground.known[window])
+        known = torch.from_numpy(ground.latent[(slice(None), *window)])[None].to(self.device)
+        place = free.to(self.device)
+        latent = sampling.sample(noise.read(window).to(self.device), progress, None, Known(known, place))
+        latent = torch.where(place, latent, known)
+        values = sampling.decode(latent, progress)
+        written = self._blend(values, weight, doubled(window), doubled(box), where, changed)
+        self._keep(latent[0].cpu().numpy(), free[0, 0].numpy(), window, box)
+        return written, sampling.scene.findings
+
+    def _keep(self, latent: NDArray, free: NDArray, window: Box, box: Box) -> None:
+        """Write the new latent of a window."""
+        box = box if self.view is None else window
+        part = inside(box, window)
+        self._write("latent", (slice(None), *box), latent[(slice(None), *part)])
+        self._write("known", box, self.ground.known[box] | free[part])
+        self._write("content", box, self.ground.content[box] | free[part])
+
+    def _blend(self, values: NDArray, weight: NDArray, window: Box, box: Box, where: Box, changed: NDArray) -> Box:
+        """Write network values (of a window) into the image as far as their weight says."""
+        start = tuple(part.start for part in window)
+        box = self.lattice.voxels_in(common(wider(box, 2 * FADE + 1, self.lattice.shape), window))
+        outer = wider(box, self.limits.passes if self.limits else 0, self.image.shape)
+        labels = self.labels[outer]
+        x = self.lattice.back(values, start, outer)
+        made = self.ground.intensities(x, labels, self.limits)
+        cut = inside(box, outer)
+        made, labels = made[cut].clip(*self.allowed), labels[cut]
+        weight = self.lattice.back(weight, start, box)
+        if self.ground.filled:
+            made[labels == 0] = self.manifest.output.background * self.ground.scale
+            weight = np.where((labels > 0) | placed(changed, where, box), weight, 0)
+        old = self.image[box]
+        new = self._as_voxels(old + weight * (made - old))
+        self._write("image", box, np.where(weight > 0, new, old))
+        return box
+
+    def _check(self, box: Box, changed: NDArray) -> list[Finding]:
+        """Whether the new voxels have the means that the model card promises for their tissues."""
+        if isinstance(self.ground.codec, Affine):  # a scale of the image's own
+            return []
+        values, labels, findings = self.image[box][changed], self.labels[box][changed], []
+        for value, tissue in self.manifest.statistics.get("tissues", {}).items():
+            inside = values[labels == int(value)]
+            if inside.size < FEWEST_VOXELS:
+                continue
+            mean = float(inside.mean()) / self.ground.scale
+            low, high = tissue.get("low"), tissue.get("high")
+            if (low is not None and mean < low) or (high is not None and mean > high):
+                sentence = (
+                    f"The mean of the new {tissue['name']} is {mean:.0f} "
+                    f"{self.manifest.output.unit}, outside of {low:g} to {high:g} as seen in "
+                    "training; try another seed."
+                )
+                findings.append(Finding("warning", "tissue-mean", sentence))
+        return findings
+
+    def _as_voxels(self, values: NDArray) -> NDArray:
+        """Values in the image's number format."""
+        if not np.issubdtype(self.image.dtype, np.integer):
+            return values.astype(self.image.dtype)
+        limits = np.iinfo(self.image.dtype)
+        return np.rint(values).clip(limits.min, limits.max).astype(self.image.dtype)
+
+    # Keeping
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All that is written inside happens, or nothing."""
+        self._parts, view = [], self.view
+        try:
+            yield
+        except BaseException:
+            for name, index, before, _ in reversed(self._parts):
+                self._array(name)[index] = before
+            self.view = view
+            raise
+        finally:
+            self._parts = []
+
+    def _write(self, name: str, index: Any, after: NDArray) -> None:
+        array = self._array(name)
+        before = array[index].copy()
+        array[index] = after
+        self._parts.append((name, index, before, array[index].copy()))
+
+    def _array(self, name: str) -> NDArray:
+        return getattr(self if name in ("image", "labels", "mask") else self.ground, name)
+
+    def _key_after(self, box: Box, changed: NDArray, labels: NDArray) -> int:
+        places = [i + part.start for i, part in zip(np.nonzero(changed), box, strict=True)]
+        index = np.ravel_multi_index(places, self.labels.shape)
+        return self.history.key_after(index, self.labels[box][changed], labels[changed])

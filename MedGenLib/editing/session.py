@@ -1,0 +1,383 @@
+"""Editing a volume by editing its mask: only the window about the change is made anew.
+
+    changed mask -> window -> known latent + noise -> latent flow inside -> decode -> blended block
+
+An image and its mask lie on a `Canvas`. Every `edit` regenerates what the changed labels need and
+leaves each voxel farther away than `Canvas.halo_voxels` as it was, bit by bit.
+
+>>> with Canvas.of_image("ct.nii.gz", "tissues.nii.gz", seed=1) as canvas:      # doctest: +SKIP
+...     done = canvas.edit("tissues_with_lesion.nii.gz")
+...     done.box, canvas.volume
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib import devices
+from MedGenLib.errors import InputError
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.boxes import NOWHERE, Box, tight
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.files import read_label_map
+from MedGenLib.progress import ProgressCallback
+from MedGenLib.report import Report
+from MedGenLib.result import Result
+
+if TYPE_CHECKING:
+    from MedGenLib.editing.opening import Opened
+    from MedGenLib.editing.region import Painting
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What one change did: all that a client needs to bring its own copy of the image up to date.
+
+    Attributes
+    ----------
+    box: slices on the input's grid; no voxel outside of it differs.
+    values: the voxels of that box after the change, in the image's unit and number format.
+    mask: the mask of that box after the change, in the numbers of the mask that was given.
+    changed: voxels of the mask that changed; where it is 0 and voxels were not `put` in, nothing
+        is different and the box is empty.
+    halo_voxels: how far along each axis from a changed voxel the image may differ.
+    halo_mm: the same in mm, the largest of the three.
+    seconds: wall time.
+    findings: what the user should know.
+    """
+
+    box: Box
+    values: NDArray
+    mask: NDArray
+    changed: int
+    halo_voxels: tuple[int, int, int]
+    halo_mm: float
+    seconds: float
+    findings: list[Finding] = field(default_factory=list)
+
+
+class Canvas:
+    """An image with its mask and its latent, ready to be changed region by region.
+
+    Made by `generate` or `of_image`; `close` gives the memory back (it is a context manager, too).
+
+    Attributes
+    ----------
+    seed: whose noise every place of the image keeps.
+    halo_voxels, halo_mm: how far from a changed voxel of the mask the image may change.
+    result: the `Result` of `generate`; None for `of_image`.
+    findings: what the user should know about image and mask.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self._painting: Painting | None = opened.painting
+        self._reader, self._source, self._image = opened.reader, opened.mask, opened.volume
+        self.result, self.findings, self.seed = opened.result, opened.findings, opened.seed
+        self.halo_voxels = opened.painting.halo
+        self.halo_mm = max(n * mm for n, mm in zip(self.halo_voxels, opened.volume.spacing, strict=True))
+
+    @classmethod
+    def generate(
+        cls,
+        mask: str | Path | LabelMap,
+        model: str = "ct-tissue",
+        *,
+        seed: int | None = None,
+        preset: str = "normal",
+        device: str = "auto",
+        mapping: dict[int | str, int | str] | str | None = None,
+        fill: int | str | None = None,
+        noise_hu: float | None = None,
+        retries: int = 2,
+        accept_license: bool = False,
+        memory: str = "auto",
+        progress: ProgressCallback | None = None,
+    ) -> Canvas:
+        """Generate a volume as `MedGenLib.generate` does, and keep what its edits need."""
+        from MedGenLib.editing import opening
+
+        options = {
+            "preset": preset,
+            "device": device,
+            "noise_hu": noise_hu,
+            "retries": retries,
+            "accept_license": accept_license,
+            "progress": progress,
+        }
+        return cls(opening.generated(mask, model, seed, memory, mapping, fill, options))
+
+    @classmethod
+    def of_image(
+        cls,
+        volume: str | Path | Volume,
+        mask: str | Path | LabelMap,
+        model: str = "ct-tissue",
+        *,
+        seed: int | None = None,
+        device: str = "auto",
+        mapping: dict[int | str, int | str] | str | None = None,
+        fill: int | str | None = None,
+        noise_hu: float | None = None,
+        accept_license: bool = False,
+        memory: str = "auto",
+        progress: ProgressCallback | None = None,
+    ) -> Canvas:
+        """Take any image, real or synthetic, with its mask on the same grid.
+
+        Nothing is computed yet; windows are encoded when they are edited first. An MR image keeps
+        its own scale, an image of whole numbers its number format, and a CT its noise.
+
+        Raises
+        ------
+        InputError, PackageError, LicenseError: one sentence, nothing was done.
+        """
+        from MedGenLib.editing import opening
+
+        return cls(
+            opening.of_image(
+                volume, mask, model, seed, device, memory, mapping, fill, noise_hu, accept_license, progress
+            )
+        )
+
+    def __enter__(self) -> Canvas:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def volume(self) -> Volume:
+        """The image as it is now, on the input's grid. Its array changes with the next edit."""
+        return self._image.with_array(_locked(self._open.image))
+
+    @property
+    def labels(self) -> LabelMap:
+        """The mask as it is now, in the model's labels."""
+        painting = self._open
+        names = {value: label.name for value, label in painting.manifest.input.labels.items()}
+        return self._source.with_array(_locked(painting.labels), names)
+
+    @property
+    def mask(self) -> LabelMap:
+        """The mask as it is now, in the numbers and names of the mask that was given."""
+        return self._source.with_array(_locked(self._open.mask))
+
+    def edit(
+        self,
+        mask: str | Path | LabelMap | NDArray,
+        box: Box | None = None,
+        *,
+        label: int | str | None = None,
+        seed: int | None = None,
+        preset: str = "draft",
+        progress: ProgressCallback | None = None,
+    ) -> Edit:
+        """Make the image follow a changed mask.
+
+        Parameters
+        ----------
+        mask: the new mask, whole or only its part `box`, in the numbers of the mask that the
+            canvas was made with (a LabelMap may bring names; its grid has to be the canvas').
+        box: which part of the input's grid `mask` is; None is all of it.
+        label: paint: voxels where `mask` is not 0 get this label of the model, the others stay.
+        seed: noise of the changed region; None is the canvas' own, so that the same edit gives
+            the same voxels.
+        preset: "draft", "normal" or "best", the package's number of steps.
+        progress: called at every step; what it raises stops the edit.
+
+        A mask that the canvas has had before gives back exactly the voxels it had then.
+        What fails or is stopped leaves the canvas as it was.
+
+        Raises
+        ------
+        InputError: another grid, unknown labels, no such preset, or a canvas that was closed.
+        MemoryPlanError: the memory is not enough for the window.
+        """
+        start, painting = time.perf_counter(), self._open
+        plan = painting.manifest.preset(preset)
+        noise = None if seed is None else painting.other_noise(seed)
+        mask = read_label_map(mask) if isinstance(mask, str | Path) else mask
+        block, box = self._block(mask, box)
+        if label is not None:
+            block = np.where(block > 0, self._reader.number_of(label), painting.mask[box])
+        different = block != painting.mask[box]
+        if not different.any():
+            return self._edit(NOWHERE, 0, start)
+        box, part = tight(different, box)
+        names = mask.names if isinstance(mask, LabelMap) else None
+        labels = self._reader.read(block[part], box, names)
+        painting.require_room(block[part])
+        where, changed, findings = painting.change(box, block[part], labels, plan, noise, progress)
+        return self._edit(where, changed, start, findings)
+
+    def put(self, values: NDArray, box: Box) -> Edit:
+        """Replace the image's voxels of a box by other ones, as an edit that can be undone.
+
+        Raises InputError for values that do not fit the box or are not finite.
+        """
+        start, painting = time.perf_counter(), self._open
+        box, values = _checked(box, painting.image.shape), np.asarray(values)
+        if values.shape != painting.image[box].shape or not np.isfinite(values).all():
+            raise InputError("The voxels to put in do not fit the box or are not finite; give a number each.")
+        return self._edit(painting.put(box, values), 0, start)
+
+    def report(self, done: Edit, preset: str = "draft") -> Report:
+        """How an edit was made, as of every other run; ``preset`` is the one that it had."""
+        painting = self._open
+        manifest, plan = painting.manifest, painting.manifest.preset(preset)
+        return Report(
+            model=manifest.name,
+            version=manifest.version,
+            task="edit",
+            seed=self.seed,
+            preset=preset,
+            sampler=manifest.sampler.name,
+            steps=plan.steps,
+            parameters={
+                "changed_voxels": done.changed,
+                "box": [[part.start, part.stop] for part in done.box],
+                "halo_voxels": done.halo_voxels,
+                "halo_mm": round(done.halo_mm, 3),
+                **painting.conditions,
+            },
+            software=devices.software_versions(),
+            device=devices.describe_device(painting.device),
+            timings={"editing": round(done.seconds, 3)},
+            peak_memory_mib=round(devices.peak_memory_mib(), 1),
+            input_findings=[*self.findings, *done.findings],
+        )
+
+    def undo(self) -> Edit | None:
+        """Take back the last edit; None where there is none."""
+        return self._go(-1) if self.can_undo else None
+
+    def redo(self) -> Edit | None:
+        """Make the edit again that `undo` took back; None where there is none."""
+        return self._go(1) if self.can_redo else None
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether `undo` has something to take back."""
+        return self._open.history.place > 0
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether `redo` has something to bring back."""
+        history = self._open.history
+        return history.place < len(history.steps)
+
+    def close(self) -> None:
+        """Forget image, latent and history; whatever is asked afterwards raises InputError."""
+        self._painting = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._painting is None
+
+    @property
+    def _open(self) -> Painting:
+        if self._painting is None:
+            raise InputError("This canvas was closed; open the image and its mask again.")
+        return self._painting
+
+    def _go(self, direction: int) -> Edit:
+        start, painting = time.perf_counter(), self._open
+        history = painting.history
+        step = history.steps[history.place - (direction < 0)]
+        return self._edit(painting.go(history.place + direction), step.changed, start)
+
+    def _block(self, mask: LabelMap | NDArray, box: Box | None) -> tuple[NDArray, Box]:
+        """The part of the mask and where it lies."""
+        shape = self._open.image.shape
+        box = _checked(tuple(slice(0, n) for n in shape) if box is None else box, shape)
+        array = mask.array if isinstance(mask, LabelMap) else np.asarray(mask)
+        size = tuple(part.stop - part.start for part in box)
+        if array.shape != size:
+            raise InputError(
+                f"The new mask has {_times(array.shape)} voxels, but the part of the image that it "
+                f"is for has {_times(size)}."
+            )
+        place = self._image.geometry.moved([part.start for part in box], size)
+        if not isinstance(mask, LabelMap):
+            return LabelMap(array, place.affine).array, box
+        if not mask.geometry.is_close(place):
+            raise InputError("The new mask does not lie on the image's grid; resample it onto the image first.")
+        return array, box
+
+    def _edit(self, box: Box, changed: int, start: float, findings: list[Finding] | None = None) -> Edit:
+        painting = self._open
+        return Edit(
+            box,
+            painting.image[box].copy(),
+            painting.mask[box].copy(),
+            changed,
+            self.halo_voxels,
+            self.halo_mm,
+            time.perf_counter() - start,
+            findings or [],
+        )
+
+
+def edit_image(
+    volume: str | Path | Volume,
+    mask: str | Path | LabelMap,
+    new_mask: str | Path | LabelMap,
+    model: str = "ct-tissue",
+    *,
+    preset: str = "normal",
+    progress: ProgressCallback | None = None,
+    **options: Any,
+) -> Result:
+    """Make an image follow a changed mask: one edit of a canvas, with a report.
+
+    Parameters
+    ----------
+    volume, mask, model, options: as of `Canvas.of_image`.
+    new_mask: as `mask`, on the same grid, in the same numbers.
+
+    Returns
+    -------
+    The `Result` holds the changed image and as source the new mask in the model's labels.
+
+    Raises
+    ------
+    InputError: also for masks between which nothing changed.
+    """
+    with Canvas.of_image(volume, mask, model, progress=progress, **options) as canvas:
+        done = canvas.edit(new_mask, preset=preset, progress=progress)
+        if not done.changed:
+            raise InputError("The new mask is the same as the old one; change some voxels of it.")
+        return Result([canvas.volume], canvas.report(done, preset), canvas.labels)
+
+
+def _locked(array: NDArray) -> NDArray:
+    """A view that cannot be written."""
+    view = array.view()
+    view.setflags(write=False)
+    return view
+
+
+def _checked(box: Box, shape: tuple[int, ...]) -> Box:
+    """The box in whole numbers. Raises InputError where it does not lie inside of the image."""
+    found = []
+    for part, n in zip(box, shape, strict=True):
+        start = 0 if part.start is None else int(part.start)
+        stop = n if part.stop is None else int(part.stop)
+        if not 0 <= start < stop <= n:
+            raise InputError(
+                f"The voxels {start} to {stop} of the new mask do not lie inside of the image, "
+                f"which has {_times(shape)}."
+            )
+        found.append(slice(start, stop))
+    return tuple(found)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

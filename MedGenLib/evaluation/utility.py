@@ -1,0 +1,314 @@
+"""Can synthetic images train a segmenter? Real against synthetic against both, tested on real.
+
+The same small network is trained with the same number of steps on each set, several times from
+different random weights; every training is tested on the same real cases that none has seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib.errors import InputError
+from MedGenLib.metrics.image import dice
+from MedGenLib.progress import Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    from MedGenLib.training.data.cases import Case
+
+SETS = ("real", "synthetic", "both")
+BATCH, LEARNING_RATE, WARMUP, DECAY, AVERAGING = 2, 1.5e-3, 50, 0.5, 0.99
+LONGEST_PATCH = 64
+"""Voxels of a training patch along an axis, at most."""
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class UtilityRow:
+    """Dice of one label on the test cases after training on one set.
+
+    Attributes
+    ----------
+    training: "real", "synthetic" or "both"; `cases`: how many it was.
+    label: value, and 0 for the mean over all labels.
+    dice: mean over test cases and repeats; `low` and `high` its 95 % interval by bootstrap over
+        both.
+    difference: to the training on real images in the same cases, with its interval
+        `difference_low` to `difference_high`; None for real itself.
+    repeat_sd: standard deviation of the mean Dice between repeats, None for a single one.
+    """
+
+    training: str
+    cases: int
+    label: int
+    name: str
+    dice: float
+    low: float
+    high: float
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    repeat_sd: float | None
+
+
+@dataclass(frozen=True)
+class Utility:
+    """The rows, and how they were measured.
+
+    `scores` holds what they come from: training set -> Dice (repeats, test cases, labels).
+    """
+
+    rows: tuple[UtilityRow, ...]
+    labels: dict[int, str]
+    steps: int
+    repeats: int
+    seed: int
+    test_cases: tuple[str, ...]
+    scores: dict[str, NDArray[np.float64]]
+
+    @property
+    def note(self) -> str:
+        """How it was measured, in a sentence."""
+        repeated = self.repeats > 1
+        times = f"{self.repeats} times from other random weights" if repeated else "once"
+        over = " and repeats" if repeated else ""
+        return (
+            f"{len(self.test_cases)} real test cases; each training {self.steps} steps of {BATCH} "
+            f"patches, {times}; intervals of 95 % by bootstrap over test cases{over}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; a Dice that is not defined is None."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "note": self.note,
+            "steps": self.steps,
+            "repeats": self.repeats,
+            "seed": self.seed,
+            "test_cases": list(self.test_cases),
+            "scores": {name: _plain(scores) for name, scores in self.scores.items()},
+        }
+
+
+def utility(
+    real: str | Path,
+    synthetic: str | Path,
+    test: str | Path,
+    *,
+    steps: int = 300,
+    repeats: int = 3,
+    seed: int = 0,
+    device: str = "auto",
+    progress: ProgressCallback | None = None,
+) -> Utility:
+    """Train on real, synthetic and both, and test on real.
+
+    Parameters
+    ----------
+    real, synthetic: folders for training, each with `images` and `labels` (equal file names).
+        Cases are brought to the median voxel size of the real ones.
+    test: the same for the real cases that are kept apart. A file name may be in `real` or in
+        `test`, not in both.
+    steps: optimisation steps of each of the 3 x `repeats` trainings.
+    seed: of weights, patches and resampling; the same seed gives the same figures on the same
+        machine.
+
+    Raises
+    ------
+    InputError: folders that do not fit together, a label that one of them lacks, or fewer than
+        two test cases.
+    """
+    folders = {
+        name: Path(path) for name, path in zip(("real", "synthetic", "test"), (real, synthetic, test), strict=True)
+    }
+    cases = _read(folders, progress)
+    values = _labels(cases, folders)
+    cases = {name: [_renumbered(case, values) for case in found] for name, found in cases.items()}
+    cases["both"] = cases["real"] + cases["synthetic"]
+    patch = _patch(cases["real"])
+    runs: dict[str, list[NDArray]] = {name: [] for name in SETS}
+    for repeat, name in itertools.product(range(repeats), SETS):
+        told = _named(progress, f"training on {name}, {repeat + 1} of {repeats}")
+        network = _trained(cases[name], patch, len(values), steps, seed + repeat, device, told)
+        runs[name].append(_tested(network, cases["test"], len(values)))
+    scores = {name: np.stack(found) for name, found in runs.items()}
+    labels = {value: f"label {value}" for value in values}
+    rows = _rows(scores, labels, {name: len(cases[name]) for name in SETS}, seed)
+    names = tuple(case.name for case in cases["test"])
+    return Utility(rows, labels, steps, repeats, seed, names, scores)
+
+
+def _read(folders: dict[str, Path], progress: ProgressCallback | None) -> dict[str, list[Case]]:
+    from MedGenLib.imaging.normalization import ZScore
+    from MedGenLib.imaging.orientation import Turn
+    from MedGenLib.io.files import read_volume
+    from MedGenLib.progress import Stage
+    from MedGenLib.training.data.cases import case_names, read_case
+
+    names = {key: case_names(folder) for key, folder in folders.items()}
+    if len(names["test"]) < 2:
+        raise InputError(f"The folder {folders['test']} holds one case; an interval needs at least two, better twenty.")
+    if shared := sorted(set(names["real"]) & set(names["test"])):
+        raise InputError(
+            f"The case {shared[0]} is both in {folders['real']} and in "
+            f"{folders['test']}; a test case must not be trained on."
+        )
+    geometries = [read_volume(folders["real"] / "images" / name).geometry for name in names["real"]]
+    spacings = [Turn.to(geometry, "RAS").axes(geometry.spacing) for geometry in geometries]
+    spacing = tuple(float(v) for v in np.median(spacings, axis=0))
+    stage = Stage("reading cases", sum(map(len, names.values())), progress)
+    cases: dict[str, list[Case]] = {}
+    for key, folder in folders.items():
+        cases[key] = []
+        for name in names[key]:
+            cases[key].append(read_case(folder, name, ZScore(), spacing))
+            stage.advance()
+    return cases
+
+
+def _labels(cases: dict[str, list[Case]], folders: dict[str, Path]) -> list[int]:
+    """The labels, which have to be the same ones in all folders."""
+    found = {key: {int(v) for case in cases[key] for v in np.unique(case.labels) if v} for key in cases}
+    for key, other in (("synthetic", "real"), ("real", "synthetic"), ("real", "test"), ("test", "real")):
+        if missing := sorted(found[other] - found[key]):
+            raise InputError(
+                f"The label {missing[0]} occurs in {folders[other]} but not in "
+                f"{folders[key]}; give both the same labels."
+            )
+    if not found["real"]:
+        raise InputError(f"The labels in {folders['real']} are all empty; give labelled cases.")
+    return sorted(found["real"])
+
+
+def _renumbered(case: Case, values: Sequence[int]) -> Case:
+    """Label values -> 1, 2, ... in the same order."""
+    return replace(case, labels=np.searchsorted([0, *values], case.labels).astype(np.uint8))
+
+
+def _patch(cases: Sequence[Case]) -> tuple[int, ...]:
+    """A typical case in whole strides of the network, as far as it is not too large."""
+    typical = np.median([case.image.shape for case in cases], axis=0)
+    return tuple(int(min(-(-n // 8) * 8, LONGEST_PATCH)) for n in typical)
+
+
+def _trained(
+    cases: Sequence[Case],
+    patch: Sequence[int],
+    labels: int,
+    steps: int,
+    seed: int,
+    device: str,
+    progress: ProgressCallback | None,
+) -> Any:
+    """The averaged network after training on these cases."""
+    import torch
+
+    from MedGenLib.devices import pick_device
+    from MedGenLib.pipelines.loading import bfloat16_pays
+    from MedGenLib.training.data.cases import Patches
+    from MedGenLib.training.loop import Settings, Trainer
+    from MedGenLib.training.recipes.segmenter import Segmentation
+
+    torch.manual_seed(seed)
+    recipe = Segmentation(Patches(cases, patch), labels, {})
+    settings = Settings(
+        steps=steps,
+        batch=BATCH,
+        learning_rate=LEARNING_RATE,
+        warmup=WARMUP,
+        decay=DECAY,
+        ema=AVERAGING,
+        seed=seed,
+        validate_every=steps + 1,
+        checkpoint_every=steps + 1,
+    )
+    with tempfile.TemporaryDirectory(prefix="medgen-") as folder:
+        place = pick_device(device)
+        trainer = Trainer(recipe, settings, Path(folder), place, bfloat16_pays(place), progress)
+        trainer.run()
+    return trainer.averages["segmenter"].eval()
+
+
+def _tested(network: Any, cases: Sequence[Case], labels: int) -> NDArray[np.float64]:
+    """Dice (cases, labels); NaN where a case lacks the label."""
+    from MedGenLib.segmentation.segmenters import label_array
+
+    rows = []
+    for case in cases:
+        found = label_array(network, case.image)
+        wanted = [case.labels == value for value in range(1, labels + 1)]
+        rows.append(
+            [dice(found == value, mask) if mask.any() else np.nan for value, mask in enumerate(wanted, start=1)]
+        )
+    return np.array(rows)
+
+
+def _rows(
+    scores: dict[str, NDArray], labels: dict[int, str], counts: dict[str, int], seed: int
+) -> tuple[UtilityRow, ...]:
+    generator = np.random.default_rng(seed)
+    # The mean over labels first, as a "label" of its own: (repeats, cases, labels + 1).
+    whole = {name: np.concatenate([s, _mean(s, axis=2)[:, :, None]], axis=2) for name, s in scores.items()}
+    rows = []
+    for place, (value, label) in enumerate([*labels.items(), (0, "mean of all labels")]):
+        usable = np.isfinite(whole["real"][0, :, place])
+        runs = {name: s[:, usable, place] for name, s in whole.items()}
+        draws = _draws(runs["real"].shape, generator)
+        for name in SETS:
+            apart = (None, None, None)
+            if name != "real":
+                difference = runs[name] - runs["real"]
+                apart = (float(difference.mean()), *_interval(difference, draws))
+            repeats = runs[name].mean(1)
+            spread = float(repeats.std(ddof=1)) if len(repeats) > 1 else None
+            rows.append(
+                UtilityRow(
+                    name,
+                    counts[name],
+                    value,
+                    label,
+                    float(runs[name].mean()),
+                    *_interval(runs[name], draws),
+                    *apart,
+                    spread,
+                )
+            )
+    return tuple(rows)
+
+
+def _mean(scores: NDArray, axis: int) -> NDArray[np.float64]:
+    """The mean of what is defined; NaN where nothing is."""
+    return np.ma.masked_invalid(scores).mean(axis).filled(np.nan)
+
+
+def _draws(shape: tuple[int, int], generator: np.random.Generator) -> tuple[NDArray, NDArray]:
+    """Which repeats and which cases stand in each resample: they vary independently."""
+    repeats, cases = (generator.integers(n, size=(RESAMPLES, n)) for n in shape)
+    return repeats[:, :, None], cases[:, None, :]
+
+
+def _interval(values: NDArray, draws: tuple[NDArray, NDArray]) -> tuple[float, float]:
+    """95 % percentile interval of the mean of (repeats, cases), both resampled (Efron 1979).
+
+    Of few repeats the variance comes out too small, of three by a third.
+    """
+    low, high = np.percentile(values[draws].mean(axis=(1, 2)), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _named(progress: ProgressCallback | None, stage: str) -> Callable[[Progress], None] | None:
+    """The same progress under another name."""
+    if progress is None:
+        return None
+    return lambda step: progress(replace(step, stage=stage))
+
+
+def _plain(scores: NDArray) -> list:
+    return np.where(np.isfinite(scores), scores.round(4), None).tolist()

@@ -1,0 +1,1 @@
+"""Files: reading and writing images, output files that appear together, provenance, DICOM."""

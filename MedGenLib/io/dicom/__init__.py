@@ -1,0 +1,13 @@
+"""DICOM in and out: series are read and written, masks written, patients taken out of headers.
+
+Nothing heavy is imported before it is used: pydicom, highdicom and dicom-anonymizer load inside
+the functions.
+"""
+
+from MedGenLib.io.dicom.facts import read_facts
+from MedGenLib.io.dicom.folder import check_folder
+from MedGenLib.io.dicom.reading import Series, list_series, read_series
+from MedGenLib.io.dicom.segmentation import write_segmentation
+from MedGenLib.io.dicom.series import write_series
+
+__all__ = ["Series", "check_folder", "list_series", "read_facts", "read_series", "write_segmentation", "write_series"]

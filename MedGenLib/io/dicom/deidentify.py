@@ -1,0 +1,144 @@
+"""Taking the patient out of a header: PS3.15 Annex E, Basic Application Confidentiality Profile.
+
+The rules are those of the library dicom-anonymizer. It is applied to the header of the source
+before anything is taken from it, so that an image derived from it never holds what was removed.
+UIDs and the patient's ID are replaced by others made with a secret key of this user: images and
+masks that belong together still do after they were exported one by one, and nobody without the
+key can find the originals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from MedGenLib.errors import InputError
+from MedGenLib.io.dicom.elements import code
+from MedGenLib.io.dicom.source import Source
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_KEY = "pseudonym_key"
+"""Entry of the user's configuration with the key, as hexadecimal text."""
+
+_EMPTIED = ((0x0008, 0x0020), (0x0008, 0x0030), (0x0010, 0x0030))
+"""Study date and time and the birth date: the profile asks for nothing or a dummy, and the
+library's dummy, a day in the year 1, is a date that people and programs take for one."""
+
+
+def deidentified(source: Source) -> Source:
+    """The same series without its patient: other UIDs, another name and ID, no dates.
+
+    Raises
+    ------
+    InputError: the library is missing, or the key cannot be kept.
+    """
+    pseudonyms = Pseudonyms()
+    images = []
+    for image in source.images:
+        sop_class, instance = image.instance
+        images.append(replace(image, instance=(sop_class, pseudonyms.uid(instance))))
+    header = remove_patient(source.header, pseudonyms)
+    return Source(header, tuple(images), source.is_synthetic)
+
+
+def remove_patient(header: Dataset, pseudonyms: Pseudonyms) -> Dataset:
+    """A copy of a header after the basic profile, without private attributes."""
+    import copy
+
+    anonymize_dataset, initialize_actions, replace_uid = _library()
+    clean = copy.deepcopy(header)
+    rules: dict[tuple, Callable] = {
+        tag: pseudonyms.replace_uid for tag, action in initialize_actions().items() if action is replace_uid
+    }
+    rules.update(dict.fromkeys(_EMPTIED, _empty))
+    rules[0x0010, 0x0010] = _replace_name
+    rules[0x0010, 0x0020] = pseudonyms.replace_id
+    anonymize_dataset(clean, rules, True, initialize_actions)
+    return clean
+
+
+def mark(dataset: Dataset) -> None:
+    """Say in an image that its patient was removed, and how."""
+    from MedGenLib import __version__
+
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.DeidentificationMethod = [
+        "PS3.15 Basic Application Confidentiality Profile",
+        f"MedGen {__version__} with dicom-anonymizer",
+    ]
+    dataset.DeidentificationMethodCodeSequence = [
+        code("113100", "Basic Application Confidentiality Profile"),
+        code("113105", "Clean Descriptors Option"),
+    ]
+    dataset.LongitudinalTemporalInformationModified = "REMOVED"
+
+
+class Pseudonyms:
+    """Replaces identifiers, always the same one by the same other one, with the user's key."""
+
+    def __init__(self) -> None:
+        self._key = _key()
+
+    def uid(self, original: str) -> str:
+        """Another UID."""
+        return f"2.25.{uuid.UUID(bytes=self._digest('uid', original)[:16], version=4).int}"
+
+    def patient(self, original: str) -> str:
+        """Another patient's ID; "" stays empty."""
+        return f"ANON-{self._digest('patient', original).hex()[:12].upper()}" if original else ""
+
+    def replace_uid(self, dataset: Dataset, tag: tuple[int, int]) -> None:
+        """A rule of dicom-anonymizer."""
+        element = dataset.get(tag)
+        if element is not None and element.value:
+            values = [element.value] if element.VM == 1 else list(element.value)
+            replaced = [self.uid(str(value)) for value in values]
+            element.value = replaced if element.VM > 1 else replaced[0]
+
+    def replace_id(self, dataset: Dataset, tag: tuple[int, int]) -> None:
+        """A rule of dicom-anonymizer, for the patient's ID."""
+        if tag in dataset:
+            dataset[tag].value = self.patient(str(dataset[tag].value or ""))
+
+    def _digest(self, kind: str, original: str) -> bytes:
+        return hmac.new(self._key, f"{kind} {original}".encode(), hashlib.sha256).digest()
+
+
+def _replace_name(dataset: Dataset, tag: tuple[int, int]) -> None:
+    if tag in dataset:
+        dataset[tag].value = "ANONYMOUS^PATIENT"
+
+
+def _empty(dataset: Dataset, tag: tuple[int, int]) -> None:
+    if tag in dataset:
+        dataset[tag].value = ""
+
+
+def _key() -> bytes:
+    from MedGenLib.user_folders import config_path, read_config, write_config
+
+    config = read_config()
+    if _KEY not in config:
+        config[_KEY] = secrets.token_hex(32)
+        write_config(config)
+    try:
+        return bytes.fromhex(config[_KEY])
+    except (TypeError, ValueError):
+        raise InputError(f'The entry "{_KEY}" of {config_path()} is no hexadecimal text; remove that entry.') from None
+
+
+def _library() -> tuple[Callable, Callable, Callable]:
+    try:
+        from dicomanonymizer.simpledicomanonymizer import anonymize_dataset, initialize_actions_2024b, replace_UID
+    except ImportError:
+        raise InputError(
+            "De-identification needs the Python package dicom-anonymizer; install it, or export without it."
+        ) from None
+    return anonymize_dataset, initialize_actions_2024b, replace_UID

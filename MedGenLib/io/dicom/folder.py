@@ -1,0 +1,63 @@
+"""The folder that a series goes into: new or empty, and filled completely or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from MedGenLib.errors import InputError
+from MedGenLib.io.outputs import Outputs
+
+
+def check_folder(folder: str | Path) -> Path:
+    """The folder, if a series may go there; to be asked before the work.
+
+    Raises
+    ------
+    InputError: it holds something, is a file, or has no folder to lie in.
+    """
+    path = Path(folder)
+    try:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file, but a DICOM series needs a folder; give another.")
+        if path.is_dir() and any(path.iterdir()):
+            raise InputError(
+                f"The folder {path} holds files already, and a series is never mixed "
+                "with others or overwritten; give a new or an empty folder."
+            )
+        if not path.is_dir() and not path.absolute().parent.is_dir():
+            raise InputError(f"The folder {path.parent} does not exist; create it first.")
+    except OSError as error:
+        raise _refusal(path, error) from error
+    return path
+
+
+@contextlib.contextmanager
+def new_files(folder: str | Path, names: Iterable[str], n_bytes: int) -> Iterator[Outputs]:
+    """The files of these names in the folder, which appear when the block ends without an error.
+
+    Raises
+    ------
+    InputError: see `check_folder`; also no permission, or no room for `n_bytes`.
+    """
+    path = check_folder(folder)
+    is_new = not path.exists()
+    try:
+        path.mkdir(exist_ok=True)
+        with Outputs(path / name for name in names) as outputs:
+            outputs.require_space(n_bytes)
+            yield outputs
+            outputs.commit()
+    except BaseException as error:
+        if is_new:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        if isinstance(error, OSError):
+            raise _refusal(path, error) from error
+        raise
+
+
+def _refusal(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(f"DICOM files cannot be written into {path}: {reason}; free some space or choose another folder.")

@@ -1,0 +1,198 @@
+"""Writing labels as a DICOM Segmentation, by the library highdicom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.volume import LabelMap
+from MedGenLib.io.dicom import facts as told
+from MedGenLib.io.dicom.deidentify import deidentified, mark
+from MedGenLib.io.dicom.elements import LONG_STRING, SYNTHETIC, code, decimal, decimals, shortened
+from MedGenLib.io.dicom.folder import new_files
+from MedGenLib.io.dicom.identity import identity_of, new_uid
+from MedGenLib.io.dicom.planes import cut
+from MedGenLib.io.dicom.source import Source
+from MedGenLib.io.dicom.terms import name_of, term_of
+from MedGenLib.progress import ProgressCallback, Stage
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
+    from pydicom.dataset import Dataset
+
+FILE = "segmentation.dcm"
+
+
+def write_segmentation(
+    labels: LabelMap,
+    folder: str | Path,
+    *,
+    source: str | Path | Sequence[str | Path] | None,
+    series: str | None = None,
+    facts: Any = None,
+    description: str = "",
+    deidentify: bool = False,
+    progress: ProgressCallback | None = None,
+) -> list[Path]:
+    """Write labels as one DICOM Segmentation object, a segment for each label present.
+
+    Segments carry the label's name and SNOMED CT codes as `terms.term_of` finds them. The grid may
+    be another one than that of the images; it lies in their frame of reference.
+
+    Parameters
+    ----------
+    source: the image series that the labels belong to, as its folder or its files.
+    facts: how the labels were made: a `Provenance`, a dict of the same keys, or None.
+    folder, series, description, deidentify: as in `write_series`.
+
+    Returns
+    -------
+    The file, in a list.
+
+    Raises
+    ------
+    InputError: no label is present, no source, highdicom is missing, or as in `write_series`.
+    """
+    hd = _library()
+    values = labels.values()
+    if not values:
+        raise InputError(
+            "The label volume is empty, so there is nothing to write as a DICOM segmentation; give one with labels."
+        )
+    if source is None:
+        raise InputError(
+            "A DICOM segmentation belongs to an image series; give that series "
+            "(--like), or write the image as DICOM first."
+        )
+    patient = Source.read(source, series)
+    patient.check_overlap(labels.geometry)
+    facts = told.as_facts(facts)
+    if deidentify:
+        patient, description = deidentified(patient), ""
+        facts = told.without_patient(facts)
+
+    stage = Stage("writing DICOM", 2, progress)
+    slices = cut(labels, patient.directions)
+    references = _references(patient, deidentify)
+    segments = np.where(slices.pixels > 0, np.searchsorted(values, slices.pixels) + 1, 0)
+    segmentation = hd.seg.Segmentation(
+        source_images=references,
+        pixel_array=hd.Volume(
+            segments.astype(np.min_scalar_type(len(values))),
+            slices.affine,
+            coordinate_system="PATIENT",
+            frame_of_reference_uid=references[0].FrameOfReferenceUID,
+        ),
+        segmentation_type="BINARY",
+        segment_descriptions=[
+            _segment(hd, number, value, labels.names.get(value), facts) for number, value in enumerate(values, start=1)
+        ],
+        series_instance_uid=new_uid(),
+        series_number=9000 + int(patient.header.get("SeriesNumber") or 0) % 1000,
+        sop_instance_uid=new_uid(),
+        instance_number=1,
+        manufacturer="MedGen",
+        manufacturer_model_name="MedGen",
+        software_versions=_version(),
+        device_serial_number="none",
+        content_label="SEGMENTATION",
+        content_description=shortened(description or "Labels written by MedGen"),
+        series_description=shortened(f"MedGen labels: {description}" if description else "MedGen labels", LONG_STRING),
+    )
+    _complete(segmentation, patient, facts, deidentify)
+    stage.advance()
+    with new_files(folder, [FILE], labels.array.size // 8 * len(values)) as outputs:
+        segmentation.save_as(outputs.staged(outputs.paths[0]))
+        stage.advance()
+    return outputs.paths
+
+
+def _library():
+    try:
+        import highdicom
+
+        highdicom.seg.Segmentation, highdicom.Volume  # noqa: B018  old ones lack the second
+    except (ImportError, AttributeError):
+        raise InputError(
+            "Writing a DICOM segmentation needs the Python package highdicom, version 0.25 or "
+            "newer; install it, or save the labels as .nrrd."
+        ) from None
+    return highdicom
+
+
+def _version() -> str:
+    from MedGenLib import __version__
+
+    return f"MedGen {__version__}"
+
+
+def _references(patient: Source, deidentify: bool) -> list[Dataset]:
+    """What highdicom has to know of the images: whose they are, and where.
+
+    Made anew from what was read and checked, so that nothing else of the source comes along.
+    """
+    from pydicom.dataset import Dataset
+
+    identity = identity_of(patient.header)
+    if deidentify:
+        mark(identity)
+    references = []
+    for number, image in enumerate(patient.images, start=1):
+        reference = Dataset(dict(identity.items()))
+        reference.SOPClassUID, reference.SOPInstanceUID = image.instance
+        reference.SeriesInstanceUID = patient.header.SeriesInstanceUID
+        reference.Modality = patient.header.Modality
+        reference.InstanceNumber = number
+        reference.Columns, reference.Rows = image.size
+        reference.PixelSpacing = decimals(image.pixel[::-1])
+        reference.SliceThickness = decimal(image.thickness or 1.0)
+        reference.ImagePositionPatient = decimals(image.position)
+        reference.ImageOrientationPatient = decimals([*image.row, *image.column])
+        references.append(reference)
+    return references
+
+
+def _segment(hd: Any, number: int, value: int, name: str | None, facts: Mapping[str, Any]) -> SegmentDescription:
+    label = shortened(name_of(value, name))
+    term = term_of(label)
+    category, kind = (hd.sr.CodedConcept(word.value, word.scheme, word.meaning) for word in (term.category, term.type))
+    # An algorithm has to be named. Labels that do not tell who made them may have been drawn.
+    family = ("123110", "Artificial Intelligence") if facts else ("123109", "Manual Processing")
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=shortened(str(facts.get("model") or "not known")),
+        family=hd.sr.CodedConcept(family[0], "DCM", family[1]),
+        version=shortened(str(facts.get("version") or "not known")),
+    )
+    segment = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=label,
+        segmented_property_category=category,
+        segmented_property_type=kind,
+        algorithm_type="AUTOMATIC" if facts else "SEMIAUTOMATIC",
+        algorithm_identification=algorithm,
+    )
+    segment.SegmentDescription = f"Label {value} of the mask"
+    if term.modifiers:
+        segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
+            code(word.value, word.meaning, word.scheme) for word in term.modifiers
+        ]
+    return segment
+
+
+def _complete(segmentation: Dataset, patient: Source, facts: Mapping[str, Any], deidentify: bool) -> None:
+    """What highdicom leaves to its user."""
+    if deidentify:
+        mark(segmentation)
+        # The definition asks for a content date, so that it gets a dummy, as the profile allows.
+        segmentation.ContentDate, segmentation.ContentTime = "19000101", "000000"
+        segmentation.StudyDate = segmentation.StudyTime = ""
+        del segmentation.ContributingEquipmentSequence[0].ContributionDateTime
+    if patient.is_synthetic:
+        segmentation.ContentQualification = "RESEARCH"
+        segmentation.SeriesDescription = shortened(f"{SYNTHETIC} {segmentation.SeriesDescription}")
+    if facts:
+        segmentation.ImageComments = told.comment(facts)

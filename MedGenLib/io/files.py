@@ -1,0 +1,363 @@
+"""Reading and writing images and masks: NIfTI, NRRD, MetaImage, and DICOM series to read.
+
+A file is judged by its header first (`headers.py`, `nifti.py`): what it claims must make sense and
+fit into memory before any voxel is read. A file is written under a temporary name in the same
+folder and renamed when it is complete, so that an interruption leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from MedGenLib.errors import InputError, MemoryPlanError
+from MedGenLib.imaging.volume import LabelMap, Volume, affine_from_lps, check_finite, to_sitk
+from MedGenLib.io.headers import Header, read_meta_header, read_nrrd_header
+from MedGenLib.io.nifti import add_nifti_comment, read_nifti_comments, read_nifti_header, read_nifti_voxels
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+    from MedGenLib.io.dicom import Series
+    from MedGenLib.io.provenance import Provenance
+
+READABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+PROVENANCE_KEY = "MedGen"
+"""Of the header entry that tells how an image was made."""
+WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha")
+_NIFTI = (".nii", ".nii.gz")
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def read_volume(path: str | Path, series: str | None = None, modality: str | None = None) -> Volume:
+    """Read a scalar image.
+
+    Parameters
+    ----------
+    path: a .nii, .nii.gz, .nrrd, .mha or .mhd file, or a folder with a DICOM series.
+    series: which series of the folder, by its number in `list_series` from 1 or by its UID.
+    modality: what the image is, where the file does not say: "CT", "T1w", "T2w", "MR".
+
+    Returns
+    -------
+    Volume with float32 voxels; HU if the modality is CT. An image of one slice is a volume of one
+    voxel along that axis. `notes` tells what had to be changed or assumed.
+
+    Raises
+    ------
+    InputError: the path, the format, the geometry or the values cannot be used.
+    MemoryPlanError: the image would not fit into the memory that is free.
+    """
+    path = _existing(path)
+    if path.is_dir():
+        from MedGenLib.io.dicom import read_series
+
+        volume = read_series(path, series)
+    else:
+        array, affine, header = _read_file(path)
+        volume = Volume(array.astype(np.float32, order="C"), affine, notes=header.notes)
+    _check_extent(volume.shape, path)
+    check_finite(volume, str(path))
+    modality = modality or volume.modality
+    return volume.with_array(volume.array, modality, "HU" if modality == "CT" else "a.u.")
+
+
+def read_label_map(path: str | Path) -> LabelMap:
+    """Read a mask of whole numbers; names come along where the file holds them.
+
+    Raises
+    ------
+    InputError, MemoryPlanError: as `read_volume`; also for values that are no labels.
+    """
+    path = _existing(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, but a mask is a file; give one of {', '.join(READABLE)}.")
+    array, affine, header = _read_file(path)
+    _check_extent(array.shape, path)
+    try:
+        labels = LabelMap(array, affine, header.names, header.notes)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    small = np.min_scalar_type(int(labels.array.max()))
+    return labels.with_array(labels.array.astype(small, order="C"))
+
+
+def list_series(folder: str | Path) -> list[Series]:
+    """The image series in a folder of DICOM files."""
+    from MedGenLib.io import dicom
+
+    return dicom.list_series(_existing(folder))
+
+
+def write_volume(image: Volume | LabelMap, path: str | Path, provenance: Provenance | None = None) -> Path:
+    """Write an image or a mask; the file appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    path: ends in .nii, .nii.gz, .nrrd or .mha. The voxel type is that of the array.
+    provenance: how the image was made, kept in the header, where other programs pass it over.
+
+    Raises
+    ------
+    InputError: unknown suffix, no such folder, no permission, or the disk is full.
+    """
+    path = check_output_path(path)
+    picture = to_sitk(image)
+    if isinstance(image, LabelMap) and path.name.lower().endswith(".nrrd"):
+        for number, (value, name) in enumerate(image.names.items()):
+            picture.SetMetaData(f"Segment{number}_LabelValue", str(value))
+            picture.SetMetaData(f"Segment{number}_Name", name)
+    with temporary_output(path) as temporary:
+        try:
+            _write(picture, temporary, provenance)
+            if path.name.lower().endswith(_NIFTI):  # where SimpleITK does not notice a full disk
+                read_nifti_voxels(temporary, read_nifti_header(temporary))
+        except (RuntimeError, InputError):
+            raise InputError(_write_failure(path, image.array.nbytes)) from None
+    return path
+
+
+def _write(picture: SimpleITK.Image, path: Path, provenance: Provenance | None) -> None:
+    import SimpleITK
+
+    with silent_stderr():
+        if provenance is None:
+            SimpleITK.WriteImage(picture, str(path), useCompression=True)
+        elif path.name.lower().endswith(_NIFTI):
+            # SimpleITK writes no header extensions: it comes in while the file is compressed.
+            with tempfile.TemporaryDirectory(prefix=".medgen-", dir=path.parent) as folder:
+                plain = Path(folder) / "plain.nii"
+                SimpleITK.WriteImage(picture, str(plain))
+                add_nifti_comment(plain, path, provenance.line(), provenance.summary)
+        else:
+            picture.SetMetaData(PROVENANCE_KEY, provenance.line())
+            SimpleITK.WriteImage(picture, str(path), useCompression=True)
+
+
+def read_entries(path: str | Path) -> dict[str, str]:
+    """The entries of a header that begin with `PROVENANCE_KEY`.
+
+    `write_volume` leaves one; Slicer writes the attributes of a synthetic volume's node into .nrrd.
+
+    Raises
+    ------
+    InputError: there is no such file, or it is damaged.
+    """
+    import SimpleITK
+
+    path = _existing(path)
+    try:
+        if path.name.lower().endswith(_NIFTI):
+            start = f'{{"{PROVENANCE_KEY}":'
+            comments = [text for text in read_nifti_comments(path) if text.startswith(start)]
+            return {PROVENANCE_KEY: comments[0]} if comments else {}
+        reader = SimpleITK.ImageFileReader()
+        reader.SetFileName(str(path))
+        with silent_stderr():
+            reader.ReadImageInformation()
+    except OSError as error:
+        raise InputError(os_sentence(path, error, "read")) from None
+    except RuntimeError:
+        raise InputError(f"{path} cannot be read, it is damaged or truncated; copy it again.") from None
+    keys = [key for key in reader.GetMetaDataKeys() if key.startswith(PROVENANCE_KEY)]
+    return {key: reader.GetMetaData(key) for key in keys}
+
+
+def check_output_path(path: str | Path, suffixes: tuple[str, ...] = WRITABLE) -> Path:
+    """The path, if a file of these suffixes can be made there; to be asked before the work.
+
+    Raises
+    ------
+    InputError: unknown suffix, no such folder, it is a folder, or no permission.
+    """
+    path = Path(path)
+    if not path.name.lower().endswith(suffixes):
+        raise InputError(f"The output {path} has none of the suffixes {', '.join(suffixes)}; choose one of them.")
+    if path.is_dir():
+        raise InputError(f"The output {path} is a folder; give the name of a file.")
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} of the output does not exist; create it first.")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(os_sentence(path, error)) from None
+    return path
+
+
+@contextlib.contextmanager
+def temporary_output(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside `path` with the same suffix, renamed to `path` at the end.
+
+    On any exception, Ctrl-C included, the temporary file is removed and `path` stays as it was.
+    An OSError becomes an InputError with a sentence.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.part.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(os_sentence(path, error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def plan_memory(needed: int, what: str) -> None:
+    """Raise MemoryPlanError unless `needed` bytes are free; `what` starts the sentence."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryPlanError(
+            f"{what} needs {needed / 2**30:.1f} GiB of memory, but "
+            f"{free / 2**30:.1f} GiB are free; crop or resample the image first."
+        )
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    try:
+        found = path.exists()
+    except OSError as error:
+        raise InputError(os_sentence(path, error, "read")) from None
+    if not found:
+        raise InputError(f"There is no file or folder {path}; check the path.")
+    return path
+
+
+def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray, Header]:
+    """Array (i, j, k), affine to RAS, and header of an image file."""
+    try:
+        _check_readable(path)
+        name = path.name.lower()
+        if name.endswith(_NIFTI):
+            header = read_nifti_header(path)
+            _check_claims(header, path)
+            return read_nifti_voxels(path, header), header.affine, header
+        header = read_nrrd_header(path) if name.endswith(".nrrd") else read_meta_header(path)
+        _check_claims(header, path)
+        return *_read_by_sitk(path), header
+    except OSError as error:
+        raise InputError(os_sentence(path, error, "read")) from None
+
+
+def _read_by_sitk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    import SimpleITK
+
+    try:
+        with silent_stderr():
+            picture = SimpleITK.ReadImage(str(path))
+    except RuntimeError:
+        raise InputError(
+            f"{path} cannot be read, it is damaged or truncated; copy it again or convert it to .nii.gz."
+        ) from None
+    picture = _three_axes(picture)
+    affine = affine_from_lps(picture.GetSpacing(), picture.GetOrigin(), picture.GetDirection())
+    return SimpleITK.GetArrayFromImage(picture).transpose(2, 1, 0), affine
+
+
+def _three_axes(picture: SimpleITK.Image) -> SimpleITK.Image:
+    """Without axes of one voxel beyond the third."""
+    while picture.GetDimension() > 3:
+        picture = picture[..., 0]
+    return picture
+
+
+def _check_readable(path: Path) -> None:
+    name = path.name.lower()
+    if name.endswith(READABLE):
+        return
+    if name.endswith(_PICTURES):
+        raise InputError(
+            f"{path} is a 2-D picture without a place in the patient; give a 3-D "
+            f"image ({', '.join(READABLE)}) or a folder with a DICOM series."
+        )
+    if _is_dicom(path):
+        raise InputError(f"{path} is one DICOM file; give the folder that holds the series.")
+    raise InputError(
+        f"The suffix of {path} is unknown; give one of {', '.join(READABLE)} or a folder with a DICOM series."
+    )
+
+
+def _is_dicom(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _check_claims(header: Header, path: Path) -> None:
+    size = " x ".join(str(n) for n in header.shape)
+    if len(header.shape) != 3:
+        raise InputError(
+            f"{path} has {len(header.shape)} axes ({size}), but one 3-D image is needed; split it and give one part."
+        )
+    if header.channels != 1:
+        raise InputError(
+            f"{path} holds {header.channels} numbers in every voxel, but a grey "
+            "image is needed; split it and give one part."
+        )
+    voxels = int(np.prod(header.shape, dtype=object))
+    # SimpleITK's image, its copy as an array and that array as float32 exist at the same time.
+    plan_memory(voxels * (2 * header.voxel_bytes + 4), f"{path} claims {size} voxels, which")
+
+
+def _check_extent(shape: tuple[int, ...], path: Path) -> None:
+    if sum(n > 1 for n in shape) < 2:
+        size = " x ".join(str(n) for n in shape)
+        raise InputError(f"{path} has only {size} voxels; give a slice or a volume.")
+
+
+def _write_failure(path: Path, size: int) -> str:
+    """Why SimpleITK did not write: it does not say, so ask the disk for the same space again."""
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as probe:
+            probe.write(bytes(size))
+    except OSError as error:
+        return os_sentence(path, error)
+    return f"{path} could not be written completely; check the disk, then try another folder."
+
+
+def os_sentence(path: Path, error: OSError, verb: str = "written") -> str:
+    """One sentence on why the system refused a file, and what to do."""
+    reasons = {
+        errno.ENOSPC: "the disk is full; free some space or choose another folder",
+        errno.EFBIG: "the disk or the allowed file size is full; choose another folder",
+        errno.EDQUOT: "your quota is used up; free some space or choose another folder",
+        errno.EACCES: "permission is denied; choose another folder",
+        errno.EPERM: "permission is denied; choose another folder",
+        errno.EROFS: "the disk is read-only; choose another folder",
+    }
+    reason = reasons.get(error.errno, f"{error.strerror or error}; check the path")
+    return f"{path} cannot be {verb}: {reason}."
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Keep what C libraries print to stderr from the user's terminal: we say it in a sentence."""
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        saved = os.dup(2)
+    except OSError:  # a program without a terminal
+        yield
+        return
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)

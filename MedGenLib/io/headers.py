@@ -1,0 +1,164 @@
+"""What an image file claims about itself, read and judged before its voxels are.
+
+SimpleITK repairs some broken headers without a word (a spacing of 0, a singular direction) and
+takes memory for any size. So the headers of NRRD and MetaImage are read here as they stand, those
+of NIfTI in `nifti.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.volume import Geometry
+
+HEADER_LIMIT = 1 << 20
+"""A text header longer than this (bytes) is none."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The claims of one file.
+
+    Attributes
+    ----------
+    shape: voxels along each axis; axes of one voxel beyond the third are left out.
+    voxel_bytes: size of one voxel.
+    channels: numbers a voxel holds; 1 in a scalar image.
+    names: label value -> name, as far as the header says.
+    notes: sentences on what had to be assumed.
+    """
+
+    shape: tuple[int, ...]
+    voxel_bytes: int
+    channels: int = 1
+    names: dict[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+# --- NRRD: https://teem.sourceforge.net/nrrd/format.html --------------------------------------
+
+_NRRD_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
+_NRRD_SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue):=(.*)")
+"""A segment's name or value as Slicer writes it into .seg.nrrd."""
+
+
+def read_nrrd_header(path: Path) -> Header:
+    """The header of a .nrrd file; InputError if it is none or makes no sense."""
+    lines = _text_header(path, lambda line: not line.strip())
+    if not lines or not lines[0].startswith("NRRD"):
+        raise InputError(f"{path} is not an NRRD file although its name says so; check how it was made.")
+    entries = dict(
+        line.split(":", 1) for line in lines[1:] if ":" in line and ":=" not in line and not line.startswith("#")
+    )
+    entries = {key.strip().lower(): value.strip() for key, value in entries.items()}
+    shape = tuple(int(n) for n in _numbers(entries.get("sizes", ""), path))
+    vectors = [tuple(_numbers(v, path)) for v in re.findall(r"\(([^)]*)\)", entries.get("space directions", ""))]
+    if len(vectors) == 3:
+        _check_columns(np.array(vectors).T, path)
+    elif "spacings" in entries:
+        check_spacing(_numbers(entries["spacings"].replace("nan", ""), path), path)
+    return Header(without_trailing_ones(shape), _type_bytes(entries.get("type", "")), names=_segment_names(lines))
+
+
+def _segment_names(lines: list[str]) -> dict[int, str]:
+    segments: dict[str, dict[str, str]] = {}
+    for line in lines:
+        if match := _NRRD_SEGMENT.match(line):
+            segments.setdefault(match[1], {})[match[2]] = match[3].strip()
+    return {
+        int(s["LabelValue"]): s["Name"] for s in segments.values() if s.get("LabelValue", "").isdigit() and "Name" in s
+    }
+
+
+# --- MetaImage: https://itk.org/Wiki/MetaIO/Documentation ------------------------------------
+
+
+def read_meta_header(path: Path) -> Header:
+    """The header of a .mha or .mhd file; InputError if it is none or makes no sense."""
+    lines = _text_header(path, lambda line: line.startswith("ElementDataFile"))
+    entries = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    if "DimSize" not in entries:
+        raise InputError(f"{path} is not a MetaImage file although its name says so; check how it was made.")
+    shape = tuple(int(n) for n in _numbers(entries["DimSize"], path))
+    spacing = _numbers(entries.get("ElementSpacing", entries.get("ElementSize", "")), path)
+    check_spacing(spacing, path)
+    for key in ("TransformMatrix", "Rotation", "Orientation"):
+        cosines = _numbers(entries.get(key, ""), path)
+        if len(shape) == 3 and len(cosines) == 9:
+            _check_columns(np.reshape(cosines, (3, 3)), path)
+    return Header(
+        without_trailing_ones(shape),
+        _type_bytes(entries.get("ElementType", "")),
+        int(entries.get("ElementNumberOfChannels", 1)),
+    )
+
+
+# --- Shared ------------------------------------------------------------------------------------
+
+
+def _text_header(path: Path, is_last: Callable[[str], bool]) -> list[str]:
+    lines, size = [], 0
+    with open(path, "rb") as stream:
+        for raw in stream:
+            size += len(raw)
+            line = raw.decode("utf-8", "replace").rstrip("\r\n")
+            lines.append(line)
+            if is_last(line) or size > HEADER_LIMIT:
+                break
+    return lines
+
+
+def _numbers(text: str, path: Path) -> list[float]:
+    try:
+        return [float(word) for word in re.split(r"[\s,]+", text) if word]
+    except ValueError:
+        raise InputError(f'The header of {path} says "{text}" where numbers belong; check how it was made.') from None
+
+
+def _type_bytes(name: str) -> int:
+    """Bytes of a voxel by the type's name, such as "unsigned short" or "MET_USHORT"."""
+    name = name.lower()
+    for word, size in _NRRD_BYTES.items():
+        if word in name:
+            return size
+    digits = re.search(r"int(\d+)", name)
+    return int(digits[1]) // 8 if digits else 8
+
+
+def without_trailing_ones(shape: Iterable[int]) -> tuple[int, ...]:
+    """The shape without axes of one voxel beyond the third."""
+    shape = list(shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    return tuple(shape)
+
+
+def check_spacing(spacing: Iterable[float], path: Path) -> None:
+    """Raise InputError unless every spacing (mm) is finite and above 0."""
+    spacing = np.array(list(spacing), dtype=np.float64)
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        text = " x ".join(f"{s:g}" for s in spacing)
+        raise InputError(
+            f"The header of {path} claims a voxel spacing of {text} mm, but every "
+            "axis needs more than 0; correct the header."
+        )
+
+
+def _check_columns(columns: np.ndarray, path: Path) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = columns
+    check_axes(affine, path)
+
+
+def check_axes(affine: np.ndarray, path: Path) -> None:
+    """Raise InputError, naming the file, unless the affine is one of a rectangular grid."""
+    try:
+        Geometry((1, 1, 1), affine)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -1,0 +1,1 @@
+"""Measures of one image, of an image against a reference, and of cohorts."""

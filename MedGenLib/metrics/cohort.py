@@ -1,0 +1,435 @@
+"""A cohort of synthetic images against a cohort of real ones: likeness, coverage, diversity.
+
+    result = compare_cohorts(real, synthetic)        # each a list of `features.Features`
+    for measure in result.measures:
+        print(measure.sentence)
+
+A volume is one observation and its slices are not: everything that asks how sure a figure is
+leaves out or pairs whole volumes.
+
+Sources: Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017 (Frechet
+distance); Chong and Forsyth, Effectively unbiased FID and Inception Score, CVPR 2020 (its value for
+infinitely many samples, by extrapolation in 1/N); Binkowski et al., Demystifying MMD GANs, ICLR
+2018 (MMD with a cubic kernel); Kynkaanniemi et al., Improved precision and recall metric, NeurIPS
+2019; Naeem et al., Reliable fidelity and diversity metrics, ICML 2020 (density, coverage);
+Shao and Wu, A general theory for jackknife variance estimation, Annals of Statistics 1989.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib.errors import InputError
+from MedGenLib.metrics.distribution import frechet_distance
+from MedGenLib.metrics.features import Features
+from MedGenLib.metrics.slices import PLANES
+from MedGenLib.progress import ProgressCallback, Stage
+
+SPLITS = 20
+"""Random divisions of the cohorts into halves."""
+FEWEST = 8
+"""Volumes a cohort needs so that its halves can tell anything."""
+NEIGHBOURS = 5
+_NORMAL_95 = 1.96
+
+Cohort = Sequence[Features]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure with its 95 % interval.
+
+    Attributes
+    ----------
+    value, low, high: None where it cannot be given, and then the sentence tells why.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class CohortComparison:
+    """All measures, what they were taken from, and the points of the extrapolation.
+
+    Attributes
+    ----------
+    curve: (volumes a cohort, mean Frechet distance) of the halves and of the whole.
+    """
+
+    measures: tuple[Measure, ...]
+    curve: tuple[tuple[float, float], ...]
+    note: str
+
+    def value(self, name: str) -> float | None:
+        return next(m.value for m in self.measures if m.name == name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "measures": [asdict(m) for m in self.measures],
+            "curve": [list(point) for point in self.curve],
+            "note": self.note,
+        }
+
+
+def compare_cohorts(
+    real: Cohort,
+    synthetic: Cohort,
+    groups: Sequence[Sequence[int]] = (),
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> CohortComparison:
+    """Every measure of two cohorts that were described by one extractor and standard.
+
+    Parameters
+    ----------
+    groups: indices of synthetic volumes that were made from one input with different seeds.
+    seed: of the random halves.
+
+    Raises
+    ------
+    InputError: fewer than two volumes in a cohort, or no plane in which all of them show anything.
+    """
+    for cohort, name in ((real, "real"), (synthetic, "synthetic")):
+        if len(cohort) < 2:
+            raise InputError(
+                f"The {name} cohort has {len(cohort)} volume{'' if len(cohort) == 1 else 's'}, but "
+                "a distribution needs at least 2; add more."
+            )
+    planes = _common_planes([*real, *synthetic])
+    pair = _Pair(_planes_of(real, planes), _planes_of(synthetic, planes))
+    first, second = _vectors(real, planes), _vectors(synthetic, planes)
+    generator = np.random.default_rng(seed)
+    stage = Stage("comparing cohorts", SPLITS + 3, progress)
+    frechet, curve = _frechet_measures(pair, generator, stage)
+    measures = [*frechet, _mmd_measure(pair, generator)]
+    stage.advance()
+    measures += [*_manifold_measures(first, second), *_diversity(first, second, groups, generator)]
+    stage.advance()
+    measures.append(_floor(pair.real, generator))
+    stage.advance()
+    return CohortComparison(tuple(measures), curve, _note(real, synthetic, planes))
+
+
+# Frechet distance
+
+
+def fid(real: Sequence[NDArray], synthetic: Sequence[NDArray]) -> float:
+    """2.5-D Frechet distance: the mean over planes of that between slices, each (slices, f)."""
+    values = [frechet_distance(*_rotated(*pair)) for pair in zip(real, synthetic, strict=True)]
+    return float(np.mean(values))
+
+
+def extrapolate(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Value at infinite size of a line in 1 / size through the last two points.
+
+    The bias of the Frechet distance is c / N to first order (Chong and Forsyth, section 3). With
+    the sizes N / 2 and N this is 2 FID(N) - FID(N / 2).
+    """
+    (x1, x2), (y1, y2) = 1 / np.array(sizes[-2:], float), values[-2:]
+    return float(y2 - (y1 - y2) / (x1 - x2) * x2)
+
+
+def _rotated(first: NDArray, second: NDArray) -> tuple[NDArray, NDArray]:
+    """Where there are more features than slices: both in the space that they span, exactly."""
+    both = np.concatenate([first, second]).astype(np.float64)
+    if both.shape[1] > len(both):
+        both = np.linalg.qr(both.T, mode="r").T
+    return both[: len(first)], both[len(first) :]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two cohorts: for each volume a list of planes (slices, f)."""
+
+    real: list[list[NDArray]]
+    synthetic: list[list[NDArray]]
+
+    def fid(self) -> float:
+        return fid(_stacked(self.real), _stacked(self.synthetic))
+
+    def size(self) -> float:
+        """Harmonic mean of the numbers of volumes: the bias is a sum of 1 / N of either cohort."""
+        return 2 / (1 / len(self.real) + 1 / len(self.synthetic))
+
+    def halves(self, generator: np.random.Generator) -> tuple[_Pair, _Pair]:
+        a, b = _halves(self.real, generator), _halves(self.synthetic, generator)
+        return _Pair(a[0], b[0]), _Pair(a[1], b[1])
+
+    def smallest(self) -> int:
+        return min(len(self.real), len(self.synthetic))
+
+
+def _halves(items: list, generator: np.random.Generator) -> tuple[list, list]:
+    order = generator.permutation(len(items))
+    middle = len(items) // 2
+    return [items[i] for i in order[:middle]], [items[i] for i in order[middle:]]
+
+
+def _stacked(volumes: list[list[NDArray]]) -> list[NDArray]:
+    return [np.concatenate(planes) for planes in zip(*volumes, strict=True)]
+
+
+def _frechet_measures(
+    pair: _Pair, generator: np.random.Generator, stage: Stage
+) -> tuple[list[Measure], tuple[tuple[float, float], ...]]:
+    """FID as it is and for infinitely many volumes.
+
+    The spread over random halves is the standard error of the whole (delete-half jackknife).
+    """
+    whole = pair.fid()
+    if pair.smallest() < FEWEST:
+        for _ in range(SPLITS):
+            stage.advance()
+        why = f"with fewer than {FEWEST} volumes in a cohort"
+        return [
+            Measure(
+                "FID",
+                whole,
+                None,
+                None,
+                f"The 2.5-D Frechet distance is {whole:.4g}; {why} it is biased upwards and has no interval.",
+            ),
+            Measure(
+                "FID infinity",
+                None,
+                None,
+                None,
+                f"The Frechet distance cannot be extrapolated to infinitely many volumes {why}.",
+            ),
+        ], ((pair.size(), whole),)
+    halves = []
+    for _ in range(SPLITS):
+        halves += [half.fid() for half in pair.halves(generator)]
+        stage.advance()
+    sizes, values = (pair.size() / 2, pair.size()), (float(np.mean(halves)), whole)
+    # To first order both vary alike from cohort to cohort: the bias hardly varies.
+    limit = extrapolate(sizes, values)
+    return [
+        _measure("FID", whole, halves, "The 2.5-D Frechet distance is {}; few volumes bias it upwards."),
+        _measure(
+            "FID infinity",
+            limit,
+            halves,
+            "For infinitely many volumes the Frechet "
+            "distance would be {}: 0 means that the features are distributed alike.",
+        ),
+    ], tuple(zip(sizes, values, strict=True))
+
+
+def _floor(real: list[list[NDArray]], generator: np.random.Generator) -> Measure:
+    """What two halves of the real cohort have between them."""
+    if len(real) < 4:
+        return Measure(
+            "FID of real halves",
+            None,
+            None,
+            None,
+            "With fewer than 4 real volumes they cannot be compared with each other.",
+        )
+    values = [_Pair(*_halves(real, generator)).fid() for _ in range(SPLITS)]
+    value = float(np.mean(values))
+    return Measure(
+        "FID of real halves",
+        value,
+        None,
+        None,
+        f"Two halves of the real cohort, "
+        f"{len(real) // 2} volumes each, have a Frechet distance of {value:.4g}: the "
+        "chance of sampling.",
+    )
+
+
+# maximum mean discrepancy
+
+
+def mmd(kernel: NDArray, n_real: int) -> float:
+    """Unbiased squared MMD from kernel values between volumes (n, n), the real ones first.
+
+    Gretton et al., A kernel two-sample test, JMLR 2012, eq. 3; below 0 by chance only.
+    """
+    real, fake = kernel[:n_real, :n_real], kernel[n_real:, n_real:]
+    return float(_off_diagonal(real) + _off_diagonal(fake) - 2 * kernel[:n_real, n_real:].mean())
+
+
+def volume_kernel(volumes: Sequence[Sequence[NDArray]]) -> NDArray[np.float64]:
+    """(x . y / f + 1)^3 between slices, averaged over the slices and planes of two volumes."""
+    total = np.zeros((len(volumes),) * 2)
+    n_planes = len(volumes[0])
+    for plane in range(n_planes):
+        parts = [np.asarray(volume[plane], np.float64) for volume in volumes]
+        starts = np.cumsum([0, *map(len, parts)])
+        x = np.concatenate(parts)
+        for row, part in enumerate(parts):  # one row at a time: all slices at once are squared
+            values = (part @ x.T / x.shape[1] + 1) ** 3
+            total[row] += np.add.reduceat(values.mean(0), starts[:-1]) / np.diff(starts) / n_planes
+    return total
+
+
+def _off_diagonal(matrix: NDArray) -> float:
+    n = len(matrix)
+    return (matrix.sum() - np.trace(matrix)) / (n * (n - 1))
+
+
+def _mmd_measure(pair: _Pair, generator: np.random.Generator) -> Measure:
+    kernel, n = volume_kernel([*pair.real, *pair.synthetic]), len(pair.real)
+    value = mmd(kernel, n)
+    parts = []
+    if pair.smallest() >= FEWEST:
+        for _ in range(10 * SPLITS):
+            first = generator.permutation(n)[: n // 2]
+            second = n + generator.permutation(len(kernel) - n)[: (len(kernel) - n) // 2]
+            chosen = np.concatenate([first, second])
+            parts.append(mmd(kernel[np.ix_(chosen, chosen)], len(first)))
+    return _measure(
+        "MMD",
+        value,
+        parts,
+        "The squared maximum mean discrepancy (cubic kernel, unbiased) is {}: about 0 where the cohorts are alike.",
+    )
+
+
+# manifolds of nearest neighbours
+
+
+def distances(first: NDArray, second: NDArray) -> NDArray[np.float64]:
+    """Euclidean distances (n, m) between rows."""
+    from scipy.spatial.distance import cdist
+
+    return cdist(first, second)
+
+
+def manifold(real: NDArray, synthetic: NDArray, k: int = NEIGHBOURS) -> dict[str, float]:
+    """Precision, recall, density and coverage of vectors (n, f), (m, f).
+
+    precision: share of synthetic ones inside the ball of a real one, whose radius is the distance
+    to its k-th nearest real one; recall: the same with the roles exchanged. density: number of
+    real balls that a synthetic one lies in, over k; coverage: share of real balls that hold a
+    synthetic one. All are near 1 for equal distributions, recall and precision a little below. A
+    few outliers have large balls: density and coverage suffer less from them.
+    """
+    between = distances(real, synthetic)
+    real_radius = np.sort(distances(real, real), 1)[:, k]
+    fake_radius = np.sort(distances(synthetic, synthetic), 1)[:, k]
+    inside = between <= real_radius[:, None]
+    return {
+        "precision": float(inside.any(0).mean()),
+        "recall": float((between <= fake_radius[None]).any(1).mean()),
+        "density": float(inside.sum(0).mean() / k),
+        "coverage": float(inside.any(1).mean()),
+    }
+
+
+_MANIFOLD_WORDS = {
+    "precision": "{:.0%} of the synthetic volumes lie where real ones do (precision, k = {}).",
+    "recall": "{:.0%} of the real volumes lie where synthetic ones do (recall, k = {}).",
+    "density": "A synthetic volume lies in {:.2f} times as many real neighbourhoods as a real one "
+    "would (density, k = {}).",
+    "coverage": "{:.0%} of the real volumes have a synthetic one in their neighbourhood (coverage, k = {}).",
+}
+
+
+def _manifold_measures(real: NDArray, synthetic: NDArray) -> list[Measure]:
+    k = min(NEIGHBOURS, len(real) - 1, len(synthetic) - 1)
+    return [
+        Measure(name, value, None, None, _MANIFOLD_WORDS[name].format(value, k))
+        for name, value in manifold(real, synthetic, k).items()
+    ]
+
+
+# diversity
+
+
+def mean_distance(vectors: NDArray) -> float:
+    """Mean Euclidean distance between two different rows."""
+    return _off_diagonal(distances(vectors, vectors))
+
+
+def _diversity(
+    real: NDArray, synthetic: NDArray, groups: Sequence[Sequence[int]], generator: np.random.Generator
+) -> list[Measure]:
+    spread = mean_distance(real)
+    if spread == 0:
+        why = "The real volumes are all equal, so that no diversity can be compared with theirs."
+        return [Measure(name, None, None, None, why) for name in ("diversity", "seed diversity")]
+    parts = []
+    if min(len(real), len(synthetic)) >= FEWEST:
+        for _ in range(10 * SPLITS):
+            a, b = (generator.permutation(x)[: len(x) // 2] for x in (real, synthetic))
+            parts.append(mean_distance(b) / mean_distance(a))
+    return [
+        _measure(
+            "diversity",
+            mean_distance(synthetic) / spread,
+            parts,
+            "Two synthetic volumes differ {} times as much as two real ones (1: equally diverse; 0: all the same).",
+        ),
+        _seed_diversity(synthetic, [g for g in groups if len(g) > 1], spread),
+    ]
+
+
+def _seed_diversity(vectors: NDArray, groups: Sequence[Sequence[int]], spread: float) -> Measure:
+    if not groups:
+        return Measure(
+            "seed diversity",
+            None,
+            None,
+            None,
+            "No two synthetic volumes are known to come from one input, so that the effect of the seed cannot be told.",
+        )
+    value = float(np.mean([mean_distance(vectors[list(group)]) for group in groups])) / spread
+    inputs = f"{len(groups)} input{'' if len(groups) == 1 else 's'}"
+    return Measure(
+        "seed diversity",
+        value,
+        None,
+        None,
+        f"Two seeds of one input differ {value:.2g} times as much as two real volumes ({inputs}).",
+    )
+
+
+# shared
+
+
+def _measure(name: str, value: float, parts: Sequence[float], words: str) -> Measure:
+    """With the spread over halves of the cohorts as standard error."""
+    if not len(parts):
+        return Measure(name, value, None, None, words.format(f"{value:.4g}"))
+    error = _NORMAL_95 * float(np.std(parts, ddof=1))
+    low, high = value - error, value + error
+    told = f"{value:.4g} (95 % interval {low:.4g} to {high:.4g})"
+    return Measure(name, value, low, high, words.format(told))
+
+
+def _common_planes(cohort: Cohort) -> list[int]:
+    planes = [p for p in range(len(PLANES)) if all(len(f.planes[p]) for f in cohort)]
+    if not planes:
+        raise InputError(
+            "There is no plane in which all volumes show anything on at least 16 x 16 pixels; take "
+            "out the smallest ones."
+        )
+    return planes
+
+
+def _planes_of(cohort: Cohort, planes: list[int]) -> list[list[NDArray]]:
+    return [[f.planes[p].astype(np.float64) for p in planes] for f in cohort]
+
+
+def _vectors(cohort: Cohort, planes: list[int]) -> NDArray[np.float64]:
+    """One row a volume: the means of its planes."""
+    rows = [[f.planes[p].mean(0, dtype=np.float64) for p in planes] for f in cohort]
+    return np.array([np.concatenate(row) for row in rows])
+
+
+def _note(real: Cohort, synthetic: Cohort, planes: list[int]) -> str:
+    names = ", ".join(PLANES[p] for p in planes)
+    return f"{len(synthetic)} synthetic and {len(real)} real volumes, slices of the planes {names}."

@@ -1,0 +1,179 @@
+"""Feature distance: do patches of a generated volume come from the distribution of real ones?
+
+The Frechet distance between 96 statistics of 2.5-D patches (32 x 32 voxels and 3 neighbouring
+slices, in all three orientations): the means and standard deviations of the 3 x 16 feature maps
+of a convolutional network whose weights are random but fixed. No trained network and no download
+is needed, and texture, contrast and structure all count. Figures are comparable only for this
+extractor and the same mask: always state those of trivial baselines and of `split_floor` too.
+
+Sources: Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017 (the distance);
+Naeem et al., Reliable fidelity and diversity metrics, ICML 2020 (random embeddings).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from MedGenLib.errors import InputError
+from MedGenLib.metrics.image import highpass as highpass_image
+
+PATCH = 32
+SLICES = 3
+CHANNELS = 16
+LAYERS = 3
+N_FEATURES = 2 * LAYERS * CHANNELS
+_EXTRACTOR_SEED = 20240229  # part of the measure's definition: changing it changes every figure
+
+
+def feature_distance(
+    reference: ArrayLike,
+    candidate: ArrayLike,
+    mask: ArrayLike,
+    n_patches: int = 900,
+    seed: int = 0,
+    highpass: bool = False,
+) -> float:
+    """Frechet distance between patches of two volumes taken at the same places; 0 if equal.
+
+    Parameters
+    ----------
+    reference, candidate: real and generated volume, (i, j, k), same unit and grid.
+    mask: voxels at which patches may be centred.
+    n_patches: number of patches, spread evenly over the three orientations.
+    seed: chooses the places; the network is always the same.
+    highpass: compare texture only, after the volumes' Gaussian blur (sigma 1) was taken off.
+
+    Raises `InputError` if the shapes differ or the mask is empty.
+    """
+    reference, candidate, mask = _checked(reference, candidate, mask)
+    scale = intensity_scale(reference, mask, highpass)
+    places = patch_places(mask, n_patches, seed)
+    real, fake = (patch_features(volume, places, scale, highpass) for volume in (reference, candidate))
+    return standardised_frechet(real, fake)
+
+
+def split_floor(
+    reference: ArrayLike, mask: ArrayLike, n_patches: int = 900, seed: int = 0, highpass: bool = False
+) -> float:
+    """The distance of a real volume to itself: two sets of `n_patches` at different places.
+
+    What remains is the chance of sampling; no generator can be asked to score below it.
+    """
+    reference, _, mask = _checked(reference, reference, mask)
+    scale = intensity_scale(reference, mask, highpass)
+    places = patch_places(mask, 2 * n_patches, seed)
+    features = patch_features(reference, places, scale, highpass)
+    # Places go round the orientations, so blocks of three keep both halves alike.
+    first = (np.arange(len(features)) // 3) % 2 == 0
+    return standardised_frechet(features[first], features[~first])
+
+
+def intensity_scale(reference: ArrayLike, mask: ArrayLike, highpass: bool = False) -> tuple[float, float]:
+    """Offset and factor that bring the real volume's masked voxels to mean 0 and deviation 1."""
+    values = np.asarray(reference, np.float64)
+    values = (highpass_image(values) if highpass else values)[np.asarray(mask, bool)]
+    return float(values.mean()), float(1 / max(values.std(), 1e-12))
+
+
+def patch_places(mask: ArrayLike, n_patches: int, seed: int) -> NDArray[np.int64]:
+    """Rows of (orientation, i, j, k): random masked voxels, going round the orientations."""
+    voxels = np.argwhere(np.asarray(mask, bool))
+    generator = np.random.Generator(np.random.PCG64(seed))
+    chosen = generator.choice(len(voxels), n_patches, replace=n_patches > len(voxels))
+    return np.column_stack([np.arange(n_patches) % 3, voxels[chosen]])
+
+
+def patch_features(
+    volume: ArrayLike, places: NDArray[np.int64], scale: tuple[float, float] = (0.0, 1.0), highpass: bool = False
+) -> NDArray[np.float64]:
+    """Statistics (patch, 96) of the patches at `places` after (value - offset) x factor.
+
+    Features of several volumes may be joined to compare sets of small cases.
+    """
+    import torch
+
+    patches = torch.from_numpy(_patches(np.asarray(volume, np.float64), places, scale, highpass))
+    with torch.no_grad():
+        features = [_statistics(batch) for batch in patches.split(128)]
+    return torch.cat(features).double().numpy()
+
+
+def standardised_frechet(real: NDArray, fake: NDArray) -> float:
+    """`frechet_distance` after both sets were standardised by the real features."""
+    mean, deviation = real.mean(0), real.std(0)
+    deviation = np.where(deviation > 1e-6, deviation, 1.0)
+    return frechet_distance((real - mean) / deviation, (fake - mean) / deviation)
+
+
+def frechet_distance(first: NDArray, second: NDArray) -> float:
+    """Frechet distance between Gaussians fitted to two sets of features, each (sample, feature).
+
+    |m1 - m2|^2 + trace(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2)
+    """
+    root = _square_root(np.atleast_2d(np.cov(first, rowvar=False)))
+    middle = root @ np.atleast_2d(np.cov(second, rowvar=False)) @ root
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(middle), 0)).sum()
+    shift = np.square(first.mean(0) - second.mean(0)).sum()
+    spread = first.var(0, ddof=1).sum() + second.var(0, ddof=1).sum() - 2 * cross
+    return float(max(shift + spread, 0.0))
+
+
+def _square_root(matrix: NDArray) -> NDArray:
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+
+
+def _patches(volume: NDArray, places: NDArray, scale: tuple[float, float], highpass: bool) -> NDArray[np.float32]:
+    """Patches (patch, 3 slices, 32, 32); at a border they are moved inside the volume."""
+    offset, factor = scale
+    volume = (((highpass_image(volume) if highpass else volume) - offset) * factor).astype("f4")
+    missing = [max(PATCH - length, 0) for length in volume.shape]
+    before = [pad // 2 for pad in missing]
+    volume = np.pad(volume, [(b, m - b) for b, m in zip(before, missing, strict=True)], mode="edge")
+    result = np.empty((len(places), SLICES, PATCH, PATCH), np.float32)
+    for patch, (axis, *centre) in zip(result, places, strict=True):
+        size = np.where(np.arange(3) == axis, SLICES, PATCH)
+        start = np.clip(np.add(centre, before) - size // 2, 0, volume.shape - size)
+        box = volume[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))]
+        patch[:] = np.moveaxis(box, axis, 0)
+    return result
+
+
+def _statistics(maps):
+    """Mean and standard deviation of every feature map of the fixed random network."""
+    import torch
+    from torch.nn import functional
+
+    found = []
+    for weight, bias in _network():
+        maps = functional.leaky_relu(functional.conv2d(maps, weight, bias, padding=1), 0.2)
+        found += [maps.mean((2, 3)), maps.std((2, 3))]
+        maps = functional.avg_pool2d(maps, 2)
+    return torch.cat(found, 1)
+
+
+def _network():
+    """Weights and biases of the layers, from numpy so that they never depend on torch's version."""
+    import torch
+
+    generator = np.random.Generator(np.random.PCG64(_EXTRACTOR_SEED))
+    inputs = SLICES
+    for _ in range(LAYERS):
+        weight = generator.standard_normal((CHANNELS, inputs, 3, 3)) * np.sqrt(2 / (9 * inputs))
+        bias = generator.standard_normal(CHANNELS) * 0.1
+        yield torch.from_numpy(weight.astype("f4")), torch.from_numpy(bias.astype("f4"))
+        inputs = CHANNELS
+
+
+def _checked(reference: ArrayLike, candidate: ArrayLike, mask: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:
+    reference, candidate = np.asarray(reference, float), np.asarray(candidate, float)
+    mask = np.asarray(mask, bool)
+    if reference.ndim != 3 or not reference.shape == candidate.shape == mask.shape:
+        raise InputError(
+            f"The feature distance needs two volumes and a mask of one 3-D shape, but got "
+            f"{reference.shape}, {candidate.shape} and {mask.shape}; bring them onto one grid."
+        )
+    if not mask.any():
+        raise InputError("The mask is empty, so no patch can be taken; give one with voxels.")
+    return reference, candidate, mask

@@ -1,0 +1,164 @@
+"""How much results vary where the input does not decide, and whether that tells where they are
+wrong.
+
+    result = translate("t1.nii.gz", to="CT", uncertainty=True)
+    calibration = error_correlation(result.uncertainty, compare(result.volume, real_ct))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.volume import Volume, check_finite
+from MedGenLib.metrics.compare import Comparison, Row, require_same_grid
+
+_MOST_VOXELS = 1_000_000
+"""Voxels drawn of a larger region: ranks of more cost seconds and change no digit that counts."""
+_PARTS = 10
+
+
+def spread(volumes: Sequence[Volume]) -> Volume:
+    """Voxel-wise standard deviation (n - 1) of samples on one grid, float32 in their unit.
+
+    Where it is large, the model has made something up: the input did not decide on it.
+
+    Raises
+    ------
+    InputError: fewer than two samples, or grids that differ.
+    """
+    if len(volumes) < 2:
+        raise InputError("The spread needs at least two samples; ask for more of them.")
+    first = volumes[0]
+    if not all(first.geometry.is_close(volume.geometry) for volume in volumes):
+        raise InputError("The samples lie on different grids; compare samples of one input.")
+    # Welford's running sums: the samples are never all in memory as floating point.
+    mean, squares = np.zeros(first.shape), np.zeros(first.shape)
+    for count, volume in enumerate(volumes, start=1):
+        step = volume.array - mean
+        mean += step / count
+        squares += step * (volume.array - mean)
+    deviation = np.sqrt(squares / (len(volumes) - 1)).astype(np.float32)
+    return Volume(deviation, first.affine, None, first.unit)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A tenth of the region, of voxels whose spread is alike; means in the images' unit."""
+
+    spread: float
+    error: float
+    voxels: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether an uncertainty tells where the error is.
+
+    Attributes
+    ----------
+    rows: Spearman, Pearson, AUSE, Ratio (see `error_correlation`).
+    bins: from the most certain tenth of the voxels to the least certain one; their mean spread and
+        mean absolute error.
+    note: what was looked at.
+    """
+
+    rows: tuple[Row, ...]
+    bins: tuple[Bin, ...]
+    note: str
+
+    def value(self, name: str) -> float | None:
+        """The value of the row of that name."""
+        return next(row.value for row in self.rows if row.name == name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def error_correlation(uncertainty: Volume, comparison: Comparison) -> Calibration:
+    """An uncertainty against the true error, voxel by voxel in the region that was compared.
+
+    - Spearman, Pearson: correlation of the spread with the absolute error, by rank and by value.
+    - AUSE, area under the sparsification error: voxels are left out, the least certain ones first,
+      and the MAE of the rest is compared with that after leaving out those of the largest error.
+      The mean gap over 0, 10, ... 90 % left out, divided by the whole MAE: 0 is best, and a spread
+      that tells nothing has about that of a random order. Source: Ilg et al., Uncertainty estimates
+      and multi-hypotheses networks for optical flow, ECCV 2018, section 4.
+    - Ratio: RMS of the error divided by RMS of the spread; above 1 the image is less certain than
+      the spread makes it look.
+
+    Parameters
+    ----------
+    uncertainty: a standard deviation in the unit of the images, on the image's grid.
+
+    Raises
+    ------
+    InputError: another grid, a voxel that is not finite or below 0.
+    """
+    from scipy import stats
+
+    check_finite(uncertainty, "The uncertainty")
+    require_same_grid(("image", comparison.difference), ("uncertainty", uncertainty))
+    if uncertainty.array.min() < 0:
+        raise InputError(
+            "The uncertainty has values below 0, which no standard deviation has; choose the file "
+            "that --uncertainty wrote."
+        )
+    deviation, error, note = _drawn(uncertainty, comparison)
+    by_rank = by_value = area = ratio = None
+    if deviation.min() < deviation.max() and error.min() < error.max():
+        by_rank = float(stats.spearmanr(deviation, error).statistic)
+        by_value = float(np.corrcoef(deviation, error)[0, 1])
+        area = _sparsification(deviation, error)
+    if deviation.max() > 0:
+        ratio = float(np.sqrt(np.mean(error**2) / np.mean(deviation**2)))
+    rows = (
+        _row("Spearman", by_rank, "rank correlation of spread and absolute error (1 is best)"),
+        _row("Pearson", by_value, "correlation of spread and absolute error (1 is best)"),
+        _row("AUSE", area, "area under the sparsification error (0 is best)"),
+        _row("Ratio", ratio, "RMS of the error divided by RMS of the spread (1 is calibrated)"),
+    )
+    return Calibration(rows, _bins(deviation, error), note)
+
+
+def _drawn(uncertainty: Volume, comparison: Comparison) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+    """Spread and absolute error inside the region, of at most `_MOST_VOXELS` voxels."""
+    index = np.flatnonzero(comparison.region)
+    note = "Measured where the images were compared."
+    if len(index) > _MOST_VOXELS:
+        index = np.random.default_rng(0).choice(index, _MOST_VOXELS, replace=False)
+        note += f" {_MOST_VOXELS} voxels of it were drawn."
+    deviation = uncertainty.array.ravel()[index].astype(np.float64)
+    error = np.abs(comparison.difference.array.ravel()[index].astype(np.float64))
+    return deviation, error, note
+
+
+def _sparsification(deviation: NDArray, error: NDArray) -> float:
+    """Mean gap of the two curves over the MAE; order among equal spreads must not count."""
+    shuffled = np.random.default_rng(0).permutation(len(error))
+    deviation, error = deviation[shuffled], error[shuffled]
+    by_spread = error[np.argsort(deviation, kind="stable")]
+    kept = [max(1, round(len(error) * (1 - n / _PARTS))) for n in range(_PARTS)]
+    gaps = [by_spread[:n].mean() - best[:n].mean() for best in [np.sort(error)] for n in kept]
+    return float(np.mean(gaps) / error.mean())
+
+
+def _bins(deviation: NDArray, error: NDArray) -> tuple[Bin, ...]:
+    parts = np.array_split(np.argsort(deviation, kind="stable"), _PARTS)
+    return tuple(
+        Bin(float(deviation[part].mean()), float(error[part].mean()), len(part)) for part in parts if len(part)
+    )
+
+
+def _row(name: str, value: float | None, words: str) -> Row:
+    if value is None:
+        told = f"The {words} is not defined: the spread or the error is the same everywhere."
+    else:
+        told = f"The {words} is {value:.3g}."
+    return Row(name, value, "", told)

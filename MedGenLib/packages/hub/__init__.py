@@ -1,0 +1,1 @@
+"""Published models: download, installation and conversion to packages."""

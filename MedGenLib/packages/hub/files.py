@@ -1,0 +1,292 @@
+"""Files of the Hugging Face hub, or of a mirror that speaks its API: resumed and checked."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from MedGenLib.errors import PackageError
+from MedGenLib.packages import rules
+from MedGenLib.progress import Progress, ProgressCallback
+
+HUB = "https://huggingface.co"
+BLOCK = 1 << 20
+SHA256 = re.compile(r"[0-9a-f]{64}")
+GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file as the server tells it.
+
+    Attributes
+    ----------
+    repo, path: repository ("owner/name") and path in it.
+    url: where its bytes are, of exactly the commit that was looked up.
+    size: bytes.
+    checksum: SHA-256 of a large file, or Git's SHA-1 of a small one, in hexadecimal.
+    commit: the repository's commit, "" where a mirror does not tell it.
+    """
+
+    repo: str
+    path: str
+    url: str
+    size: int
+    checksum: str
+    commit: str
+
+    @property
+    def name(self) -> str:
+        """File name without folders."""
+        return self.path.rsplit("/", 1)[-1]
+
+
+def endpoint_of(mirror: str | None) -> str:
+    """The server to ask: the mirror, or HF_ENDPOINT, or the hub itself."""
+    return (mirror or os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+
+
+def look_up(repo: str, path: str, mirror: str | None = None) -> RemoteFile | None:
+    """What the server tells about a file; None when the repository has no such file.
+
+    Raises
+    ------
+    PackageError: no such repository, closed to this user, no answer, or an answer without size or
+        checksum.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    endpoint = endpoint_of(mirror)
+    url = hf_hub_url(repo, path, endpoint=endpoint)
+    try:
+        found = get_hf_file_metadata(url, token=_token(mirror))
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # of the HTTP library, which changes from version to version
+        reason = _reason(error)
+        unreachable = (
+            f"{endpoint} cannot be reached ({reason}); check the network connection, or install "
+            "from a folder with --from FOLDER."
+        )
+        raise PackageError(_refusal(error, repo, url) or unreachable) from error
+    checksum = (found.etag or "").lower()
+    known = SHA256.fullmatch(checksum) or GIT_SHA1.fullmatch(checksum)
+    if found.size is None or not known:
+        raise PackageError(
+            f"The server {endpoint} does not tell the size and the checksum of {path}, so a "
+            "download could not be checked; use another mirror or a folder with the files."
+        )
+    pinned = hf_hub_url(repo, path, revision=found.commit_hash, endpoint=endpoint)
+    return RemoteFile(repo, path, pinned, found.size, checksum, found.commit_hash or "")
+
+
+def fetch(
+    remote: RemoteFile, folder: Path, mirror: str | None = None, progress: ProgressCallback | None = None
+) -> Path:
+    """Download a file into `folder` (see `place_of`); what is there already is kept.
+
+    A download that was cut off, by whatever reason, is continued by the next call.
+
+    Parameters
+    ----------
+    progress: called in MiB.
+
+    Raises
+    ------
+    PackageError: no answer, cut off for good, another checksum (the file is then deleted), or a
+        disk that is full.
+    """
+    whole, part = place_of(remote, folder), part_of(remote, folder)
+    if not whole.is_file():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            part.touch()
+            with part.open("r+b") as stream:
+                _download(remote, stream, mirror, progress)
+            _check(remote, part)
+            os.replace(part, whole)
+        except OSError as error:
+            raise PackageError(_disk_sentence(error, remote, folder)) from error
+    return whole
+
+
+def place_of(remote: RemoteFile, folder: Path) -> Path:
+    """Where `fetch` puts a file: its name, and enough of its checksum to tell versions apart."""
+    return folder / f"{remote.checksum[:12]}-{remote.name}"
+
+
+def part_of(remote: RemoteFile, folder: Path) -> Path:
+    """Where `fetch` keeps what it has of a file."""
+    whole = place_of(remote, folder)
+    return whole.with_name(f"{whole.name}.part")
+
+
+def missing_bytes(remote: RemoteFile, folder: Path) -> int:
+    """How much of a file is still to be downloaded into `folder`."""
+    for path in (place_of(remote, folder), part_of(remote, folder)):
+        if path.is_file():
+            return max(0, remote.size - path.stat().st_size)
+    return remote.size
+
+
+def read_text(remote: RemoteFile, folder: Path, mirror: str | None = None) -> str:
+    """A small text file, downloaded into `folder` and deleted again."""
+    if remote.size > rules.MIB:
+        raise PackageError(f"{remote.path} of {remote.repo} is too large to be a text.")
+    path = fetch(remote, folder, mirror)
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    finally:
+        path.unlink()
+
+
+def _token(mirror: str | None) -> bool | None:
+    """The user's token goes to the server that the user has configured and to no other."""
+    return False if mirror else None
+
+
+def _download(remote: RemoteFile, stream: BinaryIO, mirror: str | None, progress: ProgressCallback | None) -> None:
+    """Append what is missing, with new attempts as long as each of them brings something."""
+    done = _usable(stream, remote)
+    while (fault := _attempt(remote, stream, done, mirror, progress)) is not None:
+        before, done = done, _usable(stream, remote)
+        refused = _refusal(fault, remote.repo, remote.url)
+        if refused or done <= before:
+            cut = (
+                f"The download of {remote.name} was cut off ({_reason(fault)}); try again, and it "
+                "goes on where it stopped."
+            )
+            raise PackageError(refused or cut) from fault
+
+
+def _usable(stream: BinaryIO, remote: RemoteFile) -> int:
+    """How many bytes are there; none of a file that is too long, so it is begun anew."""
+    done = stream.seek(0, os.SEEK_END)
+    if done > remote.size:
+        stream.truncate(0)
+        done = stream.seek(0)
+    return done
+
+
+def _attempt(
+    remote: RemoteFile, stream: BinaryIO, done: int, mirror: str | None, progress: ProgressCallback | None
+) -> Exception | None:
+    """Download the rest after `done` bytes; what went wrong on the line, None when all is there."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    meter = _Meter(f"downloading {remote.name} (MiB)", done, remote.size, progress)
+    if done == remote.size:
+        return None
+    try:
+        http_get(
+            remote.url,
+            stream,
+            resume_size=done,
+            headers=build_hf_headers(token=_token(mirror)),
+            expected_size=remote.size,
+            _tqdm_bar=meter,
+        )
+    except Exception as error:  # of the HTTP library, which changes from version to version
+        if error is meter.raised or isinstance(error, OSError) and error.errno is not None:
+            raise
+        return error
+    return None
+
+
+class _Meter:
+    """Takes the place of the library's progress bar."""
+
+    def __init__(self, stage: str, done: int, total: int, callback: ProgressCallback | None) -> None:
+        self.raised: BaseException | None = None
+        self._stage, self._callback = stage, callback
+        self._done, self._first, self._total = done, done, total
+        self._start = time.monotonic()
+        self.update(0)
+
+    def update(self, size: int) -> None:
+        """Count bytes; negative when the server starts from the beginning again."""
+        self._done += size
+        if self._callback is None:
+            return
+        new = self._done - self._first
+        seconds = time.monotonic() - self._start
+        left = seconds / new * (self._total - self._done) if new > 0 else None
+        step, total = self._done // rules.MIB, -(-self._total // rules.MIB)
+        if self._done >= self._total:
+            step = total
+        try:
+            self._callback(Progress(self._stage, step, total, left))
+        except BaseException as error:
+            self.raised = error
+            raise
+
+
+def _check(remote: RemoteFile, path: Path) -> None:
+    if _checksum(path, _new_hash(remote)) != remote.checksum:
+        path.unlink()
+        raise PackageError(
+            f"The checksum of {remote.name} from {remote.repo} is wrong, so it was damaged on its "
+            "way or replaced; it was deleted, try again or use another mirror."
+        )
+
+
+def _new_hash(remote: RemoteFile) -> Callable[[], Any]:
+    if SHA256.fullmatch(remote.checksum):
+        return hashlib.sha256
+
+    def blob() -> Any:  # Git's name of a file: SHA-1 of a header and the contents
+        return hashlib.sha1(f"blob {remote.size}\0".encode(), usedforsecurity=False)
+
+    return blob
+
+
+def _checksum(path: Path, new_hash: Callable[[], Any]) -> str:
+    digest = new_hash()
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _refusal(error: Exception, repo: str, url: str) -> str | None:
+    """What a server that answered has against a request; None where the line is at fault."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return (
+            f"The hub asks you to accept the terms of {repo} first; do so on {HUB}/{repo} and set "
+            "HF_TOKEN to an access token of your account."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return f"There is no repository {repo} at {url}; check the address."
+    if isinstance(error, OfflineModeIsEnabled):
+        return (
+            "The hub cannot be asked because HF_HUB_OFFLINE is set; unset it, or install from a "
+            "folder with --from FOLDER."
+        )
+    if isinstance(error, HfHubHTTPError):
+        status = getattr(error.response, "status_code", "an error")
+        return f"The server answered {status} to {url}; try again later."
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+
+
+def _disk_sentence(error: OSError, remote: RemoteFile, folder: Path) -> str:
+    full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    reason = "the disk is full" if full else str(error.strerror or error).lower()
+    return (
+        f"{remote.name} cannot be saved in {folder}: {reason}; make room or set MEDGEN_HOME to "
+        "another disk, and the download goes on where it stopped."
+    )

@@ -1,0 +1,46 @@
+"""The labels of NV-Generate-CT: 124 of MAISI's 132 classes, and 200 for the rest of the body.
+
+The other eight numbers are placeholders that no training scan had, so they are unknown labels here.
+`table("maisi")` of MedGenLib.labels.mapping holds the same with the tissues that they are part of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from MedGenLib.labels.mapping import table
+from MedGenLib.pipelines.maisi.limits import BODY
+
+REGIONS = (
+    ("head and neck", frozenset({22, 120})),
+    ("thorax", frozenset({28, 29, 30, 31, 32})),
+    ("abdomen", frozenset({1, 3, 4, 5, 14})),
+    ("pelvis and legs", frozenset({93, 94})),
+)
+"""Region -> labels that show it (`get_body_region_index_from_mask` of NV-Generate-CTMR)."""
+UNCLAIMED = ("soft tissue", "fat", "subcutaneous fat", "muscle", "gas")
+"""Tissues that in training had the label of the rest of the body."""
+
+
+def package_labels() -> dict[str, dict[str, Any]]:
+    """The vocabulary as configs/metadata.json of a package holds it.
+
+    >>> package_labels()["5"]
+    {'name': 'right kidney', 'aliases': ['kidney_right']}
+    """
+    labels = {}
+    for label in table("maisi").labels:
+        aliases = [*label.aliases, *(UNCLAIMED if label.value == BODY else ())]
+        labels[str(label.value)] = {"name": label.name} | ({"aliases": aliases} if aliases else {})
+    return labels
+
+
+def regions(values: Iterable[int]) -> tuple[int, int] | None:
+    """Topmost and lowest body region that these labels show, as indices into `REGIONS`.
+
+    None where no label tells: ribs alone, or the body without structures.
+    """
+    present = set(values)
+    shown = [number for number, (_, labels) in enumerate(REGIONS) if labels & present]
+    return (shown[0], shown[-1]) if shown else None

@@ -1,0 +1,81 @@
+"""What is told about a published model: its licence, its card, its version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from MedGenLib.packages.hub.nv_generate import SOURCE, Published
+
+VERSION = "1.0.0"
+
+
+def license_text(model: Published, published: str = "") -> str:
+    """What a user agrees to: whose licence, where its text is, and the text where it was found.
+
+    Parameters
+    ----------
+    published: text of the licence file beside the weights, "" where there is none.
+    """
+    use = (
+        "The licence allows commercial use on its conditions."
+        if model.license.commercial_use
+        else "The licence allows research and evaluation only, no commercial use."
+    )
+    places = "\n".join(f"  https://huggingface.co/{repo}" for repo in _repositories(model))
+    notice = (
+        f"The weights of '{model.name}' were made and published by NVIDIA:\n{places}\n"
+        f"They are licensed under {model.license.spdx}, whose text is at\n"
+        f"  {model.license_url}\n{use}\n"
+        "You accept it towards NVIDIA; MedGen only downloads and converts the files.\n"
+    )
+    # Line ends and the mark of byte order would not survive being written and read again.
+    text = "\n".join(published.lstrip("\ufeff").splitlines()).strip()
+    return f"{notice}\n{text}\n" if text else notice
+
+
+def version_of(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`version` and `changelog` of the package."""
+    flow = next(source for source in sources if source["role"] == "flow")
+    commit = f", commit {flow['commit']}" if flow["commit"] else ""
+    return {
+        "version": VERSION,
+        "changelog": {VERSION: f"Converted from {flow['repository']} ({flow['file']}{commit})."},
+    }
+
+
+def card(model: Published, sources: Sequence[Mapping[str, Any]]) -> str:
+    """The model card, in Markdown."""
+    rows = "\n".join(
+        f"| {source['role']} | {source['repository']} | {source['file']} | `{source['sha256']}` |" for source in sources
+    )
+    use = (
+        f"medgen generate MASK -o ct.nii.gz --model {model.name}"
+        if model.has_mask
+        else f"medgen generate -o mr.nii.gz --model {model.name} --size 256 256 128 --spacing 1 1 1"
+    )
+    commercial = "allowed on its conditions" if model.license.commercial_use else "not allowed"
+    return f"""# {model.name}
+
+{model.description} (upstream: `{model.variant}` of [NV-Generate-CTMR]({SOURCE})).
+
+The weights are NVIDIA's. They were downloaded on this computer and converted from PyTorch
+checkpoints to safetensors; no number was changed. MedGen has not trained, changed or validated
+them, and ships none of them.
+
+    {use}
+
+| network | repository | file | SHA-256 of the published file |
+|---|---|---|---|
+{rows}
+
+Licence: {model.license.spdx}, {model.license_url}; commercial use is {commercial}.
+
+Intended for research and teaching. Synthetic images are never for diagnosis. What the model has
+seen in training, and which sizes and spacings it takes, is told by upstream's documentation and by
+`medgen models info {model.name}`.
+"""
+
+
+def _repositories(model: Published) -> list[str]:
+    return list(dict.fromkeys(file.repo for file in model.files.values()))

@@ -1,0 +1,1 @@
+"""From an input to a volume: one pipeline for each family of models."""

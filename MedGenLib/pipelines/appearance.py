@@ -1,0 +1,173 @@
+"""The look of a real volume for generated ones: noise and tissue levels of a CT, contrast of an MR.
+
+CT has absolute units, so that its tissues keep their ranges: the noise that the network is asked
+for is the reference's own, and the mean of each tissue is moved to the reference's. MR has none:
+its grey levels are mapped by a monotone curve that takes the deciles of the generated image to the
+reference's (Nyul and Udupa, Magnetic Resonance in Medicine 42, 1072, 1999).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from MedGenLib.checks.input import guess_modality
+from MedGenLib.checks.output import resegment
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.resampling import resample
+from MedGenLib.imaging.volume import LabelMap, Volume, check_finite, whole_numbers
+from MedGenLib.io.files import read_volume
+from MedGenLib.labels.mapping import body_envelope_from_image
+from MedGenLib.packages.catalogue import same_modality
+from MedGenLib.pipelines.conditioning import noise_level
+
+if TYPE_CHECKING:
+    from MedGenLib.packages.manifest import Manifest
+
+PERCENTILES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)
+SOFT_TISSUE = "soft tissue"
+FEWEST_VOXELS = 200
+"""Of a tissue or an image, below which a level tells nothing."""
+FEWEST_LEVELS = 32
+"""Different values of an image; masks have fewer."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """What is taken from the reference.
+
+    Attributes
+    ----------
+    noise_hu: noise of a CT's soft tissue at the model's own spacing, HU; None for MR, and for
+        models that take no noise.
+    levels: mean of each tissue of a CT in HU, by the model's label.
+    landmarks: `PERCENTILES` of an MR's grey levels, in its own unit.
+    """
+
+    noise_hu: float | None = None
+    levels: dict[int, float] = field(default_factory=dict)
+    landmarks: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, reference: str | Path | Volume, manifest: Manifest) -> Style:
+        """Measure a reference of the modality that the model makes.
+
+        Raises
+        ------
+        InputError: it cannot be read, is of another modality, constant or empty, or a CT without
+            soft tissue.
+        """
+        wanted = manifest.output.modality
+        read = not isinstance(reference, Volume)
+        volume = read_volume(reference) if read else reference
+        check_finite(volume, "The style reference")
+        modality = volume.modality or guess_modality(volume)
+        is_ct = wanted == "CT"
+        if modality is not None and (modality == "CT") != is_ct:
+            raise InputError(
+                f"The style reference is {modality}, but the model '{manifest.name}' makes "
+                f"{wanted}; give a reference of that modality."
+            )
+        if not is_ct and not same_modality(wanted, modality) and modality not in (None, "MR"):
+            raise InputError(
+                f"The style reference is {modality}, but the model '{manifest.name}' makes "
+                f"{wanted}; give a reference of that contrast."
+            )
+        return cls._of_ct(volume, manifest) if is_ct else cls._of_mr(volume, manifest)
+
+    @classmethod
+    def _of_ct(cls, volume: Volume, manifest: Manifest) -> Style:
+        spec = manifest.statistics.get("resegment")
+        if spec is None:
+            raise InputError(
+                f"The model '{manifest.name}' does not say how its tissues are found in an image, so it takes no style."
+            )
+        ct = volume.with_array(volume.array.astype(np.float32), "CT", "HU")
+        coarse = resample(ct, (manifest.spacing.native,) * 3)
+        body = body_envelope_from_image(coarse).array > 0
+        labels = np.where(body, resegment(coarse.array, spec), 0)
+        soft = next((v for v, label in manifest.input.labels.items() if label.name == SOFT_TISSUE), None)
+        noise = None
+        if "noise_hu" in manifest.preprocessing:
+            noise = noise_level(coarse.array, labels == soft)
+            if noise is None:
+                raise InputError(
+                    "The style reference shows too little soft tissue to measure its noise in; "
+                    "give a larger part of the body."
+                )
+            noise = round(float(np.clip(noise, 1, 50)), 2)
+        levels = {
+            value: round(float(coarse.array[labels == value].mean()), 1)
+            for value in manifest.input.labels
+            if np.count_nonzero(labels == value) >= FEWEST_VOXELS
+        }
+        return cls(noise, levels)
+
+    @classmethod
+    def _of_mr(cls, volume: Volume, manifest: Manifest) -> Style:
+        array = volume.array.astype(np.float32)
+        whole = manifest.preprocessing.get("outside") == "anatomy"
+        values = array if whole else array[body_envelope_from_image(volume).array > 0]
+        landmarks = _landmarks(values)
+        if landmarks is None:
+            raise InputError(
+                "The style reference has the same value nearly everywhere; give an image with anatomy in it."
+            )
+        if len(np.unique(values)) < FEWEST_LEVELS:
+            raise InputError(
+                "The style reference has only a few different values, as masks have; give an image with grey levels."
+            )
+        return cls(landmarks=landmarks)
+
+    def apply(self, volume: Volume, labels: LabelMap, manifest: Manifest) -> Volume:
+        """The generated volume in this style, on the same grid.
+
+        A tissue's mean is never moved out of the range that the model card allows for it.
+        """
+        if self.landmarks:
+            return self._recontrasted(volume, labels, manifest)
+        array = volume.array.astype(np.float32)
+        tissues = manifest.statistics.get("tissues", {})
+        for value, level in self.levels.items():
+            inside = labels.array == value
+            if np.count_nonzero(inside) < FEWEST_VOXELS:
+                continue
+            limits = tissues.get(str(value), {})
+            wanted = np.clip(level, limits.get("low", -np.inf), limits.get("high", np.inf))
+            array[inside] += float(wanted) - float(array[inside].mean())
+        return volume.with_array(whole_numbers(np.clip(array, *manifest.output.range)))
+
+    def _recontrasted(self, volume: Volume, labels: LabelMap, manifest: Manifest) -> Volume:
+        whole = manifest.preprocessing.get("outside") == "anatomy"
+        inside = np.ones(volume.shape, bool) if whole else labels.array > 0
+        own = _landmarks(volume.array[inside].astype(np.float32))
+        if own is None:
+            return volume
+        array = volume.array.astype(np.float32)
+        array[inside] = _mapped(array[inside], own, self.landmarks)
+        rounds = self.landmarks[-1] - self.landmarks[0] >= 50
+        return volume.with_array(whole_numbers(array) if rounds else array)
+
+
+def _landmarks(values: np.ndarray) -> tuple[float, ...] | None:
+    """Percentiles that differ from each other, or None where the values hardly do."""
+    if values.size < FEWEST_VOXELS:
+        return None
+    found = np.percentile(values, PERCENTILES)
+    if not found[-1] > found[0]:
+        return None
+    # Ties (a background of one value) would leave the curve undefined.
+    step = 1e-6 * (found[-1] - found[0])
+    rising = np.maximum.accumulate(found + step * np.arange(len(found)))
+    return tuple(float(v) for v in rising)
+
+
+def _mapped(values: np.ndarray, own: tuple[float, ...], wanted: tuple[float, ...]) -> np.ndarray:
+    """Piecewise linear through the landmarks; beyond them with the slope of all together."""
+    slope = (wanted[-1] - wanted[0]) / (own[-1] - own[0])
+    mapped = np.interp(values, own, wanted)
+    mapped += slope * (np.minimum(values - own[0], 0) + np.maximum(values - own[-1], 0))
+    return np.maximum(mapped, 0) if wanted[0] >= 0 else mapped

@@ -1,0 +1,59 @@
+"""What the mask-conditioned networks are told: label maps, coordinates, scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+COORDINATE_UNIT_MM = 32.0
+
+
+def label_channels(labels: np.ndarray, count: int) -> np.ndarray:
+    """One-hot maps of ``0 .. count`` (background first): (i, j, k) -> (count + 1, i, j, k)."""
+    values = np.arange(count + 1, dtype=labels.dtype).reshape(-1, 1, 1, 1)
+    return (labels[None] == values).astype(np.float32)
+
+
+def coordinate_channels(labels: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    """Position relative to the labels' centre of mass, (3, i, j, k), in units of 32 mm, RAS axes.
+
+    Tells a network where in the crop it is, whatever the crop's size. Labels must not be empty.
+    """
+    centre = [float(index.mean()) for index in np.nonzero(labels)]
+    return coordinates_about(centre, labels.shape, spacing)
+
+
+def coordinates_about(centre: Sequence[float], shape: tuple[int, ...], spacing: tuple[float, ...]) -> np.ndarray:
+    """The same relative to a voxel index, which may lie outside of the shape."""
+    axes = [
+        (np.arange(n, dtype=np.float32) - c) * s / COORDINATE_UNIT_MM
+        for n, c, s in zip(shape, centre, spacing, strict=True)
+    ]
+    return np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+
+
+def spacing_scalar(spacing_mm: float) -> float:
+    """Isotropic spacing as a number near 0: log2 of its ratio to 2 mm."""
+    return float(np.log2(spacing_mm / 2.0))
+
+
+def noise_scalar(noise_hu: float) -> float:
+    """Noise level as a number near 0: half the log2 of its ratio to 8 HU."""
+    return float(0.5 * np.log2(max(noise_hu, 0.5) / 8.0))
+
+
+def noise_level(hu: np.ndarray, soft: np.ndarray) -> float | None:
+    """Noise of a CT in HU: robust SD of the high-pass image inside soft tissue.
+
+    ``hu`` and the bool mask ``soft`` are (i, j, k); high-pass is the image minus its Gaussian
+    of sigma 1 voxel; SD is 1.4826 times the median absolute deviation. None where fewer than
+    200 voxels lie inside soft tissue.
+    """
+    from scipy import ndimage
+
+    interior = ndimage.binary_erosion(soft)
+    if int(interior.sum()) < 200:
+        return None
+    residual = (hu - ndimage.gaussian_filter(hu.astype(np.float32), 1.0))[interior]
+    return float(1.4826 * np.median(np.abs(residual - np.median(residual))))

@@ -1,0 +1,103 @@
+"""Networks of a package, ready to run: checked, loaded once, on a device, in a precision."""
+
+from __future__ import annotations
+
+import json
+import platform
+from contextlib import AbstractContextManager, suppress
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from MedGenLib import devices, user_folders
+from MedGenLib.errors import InputError, PackageError
+from MedGenLib.networks import build
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.weights import load_weights
+
+PROBES = "probes.json"
+"""File in the cache folder: on which devices bfloat16 pays."""
+_MOST_NETWORKS = 8
+_networks: dict[tuple, nn.Module] = {}
+
+
+def network(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
+    """The network of a role with its trained weights, in evaluation mode on ``device``.
+
+    Loaded once for the same weights, arguments and device.
+
+    Raises
+    ------
+    PackageError: arguments or weights do not fit the network that the package names.
+    """
+    spec = manifest.networks[role]
+    arguments = json.dumps(spec.arguments, sort_keys=True)
+    key = (spec.network, arguments, manifest.checksums[spec.weights], device)
+    if key not in _networks:
+        if len(_networks) >= _MOST_NETWORKS:
+            _networks.clear()
+        _networks[key] = _load(manifest, role, device)
+    return _networks[key]
+
+
+def forget() -> None:
+    """Drop every network that is kept for the next run, to free its memory."""
+    _networks.clear()
+
+
+def _load(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
+    spec = manifest.networks[role]
+    try:
+        net = build(spec.network, dict(spec.arguments))
+        net.load_state_dict(load_weights(manifest, role))  # copies into float32
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        if devices.is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise PackageError(
+            f"The network '{role}' of the model '{manifest.name}' does not fit its weights "
+            f"({reason}); install the model again."
+        ) from error
+    net = net.eval().requires_grad_(False).to(device)
+    layout = torch.channels_last
+    if any(p.ndim == 5 for p in net.parameters()):
+        layout = torch.channels_last_3d
+    return net.to(memory_format=layout)
+
+
+def precision(device: torch.device, bfloat16: bool) -> AbstractContextManager:
+    """Autocast to bfloat16, or nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+
+
+@lru_cache(maxsize=8)
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether this machine is faster in bfloat16: measured once and remembered on disk.
+
+    The answer changes the last digits of every result, so it must not depend on how busy the
+    machine happens to be: the same seed has to give the same volume tomorrow.
+    """
+    key = probe_key(device)
+    path = user_folders.cache_dir() / PROBES
+    known: dict[str, bool] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+    if key not in known:
+        known[key] = devices.probe_bfloat16(device)
+        # Without a place to remember it the probe is simply run again next time.
+        with suppress(OSError, InputError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            user_folders.write_json(path, known)
+    return known[key]
+
+
+def probe_key(device: torch.device) -> str:
+    """Under which the answer of this device, number of threads and PyTorch is remembered."""
+    place = f"{devices.describe_device(device)}, {_processor()}"
+    return f"bfloat16 on {place}, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    """Kind of the processor, as far as the system tells: its features decide on the formats."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

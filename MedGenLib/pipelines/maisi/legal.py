@@ -1,0 +1,295 @@
+"""The grid that a published package works on for an input's grid: found by padding and cropping.
+
+No voxel is needed. The published scripts resample a mask whose size is not one of the few that the
+networks were trained on, which moves every border; here its voxels are kept, and only a spacing
+outside of the trained range is resampled, which a finding tells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from MedGenLib.errors import InputError
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.orientation import Turn
+
+if TYPE_CHECKING:
+    from MedGenLib.imaging.volume import Geometry
+    from MedGenLib.packages.manifest import Manifest
+
+Three = tuple[int, int, int]
+Box = tuple[tuple[int, int], ...]
+"""First and last-plus-one index of each axis."""
+
+MARGIN = 4
+"""Voxels kept around the labels where a grid is cut to them."""
+SAME = 0.01
+"""Relative difference of spacing that a network does not see."""
+
+
+@dataclass(frozen=True)
+class LegalGrid:
+    """What part of an input's grid a package works on, and on which voxels.
+
+    Attributes
+    ----------
+    start, stop: the part, as indices of the input's stored axes.
+    region: its grid.
+    work: the same region on the voxels of the networks, in the stored orientation; `region` itself
+        unless the spacing had to change.
+    turn: stored orientation -> RAS.
+    inner: shape of `work` in RAS.
+    shape: (x, y, z) of the legal grid in RAS, at least as large as `inner`.
+    before: padding in front of each RAS axis.
+    spacing: mm along the RAS axes, as the networks are told.
+    findings: what the user should know of it.
+    """
+
+    start: Three
+    stop: Three
+    region: Geometry
+    work: Geometry
+    turn: Turn
+    inner: Three
+    shape: Three
+    before: Three
+    spacing: tuple[float, float, float]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether the networks work on the input's own voxels."""
+        return self.work is self.region
+
+    @property
+    def inside(self) -> tuple[slice, slice, slice]:
+        """`work` within the legal grid; of a lone slice the middle plane."""
+        return tuple(slice(b, b + n) for b, n in zip(self.before, self.inner, strict=True))
+
+
+@dataclass
+class _Search:
+    """One input, in RAS axes."""
+
+    manifest: Manifest
+    shape: Three
+    spacing: tuple[float, ...]
+    used: Box
+    any_grid: bool
+    target: list[float] = field(default_factory=list)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return self.manifest.preprocessing
+
+    @property
+    def resampled(self) -> bool:
+        return any(
+            n > 1 and not math.isclose(t, s) for n, s, t in zip(self.shape, self.spacing, self.target, strict=True)
+        )
+
+    def voxels(self, part: Box) -> Three:
+        """Size of a part at the target spacing."""
+        return tuple(
+            1 if n == 1 else math.ceil((stop - start) * s / t - 1e-6)
+            for (start, stop), n, s, t in zip(part, self.shape, self.spacing, self.target, strict=True)
+        )
+
+
+def find_grid(geometry: Geometry, manifest: Manifest, used: Box | None = None, any_grid: bool = False) -> LegalGrid:
+    """The smallest legal grid that holds the labels and shows enough of the body.
+
+    Parameters
+    ----------
+    geometry: of the mask, any orientation; oblique axes stay as they are.
+    used: box of the labels on the stored axes; None is the whole grid.
+    any_grid: take any size in whole strides, cut closely to the labels, instead of a size that the
+        networks were trained on: quicker for a small mask, possible for a large one, less sure.
+
+    Raises
+    ------
+    InputError: a line or a point, or no legal grid is large enough (says which spacing would do).
+    """
+    turn = Turn.to(geometry, "RAS")
+    whole = tuple((0, n) for n in geometry.shape)
+    search = _Search(
+        manifest,
+        turn.axes(geometry.shape),
+        turn.axes(geometry.spacing),
+        _to_ras(used or whole, geometry.shape, turn),
+        any_grid,
+    )
+    if sum(n > 1 for n in search.shape) < 2:
+        what = "image" if _of_nothing(manifest) else "mask"
+        raise InputError(f"The {what} is a line or a single voxel; give a slice or a volume.")
+    search.target = _target_spacing(search)
+    part, shape = _part_and_shape(search)
+    stored = _to_stored(part, geometry.shape, turn)
+    start, stop = (tuple(int(edge[i]) for edge in stored) for i in (0, 1))
+    region = geometry.moved(start, np.subtract(stop, start))
+    back = np.argsort(turn.order)
+    work = region.with_spacing([search.target[a] for a in back]) if search.resampled else region
+    inner = turn.axes(work.shape)
+    before = tuple((n - i) // 2 for n, i in zip(shape, inner, strict=True))
+    return LegalGrid(
+        start, stop, region, work, turn, inner, shape, before, tuple(search.target), tuple(_findings(search, shape))
+    )
+
+
+def _to_ras(box: Box, shape: Three, turn: Turn) -> Box:
+    parts = []
+    for axis, stored in enumerate(turn.order):
+        start, stop = box[stored]
+        n = shape[stored]
+        parts.append((n - stop, n - start) if axis in turn.flips else (start, stop))
+    return tuple(parts)
+
+
+def _to_stored(box: Box, shape: Three, turn: Turn) -> Box:
+    parts: list[tuple[int, int]] = [(0, 0)] * 3
+    for axis, stored in enumerate(turn.order):
+        start, stop = box[axis]
+        n = shape[stored]
+        parts[stored] = (n - stop, n - start) if axis in turn.flips else (start, stop)
+    return tuple(parts)
+
+
+def _target_spacing(search: _Search) -> list[float]:
+    """The input's own spacing where the networks know it, else the nearest that they know."""
+    low, high = search.spec["spacing_min_mm"], search.spec["spacing_max_mm"]
+    thick = [s for s, n in zip(search.spacing, search.shape, strict=True) if n > 1]
+    # The thickness of a lone slice says nothing about the slab that it is drawn in.
+    known = [s if n > 1 else float(np.mean(thick)) for s, n in zip(search.spacing, search.shape, strict=True)]
+    target = [float(np.clip(s, a, b)) for s, a, b in zip(known, low, high, strict=True)]
+    if search.spec.get("equal_in_plane"):
+        x, y = target[:2]
+        lone = [n == 1 for n in search.shape[:2]]
+        if any(lone):
+            target[0] = target[1] = target[1] if lone[0] else target[0]
+        elif abs(x / y - 1) > SAME:
+            target[0] = target[1] = min(x, y)
+    return [
+        s if n > 1 and abs(s / t - 1) <= SAME else t
+        for s, t, n in zip(search.spacing, target, search.shape, strict=True)
+    ]
+
+
+def _part_and_shape(search: _Search) -> tuple[Box, Three]:
+    """The part of the input (RAS) and the legal shape around it."""
+    close = tuple(
+        (max(0, start - MARGIN), min(n, stop + MARGIN))
+        for (start, stop), n in zip(search.used, search.shape, strict=True)
+    )
+    if search.any_grid:
+        stride = search.spec["stride"]
+        return close, tuple(-(-n // stride) * stride for n in search.voxels(close))
+    whole = tuple((0, n) for n in search.shape)
+    for part in ((whole[0], whole[1], close[2]), close, search.used):
+        if shape := _legal_shape(search, part):
+            return part, shape
+    if search.resampled and (coarser := _fitting_spacing(search)):
+        search.target = coarser
+        if shape := _legal_shape(search, search.used):
+            return search.used, shape
+    raise InputError(_no_grid(search))
+
+
+def _legal_shape(search: _Search, part: Box) -> Three | None:
+    """The smallest legal grid that holds the part and shows enough of the body, if it can."""
+    needed = search.voxels(part)
+    fitting = [tuple(grid) for grid in search.spec["grids"] if all(n <= g for n, g in zip(needed, grid, strict=True))]
+    least = search.spec.get("least_view_mm", 0.0)
+
+    def view(grid: Three) -> float:
+        return min(n * t for n, t in zip(grid[:2], search.target[:2], strict=True))
+
+    enough = [grid for grid in fitting if view(grid) >= least]
+    if enough:
+        return min(enough, key=math.prod)
+    return min(fitting, key=lambda grid: (-view(grid), math.prod(grid)), default=None)
+
+
+def _fitting_spacing(search: _Search) -> list[float] | None:
+    """The finest spacing at which some legal grid holds the labels, if the networks know it."""
+    extents = _extents(search)
+    high = search.spec["spacing_max_mm"]
+    best: list[float] | None = None
+    for grid in search.spec["grids"]:
+        needed = [
+            t if n == 1 else max(t, mm / g * (1 + 1e-6))
+            for mm, g, t, n in zip(extents, grid, search.target, search.shape, strict=True)
+        ]
+        if search.spec.get("equal_in_plane"):
+            needed[0] = needed[1] = max(needed[:2])
+        fits = all(t <= h for t, h in zip(needed, high, strict=True))
+        if fits and (best is None or math.prod(needed) < math.prod(best)):
+            best = needed
+    return best
+
+
+def _extents(search: _Search) -> list[float]:
+    return [(stop - start) * s for (start, stop), s in zip(search.used, search.spacing, strict=True)]
+
+
+def _no_grid(search: _Search) -> str:
+    extents = _extents(search)
+    largest = [max(grid[axis] for grid in search.spec["grids"]) for axis in range(3)]
+    alone = _of_nothing(search.manifest)
+    start = (
+        f"The {'image reaches' if alone else 'labels reach'} over "
+        f"{_by(search.voxels(search.used))} voxels of "
+        f"{_by(search.target)} mm, and no grid of the model '{search.manifest.name}' is that "
+        f"large (at most {_by(largest)} voxels)"
+    )
+    if spacing := _fitting_spacing(search):
+        rounded = [math.ceil(s * 100) / 100 for s in spacing]
+        return (
+            f"{start}; {'ask for' if alone else 'resample the mask to'} voxels of {_by(rounded)} "
+            "mm, or let it take any grid (--any-grid)."
+        )
+    return (
+        f"{start}, whatever their spacing, as {_by([round(mm) for mm in extents])} mm are more "
+        f"than it shows; {'ask for less' if alone else 'crop the mask'}, or let it take any grid "
+        "(--any-grid)."
+    )
+
+
+def _of_nothing(manifest: Manifest) -> bool:
+    """Whether the package takes no mask, so that nobody has drawn labels."""
+    return manifest.input.kind == "none"
+
+
+def _findings(search: _Search, shape: Sequence[int]) -> list[Finding]:
+    name, spec = search.manifest.name, search.spec
+    findings = []
+    if search.resampled:
+        low, high = spec["spacing_min_mm"], spec["spacing_max_mm"]
+        equal = ", the same along both sides of the plane" if spec.get("equal_in_plane") else ""
+        findings.append(
+            Finding(
+                "warning",
+                "resampled",
+                f"The model '{name}' knows voxels of {_by(low)} to {_by(high)} mm{equal}, so the "
+                f"labels were resampled from {_by(search.spacing)} to {_by(search.target)} mm and the "
+                "result back; borders move by up to half a voxel.",
+            )
+        )
+    if search.any_grid and list(shape) not in [list(grid) for grid in spec["grids"]]:
+        findings.append(
+            Finding(
+                "warning",
+                "untrained-grid",
+                f"The grid of {_by(shape)} voxels is none that the model '{name}' was trained on; "
+                "compare a result without --any-grid before relying on it.",
+            )
+        )
+    return findings
+
+
+def _by(figures: Sequence[float]) -> str:
+    return " x ".join(f"{figure:.3g}" if figure < 100 else f"{figure:.0f}" for figure in figures)

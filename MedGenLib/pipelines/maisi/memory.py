@@ -1,0 +1,131 @@
+"""Windows and memory of NV-Generate's networks: what is computed at once, and what is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+from MedGenLib.devices import free_memory
+from MedGenLib.errors import MemoryPlanError
+from MedGenLib.networks.slabs import FEWEST_PLANES, SLAB_VALUES, Room
+from MedGenLib.packages.hub.nv_generate import LATENT_STRIDE
+from MedGenLib.pipelines.windows import Windows
+
+if TYPE_CHECKING:
+    from MedGenLib.packages.manifest import Manifest
+
+UNET_STRIDE = 8
+"""Latent voxels per coarsest cell of the U-Net."""
+OVERLAP = 8
+MOST_VOXELS, SMALL_VOXELS = 2**20, 2**17
+"""Latent voxels sampled at once: 512 x 512 x 256 image voxels, and 256 x 256 x 128."""
+FEWEST_SLICES, FEWEST_SIDE = 32, 64
+"""Latent voxels of a window across and along the slices: the published models' least size."""
+SLABS_AT_ONCE = 5
+"""What a convolution needs for one: input, normalised, padded, output, and one yet unwritten."""
+LEVELS = ((4, 256, 256), (2, 256, 128), (1, 128, 64))
+"""The decoder: how much coarser than the image, channels that enter the level and that leave it."""
+VALUES_PER_LATENT_VOXEL = 2200
+"""What U-Net and ControlNet hold at once per latent voxel of a window."""
+BYTES_PER_VOXEL = 32
+"""Of the image: labels, network values, intensities, checks."""
+
+
+def windows(shape: Sequence[int], small: bool = False) -> Windows:
+    """How the latent of an image is cut for sampling.
+
+    The layout depends on the image's size alone: it changes the fine detail of the result. Slabs
+    are cut along the body first, as the networks know whole slices.
+    """
+    latent = tuple(n // LATENT_STRIDE for n in shape)
+    budget = SMALL_VOXELS if small else MOST_VOXELS
+    window = list(latent)
+    for axis, least in ((2, FEWEST_SLICES), (0, FEWEST_SIDE), (1, FEWEST_SIDE)):
+        while math.prod(window) > budget and window[axis] > least:
+            window[axis] = max(least, _halved(window[axis]))
+    while math.prod(window) > budget:
+        longest = window.index(max(window))
+        window[longest] = _halved(window[longest])
+    return Windows(latent, tuple(window), OVERLAP, UNET_STRIDE)
+
+
+def _halved(side: int) -> int:
+    return -(-side // (2 * UNET_STRIDE)) * UNET_STRIDE
+
+
+def room(shape: Sequence[int], device: torch.device, small: bool = False) -> Room:
+    """Which maps of the autoencoder are kept while decoding an image.
+
+    It depends on the device and the image, not on the memory that happens to be free, for the
+    same reason as `windows`. Two maps of 64 channels at the image's resolution are alive at a
+    time, so that a fifth of the device's memory for each leaves enough for the rest.
+    """
+    largest = total_memory(device) // (10 if small else 5)
+    narrow = small or 4 * LEVELS[-1][2] * math.prod(shape) > largest
+    return Room(largest, torch.float16 if narrow else None)
+
+
+def is_small(manifest: Manifest, shape: Sequence[int], device: torch.device, dtype: torch.dtype, plan: str) -> bool:
+    """Whether an image is made with the small plan; "auto" takes it where the normal does not fit.
+
+    Raises
+    ------
+    MemoryPlanError: none of the plans that ``plan`` allows fits into the device's free memory.
+    """
+    free = free_memory(device)
+    for small in {"auto": (False, True), "normal": (False,), "small": (True,)}[plan]:
+        needed = needed_bytes(manifest, shape, device, dtype, small)
+        if needed <= 0.9 * free:
+            return small
+    remedy = "less memory (--memory small), " if plan == "normal" else ""
+    raise MemoryPlanError(
+        f"Generating {' x '.join(map(str, shape))} voxels needs about {needed / 2**30:.1f} GiB, "
+        f"but {free / 2**30:.1f} GiB are free on the device; use {remedy}another device or a "
+        "smaller grid."
+    )
+
+
+def needed_bytes(
+    manifest: Manifest, shape: Sequence[int], device: torch.device, dtype: torch.dtype, small: bool
+) -> int:
+    """Memory of the weights, of sampling or decoding an image, and of its arrays."""
+    layout = windows(shape, small)
+    size = math.prod(min(w, n) for w, n in zip(layout.window, layout.shape, strict=True))
+    sampling = VALUES_PER_LATENT_VOXEL * size * dtype.itemsize
+    decoding = decoding_bytes(shape, room(shape, device, small))
+    weights = sum(manifest.weights_path(role).stat().st_size for role in manifest.networks)
+    return weights + max(sampling, decoding) + BYTES_PER_VOXEL * math.prod(shape)
+
+
+def decoding_bytes(shape: Sequence[int], kept: Room) -> int:
+    """Memory of the autoencoder beside its weights while it decodes an image.
+
+    Level by level of resolution: what came from the level below, its doubling, and the two maps
+    of a residual block.
+    """
+    item = 2 if kept.dtype == torch.float16 else 4
+    limit = math.inf if kept.largest is None else kept.largest
+    below = peak = 0
+    lazy = 0
+    for divisor, entering, leaving in LEVELS:
+        voxels = math.prod(shape) // divisor**3
+        enter, leave = (c * voxels * item for c in (entering, leaving))
+        lazy += (enter > limit) + 4 * (leave > limit)
+        enter, leave = (size if size <= limit else 0 for size in (enter, leave))
+        peak = max(peak, below + enter, (enter or below) + leave, 2 * leave)
+        below = leave or enter or below
+    # What is not kept is asked for with a halo of one plane on each side for every layer.
+    plane = LEVELS[-1][1] * shape[1] * shape[2]
+    planes = max(SLAB_VALUES // plane, FEWEST_PLANES) + 2 + 2 * lazy
+    return peak + SLABS_AT_ONCE * planes * plane * 4
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of memory of a device, used or not."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return psutil.virtual_memory().total

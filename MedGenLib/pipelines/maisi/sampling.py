@@ -1,0 +1,311 @@
+"""The latent flow of NV-Generate's networks on one scene, and the decoding of its result.
+
+It has the methods of `MedGenLib.pipelines.latent_flow.Sampling`, so that `generate` need not know which it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from MedGenLib.diffusion import SAMPLERS, Denoiser, FlowDenoiser, evaluations
+from MedGenLib.errors import InputError
+from MedGenLib.findings import Finding
+from MedGenLib.networks.maisi import lower_precision
+from MedGenLib.packages.hub.nv_generate import LATENT_CHANNELS
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.pipelines.loading import bfloat16_pays, network
+from MedGenLib.pipelines.maisi import memory as plan
+from MedGenLib.pipelines.maisi.schedule import TRAIN_STEPS, respaced, time_shift, training_step
+from MedGenLib.pipelines.memory_plan import SMALL_PLAN
+from MedGenLib.pipelines.windows import Windows, blend
+from MedGenLib.progress import ProgressCallback, Stage
+
+if TYPE_CHECKING:
+    from MedGenLib.pipelines.maisi.masks import MaisiScene
+
+FLOW_SAMPLERS = ("euler", "heun", "midpoint", "ddim", "ddpm")
+NOISE_SAMPLERS = ("ddpm", "ddim")
+SHIFTED = ("euler", "heun", "midpoint")
+"""Samplers that follow the flow's own times."""
+LARGEST_GUIDANCE = 30.0
+NO_CLASS = 0
+"""The modality class that stands for any: what guidance leads away from."""
+CONDITION_SCALE = 100.0
+"""Spacings in mm and body regions are given to the networks times this."""
+
+
+@dataclass
+class MaisiSampling:
+    """Networks, sampler and windows for one scene; see `MedGenLib.pipelines.latent_flow.Sampling`.
+
+    Attributes
+    ----------
+    controlnet: None for packages without a mask.
+    number_format: of the U-Net and the ControlNet.
+    modality: number of the class the image is of; None for packages without classes.
+    """
+
+    scene: MaisiScene
+    flow: nn.Module
+    autoencoder: nn.Module
+    controlnet: nn.Module | None
+    device: torch.device
+    sampler: str
+    steps: int
+    number_format: str
+    windows: Windows
+    small: bool
+    modality: int | None
+    guidance: float = 1.0
+    classifier_guidance: float = 0.0
+    role: str = "flow"
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        device: torch.device,
+        sampler: str | None,
+        steps: int | None,
+        scene: MaisiScene,
+        memory: str = "normal",
+        guidance: float | None = None,
+    ) -> MaisiSampling:
+        """``guidance`` None is the package's own.
+
+        Raises
+        ------
+        InputError: a sampler, a number of steps or a guidance that there is not; a mask that does
+            not tell the part of the body to a package that has to know it.
+        MemoryPlanError: the scene does not fit into the memory of the device.
+        """
+        name = _checked_sampler(manifest, sampler)
+        if not steps or not 1 <= steps <= TRAIN_STEPS:
+            raise InputError(f"The number of steps is {steps}; choose 1 to {TRAIN_STEPS}.")
+        weight = _checked_guidance(manifest, guidance)
+        if manifest.preprocessing.get("regions") and scene.regions is None:
+            raise InputError(
+                f"The model '{manifest.name}' has to be told the part of the body, and the mask "
+                "has no brain, skull, lung, abdominal organ or thigh bone that shows it; add one, "
+                "or use the model nv-generate-ct."
+            )
+        if name == "ddpm" and _predicts_noise(manifest) and steps < TRAIN_STEPS:
+            scene.findings.append(
+                Finding(
+                    "warning",
+                    "few-steps",
+                    f"The model '{manifest.name}' was made for {TRAIN_STEPS} steps of ddpm; an image "
+                    f"of {steps} is worse, and ddim copes with fewer.",
+                )
+            )
+        dtype = _number_format(device)
+        small = plan.is_small(manifest, scene.shape, device, dtype, memory)
+        windows = plan.windows(scene.shape, small)
+        if small and memory == "auto":
+            scene.findings.append(Finding("warning", "small-plan", SMALL_PLAN))
+        networks = {
+            role: _at(network(manifest, role, device), dtype)
+            for role in ("flow", "controlnet")
+            if role in manifest.networks
+        }
+        autoencoder = network(manifest, "autoencoder", device)
+        if device.type == "cuda":
+            _at(autoencoder, dtype)
+        return cls(
+            scene,
+            networks["flow"],
+            autoencoder,
+            networks.get("controlnet"),
+            device,
+            name,
+            steps,
+            str(dtype).removeprefix("torch."),
+            windows,
+            small,
+            _class(manifest, scene.modality),
+            weight,
+        )
+
+    @property
+    def window_count(self) -> int:
+        return len(list(self.windows))
+
+    @property
+    def borders(self) -> list[tuple[int, int]]:
+        """Borders of the windows as (axis, index in latent voxels)."""
+        return self.windows.borders
+
+    def latent(self, seed: int, progress: ProgressCallback | None) -> Tensor:
+        """Sample the latent (1, 4, i, j, k) of the scene."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = (1, LATENT_CHANNELS, *self.windows.shape)
+        noise = torch.randn(shape, generator=generator).to(self.device)
+        return self.sample(noise, progress, generator)
+
+    @torch.inference_mode()
+    def sample(self, noise: Tensor, progress: ProgressCallback | None, generator: torch.Generator) -> Tensor:
+        """Sample the latent that a noise leads to."""
+        if self.controlnet is not None:
+            reading = Stage("reading the mask", 1, progress)
+            _ = self._embedded
+            reading.advance()
+        stage = Stage("sampling", evaluations(self.sampler, self.steps) * self.window_count, progress)
+        return SAMPLERS[self.sampler](self._denoiser(stage), noise, self.steps, generator=generator, **self._times())
+
+    def _times(self) -> dict[str, Any]:
+        if self._predicts_noise:
+            return {"signal": respaced(self.steps)}
+        if self.sampler in SHIFTED:
+            first = next(iter(self.windows))
+            return {"shift": time_shift([s.stop - s.start for s in first])}
+        return {}
+
+    @property
+    def _predicts_noise(self) -> bool:
+        return _predicts_noise(self.scene.manifest)
+
+    def _denoiser(self, stage: Stage) -> Denoiser:
+        """What the sampler asks for the data behind a noisy latent."""
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            # These networks were taught data - noise, the flow's velocity is noise - data.
+            return -self._evaluated(x, TRAIN_STEPS * t, stage)
+
+        def data(x: Tensor, alpha: float, sigma: float) -> Tensor:
+            noise = self._evaluated(x, training_step(alpha**2), stage)
+            return (x - sigma * noise) / alpha
+
+        return data if self._predicts_noise else FlowDenoiser(velocity)
+
+    def _evaluated(self, x: Tensor, timestep: float, stage: Stage) -> Tensor:
+        """The U-Net's answer on all of a latent, blended from its windows."""
+        boxes = list(self.windows)
+        time = torch.full((1,), timestep, device=self.device)
+
+        def evaluate(number: int, part: Tensor) -> Tensor:
+            part = part.contiguous(memory_format=torch.channels_last_3d)
+            result = self._answer(part, time, boxes[number], self.modality)
+            if self.guidance != 1:
+                free = self._answer(part, time, boxes[number], NO_CLASS)
+                result = free + self.guidance * (result - free)
+            stage.advance()
+            return result
+
+        return blend(evaluate, x, self.windows)
+
+    def _answer(self, x: Tensor, time: Tensor, box: Any, modality: int | None) -> Tensor:
+        kind = None if modality is None else torch.full((1,), modality, device=self.device)
+        added = {}
+        with self._precision():
+            if self.controlnet is not None:
+                embedded = self._embedded[(slice(None), slice(None), *box)]
+                down, middle = self.controlnet.residuals(x, time, embedded, kind)
+                added = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+            result = self.flow(x, time, class_labels=kind, **self._conditions, **added)
+        return result.float()
+
+    @cached_property
+    def _embedded(self) -> Tensor:
+        """The mask as the ControlNet sees it: once for all steps and all samples."""
+        labels = torch.from_numpy(self.scene.labels).to(self.device)
+        with torch.inference_mode(), self._precision():
+            return self.controlnet.embed(labels)
+
+    @cached_property
+    def _conditions(self) -> dict[str, Tensor]:
+        """Spacing and body region as the U-Net takes them."""
+        values = {"spacing_tensor": self.scene.spacing}
+        if self.scene.manifest.preprocessing.get("regions"):
+            top, bottom = (np.eye(4)[region] for region in self.scene.regions)
+            values |= {"top_region_index_tensor": top, "bottom_region_index_tensor": bottom}
+        return {
+            name: CONDITION_SCALE * torch.tensor([list(v)], dtype=torch.float32).to(self.device)
+            for name, v in values.items()
+        }
+
+    def _precision(self) -> torch.autocast:
+        dtype = getattr(torch, self.number_format)
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+
+    @torch.inference_mode()
+    def decode(self, latent: Tensor, progress: ProgressCallback | None) -> np.ndarray:
+        """Latent -> network values (i, j, k), about 0 to 1, on the scene's grid."""
+        stage = Stage("decoding", self.autoencoder.layers, progress)
+        scaled = latent / self.scene.manifest.preprocessing["scale_factor"]
+        room = plan.room(self.scene.shape, self.device, self.small)
+        image = self.autoencoder.decode(scaled, room, stage.advance)
+        return image[0, 0].cpu().numpy()
+
+
+def modality_of(manifest: Manifest, name: str | None) -> str | None:
+    """The package's name of a modality that was written in any case and with any separators.
+
+    None is the package's own, and stays None where it makes one thing only.
+
+    Raises
+    ------
+    InputError: the package does not make it (and says what it makes).
+    """
+    classes = manifest.preprocessing.get("classes", {})
+    if name is None:
+        return manifest.preprocessing.get("class")
+    known = {_plain(known): known for known in classes}
+    if _plain(name) not in known:
+        what = ", ".join(classes) or f"{manifest.output.modality} only"
+        raise InputError(f"The model '{manifest.name}' does not make '{name}'; it makes: {what}.")
+    return known[_plain(name)]
+
+
+def _class(manifest: Manifest, modality: str | None) -> int | None:
+    spec = manifest.preprocessing
+    return spec.get("classes", {}).get(modality or spec.get("class"))
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def _checked_sampler(manifest: Manifest, sampler: str | None) -> str:
+    name = sampler or manifest.sampler.name
+    fitting = NOISE_SAMPLERS if _predicts_noise(manifest) else FLOW_SAMPLERS
+    if name not in fitting:
+        raise InputError(f"The model '{manifest.name}' has no sampler '{name}'; choose {', '.join(fitting)}.")
+    return name
+
+
+def _predicts_noise(manifest: Manifest) -> bool:
+    return manifest.sampler.options.get("prediction") == "noise"
+
+
+def _checked_guidance(manifest: Manifest, guidance: float | None) -> float:
+    spec = manifest.preprocessing
+    if guidance is None:
+        return spec.get("guidance", 1.0)
+    if guidance != 1 and len(spec.get("classes", ())) < 2:
+        raise InputError(
+            f"The model '{manifest.name}' makes one modality only, so that there is nothing to "
+            "guide it to; leave guidance out."
+        )
+    if not 0 <= guidance <= LARGEST_GUIDANCE:
+        raise InputError(f"The guidance is {guidance:g}; choose 0 to {LARGEST_GUIDANCE:g}.")
+    return guidance
+
+
+def _number_format(device: torch.device) -> torch.dtype:
+    """float16 on CUDA, as published; bfloat16 where a CPU is faster in it."""
+    if device.type == "cuda":
+        return torch.float16
+    return torch.bfloat16 if bfloat16_pays(device) else torch.float32
+
+
+def _at(net: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The network with weights in a number format, for this and all later runs."""
+    if dtype != torch.float32:
+        lower_precision(net, dtype)
+    return net

@@ -1,0 +1,154 @@
+"""Overlapping windows that cover a grid, and coding in tiles with a halo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from MedGenLib.pipelines.working_grid import starts
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of one size over a latent grid; starts are multiples of ``stride``."""
+
+    shape: tuple[int, int, int]
+    window: tuple[int, int, int]
+    overlap: int
+    stride: int = 1
+
+    def __iter__(self) -> Iterator[Box]:
+        sizes = tuple(min(w, n) for w, n in zip(self.window, self.shape, strict=True))
+        per_axis = [
+            [s // self.stride * self.stride for s in starts(n, w, self.overlap + self.stride)]
+            for n, w in zip(self.shape, sizes, strict=True)
+        ]
+        # A start rounded down leaves the end uncovered: the last window is moved to the end.
+        per_axis = [sorted({*firsts[:-1], n - w}) for firsts, n, w in zip(per_axis, self.shape, sizes, strict=True)]
+        for corner in product(*per_axis):
+            yield tuple(slice(c, c + w) for c, w in zip(corner, sizes, strict=True))
+
+    @property
+    def borders(self) -> list[tuple[int, int]]:
+        """(axis, index) of every window edge inside the grid."""
+        found = {
+            (axis, edge)
+            for box in self
+            for axis, part in enumerate(box)
+            for edge in (part.start, part.stop)
+            if 0 < edge < self.shape[axis]
+        }
+        return sorted(found)
+
+    def weight(self, box: Box) -> Tensor:
+        """Blending weight of a window: 1 inside, falling linearly over the overlap.
+
+        Edges on the border of the grid do not fall.
+        """
+        ramps = []
+        for part, length in zip(box, self.shape, strict=True):
+            size = part.stop - part.start
+            ramp = torch.ones(size)
+            fade = (torch.arange(self.overlap) + 1.0) / (self.overlap + 1)
+            count = min(self.overlap, size)
+            if part.start > 0:
+                ramp[:count] = fade[:count]
+            if part.stop < length:
+                ramp[-count:] = torch.minimum(ramp[-count:], fade.flip(0)[-count:])
+            ramps.append(ramp)
+        i, j, k = ramps
+        return i[:, None, None] * j[None, :, None] * k[None, None, :]
+
+
+def blend(evaluate: Callable[[int, Tensor], Tensor], x: Tensor, windows: Windows) -> Tensor:
+    """Evaluate every window of ``x`` (1, c, i, j, k) and average by weight.
+
+    ``evaluate(number, part)`` gets the window's number and its part of ``x``.
+    """
+    boxes = list(windows)
+    if len(boxes) == 1:
+        return evaluate(0, x)
+    total, weights = torch.zeros_like(x), torch.zeros(x.shape[2:], device=x.device)
+    for number, box in enumerate(boxes):
+        index = (slice(None), slice(None), *box)
+        weight = windows.weight(box).to(x.device)
+        total[index] += weight * evaluate(number, x[index])
+        weights[box] += weight
+    return total / weights
+
+
+def decode_tiled(
+    decode: Callable[[Tensor], Tensor],
+    latent: Tensor,
+    tile: int,
+    halo: int,
+    on_tile: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Decode (1, c, i, j, k) -> (1, 1, 2i, 2j, 2k) in tiles of ``tile`` latent voxels.
+
+    Each tile is decoded with ``halo`` more latent voxels on every side and cut; with a halo of
+    the decoder's reach the result equals decoding at once. The result lies on the CPU.
+    """
+    image = torch.empty(1, 1, *(2 * n for n in latent.shape[2:]))
+    for number, (inner, outer) in enumerate(_tiles(latent.shape[2:], tile, halo), start=1):
+        part = decode(latent[(..., *outer)]).cpu().float()
+        image[(..., *_doubled(inner))] = part[(..., *_doubled(_within(inner, outer)))]
+        if on_tile is not None:
+            on_tile(number)
+    return image
+
+
+def encode_tiled(
+    encode: Callable[[Tensor], Tensor],
+    image: Tensor,
+    tile: int,
+    halo: int,
+    on_tile: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Encode (1, c, 2i, 2j, 2k) -> (1, latent channels, i, j, k), as `decode_tiled` decodes.
+
+    ``tile`` and ``halo`` are in latent voxels; with a halo of the encoder's reach the result
+    equals encoding at once. It lies on the CPU.
+    """
+    shape = tuple(n // 2 for n in image.shape[2:])
+    latent = None
+    for number, (inner, outer) in enumerate(_tiles(shape, tile, halo), start=1):
+        part = encode(image[(..., *_doubled(outer))]).cpu().float()
+        if latent is None:
+            latent = torch.empty(1, part.shape[1], *shape)
+        latent[(..., *inner)] = part[(..., *_within(inner, outer))]
+        if on_tile is not None:
+            on_tile(number)
+    return latent
+
+
+def _tiles(shape: tuple[int, ...], tile: int, halo: int) -> Iterator[tuple[Box, Box]]:
+    """Tiles that cover a grid once: each alone, and with its halo as far as the grid reaches."""
+    for corner in product(*(range(0, n, tile) for n in shape)):
+        inner = tuple(slice(c, min(c + tile, n)) for c, n in zip(corner, shape, strict=True))
+        outer = tuple(slice(max(0, s.start - halo), min(n, s.stop + halo)) for s, n in zip(inner, shape, strict=True))
+        yield inner, outer
+
+
+def _within(inner: Box, outer: Box) -> Box:
+    """The inner box in indices of the outer one."""
+    return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+
+
+def _doubled(box: Box) -> Box:
+    """A box of the latent grid in image voxels."""
+    return tuple(slice(2 * s.start, 2 * s.stop) for s in box)
+
+
+def tile_count(shape: tuple[int, ...], tile: int) -> int:
+    """Tiles that `decode_tiled` and `encode_tiled` need for a latent grid."""
+    count = 1
+    for n in shape:
+        count *= -(-n // tile)
+    return count

@@ -1,0 +1,76 @@
+"""Which grid a model works on for an input's grid, and how it is cut up: no voxel is needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
+
+if TYPE_CHECKING:
+    from MedGenLib.packages.manifest import Manifest
+
+SAME_SPACING = 0.06
+"""Relative difference of spacing below which a grid is used as it is."""
+THICK = 2.5
+"""An axis sampled so much more coarsely than the finest is not cut across."""
+
+
+def working_geometry(region: Geometry, manifest: Manifest) -> Geometry:
+    """The grid for generation: the region's own where its spacing suits the model, else isotropic.
+
+    Raises
+    ------
+    InputError: a single voxel.
+    """
+    thick = [s for s, n in zip(region.spacing, region.shape, strict=True) if n > 1]
+    if not thick:
+        raise InputError("The mask is a single voxel; give a slice or a volume.")
+    limits = manifest.spacing.min, manifest.spacing.max
+    wanted = float(np.clip(np.prod(thick) ** (1 / len(thick)), *limits))
+    if all(abs(s / wanted - 1) <= SAME_SPACING for s in thick):
+        return region
+    return region.with_spacing((wanted,) * 3)
+
+
+def usable_axes(image: Volume | LabelMap | Geometry) -> tuple[int, ...]:
+    """Array axes that slices may lie across in a translation: all, or only the thick one.
+
+    Raises
+    ------
+    InputError: a line or a point.
+    """
+    single = [axis for axis, n in enumerate(image.shape) if n == 1]
+    if len(single) > 1:
+        raise InputError(
+            f"The image has {' x '.join(map(str, image.shape))} voxels, a line or a point; give a slice or a volume."
+        )
+    if single:
+        return (single[0],)
+    finest = min(image.spacing)
+    thick = [axis for axis, s in enumerate(image.spacing) if s > THICK * finest and s > 2.5]
+    return (thick[0],) if len(thick) == 1 else (0, 1, 2)
+
+
+def slice_spacing(image: Volume | LabelMap | Geometry, manifest: Manifest) -> tuple[float, float, float]:
+    """Spacing in mm of the grid for translation: the model's own where the image's is out of range.
+
+    The axis across which thick slices lie is never resampled.
+    """
+    axes = usable_axes(image)
+    keep = axes if len(axes) == 1 else ()
+    limits = manifest.spacing
+    return tuple(
+        s if axis in keep or limits.min <= s <= limits.max else limits.native for axis, s in enumerate(image.spacing)
+    )
+
+
+def starts(length: int, window: int, overlap: int) -> list[int]:
+    """First indices of windows that cover ``length`` and overlap by at least ``overlap``."""
+    if window >= length:
+        return [0]
+    count = -(-(length - overlap) // (window - overlap))
+    last = length - window
+    return [round(last * i / (count - 1)) for i in range(count)]

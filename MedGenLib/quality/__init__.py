@@ -1,1 +1,0 @@
-"""Checks of inputs and outputs, and the measures they and the benchmarks use."""

@@ -1,0 +1,1 @@
+"""Finding the labels in an image."""

@@ -1,0 +1,1 @@
+"""Pictures: previews, planes of a report, plots."""

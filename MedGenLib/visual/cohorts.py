@@ -1,0 +1,99 @@
+"""Pictures of a comparison of cohorts, as PNG: where the volumes lie, how sure a figure is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib.metrics.cohort import CohortComparison
+from MedGenLib.metrics.features import Features
+from MedGenLib.metrics.memorization import Memorisation
+from MedGenLib.visual.figures import FIRST, MUTED, SECOND, new_figure, png
+
+_SHOWN = 6
+"""Pairs of neighbours that are shown, the most alike ones."""
+
+
+def principal_axes(vectors: NDArray, reference: NDArray) -> NDArray[np.float64]:
+    """Coordinates (n, 2) on the two axes along which the rows of `reference` vary most."""
+    mean = reference.mean(0)
+    axes = np.linalg.svd(reference - mean, full_matrices=False)[2][:2]
+    return (vectors - mean) @ axes.T
+
+
+def map_picture(real: Sequence[Features], synthetic: Sequence[Features]) -> bytes:
+    """Every volume as a point, on the two main axes of the real ones."""
+    first = np.stack([f.vector for f in real])
+    second = np.stack([f.vector for f in synthetic])
+    figure, axes = new_figure()
+    for vectors, colour, name, mark in ((first, FIRST, "real", "o"), (second, SECOND, "synthetic", "^")):
+        x, y = principal_axes(vectors, first).T
+        axes.scatter(x, y, s=28, c=colour, marker=mark, label=name, alpha=0.75, linewidths=0)
+    axes.set(xlabel="first main axis of the real volumes' features", ylabel="second main axis")
+    axes.legend(frameon=False)
+    return png(figure)
+
+
+def curve_picture(result: CohortComparison) -> bytes:
+    """Frechet distance over 1 / volumes, and the line that leads to infinitely many."""
+    sizes, values = np.array(result.curve).T
+    figure, axes = new_figure()
+    axes.plot(1 / sizes, values, "o", color=SECOND)
+    for size, value in result.curve:
+        axes.annotate(
+            f"{size:.0f} volumes", (1 / size, value), (0, -14), ha="center", textcoords="offset points", fontsize=8
+        )
+    limit = next(m for m in result.measures if m.name == "FID infinity")
+    if limit.value is not None:
+        axes.plot([0, 1 / sizes[-1]], [limit.value, values[-1]], "--", color=SECOND)
+        error = [[limit.value - limit.low], [limit.high - limit.value]]
+        axes.errorbar([0], [limit.value], error, fmt="s", color=SECOND, capsize=4, label="infinitely many, 95 %")
+    floor = result.value("FID of real halves")
+    if floor is not None:
+        axes.axhline(floor, color=FIRST, linewidth=1, label="two halves of the real cohort")
+    axes.set(xlabel="1 / volumes of a cohort", ylabel="2.5-D Frechet distance")
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    axes.margins(x=0.1)
+    axes.legend(frameon=False)
+    return png(figure)
+
+
+def neighbours_picture(found: Memorisation) -> bytes:
+    """Distance and correlation to the nearest training image: real ones and synthetic ones."""
+    figure, axes = new_figure()
+    axes.scatter(*found.real.T, s=22, c=FIRST, label="real, to others", alpha=0.6, linewidths=0)
+    points = np.array([(n.distance, n.correlation) for n in found.neighbours])
+    axes.scatter(*points.T, s=30, c=SECOND, marker="^", label="synthetic, to training", linewidths=0)
+    if found.nearest is not None:
+        axes.axvline(found.nearest, color=MUTED, linestyle="--", linewidth=1)
+        axes.axhline(found.most, color=MUTED, linestyle="--", linewidth=1, label="limits of chance")
+    axes.set(
+        xlabel="distance to the nearest training image (features)", ylabel="highest correlation with a training image"
+    )
+    axes.legend(frameon=False)
+    return png(figure)
+
+
+def pairs_picture(found: Memorisation, synthetic: Sequence[Features], training: Sequence[Features]) -> bytes:
+    """The synthetic volumes that resemble a training image most, above it: middle slices."""
+    cubes = {f.name: f.cube for f in [*synthetic, *training]}
+    chosen = sorted(found.neighbours, key=lambda n: -n.correlation)[:_SHOWN]
+    figure, axes = new_figure(1.7 * len(chosen), 4.2)
+    axes.remove()
+    grid = figure.subplots(2, len(chosen), squeeze=False)
+    for (above, below), n in zip(grid.T, chosen, strict=True):
+        for panel, name in ((above, n.name), (below, n.by_voxels)):
+            cube = cubes[name]
+            panel.imshow(cube[:, :, cube.shape[2] // 2].T, cmap="gray", origin="lower")
+            panel.set_title(_short(name), fontsize=8)
+            panel.set_axis_off()
+        below.text(0.5, -0.06, f"r = {n.correlation:.3f}", fontsize=8, ha="center", va="top", transform=below.transAxes)
+    return png(figure)
+
+
+def _short(name: str, most: int = 22) -> str:
+    """The file's name without its cohort, and the end of it where it is long."""
+    name = name.split("/")[-1]
+    return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -1,0 +1,63 @@
+"""The worker's method that writes DICOM: an image as a series, labels as a segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from MedGenLib.errors import InputError
+
+if TYPE_CHECKING:
+    from MedGenLib.worker.server import Job
+
+
+def write_dicom(
+    job: Job,
+    folder: str,
+    image: dict[str, Any] | None = None,
+    labels: dict[str, Any] | None = None,
+    source: str | Sequence[str] | None = None,
+    series: str | None = None,
+    description: str = "",
+    deidentify: bool = False,
+    provenance: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write an image or labels into a new or empty folder.
+
+    Parameters
+    ----------
+    image, labels: one of them, as `transfer.put` describes it; an image has its modality.
+    source: folder or files of the patient's series; labels need one.
+    provenance: how it was made, as `MedGenLib.io.provenance.Provenance.to_dict` gives it; None for an
+        image that is not known to be synthetic.
+
+    Returns
+    -------
+    files: the paths; series: SeriesInstanceUID; sentences: what the user should know.
+    """
+    import pydicom
+
+    from MedGenLib.io.dicom import write_segmentation, write_series
+    from MedGenLib.worker.protocol.transfer import take
+
+    if (image is None) == (labels is None):
+        raise InputError("An image or labels can be written as DICOM, one at a time; give either.")
+    options = {
+        "source": source or None,
+        "series": series,
+        "facts": provenance or None,
+        "description": description,
+        "deidentify": deidentify,
+        "progress": job.progress,
+    }
+    sentences = []
+    if image is not None:
+        files = write_series(take({**image, "kind": "volume"}), folder, **options)
+    else:
+        from MedGenLib.io.dicom.terms import sentence_on
+
+        mask = take({**labels, "kind": "labels"})
+        files = write_segmentation(mask, folder, **options)
+        sentences += sentence_on(mask)
+    header = pydicom.dcmread(files[0], specific_tags=["SeriesInstanceUID"])
+    return {"files": [str(path) for path in files], "series": str(header.SeriesInstanceUID), "sentences": sentences}

@@ -1,0 +1,229 @@
+"""The worker's methods of live editing: canvases stay warm between the edits."""
+
+from __future__ import annotations
+
+import collections
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from MedGenLib.editing.session import Canvas, Edit
+    from MedGenLib.worker.server import Job
+
+MOST_CANVASES = 4
+"""Canvases that are kept; the one that was not used for longest is forgotten for a new one."""
+LEAST_FREE = 1 / 16
+"""Part of the machine's memory: with less free, other canvases are forgotten before an edit."""
+
+_canvases: collections.OrderedDict[str, Canvas] = collections.OrderedDict()
+
+
+def open_canvas(
+    job: Job,
+    input: dict[str, Any],
+    image: dict[str, Any] | None = None,
+    model: str = "ct-tissue",
+    folder: str | None = None,
+    seed: int | None = None,
+    preset: str = "normal",
+    device: str = "auto",
+    memory: str = "auto",
+    mapping: Any = None,
+    fill: int | str | None = None,
+    noise_hu: float | None = None,
+    retries: int = 2,
+    accept_license: bool = False,
+) -> dict[str, Any]:
+    """Open a canvas: generate from the mask `input`, or take `image` with that mask.
+
+    Returns
+    -------
+    canvas: its name for the other methods; volume: the generated image as `transfer.put` tells it,
+    None where `image` was given; report, passed: as of "generate" (None, True with `image`);
+    sentences; seed; halo_voxels [i, j, k], halo_mm.
+    """
+    from MedGenLib.editing.session import Canvas
+    from MedGenLib.worker.methods.core import _folder
+    from MedGenLib.worker.protocol.transfer import put, take
+
+    target = _folder(job, folder)
+    mask = take({**input, "kind": "labels"})
+    shared = {
+        "seed": seed,
+        "device": device,
+        "memory": memory,
+        "mapping": mapping,
+        "fill": fill,
+        "noise_hu": noise_hu,
+        "accept_license": accept_license,
+        "progress": job.progress,
+    }
+    _make_room(MOST_CANVASES - 1)
+    if image is None:
+        canvas = Canvas.generate(mask, model, preset=preset, retries=retries, **shared)
+    else:
+        canvas = Canvas.of_image(take({**image, "kind": "volume"}), mask, model, **shared)
+    report = None if canvas.result is None else canvas.result.report
+    volume = None
+    if image is None:
+        volume = put(canvas.volume, target, f"edit-open-{job.number}", job.check)
+    name = secrets.token_hex(8)
+    _canvases[name] = canvas
+    sentences = [finding.sentence for finding in canvas.findings]
+    return {
+        "canvas": name,
+        "volume": volume,
+        "report": None if report is None else report.to_dict(),
+        "sentences": sentences if report is None else report.sentences,
+        "passed": report is None or report.passed,
+        "seed": canvas.seed,
+        "halo_voxels": list(canvas.halo_voxels),
+        "halo_mm": canvas.halo_mm,
+    }
+
+
+def edit(
+    job: Job,
+    canvas: str,
+    mask: dict[str, Any],
+    offset: list[int] | None = None,
+    folder: str | None = None,
+    label: int | str | None = None,
+    seed: int | None = None,
+    preset: str = "draft",
+) -> dict[str, Any]:
+    """Make the canvas follow a mask: all of it, or the block of it whose first voxel is `offset`.
+
+    The mask's values (and names) are the client's, as those of the mask that the canvas was opened
+    with.
+
+    Returns
+    -------
+    closed: the canvas is no longer there (closed, or forgotten for want of memory); open it again.
+        The only key then.
+    block: voxels to copy in, as `transfer.put` tells a Volume; None where nothing changed.
+    mask: labels of the same block in the client's numbers; only from undo and redo, else None.
+    offset: [i, j, k] of the block's first voxel; changed: voxels of the mask; seconds; sentences;
+    can_undo, can_redo.
+    """
+    from MedGenLib.devices import is_out_of_memory
+    from MedGenLib.errors import MemoryPlanError
+    from MedGenLib.worker.methods.core import _folder
+    from MedGenLib.worker.protocol.transfer import take
+
+    target = _folder(job, folder)
+    known = _known(canvas)
+    if known is None:
+        return {"closed": True}
+    new = take({**mask, "kind": "labels"})
+    box = None
+    if offset is not None:
+        box = tuple(slice(int(a), int(a) + n) for a, n in zip(offset, new.shape, strict=True))
+    options = {"label": label, "seed": seed, "preset": preset, "progress": job.progress}
+    try:
+        done = known.edit(new, box, **options)
+    except Exception as error:
+        if not isinstance(error, MemoryPlanError) and not is_out_of_memory(error):
+            raise
+        forget(canvas)
+        done = known.edit(new, box, **options)
+    return _answer(job, canvas, done, target)
+
+
+def undo(job: Job, canvas: str, folder: str | None = None) -> dict[str, Any]:
+    """Take back the last edit. Answers as `edit`."""
+    return _gone(job, canvas, folder, "undo")
+
+
+def redo(job: Job, canvas: str, folder: str | None = None) -> dict[str, Any]:
+    """Bring back the edit that was taken back. Answers as `edit`."""
+    return _gone(job, canvas, folder, "redo")
+
+
+def close_canvas(job: Job, canvas: str) -> dict[str, Any]:
+    """Forget a canvas; a name that is not there is no error."""
+    known = _canvases.pop(canvas, None)
+    if known is not None:
+        known.close()
+    return {}
+
+
+def forget(but: str | None = None) -> None:
+    """Drop every canvas, or all but one, to free their memory."""
+    for name in [name for name in _canvases if name != but]:
+        _canvases.pop(name).close()
+
+
+def _gone(job: Job, canvas: str, folder: str | None, direction: str) -> dict[str, Any]:
+    from MedGenLib.worker.methods.core import _folder
+
+    target = _folder(job, folder)
+    known = _known(canvas)
+    if known is None:
+        return {"closed": True}
+    return _answer(job, canvas, getattr(known, direction)(), target, with_mask=True)
+
+
+def _known(name: str) -> Canvas | None:
+    """The canvas of that name, now the one used last."""
+    if name not in _canvases:
+        return None
+    _canvases.move_to_end(name)
+    if _short_of_memory():
+        forget(name)
+    return _canvases[name]
+
+
+def _make_room(most: int) -> None:
+    if _short_of_memory():
+        forget()
+    while len(_canvases) > most:
+        _canvases.popitem(last=False)[1].close()
+
+
+def _short_of_memory() -> bool:
+    import psutil
+
+    from MedGenLib.devices import free_memory
+
+    return free_memory() < LEAST_FREE * psutil.virtual_memory().total
+
+
+def _answer(job: Job, name: str, done: Edit | None, folder: Path, with_mask: bool = False) -> dict[str, Any]:
+    try:
+        return _told(job, _canvases[name], done, folder, with_mask)
+    except BaseException:  # the client would never see what the canvas shows now
+        close_canvas(job, name)
+        raise
+
+
+def _told(job: Job, canvas: Canvas, done: Edit | None, folder: Path, with_mask: bool) -> dict[str, Any]:
+    from MedGenLib.imaging.volume import crop
+    from MedGenLib.worker.protocol.transfer import put
+
+    answer = {
+        "block": None,
+        "mask": None,
+        "offset": [0, 0, 0],
+        "changed": 0,
+        "seconds": 0.0,
+        "sentences": [],
+        "can_undo": canvas.can_undo,
+        "can_redo": canvas.can_redo,
+    }
+    if done is None:
+        return answer
+    answer |= {
+        "changed": done.changed,
+        "seconds": round(done.seconds, 4),
+        "sentences": [finding.sentence for finding in done.findings],
+    }
+    if done.values.size:
+        start, stop = zip(*((part.start, part.stop) for part in done.box), strict=True)
+        name = f"edit-{job.number}"
+        answer["offset"] = list(start)
+        answer["block"] = put(crop(canvas.volume, start, stop), folder, name)
+        if with_mask:
+            answer["mask"] = put(crop(canvas.mask, start, stop), folder, f"{name}-mask")
+    return answer

@@ -1,0 +1,44 @@
+"""The worker's methods for reader studies; the reading itself needs no worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from MedGenLib.worker.server import Job
+
+
+def make_study(
+    job: Job,
+    real: Sequence[str],
+    synthetic: Sequence[str],
+    output: str,
+    items: str = "slices",
+    per_volume: int = 3,
+    window: Sequence[float] | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Prepare a study, as `MedGenLib.reader_study.preparation.make`."""
+    from MedGenLib.reader_study.preparation import make
+
+    made = make(
+        real, synthetic, output, items=items, per_volume=per_volume, window=window, seed=seed, progress=job.progress
+    )
+    return {"study": str(made.study), "key": str(made.key), "items": made.items, "warnings": list(made.warnings)}
+
+
+def score_study(job: Job, study: str, output: str, key: str | None = None, overwrite: bool = False) -> dict[str, Any]:
+    """Score all readers of a study and write the report.
+
+    Returns
+    -------
+    rows: name, label (the reader, or "all readers"), value, unit, sentence; report: path of the
+    page; note: what was scored.
+    """
+    from MedGenLib.reader_study.report import write_report
+    from MedGenLib.reader_study.scoring import score
+
+    scores = score(study, key, progress=job.progress)
+    report = write_report(scores, output, overwrite=overwrite)
+    return {"rows": scores.to_dict()["rows"], "report": str(report), "note": scores.note}

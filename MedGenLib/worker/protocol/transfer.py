@@ -1,0 +1,122 @@
+"""Images between two processes: the voxels in a .npy file, the rest in the message.
+
+`put` writes the voxels in the order in which they lie in memory, `take` maps the file instead of
+reading it: a volume from Slicer, whose first axis runs fastest, is never turned around in memory.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedGenLib.errors import DiskFullError, InputError
+from MedGenLib.imaging.volume import LabelMap, Volume
+
+BLOCK = 16 * 2**20
+"""Bytes that are written at once; between two blocks the caller can stop."""
+
+DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def put(
+    image: Volume | LabelMap, folder: str | Path, name: str, on_block: Callable[[], None] | None = None
+) -> dict[str, Any]:
+    """Write an image to ``folder/name.npy``; returns what `take` makes it from again.
+
+    Parameters
+    ----------
+    on_block: called before every block of 16 MiB; what it raises stops the writing.
+
+    Raises
+    ------
+    DiskFullError, an InputError: the disk is full. Nothing is left behind.
+    InputError: the folder is not there or cannot be written.
+    """
+    path = Path(folder).absolute() / f"{name}.npy"
+    try:
+        with path.open("xb") as stream:
+            _write(image.array, stream, on_block)
+    except BaseException as error:
+        if not isinstance(error, FileExistsError):
+            with suppress(OSError):
+                path.unlink()
+        if isinstance(error, OSError):
+            raise write_error(error, path) from error
+        raise
+    return {"path": str(path), **_facts(image)}
+
+
+def take(item: Mapping[str, Any]) -> Volume | LabelMap:
+    """The image that `put` described.
+
+    The voxels stay in the file until they are used, and cannot be written. A path with another
+    ending than .npy is read as `read_volume` and `read_label_map` do; of the rest of the
+    description only kind, modality and names count then.
+
+    Raises
+    ------
+    InputError: the description or the file cannot be used.
+    """
+    try:
+        path, kind = Path(item["path"]), item.get("kind", "volume")
+        if path.suffix.lower() != ".npy":
+            return _read(path, kind, item)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        affine, notes = np.array(item["affine"], np.float64), tuple(item.get("notes", ()))
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"The image {item.get('path')} cannot be read: {error}.") from error
+    except (KeyError, TypeError) as error:
+        raise InputError(f"An image is described without its {error}.") from error
+    if kind == "labels":
+        names = {int(value): str(name) for value, name in item.get("names", {}).items()}
+        return LabelMap(array, affine, names, notes)
+    return Volume(array, affine, item.get("modality"), item.get("unit") or "a.u.", notes)
+
+
+def write_error(error: OSError, path: Path) -> InputError:
+    """The sentence for a file that could not be written."""
+    if error.errno in DISK_FULL:
+        return DiskFullError(
+            f"The disk is full, so {path} could not be written; free some space there or choose "
+            "another folder for temporary files."
+        )
+    reason = error.strerror or str(error)
+    return InputError(f"{path} cannot be written ({reason}); choose another folder for temporary files.")
+
+
+def _write(array: np.ndarray, stream: Any, on_block: Callable[[], None] | None) -> None:
+    # numpy.save leaves out errno when a disk is full, so the voxels are written by hand.
+    if not array.flags.c_contiguous and not array.flags.f_contiguous:
+        array = np.ascontiguousarray(array)
+    header = np.lib.format.header_data_from_array_1_0(array)
+    if header["descr"] == "|O":
+        raise InputError("The image holds objects instead of numbers; give an array of numbers.")
+    np.lib.format.write_array_header_1_0(stream, header)
+    flat = array.ravel(order="F" if header["fortran_order"] else "C")
+    voxels = memoryview(flat.view(np.uint8))
+    for start in range(0, len(voxels), BLOCK):
+        if on_block is not None:
+            on_block()
+        stream.write(voxels[start : start + BLOCK])
+    stream.flush()
+
+
+def _facts(image: Volume | LabelMap) -> dict[str, Any]:
+    affine, notes = image.affine.tolist(), list(image.notes)
+    if isinstance(image, LabelMap):
+        names = {str(value): name for value, name in image.names.items()}
+        return {"kind": "labels", "affine": affine, "names": names, "notes": notes}
+    return {"kind": "volume", "affine": affine, "modality": image.modality, "unit": image.unit, "notes": notes}
+
+
+def _read(path: Path, kind: str, item: Mapping[str, Any]) -> Volume | LabelMap:
+    from MedGenLib.io.files import read_label_map, read_volume
+
+    if kind == "labels":
+        return read_label_map(path)
+    return read_volume(path, item.get("series"), item.get("modality"))

@@ -1,8 +1,0 @@
-"""Boots the bridge before any test module is imported, unless Slicer itself runs the tests."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import support  # noqa: E402, F401

@@ -1,0 +1,194 @@
+"""`medgen insert-lesion` and the worker's method: files that appear together, sentences."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from workers import share_number_format, temporary_environment
+
+from MedGenLib import cli
+from MedGenLib.cli.demo import sample
+from MedGenLib.editing.lesions.inputs import as_stored
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.volume import LabelMap, crop
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.io.provenance import read_inside
+from MedGenLib.worker.client import Worker
+from MedGenLib.worker.protocol.transfer import put, take
+
+BOX = (36, 34, 44), (76, 74, 76)
+SPOT = (20, 18, 14)
+"""A voxel of soft tissue of that part of the sample."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    with temporary_environment(MEDGEN_HOME=str(tmp_path_factory.mktemp("home"))):
+        share_number_format()
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Part of the real CT of the sample data and its tissues."""
+    folder = tmp_path_factory.mktemp("in")
+    image = crop(read_volume(sample("ct_tissue_real.nii.gz"), modality="CT"), *BOX)
+    write_volume(as_stored(image), folder / "ct.nii.gz")
+    write_volume(crop(read_label_map(sample("ct_tissue_mask.nii.gz")), *BOX), folder / "mask.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(folder) -> str:
+    affine = read_volume(folder / "ct.nii.gz").affine
+    return ",".join(f"{x:.2f}" for x in affine[:3, :3] @ SPOT + affine[:3, 3])
+
+
+def run(*words) -> int:
+    return cli.main(["insert-lesion", *(str(word) for word in words)])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_all_files_are_written_and_tell_how_they_were_made(folder, place, tmp_path, capsys):
+    out = tmp_path / "out.nii.gz"
+    assert place.startswith("-")  # a minus must not be taken for an option
+    code = run(
+        folder / "ct.nii.gz",
+        "-o",
+        out,
+        "--at",
+        place,
+        "--shape",
+        "spiculated",
+        "--size",
+        18,
+        "--label",
+        "bone",
+        "--labels",
+        folder / "mask.nii.gz",
+        "--seed",
+        3,
+        "--preset",
+        "draft",
+        "--lesion-mask",
+        tmp_path / "lesion.nii.gz",
+        "--preview",
+        tmp_path / "p.png",
+        "--report",
+        tmp_path / "r.json",
+        "--device",
+        "cpu",
+    )
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    assert names(tmp_path) == ["lesion.nii.gz", "out.medgen.json", "out.nii.gz", "p.png", "r.json"]
+    before, after = read_volume(folder / "ct.nii.gz"), read_volume(out)
+    lesion = read_label_map(tmp_path / "lesion.nii.gz").array > 0
+    assert lesion[SPOT] and after.geometry.is_close(before.geometry)
+    assert (before.array != after.array)[lesion].mean() > 0.9
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["task"] == "insert-lesion" and report["seed"] == 3
+    assert report["output_checks"][0]["figures"]["outside_difference"] == 0
+    halo = report["parameters"]["halo_mm"]
+    assert f"voxels more than {halo:.3g} mm away" in captured.out
+    made = read_inside(out)
+    assert [source.role for source in made.inputs] == ["image", "labels"]
+    assert made.parameters["shape"] == "spiculated" and made.model == "ct-tissue"
+    told = subprocess.run([sys.executable, "-m", "MedGenLib", "info", str(out)], capture_output=True, text=True)
+    assert told.returncode == 0 and "insert-lesion" in told.stdout
+
+
+def test_a_painted_lesion_and_a_contrast(folder, tmp_path):
+    grid = read_volume(folder / "ct.nii.gz")
+    painted = np.zeros(grid.shape, np.uint8)
+    painted[18:23, 16:21, 12:17] = 7
+    write_volume(LabelMap(painted, grid.affine), tmp_path / "painted.nrrd")
+    out = tmp_path / "out.nrrd"
+    words = [
+        folder / "ct.nii.gz",
+        "-o",
+        out,
+        "--mask",
+        tmp_path / "painted.nrrd",
+        "--contrast",
+        "-40",
+        "--device",
+        "cpu",
+    ]
+    assert run(*words) == 0
+    shift = read_volume(out).array - grid.array
+    assert shift[painted > 0].min() == -40 and shift.max() <= 0
+    assert run(*words) == 2  # it is there
+    assert run(*words, "--overwrite") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--at", "1,2"], "invalid place (X,Y,Z) value: '1,2'"),
+        (["--contrast", "9"], "not said where"),
+        (["--at", "{place}"], "not said what"),
+        (["--at", "9999,0,0", "--contrast", "9"], "outside of the image, which reaches over"),
+        (["--organ", "bone", "--contrast", "9", "--size", "90"], "90 mm is larger than 'bone'"),
+        (["--organ", "liver", "--contrast", "9"], "no organ 'liver' in the labels; choose"),
+        (["--at", "{place}", "--label", "liver"], "has no label 'liver'"),
+        (["--at", "{place}", "--contrast", "9", "--shape", "x"], "no shape 'x'"),
+        (["--mask", "{folder}/ct.nii.gz", "--contrast", "9"], "mask"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_no_file(folder, place, tmp_path, capsys, words, sentence):
+    words = [word.format(place=place, folder=folder) for word in words]
+    code = run(folder / "ct.nii.gz", "-o", tmp_path / "out.nii.gz", *words, "--device", "cpu")
+    captured = capsys.readouterr()
+    assert code == 2 and sentence in captured.err
+    complaints = [line for line in captured.err.splitlines() if line.startswith("medgen: ")]
+    assert len(complaints) == 1
+    assert names(tmp_path) == []
+
+
+def test_the_input_is_never_replaced(folder, place, tmp_path, capsys):
+    image = folder / "ct.nii.gz"
+    code = run(image, "-o", image, "--at", place, "--contrast", 9, "--overwrite")
+    assert code == 2 and "is also the input" in capsys.readouterr().err
+
+
+# The worker
+
+
+@pytest.fixture(scope="module")
+def worker():
+    with Worker() as worker:
+        yield worker
+
+
+def test_the_worker_inserts_a_lesion(worker, folder, place, tmp_path):
+    image = read_volume(folder / "ct.nii.gz", modality="CT")
+    at = [float(x) for x in place.split(",")]
+    answer = worker.call(
+        "insert_lesion",
+        image=put(image, tmp_path, "image"),
+        at=at,
+        size_mm=12,
+        label="bone",
+        labels=put(read_label_map(folder / "mask.nii.gz"), tmp_path, "labels"),
+        seed=1,
+        preset="draft",
+        device="cpu",
+        folder=str(tmp_path),
+    )
+    volume, lesion = take(answer["volume"]), take(answer["lesion"])
+    assert lesion.names == {1: "lesion"} and lesion.array[SPOT] == 1
+    assert volume.geometry.is_close(image.geometry) and volume.modality == "CT"
+    assert answer["passed"] and answer["at"] == pytest.approx(at, abs=0.01)
+    assert answer["halo_mm"] == 3 * max(answer["halo_voxels"])
+    assert answer["report"]["task"] == "insert-lesion"
+    with pytest.raises(InputError, match="not said what"):
+        worker.call("insert_lesion", image=put(image, tmp_path, "again"), at=at)

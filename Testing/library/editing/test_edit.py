@@ -1,0 +1,475 @@
+"""Editing by the mask with the packages that come with MedGen: what changes, and what must not."""
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+from workers import left_handed_oblique, trunk
+
+import MedGenLib
+from MedGenLib.cli import main
+from MedGenLib.cli.demo import sample
+from MedGenLib.editing.session import Canvas, edit_image
+from MedGenLib.errors import Cancelled, InputError, PackageError
+from MedGenLib.imaging.volume import LabelMap, Volume, crop
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.packages.catalogue import find
+
+CPU = {"device": "cpu"}
+FAT, SOFT, BONE, LUNG = 1, 2, 3, 4
+HU = np.array([-1000, -100, 40, 400, -800])
+"""Of background and tissues."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MEDGEN_HOME", str(tmp_path_factory.mktemp("home")))
+    yield
+    patch.undo()
+
+
+def ct_of(mask: LabelMap, dtype=np.int16, seed=0) -> Volume:
+    """A CT of plain tissues with noise."""
+    noise = np.random.default_rng(seed).normal(0, 15, mask.shape)
+    hu = HU[mask.array] + np.where(mask.array > 0, noise, 0)
+    return Volume(np.rint(hu).astype(dtype), mask.affine, "CT", "HU")
+
+
+def painted(mask: LabelMap, label: int, middle=(0.5, 0.5, 0.5), mm: float = 5.0) -> LabelMap:
+    """The mask with a ball of a label, its middle as a part of the grid."""
+    index = np.indices(mask.shape).reshape(3, *mask.shape)
+    offset = [(i - round(m * (n - 1))) * s for i, m, n, s in zip(index, middle, mask.shape, mask.spacing, strict=True)]
+    inside = sum(o**2 for o in offset) <= mm**2
+    return mask.with_array(np.where(inside, label, mask.array).astype(mask.array.dtype))
+
+
+def far_from(changed: np.ndarray, halo: tuple[int, int, int]) -> np.ndarray:
+    """Voxels farther from a change than the halo along any axis."""
+    return ~ndimage.maximum_filter(changed, [2 * h + 1 for h in halo], mode="constant")
+
+
+GRIDS = {
+    "own grid, int16": ((44, 40, 36), np.diag([2.0, 2.0, 2.0, 1.0]), np.int16),
+    "turned and cropped, float32": ((40, 36, 40), left_handed_oblique(), np.float32),
+    "anisotropic": ((50, 44, 14), left_handed_oblique((1.2, 1.0, 4.0)), np.int16),
+    "much finer": ((88, 30, 30), left_handed_oblique((0.45, 1.5, 1.5)), np.float32),
+    "slice": ((56, 50, 1), left_handed_oblique((2.0, 2.0, 5.0)), np.int16),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_only_the_surroundings_of_a_change_change(grid):
+    shape, affine, dtype = GRIDS[grid]
+    mask = trunk(shape, affine)
+    image = ct_of(mask, dtype)
+    before = image.array.copy()
+    new = painted(mask, BONE, (0.3, 0.5, 0.5))
+    with Canvas.of_image(image, mask, seed=1, **CPU) as canvas:
+        done = canvas.edit(new)
+        after = canvas.volume
+        changed = new.array != mask.array
+        assert done.changed == np.count_nonzero(changed) > 0
+        assert after.array.dtype == dtype and np.array_equal(after.affine, affine)
+        assert (after.modality, after.unit) == ("CT", "HU")
+        outside = far_from(changed, canvas.halo_voxels)
+        assert outside.any() and np.array_equal(after.array[outside], before[outside])
+        assert np.array_equal(after.array[done.box], done.values)
+        elsewhere = np.ones(shape, bool)
+        elsewhere[done.box] = False
+        assert np.array_equal(after.array[elsewhere], before[elsewhere])
+        assert after.array[changed].mean() > 150, "bone is where it was painted"
+        assert np.abs(after.array[mask.array == 0].astype(float) + 1000).max() == 0
+        assert np.array_equal(image.array, before), "the user's image is not written to"
+        assert np.array_equal(canvas.labels.array, new.array)
+        assert canvas.halo_mm == pytest.approx(
+            max(n * s for n, s in zip(canvas.halo_voxels, mask.spacing, strict=True))
+        )
+
+
+@pytest.fixture(scope="module")
+def mask():
+    return trunk((40, 36, 32))
+
+
+@pytest.fixture
+def canvas(mask):
+    with Canvas.of_image(ct_of(mask), mask, seed=3, **CPU) as canvas:
+        yield canvas
+
+
+def test_an_earlier_mask_gives_back_the_earlier_voxels(canvas, mask):
+    states = [canvas.volume.array.copy()]
+    masks = [mask]
+    for middle in ((0.3, 0.5, 0.5), (0.35, 0.5, 0.5), (0.7, 0.5, 0.5)):
+        masks.append(painted(masks[-1], BONE, middle))
+        canvas.edit(masks[-1])
+        states.append(canvas.volume.array.copy())
+    assert len({state.tobytes() for state in states}) == 4
+    back = canvas.edit(masks[1])  # two steps at once, as a client that skipped masks asks
+    assert np.array_equal(canvas.volume.array, states[1]) and back.changed > 0
+    assert np.array_equal(canvas.volume.array[back.box], back.values)
+    assert canvas.can_undo and canvas.can_redo
+    canvas.edit(masks[3])
+    assert np.array_equal(canvas.volume.array, states[3])
+    for state in reversed(states[:3]):
+        done = canvas.undo()
+        assert np.array_equal(canvas.volume.array, state)
+        assert np.array_equal(canvas.mask.array[done.box], done.mask)
+    assert canvas.undo() is None and not canvas.can_undo
+    assert np.array_equal(canvas.mask.array, mask.array)
+    canvas.redo()
+    assert np.array_equal(canvas.volume.array, states[1])
+    assert np.array_equal(canvas.mask.array, masks[1].array)
+
+
+def test_the_same_edit_gives_the_same_voxels_and_another_seed_others(canvas, mask):
+    new = painted(mask, BONE)
+    canvas.edit(new)
+    first = canvas.volume.array.copy()
+    for seed, same in ((3, True), (4, False)):
+        with Canvas.of_image(ct_of(mask), mask, seed=seed, **CPU) as other:
+            other.edit(new)
+            assert np.array_equal(other.volume.array, first) == same
+    canvas.undo()
+    canvas.put(canvas.volume.array[:1, :1, :1] + 1, (slice(0, 1),) * 3)
+    canvas.edit(new, seed=9)
+    assert not np.array_equal(canvas.volume.array[1:], first[1:])
+
+
+def test_a_block_a_label_or_the_whole_mask_say_the_same(canvas, mask):
+    new = painted(mask, LUNG, (0.25, 0.5, 0.5))
+    done = canvas.edit(new)
+    first = canvas.volume.array.copy()
+    canvas.undo()
+    canvas.put(canvas.volume.array[:1, :1, :1], (slice(0, 1),) * 3)  # the history starts anew
+    start, stop = (3, 9, 5), (30, 30, 30)
+    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    block = canvas.edit(crop(new, start, stop), box)
+    assert block.box == done.box and block.changed == done.changed
+    assert np.array_equal(canvas.volume.array, first)
+    canvas.undo()
+    canvas.put(canvas.volume.array[:1, :1, :1], (slice(0, 1),) * 3)
+    ball = (new.array != mask.array)[box]
+    canvas.edit(ball, box, label="lung or gas")
+    assert np.array_equal(canvas.volume.array, first)
+    assert np.array_equal(canvas.mask.array, new.array)
+
+
+def test_no_change_is_no_edit(canvas, mask):
+    before = canvas.volume.array.copy()
+    done = canvas.edit(mask)
+    assert done.changed == 0 and done.values.size == 0 and not canvas.can_undo
+    assert np.array_equal(canvas.volume.array, before)
+
+
+def test_voxels_that_are_put_in_are_the_ground_of_the_next_edit(canvas, mask):
+    box = (slice(10, 20), slice(10, 20), slice(10, 20))
+    bright = canvas.volume.array[box] + 60
+    canvas.put(bright, box)
+    assert np.array_equal(canvas.volume.array[box], bright) and canvas.can_undo
+    canvas.edit(painted(mask, BONE, (0.75, 0.5, 0.5)))
+    canvas.undo(), canvas.undo()
+    assert np.array_equal(canvas.volume.array, ct_of(mask).array)
+    with pytest.raises(InputError, match="not finite"):
+        canvas.put(np.full((2, 2, 2), np.nan), (slice(0, 2),) * 3)
+
+
+def test_an_edit_of_every_voxel_is_a_generation():
+    """With nothing known, the same noise leads to the very volume that generate makes."""
+    full = LabelMap(np.full((24, 24, 16), SOFT, np.uint8), np.diag([2.0, 2.0, 2.0, 1.0]))
+    full.array[:12] = FAT
+    other = full.with_array(np.where(full.array == FAT, SOFT, FAT).astype(np.uint8))
+    options = {"seed": 5, "preset": "draft", "retries": 0, **CPU}
+    with Canvas.generate(full, **options) as canvas:
+        assert canvas.result.report.seed == 5
+        assert np.array_equal(canvas.volume.array, canvas.result.volume.array)
+        canvas.edit(other)
+        whole = MedGenLib.generate(other, **options).volume.array
+        assert np.abs(canvas.volume.array.astype(int) - whole).max() <= 1
+        canvas.undo()
+        assert np.array_equal(canvas.volume.array, canvas.result.volume.array)
+
+
+def test_generated_volumes_keep_all_beyond_the_halo():
+    small = trunk((28, 24, 24))
+    new = painted(small, BONE, (0.2, 0.5, 0.5))
+    with Canvas.generate(small, seed=2, preset="draft", retries=0, **CPU) as canvas:
+        before = canvas.volume.array.copy()
+        canvas.edit(new)
+        changed = new.array != small.array
+        outside = far_from(changed, canvas.halo_voxels)
+        assert np.array_equal(canvas.volume.array[outside], before[outside])
+        assert canvas.volume.array[changed].mean() > 150
+
+
+def test_the_first_label_outside_of_the_scene_and_erasing_everything():
+    """The scene of a generated volume ends near its labels; an edit may lie anywhere."""
+    array = np.zeros((64, 28, 28), np.uint8)
+    array[:20] = trunk((20, 28, 28)).array
+    mask = LabelMap(array, np.diag([2.0, 2.0, 2.0, 1.0]))
+    with Canvas.generate(mask, seed=1, preset="draft", retries=0, **CPU) as canvas:
+        before = canvas.volume.array.copy()
+        new = painted(mask, SOFT, (0.9, 0.5, 0.5), 8)
+        canvas.edit(new)
+        ball = new.array != array
+        assert -60 < canvas.volume.array[ball].mean() < 120
+        assert np.array_equal(canvas.volume.array[~ball], before[~ball]), "air about it stays air"
+        canvas.edit(np.zeros_like(array))
+        assert (canvas.volume.array == -1000).all()
+        canvas.undo(), canvas.undo()
+        assert np.array_equal(canvas.volume.array, before)
+
+
+def test_an_edit_at_the_corner_of_the_image(canvas, mask):
+    corner = mask.array.copy()
+    corner[:3, :3, :3] = corner[-3:, -3:, -3:] = SOFT
+    before = canvas.volume.array.copy()
+    done = canvas.edit(mask.with_array(corner))
+    assert done.changed == np.count_nonzero(corner != mask.array)
+    outside = far_from(corner != mask.array, canvas.halo_voxels)
+    assert np.array_equal(canvas.volume.array[outside], before[outside])
+    assert abs(canvas.volume.array[corner != mask.array].mean() - 40) < 100
+
+
+def test_a_stopped_or_failed_edit_leaves_the_canvas_as_it_was(canvas, mask):
+    new = painted(mask, BONE)
+    seen = []
+
+    def stop(progress):
+        seen.append(progress.stage)
+        if len(seen) > 4:
+            raise Cancelled("Stopped.")
+
+    before = canvas.volume.array.copy()
+    with pytest.raises(Cancelled):
+        canvas.edit(new, progress=stop)
+    assert "sampling" in seen and not canvas.can_undo
+    assert np.array_equal(canvas.volume.array, before)
+    assert np.array_equal(canvas.mask.array, mask.array)
+    canvas.edit(new)
+    with Canvas.of_image(ct_of(mask), mask, seed=3, **CPU) as fresh:
+        fresh.edit(new)
+        assert np.array_equal(fresh.volume.array, canvas.volume.array)
+
+
+def test_masks_keep_the_numbers_they_were_given_in():
+    """Organs by name, mapped by tables; the rest of the body filled, also after an edit."""
+    body = trunk((32, 28, 24))
+    organs = np.where(body.array == LUNG, 10, np.where(body.array == SOFT, 1, 0)).astype(np.int32)
+    names = {1: "liver", 10: "lung_upper_lobe_left", 25: "rib_left_1"}
+    mask = LabelMap(organs, body.affine, names)
+    options = {"mapping": "totalsegmentator", "fill": "fat", "seed": 1, **CPU}
+    with Canvas.of_image(ct_of(body), mask, **options) as canvas:
+        assert set(np.unique(canvas.labels.array)) == {0, FAT, SOFT, LUNG}
+        erased = painted(mask, 0, (0.3, 0.5, 0.5))
+        canvas.edit(erased)
+        hole = (organs > 0) & (erased.array == 0)
+        assert (canvas.labels.array[hole] == FAT).all()
+        assert canvas.volume.array[hole].mean() < -40
+        ribs = painted(mask, 25, (0.3, 0.5, 0.5))
+        canvas.edit(ribs.with_array(ribs.array.astype(np.int64) + 0))
+        assert (canvas.labels.array[hole] == BONE).all()
+        assert (canvas.mask.array[hole] == 25).all() and canvas.mask.names == names
+        with pytest.raises(InputError, match="does not know"):
+            canvas.edit(ribs.with_array(np.where(hole, 4711, ribs.array)))
+        with pytest.raises(InputError, match="no label 'plastic'"):
+            canvas.edit(hole, label="plastic")
+
+
+def test_a_number_does_not_change_its_meaning(mask, canvas):
+    """As where another program has numbered the segments of the new mask anew."""
+    new = painted(mask, FAT)
+    before = canvas.volume.array.copy()
+    with pytest.raises(InputError, match="1 is 'bone' in the new mask.*uses it for fat"):
+        canvas.edit(LabelMap(new.array, new.affine, {FAT: "bone"}))
+    assert np.array_equal(canvas.volume.array, before) and not canvas.can_undo
+    canvas.edit(LabelMap(new.array, new.affine, {FAT: "Segment_1", SOFT: "muscle"}))
+    assert canvas.can_undo
+
+
+@pytest.fixture(scope="module")
+def hippocampus():
+    image = read_volume(sample("hippocampus_real.nii.gz"), modality="T1w")
+    return image, read_label_map(sample("hippocampus_mask.nii.gz"))
+
+
+def test_an_mr_image_keeps_its_own_scale(hippocampus):
+    image, mask = hippocampus
+    scaled = image.with_array(image.array * 3.5)
+    new = mask.with_array(np.where(mask.array == 2, 0, mask.array).astype(np.uint8))
+    with Canvas.of_image(scaled, mask, "mr-hippocampus", seed=1, **CPU) as canvas:
+        done = canvas.edit(new)
+        after, changed = canvas.volume.array, new.array != mask.array
+        assert done.changed == np.count_nonzero(mask.array == 2)
+        outside = far_from(changed, canvas.halo_voxels)
+        assert np.array_equal(after[outside], scaled.array[outside])
+        assert 0.6 < after[changed].mean() / scaled.array[changed].mean() < 1.5
+        assert after.dtype == np.float32 and after.min() >= 0
+        canvas.edit(mask)
+        assert np.array_equal(after, scaled.array)
+
+
+def test_an_mr_image_of_tissues_is_brought_to_the_scale_of_the_model():
+    """mr-brain knows white matter as 110; this scanner's is 385."""
+    spec = find("mr-brain").preprocessing
+    labels = np.repeat(np.repeat(trunk((14, 12, 14)).array, 2, 0), 2, 1)
+    mask = LabelMap(np.select([labels == 2, labels > 0], [1, 2]).astype(np.uint8), np.eye(4))
+    noise = np.random.default_rng(0).normal(0, 4, mask.shape)
+    values = (np.array(spec["centres"])[mask.array] + noise) * 3.5 * (mask.array > 0)
+    image = Volume(np.rint(values).astype(np.int16), mask.affine, "T1w")
+    new = painted(mask, 2, (0.3, 0.5, 0.5))
+    with Canvas.of_image(image, mask, "mr-brain", seed=1, **CPU) as canvas:
+        canvas.edit(new)
+        after, changed = canvas.volume.array, new.array != mask.array
+        outside = far_from(changed, canvas.halo_voxels)
+        assert np.array_equal(after[outside], image.array[outside])
+        assert after[changed].mean() / 3.5 == pytest.approx(spec["centres"][2], rel=0.15)
+        near = ~outside & ~changed & (mask.array == 1)
+        assert after[near].mean() == pytest.approx(values[near].mean(), rel=0.1)
+
+
+def test_the_field_of_view_follows_the_labels_and_ends_where_the_model_does(hippocampus):
+    """A hippocampus in a whole head: the model sees a part of it at once."""
+    image, mask = hippocampus
+    pads = [(8, 40), (0, 10), (0, 60)]
+    wide = Volume(np.pad(image.array, pads, mode="reflect"), image.affine, "T1w")
+    labels = LabelMap(np.pad(mask.array, pads), mask.affine)
+    with Canvas.of_image(wide, labels, "mr-hippocampus", seed=1, **CPU) as canvas:
+        before = canvas.volume.array.copy()
+        lower = labels.array.copy()
+        lower[..., :14] = 0
+        assert canvas.edit(lower).findings == []
+        above = lower.copy()
+        above[22:27, 24:29, 47:52] = 1
+        done = canvas.edit(above)
+        assert [finding.code for finding in done.findings] == ["field-of-view"]
+        outside = far_from(above != labels.array, canvas.halo_voxels)
+        assert np.array_equal(canvas.volume.array[outside], before[outside])
+        far = above.copy()
+        far[70:74, 20:24, 70:74] = 2
+        with pytest.raises(InputError, match="sees at once"):
+            canvas.edit(far)
+        assert np.array_equal(canvas.mask.array, above)
+
+
+def test_a_stopped_edit_does_not_move_the_field_of_view(hippocampus):
+    image, mask = hippocampus
+    pads = [(8, 40), (0, 10), (0, 60)]
+    wide = Volume(np.pad(image.array, pads, mode="reflect"), image.affine, "T1w")
+    labels = LabelMap(np.pad(mask.array, pads), mask.affine)
+
+    def stop(progress):
+        raise Cancelled("Stopped.")
+
+    lower = labels.array.copy()
+    lower[..., :14] = 0
+    inside, above = np.minimum(lower, 1), lower.copy()
+    above[22:27, 24:29, 47:52] = 1
+    results = []
+    for stopped in (True, False):
+        with Canvas.of_image(wide, labels, "mr-hippocampus", seed=1, **CPU) as canvas:
+            canvas.edit(lower)
+            if stopped:
+                with pytest.raises(Cancelled):
+                    canvas.edit(above, progress=stop)
+            canvas.edit(inside)
+            results.append(canvas.volume.array)
+    assert np.array_equal(*results)
+
+
+def test_edit_image_is_one_edit_with_a_report(mask):
+    image, new = ct_of(mask), painted(mask, BONE)
+    result = edit_image(image, mask, new, seed=3, preset="draft", **CPU)
+    report = result.report
+    assert (report.task, report.seed, report.passed) == ("edit", 3, True)
+    assert report.parameters["changed_voxels"] == np.count_nonzero(new.array != mask.array)
+    with Canvas.of_image(image, mask, seed=3, **CPU) as canvas:
+        canvas.edit(new)
+        assert np.array_equal(canvas.volume.array, result.volume.array)
+    with pytest.raises(InputError, match="same as the old"):
+        edit_image(image, mask, mask, **CPU)
+
+
+def test_what_cannot_be_edited_is_refused_in_a_sentence(mask):
+    image = ct_of(mask)
+
+    def opening(volume=image, labels=mask, model="ct-tissue", **options):
+        return Canvas.of_image(volume, labels, model, **options, **CPU)
+
+    shifted = mask.affine.copy()
+    shifted[0, 3] += 5
+    refused = [
+        (lambda: opening(labels=LabelMap(mask.array, shifted)), "does not lie on the image's grid"),
+        (lambda: opening(labels=crop(mask, (0, 0, 0), (9, 9, 9))), "does not lie on the image"),
+        (lambda: opening(labels=mask.with_array(np.zeros_like(mask.array))), "mask is empty"),
+        (lambda: opening(labels=mask.with_array(mask.array * 5)), "does not know"),
+        (lambda: opening(image.with_array(image.array / 0.0)), "NaN or infinite"),
+        (lambda: opening(image.with_array(image.array, "T1w")), "The image is T1w"),
+        (lambda: opening(model="mr-hippocampus"), "The image is CT"),
+        (lambda: opening(seed=-1), "seed is -1"),
+        (lambda: opening(model="head-mr-to-ct"), "translate"),
+    ]
+    for run, words in refused:
+        with pytest.raises((InputError, PackageError), match=words), np.errstate(all="ignore"):
+            run()
+    canvas = opening()
+    other = LabelMap(mask.array, shifted)
+    refused = [
+        (lambda: canvas.edit(other), "does not lie on the image's grid"),
+        (lambda: canvas.edit(mask.array[:5]), "5 x 36 x 32 voxels"),
+        (lambda: canvas.edit(mask.array[:5], (slice(38, 43), slice(0, 36), slice(0, 32))), "inside"),
+        (lambda: canvas.edit(mask.array * 9), "does not know"),
+        (lambda: canvas.edit(mask.array + 0.5), "whole numbers"),
+        (lambda: canvas.edit(mask, preset="slow"), "slow"),
+    ]
+    for run, words in refused:
+        with pytest.raises((InputError, PackageError), match=words):
+            run()
+    assert not canvas.can_undo and np.array_equal(canvas.volume.array, image.array)
+    canvas.close()
+    assert canvas.closed
+    for run in (lambda: canvas.edit(mask), lambda: canvas.volume, canvas.undo):
+        with pytest.raises(InputError, match="closed"):
+            run()
+
+
+def test_the_command_writes_image_picture_report_and_facts(tmp_path, capsys):
+    mask = trunk((28, 24, 20), left_handed_oblique())
+    new = painted(mask, BONE, (0.3, 0.5, 0.5))
+    image = ct_of(mask)
+    for name, item in {"ct": image, "old": mask, "new": new}.items():
+        write_volume(item, tmp_path / f"{name}.nii.gz")
+    words = ["edit", "ct.nii.gz", "--mask", "old.nii.gz", "--new-mask", "new.nii.gz"]
+    words += ["-o", "out.nii.gz", "--preview", "p.png", "--report", "r.json", "--seed", "3"]
+    words = [str(tmp_path / word) if "." in word else word for word in words]
+    words += ["--preset", "draft", "--device", "cpu"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    changed = new.array != mask.array
+    assert f"{np.count_nonzero(changed)} voxels of the mask changed" in told
+    assert "are those of the input" in told
+    out = read_volume(tmp_path / "out.nii.gz", modality="CT")
+    report = json.loads((tmp_path / "r.json").read_text())
+    outside = far_from(changed, report["parameters"]["halo_voxels"])
+    assert outside.any() and np.array_equal(out.array[outside], image.array[outside])
+    assert out.array[changed].mean() > 150 and np.allclose(out.affine, mask.affine, atol=1e-4)
+    kinds = [sitk.ReadImage(tmp_path / f"{name}.nii.gz").GetPixelID() for name in ("ct", "out")]
+    assert kinds == [sitk.sitkInt16, sitk.sitkInt16]
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    facts = json.loads((tmp_path / "out.medgen.json").read_text())
+    assert facts["task"] == "edit" and [s["role"] for s in facts["inputs"]] == ["image", "mask", "new mask"]
+    assert main(words) == 2, "nothing is overwritten"
+    assert "exists already" in capsys.readouterr().err
+    words[words.index("--new-mask") + 1] = str(tmp_path / "old.nii.gz")
+    assert main([*words, "--overwrite"]) == 2
+    assert "same as the old" in capsys.readouterr().err
+
+
+def test_a_mask_in_the_place_of_the_image_is_refused(mask):
+    """Exchanged arguments: a label map is no CT, however it is called."""
+    swapped = Volume(mask.array.astype(np.int16), mask.affine, "CT", "HU")
+    with pytest.raises(InputError, match="only a few whole numbers, as masks do"):
+        Canvas.of_image(swapped, mask, device="cpu")

@@ -1,0 +1,500 @@
+"""How an image was made: in the file, beside it, read back, and doubted where it no longer fits."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+
+import MedGenLib
+from MedGenLib import cli, generate
+from MedGenLib.checks.output import OutputCheck
+from MedGenLib.cli import runs
+from MedGenLib.cli.demo import sample
+from MedGenLib.errors import InputError
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io import provenance
+from MedGenLib.io.dicom import write_series
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.io.nifti import add_nifti_comment, read_nifti_comments
+from MedGenLib.io.provenance import Provenance, Source, content_hash, package_hash, sidecar
+from MedGenLib.packages.catalogue import find
+from MedGenLib.report import Attempt, Report
+from MedGenLib.result import Result
+
+FORMATS = ("ct.nii", "ct.nii.gz", "ct.nrrd", "ct.mha")
+OBLIQUE = np.array([[0.8, -0.6, 0, -31.5], [0.6, 0.8, 0, 12.25], [0, 0, 2.5, 7], [0, 0, 0, 1]])
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDGEN_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def volume():
+    rng = np.random.default_rng(0)
+    array = rng.normal(scale=300, size=(7, 6, 5)).astype(np.float32)
+    return Volume(array, OBLIQUE, "CT", "HU")
+
+
+def facts(volume, **changed):
+    known = {
+        "modality": "CT",
+        "unit": "HU",
+        "model": "ct-tissue",
+        "version": "1.0.0",
+        "seed": 7,
+        "package_sha256": package_hash(find("ct-tissue")),
+        "task": "generate",
+        "parameters": {"text": 'line\nbreak, "quotes" and ü', "spacing": [1.0, 2.5]},
+        "inputs": (Source.of("mask", volume, "/secret/folder/mask.nii.gz"),),
+        "output_sha256": content_hash(volume),
+        "created": "2026-01-02T03:04:05+00:00",
+    }
+    return Provenance(**{**known, **changed})
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_header_keeps_the_facts_and_the_image_stays_what_it_was(name, volume, tmp_path):
+    made, path = facts(volume), tmp_path / name
+    write_volume(volume, path, made)
+    assert [p.name for p in tmp_path.iterdir()] == [name], "something was left behind"
+    assert provenance.read(path) == provenance.read_inside(path) == made
+    again = read_volume(path)
+    assert np.array_equal(again.array, volume.array) and again.geometry.is_close(volume.geometry)
+    picture = SimpleITK.ReadImage(str(path))
+    assert np.array_equal(SimpleITK.GetArrayFromImage(picture).T, volume.array)
+    write_volume(volume, tmp_path / f"plain_{name}")
+    plain = SimpleITK.ReadImage(str(tmp_path / f"plain_{name}"))
+    assert picture.GetOrigin() == plain.GetOrigin() and picture.GetSpacing() == plain.GetSpacing()
+    assert picture.GetDirection() == plain.GetDirection()
+    assert provenance.read(tmp_path / f"plain_{name}") is None
+
+
+def test_the_real_slicer_reader_takes_the_files(volume, tmp_path):
+    """vtkITK's archetype reader, which is what Slicer loads volumes with."""
+    slicer_core = pytest.importorskip("slicer_core")
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+
+    def read(path):
+        reader = slicer_core.vtkITK.vtkITKArchetypeImageSeriesScalarReader()
+        reader.SetArchetype(str(path))
+        reader.SetOutputScalarTypeToNative()
+        reader.SetDesiredCoordinateOrientationToNative()
+        reader.Update()
+        image, matrix = reader.GetOutput(), reader.GetRasToIjkMatrix()
+        values = vtk_to_numpy(image.GetPointData().GetScalars())
+        corners = [matrix.GetElement(i, j) for i in range(4) for j in range(4)]
+        return values.reshape(image.GetDimensions()[::-1]).T, np.reshape(corners, (4, 4))
+
+    for name in FORMATS:
+        values, ras_to_ijk = read(write_volume(volume, tmp_path / name, facts(volume)))
+        plain, ras_to_ijk_plain = read(write_volume(volume, tmp_path / f"plain_{name}"))
+        assert np.array_equal(values, plain) and values.size == volume.array.size
+        assert np.allclose(ras_to_ijk, ras_to_ijk_plain, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_facts_too_long_for_a_header_are_left_out_and_named(name, volume, tmp_path, capsys):
+    """MetaImage cannot be read with 32,768 characters in one entry, and nobody says so."""
+    long = facts(volume, parameters={str(n): "label" for n in range(5000)}, checks=("x" * 40000,))
+    path = tmp_path / name
+    written(volume, path, long)
+    inside = provenance.read_inside(path)
+    assert set(inside.left_out) == {"parameters", "checks"} and inside.model == "ct-tissue"
+    assert np.array_equal(read_volume(path).array, volume.array)
+    assert SimpleITK.ReadImage(str(path)).GetSize() == volume.shape
+    assert provenance.read_beside(path) == long
+    code, told, warned = info(capsys, path, "--json")
+    assert (code, warned) == (0, "") and json.loads(told)["parameters"]["4999"] == "label"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
+@pytest.mark.parametrize("name, limit", [("a.nii", 60_000), ("a.nii.gz", 60_000), ("a.nii", 256_400)])
+def test_a_full_disk_leaves_nothing(name, limit, tmp_path):
+    """Full while SimpleITK writes; and, the last one, while the facts come into the header."""
+    code = f"""
+import resource, numpy as np
+from MedGenLib.errors import InputError
+from MedGenLib.io.files import write_volume
+from MedGenLib.io.provenance import Provenance
+from MedGenLib.imaging.volume import Volume
+volume = Volume(np.random.default_rng(0).random((40, 40, 40), np.float32), np.eye(4))
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    write_volume(volume, {str(tmp_path / name)!r}, Provenance())
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(MedGenLib.__file__).parents[1]
+    )
+    assert "full" in done.stdout and done.stdout.count("\n") == 1 and done.stderr == "", done
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_description_of_a_nifti_calls_it_synthetic(volume, tmp_path):
+    path = write_volume(volume, tmp_path / "ct.nii", facts(volume, version="1.0.0-" + "x" * 90))
+    field = path.read_bytes()[148:228]
+    assert field.startswith(b"synthetic - not for diagnosis; ct-tissue 1.0.0-x")
+    assert field.endswith(b"x\0") and SimpleITK.ReadImage(str(path)).GetMetaData("descrip")
+
+
+def test_no_folder_of_the_user_is_kept(volume):
+    text = facts(volume).line()
+    assert "mask.nii.gz" in text and "secret" not in text
+
+
+def test_the_hash_is_of_shape_and_numbers_not_of_their_type(volume):
+    labels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    mask = LabelMap(labels, np.eye(4))
+    assert content_hash(mask) == content_hash(Volume(labels.astype(np.float64), np.eye(4)))
+    assert content_hash(mask) == content_hash(mask.with_array(np.asfortranarray(labels)))
+    assert content_hash(mask) != content_hash(LabelMap(labels.reshape(3, 2, 4), np.eye(4)))
+    changed = volume.array.copy()
+    changed[3, 2, 1] += 1
+    assert content_hash(volume) != content_hash(volume.with_array(changed))
+
+
+def test_unknown_keys_of_a_later_version_are_passed_over(volume):
+    made = facts(volume)
+    later = {**made.to_dict(), "new": 1}
+    assert Provenance.from_dict(json.loads(json.dumps(later))) == made
+
+
+@pytest.mark.parametrize("dtype", [">i4", "<i4"])
+def test_comments_of_either_byte_order(dtype, volume, tmp_path):
+    """A big-endian file, as old scanners' software writes them, keeps its order."""
+    plain = tmp_path / "plain.nii"
+    write_volume(volume, plain)
+    if dtype == ">i4":
+        header = bytearray(plain.read_bytes())
+        values = np.frombuffer(header[352:], "<f4").astype(">f4").tobytes()
+        plain.write_bytes(_swapped(header[:348]) + header[348:352] + values)
+    add_nifti_comment(plain, tmp_path / "told.nii.gz", '{"MedGen":1}')
+    assert read_nifti_comments(tmp_path / "told.nii.gz") == ['{"MedGen":1}']
+    assert read_nifti_comments(plain) == []
+    assert np.array_equal(read_volume(tmp_path / "told.nii.gz").array, volume.array)
+
+
+def _swapped(header):
+    from MedGenLib.io import nifti
+
+    layout = nifti._NIFTI[348]
+    swapped = np.frombuffer(header, layout).astype(layout.newbyteorder(">"))
+    return (348).to_bytes(4, "big") + swapped.tobytes()[4:]
+
+
+# `medgen info`
+
+
+def info(capsys, *argv):
+    code = cli.main(["info", *map(str, argv)])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def test_a_real_run_tells_how_it_was_made(tmp_path, capsys):
+    mask = sample("hippocampus_mask.nii.gz")
+    out = tmp_path / "t1.nrrd"
+    argv = [
+        "generate",
+        mask,
+        "-o",
+        out,
+        "--model",
+        "mr-hippocampus",
+        "--seed",
+        5,
+        "--preset",
+        "draft",
+        "--samples",
+        2,
+        "--uncertainty",
+        tmp_path / "u.nii.gz",
+        "--dicom",
+        tmp_path / "dicom",
+    ]
+    assert cli.main(["-q", *map(str, argv)]) == 0
+    first, second = tmp_path / "t1_1.nrrd", tmp_path / "t1_2.nrrd"
+    made = provenance.read(second)
+    assert (made.model, made.preset, made.task) == ("mr-hippocampus", "draft", "generate")
+    assert made.inputs == (Source.of("mask", read_label_map(mask), mask),)
+    assert made.package_sha256 == package_hash(find("mr-hippocampus"))
+    assert made.software["torch"] and provenance.read_beside(second) == made
+    # the seed told is the one that makes this very image again
+    again = generate(mask, "mr-hippocampus", seed=made.seed, preset="draft", retries=0)
+    assert content_hash(again.volume) == made.output_sha256
+    capsys.readouterr()
+    assert provenance.read(first).seed != made.seed
+    code, told, warned = info(capsys, second)
+    assert code == 0 and warned == ""
+    for words in ("synthetic", "mr-hippocampus", "not for diagnosis", mask.name, str(made.seed)):
+        assert words in told
+    spread = provenance.read(tmp_path / "u.nii.gz")
+    assert spread.content == "uncertainty" and spread.passed is None
+    assert info(capsys, tmp_path / "u.nii.gz")[0] == 0
+    code, told, _ = info(capsys, tmp_path / "dicom_2")
+    assert code == 0 and "mr-hippocampus" in told and f"seed      {made.seed}" in told
+    series = pydicom.dcmread(next((tmp_path / "dicom_2").iterdir()))
+    assert series.PatientName != "" and "SYNTHETIC" in series.SeriesDescription
+
+
+def test_json_is_all_of_it(volume, tmp_path, capsys):
+    made = facts(volume)
+    write_volume(volume, tmp_path / "ct.mha", made)
+    code, told, _ = info(capsys, tmp_path / "ct.mha", "--json")
+    assert code == 0 and json.loads(told) == {**made.to_dict(), "findings": []}
+
+
+def written(volume, path, made):
+    write_volume(volume, path, made)
+    made.write_beside(path)
+
+
+def test_changed_voxels_are_noticed(volume, tmp_path, capsys):
+    path = tmp_path / "ct.nrrd"
+    written(volume, path, facts(volume))
+    brighter = volume.with_array(volume.array + 1)
+    write_volume(brighter, path, facts(volume))
+    code, _, warned = info(capsys, path)
+    assert code == 1 and "The voxels of ct.nrrd are not those that were written" in warned
+
+
+def test_facts_that_disagree_or_lie_only_beside_are_noticed(volume, tmp_path, capsys):
+    path = tmp_path / "ct.nii.gz"
+    written(volume, path, facts(volume))
+    facts(volume, seed=8).write_beside(path)
+    code, told, warned = info(capsys, path)
+    assert code == 1 and "ct.medgen.json tells other facts" in warned and "seed      7" in told
+    write_volume(volume, path)
+    code, told, warned = info(capsys, path)
+    assert code == 0 and "tells nothing any more" in warned and "seed      8" in told
+    write_volume(volume.with_array(volume.array + 1), path)
+    assert info(capsys, path)[0] == 1
+    code, told, warned = info(capsys, sidecar(path))
+    assert (code, warned) == (0, "") and "seed      8" in told
+
+
+def test_the_file_beside_an_image_is_not_that_of_a_folder_of_its_name(volume, tmp_path, capsys):
+    written(volume, tmp_path / "ct.nii.gz", facts(volume))
+    (tmp_path / "ct").mkdir()
+    assert sidecar("ct.nii.gz") == sidecar("ct.nrrd") == sidecar("ct.medgen.json")
+    assert provenance.read(tmp_path / "ct") is None
+    code, _, warned = info(capsys, tmp_path / "ct")
+    assert code == 2 and "does not tell how it was made" in warned
+
+
+def test_another_or_a_missing_package_is_noticed(volume, tmp_path, capsys):
+    path = tmp_path / "ct.nrrd"
+    write_volume(volume, path, facts(volume, package_sha256="0" * 64))
+    code, _, warned = info(capsys, path)
+    assert code == 0 and "has other weights" in warned
+    write_volume(volume, path, facts(volume, model="gone"))
+    code, _, warned = info(capsys, path)
+    assert code == 0 and "gone is not installed" in warned
+
+
+def test_a_card_that_was_written_anew_is_no_other_model():
+    installed = find("ct-tissue")
+
+    def altered(name):
+        return replace(installed, checksums={**installed.checksums, name: "0" * 64})
+
+    assert package_hash(altered("docs/README.md")) == package_hash(installed)
+    assert package_hash(altered("LICENSE")) == package_hash(installed)
+    assert package_hash(altered("models/flow.safetensors")) != package_hash(installed)
+    assert package_hash(altered("configs/inference.json")) != package_hash(installed)
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(volume, tmp_path, capsys):
+    made = facts(volume, model="\x1b[31mred", checks=("one\ntwo",))
+    _, told, _ = info(capsys, write_volume(volume, tmp_path / "ct.nrrd", made))
+    assert "\x1b" not in told and "one two" in told
+
+
+def test_one_of_several_series_is_told_but_not_compared(volume, tmp_path, capsys):
+    (tmp_path / "study").mkdir()
+    for number in (1, 2):
+        write_series(volume, tmp_path / "study" / str(number), facts=facts(volume))
+    code, told, warned = info(capsys, tmp_path / "study")
+    assert code == 0 and "ct-tissue" in told and "The voxels were not compared" in warned
+
+
+def test_changed_voxels_of_a_series_are_noticed(volume, tmp_path, capsys):
+    folder = tmp_path / "series"
+    path = write_series(volume, folder, facts=facts(volume))[0]
+    assert info(capsys, folder)[0] == 0
+    header = pydicom.dcmread(path)
+    header.PixelData = bytes(len(header.PixelData))
+    header.save_as(path)
+    code, _, warned = info(capsys, folder)
+    assert code == 1 and "voxels" in warned
+    assert info(capsys, path)[0] == 0  # one file alone is not the image
+
+
+def test_what_holds_no_model_is_told_too(volume, tmp_path, capsys):
+    """An error map, as `medgen evaluate` writes it."""
+    made = Provenance(content="error map", unit="HU", inputs=(Source("image", "ct.nrrd", "12"),))
+    code, told, warned = info(capsys, write_volume(volume, tmp_path / "error.nrrd", made))
+    assert (code, warned) == (0, "") and "error map, image minus reference in HU" in told
+    assert "image     ct.nrrd, sha256 12" in told and "model   " not in told
+
+
+@pytest.mark.parametrize(
+    "damage", [{"inputs": ["x"]}, {"seed": "seven"}, {"software": []}, {"passed": "yes"}, {"created": 5}]
+)
+def test_damaged_facts_are_no_facts(damage, volume, tmp_path, capsys):
+    path = write_volume(volume, tmp_path / "ct.nii")
+    damaged = json.dumps({**facts(volume).to_dict(), **damage})
+    sidecar(path).write_text(damaged)
+    code, _, warned = info(capsys, path)
+    assert code == 2 and "is not what MedGen writes beside an image; delete it" in warned
+    sidecar(path).unlink()
+    add_nifti_comment(path, tmp_path / "told.nii", damaged)
+    assert provenance.read(tmp_path / "told.nii") is None
+
+
+def test_null_is_what_was_not_known(volume):
+    made = facts(volume)
+    data = {**made.to_dict(), "software": None, "checks": None, "note": None}
+    assert Provenance.from_dict(data) == made
+
+
+def test_each_sample_has_its_own_seed_and_findings(volume):
+    soft, fine = OutputCheck(), OutputCheck()
+    soft.fail("bone", "The bone is soft.")
+    report = Report("stub", "1", "generate", seed=5)
+    report.input_findings = [Finding("warning", "note", "The slices are tilted.")]
+    report.attempts = [Attempt(0, 5, soft), Attempt(0, 1005, fine), Attempt(1, 6, soft)]
+    report.output_checks = [fine, soft]
+    result = Result([volume, volume], report, volume)
+    first, second = (Provenance.of_result(result, (), n) for n in range(2))
+    assert (first.seed, first.passed, first.checks) == (1005, True, ("The slices are tilted.",))
+    assert (second.seed, second.passed) == (6, False)
+    assert second.checks == ("The slices are tilted.", "The bone is soft.")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: None, "There is no file"),
+        (lambda path: shutil.copy(sample("head_t1.nii.gz"), path), "does not tell how it was made"),
+        (lambda path: path.write_bytes(b"no image"), "is not a NIfTI file"),
+        (
+            lambda path: sidecar(path).write_text("{}") and path.write_bytes(sample("head_t1.nii.gz").read_bytes()),
+            "delete it",
+        ),
+    ],
+)
+def test_what_cannot_be_told_is_one_sentence(make, sentence, tmp_path, capsys):
+    path = tmp_path / "image.nii.gz"
+    make(path)
+    code, told, warned = info(capsys, path)
+    assert code == 2 and told == "" and sentence in warned and warned.count("\n") == 1
+
+
+def test_the_facts_beside_need_a_place(volume, tmp_path):
+    with pytest.raises(InputError, match="cannot be written"):
+        facts(volume).write_beside(tmp_path / "nowhere" / "ct.nii.gz")
+
+
+# DICOM beside the volume
+
+
+@pytest.fixture
+def translator(monkeypatch):
+    """`medgen translate` with a quick stand-in for the networks."""
+
+    def work(image, to, seed, **_):
+        report = Report("stub", "1.0.0", "translate", seed=seed, peak_memory_mib=1.0)
+        return Result([image.with_array(np.round(image.array) + 1, to, "HU")], report, image)
+
+    stub = SimpleNamespace(name="stub")
+    monkeypatch.setattr(runs, "for_translation", lambda source, target: stub)
+    monkeypatch.setattr(runs, "is_accepted", lambda manifest: True)
+    monkeypatch.setitem(vars(MedGenLib), "translate", work)
+
+
+@pytest.fixture
+def patient(volume, tmp_path):
+    """A DICOM series of a named patient."""
+    image = volume.with_array(np.round(volume.array), "T1w", "a.u.")
+    folder = tmp_path / "patient"
+    for path in write_series(image, folder):
+        header = pydicom.dcmread(path)
+        header.PatientName, header.PatientID = "Doe^Jane", "4711"
+        header.save_as(path)
+    return folder
+
+
+def translated(patient, out, *options):
+    out.mkdir()
+    argv = ["translate", patient, "-o", out / "ct.nrrd", "--to", "CT", "--dicom", out / "series"]
+    code = cli.main([*map(str, argv), *options])
+    return code, sorted(path.name for path in out.iterdir())
+
+
+def test_a_series_joins_the_study_it_was_made_from(patient, translator, tmp_path, capsys):
+    code, names = translated(patient, tmp_path / "out")
+    assert code == 0 and names == ["ct.medgen.json", "ct.nrrd", "series"]
+    source = pydicom.dcmread(next(patient.iterdir()))
+    series = pydicom.dcmread(next((tmp_path / "out" / "series").iterdir()))
+    for keyword in ("PatientName", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
+        assert series[keyword].value == source[keyword].value
+    assert series.SeriesInstanceUID != source.SeriesInstanceUID
+    again, volume = (read_volume(tmp_path / "out" / name) for name in ("series", "ct.nrrd"))
+    assert np.array_equal(np.sort(again.array, axis=None), np.sort(volume.array, axis=None))
+    code, told, _ = info(capsys, tmp_path / "out" / "series")
+    assert code == 0 and "image     patient, sha256" in told
+    text = (tmp_path / "out" / "ct.medgen.json").read_text()
+    assert "Doe" not in text and "4711" not in text and str(tmp_path) not in text
+
+
+def test_deidentified_the_series_names_neither_patient_nor_input(patient, translator, tmp_path, capsys):
+    assert translated(patient, tmp_path / "out", "--deidentify")[0] == 0
+    warned = capsys.readouterr().err
+    assert "a face can still be recognised" in warned
+    assert "ct.nrrd and the file beside it still name the input" in warned
+    folder = tmp_path / "out" / "series"
+    series = pydicom.dcmread(next(folder.iterdir()))
+    assert "Doe" not in str(series) and "4711" not in str(series.PatientID)
+    made = provenance.read(folder)
+    assert made.inputs == (Source("image", "", ""),) and made.model == "stub"
+    code, told, _ = info(capsys, folder)
+    assert code == 0 and "image     not named, sha256 left out" in told
+
+
+def test_a_series_that_fails_leaves_no_volume_either(patient, translator, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise InputError("The slices do not fit.")
+
+    monkeypatch.setattr("MedGenLib.io.dicom.write_series", fail)
+    assert translated(patient, tmp_path / "out") == (2, [])
+    assert "The slices do not fit." in capsys.readouterr().err
+
+
+def test_deidentify_without_dicom_is_refused(tmp_path, capsys):
+    argv = ["generate", sample("hippocampus_mask.nii.gz"), "-o", tmp_path / "a.nrrd"]
+    assert cli.main([*map(str, argv), "--model", "mr-hippocampus", "--deidentify"]) == 2
+    assert "--dicom" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dicom_folder_that_is_there_is_refused_before_the_run(tmp_path, capsys):
+    folder = tmp_path / "series"
+    folder.mkdir()
+    (folder / "old.dcm").write_bytes(b"someone's series")
+    argv = ["generate", sample("hippocampus_mask.nii.gz"), "-o", tmp_path / "a.nrrd", "--dicom"]
+    assert cli.main([*map(str, argv), str(folder), "--model", "mr-hippocampus"]) == 2
+    assert "holds files already" in capsys.readouterr().err
+    assert [p.name for p in folder.iterdir()] == ["old.dcm"]

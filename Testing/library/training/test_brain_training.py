@@ -1,0 +1,217 @@
+"""Training data of mr-brain on made-up heads: the common scale, what is held out, ablation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedGenLib import generate
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.files import write_volume
+from MedGenLib.packages import store
+from MedGenLib.packages.manifest import load_manifest
+from MedGenLib.pipelines.conditioning import label_channels
+from MedGenLib.training import config as training_config
+from MedGenLib.training import train
+from MedGenLib.training.config import read_config
+from MedGenLib.training.data import adaptor
+from MedGenLib.training.data.ablation import Ablation
+from MedGenLib.training.data.brain import BrainScans, Landmarks, with_shell
+
+CONFIGS = Path(training_config.__file__).parent / "configs"
+WHITE, CORTEX, VENTRICLE, FLUID, BRAIN = 1, 2, 3, 15, 18
+LIA = np.array([[-1, 0, 0, 20], [0, 0, 1, -20], [0, -1, 0, 20], [0, 0, 0, 1]], float)
+GREY = {0: 60.0, 3: 130.0, 41: 200.0, 42: 130.0, 43: 40.0}
+"""Values of a scanner with a scale of its own; what is not labelled is fluid."""
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory) -> Path:
+    """A head, stored LIA like FreeSurfer's: shells of white matter and cortex about a ventricle."""
+    folder = tmp_path_factory.mktemp("head")
+    labels = np.zeros((40, 40, 40), np.uint8)
+    radius = np.linalg.norm(np.indices(labels.shape) - 19.5, axis=0)
+    for value, most in ((42, 15), (41, 12), (43, 5)):
+        labels[radius < most] = value
+    labels[:20][labels[:20] == 42] = 3  # the other half's cortex by FreeSurfer's numbers
+    values = np.random.default_rng(0).normal(0, 4, labels.shape)
+    values += sum(grey * (labels == value) for value, grey in GREY.items())
+    write_volume(Volume(values.astype(np.float32), LIA), folder / "t1.nii.gz")
+    write_volume(LabelMap(labels, LIA), folder / "seg.nii.gz")
+    return folder
+
+
+def configuration(head: Path, folder: Path, **data) -> Path:
+    """The shipped configuration on the made-up head, with tiny networks."""
+    config = json.loads((CONFIGS / "mr-brain.json").read_text())
+    scan = {"subject": "head", "image": str(head / "t1.nii.gz"), "label": str(head / "seg.nii.gz")}
+    config["data"].update(scans=[scan], spacings_mm=[1.0], **data)
+    config["autoencoder"] = {"patch": 16, "network": {"width": 8, "blocks": 1}}
+    config["flow"] = {"patch": 16, "network": {"widths": [8, 16], "blocks": [1, 1]}}
+    for section in config["optimisation"].values():
+        section.update(steps=3, batch=2, validate_every=100, precision="fp32")
+    for name in ("card", "license_file"):
+        source = CONFIGS / config["package"][name]
+        (folder / source.name).write_text(source.read_text())
+    path = folder / "config.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def scans_of(head: Path, folder: Path, **data) -> BrainScans:
+    return BrainScans(read_config(configuration(head, folder, **data)), 16)
+
+
+def test_landmarks_bring_every_scanner_to_one_scale():
+    labels = np.repeat([0, 1, 2, 3], 50).reshape(4, 5, 10)
+    values = np.select([labels == 3, labels == 2, labels == 1], [40.0, 130.0, 200.0], 0)
+    marks = Landmarks((3, 2, 1), (30, 70, 110))
+    made = marks.standardise(values, labels)
+    assert [float(made[labels == value].mean()) for value in (0, 3, 2, 1)] == [0, 30, 70, 110]
+    # Above white matter the last piece goes on: 270 is as far above it as the cortex is below.
+    assert marks.standardise(np.full_like(values, 270.0) * (labels == 0) + values, labels).max() == pytest.approx(150)
+    with pytest.raises(InputError, match="rising order"):
+        marks.standardise(-values + 300, labels)
+
+
+def test_dark_voxels_round_the_brain_become_fluid():
+    labels = np.zeros((11, 11, 11), np.uint8)
+    labels[3:8, 3:8, 3:8] = CORTEX
+    values = np.full(labels.shape, 30.0)
+    values[2, 5, 5] = 200  # a vein
+    values[8, 5, 5] = 0  # stripped away
+    made = with_shell(values, labels, (1.0, 1.0, 1.0), FLUID)
+    assert (made[labels > 0] == CORTEX).all()
+    assert made[5, 5, 1] == made[5, 5, 9] == FLUID
+    assert made[2, 5, 5] == made[8, 5, 5] == made[5, 5, 0] == 0
+    coarse = with_shell(values, labels, (1.0, 1.0, 3.0), FLUID)
+    assert coarse[5, 5, 2] == 0, "the shell is measured in mm"
+
+
+def test_scans_are_on_the_common_scale_turned_to_ras(head, tmp_path):
+    scan = scans_of(head, tmp_path).scans[0]
+    for value, level in ((WHITE, 110), (CORTEX, 70), (VENTRICLE, 30)):
+        assert np.median(scan.values[scan.labels == value]) == pytest.approx(level, abs=1)
+    assert set(np.unique(scan.labels)) == {0, WHITE, CORTEX, VENTRICLE, FLUID}
+    assert scan.noise == pytest.approx(4 * 40 / 70, rel=0.4)
+
+
+def test_slices_held_out_are_never_seen(head, tmp_path):
+    volume = configuration(head, tmp_path)
+    config = json.loads(volume.read_text())
+    config["data"]["scans"][0]["held_out"] = [14, 22]
+    volume.write_text(json.dumps(config))
+    data = BrainScans(read_config(volume), 16)
+    assert data.held_out == ["head, slices 14 to 21"]
+    assert len(data.scans) == 2
+    # Stored slices lie along A: with the shell the brain covers 3 to 36, so 11 and 15 are left.
+    assert sorted(s.labels.shape[1] for s in data.scans) == [11, 15]
+
+
+def test_patches_are_coded_by_the_labels_that_the_network_sees(head, tmp_path):
+    data = scans_of(head, tmp_path, ablation={"share": 1.0, "into": BRAIN})
+    batch = data.sample(np.random.default_rng(3), 12)
+    maps, x = batch["maps"].numpy(), batch["x"].numpy()
+    assert maps.shape[1] == data.maps == 19
+    assert (maps.sum(1) == 1).all()
+    labels = maps.argmax(1)
+    assert (labels == BRAIN).any() and (labels == WHITE).any()
+    back = data.codec.decode(x[:, 0], labels)
+    assert (x[:, 0][labels == 0] == 0).all()
+    assert batch["valid"].numpy()[:, 0][labels == 0].max() == 0
+    # What became "brain" still has the grey values of what it was: white matter and fluid.
+    low, high = np.percentile(back[labels == BRAIN], [2, 98])
+    assert low < 50 and high > 95
+    assert back[labels == WHITE].mean() == pytest.approx(110, abs=4)
+
+
+def test_same_generator_same_patches(head, tmp_path):
+    data = scans_of(head, tmp_path)
+    first, second = (data.sample(np.random.default_rng(5), 3) for _ in range(2))
+    assert all((first[key] == second[key]).all() for key in first)
+
+
+def test_ablation_loses_labels_only_where_it_should():
+    labels = np.repeat(np.arange(5), 10).reshape(5, 10).astype(np.uint8)
+    lost = Ablation(1.0, into=4, keep=(1,))
+    seen = [lost.apply(labels, np.random.default_rng(n)) for n in range(200)]
+    assert all((s[:2] == labels[:2]).all() and (s[4] == 4).all() for s in seen)
+    gone = np.array([[(s[value] == 4).all() for value in (2, 3)] for s in seen])
+    assert 0.3 < gone.mean() < 0.7, "each label is lost half of the time on average"
+    assert gone.all(1).any() and (~gone).all(1).any()
+    kept = Ablation(0.25, into=0)
+    changed = [(kept.apply(labels, np.random.default_rng(n)) != labels).any() for n in range(400)]
+    assert 0.12 < np.mean(changed) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("section", "words"), [({"share": 1.5, "into": 1}, "from 0 to 1"), ({"share": 0.5, "into": 19}, "from 0 to 18")]
+)
+def test_ablation_that_cannot_be_is_refused(head, tmp_path, section, words):
+    with pytest.raises(InputError, match=words):
+        scans_of(head, tmp_path, ablation=section)
+
+
+def test_every_adaptor_takes_partial_masks(head, tmp_path):
+    """The option of the configuration is the same for tissue scans and labelled crops."""
+    ct = np.where(np.indices((24, 24, 24))[0] < 12, -100.0, 40.0).astype(np.float32)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    write_volume(Volume(ct, np.diag([2.0, 2, 2, 1])), tmp_path / "images" / "a.nii.gz")
+    body = LabelMap((ct < 0) + np.uint8(1), np.diag([2.0, 2, 2, 1]))
+    write_volume(body, tmp_path / "labels" / "a.nii.gz")
+    tissue = json.loads((CONFIGS / "ct-tissue.json").read_text())
+    tissue["data"].update(
+        spacings_mm=[2.0],
+        ablation={"share": 1.0, "into": 3},
+        scans=[
+            {
+                "subject": "a",
+                "image": str(tmp_path / "images" / "a.nii.gz"),
+                "label": str(tmp_path / "labels" / "a.nii.gz"),
+            }
+        ],
+    )
+    small = json.loads((CONFIGS / "mr-hippocampus.json").read_text())
+    small["data"].update(folder=str(tmp_path), hold_out=0, ablation={"share": 1.0, "into": 0})
+    for name, config, into in (("tissue", tissue, 3), ("crops", small, 0)):
+        config["folder"] = str(tmp_path)
+        data = adaptor(config, 16)
+        labels = int(config["data"].get("labels", 4))
+        plain = adaptor({**config, "data": {**config["data"], "ablation": None}}, 16)
+        full, partial = (
+            d.sample(np.random.default_rng(1), 8)["maps"].numpy()[:, : labels + 1].sum((2, 3, 4)) for d in (plain, data)
+        )
+        assert partial[:, into].sum() > full[:, into].sum(), name
+        assert partial[:, [1, 2]].sum() < full[:, [1, 2]].sum(), name
+
+
+def test_the_shipped_configuration_trains_and_its_package_generates(head, tmp_path, monkeypatch):
+    path = configuration(head, tmp_path)
+    config = json.loads(path.read_text())
+    config["package"]["metadata"]["name"] = "tiny-brain"
+    path.write_text(json.dumps(config))
+    train("autoencoder", path, tmp_path / "autoencoder", device="cpu")
+    package = train("latent-flow", path, tmp_path / "flow", device="cpu")
+    manifest = load_manifest(package)
+    assert store.verify(package) == [] and manifest.training.held_out == ()
+    assert manifest.statistics["tissues"]["1"]["mean"] == pytest.approx(110, abs=3)
+    assert manifest.networks["flow"].arguments["maps"] == 19
+    monkeypatch.setenv("MEDGEN_HOME", str(tmp_path))
+    store.add(package)
+    labels = np.zeros((12, 12, 12), np.uint8)
+    labels[2:10, 2:10, 2:10] = WHITE
+    mask = LabelMap(labels, np.eye(4))
+    volume = generate(mask, "tiny-brain", seed=1, steps=1, retries=0, device="cpu").volume
+    assert (volume.array[labels == 0] == 0).all() and volume.unit == "a.u."
+
+
+def test_one_hot_maps_know_every_label():
+    entries = json.loads((CONFIGS / "mr-brain.json").read_text())["package"]["medgen"]["input"]
+    values = sorted(int(value) for value in entries["labels"])
+    assert values == list(range(1, 19))
+    assert label_channels(np.arange(19).reshape(1, 1, 19), 18).sum() == 19

@@ -1,0 +1,98 @@
+"""Helpers of the tests that start real workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from MedGenLib import user_folders
+from MedGenLib.imaging.volume import LabelMap
+from MedGenLib.pipelines import loading
+from MedGenLib.worker.process import descendants, is_alive
+
+QUICK = {"seed": 1, "steps": 2, "retries": 0, "device": "cpu"}
+
+
+def trunk(shape=(24, 20, 16), affine=None) -> LabelMap:
+    """A trunk of fat, soft tissue and lung on a small grid."""
+    x, y = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape[:2]), indexing="ij")
+    slab = np.zeros(shape[:2], np.uint8)
+    slab[np.hypot(x, y) < 0.95] = 1
+    slab[np.hypot(x, y) < 0.75] = 2
+    slab[np.hypot(x - 0.35, y) < 0.25] = 4
+    labels = np.repeat(slab[..., None], shape[2], axis=2)
+    return LabelMap(labels, np.diag([2.0, 2.0, 2.0, 1.0]) if affine is None else affine)
+
+
+def left_handed_oblique(spacing=(2.0, 2.0, 2.0)) -> np.ndarray:
+    affine = np.eye(4)
+    turn = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
+    affine[:3, :3] = turn @ np.diag([-1.0, 1.0, 1.0]) * np.array(spacing)
+    affine[:3, 3] = [-31.25, 12.5, 1 / 3]
+    return affine
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether it becomes true within so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return condition()
+
+
+def gone(*processes: int) -> Callable[[], bool]:
+    return lambda: not any(map(is_alive, processes))
+
+
+def tree(pid: int) -> list[int]:
+    return [pid, *descendants(pid)]
+
+
+def at_start(folder: Path, code: str) -> dict[str, str]:
+    """Environment in which every Python runs `code` before anything else."""
+    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+    return {"PYTHONPATH": str(folder)}
+
+
+def data_mib(pid: int) -> int:
+    """What RLIMIT_DATA counts."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmData"))
+
+
+@contextlib.contextmanager
+def temporary_environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def share_number_format() -> None:
+    """Make workers that start from here compute in the number format of this process.
+
+    Whether bfloat16 pays is probed once a home; on a busy machine a second probe may differ.
+    """
+    device, threads = torch.device("cpu"), torch.get_num_threads()
+    pays, known = loading.bfloat16_pays(device), {}
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        known[loading.probe_key(device)] = pays
+    folder = user_folders.cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    user_folders.write_json(folder / loading.PROBES, known)
