@@ -1,0 +1,149 @@
+"""The code blocks of README.md and docs/ run as they stand, page by page, on the sample data of the repository.
+
+A `console` block is a session: lines after `$ ` are commands (`> ` continues one), other lines are what they print, in
+which `...` stands for anything. A `python` block continues the ones above it on the same page. A comment before the
+block says what does not run here: `<!-- slow -->` (it does with MEDGEN_SLOW_DOCS=1) or `<!-- not run: why -->`. The
+command lines of such a block are parsed by the parser of `medgen`, its Python is compiled.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from MedGenLib.cli.parser import build_parser
+
+ROOT = Path(__file__).resolve().parents[3]
+GENERATED = {ROOT / "docs" / "reference" / "commands", ROOT / "docs" / "reference" / "models"}
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent not in GENERATED),
+]
+FENCE = re.compile(
+    r"(?:^<!-- (?P<mark>slow|not run: [^>]+) -->\n\n?)?^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S
+)
+LANGUAGES = {"console", "python", "json", "text"}
+MARK = "--- command "
+OUTPUT = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: where it stands, its language, its text and the mark above it."""
+
+    place: str
+    language: str
+    text: str
+    mark: str
+
+    @property
+    def runs(self) -> bool:
+        return not self.mark or self.mark == "slow" and bool(os.environ.get("MEDGEN_SLOW_DOCS"))
+
+
+@dataclass
+class Command:
+    """A command of a console session and the output that the page shows for it."""
+
+    text: str
+    output: str = ""
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in FENCE.finditer(text):
+        line = text.count("\n", 0, found.start("text"))
+        yield Block(f"{page.relative_to(ROOT)}:{line}", found["language"], found["text"], found["mark"] or "")
+
+
+def commands(session: str) -> list[Command]:
+    found: list[Command] = []
+    for line in session.splitlines():
+        if line.startswith("$ "):
+            found.append(Command(line[2:]))
+        elif line.startswith("> "):
+            found[-1].text += f"\n{line[2:]}"
+        elif found[-1].text.endswith("\\"):
+            found[-1].text += f"\n{line}"
+        else:
+            found[-1].output += f"{line}\n"
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_blocks(page, tmp_path, monkeypatch):
+    (tmp_path / "Resources").symlink_to(ROOT / "Resources")
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDGEN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    namespace = {"__name__": "docs"}
+    for block in blocks(page):
+        if block.language == "json":
+            json.loads(block.text)
+        elif block.language == "python":
+            code = compile(block.text, block.place, "exec")
+            if block.runs:
+                exec(code, namespace)
+            else:
+                check_slicer_calls(block)
+        elif block.language == "console":
+            session = commands(block.text)
+            run_session(session, block) if block.runs else check_session(session, block)
+
+
+def run_session(session: list[Command], block: Block) -> None:
+    script = "".join(f"echo '{MARK}{number}'\n{command.text}\n" for number, command in enumerate(session))
+    done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True)
+    assert done.returncode == 0, f"{block.place}: {done.stderr}"
+    printed = [part.split("\n", 1)[1] for part in done.stdout.split(MARK)[1:]]
+    for command, got in zip(session, printed, strict=True):
+        shown = doctest.OutputChecker().check_output(command.output, got, OUTPUT)
+        assert shown or not command.output, f"{block.place}: {command.text}\nprinted\n{got}"
+
+
+def check_session(session: list[Command], block: Block) -> None:
+    """The options of `medgen` and the targets of `make` exist."""
+    for command in session:
+        words = shlex.split(command.text.replace("\\\n", " "), comments=True)
+        if words[:1] == ["medgen"]:
+            try:
+                build_parser().parse_args(words[1:])
+            except SystemExit:
+                pytest.fail(f"{block.place}: medgen refuses `{command.text}`")
+        elif words[:1] == ["make"]:
+            assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8"), block.place
+
+
+def check_slicer_calls(block: Block) -> None:
+    """The methods of the module's logic and their options exist."""
+    tree = ast.parse((ROOT / "MedGen" / "MedGenSlicer" / "logic.py").read_text(encoding="utf-8"))
+    methods = {node.name: node.args for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    for call in ast.walk(ast.parse(block.text)):
+        match call:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="logic"), attr=name)):
+                assert name in methods, f"{block.place}: the logic has no {name}"
+                known = {argument.arg for argument in methods[name].args + methods[name].kwonlyargs}
+                unknown = {keyword.arg for keyword in call.keywords} - known
+                assert not unknown or methods[name].kwarg, f"{block.place}: {name} has no {unknown}"
+
+
+def test_every_block_has_a_language_that_is_checked():
+    others = [
+        block.place
+        for page in PAGES
+        for block in blocks(page)
+        if block.language not in LANGUAGES and not block.language.startswith("{")
+    ]
+    assert others == []

@@ -1,0 +1,126 @@
+"""Writes the pages that the code knows best: commands from the parser, model cards from the packages.
+
+They lie in `docs/reference/commands` and `docs/reference/models`, are not tracked, and are written only when they
+change, so that a second build is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+from MedGenLib.cli.parser import build_parser
+from MedGenLib.packages.catalogue import is_embedded, light_catalogue
+from MedGenLib.packages.manifest import Manifest
+
+
+def command_pages() -> dict[str, str]:
+    """File name -> page, one for each command of `medgen`, and the list of all."""
+    commands = _actions(build_parser())
+    pages = {f"{name.replace(' ', '-')}.md": _command(parser) for name, parser in commands.items()}
+    summaries = [f"| [medgen {name}]({name.replace(' ', '-')}.md) | {_summary(p)} |" for name, p in commands.items()]
+    pages["index.md"] = "\n".join([
+        "# Commands\n",
+        "Every command prints the same text with `--help`. Exit codes: 0 done; 1 a fault of the program, a problem",
+        "that `doctor`, `models verify` or `info` found, or some cases that `evaluate` could not read; 2 a request",
+        "that cannot be met, with one sentence on stderr; 130 stopped by Ctrl-C.\n",
+        "| command | what it does |\n| --- | --- |",
+        *summaries,
+        _toctree(name for name in pages),
+    ])
+    return pages
+
+
+def model_pages() -> dict[str, str]:
+    """File name -> page, one for each embedded package, and the list of all."""
+    models = [model for model in light_catalogue() if is_embedded(model)]
+    pages = {f"{model.name}.md": _model(model) for model in models}
+    rows = [f"| [{m.name}]({m.name}.md) | {m.description} | {m.license.spdx} |" for m in models]
+    pages["index.md"] = "\n".join([
+        "# Model cards\n",
+        "The card of each embedded package as it ships with the weights; `medgen models info NAME` prints it, too.\n",
+        "| model | makes | license |\n| --- | --- | --- |",
+        *rows,
+        _toctree(name for name in pages),
+    ])
+    return pages
+
+
+def _model(model: Manifest) -> str:
+    card = Path("../../..") / "Resources" / "Models" / model.name / "docs" / "README.md"
+    return f"```{{include}} {card.as_posix()}\n```\n"
+
+
+def _command(parser: argparse.ArgumentParser, level: int = 1) -> str:
+    """The command, then its actions as sections."""
+    parts = [f"{'#' * level} {parser.prog}\n", f"{_escaped(_description(parser))}\n"]
+    parts += [f"```text\n{parser.format_usage().removeprefix('usage: ').rstrip()}\n```\n"]
+    parts += [f"```{{program}} {parser.prog}\n```\n", *_options(parser)]
+    if parser.epilog:
+        parts += [f"```text\n{textwrap.dedent(parser.epilog).rstrip()}\n```\n"]
+    parts += [_command(action, level + 1) for action in _actions(parser).values()]
+    return "\n".join(parts)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """A directive for every argument, positional ones first, as `--help` orders them."""
+    formatter = parser._get_formatter()  # argparse has no public way to its texts
+    for action in sorted(parser._actions, key=lambda action: bool(action.option_strings)):
+        if isinstance(action, argparse._SubParsersAction | argparse._HelpAction):
+            continue
+        invocation = formatter._format_action_invocation(action)
+        help_text = formatter._expand_help(action) if action.help else ""
+        required = "Required. " if action.required and action.option_strings else ""
+        yield f":::{{option}} {invocation}\n{required}{_escaped(help_text)}\n:::\n"
+
+
+def _actions(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Name -> parser of the commands below a parser."""
+    return {
+        name: child
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for name, child in action.choices.items()
+    }
+
+
+def _description(parser: argparse.ArgumentParser) -> str:
+    return " ".join((parser.description or "").split())
+
+
+def _summary(parser: argparse.ArgumentParser) -> str:
+    return _escaped(_description(parser).split(". ")[0].rstrip("."))
+
+
+def _escaped(text: str) -> str:
+    """Markdown that shows a plain text as it is; what stands between backticks stays code."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"([\\*_<>\[\]#~|])", r"\\\1", part) for part in parts)
+
+
+def _toctree(names: Iterable[str]) -> str:
+    entries = "\n".join(name.removesuffix(".md") for name in names)
+    return f"\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
+
+
+def _write(app: Sphinx) -> None:
+    for folder, pages in {"commands": command_pages(), "models": model_pages()}.items():
+        place = Path(app.srcdir) / "reference" / folder
+        place.mkdir(exist_ok=True)
+        for path in place.glob("*.md"):
+            if path.name not in pages:
+                path.unlink()
+        for name, text in pages.items():
+            path = place / name
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                path.write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("builder-inited", _write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
