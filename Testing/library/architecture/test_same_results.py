@@ -21,7 +21,8 @@ def test_every_case_is_recorded():
 
 @pytest.mark.parametrize("name", CASES)
 def test_results_are_those_recorded(tmp_path, name):
-    assert RECORD.differences(name, CASES[name].run(tmp_path)) == []
+    found = RECORD.differences(name, CASES[name].run(tmp_path))
+    assert not found, "\n".join(found)
 
 
 def test_the_hashes_of_this_machine_were_compared():
