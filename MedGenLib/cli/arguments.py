@@ -1,0 +1,82 @@
+"""The flags of a command from the declaration of its options, and the options from the parsed flags."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from MedGenLib.options import REQUIRED, Option, of
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    """Add the options of a command; in the parsed namespace they have their Python names."""
+    for option in of(command, "cli").values():
+        words = {"help": option.full_help.replace("%", "%%")} | _words(option)
+        if option.positional:
+            parser.add_argument(option.name, metavar=option.flag, **words)
+        else:
+            required = option.default is REQUIRED
+            parser.add_argument(*option.flags, dest=option.name, required=required, **words)
+
+
+def from_namespace(command: str, namespace: Namespace, **read: Any) -> dict[str, Any]:
+    """The keyword arguments of the Python function; ``read`` are those that the command has read or parsed itself."""
+    line = of(command, "cli")
+    found = {name: getattr(namespace, name) for name in of(command) if name in line}
+    found |= {name: value is not None for name, value in found.items() if line[name].writes_file}
+    return found | read
+
+
+def _words(option: Option) -> dict[str, Any]:
+    """The keywords of `add_argument` that depend on the type."""
+    default = None if option.default is REQUIRED or option.writes_file else option.default
+    if option.kinds == (bool,) and not option.writes_file:
+        return {"action": "store_true"}
+    if option.positional:
+        return {"type": _reader(option)} | ({} if option.default is REQUIRED else {"nargs": "?", "default": default})
+    if dict in option.kinds:
+        words = {"action": "append", "default": [], "metavar": option.metavar}
+        return words | {"help": f"{option.full_help}; repeatable"}
+    if option.choices:
+        return {"choices": option.choices, "default": default, "metavar": option.metavar}
+    several = {"nargs": option.count} if isinstance(option.metavar, tuple) else {}
+    return {"type": _reader(option), "default": default, "metavar": option.metavar, **several}
+
+
+def _reader(option: Option) -> Callable[[str], Any]:
+    """What reads one word; argparse puts its name into the message about a word that it cannot read."""
+    if option.image or option.writes_file or Path in option.kinds:
+        return Path
+    if option.count is not None and isinstance(option.metavar, str):
+        return _with_commas(option)
+    if option.number is int and option.count is None:
+        return {0: _natural, 1: _positive}.get(option.low, int)
+    return option.number or str
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+_natural.__name__, _positive.__name__ = "natural number", "positive number"
+
+
+def _with_commas(option: Option) -> Callable[[str], tuple[float, ...]]:
+    def read(text: str) -> tuple[float, ...]:
+        numbers = tuple(float(part) for part in text.split(","))
+        if len(numbers) != option.count:
+            raise ValueError
+        return numbers
+
+    read.__name__ = f"{option.phrase} ({option.metavar})"
+    return read

@@ -1,0 +1,343 @@
+"""Every option of every command, declared once: name, type, default, range, unit, help.
+
+An option is one annotation of a `TypedDict` and one line of its docstring; a class with the same options as another one
+and more is derived from it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
+
+from MedGenLib.options.option import REQUIRED, Option, helped
+
+if TYPE_CHECKING:
+    from MedGenLib.imaging.volume import LabelMap, Volume  # noqa: F401 - in annotations that are text
+
+LARGEST_SEED = 2**62
+LARGEST_GUIDANCE, LARGEST_NV_GUIDANCE, LARGEST_CLASSIFIER_GUIDANCE = 10, 30, 1
+"""Weights beyond which artifacts dominate; NV-Generate's models have their own."""
+LEAST_NOISE_HU, MOST_NOISE_HU = 1, 50
+LONGEST_SIDE = 4096
+"""Voxels along an axis of an image without a mask."""
+
+Model = Annotated[str, Option("ct-tissue", metavar="NAME")]
+Seed = Annotated[int | None, Option(None, low=0, high=LARGEST_SEED, metavar="N", term="seed of the initial noise")]
+Preset = Annotated[Literal["draft", "normal", "best"], Option("normal")]
+Device = Annotated[str, Option("auto", metavar="auto|cpu|cuda:0")]
+Switch = Annotated[bool, Option(False)]
+AsFile = Annotated[bool, Option(False, metavar="U")]
+"""True or False; on the command line the file to write."""
+Label = Annotated[int | str | None, Option(None, metavar="LABEL")]
+Series = Annotated[str | None, Option(None, metavar="UID")]
+Folder = Annotated[Path | None, Option(None, metavar="DIR")]
+
+
+@helped
+class RunOptions(TypedDict, total=False):
+    """How to compute.
+
+    seed: the same seed gives the same voxels on the same device; by default one is drawn
+    preset: speed or quality, as the model's number of steps or planes
+    device: where to compute: auto, cpu or cuda:0
+    memory: small takes smaller windows: less memory, more time, other fine detail; auto does so where memory is short
+    accept_license: accept the license of the model; remembered for this user
+    """
+
+    seed: Seed
+    preset: Preset
+    device: Device
+    memory: Annotated[Literal["normal", "small", "auto"], Option("auto", phrase="memory plan")]
+    accept_license: Switch
+
+
+@helped
+class MaskOptions(RunOptions, total=False):
+    """How the labels of a mask become those of the model.
+
+    mapping: labels of the mask (number or name) to labels of the model, or the name of a table with the mask's
+        numbers, such as totalsegmentator
+    fill: label of the model for voxels without a label inside the body, such as fat
+    """
+
+    mapping: Annotated[dict[int | str, int | str] | str | None, Option(None, flag="--map", metavar="SRC=DST")]
+    fill: Label
+
+
+@helped
+class EditOptions(MaskOptions, total=False):
+    """How a region of an image is made to follow a changed mask.
+
+    noise_hu: noise of a CT, for models that take it; by default that of the training scans or of the edited image
+    """
+
+    noise_hu: Annotated[
+        float | None,
+        Option(None, low=LEAST_NOISE_HU, high=MOST_NOISE_HU, unit="HU", phrase="noise", flag="--noise", metavar="HU"),
+    ]
+
+
+@helped
+class CanvasOptions(EditOptions, total=False):
+    """How one volume is sampled.
+
+    body_from: image of the same patient whose outline is the body's; by default it is closed from the mask
+    sampler: sampler instead of the model's own, such as euler, heun or ddim
+    steps: steps of the sampler instead of the preset's
+    guidance: how strongly the mask guides each step, for twice the time: 1 is none, 2 exaggerates the mask
+    classifier_guidance: how strongly the model's classifier, if any, moves each step towards the mask: 0.1 to 0.5;
+        more changes the levels of the tissues
+    retries: further seeds to try when a sample fails its checks
+    """
+
+    body_from: Annotated["str | Path | Volume | None", Option(None, metavar="IMAGE")]
+    sampler: Annotated[str | None, Option(None, metavar="NAME")]
+    steps: Annotated[int | None, Option(None, low=1, phrase="number of steps", metavar="N")]
+    guidance: Annotated[
+        float | None,
+        Option(
+            None,
+            low=0,
+            high=LARGEST_NV_GUIDANCE,
+            metavar="W",
+            term="classifier-free guidance weight w: v_un + w (v_cond - v_un)",
+        ),
+    ]
+    classifier_guidance: Annotated[
+        float, Option(0.0, low=0, high=LARGEST_CLASSIFIER_GUIDANCE, metavar="W", term="classifier guidance scale s")
+    ]
+    retries: Annotated[int, Option(2, low=0, phrase="number of retries", metavar="N")]
+
+
+@helped
+class GenerateOptions(CanvasOptions, total=False):
+    """How volumes are made from a mask, or from a grid alone.
+
+    samples: number of volumes; sample n has the seed + n
+    style: real volume whose appearance the result gets: noise and tissue levels of a CT, contrast of an MR image
+    any_grid: let a model trained on a few sizes (NV-Generate) work on the mask's own size: quicker for a small mask,
+        possible for a large one, less reliable
+    size: for models without a mask, instead of one: voxels from left to right, back to front and foot to head
+    spacing: with size: distance between voxels, by default 1 mm
+    modality: image that a model for several makes, such as T2w or FLAIR-skull-stripped
+    uncertainty: also give the voxel-wise standard deviation of two or more samples
+    """
+
+    samples: Annotated[int, Option(1, low=1, phrase="number of samples", metavar="K")]
+    style: Annotated["str | Path | Volume | None", Option(None, metavar="REF")]
+    any_grid: Switch
+    size: Annotated[
+        Sequence[int] | None, Option(None, count=3, low=1, high=LONGEST_SIDE, unit="voxels", metavar=("X", "Y", "Z"))
+    ]
+    spacing: Annotated[
+        Sequence[float] | None, Option(None, count=3, above=0, high=100, unit="mm", metavar=("X", "Y", "Z"))
+    ]
+    modality: Annotated[str | None, Option(None, metavar="NAME")]
+    uncertainty: AsFile
+
+
+@helped
+class TranslateOptions(RunOptions, total=False):
+    """How an image is translated.
+
+    uncertainty: also give the voxel-wise standard deviation of several views (planes, mirrored, shifted), for up to
+        twice the time
+    series: UID of the series to read from a DICOM folder that holds several
+    """
+
+    uncertainty: AsFile
+    series: Series
+
+
+@helped
+class LesionOptions(MaskOptions, total=False):
+    """Where a lesion is put and what it is.
+
+    at: center of the lesion, RAS
+    lesion: instead of a place: mask on the image's grid, above 0 in the lesion
+    shape: sphere, ellipsoid, lobulated, spiculated, a plaque such as plaque-oval, or a mask file whose shape is taken
+    size_mm: greatest diameter, by default 10 mm or the own size of a shape from a mask
+    label: label of the model that the place gets, such as 'soft tissue'; that of the surroundings removes a lesion;
+        by default the tissue stays
+    contrast: how much brighter than its tissue the lesion is, below 0 darker, in HU or the image's own unit
+    organ: label (number or name) that the lesion stays inside; without a place, the seed chooses one there
+    labels: tissues or organs on the image's grid; by default the model's labels are found in the image
+    model: model package for images of this kind
+    """
+
+    at: Annotated[Sequence[float] | None, Option(None, count=3, unit="mm", phrase="place", metavar="X,Y,Z")]
+    lesion: Annotated["str | Path | LabelMap | None", Option(None, flag="--mask", metavar="LESION")]
+    shape: Annotated[str, Option("sphere", metavar="NAME|FILE")]
+    size_mm: Annotated[
+        float | None, Option(None, above=0, unit="mm", phrase="size of the lesion", flag="--size", metavar="MM")
+    ]
+    label: Label
+    contrast: Annotated[float | None, Option(None, metavar="HU")]
+    organ: Label
+    labels: Annotated["str | Path | LabelMap | None", Option(None, metavar="L")]
+    model: Model
+
+
+@helped
+class RedrawOptions(TypedDict, total=False):
+    """One edit of an open canvas.
+
+    label: label of the model for the voxels where the mask is not 0, the others stay
+    seed: seed of the noise of the changed region, by default the canvas' own
+    preset: speed or quality, as the model's number of steps
+    """
+
+    label: Label
+    seed: Seed
+    preset: Annotated[Literal["draft", "normal", "best"], Option("draft")]
+
+
+@helped
+class EvaluateOptions(TypedDict, total=False):
+    """How an image is measured.
+
+    segmenter: finds the labels in the image again: ct-tissue (by its HU thresholds), a segmenter package such as
+        hippocampus-segmenter, totalsegmentator, or nnunet:FOLDER
+    resample: bring reference, mask and labels on another grid onto that of the image instead of refusing them
+    modality: of image and reference where the files do not say it; by default guessed from their values
+    report: folder for report.html, metrics.json and metrics.csv, and error_map.nii.gz of one image with a reference
+    overwrite: replace files that exist
+    device: where to compute: auto, cpu or cuda:0
+    """
+
+    segmenter: Annotated["str | Callable | None", Option(None, metavar="NAME")]
+    resample: Switch
+    modality: Annotated[Literal["CT", "MR"] | None, Option(None, metavar="CT|MR")]
+    report: Annotated[str | Path | None, Option(None, metavar="DIR")]
+    overwrite: Switch
+    device: Device
+
+
+@helped
+class _GenerateInputs(TypedDict):
+    """
+    mask: label volume (.nii .nrrd .mha); models without a mask take its grid, or a size instead
+    model: model package
+    """
+
+    mask: Annotated["str | Path | LabelMap | None", Option(None, flag="MASK")]
+    model: Model
+
+
+@helped
+class _TranslateInputs(TypedDict):
+    """
+    image: volume (.nii .nrrd .mha) or DICOM folder
+    to: modality to make, such as CT or T1w
+    model: model package, by default the one that fits
+    """
+
+    image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
+    to: Annotated[str, Option(REQUIRED, metavar="CT|T1w")]
+    model: Annotated[str | None, Option(None, metavar="NAME")]
+
+
+@helped
+class _EditInputs(TypedDict):
+    """
+    volume: volume (.nii .nrrd .mha) or DICOM folder
+    mask: label volume of the image as it is
+    new_mask: label volume of the image as it is to become, on the same grid, in the same numbers
+    model: model package for images of this kind
+    """
+
+    volume: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
+    mask: Annotated["str | Path | LabelMap", Option(REQUIRED, metavar="OLD")]
+    new_mask: Annotated["str | Path | LabelMap", Option(REQUIRED, metavar="NEW")]
+    model: Model
+
+
+@helped
+class _LesionInputs(TypedDict):
+    """
+    image: volume (.nii .nrrd .mha) or DICOM folder
+    """
+
+    image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
+
+
+@helped
+class _EvaluateInputs(TypedDict):
+    """
+    image: volume, DICOM folder, or folder of volumes
+    reference: real image of the same patient: volume, or folder as the image
+    mask: measure where this is above 0, by default in the body
+    labels: label volume: measure each label by itself; with a segmenter also whether the image shows it
+    uncertainty: volume of standard deviations of generate or translate, to compare with the error
+    """
+
+    image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
+    reference: Annotated["str | Path | Volume | None", Option(None, metavar="REF")]
+    mask: Annotated["str | Path | LabelMap | None", Option(None, metavar="M")]
+    labels: Annotated["str | Path | LabelMap | None", Option(None, metavar="L")]
+    uncertainty: Annotated["str | Path | Volume | None", Option(None, metavar="U")]
+
+
+@helped
+class _Files(TypedDict):
+    """What the command line writes.
+
+    output: volume to write: .nii .nii.gz .nrrd .mha
+    preview: also write a picture of what went in and what came out
+    report: also write what was done and checked
+    overwrite: replace files that exist
+    """
+
+    output: Annotated[Path, Option(REQUIRED, flag=("-o", "--output"), metavar="OUT")]
+    preview: Annotated[Path | None, Option(None, metavar="P.png")]
+    report: Annotated[Path | None, Option(None, metavar="R.json")]
+    overwrite: Switch
+
+
+@helped
+class _Dicom(TypedDict):
+    """
+    dicom: also write the result as a DICOM series
+    deidentify: remove what names the patient (DICOM PS3.15, basic profile)
+    """
+
+    dicom: Folder
+    deidentify: Switch
+
+
+@helped
+class _Read(TypedDict):
+    """
+    series: UID of the series to read from a DICOM folder that holds several
+    """
+
+    series: Series
+
+
+@helped
+class _LesionFile(TypedDict):
+    """
+    lesion_mask: also write where the lesion is
+    """
+
+    lesion_mask: Annotated[Path | None, Option(None, metavar="OUT2")]
+
+
+def _options(*groups: type, files: Sequence[type] = ()) -> dict[str, Option]:
+    """The options of classes; ``files`` are of the command line only."""
+    options = {}
+    for group in (*groups, *files):
+        found = (hint.__metadata__[0] for hint in group.__annotations__.values())
+        options |= {option.name: replace(option, cli_only=group in files) for option in found}
+    return options
+
+
+COMMANDS: Mapping[str, Mapping[str, Option]] = {
+    "generate": _options(_GenerateInputs, GenerateOptions, files=(_Files, _Dicom)),
+    "translate": _options(_TranslateInputs, TranslateOptions, files=(_Files, _Dicom)),
+    "edit": _options(_EditInputs, EditOptions, files=(_Read, _Files)),
+    "redraw": _options(RedrawOptions),
+    "insert_lesion": _options(_LesionInputs, LesionOptions, files=(_Read, _LesionFile, _Files)),
+    "evaluate": _options(_EvaluateInputs, EvaluateOptions),
+}
+"""Command -> Python name -> option. "redraw" is one edit of an open canvas."""

@@ -1,0 +1,114 @@
+"""The surfaces, ways to call MedGen: which options each has, under which name, with which default.
+
+"python" is `MedGenLib.generate`, "cli" the command `medgen generate`, "worker" its method "generate", "client"
+`Worker.generate`, "slicer" `MedGenLogic.generate`, "canvas" `Canvas.generate` and `Canvas.of_image`; the other commands
+likewise. What is not listed here is the same on all of them.
+"""
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from MedGenLib.options.declarations import COMMANDS
+from MedGenLib.options.option import Option
+
+SURFACES = ("python", "cli", "worker", "client", "slicer", "canvas")
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    surface: {"spread": "uncertainty"} for surface in ("worker", "client", "slicer")
+}
+"""Surface -> old name -> present name. The old one warns; it is accepted for one version."""
+ACRONYMS = {"hu": "HU"}
+"""Words that camelCase leaves in capitals."""
+ALL = "*"
+BY_CALL = "Worker.call takes this method"
+MODALITY = "a volume carries its modality"
+EACH_EDIT = "given with each edit of the open canvas"
+CLI_ONLY = "the caller reads and writes the files"
+LACKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "generate": {
+        "canvas": {
+            "a canvas holds one volume": "samples uncertainty",
+            "a model for few sizes, or without a mask, redraws no region": "any_grid size spacing modality",
+            "edits keep the model's own intensities; open the styled volume with Canvas.of_image": "style",
+        }
+    },
+    "translate": {
+        "worker": {"the description of the image has it": "series"},
+        "slicer": {"a node holds one series": "series"},
+        "canvas": {"a translation changes the whole image": ALL},
+    },
+    "edit": {
+        "worker": {EACH_EDIT: "new_mask preset"},
+        "canvas": {EACH_EDIT: "new_mask preset"},
+        "client": {BY_CALL: ALL},
+    },
+    "redraw": dict.fromkeys(("python", "cli", "slicer"), {"part of edit": ALL}) | {"client": {BY_CALL: ALL}},
+    "insert_lesion": {
+        "slicer": {"place is coordinates, a point list or a painted segmentation": "at lesion"},
+        "client": {BY_CALL: ALL},
+        "canvas": {"an insertion opens a canvas of its own": ALL},
+    },
+    "evaluate": {
+        "python": {MODALITY: "modality", "MedGenLib.evaluation.report writes the result": "report overwrite"},
+        "worker": {MODALITY: "modality"},
+        "client": {MODALITY: "modality"},
+        "slicer": {MODALITY: "modality", "nodes seldom share a grid, so that it always resamples": "resample"},
+        "canvas": {"a canvas measures nothing": ALL},
+    },
+}
+"""Command -> surface -> reason -> the options that it lacks."""
+NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("generate", "worker"): {"mask": "input"},
+    ("generate", "slicer"): {"style": "style"},
+    ("translate", "worker"): {"image": "input"},
+    ("translate", "slicer"): {"image": "volumeNode"},
+    ("edit", "worker"): {"volume": "image", "mask": "input"},
+    ("insert_lesion", "worker"): {"lesion": "mask"},
+    ("insert_lesion", "slicer"): {"image": "volumeNode"},
+    ("evaluate", "slicer"): {"report": "reportFolder"},
+}
+"""Names that no rule gives; they stay as scripts know them."""
+OF_VOLUME = {"model": (None, "None takes the model that made the volume, else one of its modality")}
+DEFAULTS: Mapping[tuple[str, str], Mapping[str, tuple[Any, str]]] = {
+    ("edit", "slicer"): OF_VOLUME,
+    ("insert_lesion", "slicer"): OF_VOLUME,
+}
+"""Other defaults, and why."""
+
+
+def camel(name: str) -> str:
+    """A name as Slicer spells it: noise_hu -> noiseHU, size_mm -> sizeMm."""
+    first, *others = name.split("_")
+    return first + "".join(ACRONYMS.get(word, word.capitalize()) for word in others)
+
+
+def snake(name: str) -> str:
+    """The reverse of `camel`: noiseHU -> noise_hu."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+@functools.cache
+def of(command: str, surface: str = "python") -> Mapping[str, Option]:
+    """The options that a surface has, by their names there, with its defaults; empty where it lacks the command.
+
+    In Slicer a name is in camelCase, with "Node" at its end where the value is an image.
+    """
+    lacking, found = missing(command, surface), {}
+    for name, option in COMMANDS[command].items():
+        if name not in lacking:
+            ruled = camel(name) + "Node" * bool(option.image) if surface == "slicer" else name
+            default, _ = DEFAULTS.get((command, surface), {}).get(name, (option.default, ""))
+            found[NAMES.get((command, surface), {}).get(name, ruled)] = replace(option, default=default)
+    return found
+
+
+@functools.cache
+def missing(command: str, surface: str) -> Mapping[str, str]:
+    """The options that a surface lacks, by their Python names, each with the reason."""
+    known = COMMANDS[command]
+    lacking = {name: CLI_ONLY for name, option in known.items() if option.cli_only and surface != "cli"}
+    for reason, names in LACKS[command].get(surface, {}).items():
+        lacking |= dict.fromkeys(known if names == ALL else names.split(), reason)
+    return lacking
