@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.findings import Finding
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume
@@ -47,7 +47,7 @@ def check_mask(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
             )
         )
     absent = [f"{label.name} ({value})" for value, label in known.items() if value not in found]
-    if absent and not manifest.preprocessing.get("partial"):
+    if absent and not manifest.settings.partial:
         findings.append(
             _warning(
                 "absent-labels",
@@ -77,14 +77,13 @@ def check_gaps(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
     """
     from MedGenLib.labels.mapping import close_body
 
-    if manifest.preprocessing.get("outside") != "background":
+    if manifest.settings.outside != "background":
         return []
     labelled = int(np.count_nonzero(label_map.array))
     share = 1 - labelled / max(1, int(np.count_nonzero(close_body(label_map).array)))
     if share < _LARGEST_GAP:
         return []
-    first = next(iter(manifest.input.labels.values())).name
-    label = manifest.preprocessing.get("fill", first)
+    label = manifest.settings.fill or next(iter(manifest.input.labels.values())).name
     left = "air" if manifest.output.unit == "HU" else "background"
     return [
         _warning(
@@ -218,8 +217,8 @@ def _check_spacing(image: Volume | LabelMap, manifest: Manifest) -> list[Finding
 
 def _check_field_of_view(image: Volume | LabelMap, manifest: Manifest) -> list[Finding]:
     limits = manifest.field_of_view
-    turn = Turn.to(image.geometry, "RAS")
-    view, count = turn.axes(image.field_of_view), turn.axes(image.shape)
+    reorientation = Reorientation.to(image.geometry, "RAS")
+    view, count = reorientation.axes(image.field_of_view), reorientation.axes(image.shape)
     small, large = [], []
     for mm, voxels, low, high, name in zip(
         view, count, limits.min, limits.max, ("left-right", "front-back", "head-foot"), strict=True

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class View:
+class PlacedFieldOfView:
     """What the model sees at once, at a place on the lattice.
 
     Attributes
@@ -24,7 +24,7 @@ class View:
     box: Box
     window: Box
 
-    def about(self, box: Box, unit: int, shape: tuple[int, ...], manifest: Manifest) -> View:
+    def about(self, box: Box, unit: int, shape: tuple[int, ...], manifest: Manifest) -> PlacedFieldOfView:
         """The same field of view about a box of the lattice, moved by multiples of ``unit``.
 
         Raises
@@ -36,7 +36,7 @@ class View:
             middle = (part.start + part.stop - seen.start - seen.stop) / 2
             low, high = -(window.start // unit), (n - window.stop) // unit
             steps.append(max(low, min(round(middle / unit), high)) * unit)
-        found = View(moved(self.box, tuple(steps)), moved(self.window, tuple(steps)))
+        found = PlacedFieldOfView(moved(self.box, tuple(steps)), moved(self.window, tuple(steps)))
         if not contains(found.box, box):
             size = " x ".join(f"{limit:g}" for limit in manifest.field_of_view.max)
             raise InputError(

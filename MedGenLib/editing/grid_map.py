@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from MedGenLib.imaging.boxes import Box
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Geometry
@@ -26,36 +26,36 @@ _TINY = 1e-6
 
 
 @dataclass(frozen=True)
-class Lattice:
+class GridMap:
     """Working voxels over an image.
 
     Attributes
     ----------
     image: voxels of the image along i, j, k as stored; `Box`es of the image are in this order.
-    turn: between the image's axes and the lattice's.
+    reorientation: between the image's axes and the lattice's.
     scale, shift: per lattice axis; an axis of one image voxel is repeated and has scale 0.
     shape: lattice voxels, multiples of the networks' stride.
     own: the lattice has the image's own voxels.
     """
 
     image: tuple[int, int, int]
-    turn: Turn
+    reorientation: Reorientation
     scale: tuple[float, float, float]
     shift: tuple[float, float, float]
     shape: tuple[int, int, int]
     own: bool
 
     @classmethod
-    def over(cls, scene: Scene, stride: int) -> tuple[Lattice, Box]:
+    def over(cls, scene: Scene, stride: int) -> tuple[GridMap, Box]:
         """The lattice that continues a scene's grid over its whole image, and the scene's place."""
-        original, grid, turn = scene.original.geometry, scene.grid.geometry, scene.turn
+        original, grid, reorientation = scene.original.geometry, scene.grid.geometry, scene.reorientation
         scale, shift, shape, place = [], [], [], []
-        for axis, stored in enumerate(turn.order):
+        for axis, stored in enumerate(reorientation.order):
             size, before = scene.labels.shape[axis], scene.before[axis]
             if original.shape[stored] == 1:
                 line, room = (0.0, before + scene.inner[axis] // 2), (0, size)
             else:
-                line = _line(original, grid, stored, axis in turn.flips, before)
+                line = _line(original, grid, stored, axis in reorientation.flips, before)
                 room = _room(*line, original.shape[stored])
             pre = max(0, math.ceil(-room[0] / stride)) * stride
             post = max(0, math.ceil((room[1] - size) / stride)) * stride
@@ -63,7 +63,7 @@ class Lattice:
             shift.append(line[1] + pre)
             shape.append(pre + size + post)
             place.append(slice(pre, pre + size))
-        lattice = cls(original.shape, turn, tuple(scale), tuple(shift), tuple(shape), scene.own_grid)
+        lattice = cls(original.shape, reorientation, tuple(scale), tuple(shift), tuple(shape), scene.own_grid)
         return lattice, tuple(place)
 
     @property
@@ -71,7 +71,9 @@ class Lattice:
         """The part of the lattice that the image covers."""
         return tuple(
             slice(0, n) if not a else slice(*(int(v) for v in _room(a, b, count)))
-            for a, b, n, count in zip(self.scale, self.shift, self.shape, self.turn.axes(self.image), strict=True)
+            for a, b, n, count in zip(
+                self.scale, self.shift, self.shape, self.reorientation.axes(self.image), strict=True
+            )
         )
 
     def reach(self, voxels: int) -> tuple[int, int, int]:
@@ -104,7 +106,7 @@ class Lattice:
 
         Returns their bounding box in cells and the bool array of it.
         """
-        array, cells = where.transpose(self.turn.order), []
+        array, cells = where.transpose(self.reorientation.order), []
         for axis, (part, a, b, _) in enumerate(self._axes(self._turned(box))):
             low, high = self._cells_along(part, a, b, axis)
             first = int(low.min())
@@ -122,13 +124,13 @@ class Lattice:
             index = np.rint((index - b) / a).astype(int) if a else np.zeros(len(index), int)
             parts.append(index.clip(0, n - 1))
             inside.append((index >= 0) & (index < n))
-        found = labels.transpose(self.turn.order)[np.ix_(*parts)]
+        found = labels.transpose(self.reorientation.order)[np.ix_(*parts)]
         return found * np.logical_and.outer(np.logical_and.outer(*inside[:2]), inside[2])
 
     def values(self, values: np.ndarray, offset: tuple[int, ...], box: Box) -> np.ndarray:
         """Image values (a block at ``offset``) in a box of the lattice, smoothed where it is
         coarser; beyond the block its border goes on."""
-        array, offset = values.transpose(self.turn.order), self.turn.axes(offset)
+        array, offset = values.transpose(self.reorientation.order), self.reorientation.axes(offset)
         for axis, (part, a, b, _) in enumerate(self._axes(box)):
             index = np.arange(part.start, part.stop)
             position = (index - b) / a - offset[axis] if a else np.zeros(len(index))
@@ -136,12 +138,12 @@ class Lattice:
         return np.ascontiguousarray(array, np.float32)
 
     def back(self, values: np.ndarray, start: tuple[int, ...], box: Box) -> np.ndarray:
-        """Lattice values (a block from lattice index ``start``) at the voxels of an image box."""
+        """GridMap values (a block from lattice index ``start``) at the voxels of an image box."""
         array = values
         for axis, (part, a, b, _) in enumerate(self._axes(self._turned(box))):
             position = np.arange(part.start, part.stop) * a + b - start[axis]
             array = _sampled(array, position, axis, self.own, 1.0)
-        return np.ascontiguousarray(array.transpose(np.argsort(self.turn.order)))
+        return np.ascontiguousarray(array.transpose(np.argsort(self.reorientation.order)))
 
     def _cells_along(self, part: slice, a: float, b: float, axis: int) -> tuple[np.ndarray, np.ndarray]:
         """First and last cell that each image voxel of a line touches."""
@@ -155,13 +157,13 @@ class Lattice:
 
     def _axes(self, box: Box) -> Iterator[tuple[slice, float, float, int]]:
         """(part, scale, shift, image voxels) of each lattice axis."""
-        return zip(box, self.scale, self.shift, self.turn.axes(self.image), strict=True)
+        return zip(box, self.scale, self.shift, self.reorientation.axes(self.image), strict=True)
 
     def _turned(self, box: Box) -> Box:
-        return self.turn.axes(box)
+        return self.reorientation.axes(box)
 
     def _stored(self, values: list) -> tuple:
-        return tuple(values[self.turn.order.index(axis)] for axis in range(3))
+        return tuple(values[self.reorientation.order.index(axis)] for axis in range(3))
 
 
 def _line(original: Geometry, grid: Geometry, stored: int, flipped: bool, before: int) -> tuple[float, float]:

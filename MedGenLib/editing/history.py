@@ -13,7 +13,7 @@ MOST_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
-class Step:
+class HistoryStep:
     """One change: which array was written where, what was there before and what is there after.
 
     Attributes
@@ -41,7 +41,7 @@ class History:
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[HistoryStep] = []
         self.keys: list[int] = [0]
         self.place = 0
         self._most_bytes = most_bytes
@@ -63,7 +63,7 @@ class History:
                 return state
         return None
 
-    def add(self, step: Step, key: int) -> None:
+    def add(self, step: HistoryStep, key: int) -> None:
         """Take a step that was made from here; what had been undone is forgotten."""
         del self.steps[self.place :], self.keys[self.place + 1 :]
         self.steps.append(step)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from MedGenLib.editing.grid_map import Lattice
+from MedGenLib.editing.grid_map import GridMap
 from MedGenLib.editing.noise import NoiseField
 from MedGenLib.imaging.boxes import Box, inside, wider
 from MedGenLib.imaging.normalization import Affine, TissueStandard
@@ -23,7 +23,7 @@ TILE = 64
 """Latent cells per side that are encoded at once."""
 
 
-class Ground:
+class LatentCache:
     """The latent of an image on a lattice, as far as it is known.
 
     Parameters
@@ -42,7 +42,7 @@ class Ground:
 
     def __init__(
         self,
-        lattice: Lattice,
+        lattice: GridMap,
         codec: TissueStandard | Affine,
         noise: NoiseField,
         content: Box | None,

@@ -11,12 +11,12 @@ import numpy as np
 
 from MedGenLib import devices
 from MedGenLib.checks.input import check_mask, guess_modality, looks_like_labels
-from MedGenLib.editing.field_of_view import View
-from MedGenLib.editing.grid_map import Lattice
-from MedGenLib.editing.latent_cache import Ground
+from MedGenLib.editing.field_of_view import PlacedFieldOfView
+from MedGenLib.editing.grid_map import GridMap
+from MedGenLib.editing.latent_cache import LatentCache
 from MedGenLib.editing.mask_blocks import MaskReader
 from MedGenLib.editing.noise import NoiseField
-from MedGenLib.editing.region import Painting
+from MedGenLib.editing.region import RegionEditor
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, notes, require_usable
 from MedGenLib.imaging.normalization import Affine, TissueRange, TissueStandard
@@ -46,7 +46,7 @@ NOISE_SIDE = 96
 class Opened:
     """A painting and what came with it."""
 
-    painting: Painting
+    painting: RegionEditor
     reader: MaskReader
     mask: LabelMap
     volume: Volume
@@ -77,10 +77,10 @@ def generated(
     result = generate(mask, model, seed=seed, memory=memory, mapping=mapping, fill=fill, on_sample=keep, **options)
     scene, sampling, latent, chosen = kept
     volume, labels = result.volume, result.source
-    lattice, place = Lattice.over(scene, 2 * sampling.flow.stride)
+    lattice, place = GridMap.over(scene, 2 * sampling.flow.stride)
     noise = NoiseField(chosen, sampling.noise(_generator(chosen)), tuple(part.start // 2 for part in place))
     view = _view(scene, place)
-    ground = Ground(lattice, scene.codec, noise, view and view.box)
+    ground = LatentCache(lattice, scene.codec, noise, view and view.box)
     ground.take(place, latent)
     painting = _painting(
         scene, ground, view, volume, labels, mask, sampling.device, memory, scene.manifest.output.range
@@ -124,10 +124,10 @@ def of_image(
     require_usable(findings)
     stage.advance()
     place = devices.pick_device(device)
-    if noise_hu is None and "noise_hu" in manifest.preprocessing:
+    if noise_hu is None and manifest.settings.takes_noise:
         noise_hu = _noise_of(volume, labels, manifest)
     scene = prepare(labels, manifest, stride(manifest, place), noise_hu)
-    lattice, where = Lattice.over(scene, stride(manifest, place))
+    lattice, where = GridMap.over(scene, stride(manifest, place))
     view = _view(scene, where)
     codec, allowed, scale = scene.codec, manifest.output.range, 1.0
     if isinstance(codec, Affine):
@@ -138,7 +138,7 @@ def of_image(
         values = volume.array
         allowed = min(0.0, float(values.min())), max(allowed[1] * scale, float(values.max()))
     content = lattice.extent if view else None
-    ground = Ground(lattice, codec, NoiseField(seed), content, scale)
+    ground = LatentCache(lattice, codec, NoiseField(seed), content, scale)
     painting = _painting(scene, ground, view, volume, labels, mask, place, memory, allowed)
     reader = _reader(manifest, mapping, fill, mask, labels)
     stage.advance()
@@ -157,17 +157,17 @@ def require_editable(manifest: Manifest) -> None:
 
 def _painting(
     scene: Scene,
-    ground: Ground,
-    view: View | None,
+    ground: LatentCache,
+    view: PlacedFieldOfView | None,
     volume: Volume,
     labels: LabelMap,
     mask: LabelMap,
     device: Any,
     memory: str,
     allowed: tuple[float, float],
-) -> Painting:
-    limits = scene.manifest.preprocessing.get("tissue_range")
-    return Painting(
+) -> RegionEditor:
+    limits = scene.manifest.settings.tissue_range
+    return RegionEditor(
         scene.manifest,
         device,
         memory,
@@ -175,7 +175,7 @@ def _painting(
         ground,
         scene.spacing,
         scene.scalars,
-        TissueRange(**limits) if limits else None,
+        TissueRange(**vars(limits)) if limits else None,
         tuple(allowed),
         view,
         _own(volume.array),
@@ -190,15 +190,15 @@ def _own(array: np.ndarray) -> np.ndarray:
     return np.array(array, order="C", subok=False)
 
 
-def _view(scene: Scene, place: Any) -> View | None:
+def _view(scene: Scene, place: Any) -> PlacedFieldOfView | None:
     """The field of view of a model that fills it with anatomy."""
-    if scene.manifest.preprocessing["outside"] == "background":
+    if scene.manifest.settings.outside == "background":
         return None
     box = tuple(
         slice(part.start + before, part.start + before + inner)
         for part, before, inner in zip(place, scene.before, scene.inner, strict=True)
     )
-    return View(box, place)
+    return PlacedFieldOfView(box, place)
 
 
 def _reader(manifest: Manifest, mapping: Any, fill: int | str | None, mask: LabelMap, labels: LabelMap) -> MaskReader:

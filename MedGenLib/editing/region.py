@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from MedGenLib.diffusion.inpainting import Known
-from MedGenLib.editing.field_of_view import View
-from MedGenLib.editing.grid_map import Lattice
-from MedGenLib.editing.history import History, Step
-from MedGenLib.editing.latent_cache import Ground
+from MedGenLib.editing.field_of_view import PlacedFieldOfView
+from MedGenLib.editing.grid_map import GridMap
+from MedGenLib.editing.history import History, HistoryStep
+from MedGenLib.editing.latent_cache import LatentCache
 from MedGenLib.editing.noise import NoiseField
-from MedGenLib.editing.window import FADE, GROW, HALO, Scene, about, fade, grown, pieces
+from MedGenLib.editing.window import FADE, GROW, HALO, WindowScene, about, fade, grown, pieces
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.boxes import NOWHERE, Box, common, contains, doubled, halved, inside, placed, tight, union, wider
 from MedGenLib.imaging.normalization import Affine
@@ -33,7 +33,7 @@ FEWEST_VOXELS = 200
 
 
 @dataclass
-class Painting:
+class RegionEditor:
     """Image, mask and what is known of the latent, and how one follows the other.
 
     Attributes
@@ -49,13 +49,13 @@ class Painting:
     manifest: Manifest
     device: torch.device
     memory: str
-    lattice: Lattice
-    ground: Ground
+    lattice: GridMap
+    ground: LatentCache
     spacing: tuple[float, float, float]
     scalars: list[float]
     limits: TissueRange | None
     allowed: tuple[float, float]
-    view: View | None
+    view: PlacedFieldOfView | None
     image: NDArray
     labels: NDArray[np.uint8]
     mask: NDArray
@@ -114,7 +114,7 @@ class Painting:
                 findings += found
             findings += self._check(box, changed)
             whole = union([box, *written])
-            self.history.add(Step(self._parts, whole, count), key)
+            self.history.add(HistoryStep(self._parts, whole, count), key)
         self.mask[given[0]] = given[1]  # elsewhere only numbers changed, not what they mean
         return whole, count, findings
 
@@ -124,7 +124,7 @@ class Painting:
         with self._transaction():
             self._write("image", box, self._as_voxels(values))
             self._write("known", cells, np.zeros(self.ground.known[cells].shape, bool))
-            self.history.add(Step(self._parts, box, 0), self.history.key)
+            self.history.add(HistoryStep(self._parts, box, 0), self.history.key)
         return box
 
     def go(self, state: int) -> Box:
@@ -199,7 +199,7 @@ class Painting:
         place = doubled(window)
         labels = self.lattice.labels(self.labels, place).astype(np.uint8)
         seen = None if self.view is None else inside(self.view.box, place)
-        scene = Scene(self.manifest, labels, self.spacing, self.scalars, seen)
+        scene = WindowScene(self.manifest, labels, self.spacing, self.scalars, seen)
         role = network_role(self.manifest, plan)
         return Sampling.of(self.manifest, self.device, None, plan.steps, scene, self.memory, role)
 
@@ -262,17 +262,15 @@ class Painting:
         if isinstance(self.ground.codec, Affine):  # a scale of the image's own
             return []
         values, labels, findings = self.image[box][changed], self.labels[box][changed], []
-        for value, tissue in self.manifest.statistics.get("tissues", {}).items():
-            inside = values[labels == int(value)]
+        for value, tissue in self.manifest.statistics.tissues.items():
+            inside = values[labels == value]
             if inside.size < FEWEST_VOXELS:
                 continue
             mean = float(inside.mean()) / self.ground.scale
-            low, high = tissue.get("low"), tissue.get("high")
-            if (low is not None and mean < low) or (high is not None and mean > high):
+            if not tissue.low <= mean <= tissue.high:
                 sentence = (
-                    f"The mean of the new {tissue['name']} is {mean:.0f} "
-                    f"{self.manifest.output.unit}, outside of {low:g} to {high:g} as seen in "
-                    "training; try another seed."
+                    f"The mean of the new {tissue.name} is {mean:.0f} {self.manifest.output.unit}, outside of "
+                    f"{tissue.low:g} to {tissue.high:g} as seen in training; try another seed."
                 )
                 findings.append(Finding("warning", "tissue-mean", sentence))
         return findings

@@ -32,7 +32,7 @@ from MedGenLib.result import Result
 
 if TYPE_CHECKING:
     from MedGenLib.editing.opening import Opened
-    from MedGenLib.editing.region import Painting
+    from MedGenLib.editing.region import RegionEditor
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Canvas:
     """
 
     def __init__(self, opened: Opened) -> None:
-        self._painting: Painting | None = opened.painting
+        self._painting: RegionEditor | None = opened.painting
         self._reader, self._source, self._image = opened.reader, opened.mask, opened.volume
         self.result, self.findings, self.seed = opened.result, opened.findings, opened.seed
         self.halo_voxels = opened.painting.halo
@@ -282,7 +282,7 @@ class Canvas:
         return self._painting is None
 
     @property
-    def _open(self) -> Painting:
+    def _open(self) -> RegionEditor:
         if self._painting is None:
             raise InputError("This canvas was closed; open the image and its mask again.")
         return self._painting

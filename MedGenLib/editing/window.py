@@ -28,12 +28,12 @@ SIDES = (32, 40, 48, 56, 64, 72, 80)
 """Sides of windows in cells: few sizes, because kernels are prepared for each size once."""
 
 HALO = 2 * (GROW + FADE) + 2
-"""Lattice voxels from a changed one beyond which nothing changes: free and fading cells, one voxel
+"""GridMap voxels from a changed one beyond which nothing changes: free and fading cells, one voxel
 as a cell has two, and one as the fade ends between two cells."""
 
 
 @dataclass
-class Scene:
+class WindowScene:
     """A window as `sampling.Sampling` wants a scene.
 
     Attributes
@@ -53,7 +53,7 @@ class Scene:
     def maps(self, box: Box) -> np.ndarray:
         """Conditioning maps (channels, ...) of a box of the window."""
         maps = label_channels(self.labels[box], max(self.manifest.input.labels))
-        if self.manifest.preprocessing.get("coordinates"):
+        if self.manifest.settings.coordinates:
             coordinates = coordinates_about(self._centre, self.labels.shape, self.spacing)
             maps = np.concatenate([maps, coordinates[(slice(None), *box)]])
         if self.seen is not None:

@@ -1,8 +1,10 @@
 """One image, judged: against its reference, against the labels that it should show, or both.
 
-result = evaluate(synthetic_ct, real_ct, labels=tissues, segmenter="ct-tissue")
-for row in result.rows:
-    print(row.sentence)
+For example:
+
+    result = evaluate(synthetic_ct, real_ct, labels=tissues, segmenter="ct-tissue")
+    for row in result.rows:
+        print(row.sentence)
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ import numpy as np
 
 from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, Grid, LabelMap, Volume, check_finite
 from MedGenLib.io.provenance import Provenance, Source
-from MedGenLib.metrics.compare import Comparison, Row, compare, require_same_grid
+from MedGenLib.metrics.compare import Comparison, ImageMeasure, compare, require_same_grid
 from MedGenLib.metrics.labels import LabelRow, compare_labels
 from MedGenLib.metrics.uncertainty import Calibration, error_correlation
 from MedGenLib.progress import ProgressCallback
@@ -56,7 +58,7 @@ class Evaluation:
     """
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[ImageMeasure, ...]
     anatomy: tuple[LabelRow, ...]
     calibration: Calibration | None
     note: str
@@ -68,17 +70,17 @@ class Evaluation:
     made: Provenance | None = None
 
     @property
-    def figures(self) -> tuple[Row, ...]:
+    def figures(self) -> tuple[ImageMeasure, ...]:
         """Everything in rows of one kind: comparison, anatomy, uncertainty."""
         anatomy = (
-            Row(name, getattr(label, attribute), unit, label.sentence, label.name)
+            ImageMeasure(name, getattr(label, attribute), unit, label.sentence, label.name)
             for label in self.anatomy
             for name, attribute, unit in ANATOMY
         )
         return (*self.rows, *anatomy, *self.uncertainty)
 
     @property
-    def uncertainty(self) -> tuple[Row, ...]:
+    def uncertainty(self) -> tuple[ImageMeasure, ...]:
         """The figures of the uncertainty, under names that tell them from the others."""
         rows = () if self.calibration is None else self.calibration.rows
         return tuple(replace(row, name=f"Uncertainty: {row.name}") for row in rows)
@@ -200,15 +202,15 @@ def in_order_of(grid: Grid, image: Volume) -> Grid:
     DICOM is read with its rows from front to back, most other files hold them from back to front:
     that is no other grid and needs no resampling. Anything else is given back as it is.
     """
-    turn = Turn.to(grid.geometry, image.orientation)
-    stored = np.eye(4)[:, [*turn.order, 3]]  # turned index -> stored index
-    for axis in turn.flips:
-        stored[turn.order[axis], 3] = grid.shape[turn.order[axis]] - 1
-        stored[turn.order[axis], axis] = -1
-    turned = Geometry(turn.axes(grid.shape), grid.affine @ stored)
+    reorientation = Reorientation.to(grid.geometry, image.orientation)
+    stored = np.eye(4)[:, [*reorientation.order, 3]]  # turned index -> stored index
+    for axis in reorientation.flips:
+        stored[reorientation.order[axis], 3] = grid.shape[reorientation.order[axis]] - 1
+        stored[reorientation.order[axis], axis] = -1
+    turned = Geometry(reorientation.axes(grid.shape), grid.affine @ stored)
     if grid.geometry.is_close(image.geometry) or not turned.is_close(image.geometry):
         return grid
-    return replace(grid, array=turn.apply(grid.array), affine=image.affine)
+    return replace(grid, array=reorientation.apply(grid.array), affine=image.affine)
 
 
 def _segmenter(segmenter: str | Segmenter | None, device: str) -> Segmenter | None:

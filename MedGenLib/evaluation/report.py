@@ -20,7 +20,7 @@ from MedGenLib.evaluation.tables import Summary, csv_text, json_text, summary
 from MedGenLib.io.files import write_volume
 from MedGenLib.io.outputs import Outputs
 from MedGenLib.io.provenance import Provenance, content_hash
-from MedGenLib.metrics.compare import Row
+from MedGenLib.metrics.compare import ImageMeasure
 from MedGenLib.visual import figures, planes
 
 REPORT, JSON, CSV, ERROR_MAP = "report.html", "metrics.json", "metrics.csv", "error_map.nii.gz"
@@ -90,10 +90,10 @@ def csv_rows(cohort: Cohort) -> list[dict[str, Any]]:
     ]
 
 
-def summaries(cohort: Cohort) -> list[tuple[Row, Summary]]:
+def summaries(cohort: Cohort) -> list[tuple[ImageMeasure, Summary]]:
     """Each figure that has a value in any case, and what describes it over the cases."""
     values: dict[tuple[str, str, str], list[float]] = {}
-    first: dict[tuple[str, str, str], Row] = {}
+    first: dict[tuple[str, str, str], ImageMeasure] = {}
     for case in cohort.cases:
         for row in case.figures:
             if row.value is not None and row.name != "Voxels":
@@ -106,7 +106,7 @@ def summaries(cohort: Cohort) -> list[tuple[Row, Summary]]:
     return [(first[key], summary(values[key])) for key in keys]
 
 
-def told(described: Sequence[tuple[Row, Summary]]) -> list[tuple[Row, Summary]]:
+def told(described: Sequence[tuple[ImageMeasure, Summary]]) -> list[tuple[ImageMeasure, Summary]]:
     """Those of `summaries` that a table for people shows."""
     return [pair for pair in described if not pair[0].label or pair[0].name in _TOLD]
 
@@ -251,7 +251,7 @@ def _cohort_page(cohort: Cohort) -> str:
     return page("Evaluation of a cohort", sections, f"{images}, {failed} failed." if failed else f"{images}.")
 
 
-def _cohort_result(cohort: Cohort, described: Sequence[tuple[Row, Summary]]) -> list[Part]:
+def _cohort_result(cohort: Cohort, described: Sequence[tuple[ImageMeasure, Summary]]) -> list[Part]:
     parts: list[Part] = []
     if cohort.failures:
         total = len(cohort.cases) + len(cohort.failures)
@@ -275,7 +275,7 @@ def _failures(cohort: Cohort) -> list[Part]:
     return parts + [Notice(sentence) for sentence in cohort.unmatched]
 
 
-def _cohort_table(described: Sequence[tuple[Row, Summary]], labels: bool) -> list[Part]:
+def _cohort_table(described: Sequence[tuple[ImageMeasure, Summary]], labels: bool) -> list[Part]:
     rows = [
         (
             *((row.label,) if labels else ()),
@@ -298,7 +298,7 @@ def _cohort_table(described: Sequence[tuple[Row, Summary]], labels: bool) -> lis
     return [Table((*(("Label",) if labels else ()), *heads), rows, caption)]
 
 
-def _cohort_labels(cohort: Cohort, described: Sequence[tuple[Row, Summary]]) -> list[Part]:
+def _cohort_labels(cohort: Cohort, described: Sequence[tuple[ImageMeasure, Summary]]) -> list[Part]:
     table = _cohort_table(described, labels=True)
     if not table:
         return []

@@ -147,7 +147,7 @@ def utility(
 
 def _read(folders: dict[str, Path], progress: ProgressCallback | None) -> dict[str, list[Case]]:
     from MedGenLib.imaging.normalization import ZScore
-    from MedGenLib.imaging.orientation import Turn
+    from MedGenLib.imaging.orientation import Reorientation
     from MedGenLib.io.files import read_volume
     from MedGenLib.progress import Stage
     from MedGenLib.training.data.cases import case_names, read_case
@@ -161,7 +161,7 @@ def _read(folders: dict[str, Path], progress: ProgressCallback | None) -> dict[s
             f"{folders['test']}; a test case must not be trained on."
         )
     geometries = [read_volume(folders["real"] / "images" / name).geometry for name in names["real"]]
-    spacings = [Turn.to(geometry, "RAS").axes(geometry.spacing) for geometry in geometries]
+    spacings = [Reorientation.to(geometry, "RAS").axes(geometry.spacing) for geometry in geometries]
     spacing = tuple(float(v) for v in np.median(spacings, axis=0))
     stage = Stage("reading cases", sum(map(len, names.values())), progress)
     cases: dict[str, list[Case]] = {}
@@ -213,12 +213,12 @@ def _trained(
     from MedGenLib.devices import pick_device
     from MedGenLib.pipelines.loading import bfloat16_pays
     from MedGenLib.training.data.cases import Patches
-    from MedGenLib.training.loop import Settings, Trainer
+    from MedGenLib.training.loop import OptimizationSettings, Trainer
     from MedGenLib.training.recipes.segmenter import Segmentation
 
     torch.manual_seed(seed)
     recipe = Segmentation(Patches(cases, patch), labels, {})
-    settings = Settings(
+    settings = OptimizationSettings(
         steps=steps,
         batch=BATCH,
         learning_rate=LEARNING_RATE,

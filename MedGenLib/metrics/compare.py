@@ -37,7 +37,7 @@ _RESAMPLE = "have it resampled (--resample), or bring them onto one grid first"
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageMeasure:
     """One measure.
 
     Attributes
@@ -66,7 +66,7 @@ class Comparison:
     region: (i, j, k), where it was measured.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ImageMeasure, ...]
     note: str
     difference: Volume
     reference: Volume
@@ -249,7 +249,7 @@ def _region(
 
 def _rows(
     reference: Volume, image: Volume, inside: NDArray[np.bool_], kind: str, notes: list[str], stage: Stage
-) -> list[Row]:
+) -> list[ImageMeasure]:
     """The measures of the whole region; advances the stage by 6."""
     from MedGenLib.metrics import image as metrics
 
@@ -287,7 +287,7 @@ def _rows(
     return [*rows[:4], *_similarity_rows(scales, notes), rows[4]]
 
 
-def _similarity_rows(scales: MultiScale | str, notes: list[str]) -> list[Row]:
+def _similarity_rows(scales: MultiScale | str, notes: list[str]) -> list[ImageMeasure]:
     """SSIM and MS-SSIM, or the sentence why there is neither."""
     words = "structural similarity (1 is equal)"
     if isinstance(scales, str):
@@ -326,7 +326,9 @@ def _on_scale(reference: NDArray, image: NDArray) -> list[str]:
     ]
 
 
-def _label_rows(labels: LabelMap, image: Volume, reference: Volume, inside: NDArray[np.bool_], unit: str) -> list[Row]:
+def _label_rows(
+    labels: LabelMap, image: Volume, reference: Volume, inside: NDArray[np.bool_], unit: str
+) -> list[ImageMeasure]:
     values = sorted({*labels.values(), *(value for value in labels.names if value > 0)})
     numbers = np.searchsorted([0, *values], labels.array[inside])
     first = reference.array[inside].astype(np.float64)
@@ -348,7 +350,7 @@ def _label_rows(labels: LabelMap, image: Volume, reference: Volume, inside: NDAr
     rows = []
     for n, value in enumerate(values):
         label, count = labels.names.get(value) or f"label {value}", int(counts[n])
-        rows.append(Row("Voxels", count, "", f"{label}: {count} voxels were compared.", label))
+        rows.append(ImageMeasure("Voxels", count, "", f"{label}: {count} voxels were compared.", label))
         for name, words, means in columns:
             found = means[n] if count else "there are no voxels of it where it was measured."
             rows.append(_row(name, unit, words, found, label))
@@ -366,14 +368,14 @@ def _attempt(measure: Callable[[], _Value]) -> _Value | str:
         return str(error)
 
 
-def _row(name: str, unit: str, words: str, value: float | str, label: str = "") -> Row:
+def _row(name: str, unit: str, words: str, value: float | str, label: str = "") -> ImageMeasure:
     """A row of a value, or of the sentence why there is none."""
     words = f"{label}: {words}" if label else f"The {words}"
     if isinstance(value, str):
-        return Row(name, None, unit, f"{words} cannot be given: {value}", label)
+        return ImageMeasure(name, None, unit, f"{words} cannot be given: {value}", label)
     if math.isinf(value):
-        return Row(name, None, unit, f"{words} has no limit: both images are equal.", label)
+        return ImageMeasure(name, None, unit, f"{words} has no limit: both images are equal.", label)
     if math.isnan(value):
-        return Row(name, None, unit, f"{words} is not defined: an image is constant.", label)
+        return ImageMeasure(name, None, unit, f"{words} is not defined: an image is constant.", label)
     number = f"{value:.4g}{' ' if unit else ''}{unit}"
-    return Row(name, float(value), unit, f"{words} is {number}.", label)
+    return ImageMeasure(name, float(value), unit, f"{words} is {number}.", label)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import Volume
 
@@ -41,9 +41,9 @@ class Standard:
     @classmethod
     def set_by(cls, volume: Volume, name: str, ct: bool | None = None) -> Standard:
         """That of a volume; `ct` where more than this one volume tells what they are."""
-        turn = Turn.to(volume.geometry, "RAS")
+        reorientation = Reorientation.to(volume.geometry, "RAS")
         kind = kind_of(volume) == "CT" if ct is None else ct
-        return cls(kind, turn.axes(volume.spacing), name)
+        return cls(kind, reorientation.axes(volume.spacing), name)
 
     def apply(self, volume: Volume, name: str) -> NDArray[np.float32]:
         """`encode` of the volume, resampled where its spacing is off by more than 5 %.
@@ -57,17 +57,17 @@ class Standard:
                 f"{name} is {volume.modality} and {self.of} is {'CT' if self.ct else 'no CT'}; "
                 "compare images of one kind."
             )
-        turn = Turn.to(volume.geometry, "RAS")
+        reorientation = Reorientation.to(volume.geometry, "RAS")
         if self.is_off(volume):
             wanted = [0.0] * 3
-            for length, axis in zip(self.spacing, turn.order, strict=True):
+            for length, axis in zip(self.spacing, reorientation.order, strict=True):
                 wanted[axis] = length
             volume = resample(volume, wanted)
-        return encode(turn.apply(volume.array), self.ct)
+        return encode(reorientation.apply(volume.array), self.ct)
 
     def is_off(self, volume: Volume) -> bool:
         """Whether the volume has another spacing along an axis of more than one voxel."""
-        spacing = Turn.to(volume.geometry, "RAS").axes(volume.spacing)
+        spacing = Reorientation.to(volume.geometry, "RAS").axes(volume.spacing)
         ratio = np.divide(spacing, self.spacing)
         return bool((np.abs(np.log(ratio)) > _SAME_SPACING).any())
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import Volume, check_finite
-from MedGenLib.metrics.compare import Comparison, Row, require_same_grid
+from MedGenLib.metrics.compare import Comparison, ImageMeasure, require_same_grid
 
 _MOST_VOXELS = 1_000_000
 """Voxels drawn of a larger region: ranks of more cost seconds and change no digit that counts."""
@@ -68,7 +68,7 @@ class Calibration:
     note: what was looked at.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ImageMeasure, ...]
     bins: tuple[Bin, ...]
     note: str
 
@@ -156,9 +156,9 @@ def _bins(deviation: NDArray, error: NDArray) -> tuple[Bin, ...]:
     )
 
 
-def _row(name: str, value: float | None, words: str) -> Row:
+def _row(name: str, value: float | None, words: str) -> ImageMeasure:
     if value is None:
         told = f"The {words} is not defined: the spread or the error is the same everywhere."
     else:
         told = f"The {words} is {value:.3g}."
-    return Row(name, value, "", told)
+    return ImageMeasure(name, value, "", told)

@@ -8,7 +8,7 @@ from MedGenLib.networks.autoencoder import Autoencoder
 from MedGenLib.networks.feature_encoder import FeatureEncoder
 from MedGenLib.networks.flow_unet import FlowUNet
 from MedGenLib.networks.latent_classifier import LatentClassifier
-from MedGenLib.networks.segmenter import Segmenter
+from MedGenLib.networks.segmenter import SegmentationUNet
 from MedGenLib.networks.slice_translator import SliceTranslator
 
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -16,7 +16,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "FeatureEncoder": FeatureEncoder,
     "FlowUNet": FlowUNet,
     "LatentClassifier": LatentClassifier,
-    "Segmenter": Segmenter,
+    "Segmenter": SegmentationUNet,
     "SliceTranslator": SliceTranslator,
 }
 

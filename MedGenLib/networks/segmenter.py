@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from MedGenLib.networks.blocks import ResidualBlock, Upsample, downsample, space_to_depth
 
 
-class Segmenter(nn.Module):
+class SegmentationUNet(nn.Module):
     """Residual U-Net: image (b, 1, i, j, k) -> scores (b, labels + 1, i, j, k), background first.
 
     i, j, k must be multiples of `stride`. Most of the work is done at half resolution and below;

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from MedGenLib import user_folders
 from MedGenLib.errors import InputError
-from MedGenLib.pipelines.memory_plan import LAYOUTS, Job, choose, plans
+from MedGenLib.pipelines.memory_plan import LAYOUTS, MemoryDemand, choose, plans
 from MedGenLib.pipelines.working_grid import slice_spacing, usable_axes, working_geometry
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _work(manifest: Manifest, geometry: Geometry, preset: str) -> _Work:
     target = working_geometry(_within_view(geometry, manifest), manifest)
     steps = (manifest.preset(preset).steps or 1) + OTHER_STEPS["generate"]
     latent = tuple(-(-n // 2) for n in target.shape)
-    layout, stride = LAYOUTS["normal"], Job(manifest, 0, latent).stride
+    layout, stride = LAYOUTS["normal"], MemoryDemand(manifest, 0, latent).stride
     covered = 8 * math.prod(layout.window_shape(latent)) * layout.count(latent, stride)
     return _Work(math.prod(target.shape), latent, covered * steps)
 
@@ -164,7 +164,7 @@ def _memory(
     if manifest.preprocessing["name"] == "maisi":
         return _publishing(manifest, work, device), 1, False
     gpu = device.startswith("cuda")
-    job = Job(manifest, math.prod(geometry.shape), work.latent, _bfloat16(device), gpu)
+    job = MemoryDemand(manifest, math.prod(geometry.shape), work.latent, _bfloat16(device), gpu)
     options = plans(job)
     plan = choose(options, math.inf if gpu else room, room if gpu else 0.0) or options[-1]
     windows = plan.layout.count(work.latent, job.stride)

@@ -19,15 +19,16 @@ from MedGenLib.diffusion.guidance import ClassifierGuidance
 from MedGenLib.diffusion.inpainting import Known
 from MedGenLib.errors import InputError, MemoryPlanError, PackageError
 from MedGenLib.findings import Finding
+from MedGenLib.imaging.boxes import Box
 from MedGenLib.imaging.normalization import CODECS, Affine, TissueRange, TissueStandard
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume, crop, occupied, whole_numbers
 from MedGenLib.packages.manifest import Manifest, Preset
 from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
 from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
-from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, OVERLAP, SMALL_PLAN, Job, Plan, choose, plans
-from MedGenLib.pipelines.windows import Box, Windows, blend, decode_tiled, tile_count
+from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, OVERLAP, SMALL_PLAN, MemoryDemand, Plan, choose, plans
+from MedGenLib.pipelines.windows import Windows, blend, decode_tiled, tile_count
 from MedGenLib.pipelines.working_grid import working_geometry
 from MedGenLib.progress import ProgressCallback, Stage
 
@@ -60,7 +61,7 @@ class Scene:
     original: LabelMap
     region: LabelMap
     grid: LabelMap
-    turn: Turn
+    reorientation: Reorientation
     labels: np.ndarray
     before: tuple[int, int, int]
     inner: tuple[int, int, int]
@@ -74,10 +75,10 @@ class Scene:
         """Conditioning maps (channels, ...) of the whole working grid or of a box of it."""
         box = box or (slice(None),) * 3
         maps = label_channels(self.labels[box], max(self.manifest.input.labels))
-        if self.manifest.preprocessing.get("coordinates"):
+        if self.manifest.settings.coordinates:
             coordinates = coordinate_channels(self.labels, self.spacing)
             maps = np.concatenate([maps, coordinates[(slice(None), *box)]])
-        if self.manifest.preprocessing["outside"] == "anatomy":
+        if self.manifest.settings.outside == "anatomy":
             # In training, padding beyond the crop is no background but nothing at all.
             known = np.zeros(self.labels.shape, np.float32)
             known[self._inside] = 1
@@ -100,7 +101,7 @@ class Scene:
         The standardised values are resampled, not the intensities: with the input's own labels
         they become intensities whose borders lie on the mask's, whatever the working grid.
         """
-        values = _middle(self.turn.undo(x[self._inside]), self.grid.shape)
+        values = _middle(self.reorientation.undo(x[self._inside]), self.grid.shape)
         output = self.manifest.output
         volume = Volume(values.astype(np.float32), self.grid.affine, output.modality, output.unit)
         volume = resample_to(volume, self.original.geometry, order=1, fill=0.0)
@@ -120,8 +121,8 @@ class Scene:
 
     @property
     def _limits(self) -> TissueRange | None:
-        spec = self.manifest.preprocessing
-        return TissueRange(**spec["tissue_range"]) if "tissue_range" in spec else None
+        limits = self.manifest.settings.tissue_range
+        return None if limits is None else TissueRange(**vars(limits))
 
     @property
     def _reach(self) -> int:
@@ -130,7 +131,7 @@ class Scene:
 
     def _covered(self) -> np.ndarray:
         """Voxels of the input's grid that are anatomy and not background."""
-        if self.manifest.preprocessing["outside"] == "background":
+        if self.manifest.settings.outside == "background":
             return self.original.array > 0
         ones = self.region.with_array(np.ones(self.region.shape, np.uint8))
         return resample_to(ones, self.original.geometry).array > 0
@@ -150,9 +151,9 @@ class Scene:
         planes = []
         for axis, latent_index in borders:
             index = 2 * latent_index - self.before[axis]
-            if axis in self.turn.flips:
+            if axis in self.reorientation.flips:
                 index = self.inner[axis] - index
-            stored = self.turn.order[axis]
+            stored = self.reorientation.order[axis]
             if 0 < index < self.region.shape[stored]:
                 planes.append((stored, int(index + offset[stored])))
         return planes
@@ -170,32 +171,12 @@ def _slabs(length: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
 
 
 def stride(manifest: Manifest, device: torch.device) -> int:
-    """Image voxels per coarsest cell of the velocity network.
-
-    Raises
-    ------
-    PackageError: the package's networks and settings contradict each other.
-    """
-    flow = network(manifest, "flow", device)
-    spec, arguments = manifest.preprocessing, flow.arguments
-    count, limits = max(manifest.input.labels) + 1, spec.get("tissue_range", {})
-    if (
-        spec["name"] not in CODECS
-        or manifest.sampler.options.get("prediction", "velocity") not in DENOISERS
-        or spec.get("outside") not in ("background", "anatomy")
-        or arguments["maps"] != count + 3 * bool(spec.get("coordinates"))
-        or arguments["scalars"] != 2 * ("noise_hu" in spec)
-        or any(len(spec[key]) != count for key in ("centres", "scales") if key in spec)
-        or any(len(limits.get(key, ())) != count for key in ("low", "high") if limits)
-    ):
-        raise PackageError(
-            f"The settings of the model '{manifest.name}' contradict each other; install the model again."
-        )
-    return 2 * flow.stride
+    """Image voxels per coarsest cell of the velocity network."""
+    return manifest.settings.latent_stride * network(manifest, "flow", device).stride
 
 
 def prepare(labels: LabelMap, manifest: Manifest, stride: int, noise_hu: float | None = None) -> Scene:
-    """Cut out, resample, turn and pad a mask as the package asks.
+    """Cut out, resample, reorient and pad a mask as the package asks.
 
     ``stride`` is what the sides of the padded grid are multiples of, in voxels.
 
@@ -204,31 +185,30 @@ def prepare(labels: LabelMap, manifest: Manifest, stride: int, noise_hu: float |
     InputError: a mask of one voxel, or labels that reach beyond the field of view.
     MemoryPlanError: the working grid does not fit into free memory.
     """
-    spec = manifest.preprocessing
+    settings = manifest.settings
     findings: list[Finding] = []
-    if spec["outside"] == "background":
+    if settings.outside == "background":
         region = _around_labels(labels, MARGIN)
     else:
         region = _field_of_view(labels, manifest, findings)
     grid = _working_grid(region, manifest, labels.array.size)
-    turn = Turn.to(grid.geometry, "RAS")
-    array = turn.apply(grid.array)
-    spacing = _known_spacing(turn.axes(grid.spacing), array.shape)
+    reorientation = Reorientation.to(grid.geometry, "RAS")
+    array = reorientation.apply(grid.array)
+    spacing = _known_spacing(reorientation.axes(grid.spacing), array.shape)
     inner = tuple(THIN_SLAB if n == 1 else n for n in array.shape)
     for axis, n in enumerate(array.shape):
         if n == 1:
             array = np.repeat(array, THIN_SLAB, axis)
     before, after = _padding(inner, stride)
     array = np.pad(array, list(zip(before, after, strict=True)))
-    scalars, conditions = _scalars(spec, spacing, noise_hu, manifest.output.unit)
-    arguments = {k: spec[k] for k in ("centres", "scales", "limit", "mean", "sd") if k in spec}
-    codec = CODECS[spec["name"]](**arguments)
+    scalars, conditions = _scalars(settings, spacing, noise_hu, manifest.output.unit)
+    codec = CODECS[settings.name](**settings.codec)
     return Scene(
         manifest,
         labels,
         region,
         grid,
-        turn,
+        reorientation,
         array.astype(np.uint8),
         before,
         inner,
@@ -249,7 +229,7 @@ def _around_labels(labels: LabelMap, margin: int) -> LabelMap:
 
 def _field_of_view(labels: LabelMap, manifest: Manifest, findings: list[Finding]) -> LabelMap:
     """The whole mask, or a box of the trained field of view about the labels' middle."""
-    order = Turn.to(labels.geometry, "RAS").order
+    order = Reorientation.to(labels.geometry, "RAS").order
     longest = [manifest.field_of_view.max[order.index(axis)] for axis in range(3)]
     box = occupied(labels.array)
     low, high = [], []
@@ -330,7 +310,7 @@ def _scalars(
 def _require_memory(manifest: Manifest, shape: tuple[int, ...], original_voxels: int) -> None:
     """Refuse a grid whose arrays alone do not fit, before any of them is made."""
     latent = tuple(-(-n // 2) for n in shape)
-    job = Job(manifest, original_voxels, latent, bfloat16=True, gpu=True)
+    job = MemoryDemand(manifest, original_voxels, latent, bfloat16=True, gpu=True)
     needed = job.need(LAYOUTS["small"], keep=False).process - BASE_MIB
     free = free_memory() / MIB
     if needed > 0.9 * free:
@@ -363,9 +343,9 @@ def network_role(
     """
     if sampler not in (None, manifest.sampler.name) or guidance not in (None, 1):
         return "flow"
-    if steps is not None and steps > preset.options.get("most_steps", steps):
+    if steps is not None and preset.most_steps is not None and steps > preset.most_steps:
         return "flow"
-    return preset.options.get("network", "flow")
+    return preset.network
 
 
 @dataclass
@@ -438,8 +418,7 @@ class Sampling:
     @property
     def denoiser(self) -> type:
         """What turns the flow network's answer into an estimate of the data."""
-        prediction = self.scene.manifest.sampler.options.get("prediction", "velocity")
-        return DENOISERS[prediction]
+        return DENOISERS[self.scene.manifest.sampler.prediction]
 
     @property
     def borders(self) -> list[tuple[int, int]]:
@@ -567,7 +546,7 @@ def _plan(scene: Scene, device: torch.device, memory: str, bfloat16: bool) -> Pl
     # A window of an edit has no grid of its own to come back to.
     original = getattr(scene, "original", scene.labels)
     shape = tuple(n // 2 for n in scene.labels.shape)
-    job = Job(scene.manifest, math.prod(original.shape), shape, bfloat16, gpu)
+    job = MemoryDemand(scene.manifest, math.prod(original.shape), shape, bfloat16, gpu)
     options = plans(job, memory)
     free, on_device = free_memory() / MIB, free_memory(device) / MIB
     chosen = choose(options, BASE_MIB + 0.9 * free, 0.9 * on_device)

@@ -84,7 +84,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Job:
+class MemoryDemand:
     """What memory depends on.
 
     Attributes
@@ -160,7 +160,7 @@ class Plan:
     need: Need
 
 
-def plans(job: Job, asked: str = "auto") -> list[Plan]:
+def plans(job: MemoryDemand, asked: str = "auto") -> list[Plan]:
     """The plans that the user's word ("auto", "normal" or "small") allows, the fastest first."""
     names = tuple(LAYOUTS) if asked == "auto" else (asked,)
     order = [(LAYOUTS[name], keep) for name in names for keep in (True, False)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from MedGenLib.devices import free_memory
 from MedGenLib.errors import MemoryPlanError
 from MedGenLib.imaging.normalization import HEAD_CODECS, HeadMR
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample, resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume, whole_numbers
 from MedGenLib.labels.mapping import body_envelope_from_image
@@ -53,7 +53,7 @@ class SliceJob:
     device: torch.device
     net: nn.Module
     grid: Volume
-    turn: Turn
+    reorientation: Reorientation
     source: np.ndarray
     head: np.ndarray
     axes: tuple[int, ...]
@@ -82,10 +82,10 @@ class SliceJob:
         memory = _fitting_plan(volume, spacing, memory, uncertain)
         grid = resample(volume, spacing)
         head = resample_to(_head(volume), grid.geometry)
-        turn = Turn.to(grid.geometry, "LPS")
-        source = turn.apply(grid.array.astype(np.float32))
-        inside = turn.apply(head.array) > 0
-        axes = tuple(i for i in range(3) if turn.order[i] in axes)
+        reorientation = Reorientation.to(grid.geometry, "LPS")
+        source = reorientation.apply(grid.array.astype(np.float32))
+        inside = reorientation.apply(head.array) > 0
+        axes = tuple(i for i in range(3) if reorientation.order[i] in axes)
         if options.get("planes") == 1 and len(axes) > 1:
             axes = axes[-1:]
         reference = 1.0
@@ -100,7 +100,7 @@ class SliceJob:
             device,
             network(manifest, "translator", device),
             grid,
-            turn,
+            reorientation,
             source,
             inside,
             axes,
@@ -216,7 +216,7 @@ class SliceJob:
         output = self.manifest.output
         array = np.full(self.source.shape, background, np.float32)
         array[box] = np.where(known, values, background)
-        volume = Volume(self.turn.undo(array), self.grid.affine, output.modality, output.unit)
+        volume = Volume(self.reorientation.undo(array), self.grid.affine, output.modality, output.unit)
         return resample_to(volume, self.volume.geometry, order=1, fill=background)
 
 

@@ -9,9 +9,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from MedGenLib.imaging.boxes import Box
 from MedGenLib.pipelines.working_grid import starts
-
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from MedGenLib.reader_study.frames import Frame, Source
+    from MedGenLib.reader_study.frames import Frame, SourceImage
 
 Figures = dict[str, float]
 """Name -> value of one image."""
@@ -37,13 +37,13 @@ def figures_of(array: NDArray, white: int) -> Figures:
 
 
 def warnings_on(
-    sources: Sequence[Source], frame: Frame, figures: Sequence[Figures], synthetic: Sequence[bool]
+    sources: Sequence[SourceImage], frame: Frame, figures: Sequence[Figures], synthetic: Sequence[bool]
 ) -> list[str]:
     """Sentences on what could tell the two kinds apart, in spite of the common frame."""
     return [*_voxels(sources, frame), *_extents(sources, frame), *_looks(figures, np.asarray(synthetic))]
 
 
-def _voxels(sources: Sequence[Source], frame: Frame) -> list[str]:
+def _voxels(sources: Sequence[SourceImage], frame: Frame) -> list[str]:
     real, made = _medians(sources, lambda source: source.spacing)
     if _ratio(real, made) <= _LENGTHS_DIFFER:
         return []
@@ -54,7 +54,7 @@ def _voxels(sources: Sequence[Source], frame: Frame) -> list[str]:
     ]
 
 
-def _extents(sources: Sequence[Source], frame: Frame) -> list[str]:
+def _extents(sources: Sequence[SourceImage], frame: Frame) -> list[str]:
     real, made = _medians(sources, lambda source: source.extent)
     if _ratio(real, made) <= _EXTENTS_DIFFER:
         return []
@@ -83,7 +83,9 @@ def _looks(figures: Sequence[Figures], synthetic: NDArray[np.bool_]) -> list[str
     return warnings
 
 
-def _medians(sources: Sequence[Source], lengths: Callable[[Source], tuple[float, ...]]) -> tuple[NDArray, NDArray]:
+def _medians(
+    sources: Sequence[SourceImage], lengths: Callable[[SourceImage], tuple[float, ...]]
+) -> tuple[NDArray, NDArray]:
     """Of the real and of the synthetic ones, along the axes of RAS."""
     return tuple(np.median([lengths(s) for s in sources if s.synthetic == kind], axis=0) for kind in (False, True))
 

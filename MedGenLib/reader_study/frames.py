@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import read_volume
@@ -39,7 +39,7 @@ _ENOUGH_BODY = 0.3
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceImage:
     """What has to be known of a volume before the frame of all can be chosen.
 
     Attributes
@@ -74,17 +74,17 @@ class Source:
         return np.flatnonzero(areas >= _ENOUGH_BODY * areas.max())
 
 
-def survey(path: Path, synthetic: bool) -> Source:
+def survey(path: Path, synthetic: bool) -> SourceImage:
     """Reads a volume once, to know its grid and where the body lies in it."""
     volume = read_volume(path)
-    turn = Turn.to(volume.geometry, "RAS")
+    reorientation = Reorientation.to(volume.geometry, "RAS")
     modality = volume.modality or guess_modality(volume)
-    body = turn.apply(_body(volume.with_array(volume.array, modality)))
+    body = reorientation.apply(_body(volume.with_array(volume.array, modality)))
     others = ((1, 2), (0, 2), (0, 1))
     areas = tuple(body.mean(axis=other) for other in others)
-    shape, spacing = turn.axes(volume.shape), turn.axes(volume.spacing)
+    shape, spacing = reorientation.axes(volume.shape), reorientation.axes(volume.spacing)
     digest = hashlib.sha256(np.ascontiguousarray(volume.array)).hexdigest()
-    return Source(path, synthetic, modality, shape, spacing, box_round(body > 0), areas, digest)
+    return SourceImage(path, synthetic, modality, shape, spacing, box_round(body > 0), areas, digest)
 
 
 def _body(volume: Volume) -> NDArray[np.uint8]:
@@ -133,7 +133,7 @@ class Frame:
         """Of an item's voxels: 8 bits in a slice, 16 in a volume."""
         return math.prod(self.size) * (1 if self.kind == "slices" else 2)
 
-    def images(self, source: Source, positions: Sequence[int]) -> list[NDArray]:
+    def images(self, source: SourceImage, positions: Sequence[int]) -> list[NDArray]:
         """The items of a volume, (k, j, i) from 0 to white.
 
         Parameters
@@ -141,8 +141,8 @@ class Frame:
         positions: of the slices; ignored for a volume.
         """
         volume = self._sampled(read_volume(source.path, modality=source.modality))
-        turn = Turn.to(volume.geometry, "RAS")
-        grey = turn.apply(self._grey(volume))
+        reorientation = Reorientation.to(volume.geometry, "RAS")
+        grey = reorientation.apply(self._grey(volume))
         box = self._box(source, grey.shape)
         if self.kind == "volumes":
             # As DICOM has it: columns to the patient's left, rows to the back, slices upwards.
@@ -156,9 +156,9 @@ class Frame:
         return items
 
     def _sampled(self, volume: Volume) -> Volume:
-        turn = Turn.to(volume.geometry, "RAS")
+        reorientation = Reorientation.to(volume.geometry, "RAS")
         wanted = list(volume.spacing)
-        for stored, spacing in zip(turn.order, self.spacing, strict=True):
+        for stored, spacing in zip(reorientation.order, self.spacing, strict=True):
             if spacing is not None and not np.isclose(wanted[stored], spacing, rtol=_SAME_SPACING):
                 wanted[stored] = spacing
         return resample(volume, wanted)
@@ -172,7 +172,7 @@ class Frame:
             scaled[_body(volume) == 0] = 0
         return np.round(scaled).astype(np.uint8 if white == 255 else np.int16)
 
-    def _box(self, source: Source, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    def _box(self, source: SourceImage, shape: tuple[int, ...]) -> tuple[slice, ...]:
         """Round the middle of the body, as far as the image reaches."""
         box = []
         for axis, size in enumerate(self.size):
@@ -183,7 +183,7 @@ class Frame:
         return tuple(box)
 
 
-def frame_of(sources: Sequence[Source], kind: str, window: Window | None) -> Frame:
+def frame_of(sources: Sequence[SourceImage], kind: str, window: Window | None) -> Frame:
     """The frame that all sources fill.
 
     Raises
@@ -206,7 +206,7 @@ def frame_of(sources: Sequence[Source], kind: str, window: Window | None) -> Fra
     return Frame(kind, plane, tuple(spacing), size, window or _window_of(sources))
 
 
-def _plane_of(sources: Sequence[Source]) -> Plane:
+def _plane_of(sources: Sequence[SourceImage]) -> Plane:
     """The plane in which most were acquired; axial where voxels are nearly cubes."""
     votes = []
     for source in sources:
@@ -217,7 +217,7 @@ def _plane_of(sources: Sequence[Source]) -> Plane:
     return next(plane for plane in PLANES if plane.axis == axis)
 
 
-def _size(sources: Sequence[Source], axis: int, spacing: float | None) -> int:
+def _size(sources: Sequence[SourceImage], axis: int, spacing: float | None) -> int:
     """Voxels along an axis: all of the largest body, if the smallest image reaches so far."""
     if spacing is None:
         return 1
@@ -226,14 +226,14 @@ def _size(sources: Sequence[Source], axis: int, spacing: float | None) -> int:
     return min(room, int(np.ceil(max(bodies) / spacing)))
 
 
-def _length(source: Source, axis: int, spacing: float) -> int:
+def _length(source: SourceImage, axis: int, spacing: float) -> int:
     """Voxels that a source has along an axis after it was sampled."""
     if np.isclose(source.spacing[axis], spacing, rtol=_SAME_SPACING):
         return source.shape[axis]
     return int(source.extent[axis] / spacing + 1e-6)
 
 
-def _window_of(sources: Sequence[Source]) -> Window | None:
+def _window_of(sources: Sequence[SourceImage]) -> Window | None:
     kinds = {source.modality == "CT": source for source in sources if source.modality is not None}
     if len(kinds) == 2:
         raise InputError(

@@ -30,7 +30,7 @@ import numpy as np
 
 from MedGenLib.errors import InputError
 from MedGenLib.reader_study.reading import Reading
-from MedGenLib.reader_study.study import Image, Item
+from MedGenLib.reader_study.study import DisplayedImage, Item
 
 HOST = "127.0.0.1"
 _LARGEST_ANSWER = 4096
@@ -58,7 +58,7 @@ class ReadingPage:
     def __init__(self, reading: Reading, port: int = 0, tell: Callable[[str], None] | None = None) -> None:
         self.reading, self._tell = reading, tell
         self._lock = threading.Lock()
-        self._shown: tuple[str, Image] | None = None
+        self._shown: tuple[str, DisplayedImage] | None = None
         self.token = secrets.token_urlsafe(24)
         try:
             self._server = _Server((HOST, port), _Handler)
@@ -131,7 +131,7 @@ class ReadingPage:
         """Ends `serve`; to be called by another thread than that."""
         self._server.shutdown()
 
-    def _image(self, item: Item) -> Image:
+    def _image(self, item: Item) -> DisplayedImage:
         """Read once for state and greys."""
         if self._shown is None or self._shown[0] != item.name:
             self._shown = item.name, item.image()

@@ -17,7 +17,7 @@ from MedGenLib.io.outputs import Outputs
 from MedGenLib.io.provenance import read
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.reader_study.cues import Figures, figures_of, warnings_on
-from MedGenLib.reader_study.frames import GREYS, Frame, Source, frame_of, survey
+from MedGenLib.reader_study.frames import GREYS, Frame, SourceImage, frame_of, survey
 from MedGenLib.reader_study.study import (
     ANSWERS,
     FORMAT,
@@ -56,7 +56,7 @@ class Made:
 class _Pick:
     """One image of the list to be: a slice of a source, or all of it (position 0)."""
 
-    source: Source
+    source: SourceImage
     position: int
 
 
@@ -152,9 +152,9 @@ def _is_series(folder: Path) -> bool:
     return bool(inside) and not volumes
 
 
-def _survey(real: list[Path], synthetic: list[Path], progress: ProgressCallback | None) -> list[Source]:
+def _survey(real: list[Path], synthetic: list[Path], progress: ProgressCallback | None) -> list[SourceImage]:
     stage = Stage("reading", len(real) + len(synthetic), progress)
-    sources: dict[str, Source] = {}
+    sources: dict[str, SourceImage] = {}
     for number, path in enumerate([*real, *synthetic]):
         source = survey(path, synthetic=number >= len(real))
         other = sources.setdefault(source.digest, source)
@@ -164,7 +164,7 @@ def _survey(real: list[Path], synthetic: list[Path], progress: ProgressCallback 
     return list(sources.values())
 
 
-def _made_but_called_real(sources: list[Source]) -> list[str]:
+def _made_but_called_real(sources: list[SourceImage]) -> list[str]:
     """Warns of images on the real side whose file tells that a model made them."""
     made = []
     for source in sources:
@@ -181,7 +181,7 @@ def _made_but_called_real(sources: list[Source]) -> list[str]:
 
 
 def _balanced(
-    sources: list[Source], frame: Frame, per_volume: int, dice: random.Random
+    sources: list[SourceImage], frame: Frame, per_volume: int, dice: random.Random
 ) -> tuple[list[_Pick], list[str]]:
     """As many images of each kind, in random order, and a sentence if some were left out."""
     sides = [_picks([s for s in sources if s.synthetic == kind], frame, per_volume, dice) for kind in (False, True)]
@@ -198,7 +198,7 @@ def _balanced(
     return picks, [f"{left} of the {more} images were left out, so that half are synthetic."]
 
 
-def _picks(sources: list[Source], frame: Frame, per_volume: int, dice: random.Random) -> list[_Pick]:
+def _picks(sources: list[SourceImage], frame: Frame, per_volume: int, dice: random.Random) -> list[_Pick]:
     """Images of one kind in random order: first one of each volume, then a second one ..."""
     dice.shuffle(sources)
     rounds: dict[int, list[_Pick]] = {}

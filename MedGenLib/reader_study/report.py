@@ -11,7 +11,7 @@ import numpy as np
 from MedGenLib.evaluation.folders import report_folder
 from MedGenLib.evaluation.html import Picture, Section, Table, Values, page
 from MedGenLib.evaluation.tables import csv_text, json_text
-from MedGenLib.reader_study.scoring import ALL, CHANCE, LITERATURE, Answers, Row, Scores
+from MedGenLib.reader_study.scoring import ALL, CHANCE, LITERATURE, Answers, ReaderMeasure, Scores
 from MedGenLib.visual.figures import DARK, MUTED, new_figure, png
 
 REPORT = "report.html"
@@ -66,7 +66,7 @@ def table_of(scores: Scores) -> list[list[str]]:
 TABLE_HEADS = ("Reader", "Accuracy %", "Sensitivity %", "Specificity %", "d'", "AUC", "Time s")
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: ReaderMeasure | None) -> str:
     if row is None or row.value is None:
         return "–"
     digits = 1 if row.unit else 2
@@ -133,7 +133,7 @@ def roc_picture(readers: Sequence[Answers]) -> bytes:
     return png(figure)
 
 
-def _accuracy(rows: Sequence[Row]) -> bytes:
+def _accuracy(rows: Sequence[ReaderMeasure]) -> bytes:
     """Accuracy and exact interval of each reader and of all."""
     shown = [row for row in rows if row.name == "Accuracy"]
     figure, axes = new_figure(5.2, 1.7 + 0.36 * len(shown))

@@ -23,7 +23,7 @@ indistinguishable from real ones."""
 
 
 @dataclass(frozen=True)
-class Row:
+class ReaderMeasure:
     """One measure of one reader, or of all.
 
     Attributes
@@ -108,11 +108,11 @@ class Scores:
     """
 
     readers: tuple[Answers, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ReaderMeasure, ...]
     title: str
     note: str
 
-    def value(self, name: str, label: str = ALL) -> Row:
+    def value(self, name: str, label: str = ALL) -> ReaderMeasure:
         """The row of a measure."""
         return next(row for row in self.rows if (row.name, row.label) == (name, label))
 
@@ -148,7 +148,7 @@ def score(study: str | Path, key: str | Path | None = None, progress: ProgressCa
             f"Nobody has answered in the study {opened.folder} yet; read it first with `medgen reader-study run`."
         )
     stage = Stage("scoring", len(readers) + 1, progress)
-    rows: list[Row] = []
+    rows: list[ReaderMeasure] = []
     for answers in readers:
         rows += rows_of(answers)
         stage.advance()
@@ -157,14 +157,14 @@ def score(study: str | Path, key: str | Path | None = None, progress: ProgressCa
     return Scores(readers, tuple(rows), opened.title, _note(readers, len(opened.items)))
 
 
-def rows_of(answers: Answers) -> list[Row]:
+def rows_of(answers: Answers) -> list[ReaderMeasure]:
     """The measures of one reader."""
     label, n, right = answers.reader, len(answers.items), int(answers.right.sum())
     middle = _percent(statistics.mid_p_interval(right, n))
     chance = statistics.chance_probability(right, n)
     return [
         _accuracy(answers),
-        Row(
+        ReaderMeasure(
             label,
             "Accuracy, mid-P",
             100 * right / n,
@@ -173,7 +173,7 @@ def rows_of(answers: Answers) -> list[Row]:
             "mid-P binomial",
             f"{label}: the mid-P interval covers the truth in 95 % on average, the exact one in at least 95 %.",
         ),
-        Row(
+        ReaderMeasure(
             label,
             "P of guessing",
             chance,
@@ -189,7 +189,7 @@ def rows_of(answers: Answers) -> list[Row]:
     ]
 
 
-def rows_of_all(readers: Sequence[Answers]) -> list[Row]:
+def rows_of_all(readers: Sequence[Answers]) -> list[ReaderMeasure]:
     """The measures of all readers together."""
     pooled = Answers.pooled(readers)
     if len(readers) == 1:
@@ -198,7 +198,7 @@ def rows_of_all(readers: Sequence[Answers]) -> list[Row]:
         drawn = _percent(_drawn_accuracy(readers))
         rows = [
             _accuracy(pooled, drawn),
-            Row(
+            ReaderMeasure(
                 ALL,
                 "Accuracy, images drawn",
                 100 * float(pooled.right.mean()),
@@ -216,7 +216,7 @@ def rows_of_all(readers: Sequence[Answers]) -> list[Row]:
         value = float(np.mean(values)) if values else None
         told = f"is {value:.3g}" if values else "needs a reader who saw both kinds of images"
         rows.append(
-            Row(
+            ReaderMeasure(
                 ALL,
                 name,
                 value,
@@ -261,12 +261,12 @@ def _verdict(low: float, high: float) -> str:
     return f"{first}, and the interval {second} the {LITERATURE:.0f} % of the literature."
 
 
-def _accuracy(answers: Answers, judged: tuple[float, float] | None = None) -> Row:
+def _accuracy(answers: Answers, judged: tuple[float, float] | None = None) -> ReaderMeasure:
     """With its exact interval and a verdict, by another interval in % where one is given."""
     n, right = len(answers.items), int(answers.right.sum())
     exact = _percent(statistics.exact_interval(right, n))
     verdict = _verdict(*(judged or exact))
-    return Row(
+    return ReaderMeasure(
         answers.reader,
         "Accuracy",
         100 * right / n,
@@ -277,19 +277,19 @@ def _accuracy(answers: Answers, judged: tuple[float, float] | None = None) -> Ro
     )
 
 
-def _rates(answers: Answers) -> list[Row]:
+def _rates(answers: Answers) -> list[ReaderMeasure]:
     return [
         _rate(answers, "Sensitivity", True, "synthetic images were found"),
         _rate(answers, "Specificity", False, "real images were recognised"),
     ]
 
 
-def _rate(answers: Answers, name: str, kind: bool, words: str) -> Row:
+def _rate(answers: Answers, name: str, kind: bool, words: str) -> ReaderMeasure:
     """Share of the images of one kind that were named rightly."""
     label = answers.reader
     right = answers.right[answers.truth == kind]
     if not len(right):
-        return Row(
+        return ReaderMeasure(
             label,
             name,
             None,
@@ -301,7 +301,7 @@ def _rate(answers: Answers, name: str, kind: bool, words: str) -> Row:
         )
     found = int(right.sum())
     interval = _percent(statistics.exact_interval(found, len(right)))
-    return Row(
+    return ReaderMeasure(
         label,
         name,
         100 * found / len(right),
@@ -312,16 +312,16 @@ def _rate(answers: Answers, name: str, kind: bool, words: str) -> Row:
     )
 
 
-def _signal_rows(answers: Answers) -> list[Row]:
+def _signal_rows(answers: Answers) -> list[ReaderMeasure]:
     label = answers.reader
     if not answers.has_both:
         missing = f"{label}: it is not defined before both kinds of images were answered."
-        return [Row(label, name, None, "", None, None, "", missing) for name in ("d'", "AUC")]
+        return [ReaderMeasure(label, name, None, "", None, None, "", missing) for name in ("d'", "AUC")]
     d, area = _d_prime(answers), _auc(answers)
     synthetic = int(answers.truth.sum())
     interval = statistics.auc_interval(area, synthetic, len(answers.items) - synthetic)
     return [
-        Row(
+        ReaderMeasure(
             label,
             "d'",
             d,
@@ -332,7 +332,7 @@ def _signal_rows(answers: Answers) -> list[Row]:
             f"{label}: the kinds are {d:.2f} standard deviations apart for this reader (0 is "
             "guessing; log-linear correction).",
         ),
-        Row(
+        ReaderMeasure(
             label,
             "AUC",
             area,
@@ -356,10 +356,10 @@ def _auc(answers: Answers) -> float:
     return statistics.auc(answers.rating[answers.truth], answers.rating[~answers.truth])
 
 
-def _time(answers: Answers) -> Row:
+def _time(answers: Answers) -> ReaderMeasure:
     label, seconds = answers.reader, answers.seconds
     middle = float(np.median(seconds))
-    return Row(
+    return ReaderMeasure(
         label,
         "Median time",
         middle,
@@ -384,7 +384,7 @@ def _drawn_accuracy(readers: Sequence[Answers]) -> tuple[float, float]:
     return statistics.over_images(np.array(list(sums.values())), list(kinds.values()))
 
 
-def _kappa(readers: Sequence[Answers]) -> Row:
+def _kappa(readers: Sequence[Answers]) -> ReaderMeasure:
     """Agreement on the images that all have answered."""
     said = [dict(zip(a.items, a.said, strict=True)) for a in readers]
     common = [item for item in said[0] if all(item in other for other in said)]
@@ -397,7 +397,7 @@ def _kappa(readers: Sequence[Answers]) -> Row:
         told = f"is not defined: {why}"
     else:
         told = f"is {kappa:.2f} on {len(common)} images (0 is chance, 1 full agreement)"
-    return Row(ALL, "Fleiss' kappa", kappa, "", None, None, "", f"{ALL}: the agreement between them {told}.")
+    return ReaderMeasure(ALL, "Fleiss' kappa", kappa, "", None, None, "", f"{ALL}: the agreement between them {told}.")
 
 
 def _note(readers: Sequence[Answers], total: int) -> str:

@@ -24,7 +24,7 @@ LIST, ITEMS, ANSWERS = "study.json", "items", "answers"
 
 
 @dataclass(frozen=True, eq=False)
-class Image:
+class DisplayedImage:
     """What a reader sees of an item.
 
     Attributes
@@ -59,7 +59,7 @@ class Item:
     window: float
     level: float
 
-    def image(self) -> Image:
+    def image(self) -> DisplayedImage:
         """Read it.
 
         Raises
@@ -70,7 +70,7 @@ class Item:
 
         self.check()
         array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(self.path)))
-        return Image(array.reshape(-1, *array.shape[-2:]), self.spacing, self.window, self.level)
+        return DisplayedImage(array.reshape(-1, *array.shape[-2:]), self.spacing, self.window, self.level)
 
     def check(self) -> None:
         """Raises InputError unless the file is there and the one of the list."""

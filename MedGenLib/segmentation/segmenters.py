@@ -27,7 +27,7 @@ from MedGenLib.checks.input import guess_modality
 from MedGenLib.checks.output import resegment
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.normalization import ZScore
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample, resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume, check_finite
 from MedGenLib.labels.mapping import Label, Vocabulary, body_envelope_from_image, table
@@ -82,8 +82,8 @@ def segmenter(name: str, device: str = "auto") -> Segmenter:
     if name.casefold() == "totalsegmentator":
         return TotalSegmentator(device)
     manifest = _package(name)
-    if manifest.task == "generate" and "segmenter" in manifest.statistics:
-        manifest = _package(manifest.statistics["segmenter"]["package"])
+    if manifest.task == "generate" and manifest.statistics.segmenter:
+        manifest = _package(manifest.statistics.segmenter.package)
     if manifest.task == "segment":
         return PackageSegmenter(manifest, device)
     return ThresholdSegmenter(manifest)
@@ -101,7 +101,7 @@ def names() -> list[tuple[str, str]]:
     for manifest in light_catalogue():
         if manifest.task == "segment":
             known.append((manifest.name, f"{manifest.description.rstrip('.')}."))
-        elif "resegment" in manifest.statistics and manifest.task == "generate":
+        elif manifest.statistics.resegment and manifest.task == "generate":
             tissues = ", ".join(label.name for label in manifest.input.labels.values())
             known.append((manifest.name, f"Thresholds in HU: {tissues}."))
     if shutil.which(TOTALSEGMENTATOR):
@@ -135,7 +135,7 @@ class ThresholdSegmenter:
                 f"image is {modality or 'no CT'}; choose another segmenter."
             )
         body = body_envelope_from_image(volume.with_array(volume.array, "CT", "HU"))
-        found = resegment(volume.array, self.manifest.statistics["resegment"])
+        found = resegment(volume.array, self.manifest.statistics.resegment)
         found = np.where(body.array > 0, found, 0).astype(np.uint8)
         return LabelMap(found, volume.affine, dict(self.labels.names))
 
@@ -163,15 +163,15 @@ class PackageSegmenter:
         self._require_fitting(volume)
         device = pick_device(self.device)
         net = network(self.manifest, "segmenter", device)
-        spec = self.manifest.preprocessing
+        settings = self.manifest.settings
         working = self._working(volume)
-        turn = Turn.to(working.geometry, "RAS")
-        image = ZScore(spec["low"], spec["high"]).encode(turn.apply(working.array))
+        reorientation = Reorientation.to(working.geometry, "RAS")
+        image = ZScore(settings.low, settings.high).encode(reorientation.apply(working.array))
         shares = probabilities(net, image)
         found = np.zeros(volume.shape, np.uint8)
         highest = np.full(volume.shape, -np.inf, np.float32)
         for value, share in zip((0, *self.manifest.output.labels), shares, strict=True):
-            placed = working.with_array(turn.undo(share))
+            placed = working.with_array(reorientation.undo(share))
             placed = resample_to(placed, volume, order=1, fill=float(value == 0)).array
             found[placed > highest] = value
             highest = np.maximum(highest, placed)
@@ -195,7 +195,7 @@ class PackageSegmenter:
                 f"{volume.modality}; choose another segmenter."
             )
         spacing, view = self.manifest.spacing, self.manifest.field_of_view
-        sides = Turn.to(volume.geometry, "RAS").axes(volume.field_of_view)
+        sides = Reorientation.to(volume.geometry, "RAS").axes(volume.field_of_view)
         if not spacing.min <= max(volume.spacing) <= spacing.max:
             raise InputError(
                 f"The segmenter '{self.name}' reads voxels of {spacing.min:g} to {spacing.max:g} "
@@ -462,7 +462,7 @@ def _package(name: str) -> Manifest:
 
 def _finds_labels(manifest: Manifest) -> bool:
     if manifest.task == "generate":
-        return bool({"resegment", "segmenter"}.intersection(manifest.statistics))
+        return bool(manifest.statistics.resegment or manifest.statistics.segmenter)
     return manifest.task == "segment"
 
 

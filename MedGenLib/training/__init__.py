@@ -42,7 +42,7 @@ def train(
     from MedGenLib.devices import pick_device
     from MedGenLib.pipelines.loading import bfloat16_pays
     from MedGenLib.training.config import read_config
-    from MedGenLib.training.loop import Settings, Trainer
+    from MedGenLib.training.loop import OptimizationSettings, Trainer
 
     if recipe not in RECIPES:
         raise InputError(f"There is no recipe {recipe}; choose one of {', '.join(RECIPES)}.")
@@ -50,7 +50,7 @@ def train(
     torch.manual_seed(config.get("seed", 0))
     place, out = pick_device(device), Path(out_dir)
     try:
-        settings = Settings(**config["optimisation"][recipe])
+        settings = OptimizationSettings(**config["optimisation"][recipe])
         if steps is not None:
             settings = replace(settings, steps=steps)
         made = _recipe(recipe)(config, out)

@@ -87,7 +87,7 @@ class Recipe(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
+class OptimizationSettings:
     """Optimisation settings of a run.
 
     The learning rate warms up over ``warmup`` steps, stays constant and falls linearly to zero
@@ -144,7 +144,7 @@ class Trainer:
     """Runs a recipe in a folder, from its checkpoint where there is one."""
 
     recipe: Recipe
-    settings: Settings
+    settings: OptimizationSettings
     out: Path
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     use_bfloat16: bool = False

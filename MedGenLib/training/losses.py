@@ -40,7 +40,7 @@ LARGEST_GAP = 1
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """One batch on its path, and what the network made of it.
 
     Attributes
@@ -82,7 +82,7 @@ class Contrast:
     weight: float = 0.01
     window: float = 2.0
 
-    def __call__(self, network: nn.Module, step: Step) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, network: nn.Module, step: TrainingStep) -> tuple[Tensor, dict[str, float]]:
         """The weighted term, and its two parts."""
         region = _share(step.maps, self.labels)
         rows = torch.nonzero(region.flatten(1).amax(1)).flatten()
@@ -150,7 +150,7 @@ class Anatomy:
     weight: float = 0.05
     until: float = 0.3
 
-    def __call__(self, network: nn.Module, step: Step) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, network: nn.Module, step: TrainingStep) -> tuple[Tensor, dict[str, float]]:
         """The weighted term, and the cross-entropy."""
         told = _share(step.maps, tuple(self.classes)).flatten(1).amax(1) > 0
         rows = torch.nonzero(told & (step.time < self.until)).flatten()
@@ -228,7 +228,7 @@ class Terms:
         """``weight`` (b, 1, i, j, k) of the error, more of it in the region."""
         return weight if self.region is None else weight * self.region.weights(maps)
 
-    def __call__(self, network: nn.Module, step: Step) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, network: nn.Module, step: TrainingStep) -> tuple[Tensor, dict[str, float]]:
         """The sum of all terms, and their figures."""
         total, figures = step.velocity.new_zeros(()), {}
         for term in self.others:
@@ -280,7 +280,7 @@ def _anatomy(options: dict[str, Any], medgen: Mapping[str, Any], codec: Any, dec
         raise InputError(
             f"The segmenter '{manifest.name}' knows none of the labels that are trained; choose one that does."
         )
-    limits = (manifest.preprocessing["low"], manifest.preprocessing["high"])
+    limits = (manifest.settings.low, manifest.settings.high)
     net = network(manifest, "segmenter", torch.device("cpu"))
     term = Anatomy(net, decoder, classes, limits, **options)
     _require(term.weight >= 0, "anatomy", f"the weight is {term.weight:g}", "0 or more")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from MedGenLib.metrics.compare import Comparison, Row
+    from MedGenLib.metrics.compare import Comparison, ImageMeasure
     from MedGenLib.metrics.uncertainty import Calibration
 
 FIRST, SECOND, DARK, MUTED = "#2c6fad", "#d1602b", "#1c2733", "#7a8793"
@@ -51,7 +51,7 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def label_errors(rows: Sequence[Row]) -> bytes | None:
+def label_errors(rows: Sequence[ImageMeasure]) -> bytes | None:
     """MAE as a bar and bias as a mark for each label; None if no label was measured.
 
     Of more than 30 labels those of the largest MAE are shown.

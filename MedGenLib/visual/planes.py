@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.metrics.compare import Comparison
 from MedGenLib.visual import figures
@@ -50,14 +50,14 @@ Draw = Callable[["Axes", Plane], object]
 class _View:
     """Where to look: planes through a point of arrays in RAS order, cropped to a box."""
 
-    turn: Turn
+    reorientation: Reorientation
     box: tuple[slice, ...]
     spacing: NDArray
     point: NDArray[np.int64]  # in the box
     planes: list[Plane]
 
     def array(self, stored: NDArray) -> NDArray:
-        return self.turn.apply(stored)[self.box]
+        return self.reorientation.apply(stored)[self.box]
 
     def shown(self, stored: NDArray, plane: Plane) -> NDArray:
         return section(self.array(stored), plane, self.point)
@@ -121,10 +121,10 @@ def label_planes(image: Volume, wanted: LabelMap, found: LabelMap) -> bytes:
 
 def _view(image: Volume, region: NDArray, weight: NDArray) -> _View:
     """Frames the body and the region; looks where the sum of `weight` is largest, or its middle."""
-    turn = Turn.to(image.geometry, "RAS")
-    shape = turn.axes(image.shape)
-    inside, weight = turn.apply(region), turn.apply(weight)
-    box = box_round(inside | foreground(image, turn.apply(image.array)))
+    reorientation = Reorientation.to(image.geometry, "RAS")
+    shape = reorientation.axes(image.shape)
+    inside, weight = reorientation.apply(region), reorientation.apply(weight)
+    box = box_round(inside | foreground(image, reorientation.apply(image.array)))
     weight = weight[box]
     if weight.dtype == bool:
         point = centre_of(weight)
@@ -132,7 +132,7 @@ def _view(image: Volume, region: NDArray, weight: NDArray) -> _View:
         sums = [weight.sum(axis=other, dtype=float) for other in ((1, 2), (0, 2), (0, 1))]
         point = np.array([profile.argmax() for profile in sums])
     planes = [plane for plane in PLANES if shape[plane.across] > 1 and shape[plane.up] > 1]
-    return _View(turn, box, np.array(turn.axes(image.spacing)), point, planes)
+    return _View(reorientation, box, np.array(reorientation.axes(image.spacing)), point, planes)
 
 
 def _grey(

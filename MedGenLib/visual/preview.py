@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import temporary_output
 from MedGenLib.report import NOTE
@@ -150,8 +150,8 @@ def preview(input: Volume | LabelMap, output: Volume, path: str | Path, title: s
         raise InputError(
             f"The input has {input.shape} voxels and the output {output.shape}; a preview needs both on one grid."
         )
-    turn, spacing, planes = _views(output)
-    rows = _rows(input, output, turn)
+    reorientation, spacing, planes = _views(output)
+    rows = _rows(input, output, reorientation)
     labels = rows[0].labels
     body = foreground(output, rows[-1].grey)
     subject = body if labels is None else labels > 0
@@ -186,9 +186,9 @@ def preview_change(before: Volume, after: Volume, change: LabelMap, path: str | 
             f"The image has {before.shape} voxels before and {after.shape} after the change and "
             f"the mask {change.shape}; a preview needs all on one grid."
         )
-    turn, spacing, planes = _views(after)
-    box = _surroundings(turn.apply(change.array) > 0, spacing)
-    old, new, region = (turn.apply(image.array)[box] for image in (before, after, change))
+    reorientation, spacing, planes = _views(after)
+    box = _surroundings(reorientation.apply(change.array) > 0, spacing)
+    old, new, region = (reorientation.apply(image.array)[box] for image in (before, after, change))
     window = default_windows(Volume(new, np.eye(4), after.modality, after.unit))[0]
     if after.modality == "CT" and min(np.median(image[region > 0]) for image in (old, new)) < -500:
         window = LUNG
@@ -203,17 +203,17 @@ def preview_change(before: Volume, after: Volume, change: LabelMap, path: str | 
         figure.savefig(temporary, format="png", metadata={"Description": NOTE})
 
 
-def _views(image: Volume) -> tuple[Turn, np.ndarray, list[Plane]]:
-    """The turn to RAS, the spacing after it in mm, and the planes longer than one voxel.
+def _views(image: Volume) -> tuple[Reorientation, np.ndarray, list[Plane]]:
+    """The reorientation to RAS, the spacing after it in mm, and the planes longer than one voxel.
 
     Raises InputError where there is no such plane.
     """
-    turn = Turn.to(image.geometry, "RAS")
-    shape, spacing = turn.axes(image.shape), np.array(turn.axes(image.spacing))
+    reorientation = Reorientation.to(image.geometry, "RAS")
+    shape, spacing = reorientation.axes(image.shape), np.array(reorientation.axes(image.spacing))
     planes = [plane for plane in PLANES if shape[plane.across] > 1 and shape[plane.up] > 1]
     if not planes:
         raise InputError(f"An image of {image.shape} voxels has no plane to show; load a slice.")
-    return turn, spacing, planes
+    return reorientation, spacing, planes
 
 
 def preview_edit(
@@ -238,12 +238,12 @@ def preview_edit(
             f"The image has {before.shape} voxels before and {after.shape} after the edit and the "
             f"mask {labels.shape}; a preview needs all on one grid."
         )
-    turn, spacing, planes = _views(after)
+    reorientation, spacing, planes = _views(after)
     changed = np.zeros(labels.shape, bool)
     changed[tuple(slice(*ends) for ends in box)] = True
-    changed = turn.apply(changed)
+    changed = reorientation.apply(changed)
     part = _surroundings(changed, spacing)
-    old, new, mask = (turn.apply(image.array)[part] for image in (before, after, labels))
+    old, new, mask = (reorientation.apply(image.array)[part] for image in (before, after, labels))
     window = default_windows(Volume(new, np.eye(4), after.modality, after.unit))[0]
     rows = [
         _Row(f"Before, {window}", old, window),
@@ -286,16 +286,16 @@ def default_windows(volume: Volume) -> list[Window]:
     return [Window("window", width, float(low) + width / 2)]
 
 
-def _rows(input: Volume | LabelMap, output: Volume, turn: Turn) -> list[_Row]:
-    grey, windows = turn.apply(output.array), default_windows(output)
+def _rows(input: Volume | LabelMap, output: Volume, reorientation: Reorientation) -> list[_Row]:
+    grey, windows = reorientation.apply(output.array), default_windows(output)
     name = f"Output: synthetic {output.modality or 'image'}"
     first = f"{name}, {windows[0]}"
     if isinstance(input, LabelMap):
-        labels = turn.apply(input.array)
+        labels = reorientation.apply(input.array)
         rows = [_Row("Input: mask", labels=labels), _Row(f"{first}, mask as contours", grey, windows[0], labels)]
         return [*rows, _Row(f"{name}, {windows[-1]}", grey, windows[-1])]
     source = default_windows(input)[0]
-    rows = [_Row(f"Input: {input.modality or 'image'}, {source}", turn.apply(input.array), source)]
+    rows = [_Row(f"Input: {input.modality or 'image'}, {source}", reorientation.apply(input.array), source)]
     return [*rows, *(_Row(f"{name}, {window}", grey, window) for window in windows)]
 
 

@@ -38,7 +38,7 @@ that are shared. What does not fit is tried once with the small plan and then re
 
 
 @dataclass(eq=False)
-class Job:
+class Request:
     """One request, from its arrival to its answer."""
 
     number: Any
@@ -99,9 +99,9 @@ class Server:
         self.parents = {os.getppid()} if hasattr(os, "getppid") else set()
         self._stream, self._write = stream, write
         self._writing = threading.Lock()
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._open: dict[Any, Job] = {}
-        self._current: Job | None = None
+        self._jobs: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._open: dict[Any, Request] = {}
+        self._current: Request | None = None
 
     def run(self) -> None:
         """Work until `shutdown`; the end of the stream or of the parent ends the process."""
@@ -114,7 +114,7 @@ class Server:
         """Send a notification."""
         self._send(messages.request(None, method, params))
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: Request) -> None:
         self._current = job
         try:
             job.report()
@@ -127,7 +127,7 @@ class Server:
         if job.method not in QUICK:
             _tidy()
 
-    def _send_answer(self, job: Job, message: dict[str, Any]) -> None:
+    def _send_answer(self, job: Request, message: dict[str, Any]) -> None:
         try:
             self._send(message)
         except (TypeError, ValueError) as error:  # not to be written as JSON
@@ -170,7 +170,7 @@ class Server:
                 self._send(messages.answer(number, {}))
             self._jobs.put(None)
         elif number is not None:  # any other notification has nobody to tell the outcome
-            job = Job(number, method, params, self)
+            job = Request(number, method, params, self)
             self._open[number] = job
             self._jobs.put(job)
 
@@ -244,7 +244,7 @@ def _parts(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return method, params
 
 
-def _call(job: Job) -> dict[str, Any]:
+def _call(job: Request) -> dict[str, Any]:
     import inspect
 
     from MedGenLib.worker.methods.core import METHODS

@@ -20,7 +20,7 @@ import numpy as np
 from common import save, table
 
 from MedGenLib.reader_study.reading import Answer
-from MedGenLib.reader_study.scoring import Answers, Row, rows_of
+from MedGenLib.reader_study.scoring import Answers, ReaderMeasure, rows_of
 
 CASES = ((40, 0.5), (40, 0.7), (60, 0.55), (100, 0.55), (100, 0.8), (200, 0.6), (200, 0.9))
 """Images of a study (half of them synthetic) and the reader's true accuracy."""
@@ -50,7 +50,7 @@ def reader(images: int, distance: float, dice: np.random.Generator) -> Answers:
     return Answers.of("simulated", answers, truth)
 
 
-def covers(row: Row, truth: float) -> bool:
+def covers(row: ReaderMeasure, truth: float) -> bool:
     return row.low <= truth <= row.high
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from MedGenLib.errors import InputError
 from MedGenLib.io.dicom.elements import code
-from MedGenLib.io.dicom.source import Source
+from MedGenLib.io.dicom.source import SourceSeries
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -32,7 +32,7 @@ _EMPTIED = ((0x0008, 0x0020), (0x0008, 0x0030), (0x0010, 0x0030))
 library's dummy, a day in the year 1, is a date that people and programs take for one."""
 
 
-def deidentified(source: Source) -> Source:
+def deidentified(source: SourceSeries) -> SourceSeries:
     """The same series without its patient: other UIDs, another name and ID, no dates.
 
     Raises
@@ -45,7 +45,7 @@ def deidentified(source: Source) -> Source:
         sop_class, instance = image.instance
         images.append(replace(image, instance=(sop_class, pseudonyms.uid(instance))))
     header = remove_patient(source.header, pseudonyms)
-    return Source(header, tuple(images), source.is_synthetic)
+    return SourceSeries(header, tuple(images), source.is_synthetic)
 
 
 def remove_patient(header: Dataset, pseudonyms: Pseudonyms) -> Dataset:

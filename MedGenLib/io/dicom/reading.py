@@ -46,7 +46,7 @@ _LOWEST_HU = -1024.0
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageHeader:
     """Where one file's image lies, from its header."""
 
     path: Path
@@ -80,7 +80,7 @@ class Series:
     description: str
     modality: str
     slices: int
-    images: tuple[Image, ...] = field(repr=False, compare=False, default=())
+    images: tuple[ImageHeader, ...] = field(repr=False, compare=False, default=())
 
 
 def list_series(folder: str | Path | Sequence[str | Path]) -> list[Series]:
@@ -195,7 +195,7 @@ def _read_header(path: Path):
     return header if all(header.get(tag) not in (None, "") for tag in needed) else None
 
 
-def _image(header, path: Path) -> Image:
+def _image(header, path: Path) -> ImageHeader:
     orientation = np.array(header.ImageOrientationPatient, dtype=np.float64)
     position = np.array(header.ImagePositionPatient, dtype=np.float64)
     between_rows, between_columns = (float(s) for s in header.PixelSpacing)
@@ -210,7 +210,7 @@ def _image(header, path: Path) -> Image:
             "mm, but both need more than 0; correct the header."
         )
     thickness = header.get("SliceThickness")
-    return Image(
+    return ImageHeader(
         path,
         position,
         row / lengths[0],
@@ -252,7 +252,7 @@ def choose(all_series: Sequence[Series], wanted: str | None, place: str) -> Seri
     return matches[0]
 
 
-def _check_alike(slices: Sequence[Image], folder: Path) -> None:
+def _check_alike(slices: Sequence[ImageHeader], folder: Path) -> None:
     first = slices[0]
     for other in slices[1:]:
         turned = max(np.abs(first.row - other.row).max(), np.abs(first.column - other.column).max())
@@ -271,7 +271,7 @@ def _check_alike(slices: Sequence[Image], folder: Path) -> None:
         )
 
 
-def _pixels(image: Image) -> np.ndarray:
+def _pixels(image: ImageHeader) -> np.ndarray:
     """(column, row) float32, rescaled: value = stored x RescaleSlope + RescaleIntercept."""
     import pydicom
 
@@ -287,7 +287,7 @@ def _pixels(image: Image) -> np.ndarray:
     return (stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)).T
 
 
-def _pixels_by_sitk(image: Image) -> np.ndarray:
+def _pixels_by_sitk(image: ImageHeader) -> np.ndarray:
     """The same for compressed pixels: SimpleITK knows the codecs, and rescales by itself."""
     import SimpleITK
 
@@ -304,7 +304,9 @@ def _pixels_by_sitk(image: Image) -> np.ndarray:
     return SimpleITK.GetArrayFromImage(picture)[0].T
 
 
-def _without_duplicates(slices: list[Image], array: np.ndarray, notes: list[str]) -> tuple[list[Image], np.ndarray]:
+def _without_duplicates(
+    slices: list[ImageHeader], array: np.ndarray, notes: list[str]
+) -> tuple[list[ImageHeader], np.ndarray]:
     places = np.array([s.position @ slices[0].normal for s in slices])
     keep = [0]
     for index in range(1, len(slices)):
@@ -320,7 +322,7 @@ def _without_duplicates(slices: list[Image], array: np.ndarray, notes: list[str]
     return [slices[n] for n in keep], array[..., keep]
 
 
-def _stack(slices: list[Image], array: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _stack(slices: list[ImageHeader], array: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Array and affine of an even, upright grid from slices sorted by place."""
     first = slices[0]
     normal = first.normal

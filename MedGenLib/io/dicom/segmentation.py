@@ -16,7 +16,7 @@ from MedGenLib.io.dicom.elements import LONG_STRING, SYNTHETIC, code, decimal, d
 from MedGenLib.io.dicom.folder import new_files
 from MedGenLib.io.dicom.identity import identity_of, new_uid
 from MedGenLib.io.dicom.planes import cut
-from MedGenLib.io.dicom.source import Source
+from MedGenLib.io.dicom.source import SourceSeries
 from MedGenLib.io.dicom.terms import name_of, term_of
 from MedGenLib.progress import ProgressCallback, Stage
 
@@ -68,7 +68,7 @@ def write_segmentation(
             "A DICOM segmentation belongs to an image series; give that series "
             "(--like), or write the image as DICOM first."
         )
-    patient = Source.read(source, series)
+    patient = SourceSeries.read(source, series)
     patient.check_overlap(labels.geometry)
     facts = told.as_facts(facts)
     if deidentify:
@@ -130,7 +130,7 @@ def _version() -> str:
     return f"MedGen {__version__}"
 
 
-def _references(patient: Source, deidentify: bool) -> list[Dataset]:
+def _references(patient: SourceSeries, deidentify: bool) -> list[Dataset]:
     """What highdicom has to know of the images: whose they are, and where.
 
     Made anew from what was read and checked, so that nothing else of the source comes along.
@@ -183,7 +183,7 @@ def _segment(hd: Any, number: int, value: int, name: str | None, facts: Mapping[
     return segment
 
 
-def _complete(segmentation: Dataset, patient: Source, facts: Mapping[str, Any], deidentify: bool) -> None:
+def _complete(segmentation: Dataset, patient: SourceSeries, facts: Mapping[str, Any], deidentify: bool) -> None:
     """What highdicom leaves to its user."""
     if deidentify:
         mark(segmentation)

@@ -23,14 +23,14 @@ from MedGenLib.io.dicom.encoding import Encoding
 from MedGenLib.io.dicom.folder import new_files
 from MedGenLib.io.dicom.identity import derived_uid, identity_of, new_uid, synthetic_identity
 from MedGenLib.io.dicom.planes import Slices, cut
-from MedGenLib.io.dicom.source import Source
+from MedGenLib.io.dicom.source import SourceSeries
 from MedGenLib.packages.catalogue import MR_MODALITIES
 from MedGenLib.progress import ProgressCallback, Stage
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from MedGenLib.io.dicom.reading import Image
+    from MedGenLib.io.dicom.reading import ImageHeader
 
 _CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
 _EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -78,7 +78,7 @@ def write_series(
     facts = told.as_facts(facts)
     modality = _modality(volume, facts)
     check_finite(volume, "The volume")
-    patient = None if source is None else Source.read(source, series)
+    patient = None if source is None else SourceSeries.read(source, series)
     if patient is not None:
         patient.check_overlap(volume.geometry)
     if deidentify:
@@ -128,7 +128,12 @@ def _hash_as_read(slices: Slices, encoding: Encoding) -> str:
 
 
 def _common(
-    volume: Volume, modality: str, patient: Source | None, facts: Mapping[str, Any], description: str, deidentify: bool
+    volume: Volume,
+    modality: str,
+    patient: SourceSeries | None,
+    facts: Mapping[str, Any],
+    description: str,
+    deidentify: bool,
 ) -> Dataset:
     """What all images of the series share, but pixels and geometry."""
     common = synthetic_identity(facts) if patient is None else identity_of(patient.header)
@@ -162,7 +167,7 @@ def _common(
     return common
 
 
-def _series_number(patient: Source | None) -> int:
+def _series_number(patient: SourceSeries | None) -> int:
     """Far from the numbers that scanners give, but telling which series it was made from."""
     return 1 if patient is None else 9000 + int(patient.header.get("SeriesNumber") or 0) % 1000
 
@@ -175,7 +180,7 @@ def _series_description(volume: Volume, facts: Mapping[str, Any], description: s
     return shortened(f"{words}: {description}" if description else words, LONG_STRING)
 
 
-def _equipment(patient: Source | None, facts: Mapping[str, Any], deidentify: bool) -> list[Dataset]:
+def _equipment(patient: SourceSeries | None, facts: Mapping[str, Any], deidentify: bool) -> list[Dataset]:
     """Who had a part in the image (CID 7005): the scanner of the source, the model, ourselves."""
     from pydicom.dataset import Dataset
 
@@ -265,8 +270,8 @@ def _image(
     slices: Slices,
     encoding: Encoding,
     number: int,
-    behind: tuple[Image, bool] | None,
-    patient: Source | None,
+    behind: tuple[ImageHeader, bool] | None,
+    patient: SourceSeries | None,
 ) -> Dataset:
     """One file: slice `number`, from 1."""
     from pydicom.dataset import FileDataset
@@ -301,7 +306,7 @@ def _file_meta(sop_class: str, instance: str) -> Dataset:
     return meta
 
 
-def _refer(image: Dataset, behind: Image, shares_pixels: bool, patient: Source) -> None:
+def _refer(image: Dataset, behind: ImageHeader, shares_pixels: bool, patient: SourceSeries) -> None:
     """Name the image of the source that lies in the same plane (General Reference Module)."""
     from pydicom.dataset import Dataset
 

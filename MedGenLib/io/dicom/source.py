@@ -13,7 +13,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.io.dicom.elements import SYNTHETIC_DATA, is_synthetic
 from MedGenLib.io.dicom.identity import PATIENT_AND_STUDY, PLACE
 from MedGenLib.io.dicom.planes import Slices
-from MedGenLib.io.dicom.reading import Image, choose, list_series, read_tags
+from MedGenLib.io.dicom.reading import ImageHeader, choose, list_series, read_tags
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -35,7 +35,7 @@ _USED = (
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceSeries:
     """A series that was read for what it says about the patient and the place of its images.
 
     Attributes
@@ -46,11 +46,11 @@ class Source:
     """
 
     header: Dataset
-    images: tuple[Image, ...]
+    images: tuple[ImageHeader, ...]
     is_synthetic: bool
 
     @classmethod
-    def read(cls, place: str | Path | Sequence[str | Path], series: str | None = None) -> Source:
+    def read(cls, place: str | Path | Sequence[str | Path], series: str | None = None) -> SourceSeries:
         """The series in a folder or among files; see `read_series`.
 
         Raises
@@ -83,7 +83,7 @@ class Source:
                 f"{self.header.SeriesInstanceUID}; give the series of the same patient and scan."
             )
 
-    def behind(self, slices: Slices) -> list[tuple[Image, bool] | None]:
+    def behind(self, slices: Slices) -> list[tuple[ImageHeader, bool] | None]:
         """For each slice the source's image in its plane, and whether they share their pixels.
 
         None where the nearest image is further away than half a slice, or turned.
@@ -109,14 +109,14 @@ def _words(place: str | Path | Sequence[str | Path]) -> str:
     return "The list of DICOM files"
 
 
-def _corners(image: Image) -> np.ndarray:
+def _corners(image: ImageHeader) -> np.ndarray:
     """(4, 3) LPS mm of the centres of an image's corner pixels."""
     across = image.row * image.pixel[0] * (image.size[0] - 1)
     down = image.column * image.pixel[1] * (image.size[1] - 1)
     return image.position + np.stack([0 * across, across, down, across + down])
 
 
-def _shares_pixels(image: Image, slices: Slices, position: np.ndarray) -> bool:
+def _shares_pixels(image: ImageHeader, slices: Slices, position: np.ndarray) -> bool:
     rows, columns = slices.pixels.shape[1:]
     same = [
         np.linalg.norm(image.position - position),

@@ -16,14 +16,14 @@ import numpy as np
 
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Geometry
     from MedGenLib.packages.manifest import Manifest
 
 Three = tuple[int, int, int]
-Box = tuple[tuple[int, int], ...]
+Extents = tuple[tuple[int, int], ...]
 """First and last-plus-one index of each axis."""
 
 MARGIN = 4
@@ -54,7 +54,7 @@ class LegalGrid:
     stop: Three
     region: Geometry
     work: Geometry
-    turn: Turn
+    reorientation: Reorientation
     inner: Three
     shape: Three
     before: Three
@@ -79,7 +79,7 @@ class _Search:
     manifest: Manifest
     shape: Three
     spacing: tuple[float, ...]
-    used: Box
+    used: Extents
     any_grid: bool
     target: list[float] = field(default_factory=list)
 
@@ -93,7 +93,7 @@ class _Search:
             n > 1 and not math.isclose(t, s) for n, s, t in zip(self.shape, self.spacing, self.target, strict=True)
         )
 
-    def voxels(self, part: Box) -> Three:
+    def voxels(self, part: Extents) -> Three:
         """Size of a part at the target spacing."""
         return tuple(
             1 if n == 1 else math.ceil((stop - start) * s / t - 1e-6)
@@ -101,7 +101,7 @@ class _Search:
         )
 
 
-def find_grid(geometry: Geometry, manifest: Manifest, used: Box | None = None, any_grid: bool = False) -> LegalGrid:
+def find_grid(geometry: Geometry, manifest: Manifest, used: Extents | None = None, any_grid: bool = False) -> LegalGrid:
     """The smallest legal grid that holds the labels and shows enough of the body.
 
     Parameters
@@ -115,13 +115,13 @@ def find_grid(geometry: Geometry, manifest: Manifest, used: Box | None = None, a
     ------
     InputError: a line or a point, or no legal grid is large enough (says which spacing would do).
     """
-    turn = Turn.to(geometry, "RAS")
+    reorientation = Reorientation.to(geometry, "RAS")
     whole = tuple((0, n) for n in geometry.shape)
     search = _Search(
         manifest,
-        turn.axes(geometry.shape),
-        turn.axes(geometry.spacing),
-        _to_ras(used or whole, geometry.shape, turn),
+        reorientation.axes(geometry.shape),
+        reorientation.axes(geometry.spacing),
+        _to_ras(used or whole, geometry.shape, reorientation),
         any_grid,
     )
     if sum(n > 1 for n in search.shape) < 2:
@@ -129,33 +129,42 @@ def find_grid(geometry: Geometry, manifest: Manifest, used: Box | None = None, a
         raise InputError(f"The {what} is a line or a single voxel; give a slice or a volume.")
     search.target = _target_spacing(search)
     part, shape = _part_and_shape(search)
-    stored = _to_stored(part, geometry.shape, turn)
+    stored = _to_stored(part, geometry.shape, reorientation)
     start, stop = (tuple(int(edge[i]) for edge in stored) for i in (0, 1))
     region = geometry.moved(start, np.subtract(stop, start))
-    back = np.argsort(turn.order)
+    back = np.argsort(reorientation.order)
     work = region.with_spacing([search.target[a] for a in back]) if search.resampled else region
-    inner = turn.axes(work.shape)
+    inner = reorientation.axes(work.shape)
     before = tuple((n - i) // 2 for n, i in zip(shape, inner, strict=True))
     return LegalGrid(
-        start, stop, region, work, turn, inner, shape, before, tuple(search.target), tuple(_findings(search, shape))
+        start,
+        stop,
+        region,
+        work,
+        reorientation,
+        inner,
+        shape,
+        before,
+        tuple(search.target),
+        tuple(_findings(search, shape)),
     )
 
 
-def _to_ras(box: Box, shape: Three, turn: Turn) -> Box:
+def _to_ras(box: Extents, shape: Three, reorientation: Reorientation) -> Extents:
     parts = []
-    for axis, stored in enumerate(turn.order):
+    for axis, stored in enumerate(reorientation.order):
         start, stop = box[stored]
         n = shape[stored]
-        parts.append((n - stop, n - start) if axis in turn.flips else (start, stop))
+        parts.append((n - stop, n - start) if axis in reorientation.flips else (start, stop))
     return tuple(parts)
 
 
-def _to_stored(box: Box, shape: Three, turn: Turn) -> Box:
+def _to_stored(box: Extents, shape: Three, reorientation: Reorientation) -> Extents:
     parts: list[tuple[int, int]] = [(0, 0)] * 3
-    for axis, stored in enumerate(turn.order):
+    for axis, stored in enumerate(reorientation.order):
         start, stop = box[axis]
         n = shape[stored]
-        parts[stored] = (n - stop, n - start) if axis in turn.flips else (start, stop)
+        parts[stored] = (n - stop, n - start) if axis in reorientation.flips else (start, stop)
     return tuple(parts)
 
 
@@ -179,7 +188,7 @@ def _target_spacing(search: _Search) -> list[float]:
     ]
 
 
-def _part_and_shape(search: _Search) -> tuple[Box, Three]:
+def _part_and_shape(search: _Search) -> tuple[Extents, Three]:
     """The part of the input (RAS) and the legal shape around it."""
     close = tuple(
         (max(0, start - MARGIN), min(n, stop + MARGIN))
@@ -199,7 +208,7 @@ def _part_and_shape(search: _Search) -> tuple[Box, Three]:
     raise InputError(_no_grid(search))
 
 
-def _legal_shape(search: _Search, part: Box) -> Three | None:
+def _legal_shape(search: _Search, part: Extents) -> Three | None:
     """The smallest legal grid that holds the part and shows enough of the body, if it can."""
     needed = search.voxels(part)
     fitting = [tuple(grid) for grid in search.spec["grids"] if all(n <= g for n, g in zip(needed, grid, strict=True))]

@@ -74,7 +74,7 @@ class MaisiScene:
         output, grid = self.manifest.output, self.grid
         if values.shape != grid.shape:
             raise ValueError(f"values have the shape {values.shape}, the legal grid {grid.shape}")
-        part = Volume(grid.turn.undo(values[grid.inside]), grid.work.affine)
+        part = Volume(grid.reorientation.undo(values[grid.inside]), grid.work.affine)
         part = resample_to(part, grid.region, fill=0.0)
         low, high = self.manifest.preprocessing["intensity"]
         found = whole_numbers(np.clip(low + part.array * (high - low), *output.range))
@@ -94,9 +94,9 @@ class MaisiScene:
         planes = []
         for axis, latent_index in borders:
             index = LATENT_STRIDE * latent_index - self.grid.before[axis]
-            if axis in self.grid.turn.flips:
+            if axis in self.grid.reorientation.flips:
                 index = self.grid.inner[axis] - index
-            stored = self.grid.turn.order[axis]
+            stored = self.grid.reorientation.order[axis]
             if 0 < index < self.grid.region.shape[stored]:
                 planes.append((stored, int(index + self.grid.start[stored])))
         return planes
@@ -114,7 +114,7 @@ def prepare(labels: LabelMap, manifest: Manifest, *, any_grid: bool = False) -> 
         raise InputError("The mask is empty: all voxels are 0; draw or load labels.")
     grid = find_grid(labels.geometry, manifest, box, any_grid)
     region = resample_to(crop(labels, grid.start, grid.stop), grid.work)
-    array = _padded(grid.turn.apply(region.array.astype(np.uint8)), grid)
+    array = _padded(grid.reorientation.apply(region.array.astype(np.uint8)), grid)
     shown = regions(labels.values())
     findings = [*grid.findings, *_on_region(shown, manifest)]
     return MaisiScene(manifest, labels, labels.geometry, grid, array, shown, _conditions(grid), findings)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.normalization import TissueStandard
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
@@ -175,8 +175,8 @@ class BrainScans:
         high = (*volume.shape[:2], part.stop)
         volume = resample(crop(volume, low, high), (spacing,) * 3, order=1)
         label_map = resample(crop(label_map, low, high), (spacing,) * 3)
-        turn = Turn.to(volume.geometry, "RAS")
-        values, labels = turn.apply(volume.array), turn.apply(label_map.array).astype(np.uint8)
+        reorientation = Reorientation.to(volume.geometry, "RAS")
+        values, labels = reorientation.apply(volume.array), reorientation.apply(label_map.array).astype(np.uint8)
         box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(labels))
         values, labels = values[box], labels[box]
         noise = noise_level(values, labels == self.white)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.normalization import ZScore
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import check_finite
 from MedGenLib.io.files import READABLE, read_label_map, read_volume
@@ -19,7 +19,7 @@ from MedGenLib.pipelines.working_grid import SAME_SPACING
 
 
 @dataclass(frozen=True)
-class Case:
+class TrainingCase:
     """Image (i, j, k), standardised, and labels on the same grid, both turned to RAS."""
 
     name: str
@@ -49,7 +49,7 @@ def case_names(folder: Path) -> list[str]:
     return names
 
 
-def read_case(folder: Path, name: str, standard: ZScore, spacing: Sequence[float] | None = None) -> Case:
+def read_case(folder: Path, name: str, standard: ZScore, spacing: Sequence[float] | None = None) -> TrainingCase:
     """One image with its labels.
 
     Parameters
@@ -73,13 +73,15 @@ def read_case(folder: Path, name: str, standard: ZScore, spacing: Sequence[float
             f"The labels of {folder / 'labels' / name} reach {labels.array.max()}; give them numbers up to 255."
         )
     check_finite(image, f"The image {folder / 'images' / name}")
-    turn = Turn.to(image.geometry, "RAS")
+    reorientation = Reorientation.to(image.geometry, "RAS")
     if spacing is not None:
-        stored = [spacing[turn.order.index(axis)] for axis in range(3)]
+        stored = [spacing[reorientation.order.index(axis)] for axis in range(3)]
         if not np.allclose(image.spacing, stored, rtol=SAME_SPACING, atol=0):
             floating = image.with_array(image.array.astype(np.float32))
             image, labels = resample(floating, stored), resample(labels, stored)
-    return Case(name, standard.encode(turn.apply(image.array)), turn.apply(labels.array).astype(np.uint8))
+    return TrainingCase(
+        name, standard.encode(reorientation.apply(image.array)), reorientation.apply(labels.array).astype(np.uint8)
+    )
 
 
 class Patches:
@@ -95,7 +97,7 @@ class Patches:
 
     def __init__(
         self,
-        cases: Sequence[Case],
+        cases: Sequence[TrainingCase],
         patch: Sequence[int],
         flip: Iterable[int] = (),
         exchange: Iterable[tuple[int, int]] = (),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.io.files import read_label_map
 from MedGenLib.training.data.slices import SlicePair
 
@@ -79,7 +79,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     from scipy import ndimage
 
     label_map = read_label_map(path)
-    labels = Turn.to(label_map.geometry, "LPS").apply(label_map.array)
+    labels = Reorientation.to(label_map.geometry, "LPS").apply(label_map.array)
     table = np.full(int(labels.max()) + 1, _NAMES.index("grey matter"), np.uint8)
     table[0] = _NAMES.index("air")
     for value in range(len(table)):

@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import crop
 from MedGenLib.io.files import read_volume
 from MedGenLib.metrics.slices import encode, informative
@@ -176,14 +176,14 @@ def _read_scan(config: dict[str, Any], item: dict[str, Any]) -> ScanSlices:
     if "slices" in item:
         start, stop = item["slices"]
         volume = crop(volume, (0, 0, start), (*volume.shape[:2], stop))
-    turn = Turn.to(volume.geometry, "RAS")
-    spacing = turn.axes(volume.spacing)
+    reorientation = Reorientation.to(volume.geometry, "RAS")
+    spacing = reorientation.axes(volume.spacing)
     planes = []
     for plane in range(3):
         sides = [s for axis, s in enumerate(spacing) if axis != plane]
         if max(sides) <= _SQUARE_PIXELS * min(sides):
             planes.append(plane)
-    encoded = encode(turn.apply(volume.array), item["modality"] == "CT")
+    encoded = encode(reorientation.apply(volume.array), item["modality"] == "CT")
     if not informative(encoded):
         raise InputError(f"The scan {item['image']} is constant; take it out of data.scans.")
     return ScanSlices(encoded, tuple(planes), item.get("weight", 1.0))

@@ -16,7 +16,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.networks import Autoencoder, FlowUNet
 from MedGenLib.training.data import adaptor
 from MedGenLib.training.loop import Draw, Log, Objective, beside, start_from
-from MedGenLib.training.losses import Step, Terms
+from MedGenLib.training.losses import Terms, TrainingStep
 from MedGenLib.training.recipes.autoencoder import WEIGHTS_FILE
 
 MASK_DROP = 0.05
@@ -73,7 +73,7 @@ class LatentFlowRecipe:
         weight = F.avg_pool3d(batch["valid"], 2).clamp(min=OUTSIDE_WEIGHT)
         weight = self.terms.weights(batch["maps"], weight)
         loss = (weight * error).sum() / (weight.sum() * error.shape[1])
-        made = Step(maps, batch["valid"], point, velocity, estimate, time, scalars)
+        made = TrainingStep(maps, batch["valid"], point, velocity, estimate, time, scalars)
         more, figures = self.terms(network, made)
         return loss + more, {"velocity": float(loss.detach()), **figures}
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.normalization import ZScore
 from MedGenLib.metrics.image import dice
-from MedGenLib.networks import Segmenter
+from MedGenLib.networks import SegmentationUNet
 from MedGenLib.segmentation.segmenters import label_array
 from MedGenLib.training.config import resolve
-from MedGenLib.training.data.cases import Case, Patches, case_names, read_case
+from MedGenLib.training.data.cases import Patches, TrainingCase, case_names, read_case
 from MedGenLib.training.loop import Draw, Log, Objective, beside
 from MedGenLib.training.splits import hold_out
 
@@ -32,11 +32,13 @@ class Segmentation:
     held: cases for `validate`.
     """
 
-    def __init__(self, patches: Patches, labels: int, network: Mapping[str, Any], held: Sequence[Case] = ()) -> None:
+    def __init__(
+        self, patches: Patches, labels: int, network: Mapping[str, Any], held: Sequence[TrainingCase] = ()
+    ) -> None:
         from monai.losses import DiceCELoss
 
         self.patches, self.labels, self.held = patches, labels, held
-        segmenter = Segmenter(labels, **network).to(memory_format=torch.channels_last_3d)
+        segmenter = SegmentationUNet(labels, **network).to(memory_format=torch.channels_last_3d)
         self.networks: dict[str, nn.Module] = {"segmenter": segmenter}
         self.objectives = [Objective("segmentation", ("segmenter",), self._loss)]
         self.distance = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume
     from MedGenLib.packages.manifest import Manifest
     from MedGenLib.result import Result
-    from MedGenLib.worker.server import Job
+    from MedGenLib.worker.server import Request
 
 NEEDED = {
     "numpy": "numpy",
@@ -44,7 +44,7 @@ SHORT_RUN = 2.0
 """Seconds: a shorter run is mostly overhead and tells nothing about the time of a large one."""
 
 
-def initialize(job: Job, folder: str | None = None, parent: int | None = None) -> dict[str, Any]:
+def initialize(job: Request, folder: str | None = None, parent: int | None = None) -> dict[str, Any]:
     """Load the libraries; tell versions and devices.
 
     ``folder`` is the client's private folder for images, which is emptied when the client dies;
@@ -86,7 +86,7 @@ def initialize(job: Job, folder: str | None = None, parent: int | None = None) -
     }
 
 
-def devices(job: Job) -> dict[str, Any]:
+def devices(job: Request) -> dict[str, Any]:
     """The devices of this machine with their memory in MiB."""
     import psutil
     import torch
@@ -111,7 +111,7 @@ def devices(job: Job) -> dict[str, Any]:
     return {"devices": found}
 
 
-def self_test(job: Job) -> dict[str, Any]:
+def self_test(job: Request) -> dict[str, Any]:
     """A small network with random weights on every device, compared with the CPU's result."""
     names = _device_names()
     stage = Stage("testing", len(names), job.progress)
@@ -122,7 +122,7 @@ def self_test(job: Job) -> dict[str, Any]:
     return {"passed": all(row["passed"] for row in rows), "devices": rows}
 
 
-def list_models(job: Job) -> dict[str, Any]:
+def list_models(job: Request) -> dict[str, Any]:
     """The packages, and those that cannot be used."""
     from MedGenLib.packages.catalogue import broken, catalogue
 
@@ -132,14 +132,14 @@ def list_models(job: Job) -> dict[str, Any]:
     }
 
 
-def add_model(job: Job, source: str, sha256: str | None = None) -> dict[str, Any]:
+def add_model(job: Request, source: str, sha256: str | None = None) -> dict[str, Any]:
     """Install a package from a folder, a .zip file or its address."""
     from MedGenLib.packages import store
 
     return _summary(store.add(source, sha256=sha256, progress=job.progress))
 
 
-def remove_model(job: Job, name: str) -> dict[str, Any]:
+def remove_model(job: Request, name: str) -> dict[str, Any]:
     """Delete a package that the user added."""
     from MedGenLib.packages import store
 
@@ -147,7 +147,7 @@ def remove_model(job: Job, name: str) -> dict[str, Any]:
 
 
 def generate(
-    job: Job,
+    job: Request,
     input: dict[str, Any] | None = None,
     model: str = "ct-tissue",
     folder: str | None = None,
@@ -219,7 +219,7 @@ def generate(
 
 
 def translate(
-    job: Job,
+    job: Request,
     input: dict[str, Any],
     to: str,
     model: str | None = None,
@@ -259,7 +259,7 @@ def translate(
 
 
 def evaluate(
-    job: Job,
+    job: Request,
     image: dict[str, Any],
     reference: dict[str, Any] | None = None,
     mask: dict[str, Any] | None = None,
@@ -458,7 +458,7 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _folder(job: Job, folder: str | None) -> Path:
+def _folder(job: Request, folder: str | None) -> Path:
     """Where the results go."""
     chosen = job.server.folder if folder is None else Path(folder)
     if chosen is None:
@@ -474,7 +474,7 @@ def _image(item: dict[str, Any]) -> Volume | LabelMap:
     return take(item)
 
 
-def _within_memory(job: Job, attempt: Callable[[str], Result], memory: str, device: str, what: str) -> Result:
+def _within_memory(job: Request, attempt: Callable[[str], Result], memory: str, device: str, what: str) -> Result:
     """Run with the plan asked for; if the memory is not enough, once more with the small one."""
     result, failure, detail = _tried(attempt, memory)
     if result is not None:
@@ -559,7 +559,7 @@ def _remember(
         remember(manifest, source.geometry, preset, device, tries, seconds)
 
 
-def _written(job: Job, result: Result, folder: Path) -> dict[str, Any]:
+def _written(job: Request, result: Result, folder: Path) -> dict[str, Any]:
     """Write the volumes and tell what was done."""
     from MedGenLib.worker.protocol.transfer import put
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from MedGenLib.errors import InputError
 
 if TYPE_CHECKING:
-    from MedGenLib.worker.server import Job
+    from MedGenLib.worker.server import Request
 
 
 def write_dicom(
-    job: Job,
+    job: Request,
     folder: str,
     image: dict[str, Any] | None = None,
     labels: dict[str, Any] | None = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from MedGenLib.editing.session import Canvas, Edit
-    from MedGenLib.worker.server import Job
+    from MedGenLib.worker.server import Request
 
 MOST_CANVASES = 4
 """Canvases that are kept; the one that was not used for longest is forgotten for a new one."""
@@ -20,7 +20,7 @@ _canvases: collections.OrderedDict[str, Canvas] = collections.OrderedDict()
 
 
 def open_canvas(
-    job: Job,
+    job: Request,
     input: dict[str, Any],
     image: dict[str, Any] | None = None,
     model: str = "ct-tissue",
@@ -84,7 +84,7 @@ def open_canvas(
 
 
 def edit(
-    job: Job,
+    job: Request,
     canvas: str,
     mask: dict[str, Any],
     offset: list[int] | None = None,
@@ -131,17 +131,17 @@ def edit(
     return _answer(job, canvas, done, target)
 
 
-def undo(job: Job, canvas: str, folder: str | None = None) -> dict[str, Any]:
+def undo(job: Request, canvas: str, folder: str | None = None) -> dict[str, Any]:
     """Take back the last edit. Answers as `edit`."""
     return _gone(job, canvas, folder, "undo")
 
 
-def redo(job: Job, canvas: str, folder: str | None = None) -> dict[str, Any]:
+def redo(job: Request, canvas: str, folder: str | None = None) -> dict[str, Any]:
     """Bring back the edit that was taken back. Answers as `edit`."""
     return _gone(job, canvas, folder, "redo")
 
 
-def close_canvas(job: Job, canvas: str) -> dict[str, Any]:
+def close_canvas(job: Request, canvas: str) -> dict[str, Any]:
     """Forget a canvas; a name that is not there is no error."""
     known = _canvases.pop(canvas, None)
     if known is not None:
@@ -155,7 +155,7 @@ def forget(but: str | None = None) -> None:
         _canvases.pop(name).close()
 
 
-def _gone(job: Job, canvas: str, folder: str | None, direction: str) -> dict[str, Any]:
+def _gone(job: Request, canvas: str, folder: str | None, direction: str) -> dict[str, Any]:
     from MedGenLib.worker.methods.core import _folder
 
     target = _folder(job, folder)
@@ -190,7 +190,7 @@ def _short_of_memory() -> bool:
     return free_memory() < LEAST_FREE * psutil.virtual_memory().total
 
 
-def _answer(job: Job, name: str, done: Edit | None, folder: Path, with_mask: bool = False) -> dict[str, Any]:
+def _answer(job: Request, name: str, done: Edit | None, folder: Path, with_mask: bool = False) -> dict[str, Any]:
     try:
         return _told(job, _canvases[name], done, folder, with_mask)
     except BaseException:  # the client would never see what the canvas shows now
@@ -198,7 +198,7 @@ def _answer(job: Job, name: str, done: Edit | None, folder: Path, with_mask: boo
         raise
 
 
-def _told(job: Job, canvas: Canvas, done: Edit | None, folder: Path, with_mask: bool) -> dict[str, Any]:
+def _told(job: Request, canvas: Canvas, done: Edit | None, folder: Path, with_mask: bool) -> dict[str, Any]:
     from MedGenLib.imaging.volume import crop
     from MedGenLib.worker.protocol.transfer import put
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from MedGenLib.progress import Stage
 
 if TYPE_CHECKING:
-    from MedGenLib.worker.server import Job
+    from MedGenLib.worker.server import Request
 
 
-def list_available(job: Job) -> dict[str, Any]:
+def list_available(job: Request) -> dict[str, Any]:
     """The published models that are not installed; the size of the download is in MB (10^6)."""
     from MedGenLib.packages.hub.install import DOWNLOAD_MB, available
 
@@ -27,7 +27,7 @@ def list_available(job: Job) -> dict[str, Any]:
     }
 
 
-def show_license(job: Job, name: str, source: str | None = None) -> dict[str, Any]:
+def show_license(job: Request, name: str, source: str | None = None) -> dict[str, Any]:
     """The licence of a published model as its source has it, and how much is to be downloaded.
 
     Returns
@@ -49,7 +49,7 @@ def show_license(job: Job, name: str, source: str | None = None) -> dict[str, An
     }
 
 
-def install_model(job: Job, name: str, source: str | None = None, accept_license: bool = False) -> dict[str, Any]:
+def install_model(job: Request, name: str, source: str | None = None, accept_license: bool = False) -> dict[str, Any]:
     """Download, check, convert and add a published model, as `packages.install.install`."""
     from MedGenLib.packages.hub.install import install, offer
 

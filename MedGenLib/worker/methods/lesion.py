@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from MedGenLib.worker.server import Job
+    from MedGenLib.worker.server import Request
 
 
 def insert_lesion(
-    job: Job,
+    job: Request,
     image: dict[str, Any],
     at: Sequence[float] | None = None,
     mask: dict[str, Any] | None = None,

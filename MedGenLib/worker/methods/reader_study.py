@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from MedGenLib.worker.server import Job
+    from MedGenLib.worker.server import Request
 
 
 def make_study(
-    job: Job,
+    job: Request,
     real: Sequence[str],
     synthetic: Sequence[str],
     output: str,
@@ -28,7 +28,9 @@ def make_study(
     return {"study": str(made.study), "key": str(made.key), "items": made.items, "warnings": list(made.warnings)}
 
 
-def score_study(job: Job, study: str, output: str, key: str | None = None, overwrite: bool = False) -> dict[str, Any]:
+def score_study(
+    job: Request, study: str, output: str, key: str | None = None, overwrite: bool = False
+) -> dict[str, Any]:
     """Score all readers of a study and write the report.
 
     Returns

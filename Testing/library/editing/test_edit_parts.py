@@ -9,8 +9,8 @@ from workers import left_handed_oblique, trunk
 from MedGenLib.diffusion import SAMPLERS, FlowDenoiser
 from MedGenLib.diffusion.inpainting import Known
 from MedGenLib.editing import window
-from MedGenLib.editing.grid_map import Lattice
-from MedGenLib.editing.history import History, Step
+from MedGenLib.editing.grid_map import GridMap
+from MedGenLib.editing.history import History, HistoryStep
 from MedGenLib.editing.noise import NoiseField
 from MedGenLib.imaging import boxes
 from MedGenLib.imaging.normalization import TissueRange
@@ -41,7 +41,7 @@ def bodies(shape, affine) -> LabelMap:
 def test_the_lattice_continues_the_scene_over_the_whole_image(grid):
     mask = bodies(*GRIDS[grid])
     scene = prepare(mask, find(CT), 8)
-    lattice, place = Lattice.over(scene, 8)
+    lattice, place = GridMap.over(scene, 8)
     assert lattice.own == scene.own_grid
     assert all(n % 8 == 0 and part.start % 8 == 0 for n, part in zip(lattice.shape, place, strict=True))
     labels = lattice.labels(mask.array, tuple(slice(0, n) for n in lattice.shape))
@@ -55,7 +55,7 @@ def test_the_lattice_continues_the_scene_over_the_whole_image(grid):
 def test_values_come_back_where_they_were(grid):
     """A ramp in the patient stays the same ramp on the way to the lattice and back."""
     mask = bodies(*GRIDS[grid])
-    lattice, _ = Lattice.over(prepare(mask, find(CT), 8), 8)
+    lattice, _ = GridMap.over(prepare(mask, find(CT), 8), 8)
     index = np.indices(mask.shape).reshape(3, -1)
     ramp = (mask.affine[:3, :3] @ index).sum(axis=0).reshape(mask.shape).astype(np.float32)
     whole = tuple(slice(0, n) for n in lattice.shape)
@@ -69,7 +69,7 @@ def test_values_come_back_where_they_were(grid):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_changed_voxel_has_its_cells(grid):
     mask = bodies(*GRIDS[grid])
-    lattice, _ = Lattice.over(prepare(mask, find(CT), 8), 8)
+    lattice, _ = GridMap.over(prepare(mask, find(CT), 8), 8)
     rng = np.random.default_rng(0)
     box = tuple(slice(n // 3, n // 3 + max(1, n // 3)) for n in mask.shape)
     changed = rng.random([part.stop - part.start for part in box]) < 0.05
@@ -173,7 +173,7 @@ def test_history_finds_a_state_by_its_content_and_forgets_the_oldest():
         key = history.key_after(index, mask.flat[index], np.full(len(index), value))
         before = mask.copy()
         mask.flat[index] = value
-        history.add(Step([("mask", ..., before, mask.copy())], boxes.NOWHERE, len(index)), key)
+        history.add(HistoryStep([("mask", ..., before, mask.copy())], boxes.NOWHERE, len(index)), key)
         return key
 
     first = paint([1, 2, 3], 2)

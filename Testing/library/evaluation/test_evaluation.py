@@ -11,10 +11,10 @@ from MedGenLib.evaluation.folders import report_folder, volumes_in
 from MedGenLib.evaluation.pair import Evaluation, evaluate
 from MedGenLib.evaluation.report import csv_rows, file_names, summaries, told
 from MedGenLib.evaluation.tables import summary
-from MedGenLib.imaging.orientation import Turn
+from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import write_volume
-from MedGenLib.metrics.compare import Row
+from MedGenLib.metrics.compare import ImageMeasure
 from MedGenLib.metrics.labels import LabelRow
 
 FAT, SOFT, BONE = 1, 2, 3
@@ -60,10 +60,10 @@ def moved(image, shift: float):
 
 def stored_as(image, orientation: str):
     """The same image with its voxels stored in the order of another orientation."""
-    turn = Turn.to(image.geometry, orientation)
-    array = turn.apply(image.array)
-    affine = image.affine[:, [*turn.order, 3]].copy()
-    for axis in turn.flips:
+    reorientation = Reorientation.to(image.geometry, orientation)
+    array = reorientation.apply(image.array)
+    affine = image.affine[:, [*reorientation.order, 3]].copy()
+    for axis in reorientation.flips:
         affine[:3, 3] += affine[:3, axis] * (array.shape[axis] - 1)
         affine[:3, axis] *= -1
     return replace(image, array=array, affine=affine)
@@ -200,9 +200,9 @@ def test_figures_without_voxels_take_no_memory(synthetic, real, tissue):
 
 
 def judged(name: str, error: float, label_error: float | None = None) -> Evaluation:
-    rows = [Row("MAE", error, "HU", "")]
+    rows = [ImageMeasure("MAE", error, "HU", "")]
     if label_error is not None:
-        rows.append(Row("MAE", label_error, "HU", "", "bone"))
+        rows.append(ImageMeasure("MAE", label_error, "HU", "", "bone"))
     volume = Volume(np.zeros((2, 2, 2), np.float32), np.eye(4))
     return Evaluation(name, tuple(rows), (), None, "", volume, None, None, None)
 

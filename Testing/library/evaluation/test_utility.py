@@ -53,8 +53,8 @@ def small(monkeypatch):
     def tiny(labels, **_):
         return build(labels, widths=(8, 16), blocks=(1, 1), stem=6)
 
-    build = segmenter.Segmenter
-    monkeypatch.setattr(segmenter, "Segmenter", tiny)
+    build = segmenter.SegmentationUNet
+    monkeypatch.setattr(segmenter, "SegmentationUNet", tiny)
     monkeypatch.setattr(module, "LEARNING_RATE", 8e-3)
     monkeypatch.setattr(module, "WARMUP", 5)
     monkeypatch.setattr(module, "AVERAGING", 0.8)

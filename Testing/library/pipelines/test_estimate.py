@@ -17,7 +17,7 @@ from MedGenLib.imaging.volume import Geometry, LabelMap
 from MedGenLib.packages import find
 from MedGenLib.pipelines import latent_flow
 from MedGenLib.pipelines.estimate import plan_run, remember
-from MedGenLib.pipelines.memory_plan import LAYOUTS, Job, Layout, choose, plans
+from MedGenLib.pipelines.memory_plan import LAYOUTS, Layout, MemoryDemand, choose, plans
 
 THREADS = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
 
@@ -91,7 +91,7 @@ def test_little_free_memory_takes_the_small_plan_and_says_so():
 
 def test_little_memory_first_gives_up_what_only_saves_time():
     """Features of the mask are computed again before the windows, and the result, change."""
-    job = Job(find("ct-tissue"), 512 * 512 * 256, (256, 256, 128))
+    job = MemoryDemand(find("ct-tissue"), 512 * 512 * 256, (256, 256, 128))
     kept, again, small = plans(job)
     assert [p.layout.name for p in (kept, again, small)] == ["normal", "normal", "small"]
     assert (kept.keep, again.keep, small.keep) == (True, False, False)
@@ -106,13 +106,15 @@ def test_little_memory_first_gives_up_what_only_saves_time():
 
 def test_the_largest_request_fits_a_common_machine():
     for half in (False, True):
-        job = Job(find("ct-tissue"), 512 * 512 * 256, (256, 256, 128), half)
+        job = MemoryDemand(find("ct-tissue"), 512 * 512 * 256, (256, 256, 128), half)
         assert choose(plans(job), 0.9 * 24 * 1024).keep
         assert choose(plans(job), 0.9 * 4 * 1024) is not None
 
 
 def test_a_gpu_holds_the_networks_and_the_process_the_rest():
-    on_cpu, on_gpu = (plans(Job(find("ct-tissue"), 128**3, (64,) * 3, gpu=gpu))[0].need for gpu in (False, True))
+    on_cpu, on_gpu = (
+        plans(MemoryDemand(find("ct-tissue"), 128**3, (64,) * 3, gpu=gpu))[0].need for gpu in (False, True)
+    )
     assert on_cpu.device == 0 and on_gpu.process < on_cpu.process
     assert 100 < on_gpu.device < on_cpu.process
     crowded = plan_run(find("ct-tissue"), grid(320), device="cuda:0", free_mib=640)

@@ -30,7 +30,7 @@ from MedGenLib.packages.manifest import load_manifest
 from MedGenLib.segmentation import segmenters
 from MedGenLib.segmentation.segmenters import PackageSegmenter, label_array, names, segmenter
 from MedGenLib.training import train
-from MedGenLib.training.data.cases import Case, Patches, case_names, read_case
+from MedGenLib.training.data.cases import Patches, TrainingCase, case_names, read_case
 
 SAMPLE = catalogue.embedded_dir().parent / "SampleData" / "hippocampus_mask.nii.gz"
 
@@ -115,8 +115,8 @@ def test_a_flip_exchanges_left_and_right():
     image = np.zeros((8, 8, 8), np.float32)
     labels = np.zeros((8, 8, 8), np.uint8)
     labels[:3], labels[5:] = 1, 2
-    plain = Patches([Case("a", image, labels)], (8, 8, 8), flip=[0])
-    paired = Patches([Case("a", image, labels)], (8, 8, 8), flip=[0], exchange=[(1, 2)])
+    plain = Patches([TrainingCase("a", image, labels)], (8, 8, 8), flip=[0])
+    paired = Patches([TrainingCase("a", image, labels)], (8, 8, 8), flip=[0], exchange=[(1, 2)])
     plain.vary = paired.vary = type(
         "Same", (), {"set_random_state": lambda self, seed: None, "__call__": lambda self, pair: pair}
     )()

@@ -24,8 +24,8 @@ from MedGenLib.training.losses import (
     Anatomy,
     Contrast,
     Region,
-    Step,
     Terms,
+    TrainingStep,
     balanced_cross_entropy,
     region_contrast,
     standardised,
@@ -56,11 +56,11 @@ def one_hot(labels: torch.Tensor, count: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(labels.long(), count).permute(3, 0, 1, 2)[None].float()
 
 
-def a_step(maps: torch.Tensor, time: float = 0.1, velocity: torch.Tensor | None = None) -> Step:
+def a_step(maps: torch.Tensor, time: float = 0.1, velocity: torch.Tensor | None = None) -> TrainingStep:
     generator = torch.Generator().manual_seed(0)
     shape = (maps.shape[0], 8, *(n // 2 for n in maps.shape[2:]))
     point, target = (torch.randn(shape, generator=generator) for _ in range(2))
-    return Step(
+    return TrainingStep(
         maps,
         torch.ones_like(maps[:, :1]),
         point,
@@ -181,7 +181,7 @@ def test_training_with_a_contrast_makes_the_mask_matter_there():
         for _ in range(40):
             fixed = a_step(maps)
             velocity = net(fixed.point, fixed.time, net.encode_mask(maps))
-            made = Step(maps, fixed.valid, fixed.point, fixed.target, velocity, fixed.time)
+            made = TrainingStep(maps, fixed.valid, fixed.point, fixed.target, velocity, fixed.time)
             loss = (velocity - fixed.target).square().mean()
             if term is not None:
                 loss = loss + term(net, made)[0]
@@ -223,7 +223,7 @@ def anatomy(parts, **options) -> Anatomy:
     return Anatomy(segmenter, autoencoder, {0: 0, 1: 1, 2: 2}, (-3, 5), **options)
 
 
-def on_the_path(parts, image, labels, t=0.2, error=0.0) -> Step:
+def on_the_path(parts, image, labels, t=0.2, error=0.0) -> TrainingStep:
     """A real crop on its path, with the true velocity or one that is wrong by some noise."""
     x = (image - image.mean()) / image.std()
     latent = parts[0].encode(x).detach()
@@ -231,7 +231,7 @@ def on_the_path(parts, image, labels, t=0.2, error=0.0) -> Step:
     noise = torch.randn(latent.shape, generator=generator)
     velocity = noise - latent + error * torch.randn(latent.shape, generator=generator)
     maps = one_hot(labels, 3)
-    return Step(
+    return TrainingStep(
         maps,
         torch.ones_like(maps[:, :1]),
         torch.lerp(latent, noise, t),
@@ -259,7 +259,7 @@ def test_its_gradient_reaches_the_velocity_and_leads_to_the_mask(parts, hippocam
     (gradient,) = torch.autograd.grad(before, step.velocity)
     assert torch.isfinite(gradient).all() and gradient.abs().max() > 0
     downhill = (step.velocity - 100 * gradient).detach().requires_grad_()
-    after, _ = term(None, Step(**{**vars(step), "velocity": downhill}))
+    after, _ = term(None, TrainingStep(**{**vars(step), "velocity": downhill}))
     assert float(after.detach()) < float(before.detach())
     assert not any(p.requires_grad or p.grad is not None for net in parts for p in net.parameters())
 

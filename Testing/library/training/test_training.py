@@ -25,7 +25,7 @@ from MedGenLib.training import train
 from MedGenLib.training.data.painted import PaintedHeads
 from MedGenLib.training.data.slices import Augmentation, SlicePair, _with_marrow, calibrate_hu
 from MedGenLib.training.data.tissue import tissue_labels
-from MedGenLib.training.loop import Draw, Settings
+from MedGenLib.training.loop import Draw, OptimizationSettings
 from MedGenLib.training.splits import hold_out
 
 CONFIGS = Path(training_config.__file__).parent / "configs"
@@ -207,7 +207,7 @@ def test_draws_depend_on_seed_and_step_only():
 
 
 def test_the_learning_rate_warms_up_stays_and_decays():
-    settings = Settings(steps=100, learning_rate=1.0, warmup=10, decay=0.3)
+    settings = OptimizationSettings(steps=100, learning_rate=1.0, warmup=10, decay=0.3)
     assert settings.rate(0) == pytest.approx(0.1)
     assert settings.rate(50) == 1.0
     assert settings.rate(85) == pytest.approx(0.5)

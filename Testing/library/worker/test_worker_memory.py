@@ -77,7 +77,7 @@ def test_a_plan_that_does_not_fit_is_replaced_before_it_runs(monkeypatch):
     """Free memory between what the two plans need."""
     wide, again, small = (
         plan.need.process - memory_plan.BASE_MIB
-        for plan in memory_plan.plans(memory_plan.Job(find("ct-tissue"), 128**3, (64,) * 3))
+        for plan in memory_plan.plans(memory_plan.MemoryDemand(find("ct-tissue"), 128**3, (64,) * 3))
     )
     assert small < again <= wide
     between = (small + 2) / 0.9 * 2**20
