@@ -49,8 +49,14 @@ def test_every_option_has_a_line_of_help_and_a_default_that_fits(command, name, 
 
 
 def test_the_differences_between_surfaces_name_options_that_exist():
-    named = [(command, word) for command, surfaces in LACKS.items() for reasons in surfaces.values()
-             for names in reasons.values() if names != ALL for word in names.split()]  # fmt: skip
+    named = [
+        (command, word)
+        for command, surfaces in LACKS.items()
+        for reasons in surfaces.values()
+        for names in reasons.values()
+        if names != ALL
+        for word in names.split()
+    ]
     named += [(command, name) for table in (NAMES, DEFAULTS) for (command, _), names in table.items() for name in names]
     assert named and all(name in COMMANDS[command] for command, name in named)
     assert {surface for surfaces in LACKS.values() for surface in surfaces} <= set(SURFACES)
@@ -93,9 +99,15 @@ def test_options_work_without_docstrings():
 
 @pytest.mark.parametrize(
     ("name", "slicer"),
-    [("noise_hu", "noiseHU"), ("size_mm", "sizeMm"), ("classifier_guidance", "classifierGuidance"), ("seed", "seed"),
-     ("accept_license", "acceptLicense"), ("any_grid", "anyGrid")],
-)  # fmt: skip
+    [
+        ("noise_hu", "noiseHU"),
+        ("size_mm", "sizeMm"),
+        ("classifier_guidance", "classifierGuidance"),
+        ("seed", "seed"),
+        ("accept_license", "acceptLicense"),
+        ("any_grid", "anyGrid"),
+    ],
+)
 def test_camel_case_and_back(name, slicer):
     assert camel(name) == slicer and snake(slicer) == name
 
@@ -124,17 +136,17 @@ def test_images_are_nodes_in_slicer():
         ("worker", "sampeler", "sampler"),
     ],
 )
-def test_an_unknown_option_is_told_with_the_nearest_name(surface, name, near):
+def test_an_unknown_option_is_refused_with_the_nearest_name(surface, name, near):
     expected = f"The option '{name}' of generate is unknown; use {near}."
     assert sentence_of("generate", {name: 1}, surface) == expected
 
 
-def test_an_unknown_option_like_no_other_is_told_with_all_names():
+def test_an_unknown_option_like_no_other_is_refused_with_all_names():
     sentence = sentence_of("translate", {"brush": 3}, "client")
     assert sentence.startswith("The option 'brush' of translate is unknown; use image, to, model, seed, preset,")
 
 
-def test_an_option_that_a_surface_lacks_is_told_with_the_reason():
+def test_an_option_that_a_surface_lacks_is_refused_with_the_reason():
     sentence = sentence_of("generate", {"samples": 3}, "canvas")
     assert (
         sentence == "The option 'samples' of generate is not available here; leave it out: a canvas holds one volume."
@@ -188,9 +200,18 @@ def test_what_is_required_is_asked_for():
 
 
 def test_values_at_the_ends_of_their_ranges_and_of_numpy_are_taken():
-    given = {"seed": 2**62, "samples": np.int32(1), "retries": 0, "noise_hu": np.float32(50), "guidance": 0,
-             "size": np.array([1, 4096, 64]), "spacing": [0.4, 1, 100], "fill": np.int64(3), "mapping": {"a": 1},
-             "classifier_guidance": 1}  # fmt: skip
+    given = {
+        "seed": 2**62,
+        "samples": np.int32(1),
+        "retries": 0,
+        "noise_hu": np.float32(50),
+        "guidance": 0,
+        "size": np.array([1, 4096, 64]),
+        "spacing": [0.4, 1, 100],
+        "fill": np.int64(3),
+        "mapping": {"a": 1},
+        "classifier_guidance": 1,
+    }
     complete = options.validate("generate", given)
     assert all(complete[name] is value for name, value in given.items())
 
@@ -200,8 +221,11 @@ def test_what_is_not_given_or_none_has_its_default():
     assert set(complete) == set(of("generate"))
     assert complete["mask"] == "m.nii" and complete["seed"] == 3
     assert (complete["device"], complete["retries"], complete["samples"], complete["model"]) == (
-        "auto", 2, 1, "ct-tissue",
-    )  # fmt: skip
+        "auto",
+        2,
+        1,
+        "ct-tissue",
+    )
     assert options.validate("edit", {"volumeNode": 1, "maskNode": 2, "newMaskNode": 3}, "slicer")["model"] is None
 
 
@@ -325,15 +349,47 @@ def test_the_flags_are_those_that_scripts_use(command):
 
 
 def test_flags_become_the_arguments_of_the_python_function():
-    words = ["m.nii", "-o", "o.nii", "--seed", "7", "--noise", "9", "--size", "64", "32", "16", "--map", "5=2", "--map",
-             "liver=fat", "--uncertainty", "u.nii", "--accept-license", "--style", "ref.nii", "--guidance", "2",
-             "--samples", "3"]  # fmt: skip
+    words = [
+        "m.nii",
+        "-o",
+        "o.nii",
+        "--seed",
+        "7",
+        "--noise",
+        "9",
+        "--size",
+        "64",
+        "32",
+        "16",
+        "--map",
+        "5=2",
+        "--map",
+        "liver=fat",
+        "--uncertainty",
+        "u.nii",
+        "--accept-license",
+        "--style",
+        "ref.nii",
+        "--guidance",
+        "2",
+        "--samples",
+        "3",
+    ]
     namespace = parsed("generate", *words)
     assert (namespace.output, namespace.uncertainty) == (Path("o.nii"), Path("u.nii"))
     found = from_namespace("generate", namespace, mapping={"5": "2"}, style="the volume")
-    expected = {"mask": Path("m.nii"), "seed": 7, "noise_hu": 9.0, "size": [64, 32, 16], "mapping": {"5": "2"},
-                "uncertainty": True, "accept_license": True, "style": "the volume", "guidance": 2.0,
-                "samples": 3}  # fmt: skip
+    expected = {
+        "mask": Path("m.nii"),
+        "seed": 7,
+        "noise_hu": 9.0,
+        "size": [64, 32, 16],
+        "mapping": {"5": "2"},
+        "uncertainty": True,
+        "accept_license": True,
+        "style": "the volume",
+        "guidance": 2.0,
+        "samples": 3,
+    }
     assert found == {**{name: option.default for name, option in of("generate").items()}, **expected}
     assert namespace.mapping == ["5=2", "liver=fat"]
     options.validate("generate", found)
@@ -341,8 +397,12 @@ def test_flags_become_the_arguments_of_the_python_function():
 
 @pytest.mark.parametrize("command", FLAGS)
 def test_flags_that_are_not_given_leave_the_defaults(command):
-    needed = [word for option in of(command, "cli").values() if option.default is options.REQUIRED
-              for word in ([] if option.positional else [option.flags[-1]]) + ["x"]]  # fmt: skip
+    needed = [
+        word
+        for option in of(command, "cli").values()
+        if option.default is options.REQUIRED
+        for word in ([] if option.positional else [option.flags[-1]]) + ["x"]
+    ]
     found = from_namespace(command, parsed(command, *needed), mapping=None)
     for name, option in of(command).items():
         if option.default is not options.REQUIRED:
@@ -367,7 +427,7 @@ def test_a_place_has_commas():
         ("insert_lesion", ["i", "-o", "o", "--at", "1,2"], "invalid place (X,Y,Z) value: '1,2'"),
     ],
 )
-def test_a_wrong_word_is_told_with_its_flag(command, words, sentence, capsys):
+def test_a_wrong_word_is_refused_with_its_flag(command, words, sentence, capsys):
     with pytest.raises(SystemExit):
         parsed(command, *words)
     assert sentence in capsys.readouterr().err
