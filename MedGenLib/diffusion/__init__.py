@@ -1,40 +1,66 @@
-"""Samplers. All are called alike: ``sample(denoise, noise, steps, generator=None, on_step=None)``.
+"""Samplers and the denoisers that they call; each module registers its own.
 
 ``denoise(x, alpha, sigma)`` estimates the data behind ``x = alpha * data + sigma * noise``.
-``noise`` is a standard normal tensor of the data's shape; the result is a sample of the data.
-``on_step(done)`` is called after every network evaluation; whatever it raises stops the sampler.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from torch import Tensor
+from MedGenLib.registry import Registry
 
-from MedGenLib.diffusion import ddim, ddpm, euler, heun, midpoint
-from MedGenLib.diffusion.cosine import CosineDenoiser
-from MedGenLib.diffusion.flow import FlowDenoiser
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Denoiser = Callable[[Tensor, float, float], Tensor]
-Sampler = Callable[..., Tensor]
-
-SAMPLERS: dict[str, Sampler] = {
-    "euler": euler.sample,
-    "heun": heun.sample,
-    "midpoint": midpoint.sample,
-    "ddim": ddim.sample,
-    "ddpm": ddpm.sample,
-}
-
-DENOISERS: dict[str, Callable[[Callable[[Tensor, float], Tensor]], Denoiser]] = {
-    "velocity": FlowDenoiser,
-    "v": CosineDenoiser,
-}
-"""By what the network predicts, as a package's sampler section says (``prediction``)."""
-
-__all__ = ["DENOISERS", "SAMPLERS", "Denoiser", "FlowDenoiser", "CosineDenoiser", "Sampler", "evaluations"]
+Denoiser: TypeAlias = "Callable[[Tensor, float, float], Tensor]"
 
 
-def evaluations(name: str, steps: int) -> int:
-    """Network evaluations that a sampler makes when asked for ``steps``."""
-    return heun.evaluations(steps) if name == "heun" else steps
+@dataclass(frozen=True)
+class Sampler:
+    """A sampling method.
+
+    Attributes
+    ----------
+    function: ``function(denoise, noise, steps, generator=None, on_step=None)`` samples the data from ``noise``, a
+        standard normal tensor of the data's shape. ``steps`` counts network evaluations; ``on_step(done)`` is called
+        after each of them, and what it raises stops the sampler.
+    path: "flow" for the times of the rectified flow, with an option ``shift``; "variance-preserving" for the schedule
+        of DDPM, with an option ``signal``.
+    order: of convergence in the number of steps.
+    evaluations: of the network in one step.
+    total: evaluations that are made when ``steps`` are asked for.
+    """
+
+    function: Callable[..., Tensor]
+    path: Literal["flow", "variance-preserving"]
+    order: int
+    evaluations: int
+    total: Callable[[int], int]
+
+    def __call__(self, denoise: Denoiser, noise: Tensor, steps: int, **options: object) -> Tensor:
+        return self.function(denoise, noise, steps, **options)
+
+
+SAMPLERS: Registry[Sampler] = Registry("sampler", "sampler", __name__)
+DENOISERS: Registry[Callable[..., Denoiser]] = Registry("prediction", "denoiser", __name__)
+"""By what the network predicts, which packages name in the section ``sampler``."""
+denoiser = DENOISERS.register
+
+
+def sampler(
+    name: str,
+    *,
+    path: Literal["flow", "variance-preserving"],
+    order: int = 1,
+    evaluations: int = 1,
+    total: Callable[[int], int] = int,
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Decorator that registers a function as a sampler, see `Sampler`."""
+
+    def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        SAMPLERS.add(name, Sampler(function, path, order, evaluations, total), function.__module__)
+        return function
+
+    return decorate

@@ -14,7 +14,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from MedGenLib.diffusion import denoiser
 
+
+@denoiser("v")
 class CosineDenoiser:
     """Data estimate from a network that gives v, at any signal and noise scale.
 

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from MedGenLib.diffusion import sampler
 from MedGenLib.diffusion.variance_preserving import respaced
 
 
+@sampler("ddim", path="variance-preserving")
 def sample(
     denoise: Callable[[Tensor, float, float], Tensor],
     noise: Tensor,

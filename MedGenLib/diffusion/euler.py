@@ -7,9 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from MedGenLib.diffusion import sampler
 from MedGenLib.diffusion.flow import path_times
 
 
+@sampler("euler", path="flow")
 def sample(
     denoise: Callable[[Tensor, float, float], Tensor],
     noise: Tensor,

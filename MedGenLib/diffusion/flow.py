@@ -11,7 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from MedGenLib.diffusion import denoiser
 
+
+@denoiser("velocity")
 class FlowDenoiser:
     """Data estimate from a velocity network, at any signal and noise scale.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from MedGenLib.diffusion import sampler
 from MedGenLib.diffusion.flow import path_times
 
 
@@ -15,6 +16,7 @@ def evaluations(steps: int) -> int:
     return 2 * max(1, (steps + 1) // 2) - 1
 
 
+@sampler("heun", path="flow", order=2, evaluations=2, total=evaluations)
 def sample(
     denoise: Callable[[Tensor, float, float], Tensor],
     noise: Tensor,

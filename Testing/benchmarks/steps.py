@@ -24,7 +24,7 @@ from ct_tissue import scans
 from scipy import ndimage
 
 from MedGenLib.checks.output import resegment
-from MedGenLib.diffusion import evaluations
+from MedGenLib.diffusion import SAMPLERS
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.metrics import distribution
 from MedGenLib.metrics import image as metrics
@@ -75,7 +75,7 @@ class Case:
         """HU and the number of network evaluations."""
         sampling = Sampling.of(self.manifest, CPU, sampler, steps, self.scene, role=role, guidance=guidance)
         made = self.scene.finish(sampling.decode(sampling.latent(seed, None), None)).array
-        return made, evaluations(sampler, steps) * (1 if guidance == 1 else 2)
+        return made, SAMPLERS[sampler].total(steps) * (1 if guidance == 1 else 2)
 
     def measure(
         self, role: str, sampler: str, steps: int, guidance: float = 1.0, diversity: bool = True

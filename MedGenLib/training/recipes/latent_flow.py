@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from MedGenLib.diffusion import FlowDenoiser, euler
-from MedGenLib.diffusion.flow import velocity_target
+from MedGenLib.diffusion import euler
+from MedGenLib.diffusion.flow import FlowDenoiser, velocity_target
 from MedGenLib.errors import InputError
 from MedGenLib.networks import Autoencoder, FlowUNet
 from MedGenLib.training.data import adaptor

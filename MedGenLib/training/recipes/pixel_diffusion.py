@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from MedGenLib.diffusion import CosineDenoiser, ddim
-from MedGenLib.diffusion.cosine import v_target
+from MedGenLib.diffusion import ddim
+from MedGenLib.diffusion.cosine import CosineDenoiser, v_target
 from MedGenLib.networks import Autoencoder
 from MedGenLib.training.loop import Draw
 from MedGenLib.training.recipes.latent_flow import MASK_DROP, OUTSIDE_WEIGHT, LatentFlowRecipe

@@ -43,7 +43,7 @@ SLOW = TORCH | {"numpy", "SimpleITK", "matplotlib", "scipy", "skimage", "jsonsch
 HEAVY = ("networks", "diffusion", "training", "pipelines", "editing")
 """Rooms of MedGenLib with files that compute in torch; all others, also later ones, are light."""
 TENSORS_ONLY = ("networks", "diffusion")
-KNOWN_TO_TENSORS = {*TENSORS_ONLY, "errors"}
+KNOWN_TO_TENSORS = {*TENSORS_ONLY, "errors", "registry"}
 DISTRIBUTED = {"cluster": "ray", "federated": "nvflare"}
 FILE_SCOPE_IN_SLICER = {"slicer", "qt", "ctk", "vtk", "numpy", "SimpleITK", "MedGen", "MedGenLib", "MedGenSlicer"}
 

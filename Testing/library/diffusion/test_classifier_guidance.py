@@ -12,7 +12,8 @@ import torch
 from test_training import crops, small_config, sphere  # noqa: F401  (crops is a fixture)
 
 from MedGenLib import generate
-from MedGenLib.diffusion import SAMPLERS, FlowDenoiser
+from MedGenLib.diffusion import SAMPLERS
+from MedGenLib.diffusion.flow import FlowDenoiser
 from MedGenLib.diffusion.guidance import LARGEST_FACTOR, ClassifierGuidance
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap

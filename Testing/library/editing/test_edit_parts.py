@@ -6,7 +6,8 @@ import torch
 from scipy import ndimage
 from workers import left_handed_oblique, trunk
 
-from MedGenLib.diffusion import SAMPLERS, FlowDenoiser
+from MedGenLib.diffusion import SAMPLERS
+from MedGenLib.diffusion.flow import FlowDenoiser
 from MedGenLib.diffusion.inpainting import Known
 from MedGenLib.editing import window
 from MedGenLib.editing.grid_map import GridMap

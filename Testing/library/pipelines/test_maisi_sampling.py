@@ -232,7 +232,7 @@ def test_ddpm_is_told_the_region(installed, monkeypatch):
 
 
 def test_ddpm_refuses_what_it_cannot_do(installed):
-    with pytest.raises(InputError, match="no sampler 'euler'; choose ddpm, ddim"):
+    with pytest.raises(InputError, match="no sampler 'euler'; choose ddim, ddpm"):
         generate(trunk(), DDPM, **FAST, sampler="euler")
     nothing = trunk()
     ribs = nothing.with_array(np.where(nothing.array > 0, 200, 0).astype(np.uint8))

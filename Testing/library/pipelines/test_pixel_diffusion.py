@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from test_training import crops, small_config, sphere  # noqa: F401  (crops is a fixture)
 
 from MedGenLib import generate
-from MedGenLib.diffusion import SAMPLERS, CosineDenoiser
-from MedGenLib.diffusion.cosine import v_target
+from MedGenLib.diffusion import SAMPLERS
+from MedGenLib.diffusion.cosine import CosineDenoiser, v_target
 from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.packages import store
 from MedGenLib.packages.manifest import load_manifest

@@ -11,7 +11,8 @@ import torch
 
 import MedGenLib
 from MedGenLib import generate
-from MedGenLib.diffusion import FlowDenoiser, euler, midpoint
+from MedGenLib.diffusion import euler, midpoint
+from MedGenLib.diffusion.flow import FlowDenoiser
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import write_volume
