@@ -16,17 +16,8 @@ from MedGenLib.cli.lesion_words import add_insert_lesion
 from MedGenLib.cli.maisi_words import add_body_options, add_image_options
 from MedGenLib.cli.quality_words import add_deidentify, add_quality_commands
 from MedGenLib.cli.run_words import add_output, add_running
+from MedGenLib.training.recipes import RECIPES
 
-RECIPES = (
-    "autoencoder",
-    "latent-flow",
-    "few-step",
-    "translator",
-    "segmenter",
-    "features",
-    "classifier",
-    "pixel-diffusion",
-)
 TWO_WORDS = {"evaluate": ("distribution", "utility")}
 """Commands of two words. The first one is also a command by itself, whose first argument is a path;
 a folder of such a name is given as ./utility."""

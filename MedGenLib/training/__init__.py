@@ -9,17 +9,7 @@ from pathlib import Path
 
 from MedGenLib.errors import InputError
 from MedGenLib.progress import ProgressCallback
-
-RECIPES = (
-    "autoencoder",
-    "latent-flow",
-    "few-step",
-    "translator",
-    "segmenter",
-    "features",
-    "classifier",
-    "pixel-diffusion",
-)
+from MedGenLib.training.recipes import RECIPES
 
 
 def train(
@@ -44,8 +34,7 @@ def train(
     from MedGenLib.training.config import read_config
     from MedGenLib.training.loop import OptimizationSettings, Trainer
 
-    if recipe not in RECIPES:
-        raise InputError(f"There is no recipe {recipe}; choose one of {', '.join(RECIPES)}.")
+    RECIPES.require(recipe)
     config = read_config(config_path)
     torch.manual_seed(config.get("seed", 0))
     place, out = pick_device(device), Path(out_dir)
@@ -53,7 +42,7 @@ def train(
         settings = OptimizationSettings(**config["optimisation"][recipe])
         if steps is not None:
             settings = replace(settings, steps=steps)
-        made = _recipe(recipe)(config, out)
+        made = RECIPES[recipe](config, out)
     except (KeyError, TypeError) as error:
         raise InputError(
             f"The configuration {config_path} does not fit the recipe {recipe}: {error}; "
@@ -75,37 +64,3 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _recipe(name: str) -> type:
-    if name == "autoencoder":
-        from MedGenLib.training.recipes.autoencoder import AutoencoderRecipe
-
-        return AutoencoderRecipe
-    if name == "latent-flow":
-        from MedGenLib.training.recipes.latent_flow import LatentFlowRecipe
-
-        return LatentFlowRecipe
-    if name == "few-step":
-        from MedGenLib.training.recipes.few_step import FewStepRecipe
-
-        return FewStepRecipe
-    if name == "classifier":
-        from MedGenLib.training.recipes.classifier import ClassifierRecipe
-
-        return ClassifierRecipe
-    if name == "pixel-diffusion":
-        from MedGenLib.training.recipes.pixel_diffusion import PixelDiffusionRecipe
-
-        return PixelDiffusionRecipe
-    if name == "segmenter":
-        from MedGenLib.training.recipes.segmenter import SegmenterRecipe
-
-        return SegmenterRecipe
-    if name == "features":
-        from MedGenLib.training.recipes.features import FeaturesRecipe
-
-        return FeaturesRecipe
-    from MedGenLib.training.recipes.translator import TranslatorRecipe
-
-    return TranslatorRecipe

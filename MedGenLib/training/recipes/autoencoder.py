@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from MedGenLib.networks import Autoencoder
 from MedGenLib.training.data import adaptor
 from MedGenLib.training.loop import Draw, Log, Objective, beside
+from MedGenLib.training.recipes import recipe
 
 WEIGHTS_FILE = "autoencoder.safetensors"
 LATENT_NOISE = 0.05
 
 
+@recipe("autoencoder")
 class AutoencoderRecipe:
     """See the module. The configuration's sections are ``data`` and ``autoencoder``."""
 

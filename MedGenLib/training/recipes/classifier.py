@@ -16,11 +16,13 @@ from MedGenLib.pipelines.loading import network as trained_network
 from MedGenLib.training.data import adaptor
 from MedGenLib.training.loop import Draw, Log, Objective, beside
 from MedGenLib.training.package import extend_package
+from MedGenLib.training.recipes import recipe
 
 ROLE = "classifier"
 VALIDATION_TIMES = (0.1, 0.5, 0.9)
 
 
+@recipe("classifier")
 class ClassifierRecipe:
     """See the module. The configuration's sections are ``data`` and ``classifier``.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from MedGenLib.networks.feature_encoder import FeatureEncoder
 from MedGenLib.training.data.views import DEGRADATIONS, SliceViews
 from MedGenLib.training.loop import Draw, Log, Objective, beside
+from MedGenLib.training.recipes import recipe
 
 TEMPERATURE = 0.2
 _PLANES = 3
@@ -35,6 +36,7 @@ class Heads(nn.Module):
         self.position = nn.Linear(channels, 1)
 
 
+@recipe("features")
 class FeaturesRecipe:
     """See the module. The configuration's sections are ``data`` and ``features``."""
 

@@ -25,6 +25,7 @@ from MedGenLib.pipelines.loading import network as trained_network
 from MedGenLib.training.data import adaptor
 from MedGenLib.training.loop import Draw, Log, Objective, beside
 from MedGenLib.training.package import extend_package
+from MedGenLib.training.recipes import recipe
 from MedGenLib.training.recipes.latent_flow import OUTSIDE_WEIGHT
 
 CPU = torch.device("cpu")
@@ -32,6 +33,7 @@ ROLE = "draft"
 """Role of the student in the package; presets name it under `network`."""
 
 
+@recipe("few-step")
 class FewStepRecipe:
     """See the module. The configuration's sections are ``data`` and ``few_step``.
 

@@ -17,12 +17,14 @@ from MedGenLib.networks import Autoencoder, FlowUNet
 from MedGenLib.training.data import adaptor
 from MedGenLib.training.loop import Draw, Log, Objective, beside, start_from
 from MedGenLib.training.losses import Terms, TrainingStep
+from MedGenLib.training.recipes import recipe
 from MedGenLib.training.recipes.autoencoder import WEIGHTS_FILE
 
 MASK_DROP = 0.05
 OUTSIDE_WEIGHT = 0.05
 
 
+@recipe("latent-flow")
 class LatentFlowRecipe:
     """See the module. The configuration's sections are ``data`` and ``flow``.
 

@@ -21,6 +21,7 @@ from MedGenLib.diffusion import ddim
 from MedGenLib.diffusion.cosine import CosineDenoiser, v_target
 from MedGenLib.networks import Autoencoder
 from MedGenLib.training.loop import Draw
+from MedGenLib.training.recipes import recipe
 from MedGenLib.training.recipes.latent_flow import MASK_DROP, OUTSIDE_WEIGHT, LatentFlowRecipe
 
 SAMPLING_STEPS = 25
@@ -28,6 +29,7 @@ LOW_PASS_SPREAD = 2.5
 """About the standard deviation of the low-pass Haar band of an image of unit variance."""
 
 
+@recipe("pixel-diffusion")
 class PixelDiffusionRecipe(LatentFlowRecipe):
     """See the module. Configuration as for `latent-flow`, but no autoencoder is trained."""
 

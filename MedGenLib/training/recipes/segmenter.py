@@ -14,10 +14,11 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.normalization import ZScore
 from MedGenLib.metrics.image import dice
 from MedGenLib.networks import SegmentationUNet
-from MedGenLib.segmentation.segmenters import label_array
+from MedGenLib.segmentation.package import label_array
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data.cases import Patches, TrainingCase, case_names, read_case
 from MedGenLib.training.loop import Draw, Log, Objective, beside
+from MedGenLib.training.recipes import recipe
 from MedGenLib.training.splits import hold_out
 
 
@@ -75,6 +76,7 @@ class Segmentation:
         return out
 
 
+@recipe("segmenter")
 class SegmenterRecipe(Segmentation):
     """See the module. The configuration's sections are ``data`` and ``segmenter``.
 
