@@ -153,7 +153,7 @@ def main(words: list[str]) -> None:
     record = Record.load() if (FOLDER / "hashes.json").is_file() else Record()
     chosen = [name for name in CASES if not words or any(word in name for word in words)]
     if not chosen:
-        sys.exit(f"No case has one of these words; the cases are: {', '.join(CASES)}.")
+        sys.exit(f"No case has one of these words; the cases are: {'; '.join(CASES)}.")
     own = record.hashes.setdefault(machine(), {})
     for name in chosen:
         with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,7 @@
 |-----------------------------|------------------------------------------------------------------|
 | MedGenLib                   | slicer, qt, ctk, vtk                                             |
 | MedGenLib but `HEAVY` rooms | torch or monai at file scope, however long the chain             |
-| networks, diffusion         | the rest of MedGenLib: they know tensors only                    |
+| networks, diffusion         | the rest of MedGenLib: they know tensors (and a registry) only   |
 | cluster, federated          | ray, nvflare outside of functions; only commands import them     |
 | MedGen (the Slicer side)    | torch, monai; files of MedGenLib that open them                  |
 """
