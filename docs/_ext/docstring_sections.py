@@ -1,6 +1,7 @@
-"""Reads the sections of the library's docstrings, whose entries are `name: text`, for napoleon.
+"""Turns the library's docstrings into what napoleon and docutils read.
 
-NumPy's own form puts a type behind the colon. Here types are annotations, so the text moves to a line of its own.
+Entries of a section are `name: text`; NumPy's form puts a type behind the colon, so the text moves to a line of its own
+(types are annotations here). An indented block after a paragraph is code or a formula, so it becomes a literal block.
 """
 
 from __future__ import annotations
@@ -14,14 +15,20 @@ SECTIONS = {"Attributes", "Parameters", "Raises"}
 ENTRY = re.compile(r"(?P<names>\*{0,2}[\w.]+(?:, \*{0,2}[\w.]+)*(?:\([\w, ]*\))?): (?P<text>.+)")
 
 
-def with_own_lines(lines: list[str]) -> Iterator[str]:
-    """The docstring with every entry of a section as a line of names and an indented text."""
-    section = ""
-    for number, line in enumerate(lines):
-        following = lines[number + 1] if number + 1 < len(lines) else ""
+def rewritten(lines: list[str]) -> Iterator[str]:
+    section, paragraph = "", ""
+    for previous, line, following in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
         if following and set(following) == {"-"}:
             section = line.strip()
         entry = ENTRY.fullmatch(line) if section in SECTIONS else None
+        if (
+            section not in SECTIONS
+            and line.startswith("    ")
+            and not previous
+            and not paragraph.startswith((" ", "-"))
+        ):
+            yield from ("::", "")
+        paragraph = line or paragraph
         if entry is None:
             yield line
         else:
@@ -30,7 +37,7 @@ def with_own_lines(lines: list[str]) -> Iterator[str]:
 
 
 def _rewrite(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    lines[:] = with_own_lines(lines)
+    lines[:] = rewritten(lines)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -1,7 +1,7 @@
-"""Writes the pages that the code knows best: commands from the parser, model cards from the packages.
+"""Writes the pages that the code knows best: commands from the parser, option tables from the declaration of the
+options, model cards from the packages.
 
-They lie in `docs/reference/commands` and `docs/reference/models`, are not tracked, and are written only when they
-change, so that a second build is quick.
+They lie in `docs/reference/commands`, `options` and `models`, are not tracked, and are written only when they change.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 from MedGenLib.cli.parser import build_parser
+from MedGenLib.options import COMMANDS, table
 from MedGenLib.packages.catalogue import is_embedded, light_catalogue
 from MedGenLib.packages.manifest import Manifest
+
+EVERYWHERE = {"help", "quiet", "verbose"}
+"""Options that every command has; the list of commands names them."""
 
 
 def command_pages() -> dict[str, str]:
@@ -24,16 +28,29 @@ def command_pages() -> dict[str, str]:
     commands = _actions(build_parser())
     pages = {f"{name.replace(' ', '-')}.md": _command(parser) for name, parser in commands.items()}
     summaries = [f"| [medgen {name}]({name.replace(' ', '-')}.md) | {_summary(p)} |" for name, p in commands.items()]
-    pages["index.md"] = "\n".join([
-        "# Commands\n",
-        "Every command prints the same text with `--help`. Exit codes: 0 done; 1 a fault of the program, a problem",
-        "that `doctor`, `models verify` or `info` found, or some cases that `evaluate` could not read; 2 a request",
-        "that cannot be met, with one sentence on stderr; 130 stopped by Ctrl-C.\n",
-        "| command | what it does |\n| --- | --- |",
-        *summaries,
-        _toctree(name for name in pages),
-    ])
+    pages["index.md"] = "\n".join(
+        [
+            "# Commands\n",
+            "Every command prints the same text with `--help`. Exit codes: 0 done; 1 a fault of the program, a problem",
+            "that `doctor`, `models verify` or `info` found, or some cases that `evaluate` could not read; 2 a request",
+            "that cannot be met, with one sentence on stderr; 130 stopped by Ctrl-C. Every command takes `-q` (print",
+            "nothing but errors) and `-v` (print more of what is done).\n",
+            "| command | what it does |\n| --- | --- |",
+            *summaries,
+            _toctree(name for name in pages),
+        ]
+    )
     return pages
+
+
+def option_pages() -> dict[str, str]:
+    """The tables of all commands on one page."""
+    tables = (f"## {name.replace('_', '-')}\n\n{table(name)}" for name in COMMANDS)
+    text = (
+        "# Options\n\nEach option is declared once and has these names in Python, on the command line and in Slicer. "
+        "`redraw` is one edit of an open canvas.\n"
+    )
+    return {"index.md": "\n".join([text, *tables])}
 
 
 def model_pages() -> dict[str, str]:
@@ -41,13 +58,15 @@ def model_pages() -> dict[str, str]:
     models = [model for model in light_catalogue() if is_embedded(model)]
     pages = {f"{model.name}.md": _model(model) for model in models}
     rows = [f"| [{m.name}]({m.name}.md) | {m.description} | {m.license.spdx} |" for m in models]
-    pages["index.md"] = "\n".join([
-        "# Model cards\n",
-        "The card of each embedded package as it ships with the weights; `medgen models info NAME` prints it, too.\n",
-        "| model | makes | license |\n| --- | --- | --- |",
-        *rows,
-        _toctree(name for name in pages),
-    ])
+    pages["index.md"] = "\n".join(
+        [
+            "# Model cards\n",
+            "The card of each embedded package as it ships with the weights; `medgen models info NAME` prints it.\n",
+            "| model | makes | license |\n| --- | --- | --- |",
+            *rows,
+            _toctree(name for name in pages),
+        ]
+    )
     return pages
 
 
@@ -71,7 +90,7 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
     """A directive for every argument, positional ones first, as `--help` orders them."""
     formatter = parser._get_formatter()  # argparse has no public way to its texts
     for action in sorted(parser._actions, key=lambda action: bool(action.option_strings)):
-        if isinstance(action, argparse._SubParsersAction | argparse._HelpAction):
+        if isinstance(action, argparse._SubParsersAction) or action.dest in EVERYWHERE:
             continue
         invocation = formatter._format_action_invocation(action)
         help_text = formatter._expand_help(action) if action.help else ""
@@ -109,7 +128,8 @@ def _toctree(names: Iterable[str]) -> str:
 
 
 def _write(app: Sphinx) -> None:
-    for folder, pages in {"commands": command_pages(), "models": model_pages()}.items():
+    written = {"commands": command_pages(), "options": option_pages(), "models": model_pages()}
+    for folder, pages in written.items():
         place = Path(app.srcdir) / "reference" / folder
         place.mkdir(exist_ok=True)
         for path in place.glob("*.md"):

@@ -25,11 +25,8 @@ import pytest
 from MedGenLib.cli.parser import build_parser
 
 ROOT = Path(__file__).resolve().parents[3]
-GENERATED = {ROOT / "docs" / "reference" / "commands", ROOT / "docs" / "reference" / "models"}
-PAGES = [
-    ROOT / "README.md",
-    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent not in GENERATED),
-]
+GENERATED = [ROOT / "docs" / "reference" / name for name in ("commands", "options", "models")]
+PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent not in GENERATED)]
 FENCE = re.compile(
     r"(?:^<!-- (?P<mark>slow|not run: [^>]+) -->\n\n?)?^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S
 )
