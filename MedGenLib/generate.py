@@ -19,11 +19,13 @@ from MedGenLib.findings import Finding, notes, require_usable
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.labels.body import fill_rest
-from MedGenLib.labels.mapping import MappingReport, Vocabulary, map_labels
+from MedGenLib.labels.mapping import MappingReport, map_labels
+from MedGenLib.labels.vocabulary import Vocabulary
 from MedGenLib.metrics.uncertainty import spread
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
-from MedGenLib.packages.manifest import Manifest, Preset
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.sections import Preset
 from MedGenLib.pipelines.appearance import Style
 from MedGenLib.pipelines.empty_grid import wanted_grid
 from MedGenLib.progress import ProgressCallback, Stage
@@ -216,7 +218,7 @@ def _prepared(labels: LabelMap, manifest: Manifest, place: torch.device, wishes:
     steps = wishes.steps
     if steps is None:
         # The few steps of a student are too few for the main network.
-        own = role == wishes.preset.options.get("network", "flow")
+        own = role == wishes.preset.network
         steps = (wishes.preset if own else manifest.preset("normal")).steps
     return scene, Sampling.of(
         manifest, place, wishes.sampler, steps, scene, wishes.memory, role, wishes.guidance, wishes.classifier_guidance
@@ -317,7 +319,7 @@ def _labels(
         manifest.input.left_out,
     )
     labels, report = map_labels(label_map, vocabulary, mapping)
-    own = manifest.preprocessing.get("body")
+    own = manifest.settings.body
     value = own if fill is None else vocabulary.value_of(fill)
     if fill is not None and not value:
         raise InputError(f"The model has no label '{fill}' to fill the body with: {vocabulary}.")

@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 
 from MedGenLib import devices
-from MedGenLib.checks.input import check_image, guess_modality
+from MedGenLib.checks.input import check_image
 from MedGenLib.checks.output import check_translated
 from MedGenLib.errors import InputError
 from MedGenLib.findings import notes, require_usable
+from MedGenLib.imaging.modality import modality_of, same_modality
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import read_volume
-from MedGenLib.packages.catalogue import find, for_translation, same_modality
+from MedGenLib.packages.catalogue import find, for_translation
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.progress import ProgressCallback, Stage
@@ -81,7 +82,7 @@ def translate(
 
     place = devices.pick_device(device)
     stage.advance()
-    job = SliceJob.of(volume, manifest, place, dict(plan.options), memory, uncertainty)
+    job = SliceJob.of(volume, manifest, place, plan, memory, uncertainty)
     stage.advance()
     prepared = time.perf_counter()
     result, spread = job.run(progress)
@@ -113,7 +114,7 @@ def translate(
 
 def _model(volume: Volume, to: str, name: str | None) -> Manifest:
     if name is None:
-        return for_translation(volume.modality or guess_modality(volume), to)
+        return for_translation(modality_of(volume), to)
     manifest = find(name)
     manifest.require_task("translate")
     if not same_modality(to, manifest.output.modality):

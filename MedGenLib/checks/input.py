@@ -9,17 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from MedGenLib.findings import Finding
+from MedGenLib.imaging.body import close_body
+from MedGenLib.imaging.modality import guess_modality, modality_family
 from MedGenLib.imaging.orientation import Reorientation
+from MedGenLib.imaging.volume import LabelMap, Volume, by_axis
 
 if TYPE_CHECKING:
-    from MedGenLib.imaging.volume import LabelMap, Volume
     from MedGenLib.labels.mapping import MappingReport
     from MedGenLib.packages.manifest import Manifest
 
-_MAX_VALUES = 500_000  # enough for any histogram below, and quick on the largest volume
 _LARGEST_GAP = 0.1
 _NAMED = 6  # longer lists of labels are cut
 
@@ -75,8 +75,6 @@ def check_gaps(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
     Only for models that take unlabelled voxels for air. The setting "fill" of a package names the
     label that such gaps are best filled with.
     """
-    from MedGenLib.labels.mapping import close_body
-
     if manifest.settings.outside != "background":
         return []
     labelled = int(np.count_nonzero(label_map.array))
@@ -107,54 +105,12 @@ def check_image(volume: Volume, manifest: Manifest) -> list[Finding]:
     return [*_check_modality(volume, manifest), *_check_geometry(volume, manifest)]
 
 
-def guess_modality(volume: Volume) -> str | None:
-    """ "CT" in HU, "MR", or None where the values cannot tell.
-
-    In Hounsfield units a body has most of its mass within 200 HU of water with a peak there, and
-    next to nothing between fat (-120) and lung (-600). CT that was stored without its offset
-    of -1024, label maps and images scaled to a few units give None.
-    """
-    values = _sample(volume.array)
-    if _looks_like_hu(values):
-        return "CT"
-    if _looks_like_hu(values - 1024) or len(np.unique(values[:50_000])) < 32:
-        return None
-    low, high = np.percentile(values, [0.5, 99.5])
-    return "MR" if high - low >= 20 else None
-
-
-def looks_like_labels(volume: Volume) -> bool:
-    """Whether an image holds only a few whole numbers from 0 up, as masks do."""
-    values = _sample(volume.array)
-    return bool(values.min() >= 0 and len(np.unique(values)) < 32 and (values % 1 == 0).all())
-
-
-def _looks_like_hu(values: NDArray) -> bool:
-    values = values[values > values.min()]  # padding says nothing
-    body = values[values > -200]
-    if body.size < 50 or (values < -20).mean() < 0.03:
-        return False
-    counts, edges = np.histogram(body, bins=np.arange(-200, 1001, 25))
-    peak = edges[np.convolve(counts, [1, 1, 1], "same").argmax()]
-    between_fat_and_lung = np.count_nonzero((values > -600) & (values < -200)) / body.size
-    return -150 <= peak <= 130 and (body < 200).mean() > 0.5 and between_fat_and_lung < 0.3
-
-
-def _sample(array: NDArray) -> NDArray[np.float32]:
-    """At most `_MAX_VALUES` values, evenly from the whole volume, in a fixed random order."""
-    flat = array.reshape(-1)
-    generator = np.random.default_rng(0)
-    if flat.size <= _MAX_VALUES:
-        return generator.permutation(flat).astype(np.float32)
-    return flat[generator.integers(flat.size, size=_MAX_VALUES)].astype(np.float32)
-
-
 def _check_modality(volume: Volume, manifest: Manifest) -> list[Finding]:
     needed, stated, guess = manifest.input.modality, volume.modality, guess_modality(volume)
     model = f"the model '{manifest.name}' needs {_described(needed)}"
-    if stated is not None and _family(stated) != _family(needed):
+    if stated is not None and modality_family(stated) != modality_family(needed):
         return [_error("wrong-modality", f"The image is {stated}, but {model}; choose another.")]
-    if stated is None and guess is not None and guess != _family(needed):
+    if stated is None and guess is not None and guess != modality_family(needed):
         return [
             _error(
                 "wrong-modality",
@@ -168,7 +124,7 @@ def _check_modality(volume: Volume, manifest: Manifest) -> list[Finding]:
                 f"The values do not show whether this is CT in HU or MR, and {model}; make sure that it is.",
             )
         ]
-    if guess not in (None, _family(needed)):
+    if guess not in (None, modality_family(needed)):
         return [
             _warning(
                 "doubtful-modality",
@@ -179,10 +135,6 @@ def _check_modality(volume: Volume, manifest: Manifest) -> list[Finding]:
     if stated not in (None, "MR", needed):
         return [_warning("other-contrast", f"The image is {stated}, and {model}; expect errors.")]
     return []
-
-
-def _family(modality: str) -> str:
-    return "CT" if modality == "CT" else "MR"
 
 
 def _described(modality: str) -> str:
@@ -209,7 +161,7 @@ def _check_spacing(image: Volume | LabelMap, manifest: Manifest) -> list[Finding
     return [
         _warning(
             "spacing",
-            f"The voxels measure {_by(image.spacing)} mm, but the model '{manifest.name}' was made "
+            f"The voxels measure {by_axis(image.spacing, '.3g')} mm, but the model '{manifest.name}' was made "
             f"for {limits.min:g} to {limits.max:g} mm; {effect}.",
         )
     ]
@@ -256,10 +208,6 @@ def _listed(names: list[str]) -> str:
 
 def _in_brackets(name: str | None) -> str:
     return f" ({name})" if name else ""
-
-
-def _by(figures: tuple) -> str:
-    return " x ".join(f"{figure:.3g}" for figure in figures)
 
 
 def _error(code: str, sentence: str) -> Finding:

@@ -1,43 +1,31 @@
 """Is an output plausible? Compares it with its mask or source and with the model's statistics.
 
-The limits come from the section `statistics` of the manifest; a check whose limits are not given
-there is left out. All of them together:
-
-    "statistics": {
-        "tissues":   {"1": {"name": "fat", "mean": -100, "sd": 20, "low": -125, "high": -75}, ...},
-        "resegment": {"thresholds": [-250, -30, 180], "labels": [4, 1, 2, 3], "median": 3,
-                      "minimum_dice": {"1": 0.8, "2": 0.85, ...}, "image": "output"},
-        "segmenter": {"package": "hippocampus-segmenter", "minimum_dice": {"1": 0.6, ...}},
-        "background": {"low": -1000, "high": -990}
-    }
-
-`tissues`: mean and voxel-wise standard deviation in the training images, and the range that a
-volume's mean has to lie in. `resegment`: after a median filter of so many voxels, values below the
-first threshold are labels[0], those up to the second labels[1] and so on, compared where the mask
-has one of these labels; `image` tells for translations whether tissues are found in the "output"
-or, where that has no fixed unit, in the "source". `segmenter`: the package that finds the mask's
-labels, by their names, in a generated image, where thresholds cannot tell them. `background`:
-range of the mean outside of the mask.
+The limits come from the package's `statistics` (`MedGenLib.packages.sections.Statistics`); a check whose limits are
+not given there is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError, MedGenError
-from MedGenLib.findings import Finding
+from MedGenLib.findings import Finding, OutputCheck
+from MedGenLib.imaging.body import body_envelope_from_image
+from MedGenLib.imaging.modality import modality_of
+from MedGenLib.imaging.volume import LabelMap, Volume, crop
+from MedGenLib.labels.tissues import resegment
 from MedGenLib.metrics.image import dice, seam_index, stripe_index
+from MedGenLib.segmentation.segmenters import segmenter
 
 if TYPE_CHECKING:
-    from MedGenLib.imaging.volume import LabelMap, Volume
     from MedGenLib.packages.manifest import Manifest
+    from MedGenLib.packages.sections import Range, Resegment, SegmenterCheck
 
 SEAM_LIMIT = 1.25
 """Within tissues, real images stay below 1.1 at any plane; windows without overlap make 1.7."""
@@ -51,25 +39,6 @@ _COARSE_MM = 2.0
 _MIDDLE = 128
 _FEWEST_VOXELS = 200  # below that, a mean or a Dice coefficient tells little
 _FEWEST_STEPS = 2000  # and a ratio of mean steps scatters by more than the limits allow
-
-
-@dataclass
-class OutputCheck:
-    """What the output check found.
-
-    Attributes
-    ----------
-    findings: one of level "error" for each check that failed, and warnings.
-    figures: name of the check -> what was measured, plain numbers for the report.
-    """
-
-    passed: bool = True
-    findings: list[Finding] = field(default_factory=list)
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    def fail(self, code: str, sentence: str) -> None:
-        self.passed = False
-        self.findings.append(Finding("error", code, sentence))
 
 
 def check_generated(
@@ -98,11 +67,11 @@ def check_generated(
         return check
     image, labels = volume.array, mask.array
     _check_means(check, image, labels, manifest)
-    if "resegment" in manifest.statistics:
-        _check_fidelity(check, image, labels, manifest)
-    if "segmenter" in manifest.statistics:
-        _check_segmented(check, volume, mask, manifest)
-    if limits := manifest.statistics.get("background"):
+    if spec := manifest.statistics.resegment:
+        _check_fidelity(check, image, labels, manifest, spec)
+    if spec := manifest.statistics.segmenter:
+        _check_segmented(check, volume, mask, manifest, spec)
+    if limits := manifest.statistics.background:
         _check_background(check, image, labels, limits, manifest.output.unit)
     if _on_own_grid(volume, manifest) if own_grid is None else own_grid:
         _check_seams(check, image, labels, seams)
@@ -130,20 +99,12 @@ def check_translated(volume: Volume, source: Volume, manifest: Manifest) -> Outp
         return check
     # Where only one of them sees body, the other shows air, which would count as lung.
     body = outline & made
-    if "resegment" in manifest.statistics:
+    if manifest.statistics.resegment:
         labels = _tissue_labels(coarse.array, coarse_source.array, body, manifest)
         _check_means(check, coarse.array, labels, manifest)
     if _on_own_grid(volume, manifest):
         _check_translated_stripes(check, volume, source, body, manifest)
     return check
-
-
-def resegment(image: NDArray, spec: Mapping[str, Any]) -> NDArray[np.int16]:
-    """Tissue labels by thresholds after a median filter, as `statistics.resegment` says."""
-    size = [spec.get("median", 1) if length > 1 else 1 for length in image.shape]
-    if max(size) > 1:
-        image = ndimage.median_filter(image, size)
-    return np.asarray(spec["labels"], np.int16)[np.digitize(image, spec["thresholds"])]
 
 
 def _check_values(check: OutputCheck, volume: Volume, manifest: Manifest) -> bool:
@@ -167,39 +128,36 @@ def _check_values(check: OutputCheck, volume: Volume, manifest: Manifest) -> boo
 
 def _check_means(check: OutputCheck, image: NDArray, labels: NDArray, manifest: Manifest) -> None:
     means = check.figures["mean"] = {}
-    for value, tissue in _tissues(manifest):
+    for value, tissue in manifest.statistics.tissues.items():
         inside = labels == value
         if np.count_nonzero(inside) < _FEWEST_VOXELS:
             continue
-        mean = means[tissue["name"]] = float(image[inside].mean())
-        low, high = tissue.get("low", -np.inf), tissue.get("high", np.inf)
-        if not low <= mean <= high:
+        mean = means[tissue.name] = float(image[inside].mean())
+        if not tissue.low <= mean <= tissue.high:
             check.fail(
                 "tissue-mean",
-                f"The mean of {tissue['name']} is {mean:.0f} {manifest.output.unit}, outside of "
-                f"{low:g} to {high:g} as seen in training.",
+                f"The mean of {tissue.name} is {mean:.0f} {manifest.output.unit}, outside of "
+                f"{tissue.low:g} to {tissue.high:g} as seen in training.",
             )
 
 
-def _check_fidelity(check: OutputCheck, image: NDArray, labels: NDArray, manifest: Manifest) -> None:
-    spec = manifest.statistics["resegment"]
+def _check_fidelity(check: OutputCheck, image: NDArray, labels: NDArray, manifest: Manifest, spec: Resegment) -> None:
     found = resegment(image, spec)
     # Outside and other labels belong to none of these tissues, whatever their values.
-    found[~np.isin(labels, spec["labels"])] = 0
-    names = {value: tissue["name"] for value, tissue in _tissues(manifest)}
-    for value in spec["labels"]:
+    found[~np.isin(labels, spec.labels)] = 0
+    names = {value: tissue.name for value, tissue in manifest.statistics.tissues.items()}
+    for value in spec.labels:
         _check_dice(check, found == value, labels == value, value, names, spec)
 
 
-def _check_segmented(check: OutputCheck, volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
+def _check_segmented(
+    check: OutputCheck, volume: Volume, mask: LabelMap, manifest: Manifest, spec: SegmenterCheck
+) -> None:
     """Does a segmenter find the mask in the image? A warning where it cannot tell."""
-    from MedGenLib.segmentation.segmenters import segmenter
-
-    spec = manifest.statistics["segmenter"]
     made, wanted = _made(volume, mask, manifest.output.background)
     try:
         # Small enough for the CPU, where the answer does not depend on the machine.
-        find = segmenter(spec["package"], "cpu")
+        find = segmenter(spec.package, "cpu")
         found = find(made).array
     except MedGenError as error:
         sentence = f"It was not checked whether the output follows the mask: {error}"
@@ -213,8 +171,6 @@ def _check_segmented(check: OutputCheck, volume: Volume, mask: LabelMap, manifes
 
 def _made(volume: Volume, mask: LabelMap, background: float) -> tuple[Volume, LabelMap]:
     """Image and mask without the margins that hold nothing but background."""
-    from MedGenLib.imaging.volume import crop
-
     places = ndimage.find_objects((volume.array != background).astype(np.uint8))
     if not places:
         return volume, mask
@@ -223,14 +179,19 @@ def _made(volume: Volume, mask: LabelMap, background: float) -> tuple[Volume, La
 
 
 def _check_dice(
-    check: OutputCheck, found: NDArray, wanted: NDArray, value: int, names: Mapping[int, str], spec: Mapping[str, Any]
+    check: OutputCheck,
+    found: NDArray,
+    wanted: NDArray,
+    value: int,
+    names: Mapping[int, str],
+    spec: Resegment | SegmenterCheck,
 ) -> None:
     if np.count_nonzero(wanted) < _FEWEST_VOXELS:
         return
     name = names.get(value, str(value))
     overlap = dice(found, wanted)
     check.figures.setdefault("dice", {})[name] = overlap
-    least = spec.get("minimum_dice", {}).get(str(value), 0)
+    least = spec.minimum_dice.get(value, 0)
     if overlap < least:
         check.fail(
             "mask-fidelity",
@@ -238,18 +199,16 @@ def _check_dice(
         )
 
 
-def _check_background(
-    check: OutputCheck, image: NDArray, labels: NDArray, limits: Mapping[str, float], unit: str
-) -> None:
+def _check_background(check: OutputCheck, image: NDArray, labels: NDArray, limits: Range, unit: str) -> None:
     outside = labels == 0
     if not outside.any():
         return
     check.figures["background"] = mean = float(image[outside].mean())
-    if not limits["low"] <= mean <= limits["high"]:
+    if not limits.low <= mean <= limits.high:
         check.fail(
             "background",
             f"The background outside of the mask has a mean of {mean:.0f} {unit} instead of "
-            f"{limits['low']:g} to {limits['high']:g}.",
+            f"{limits.low:g} to {limits.high:g}.",
         )
 
 
@@ -285,10 +244,10 @@ def _check_translated_stripes(
 
 def _tissue_labels(image: NDArray, source: NDArray, body: NDArray, manifest: Manifest) -> NDArray[np.int64]:
     """Tissues of a translation inside the body; 1 all over it if the model has no thresholds."""
-    spec = manifest.statistics.get("resegment")
+    spec = manifest.statistics.resegment
     if not spec:
         return body.astype(int)
-    return resegment(source if spec.get("image") == "source" else image, spec) * body
+    return resegment(source if spec.image == "source" else image, spec) * body
 
 
 def _check_stripes(check: OutputCheck, image: NDArray, labels: NDArray, limit: float) -> None:
@@ -328,14 +287,8 @@ def _coarse(volume: Volume) -> Volume:
 
 def _body(volume: Volume) -> NDArray[np.bool_]:
     """The body's silhouette; empty where the image shows none."""
-    from MedGenLib.labels.mapping import body_envelope_from_image
-
     try:
-        modality = volume.modality or guess_modality(volume)
+        modality = modality_of(volume)
         return body_envelope_from_image(volume.with_array(volume.array, modality)).array > 0
     except InputError:
         return np.zeros(volume.shape, bool)
-
-
-def _tissues(manifest: Manifest) -> list[tuple[int, Mapping[str, Any]]]:
-    return [(int(value), spec) for value, spec in manifest.statistics.get("tissues", {}).items()]

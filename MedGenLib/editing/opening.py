@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedGenLib import devices
-from MedGenLib.checks.input import check_mask, guess_modality, looks_like_labels
+from MedGenLib.checks.input import check_mask
 from MedGenLib.editing.field_of_view import PlacedFieldOfView
 from MedGenLib.editing.grid_map import GridMap
 from MedGenLib.editing.latent_cache import LatentCache
@@ -19,13 +19,14 @@ from MedGenLib.editing.noise import NoiseField
 from MedGenLib.editing.region import RegionEditor
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, notes, require_usable
+from MedGenLib.imaging.modality import looks_like_labels, modality_family, modality_of
+from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.normalization import Affine, TissueRange, TissueStandard
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, check_finite, crop
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
-from MedGenLib.pipelines.conditioning import noise_level
 from MedGenLib.pipelines.latent_flow import Scene, prepare, stride
 from MedGenLib.progress import Stage
 
@@ -212,29 +213,20 @@ def _check(volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
     """Raise InputError where image, mask and model do not belong together."""
     if not volume.geometry.is_close(mask.geometry):
         raise InputError(
-            f"The mask ({_size(mask)}) does not lie on the image's grid ({_size(volume)}); "
+            f"The mask ({mask.geometry}) does not lie on the image's grid ({volume.geometry}); "
             "resample it onto the image first."
         )
     check_finite(volume)
-    made = _family(manifest.output.modality)
+    made = modality_family(manifest.output.modality)
     if made == "CT" and looks_like_labels(volume):  # air alone has -1000 HU
         raise InputError("The image holds only a few whole numbers, as masks do; give the image, not its mask.")
-    stated = volume.modality or guess_modality(volume)
-    if stated is not None and _family(stated) != made:
+    stated = modality_of(volume)
+    if stated is not None and modality_family(stated) != made:
         looks = "is" if volume.modality else "looks like"
         raise InputError(
             f"The image {looks} {stated}, but the model '{manifest.name}' makes "
             f"{manifest.output.modality}; choose another model or image."
         )
-
-
-def _family(modality: str) -> str:
-    return "CT" if modality == "CT" else "MR"
-
-
-def _size(image: Volume | LabelMap) -> str:
-    voxels, spacing = (" x ".join(f"{v:.4g}" for v in of) for of in (image.shape, image.spacing))
-    return f"{voxels} voxels of {spacing} mm"
 
 
 def _noise_of(volume: Volume, labels: LabelMap, manifest: Manifest) -> float | None:
@@ -263,13 +255,13 @@ def _own_scale(volume: Volume, labels: LabelMap, codec: TissueStandard) -> float
     labels, each compared with its label's centre."""
     step = max(1, round((volume.array.size / MOST_SAMPLES) ** (1 / 3)))
     thin = (slice(None, None, step),) * 3
-    centres = np.asarray(codec.centres, np.float32)
-    bright = (centres > centres.max() / 2) & (np.arange(len(centres)) > 0)
+    centers = np.asarray(codec.centers, np.float32)
+    bright = (centers > centers.max() / 2) & (np.arange(len(centers)) > 0)
     values, expected = volume.array[thin], labels.array[thin]
     inside = bright[expected]
     if not inside.any():
         return 1.0
-    scale = float(np.median(values[inside] / centres[expected[inside]]))
+    scale = float(np.median(values[inside] / centers[expected[inside]]))
     if scale <= 0 or abs(scale - 1) < SAME_SCALE:
         return 1.0
     return scale

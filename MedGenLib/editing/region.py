@@ -25,7 +25,8 @@ from MedGenLib.pipelines.latent_flow import Sampling, network_role, stride
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.normalization import TissueRange
-    from MedGenLib.packages.manifest import Manifest, Preset
+    from MedGenLib.packages.manifest import Manifest
+    from MedGenLib.packages.sections import FlowPreset
     from MedGenLib.progress import ProgressCallback
 
 FEWEST_VOXELS = 200
@@ -82,7 +83,7 @@ class RegionEditor:
         box: Box,
         mask: NDArray,
         labels: NDArray,
-        plan: Preset,
+        plan: FlowPreset,
         noise: NoiseField | None,
         progress: ProgressCallback | None,
     ) -> tuple[Box, int, list[Finding]]:
@@ -189,13 +190,13 @@ class RegionEditor:
 
     # Doing
 
-    def _explore(self, windows: list[Box], plan: Preset) -> None:
+    def _explore(self, windows: list[Box], plan: FlowPreset) -> None:
         """Encode what the windows show, as long as the labels are those of the image."""
         for window in windows:
             sampling = self._sampling(window, plan)
             self.ground.explore(window, self.image, self.labels, sampling.autoencoder, self.device, sampling.bfloat16)
 
-    def _sampling(self, window: Box, plan: Preset) -> Sampling:
+    def _sampling(self, window: Box, plan: FlowPreset) -> Sampling:
         place = doubled(window)
         labels = self.lattice.labels(self.labels, place).astype(np.uint8)
         seen = None if self.view is None else inside(self.view.box, place)
@@ -208,7 +209,7 @@ class RegionEditor:
         window: Box,
         box: Box,
         marks: NDArray,
-        plan: Preset,
+        plan: FlowPreset,
         noise: NoiseField,
         where: Box,
         changed: NDArray,

@@ -16,15 +16,15 @@ KEPT_TEXTURE = 0.3
 
 @dataclass(frozen=True)
 class TissueStandard:
-    """HU standardised by tissue: ``x = asinh((HU - centre[label]) / scale[label])``.
+    """HU standardised by tissue: ``x = asinh((HU - center[label]) / scale[label])``.
 
     Every tissue has about unit spread, so that a flow spends the same care on soft tissue
-    (spread 30 HU) as on bone (spread 250 HU). ``centres`` and ``scales`` are in HU, indexed by
+    (spread 30 HU) as on bone (spread 250 HU). ``centers`` and ``scales`` are in HU, indexed by
     label value; the asinh tames tails such as cortical bone. `decode` limits |x| to ``limit``,
     so that no voxel can run away.
     """
 
-    centres: tuple[float, ...]
+    centers: tuple[float, ...]
     scales: tuple[float, ...]
     limit: float = 3.0
 
@@ -39,7 +39,7 @@ class TissueStandard:
         return np.sinh(np.clip(x, -self.limit, self.limit)) * scale + centre
 
     def _maps(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return (np.asarray(self.centres, np.float32)[labels], np.asarray(self.scales, np.float32)[labels])
+        return (np.asarray(self.centers, np.float32)[labels], np.asarray(self.scales, np.float32)[labels])
 
 
 @dataclass(frozen=True)

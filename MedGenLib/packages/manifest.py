@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.packages import rules
+from MedGenLib.packages.sections import Preset, SamplerSpec, Statistics
+from MedGenLib.packages.settings import PackageSettings, Settings, read_settings
 
 ALLOWED_NETWORKS = (
     "Autoencoder",
@@ -113,24 +115,6 @@ class NetworkSpec:
 
 
 @dataclass(frozen=True)
-class Preset:
-    """One of draft, normal, best; `options` are its parameters other than `steps`."""
-
-    name: str
-    steps: int | None
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class SamplerSpec:
-    """The sampler a package recommends and its presets."""
-
-    name: str
-    presets: Mapping[str, Preset]
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Performance:
     """One measured run: voxels per axis, preset, wall seconds, peak memory."""
 
@@ -189,10 +173,11 @@ class Manifest:
     spacing: SpacingRange
     field_of_view: FieldOfView
     networks: Mapping[str, NetworkSpec]
-    preprocessing: Mapping[str, Any]
+    pipeline: str
+    settings: Settings
     sampler: SamplerSpec | None
     performance: tuple[Performance, ...]
-    statistics: Mapping[str, Any]
+    statistics: Statistics
     training: Training
     license: LicenseSpec
     checksums: Mapping[str, str]
@@ -244,21 +229,33 @@ def load_manifest(folder: str | Path, validate: bool = True) -> Manifest:
 
     Raises
     ------
-    PackageError: not a package, wrong by the schema (with the JSON path), a network that is not
-        allowed, an expression, or figures that contradict each other.
+    PackageError: not a package, a setting that is wrong or contradicts another one, wrong by the schema (with the
+        JSON path), a network that is not allowed, an expression, or figures that contradict each other.
     """
     folder = Path(folder).absolute()
-    data = rules.read_json(folder / rules.METADATA, rules.METADATA)
-    problem = _schema_problem(data) if validate else None
+    path = folder / rules.METADATA
+    data = rules.read_json(path, rules.METADATA)
     try:
-        problem = problem or _network_problem(data) or _contradiction(data)
+        typed = _typed_sections(data)
+        problem = (_schema_problem(data) if validate else None) or _network_problem(data) or _contradiction(data)
         if not problem:
-            return _manifest(folder, data)
+            typed.require_consistent(data["medgen"])
+            return _manifest(folder, data, typed)
+    except PackageError as error:
+        raise PackageError(f"{path} is wrong: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         if validate:  # a fault of this program: the schema has seen the file
             raise
         problem = f"an entry that is missing or of another kind ({type(error).__name__}: {error})"
-    raise PackageError(f"{folder / rules.METADATA} is wrong at {problem}.")
+    raise PackageError(f"{path} is wrong at {problem}.")
+
+
+def _typed_sections(data: Any) -> PackageSettings | None:
+    """None where the file lacks the structure that the settings are read from, which the schema finds."""
+    try:
+        return read_settings(data["medgen"])
+    except (LookupError, TypeError, AttributeError):
+        return None
 
 
 def _schema_problem(data: Any) -> str | None:
@@ -302,8 +299,6 @@ def _contradiction(data: dict) -> str | None:
     for role, network in medgen["networks"].items():
         if network["weights"] not in medgen["checksums"]:
             return f"$.medgen.networks.{role}.weights: '{network['weights']}' has no checksum"
-    if problem := _preset_problem(medgen):
-        return problem
     for side in ("input", "output"):
         names = [label["name"].casefold() for label in medgen[side].get("labels", {}).values()]
         if len(set(names)) < len(names):
@@ -311,28 +306,7 @@ def _contradiction(data: dict) -> str | None:
     return None
 
 
-def _preset_problem(medgen: dict) -> str | None:
-    """A preset may name a network for few steps: it has to be there and fit the main one."""
-    networks = medgen["networks"]
-    for name, preset in medgen.get("sampler", {}).get("presets", {}).items():
-        role = preset.get("network", "flow") if medgen["task"] == "generate" else None
-        if role is None:
-            continue
-        if role not in networks:
-            return f"$.medgen.sampler.presets.{name}.network: there is no network '{role}'"
-        main, other = (networks[r]["arguments"] for r in ("flow", role))
-        for key in ("maps", "scalars", "latent"):
-            if main.get(key) != other.get(key):
-                return (
-                    f"$.medgen.networks.{role}.arguments.{key}: {other.get(key)} is not the "
-                    f"{main.get(key)} of the network 'flow'"
-                )
-        if len(main.get("widths", ())) != len(other.get("widths", ())):
-            return f"$.medgen.networks.{role}.arguments.widths: not as many levels as 'flow' has"
-    return None
-
-
-def _manifest(folder: Path, data: dict) -> Manifest:
+def _manifest(folder: Path, data: dict, typed: PackageSettings) -> Manifest:
     medgen = data["medgen"]
     return Manifest(
         folder=folder,
@@ -347,10 +321,11 @@ def _manifest(folder: Path, data: dict) -> Manifest:
         spacing=SpacingRange(**medgen["spacing_mm"]),
         field_of_view=FieldOfView(**{k: tuple(v) for k, v in medgen["field_of_view_mm"].items()}),
         networks={role: NetworkSpec(role, **spec) for role, spec in medgen["networks"].items()},
-        preprocessing=medgen["preprocessing"],
-        sampler=_sampler(medgen.get("sampler")),
+        pipeline=typed.pipeline,
+        settings=typed.settings,
+        sampler=typed.sampler,
         performance=tuple(Performance(**{**run, "size": tuple(run["size"])}) for run in medgen["performance"]),
-        statistics=medgen["statistics"],
+        statistics=typed.statistics,
         training=_training(medgen["training"]),
         license=LicenseSpec(**medgen["license"]),
         checksums=medgen["checksums"],
@@ -381,23 +356,9 @@ def _labels(section: dict) -> dict[int, Label]:
     return dict(sorted(labels.items()))
 
 
-def _sampler(section: dict | None) -> SamplerSpec | None:
-    if section is None:
-        return None
-    presets = {
-        name: Preset(name, preset.get("steps"), _without(preset, "steps"))
-        for name, preset in section["presets"].items()
-    }
-    return SamplerSpec(section["name"], presets, _without(section, "name", "presets"))
-
-
 def _training(section: dict) -> Training:
     data = tuple(TrainingData(**item) for item in section["data"])
     return Training(data, tuple(section["commands"]), tuple(section["held_out"]))
-
-
-def _without(section: dict, *keys: str) -> dict:
-    return {key: value for key, value in section.items() if key not in keys}
 
 
 def _text(path: Path) -> str:

@@ -126,8 +126,7 @@ def _presets(manifest: Manifest) -> str:
     if manifest.sampler is None:
         return "none"
     presets = (
-        f"{preset.name} ({preset.steps} steps)" if preset.steps else preset.name
-        for preset in manifest.sampler.presets.values()
+        f"{name} ({preset.steps} steps)" if preset.steps else name for name, preset in manifest.sampler.presets.items()
     )
     return f"{', '.join(presets)}; sampler {manifest.sampler.name}"
 

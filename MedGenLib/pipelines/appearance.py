@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedGenLib.checks.input import guess_modality
-from MedGenLib.checks.output import resegment
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.body import body_envelope_from_image
+from MedGenLib.imaging.modality import modality_of, same_modality
+from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, check_finite, whole_numbers
 from MedGenLib.io.files import read_volume
-from MedGenLib.labels.mapping import body_envelope_from_image
-from MedGenLib.packages.catalogue import same_modality
-from MedGenLib.pipelines.conditioning import noise_level
+from MedGenLib.labels.tissues import resegment
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
@@ -64,7 +63,7 @@ class Style:
         read = not isinstance(reference, Volume)
         volume = read_volume(reference) if read else reference
         check_finite(volume, "The style reference")
-        modality = volume.modality or guess_modality(volume)
+        modality = modality_of(volume)
         is_ct = wanted == "CT"
         if modality is not None and (modality == "CT") != is_ct:
             raise InputError(
@@ -80,7 +79,7 @@ class Style:
 
     @classmethod
     def _of_ct(cls, volume: Volume, manifest: Manifest) -> Style:
-        spec = manifest.statistics.get("resegment")
+        spec = manifest.statistics.resegment
         if spec is None:
             raise InputError(
                 f"The model '{manifest.name}' does not say how its tissues are found in an image, so it takes no style."
@@ -91,7 +90,7 @@ class Style:
         labels = np.where(body, resegment(coarse.array, spec), 0)
         soft = next((v for v, label in manifest.input.labels.items() if label.name == SOFT_TISSUE), None)
         noise = None
-        if "noise_hu" in manifest.preprocessing:
+        if manifest.settings.takes_noise:
             noise = noise_level(coarse.array, labels == soft)
             if noise is None:
                 raise InputError(
@@ -109,7 +108,7 @@ class Style:
     @classmethod
     def _of_mr(cls, volume: Volume, manifest: Manifest) -> Style:
         array = volume.array.astype(np.float32)
-        whole = manifest.preprocessing.get("outside") == "anatomy"
+        whole = manifest.settings.outside == "anatomy"
         values = array if whole else array[body_envelope_from_image(volume).array > 0]
         landmarks = _landmarks(values)
         if landmarks is None:
@@ -130,18 +129,17 @@ class Style:
         if self.landmarks:
             return self._recontrasted(volume, labels, manifest)
         array = volume.array.astype(np.float32)
-        tissues = manifest.statistics.get("tissues", {})
+        tissues = manifest.statistics.tissues
         for value, level in self.levels.items():
             inside = labels.array == value
             if np.count_nonzero(inside) < FEWEST_VOXELS:
                 continue
-            limits = tissues.get(str(value), {})
-            wanted = np.clip(level, limits.get("low", -np.inf), limits.get("high", np.inf))
+            wanted = np.clip(level, tissues[value].low, tissues[value].high) if value in tissues else level
             array[inside] += float(wanted) - float(array[inside].mean())
         return volume.with_array(whole_numbers(np.clip(array, *manifest.output.range)))
 
     def _recontrasted(self, volume: Volume, labels: LabelMap, manifest: Manifest) -> Volume:
-        whole = manifest.preprocessing.get("outside") == "anatomy"
+        whole = manifest.settings.outside == "anatomy"
         inside = np.ones(volume.shape, bool) if whole else labels.array > 0
         own = _landmarks(volume.array[inside].astype(np.float32))
         if own is None:

@@ -114,7 +114,7 @@ class _Work:
 def _work(manifest: Manifest, geometry: Geometry, preset: str) -> _Work:
     if manifest.task == "translate":
         return _translation(manifest, geometry, preset)
-    if manifest.preprocessing["name"] == "maisi":
+    if manifest.pipeline == "maisi":
         return _published(manifest, geometry, preset)
     target = working_geometry(_within_view(geometry, manifest), manifest)
     steps = (manifest.preset(preset).steps or 1) + OTHER_STEPS["generate"]
@@ -135,7 +135,7 @@ def _published(manifest: Manifest, geometry: Geometry, preset: str) -> _Work:
 
 def _within_view(geometry: Geometry, manifest: Manifest) -> Geometry:
     """The part that is generated: models of one structure cut out their field of view."""
-    if manifest.preprocessing.get("outside") != "anatomy":
+    if manifest.settings.outside != "anatomy":
         return geometry
     longest = max(manifest.field_of_view.max)
     shape = [min(n, max(1, round(longest / s))) for n, s in zip(geometry.shape, geometry.spacing, strict=True)]
@@ -143,11 +143,11 @@ def _within_view(geometry: Geometry, manifest: Manifest) -> Geometry:
 
 
 def _translation(manifest: Manifest, geometry: Geometry, preset: str) -> _Work:
-    axes, options = usable_axes(geometry), manifest.preset(preset).options
+    axes, options = usable_axes(geometry), manifest.preset(preset)
     spacing = slice_spacing(geometry, manifest)
     voxels = math.prod(geometry.with_spacing(spacing).shape)
-    planes = min(len(axes), options.get("planes", len(axes)))
-    passes = planes + (min(planes, 2) if options.get("mirror") else 0)
+    planes = min(len(axes), options.planes)
+    passes = planes + (min(planes, 2) if options.mirror else 0)
     return _Work(voxels, (), float(voxels * passes))
 
 
@@ -161,7 +161,7 @@ def _memory(
         batch *= 0.5 if _bfloat16(device) else 1.0
         small = IDLE_MIB + batch + rest > room
         return IDLE_MIB + rest + batch * (SMALL_SHARE if small else 1.0), 1, small
-    if manifest.preprocessing["name"] == "maisi":
+    if manifest.pipeline == "maisi":
         return _publishing(manifest, work, device), 1, False
     gpu = device.startswith("cuda")
     job = MemoryDemand(manifest, math.prod(geometry.shape), work.latent, _bfloat16(device), gpu)
@@ -221,9 +221,9 @@ def _card_rate(manifest: Manifest, device: str) -> float | None:
         return None
     rates = []
     for run in _measured(manifest):
-        planes = manifest.preset(run.preset).options.get("planes", 1)
-        steps = (manifest.preset(run.preset).steps or 0) + OTHER_STEPS[manifest.task]
-        rates.append(run.seconds / (math.prod(run.size) * (steps or planes)))
+        preset = manifest.preset(run.preset)
+        passes = preset.planes if manifest.task == "translate" else preset.steps + OTHER_STEPS[manifest.task]
+        rates.append(run.seconds / (math.prod(run.size) * passes))
     return max(rates, default=None)
 
 

@@ -14,17 +14,19 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d
 
 from MedGenLib.devices import MIB, free_memory
-from MedGenLib.diffusion import DENOISERS, SAMPLERS, Denoiser, evaluations
+from MedGenLib.diffusion import DENOISERS, SAMPLERS, Denoiser
 from MedGenLib.diffusion.guidance import ClassifierGuidance
 from MedGenLib.diffusion.inpainting import Known
-from MedGenLib.errors import InputError, MemoryPlanError, PackageError
+from MedGenLib.errors import InputError, MemoryPlanError
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.boxes import Box
 from MedGenLib.imaging.normalization import CODECS, Affine, TissueRange, TissueStandard
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume, crop, occupied, whole_numbers
-from MedGenLib.packages.manifest import Manifest, Preset
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.sections import FlowPreset
+from MedGenLib.packages.settings import LatentFlowSettings
 from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
 from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, OVERLAP, SMALL_PLAN, MemoryDemand, Plan, choose, plans
@@ -288,19 +290,19 @@ def _middle(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _scalars(
-    spec: dict[str, Any], spacing: tuple[float, ...], noise_hu: float | None, unit: str
+    settings: LatentFlowSettings, spacing: tuple[float, ...], noise_hu: float | None, unit: str
 ) -> tuple[list[float], dict[str, Any]]:
     """Scalar conditions of the network and, in words, what they were set to.
 
     The noise is in the image's ``unit``: HU in CT, grey values in MR.
     """
-    if "noise_hu" not in spec:
+    if settings.noise_hu is None:
         if noise_hu is not None:
             raise InputError("This model has no noise setting; leave noise_hu out.")
         return [], {}
     mean_spacing = float(np.exp(np.mean(np.log(spacing))))
     if noise_hu is None:
-        known, levels = zip(*spec["noise_hu"], strict=True)
+        known, levels = zip(*settings.noise_hu, strict=True)
         noise_hu = float(np.interp(mean_spacing, known, levels))
     if not 1 <= noise_hu <= 50:
         raise InputError(f"The noise is {noise_hu:g} {unit}; choose 1 to 50 {unit}.")
@@ -330,7 +332,7 @@ def _too_little(voxels: int, needed: float, free: float, smallest: bool) -> Memo
 
 def network_role(
     manifest: Manifest,
-    preset: Preset,
+    preset: FlowPreset,
     sampler: str | None = None,
     guidance: float | None = None,
     steps: int | None = None,
@@ -384,8 +386,7 @@ class Sampling:
         not 0 to 10, or classifier guidance of a package without a classifier.
         """
         name = sampler or manifest.sampler.name
-        if name not in SAMPLERS:
-            raise InputError(f"There is no sampler '{name}'; choose {', '.join(SAMPLERS)}.")
+        SAMPLERS.require(name)
         if not steps or steps < 1:
             raise InputError(f"The number of steps is {steps}; choose at least 1.")
         weight = 1.0 if guidance is None else guidance
@@ -449,7 +450,7 @@ class Sampling:
         scalars = None
         if self.scene.scalars:
             scalars = torch.tensor([self.scene.scalars], device=self.device)
-        evaluated = evaluations(self.sampler, self.steps) * self.window_count
+        evaluated = SAMPLERS[self.sampler].total(self.steps) * self.window_count
         stage = Stage("sampling", evaluated, progress)
 
         # A student for few steps has to know how long a step of the path is.

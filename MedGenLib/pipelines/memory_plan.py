@@ -104,8 +104,8 @@ class MemoryDemand:
     def need(self, layout: Layout, keep: bool) -> Need:
         """The peak with this layout, the mask's features kept for all windows or not."""
         statistics = self.manifest.statistics
-        after = self.original * (CHECKED if "resegment" in statistics else MADE)
-        base = BASE_MIB + SEGMENTER_MIB * ("segmenter" in statistics)
+        after = self.original * (CHECKED if statistics.resegment else MADE)
+        base = BASE_MIB + SEGMENTER_MIB * bool(statistics.segmenter)
         networks = self._sampling(layout, keep)
         image = self.voxels * DECODED
         host = self.original * HELD + self.voxels

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from MedGenLib.devices import free_memory
 from MedGenLib.errors import MemoryPlanError
+from MedGenLib.imaging.body import body_envelope_from_image
 from MedGenLib.imaging.normalization import HEAD_CODECS, HeadMR
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample, resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume, whole_numbers
-from MedGenLib.labels.mapping import body_envelope_from_image
 from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.sections import SlicePreset
 from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
 from MedGenLib.pipelines.working_grid import slice_spacing, usable_axes
 from MedGenLib.progress import ProgressCallback, Stage
@@ -69,7 +70,7 @@ class SliceJob:
         volume: Volume,
         manifest: Manifest,
         device: torch.device,
-        options: dict[str, Any],
+        preset: SlicePreset,
         memory: str = "normal",
         uncertain: bool = False,
     ) -> SliceJob:
@@ -86,7 +87,7 @@ class SliceJob:
         source = reorientation.apply(grid.array.astype(np.float32))
         inside = reorientation.apply(head.array) > 0
         axes = tuple(i for i in range(3) if reorientation.order[i] in axes)
-        if options.get("planes") == 1 and len(axes) > 1:
+        if preset.planes == 1 and len(axes) > 1:
             axes = axes[-1:]
         reference = 1.0
         if manifest.input.modality != "CT":
@@ -104,7 +105,7 @@ class SliceJob:
             source,
             inside,
             axes,
-            bool(options.get("mirror")),
+            preset.mirror,
             reference,
             bfloat16_pays(device),
             memory,

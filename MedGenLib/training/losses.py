@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.normalization import Affine
-from MedGenLib.labels.mapping import Vocabulary
+from MedGenLib.labels.vocabulary import Vocabulary
 
 LARGEST_GAP = 1
 """Latent voxels round an erased region that are asked neither to differ nor to agree."""

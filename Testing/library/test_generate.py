@@ -12,11 +12,11 @@ from scipy.spatial.transform import Rotation
 
 import MedGenLib
 from MedGenLib import generate
-from MedGenLib.checks.output import resegment
 from MedGenLib.errors import Cancelled, InputError, MemoryPlanError, PackageError
 from MedGenLib.imaging.normalization import TissueRange
 from MedGenLib.imaging.volume import LabelMap, crop, pad
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.labels.tissues import resegment
 from MedGenLib.metrics.image import dice, highpass_sd, seam_index
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
@@ -78,7 +78,7 @@ def test_the_output_lies_exactly_where_the_mask_lies(tmp_path, name, suffix):
 def test_tissue_appears_where_the_mask_says(name):
     mask = torso(affine=AFFINES[name])
     image = generate(mask, **FAST).volume.array
-    spec = find("ct-tissue").statistics["resegment"]
+    spec = find("ct-tissue").statistics.resegment
     found = np.where(mask.array > 0, resegment(image, spec), 0)
     for value in (1, 2, 4):
         assert dice(found == value, mask.array == value) > 0.7, value
@@ -256,7 +256,7 @@ def test_progress_counts_every_step():
 
 
 def test_a_failing_check_is_retried_twice_and_then_reported(monkeypatch):
-    from MedGenLib.checks.output import OutputCheck
+    from MedGenLib.findings import OutputCheck
 
     def failing(*arguments):
         check = OutputCheck()
@@ -291,7 +291,7 @@ def test_noise_can_be_set():
 
 @pytest.fixture(scope="module")
 def hippocampus() -> LabelMap:
-    from MedGenLib.cli.demo import sample
+    from MedGenLib.io.samples import sample
 
     return read_label_map(sample("hippocampus_mask.nii.gz"))
 

@@ -12,9 +12,10 @@ from slicer.i18n import tr as _
 from MedGenLib.errors import InputError, PackageError
 from MedGenSlicer.editing.segmentation import knownInModelLabels
 from MedGenSlicer.nodes import provenance
-from MedGenSlicer.nodes import reading as nodes
+from MedGenSlicer.nodes.inputs import InputSnapshot
+from MedGenSlicer.nodes.labels import suggestMapping
+from MedGenSlicer.nodes.modality import guessModality, statedModality
 from MedGenSlicer.nodes.provenance import Provenance
-from MedGenSlicer.nodes.reading import InputSnapshot
 from MedGenSlicer.results import volumes as results
 from MedGenSlicer.results.volumes import PreparedImage
 
@@ -29,7 +30,7 @@ def isOurs(node) -> bool:
 
 def requireSuits(node, manifest) -> None:
     """Raise InputError where the model takes no mask, or draws another modality than the image has."""
-    from MedGenLib.packages.catalogue import same_modality
+    from MedGenLib.imaging.modality import same_modality
 
     if manifest.input.kind != "labels":
         raise InputError(
@@ -38,7 +39,7 @@ def requireSuits(node, manifest) -> None:
                 "a model for masks."
             ).format(model=manifest.name)
         )
-    stated = nodes.statedModality(node)
+    stated = statedModality(node)
     if stated is not None and not same_modality(stated, manifest.output.modality):
         raise InputError(
             _("'{name}' is {found}, but the model '{model}' draws {wanted}; choose another model.").format(
@@ -55,20 +56,18 @@ def modelFor(node, manifests: list, mask=None) -> str:
     ------
     PackageError: no model draws this modality.
     """
-    from MedGenLib.packages.catalogue import same_modality
+    from MedGenLib.imaging.modality import same_modality
 
     # A model that works on few sizes of the whole body cannot draw a region.
     able = [
         manifest
         for manifest in manifests
-        if manifest.task == "generate"
-        and manifest.input.kind == "labels"
-        and manifest.preprocessing.get("name") != "maisi"
+        if manifest.task == "generate" and manifest.input.kind == "labels" and manifest.pipeline != "maisi"
     ]
     made = provenance.read(node)
     if made is not None and any(manifest.name == made.model for manifest in able):
         return made.model
-    modality = nodes.statedModality(node) or nodes.guessModality(node)
+    modality = statedModality(node) or guessModality(node)
     suiting = [manifest for manifest in able if same_modality(modality, manifest.output.modality)]
     if not suiting:
         raise PackageError(
@@ -78,7 +77,7 @@ def modelFor(node, manifests: list, mask=None) -> str:
         )
     if mask is None or len(suiting) == 1:
         return suiting[0].name
-    return max(suiting, key=lambda manifest: sum(map(bool, nodes.suggestMapping(mask, manifest).values()))).name
+    return max(suiting, key=lambda manifest: sum(map(bool, suggestMapping(mask, manifest).values()))).name
 
 
 def choicesOf(volumeNode, earlier, choices):

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.modality import modality_of, same_modality
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, check_finite
 from MedGenLib.io.files import read_label_map, read_volume
-from MedGenLib.labels.mapping import Vocabulary, table
-from MedGenLib.packages.catalogue import same_modality
+from MedGenLib.labels.vocabulary import Vocabulary, table
 from MedGenLib.packages.manifest import Manifest
 
 
@@ -26,7 +25,7 @@ def read_image(image: str | Path | Volume, manifest: Manifest) -> Volume:
     """
     volume = image if isinstance(image, Volume) else as_stored(read_volume(image))
     check_finite(volume)
-    modality, made = volume.modality or guess_modality(volume), manifest.output.modality
+    modality, made = modality_of(volume), manifest.output.modality
     if modality is not None and not same_modality(modality, made):
         raise InputError(
             f"The image is {modality}, but the model '{manifest.name}' makes {made}; choose a "
@@ -62,8 +61,8 @@ def read_tissues(
         tissues = labels if isinstance(labels, LabelMap) else read_label_map(labels)
         _require_grid(tissues, volume, "label volume")
         return tissues, "given"
-    thresholds = "resegment" in manifest.statistics and manifest.output.unit == "HU"
-    if not thresholds and "segmenter" not in manifest.statistics:
+    thresholds = manifest.statistics.resegment and manifest.output.unit == "HU"
+    if not thresholds and not manifest.statistics.segmenter:
         raise InputError(
             f"The model '{manifest.name}' cannot find its labels in an image; give a label volume with it (--labels)."
         )
@@ -90,10 +89,6 @@ def _require_grid(mask: LabelMap, volume: Volume, what: str) -> None:
     if mask.geometry.is_close(volume.geometry):
         return
     raise InputError(
-        f"The {what} ({_told(mask)}) lies on another grid than the image ({_told(volume)}); resample it onto the image."
+        f"The {what} ({mask.geometry}) lies on another grid than the image ({volume.geometry}); resample it onto "
+        "the image."
     )
-
-
-def _told(image: Volume | LabelMap) -> str:
-    size = " x ".join(map(str, image.shape))
-    return f"{size} voxels of {' x '.join(f'{s:.3g}' for s in image.spacing)} mm"

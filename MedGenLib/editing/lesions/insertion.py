@@ -249,7 +249,7 @@ def _host(
             if not value or not (labels.array == value).any():
                 raise
         return Host(f"'{known.names[value]}'", labels.array == value, labels.geometry)
-    if manifest.preprocessing.get("outside") == "background":
+    if manifest.settings.outside == "background":
         return Host("the body", labels.array > 0, labels.geometry)
     return Host("the image", np.ones(labels.shape, bool), labels.geometry)
 

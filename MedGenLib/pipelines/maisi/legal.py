@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from MedGenLib.imaging.orientation import Reorientation
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Geometry
     from MedGenLib.packages.manifest import Manifest
+    from MedGenLib.packages.settings import MaisiSettings
 
 Three = tuple[int, int, int]
 Extents = tuple[tuple[int, int], ...]
@@ -84,8 +85,8 @@ class _Search:
     target: list[float] = field(default_factory=list)
 
     @property
-    def spec(self) -> dict[str, Any]:
-        return self.manifest.preprocessing
+    def spec(self) -> MaisiSettings:
+        return self.manifest.settings
 
     @property
     def resampled(self) -> bool:
@@ -170,12 +171,12 @@ def _to_stored(box: Extents, shape: Three, reorientation: Reorientation) -> Exte
 
 def _target_spacing(search: _Search) -> list[float]:
     """The input's own spacing where the networks know it, else the nearest that they know."""
-    low, high = search.spec["spacing_min_mm"], search.spec["spacing_max_mm"]
+    low, high = search.spec.spacing_min_mm, search.spec.spacing_max_mm
     thick = [s for s, n in zip(search.spacing, search.shape, strict=True) if n > 1]
     # The thickness of a lone slice says nothing about the slab that it is drawn in.
     known = [s if n > 1 else float(np.mean(thick)) for s, n in zip(search.spacing, search.shape, strict=True)]
     target = [float(np.clip(s, a, b)) for s, a, b in zip(known, low, high, strict=True)]
-    if search.spec.get("equal_in_plane"):
+    if search.spec.equal_in_plane:
         x, y = target[:2]
         lone = [n == 1 for n in search.shape[:2]]
         if any(lone):
@@ -195,7 +196,7 @@ def _part_and_shape(search: _Search) -> tuple[Extents, Three]:
         for (start, stop), n in zip(search.used, search.shape, strict=True)
     )
     if search.any_grid:
-        stride = search.spec["stride"]
+        stride = search.spec.stride
         return close, tuple(-(-n // stride) * stride for n in search.voxels(close))
     whole = tuple((0, n) for n in search.shape)
     for part in ((whole[0], whole[1], close[2]), close, search.used):
@@ -211,8 +212,8 @@ def _part_and_shape(search: _Search) -> tuple[Extents, Three]:
 def _legal_shape(search: _Search, part: Extents) -> Three | None:
     """The smallest legal grid that holds the part and shows enough of the body, if it can."""
     needed = search.voxels(part)
-    fitting = [tuple(grid) for grid in search.spec["grids"] if all(n <= g for n, g in zip(needed, grid, strict=True))]
-    least = search.spec.get("least_view_mm", 0.0)
+    fitting = [tuple(grid) for grid in search.spec.grids if all(n <= g for n, g in zip(needed, grid, strict=True))]
+    least = search.spec.least_view_mm
 
     def view(grid: Three) -> float:
         return min(n * t for n, t in zip(grid[:2], search.target[:2], strict=True))
@@ -226,14 +227,14 @@ def _legal_shape(search: _Search, part: Extents) -> Three | None:
 def _fitting_spacing(search: _Search) -> list[float] | None:
     """The finest spacing at which some legal grid holds the labels, if the networks know it."""
     extents = _extents(search)
-    high = search.spec["spacing_max_mm"]
+    high = search.spec.spacing_max_mm
     best: list[float] | None = None
-    for grid in search.spec["grids"]:
+    for grid in search.spec.grids:
         needed = [
             t if n == 1 else max(t, mm / g * (1 + 1e-6))
             for mm, g, t, n in zip(extents, grid, search.target, search.shape, strict=True)
         ]
-        if search.spec.get("equal_in_plane"):
+        if search.spec.equal_in_plane:
             needed[0] = needed[1] = max(needed[:2])
         fits = all(t <= h for t, h in zip(needed, high, strict=True))
         if fits and (best is None or math.prod(needed) < math.prod(best)):
@@ -247,7 +248,7 @@ def _extents(search: _Search) -> list[float]:
 
 def _no_grid(search: _Search) -> str:
     extents = _extents(search)
-    largest = [max(grid[axis] for grid in search.spec["grids"]) for axis in range(3)]
+    largest = [max(grid[axis] for grid in search.spec.grids) for axis in range(3)]
     alone = _of_nothing(search.manifest)
     start = (
         f"The {'image reaches' if alone else 'labels reach'} over "
@@ -277,8 +278,8 @@ def _findings(search: _Search, shape: Sequence[int]) -> list[Finding]:
     name, spec = search.manifest.name, search.spec
     findings = []
     if search.resampled:
-        low, high = spec["spacing_min_mm"], spec["spacing_max_mm"]
-        equal = ", the same along both sides of the plane" if spec.get("equal_in_plane") else ""
+        low, high = spec.spacing_min_mm, spec.spacing_max_mm
+        equal = ", the same along both sides of the plane" if spec.equal_in_plane else ""
         findings.append(
             Finding(
                 "warning",
@@ -288,7 +289,7 @@ def _findings(search: _Search, shape: Sequence[int]) -> list[Finding]:
                 "result back; borders move by up to half a voxel.",
             )
         )
-    if search.any_grid and list(shape) not in [list(grid) for grid in spec["grids"]]:
+    if search.any_grid and list(shape) not in [list(grid) for grid in spec.grids]:
         findings.append(
             Finding(
                 "warning",

@@ -76,7 +76,7 @@ class MaisiScene:
             raise ValueError(f"values have the shape {values.shape}, the legal grid {grid.shape}")
         part = Volume(grid.reorientation.undo(values[grid.inside]), grid.work.affine)
         part = resample_to(part, grid.region, fill=0.0)
-        low, high = self.manifest.preprocessing["intensity"]
+        low, high = self.manifest.settings.intensity
         found = whole_numbers(np.clip(low + part.array * (high - low), *output.range))
         box = tuple(slice(a, b) for a, b in zip(grid.start, grid.stop, strict=True))
         if self.original is not None:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from MedGenLib.diffusion import SAMPLERS, Denoiser, FlowDenoiser, evaluations
+from MedGenLib.diffusion import SAMPLERS, Denoiser
+from MedGenLib.diffusion.flow import FlowDenoiser
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
 from MedGenLib.networks.maisi import lower_precision
@@ -29,10 +30,6 @@ from MedGenLib.progress import ProgressCallback, Stage
 if TYPE_CHECKING:
     from MedGenLib.pipelines.maisi.masks import MaisiScene
 
-FLOW_SAMPLERS = ("euler", "heun", "midpoint", "ddim", "ddpm")
-NOISE_SAMPLERS = ("ddpm", "ddim")
-SHIFTED = ("euler", "heun", "midpoint")
-"""Samplers that follow the flow's own times."""
 LARGEST_GUIDANCE = 30.0
 NO_CLASS = 0
 """The modality class that stands for any: what guidance leads away from."""
@@ -89,7 +86,7 @@ class MaisiSampling:
         if not steps or not 1 <= steps <= TRAIN_STEPS:
             raise InputError(f"The number of steps is {steps}; choose 1 to {TRAIN_STEPS}.")
         weight = _checked_guidance(manifest, guidance)
-        if manifest.preprocessing.get("regions") and scene.regions is None:
+        if manifest.settings.regions and scene.regions is None:
             raise InputError(
                 f"The model '{manifest.name}' has to be told the part of the body, and the mask "
                 "has no brain, skull, lung, abdominal organ or thigh bone that shows it; add one, "
@@ -155,13 +152,13 @@ class MaisiSampling:
             reading = Stage("reading the mask", 1, progress)
             _ = self._embedded
             reading.advance()
-        stage = Stage("sampling", evaluations(self.sampler, self.steps) * self.window_count, progress)
+        stage = Stage("sampling", SAMPLERS[self.sampler].total(self.steps) * self.window_count, progress)
         return SAMPLERS[self.sampler](self._denoiser(stage), noise, self.steps, generator=generator, **self._times())
 
     def _times(self) -> dict[str, Any]:
         if self._predicts_noise:
             return {"signal": respaced(self.steps)}
-        if self.sampler in SHIFTED:
+        if SAMPLERS[self.sampler].path == "flow":
             first = next(iter(self.windows))
             return {"shift": time_shift([s.stop - s.start for s in first])}
         return {}
@@ -221,7 +218,7 @@ class MaisiSampling:
     def _conditions(self) -> dict[str, Tensor]:
         """Spacing and body region as the U-Net takes them."""
         values = {"spacing_tensor": self.scene.spacing}
-        if self.scene.manifest.preprocessing.get("regions"):
+        if self.scene.manifest.settings.regions:
             top, bottom = (np.eye(4)[region] for region in self.scene.regions)
             values |= {"top_region_index_tensor": top, "bottom_region_index_tensor": bottom}
         return {
@@ -237,7 +234,7 @@ class MaisiSampling:
     def decode(self, latent: Tensor, progress: ProgressCallback | None) -> np.ndarray:
         """Latent -> network values (i, j, k), about 0 to 1, on the scene's grid."""
         stage = Stage("decoding", self.autoencoder.layers, progress)
-        scaled = latent / self.scene.manifest.preprocessing["scale_factor"]
+        scaled = latent / self.scene.manifest.settings.scale_factor
         room = plan.room(self.scene.shape, self.device, self.small)
         image = self.autoencoder.decode(scaled, room, stage.advance)
         return image[0, 0].cpu().numpy()
@@ -252,9 +249,9 @@ def modality_of(manifest: Manifest, name: str | None) -> str | None:
     ------
     InputError: the package does not make it (and says what it makes).
     """
-    classes = manifest.preprocessing.get("classes", {})
+    classes = manifest.settings.classes
     if name is None:
-        return manifest.preprocessing.get("class")
+        return manifest.settings.default_class
     known = {_plain(known): known for known in classes}
     if _plain(name) not in known:
         what = ", ".join(classes) or f"{manifest.output.modality} only"
@@ -263,8 +260,7 @@ def modality_of(manifest: Manifest, name: str | None) -> str | None:
 
 
 def _class(manifest: Manifest, modality: str | None) -> int | None:
-    spec = manifest.preprocessing
-    return spec.get("classes", {}).get(modality or spec.get("class"))
+    return manifest.settings.classes.get(modality or manifest.settings.default_class)
 
 
 def _plain(name: str) -> str:
@@ -273,21 +269,21 @@ def _plain(name: str) -> str:
 
 def _checked_sampler(manifest: Manifest, sampler: str | None) -> str:
     name = sampler or manifest.sampler.name
-    fitting = NOISE_SAMPLERS if _predicts_noise(manifest) else FLOW_SAMPLERS
+    paths = {"variance-preserving"} if _predicts_noise(manifest) else {"flow", "variance-preserving"}
+    fitting = [known for known in SAMPLERS if SAMPLERS[known].path in paths]
     if name not in fitting:
         raise InputError(f"The model '{manifest.name}' has no sampler '{name}'; choose {', '.join(fitting)}.")
     return name
 
 
 def _predicts_noise(manifest: Manifest) -> bool:
-    return manifest.sampler.options.get("prediction") == "noise"
+    return manifest.sampler.prediction == "noise"
 
 
 def _checked_guidance(manifest: Manifest, guidance: float | None) -> float:
-    spec = manifest.preprocessing
     if guidance is None:
-        return spec.get("guidance", 1.0)
-    if guidance != 1 and len(spec.get("classes", ())) < 2:
+        return manifest.settings.guidance
+    if guidance != 1 and len(manifest.settings.classes) < 2:
         raise InputError(
             f"The model '{manifest.name}' makes one modality only, so that there is nothing to "
             "guide it to; leave guidance out."

@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.normalization import Affine
 from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.packages.typed import read
 from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels
 from MedGenLib.training.config import resolve
+from MedGenLib.training.data import reader
 from MedGenLib.training.data.ablation import Ablation
+from MedGenLib.training.data.patches import PatchReader, random_window
 from MedGenLib.training.splits import hold_out
 
 
-class LabelledCrops:
+@reader("labelled-crops")
+class LabelledCrops(PatchReader):
     """Image and label pairs of ``<folder>/images`` and ``<folder>/labels`` (same file names)."""
 
     scalars = 0
@@ -26,7 +28,7 @@ class LabelledCrops:
     def __init__(self, config: dict[str, Any], patch: int | list[int]) -> None:
         data = config["data"]
         folder = resolve(config, data["folder"])
-        self.codec = Affine(**data["codec"])
+        self.codec = read(Affine, data["codec"], "data.codec")
         self.labels = int(data["labels"])
         self.ablation = Ablation.of(config, self.labels)
         self.names = {
@@ -40,35 +42,20 @@ class LabelledCrops:
         self.held_out = hold_out(names, data["hold_out"], data["seed"])
         self.crops = [_read(folder, n, self.codec) for n in names if n not in self.held_out]
 
-    def sample(self, generator: np.random.Generator, batch: int) -> dict[str, Tensor]:
-        """``x`` (b, 1, ...), ``maps`` (b, maps, ...), ``valid`` (b, 1, ...)."""
-        items = [self._crop(generator) for _ in range(batch)]
-        return {key: torch.from_numpy(np.stack([i[key] for i in items])) for key in items[0]}
-
-    def _crop(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    def patch(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         x, labels, spacing = self.crops[generator.integers(len(self.crops))]
         given = self.ablation.apply(labels, generator) if self.ablation else labels
         # Where everything was lost, the coordinates still need a place to count from.
         place = given if given.any() else labels
         maps = np.concatenate([label_channels(given, self.labels), coordinate_channels(place, spacing)])
         stack = np.concatenate([x[None], np.ones_like(x)[None], maps])
-        box = [self._window(n, size, generator) for n, size in zip(x.shape, self.size, strict=True)]
-        stack = np.pad(stack, [(0, 0), *(pad for _, pad in box)])
-        stack = stack[(slice(None), *(part for part, _ in box))]
+        box, margins = random_window(x.shape, self.size, generator)
+        stack = np.pad(stack, [(0, 0), *margins])[(slice(None), *box)]
         return {
             "x": stack[:1].astype(np.float32),
             "valid": stack[1:2].astype(np.float32),
             "maps": stack[2:].astype(np.float32),
         }
-
-    @staticmethod
-    def _window(n: int, size: int, generator: np.random.Generator) -> tuple[slice, tuple[int, int]]:
-        """A random window of a long axis, or random padding of a short one."""
-        if n >= size:
-            start = int(generator.integers(n - size + 1))
-            return slice(start, start + size), (0, 0)
-        before = int(generator.integers(size - n + 1))
-        return slice(None), (before, size - n - before)
 
     def statistics(self) -> dict[str, dict[str, Any]]:
         """Level of every label over the training crops, in the units of generated images."""

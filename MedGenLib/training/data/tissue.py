@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from MedGenLib.errors import InputError
-from MedGenLib.imaging.normalization import TissueStandard
+from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
-from MedGenLib.pipelines.conditioning import label_channels, noise_level, noise_scalar, spacing_scalar
 from MedGenLib.training.config import resolve
-from MedGenLib.training.data.ablation import Ablation
+from MedGenLib.training.data import reader
+from MedGenLib.training.data.patches import Scan, ScanPatches
 
 TISSUES = ("fat", "soft tissue", "bone", "lung or gas")
 THRESHOLDS_HU = (-250.0, -30.0, 180.0)
@@ -34,77 +30,30 @@ def tissue_labels(hu: np.ndarray, body: np.ndarray) -> np.ndarray:
     return np.where(body, tissue, 0).astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class Scan:
-    """One scan at one isotropic spacing."""
+@reader("tissue-scans")
+class TissueScans(ScanPatches):
+    """Scans of the configuration, resampled to each training spacing; voxels are weighted by tissue."""
 
-    subject: str
-    spacing: float
-    hu: np.ndarray
-    labels: np.ndarray
-    noise: float
-
-
-class TissueScans:
-    """Scans of the configuration, resampled to each training spacing, and patches of them."""
-
-    maps = len(TISSUES) + 1
-    scalars = 2
+    background = -1000.0
 
     def __init__(self, config: dict[str, Any], patch: int) -> None:
-        self.patch = patch
-        self.importance = np.array(config["data"].get("importance", [0, 1, 1, 1, 1]), np.float32)
-        self.codec = TissueStandard(**config["data"]["codec"])
-        self.ablation = Ablation.of(config, len(TISSUES))
-        self.scans = [
-            scan for item in config["data"]["scans"] for scan in _read_scan(config, item, config["data"]["spacings_mm"])
-        ]
-        if not self.scans:
-            raise InputError("The configuration lists no scans; add some under data.scans.")
-        self.held_out = [i["held_out"] for i in config["data"]["scans"] if "held_out" in i]
-        self.weights = np.array([np.count_nonzero(s.labels) * s.spacing**1.5 for s in self.scans])
-        self.weights /= self.weights.sum()
+        data = config["data"]
+        scans = [scan for item in data["scans"] for scan in _read_scan(config, item, data["spacings_mm"])]
+        super().__init__(config, patch, len(TISSUES), scans)
+        self.held_out = [item["held_out"] for item in data["scans"] if "held_out" in item]
+        self.tissue_weights = np.array(data.get("importance", [0, 1, 1, 1, 1]), np.float32)
 
-    def sample(self, generator: np.random.Generator, batch: int) -> dict[str, Tensor]:
-        """``x`` (b, 1, ...), ``maps`` (b, maps, ...), ``scalars`` (b, 2), ``valid`` (b, 1, ...).
-
-        ``valid`` is the weight of each voxel in the loss, by tissue.
-        """
-        items = [self._patch(generator) for _ in range(batch)]
-        return {key: torch.from_numpy(np.stack([i[key] for i in items])) for key in items[0]}
-
-    def _patch(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
-        scan = self.scans[generator.choice(len(self.scans), p=self.weights)]
-        box = self._box(scan.labels, generator)
-        hu, labels = (_cut(a, box, fill) for a, fill in ((scan.hu, -1000.0), (scan.labels, 0)))
+    def vary(
+        self, values: np.ndarray, labels: np.ndarray, noise: float, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         flips = tuple(axis for axis in range(3) if generator.random() < 0.5)
-        hu, labels = np.flip(hu, flips), np.flip(labels, flips)
-        noise = scan.noise
+        values, labels = np.flip(values, flips), np.flip(labels, flips)
         if generator.random() < 0.4:
-            hu, noise = _blur(hu, labels, noise, generator.uniform(0.3, 0.9))
-        if self.ablation:
-            labels = self.ablation.apply(labels, generator)
-        body = labels > 0
-        x = np.where(body, self.codec.encode(hu, labels), 0)
-        return {
-            "x": x[None].astype(np.float32),
-            "maps": label_channels(labels, self.maps - 1),
-            "scalars": np.array([spacing_scalar(scan.spacing), noise_scalar(noise)], np.float32),
-            "valid": self.importance[labels][None],
-        }
+            values, noise = _blur(values, labels, noise, generator.uniform(0.3, 0.9))
+        return values, labels, noise
 
-    def _box(self, labels: np.ndarray, generator: np.random.Generator) -> list[tuple[int, int]]:
-        """A patch about a random voxel: of the body, or of one tissue so that rare ones appear."""
-        wanted = labels > 0
-        if generator.random() < 0.5:
-            tissue = labels == generator.integers(1, self.maps)
-            wanted = tissue if tissue.any() else wanted
-        flat = np.flatnonzero(wanted)
-        centre = np.unravel_index(flat[generator.integers(flat.size)], labels.shape)
-        starts = [
-            min(max(c - self.patch // 2, 0), max(0, n - self.patch)) for c, n in zip(centre, labels.shape, strict=True)
-        ]
-        return [(start, start + self.patch) for start in starts]
+    def importance(self, labels: np.ndarray) -> np.ndarray:
+        return self.tissue_weights[labels]
 
     def statistics(self) -> dict[str, dict[str, Any]]:
         """HU of every tissue over the scans nearest 2 mm, for the output check."""
@@ -112,11 +61,11 @@ class TissueScans:
         tissues = {}
         for value, name in enumerate(TISSUES, start=1):
             means = [
-                float(s.hu[s.labels == value].mean())
+                float(s.values[s.labels == value].mean())
                 for s in self.scans
                 if s.spacing == nearest and (s.labels == value).any()
             ]
-            voxels = np.concatenate([s.hu[s.labels == value] for s in self.scans if s.spacing == nearest])
+            voxels = np.concatenate([s.values[s.labels == value] for s in self.scans if s.spacing == nearest])
             tissues[str(value)] = {
                 "name": name,
                 "mean": round(float(np.mean(means)), 1),
@@ -124,12 +73,6 @@ class TissueScans:
                 "means": [round(m, 1) for m in means],
             }
         return tissues
-
-    def preprocessing(self) -> dict[str, Any]:
-        """The codec, and the median noise (HU) of the training scans at each spacing (mm)."""
-        spacings = sorted({s.spacing for s in self.scans})
-        noise = [[s, round(float(np.median([c.noise for c in self.scans if c.spacing == s])), 2)] for s in spacings]
-        return {"centres": list(self.codec.centres), "scales": list(self.codec.scales), "noise_hu": noise}
 
 
 def _read_scan(config: dict, item: dict, spacings: list[float]) -> list[Scan]:
@@ -154,13 +97,6 @@ def _at_spacing(subject: str, volume: Volume, label_map: LabelMap, spacing: floa
     hu = np.clip(hu, -1024, 3071).astype(np.float32)
     labels = tissue_labels(hu, body)
     return Scan(subject, spacing, hu, labels, noise_level(hu, labels == 2) or 8.0)
-
-
-def _cut(array: np.ndarray, box: list[tuple[int, int]], fill: float) -> np.ndarray:
-    """Cut a box; where it reaches beyond the array it is filled."""
-    part = array[tuple(slice(a, min(b, n)) for (a, b), n in zip(box, array.shape, strict=True))]
-    missing = [(0, b - a - n) for (a, b), n in zip(box, part.shape, strict=True)]
-    return np.pad(part, missing, constant_values=fill)
 
 
 def _blur(hu: np.ndarray, labels: np.ndarray, noise: float, sigma: float) -> tuple[np.ndarray, float]:

@@ -8,6 +8,7 @@ with the least-squares loss of Mao et al. 2017).
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from MedGenLib.checks.output import resegment
 from MedGenLib.imaging.normalization import HEAD_CODECS
+from MedGenLib.labels.tissues import resegment
 from MedGenLib.networks import SliceTranslator
 from MedGenLib.networks.feature_net import FeatureNet
+from MedGenLib.packages.sections import Resegment
+from MedGenLib.packages.typed import read
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data.painted import PaintedHeads
 from MedGenLib.training.data.slices import Augmentation, SlicePair, read_pairs, split
 from MedGenLib.training.loop import Draw, Log, Objective, beside, start_from
+from MedGenLib.training.recipes import recipe
 
 TISSUE_LIMITS = (-400.0, -30.0, 100.0, 300.0)
 FEATURE_FILE = "feature_net.pt"
 
 
+@recipe("translator")
 class TranslatorRecipe:
     """See the module. The configuration's sections are ``data``, ``network``, ``loss``."""
 
@@ -214,18 +219,19 @@ class TranslatorRecipe:
 
     def _statistics(self) -> dict[str, Any]:
         """Mean of the target in every tissue of the CT, over the training slices."""
-        spec = self.config["package"]["medgen"]["statistics"]["resegment"]
-        means: dict[int, list[float]] = {value: [] for value in spec["labels"] if value}
+        section = self.config["package"]["medgen"]["statistics"]["resegment"]
+        spec = replace(read(Resegment, section, "statistics.resegment"), median=1)
+        means: dict[int, list[float]] = {value: [] for value in spec.labels if value}
         for pair in self.train:
             target = pair.ct if self.target == "CT" else 1000 * np.clip(pair.mr, 0, 1.5)
-            tissue = np.where(pair.mask, resegment(pair.ct, {**spec, "median": 1}), 0)
+            tissue = np.where(pair.mask, resegment(pair.ct, spec), 0)
             for value in means:
                 if (tissue == value).sum() > 200:
                     means[value].append(float(target[tissue == value].mean()))
         return {
             "tissues": {
                 str(value): {"name": name, **_spread(means[value])}
-                for value, name in zip(spec["labels"], spec["names"], strict=True)
+                for value, name in zip(spec.labels, spec.names, strict=True)
                 if means.get(value)
             }
         }

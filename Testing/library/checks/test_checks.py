@@ -1,15 +1,21 @@
 """Input and output checks, on synthetic bodies made of plain arrays."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from MedGenLib.checks.input import check_image, check_mask, guess_modality
-from MedGenLib.checks.output import check_generated, check_translated, resegment
+from MedGenLib.checks.input import check_image, check_mask
+from MedGenLib.checks.output import check_generated, check_translated
+from MedGenLib.imaging.modality import guess_modality
 from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.labels.tissues import resegment
 from MedGenLib.packages.manifest import FieldOfView, InputSpec, Label, OutputSpec, SpacingRange
+from MedGenLib.packages.sections import Statistics
+from MedGenLib.packages.settings import GenerationSettings
+from MedGenLib.packages.typed import read
 
 TISSUES = {1: "fat", 2: "soft tissue", 3: "bone", 4: "lung or gas"}
 HU = {0: -1000, 1: -100, 2: 45, 3: 500, 4: -800}
@@ -32,7 +38,7 @@ def model(task="mask", **changes):
         "output": OutputSpec("CT", "HU", (-1024, 2000), -1000),
         "spacing": SpacingRange(1.5, 3.0, 2.0),
         "field_of_view": FieldOfView((30, 30, 30), (400, 400, 1000)),
-        "preprocessing": {},
+        "settings": GenerationSettings(name="toy"),
         "statistics": {
             "tissues": {
                 "1": {"name": "fat", "mean": -100, "sd": 20, "low": -125, "high": -75},
@@ -48,7 +54,8 @@ def model(task="mask", **changes):
             "background": {"low": -1000, "high": -990},
         },
     }
-    return SimpleNamespace(**{**fields, **changes})
+    fields |= changes
+    return SimpleNamespace(**fields | {"statistics": read(Statistics, fields["statistics"], "statistics")})
 
 
 @pytest.fixture
@@ -212,9 +219,9 @@ class TestGenerated:
         assert check.figures["stripe"] < 1.08
 
     def test_resegment_follows_the_thresholds(self):
-        spec = model().statistics["resegment"]
+        spec = replace(model().statistics.resegment, median=1)
         values = np.array([-900.0, -100, 50, 700])[:, None, None] * np.ones((1, 1, 1))
-        labels = resegment(values, {**spec, "median": 1})
+        labels = resegment(values, spec)
         assert labels.ravel().tolist() == [4, 1, 2, 3]
 
     @pytest.mark.parametrize(
@@ -284,7 +291,7 @@ class TestTranslated:
     def test_tissues_can_be_found_in_the_source(self, ct, mask):
         statistics = {
             "tissues": {"2": {"name": "soft tissue", "low": 80, "high": 100}},
-            "resegment": {**model().statistics["resegment"], "image": "source"},
+            "resegment": {"thresholds": [-250, -30, 180], "labels": [4, 1, 2, 3], "median": 3, "image": "source"},
         }
         manifest = model("CT", statistics=statistics, output=OutputSpec("T1w", "a.u.", (0, 300), 0))
         image = mr_like(mask)

@@ -158,7 +158,7 @@ def test_the_whole_way_with_the_exact_architecture(tmp_path, capsys):
     assert f"Installed the model '{NAME}' 1.0.0 in {manifest.folder}" in shown.out
     assert verify(manifest) == [] and is_accepted(manifest) and downloads() == []
     assert packages_in_the_making() == []
-    assert manifest.preprocessing["scale_factor"] == pytest.approx(SCALE, rel=1e-7)
+    assert manifest.settings.scale_factor == pytest.approx(SCALE, rel=1e-7)
     assert manifest.metadata["sources"][0]["commit"] == hubserver.COMMIT
     assert hubserver.COMMIT in manifest.metadata["changelog"]["1.0.0"]
     for role, tensors in published.items():

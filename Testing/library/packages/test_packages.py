@@ -28,6 +28,7 @@ from MedGenLib.packages.export import seal, write_package
 from MedGenLib.packages.inspection import verify, verify_all
 from MedGenLib.packages.license import is_accepted, license_notice, require_acceptance
 from MedGenLib.packages.manifest import load_manifest
+from MedGenLib.packages.sections import Tissue
 from MedGenLib.packages.store import add, remove
 from MedGenLib.packages.weights import load_weights
 
@@ -65,8 +66,8 @@ def generator_metadata(name="tiny-ct"):
                 "autoencoder": {"network": "Autoencoder", "arguments": {"channels": 8}},
                 "flow": {"network": "FlowUNet", "arguments": {}},
             },
-            "preprocessing": {"name": "scale", "low": -1024},
-            "sampler": {"name": "euler", "presets": {"draft": {"steps": 4}, "normal": {"steps": 12, "window": 48}}},
+            "preprocessing": {"name": "affine", "mean": 40, "sd": 200, "outside": "background"},
+            "sampler": {"name": "euler", "presets": {"draft": {"steps": 4}, "normal": {"steps": 12, "most_steps": 48}}},
             "performance": [
                 {"size": [96, 96, 96], "preset": "normal", "seconds": 1.5, "peak_mib": 900, "device": "CPU, 2 threads"}
             ],
@@ -90,6 +91,7 @@ def translator_metadata(name, source, target):
     medgen["input"] = {"kind": "image", "modality": source}
     medgen["output"] |= {"modality": target}
     medgen["networks"] = {"translator": {"network": "SliceTranslator", "arguments": {}}}
+    medgen["preprocessing"] = {"name": "head-slices"}
     medgen["license"] = {"spdx": "CC-BY-NC-4.0", "commercial_use": False, "acceptance_required": True}
     del medgen["sampler"]
     return metadata
@@ -101,6 +103,7 @@ def segmenter_metadata(name="tiny-segmenter"):
     medgen["task"] = "segment"
     medgen["output"] = {"labels": {"7": {"name": "liver"}, "2": {"name": "lung", "aliases": ["l"]}}}
     medgen["networks"] = {"segmenter": {"network": "Segmenter", "arguments": {"labels": 2}}}
+    medgen["preprocessing"] = {"name": "z-score", "low": -3, "high": 5}
     return metadata
 
 
@@ -109,6 +112,7 @@ def features_metadata(name="tiny-features"):
     medgen = metadata["medgen"]
     medgen["task"], medgen["output"] = "features", {"features": 96}
     medgen["networks"] = {"encoder": {"network": "FeatureEncoder", "arguments": {}}}
+    medgen["preprocessing"] = {"name": "slices"}
     return metadata
 
 
@@ -189,7 +193,8 @@ def test_manifest_is_typed(package):
     assert package.field_of_view.max == (512, 512, 512)
     assert package.networks["autoencoder"].arguments == {"channels": 8}
     assert package.preset("normal").steps == 12
-    assert package.preset("normal").options == {"window": 48}
+    assert package.preset("normal").most_steps == 48 and package.preset("normal").network == "flow"
+    assert (package.pipeline, package.settings.mean) == ("latent-flow", 40)
     assert package.performance[0].size == (96, 96, 96)
     assert package.training.held_out == ("s1",)
     assert package.training.data[0].subjects == 2
@@ -242,9 +247,9 @@ WRONG_METADATA = [
     (set_at(("medgen", "input", "labels", "2"), {"name": "Fat"}), "two labels have the same name"),
     (set_at(("medgen", "input"), {"kind": "image", "modality": "CT"}), r"input\.kind"),
     (delete_at(("medgen", "sampler")), r"\$\.medgen: 'sampler' is a required property"),
-    (delete_at(("medgen", "networks", "flow")), r"networks: 'flow' is a required property"),
-    (delete_at(("medgen", "sampler", "presets", "normal")), r"presets: 'normal' is a required"),
-    (set_at(("medgen", "sampler", "presets", "draft"), {}), r"presets\.draft: 'steps' is a req"),
+    (delete_at(("medgen", "networks", "flow")), "networks has no 'flow'; a package of the pipeline 'latent-flow'"),
+    (delete_at(("medgen", "sampler", "presets", "normal")), "sampler.presets has no 'normal'"),
+    (set_at(("medgen", "sampler", "presets", "draft"), {}), r"presets\.draft has no 'steps'; give a whole"),
     (delete_at(("medgen",)), r"\$: 'medgen' is a required property"),
     (set_at(("name",), "../evil"), r"\$\.name: '\.\./evil' does not match"),
     (set_at(("authors",), "a\x1b[31m"), r"\$\.authors: 'a\\x1b\[31m' does not match"),
@@ -344,7 +349,7 @@ def test_a_package_that_judges_needs_its_network(tmp_path):
                 {"network": "Segmenter", "arguments": {}, "weights": f"models/{role}.safetensors"},
             ),
         )
-        with pytest.raises(PackageError, match=f"networks: '{role}' is a required property"):
+        with pytest.raises(PackageError, match=f"networks has no '{role}'"):
             load_manifest(package.folder)
 
 
@@ -573,9 +578,10 @@ def test_export_fills_in_versions_paths_and_checksums(tmp_path):
 
 def test_export_takes_numpy_statistics(tmp_path):
     metadata = generator_metadata()
-    metadata["medgen"]["statistics"] = {"mean": np.float32(1.5), "thresholds": np.arange(2)}
+    fat = {"name": "fat", "mean": np.float32(1.5), "means": np.arange(2)}
+    metadata["medgen"]["statistics"] = {"tissues": {"1": fat}}
     manifest = write_package(tmp_path / "p", metadata, WEIGHTS, "c", "l")
-    assert manifest.statistics == {"mean": 1.5, "thresholds": [0, 1]}
+    assert manifest.statistics.tissues == {1: Tissue(name="fat", mean=1.5, means=(0, 1))}
 
 
 def test_export_replaces_an_older_package(package):

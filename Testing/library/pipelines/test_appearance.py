@@ -8,13 +8,13 @@ from scipy import ndimage
 
 from MedGenLib import generate
 from MedGenLib.cli import main
-from MedGenLib.cli.demo import sample
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import embedded_dir, find
 from MedGenLib.pipelines.appearance import PERCENTILES, Style
-from MedGenLib.pipelines.conditioning import noise_level
 
 SAMPLES = embedded_dir().parent / "SampleData"
 
@@ -65,7 +65,7 @@ def test_a_tissue_stays_within_the_model_cards_range(mask):
     style = Style(levels={2: 170.0})
     volume = Volume(np.full(mask.shape, 40, np.int16), mask.affine, "CT", "HU")
     styled = style.apply(volume, mask, manifest)
-    high = manifest.statistics["tissues"]["2"]["high"]
+    high = manifest.statistics.tissues[2].high
     assert styled.array[mask.array == 2].mean() == pytest.approx(high, abs=0.5)
     assert (styled.array[mask.array != 2] == 40).all()
 

@@ -16,9 +16,10 @@ from MedGenLib.generate import generate
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
-from MedGenLib.io.provenance import read_beside
+from MedGenLib.io.recorded import read_beside
 from MedGenLib.labels.body import fill_rest
-from MedGenLib.labels.mapping import Vocabulary, map_labels, table
+from MedGenLib.labels.mapping import map_labels
+from MedGenLib.labels.vocabulary import Vocabulary, table
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.hub.nv_generate import PUBLISHED
 from MedGenLib.packages.hub.nv_generate_labels import package_labels, regions
@@ -36,7 +37,7 @@ def manifest_of(name, folder, **preprocessing):
     data = PUBLISHED[name].metadata()
     medgen = data["medgen"]
     medgen["checksums"] = {net["weights"]: "0" * 64 for net in medgen["networks"].values()}
-    medgen["preprocessing"].update(preprocessing)
+    medgen["preprocessing"].update({"scale_factor": 1.0, **preprocessing})
     data |= {
         "version": "1.0.0",
         "changelog": {"1.0.0": "-"},

@@ -27,8 +27,10 @@ from MedGenLib.packages import catalogue
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.inspection import verify
 from MedGenLib.packages.manifest import load_manifest
+from MedGenLib.packages.sections import SegmenterCheck
 from MedGenLib.segmentation import segmenters
-from MedGenLib.segmentation.segmenters import PackageSegmenter, label_array, names, segmenter
+from MedGenLib.segmentation.package import PackageSegmenter, label_array
+from MedGenLib.segmentation.segmenters import names, segmenter
 from MedGenLib.training import train
 from MedGenLib.training.data.cases import Patches, TrainingCase, case_names, read_case
 
@@ -495,8 +497,8 @@ def test_the_margin_around_a_generated_crop_does_not_count(generated):
 def test_what_cannot_be_checked_is_a_warning(generated):
     result, mask = generated
     manifest = find("mr-hippocampus")
-    spec = {"package": "gone", "minimum_dice": {"1": 0.9}}
-    absent = replace(manifest, statistics={**manifest.statistics, "segmenter": spec})
+    spec = SegmenterCheck(package="gone", minimum_dice={1: 0.9})
+    absent = replace(manifest, statistics=replace(manifest.statistics, segmenter=spec))
     check = check_generated(result.volume, mask, absent, own_grid=False)
     assert check.passed and [f.level for f in check.findings] == ["warning"]
     assert "no segmenter 'gone'" in check.findings[0].sentence

@@ -18,7 +18,7 @@ from MedGenLib.pipelines.conditioning import label_channels
 from MedGenLib.training import config as training_config
 from MedGenLib.training import train
 from MedGenLib.training.config import read_config
-from MedGenLib.training.data import adaptor
+from MedGenLib.training.data import read_data
 from MedGenLib.training.data.ablation import Ablation
 from MedGenLib.training.data.brain import BrainScans, Landmarks, with_shell
 
@@ -156,7 +156,7 @@ def test_ablation_that_cannot_be_is_refused(head, tmp_path, section, words):
         scans_of(head, tmp_path, ablation=section)
 
 
-def test_every_adaptor_takes_partial_masks(head, tmp_path):
+def test_every_data_reader_takes_partial_masks(head, tmp_path):
     """The option of the configuration is the same for tissue scans and labelled crops."""
     ct = np.where(np.indices((24, 24, 24))[0] < 12, -100.0, 40.0).astype(np.float32)
     (tmp_path / "images").mkdir()
@@ -180,9 +180,9 @@ def test_every_adaptor_takes_partial_masks(head, tmp_path):
     small["data"].update(folder=str(tmp_path), hold_out=0, ablation={"share": 1.0, "into": 0})
     for name, config, into in (("tissue", tissue, 3), ("crops", small, 0)):
         config["folder"] = str(tmp_path)
-        data = adaptor(config, 16)
+        data = read_data(config, 16)
         labels = int(config["data"].get("labels", 4))
-        plain = adaptor({**config, "data": {**config["data"], "ablation": None}}, 16)
+        plain = read_data({**config, "data": {**config["data"], "ablation": None}}, 16)
         full, partial = (
             d.sample(np.random.default_rng(1), 8)["maps"].numpy()[:, : labels + 1].sum((2, 3, 4)) for d in (plain, data)
         )
@@ -199,7 +199,7 @@ def test_the_shipped_configuration_trains_and_its_package_generates(head, tmp_pa
     package = train("latent-flow", path, tmp_path / "flow", device="cpu")
     manifest = load_manifest(package)
     assert store.verify(package) == [] and manifest.training.held_out == ()
-    assert manifest.statistics["tissues"]["1"]["mean"] == pytest.approx(110, abs=3)
+    assert manifest.statistics.tissues[1].mean == pytest.approx(110, abs=3)
     assert manifest.networks["flow"].arguments["maps"] == 19
     monkeypatch.setenv("MEDGEN_HOME", str(tmp_path))
     store.add(package)

@@ -151,8 +151,8 @@ def test_the_exported_package_is_sound(trained):
     manifest = load_manifest(package)
     assert len(manifest.training.held_out) == 2
     assert manifest.networks["flow"].arguments["attention"] is True
-    tissues = manifest.statistics["tissues"]
-    assert tissues["1"]["low"] < tissues["1"]["mean"] < tissues["1"]["high"]
+    tissue = manifest.statistics.tissues[1]
+    assert tissue.low < tissue.mean < tissue.high
 
 
 def test_the_autoencoder_latent_carries_information(trained):

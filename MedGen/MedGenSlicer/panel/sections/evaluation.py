@@ -199,6 +199,6 @@ class Evaluation:
 
 def _segmenterOf(manifest) -> str:
     """What finds the labels of a model in its images; "" where nothing does."""
-    if "resegment" in manifest.statistics:
+    if manifest.statistics.resegment:
         return manifest.name
-    return manifest.statistics.get("segmenter", {}).get("package", "")
+    return manifest.statistics.segmenter.package if manifest.statistics.segmenter else ""

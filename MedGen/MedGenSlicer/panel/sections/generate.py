@@ -2,7 +2,8 @@
 
 from slicer.i18n import tr as _
 
-from MedGenSlicer.nodes import reading as nodes
+from MedGenSlicer.nodes.labels import suggestMapping
+from MedGenSlicer.nodes.segments import segmentsOf
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.catalogue import Models, modelItems
 from MedGenSlicer.panel.context import Context
@@ -82,17 +83,16 @@ class GenerateTab:
         generators, node = self._models.generators(), self.inputNode
         if len(generators) < 2 or node is None:
             return generators[0] if generators else None
-        key = (node.GetID(), tuple((s.name, s.terminology) for s in nodes.segmentNames(node)), len(generators))
+        key = (node.GetID(), tuple((s.name, s.terminology) for s in segmentsOf(node)), len(generators))
         if key != self._fittingFor:
             known = [
-                sum(label is not None for label in nodes.suggestMapping(node, manifest).values())
-                for manifest in generators
+                sum(label is not None for label in suggestMapping(node, manifest).values()) for manifest in generators
             ]
             self._fittingFor, self._fitting = key, generators[known.index(max(known))].name
         return self._models.named(self._fitting)
 
     def _fillGaps(self, manifest) -> None:
-        usable = manifest is not None and manifest.preprocessing.get("outside") == "background"
+        usable = manifest is not None and manifest.settings.outside == "background"
         for widget in (self._ui.fillLabel, self._ui.fillComboBox):
             widget.setVisible(usable)
         names = [label.name for label in manifest.input.labels.values()] if usable else []

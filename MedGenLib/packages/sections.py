@@ -1,0 +1,239 @@
+"""The typed sections `sampler` and `statistics` of a package's metadata."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from MedGenLib.packages.typed import listed, setting, shown
+
+# SamplerSpec and presets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One of draft, normal and best; `steps` of the sampler, for pipelines that have any."""
+
+    steps: int | None = setting(None, low=1, high=1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepsPreset(Preset):
+    """A preset that has to name its number of steps."""
+
+    steps: int = setting(low=1, high=1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowPreset(StepsPreset):
+    """`network` is the role of the network that is sampled, `most_steps` up to how many steps it knows."""
+
+    network: str = "flow"
+    most_steps: int | None = setting(None, low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlicePreset(Preset):
+    """In how many planes slices are translated, and whether mirrored slices are translated and averaged, too."""
+
+    planes: int = setting(3, low=1, high=3)
+    mirror: bool = False
+
+
+PresetName = Literal["draft", "normal", "best"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSpec:
+    """The sampler that a package recommends, and its presets."""
+
+    name: str
+    presets: Mapping[PresetName, Preset]
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        """Sentences on what does not agree with the rest of the section `medgen`."""
+        if "normal" not in self.presets:
+            yield "sampler.presets has no 'normal', which every run takes that names no preset; add it"
+        for number, run in enumerate(medgen["performance"]):
+            if run["preset"] not in self.presets:
+                yield (
+                    f"performance[{number}].preset is {shown(run['preset'])}, but the presets are "
+                    f"{listed(self.presets, 'and')}; name one of them"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSampler(SamplerSpec):
+    """Of a latent flow, whose network predicts the velocity."""
+
+    presets: Mapping[PresetName, FlowPreset]
+    prediction: Literal["velocity"] = "velocity"
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        yield from super().contradictions(medgen)
+        networks = medgen["networks"]
+        for name, preset in self.presets.items():
+            role = preset.network
+            if role not in networks:
+                yield (
+                    f"sampler.presets.{name}.network is {shown(role)}, but there is no network '{role}'; "
+                    f"choose {listed(networks)}"
+                )
+                continue
+            if preset.most_steps is not None and preset.most_steps < preset.steps:
+                yield (
+                    f"sampler.presets.{name}.steps is {preset.steps}, but its most_steps is {preset.most_steps}; "
+                    "give at most that"
+                )
+            main, other = (networks[r]["arguments"] for r in ("flow", role))
+            for key in ("maps", "scalars", "latent"):
+                if main.get(key) != other.get(key):
+                    yield (
+                        f"networks.{role}.arguments.{key} is {shown(other.get(key))}, not the "
+                        f"{shown(main.get(key))} of the network 'flow'; give the same"
+                    )
+            if len(main.get("widths", ())) != len(other.get("widths", ())):
+                yield (
+                    f"networks.{role}.arguments.widths is {shown(other.get('widths'))}, but the network 'flow' has "
+                    f"{len(main.get('widths', ()))} levels; give as many"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelSampler(FlowSampler):
+    """Of a diffusion of the voxels, whose network predicts v (Salimans and Ho 2022, arXiv 2202.00512)."""
+
+    prediction: Literal["v"] = setting()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaisiSampler(SamplerSpec):
+    """Of NV-Generate's networks: rectified flow (MAISI v2) or denoising diffusion (MAISI v1)."""
+
+    presets: Mapping[PresetName, StepsPreset]
+    prediction: Literal["velocity", "noise"] = "velocity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceSampler(SamplerSpec):
+    """Of a slice translation, which draws nothing at random."""
+
+    presets: Mapping[PresetName, SlicePreset]
+
+
+# Statistics for the checks of an output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tissue:
+    """A tissue in the training images.
+
+    Attributes
+    ----------
+    mean, sd: of its voxels.
+    means: of the single training images.
+    low, high: range that the mean of an output has to lie in.
+    """
+
+    name: str
+    mean: float | None = None
+    sd: float | None = setting(None, low=0)
+    means: tuple[float, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resegment:
+    """Tissue labels by thresholds.
+
+    After a median filter of `median` voxels, values below the first threshold are `labels[0]`, values up to the
+    second one are `labels[1]`, and so on.
+
+    Attributes
+    ----------
+    minimum_dice: by label, what an output has to reach.
+    image: where a translation shows its tissues: in the output, or in the source where the output has no fixed unit.
+    names: of the labels, for training.
+    """
+
+    thresholds: tuple[float, ...]
+    labels: tuple[int, ...] = setting(low=0)
+    median: int = setting(1, low=1)
+    minimum_dice: Mapping[int, float] = field(default_factory=dict, metadata={"low": 0, "high": 1})
+    image: Literal["output", "source"] = "output"
+    names: tuple[str, ...] = ()
+
+    def contradictions(self) -> Iterator[str]:
+        """Sentences on lists that do not fit each other."""
+        if len(self.labels) != len(self.thresholds) + 1:
+            yield (
+                f"statistics.resegment.labels has {len(self.labels)} values, but {len(self.thresholds)} thresholds "
+                f"divide the values into {len(self.thresholds) + 1} parts; give a label for each"
+            )
+        if list(self.thresholds) != sorted(set(self.thresholds)):
+            yield f"statistics.resegment.thresholds is {shown(list(self.thresholds))}; give them in rising order"
+        if self.names and len(self.names) != len(self.labels):
+            yield (
+                f"statistics.resegment.names has {len(self.names)} names, but there are {len(self.labels)} labels; "
+                "give a name for each"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterCheck:
+    """The package of task "segment" that finds a mask's labels, by their names, in a generated image."""
+
+    package: str
+    minimum_dice: Mapping[int, float] = field(default_factory=dict, metadata={"low": 0, "high": 1})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Lowest and highest value."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What an output is compared with; a check whose section is missing is left out.
+
+    Attributes
+    ----------
+    tissues: by label.
+    background: range of the mean outside of the mask.
+    """
+
+    tissues: Mapping[int, Tissue] = field(default_factory=dict)
+    resegment: Resegment | None = None
+    segmenter: SegmenterCheck | None = None
+    background: Range | None = None
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        """Sentences on what does not agree with the rest of the section `medgen`."""
+        ranges = {f"tissues.{value}": tissue for value, tissue in self.tissues.items()}
+        if self.background is not None:
+            ranges["background"] = self.background
+        for where, limits in ranges.items():
+            if limits.low > limits.high:
+                yield f"statistics.{where}.low is {limits.low:g}, above its high of {limits.high:g}; exchange them"
+        if self.resegment is not None:
+            yield from self.resegment.contradictions()
+        known = {0, *map(int, medgen["input"].get("labels", {}))}
+        if len(known) == 1:  # a translation has no labels of its own
+            return
+        named = {"tissues": self.tissues}
+        if self.resegment is not None:
+            named |= {"resegment.labels": self.resegment.labels, "resegment.minimum_dice": self.resegment.minimum_dice}
+        if self.segmenter is not None:
+            named["segmenter.minimum_dice"] = self.segmenter.minimum_dice
+        for where, values in named.items():
+            if unknown := sorted(set(values) - known):
+                yield (
+                    f"statistics.{where} names the label {unknown[0]}, but the model's labels are "
+                    f"{listed(map(str, sorted(known - {0})), 'and')}; name one of them"
+                )

@@ -1,0 +1,416 @@
+"""Typed settings of model packages: one class for each pipeline, chosen by what a package says.
+
+A pipeline declares the class of its section `preprocessing` with `@settings("name")`. A package names its pipeline;
+`pipeline_name` derives the name for packages that were written before the key existed. `read_settings` reads the
+typed sections when a package is loaded. No torch, no NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from MedGenLib.errors import PackageError
+from MedGenLib.packages.sections import FlowSampler, MaisiSampler, PixelSampler, SamplerSpec, SliceSampler, Statistics
+from MedGenLib.packages.typed import listed, nearest, read, setting, shown
+from MedGenLib.registry import Registry
+
+OF_TASK = {"translate": "slice-translation", "segment": "segmentation", "features": "features"}
+"""Pipeline of the packages that were written before they named it, by task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The section `preprocessing` of a package, to be derived from for each pipeline.
+
+    Attributes
+    ----------
+    task: what packages of the pipeline are for.
+    roles: networks that a package has to have.
+    sampler: type of the section `sampler`.
+    name: of the preprocessing.
+    """
+
+    task: ClassVar[str] = "generate"
+    roles: ClassVar[tuple[str, ...]] = ()
+    sampler: ClassVar[type[SamplerSpec]] = SamplerSpec
+
+    name: str
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        """Sentences on settings that contradict each other or the rest of the section `medgen`."""
+        if missing := [role for role in self.roles if role not in medgen["networks"]]:
+            yield (
+                f"networks has no '{missing[0]}'; a package of the pipeline '{pipeline_name(medgen)}' needs "
+                f"{listed(self.roles, 'and')}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings(Settings):
+    """Of packages that make an image from labels or from a grid.
+
+    Attributes
+    ----------
+    outside: what lies outside of the labels: background, more anatomy, or the rest of the body.
+    partial: trained on masks that lack labels.
+    fill: name of the label that fills gaps of a segmentation best.
+    body: label of the rest of the body, which fills gaps by itself.
+    latent_channels, latent_stride: of the latent, and image voxels along a side of one latent voxel.
+    """
+
+    outside: Literal["background", "anatomy", "body"] = "background"
+    partial: bool = False
+    fill: str | None = None
+    body: int | None = setting(None, low=1)
+    latent_channels: int = setting(8, low=1)
+    latent_stride: int = setting(2, low=1)
+
+    @property
+    def takes_noise(self) -> bool:
+        """Whether the noise of an image is a condition of the networks."""
+        return False
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        yield from super().contradictions(medgen)
+        labels = medgen["input"].get("labels", {})
+        if self.body is not None and str(self.body) not in labels:
+            yield f"preprocessing.body is {self.body}, which is not a label of the model; {_of(labels)}"
+        names = [name for label in labels.values() for name in (label["name"], *label.get("aliases", ()))]
+        if self.fill is not None and self.fill.casefold() not in map(str.casefold, names):
+            yield f"preprocessing.fill is {shown(self.fill)}, which is not a label of the model; {_of(labels)}"
+
+
+def _of(labels: Mapping[str, Any]) -> str:
+    return f"choose one of its {len(labels)} labels" if labels else "leave it out, as the model takes no mask"
+
+
+SETTINGS: Registry[type[Settings]] = Registry("pipeline", "settings", "MedGenLib.packages")
+"""Settings class of each pipeline."""
+settings = SETTINGS.register
+
+
+@dataclass(frozen=True, kw_only=True)
+class TissueLimits:
+    """By label, in the unit of the image: lowest and highest local median, enforced in so many passes."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    passes: int = setting(low=1)
+
+
+CODECS = {"tissue-standard": ("centers", "scales", "limit"), "affine": ("mean", "sd")}
+"""Intensity codec -> its parameters, the last one of which may be left out."""
+
+
+@settings("latent-flow")
+@dataclass(frozen=True, kw_only=True)
+class LatentFlowSettings(GenerationSettings):
+    """A flow in the latent of an autoencoder.
+
+    Attributes
+    ----------
+    name: of the intensity codec.
+    coordinates: the networks get the position relative to the middle of the labels.
+    centers, scales, limit: of the codec "tissue-standard", by label, the first one for the background.
+    mean, sd: of the codec "affine".
+    noise_hu: (spacing in mm, noise) of the training images, by spacing; None for models without a noise setting.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = ("autoencoder", "flow")
+    sampler: ClassVar[type[SamplerSpec]] = FlowSampler
+
+    name: Literal["tissue-standard", "affine"]
+    outside: Literal["background", "anatomy"] = setting()
+    coordinates: bool = False
+    centers: tuple[float, ...] | None = None
+    scales: tuple[float, ...] | None = setting(None, above=0)
+    limit: float | None = setting(None, above=0)
+    mean: float | None = None
+    sd: float | None = setting(None, above=0)
+    noise_hu: tuple[tuple[float, float], ...] | None = setting(None, above=0)
+    tissue_range: TissueLimits | None = None
+
+    @property
+    def takes_noise(self) -> bool:
+        return self.noise_hu is not None
+
+    @property
+    def codec(self) -> dict[str, Any]:
+        """Parameters of the intensity codec that the package gives."""
+        found = {key: getattr(self, key) for key in CODECS[self.name]}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        yield from super().contradictions(medgen)
+        yield from self._of_codec()
+        highest = max(map(int, medgen["input"].get("labels", {})), default=0)
+        lists = {"centers": self.centers, "scales": self.scales}
+        if self.tissue_range is not None:
+            lists |= {"tissue_range.low": self.tissue_range.low, "tissue_range.high": self.tissue_range.high}
+        for key, values in lists.items():
+            if values is not None and len(values) != highest + 1:
+                yield (
+                    f"preprocessing.{key} has {len(values)} values, but the labels of the model go up to {highest}; "
+                    f"give {highest + 1}, the first one for the background"
+                )
+        if self.tissue_range is not None and any(
+            low > high for low, high in zip(self.tissue_range.low, self.tissue_range.high, strict=False)
+        ):
+            yield "preprocessing.tissue_range.low is above its high for a label; exchange them"
+        spacings = [spacing for spacing, _ in self.noise_hu or ()]
+        if spacings != sorted(set(spacings)):
+            yield f"preprocessing.noise_hu has the spacings {shown(spacings)}; give them in rising order"
+        yield from self._of_network(medgen, highest + 1)
+
+    def _of_codec(self) -> Iterator[str]:
+        own = CODECS[self.name]
+        for key in own:
+            if getattr(self, key) is None and key != "limit":
+                yield f"preprocessing has no '{key}', which the codec '{self.name}' needs; add it"
+        for key in {key for keys in CODECS.values() for key in keys}.difference(own):
+            if getattr(self, key) is not None:
+                yield f"preprocessing.{key} does not belong to the codec '{self.name}'; leave it out"
+
+    def _of_network(self, medgen: Mapping[str, Any], labels: int) -> Iterator[str]:
+        """What the arguments of the network 'flow' have to be; `labels` counts the background, too."""
+        arguments = medgen["networks"].get("flow", {}).get("arguments", {})
+        noisy = self.takes_noise
+        expected = {
+            "maps": (labels + 3 * self.coordinates, f"{labels} labels{' and 3 coordinates' * self.coordinates}"),
+            "scalars": (2 * noisy, "spacing and noise" if noisy else "a model without noise_hu"),
+            "latent": (self.latent_channels, "preprocessing.latent_channels"),
+        }
+        for key, (value, source) in expected.items():
+            if arguments.get(key, value) != value:
+                yield (
+                    f"networks.flow.arguments.{key} is {shown(arguments[key])}, but has to be {value} for {source}; "
+                    "change one of them"
+                )
+
+
+@settings("pixel-diffusion")
+@dataclass(frozen=True, kw_only=True)
+class PixelDiffusionSettings(LatentFlowSettings):
+    """A diffusion of the voxels, seen through the Haar transform in place of a trained autoencoder."""
+
+    sampler: ClassVar[type[SamplerSpec]] = PixelSampler
+
+
+REGION_INPUT = "include_top_region_index_input"
+"""Argument of a network that takes the body region."""
+
+
+@settings("maisi")
+@dataclass(frozen=True, kw_only=True)
+class MaisiSettings(GenerationSettings):
+    """NV-Generate's networks.
+
+    Attributes
+    ----------
+    grids: sizes in voxels that the networks were trained on, along left-right, back-front and foot-head.
+    spacing_min_mm, spacing_max_mm: voxel sizes that they know, along the same axes.
+    equal_in_plane: the two sides of a slice have the same voxel size.
+    least_view_mm: smallest field of view within a slice.
+    stride: image voxels that the sides of a grid are multiples of.
+    intensity: intensities that the networks' 0 and 1 stand for.
+    classes: number of each modality in the networks; default_class is the package's own.
+    guidance: weight of the guidance to the class.
+    regions: the networks take the topmost and the lowest body region.
+    scale_factor: of the latents.
+    """
+
+    sampler: ClassVar[type[SamplerSpec]] = MaisiSampler
+    roles: ClassVar[tuple[str, ...]] = ("autoencoder", "flow")
+
+    name: Literal["maisi"]
+    outside: Literal["body"] = setting()
+    grids: tuple[tuple[int, int, int], ...] = setting(low=1)
+    spacing_min_mm: tuple[float, float, float] = setting(above=0)
+    spacing_max_mm: tuple[float, float, float] = setting(above=0)
+    equal_in_plane: bool = False
+    least_view_mm: float = setting(0.0, low=0)
+    stride: int = setting(low=1)
+    intensity: tuple[float, float]
+    classes: Mapping[str, int] = field(default_factory=dict, metadata={"low": 0})
+    default_class: str | None = setting(None, key="class")
+    guidance: float = setting(1.0, low=0)
+    regions: bool = False
+    scale_factor: float = setting(above=0)
+    latent_channels: int = setting(4, low=1)
+    latent_stride: int = setting(4, low=1)
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        yield from super().contradictions(medgen)
+        if odd := [grid for grid in self.grids if any(n % self.stride for n in grid)]:
+            yield f"preprocessing.grids has {list(odd[0])}, but the stride is {self.stride}; give multiples of it"
+        if self.stride % self.latent_stride:
+            yield (
+                f"preprocessing.stride is {self.stride}, which is not a multiple of the latent_stride "
+                f"{self.latent_stride}; give a multiple"
+            )
+        if any(low > high for low, high in zip(self.spacing_min_mm, self.spacing_max_mm, strict=True)):
+            yield "preprocessing.spacing_min_mm is above spacing_max_mm along an axis; exchange them"
+        if self.intensity[0] >= self.intensity[1]:
+            yield f"preprocessing.intensity is {list(self.intensity)}; give the lower value first"
+        if self.default_class is not None and self.default_class not in self.classes:
+            yield (
+                f"preprocessing.class is {shown(self.default_class)}, which is not one of preprocessing.classes; "
+                f"{nearest(self.default_class, self.classes) if self.classes else 'leave it out'}"
+            )
+        yield from self._of_networks(medgen)
+
+    def _of_networks(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        networks = medgen["networks"]
+        if (medgen["input"]["kind"] == "labels") != ("controlnet" in networks):
+            number = "one" if "controlnet" in networks else "no"
+            yield f"input.kind is '{medgen['input']['kind']}', but there is {number} 'controlnet'; change one"
+        flow, autoencoder = (networks.get(role, {}).get("arguments", {}) for role in ("flow", "autoencoder"))
+        channels, stride = self.latent_channels, self.latent_stride
+        levels = autoencoder.get("num_channels")
+        for where, found, key, value in (
+            ("flow.arguments.in_channels", flow.get("in_channels"), "latent_channels", channels),
+            ("autoencoder.arguments.latent_channels", autoencoder.get("latent_channels"), "latent_channels", channels),
+            ("autoencoder.arguments.num_channels", levels and 2 ** (len(levels) - 1), "latent_stride", stride),
+            (f"flow.arguments.{REGION_INPUT}", flow.get(REGION_INPUT), "regions", self.regions),
+        ):
+            if found is not None and found != value:
+                yield f"networks.{where} means {found}, but preprocessing.{key} is {value}; give the same"
+        count = flow.get("num_class_embeds") or 0
+        if high := [name for name, number in self.classes.items() if number >= count]:
+            yield (
+                f"preprocessing.classes.{high[0]} is {self.classes[high[0]]}, but the network 'flow' knows {count} "
+                "classes; give a number below that"
+            )
+
+
+HEAD_MODALITIES = ("CT", "T1w")
+"""What slices of the head are normalized for."""
+
+
+@settings("slice-translation")
+@dataclass(frozen=True, kw_only=True)
+class SliceTranslationSettings(Settings):
+    """Slices of the head, translated one by one in up to three planes."""
+
+    task: ClassVar[str] = "translate"
+    roles: ClassVar[tuple[str, ...]] = ("translator",)
+    sampler: ClassVar[type[SamplerSpec]] = SliceSampler
+
+    name: Literal["head-slices"]
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        yield from super().contradictions(medgen)
+        for side in ("input", "output"):
+            if (modality := medgen[side]["modality"]) not in HEAD_MODALITIES:
+                yield f"{side}.modality is {shown(modality)}, but {self.name} knows {listed(HEAD_MODALITIES)}; give one"
+
+
+@settings("segmentation")
+@dataclass(frozen=True, kw_only=True)
+class SegmentationSettings(Settings):
+    """Each image by its own mean and spread, clipped to `low` and `high` (in spreads)."""
+
+    task: ClassVar[str] = "segment"
+    roles: ClassVar[tuple[str, ...]] = ("segmenter",)
+
+    name: Literal["z-score"]
+    low: float
+    high: float
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        yield from super().contradictions(medgen)
+        if self.low >= self.high:
+            yield f"preprocessing.low is {self.low:g}, not below preprocessing.high, {self.high:g}; exchange them"
+        count = medgen["networks"].get("segmenter", {}).get("arguments", {}).get("labels")
+        labels = len(medgen["output"]["labels"])
+        if count not in (None, labels):
+            yield f"networks.segmenter.arguments.labels is {count}, but output.labels has {labels}; give as many"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HounsfieldScale:
+    """asinh((HU - center) / scale) of HU from low to high."""
+
+    center_hu: float
+    scale_hu: float = setting(above=0)
+    low_hu: float
+    high_hu: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeScale:
+    """4 v / p - 2 within low and high, where p is a percentile of the image."""
+
+    percentile: float = setting(above=0, high=100)
+    low: float
+    high: float
+
+
+@settings("features")
+@dataclass(frozen=True, kw_only=True)
+class FeatureSettings(Settings):
+    """Slices on one scale for CT and one for other images."""
+
+    task: ClassVar[str] = "features"
+    roles: ClassVar[tuple[str, ...]] = ("encoder",)
+
+    name: Literal["slices"]
+    ct: HounsfieldScale | None = None
+    other: RelativeScale | None = None
+
+
+# The settings of a package
+
+
+@dataclass(frozen=True)
+class PackageSettings:
+    """The typed sections of a package."""
+
+    pipeline: str
+    settings: Settings
+    sampler: SamplerSpec | None
+    statistics: Statistics
+
+    def require_consistent(self, medgen: Mapping[str, Any]) -> None:
+        """PackageError with the first contradiction between the typed sections and all of `medgen`."""
+        for part in (self.settings, self.sampler, self.statistics):
+            for sentence in part.contradictions(medgen) if part is not None else ():
+                raise PackageError(f"{sentence}.")
+
+
+def pipeline_name(medgen: Mapping[str, Any]) -> str:
+    """The pipeline of a package: the key `pipeline`, or what an older package without it says by other keys."""
+    if "pipeline" in medgen:
+        return medgen["pipeline"]
+    if medgen["task"] != "generate":
+        return OF_TASK[medgen["task"]]
+    if medgen["preprocessing"].get("name") == "maisi":
+        return "maisi"
+    return "pixel-diffusion" if medgen["sampler"].get("prediction") == "v" else "latent-flow"
+
+
+def read_settings(medgen: Mapping[str, Any]) -> PackageSettings:
+    """The typed sections of the section `medgen` of a package's metadata.
+
+    Raises
+    ------
+    PackageError: a setting is wrong, or the pipeline is not known or for another task.
+    """
+    name = pipeline_name(medgen)
+    if name not in SETTINGS:
+        raise PackageError(f"pipeline is {shown(name)}, which is not registered; {nearest(str(name), SETTINGS)}.")
+    kind = SETTINGS[name]
+    if kind.task != medgen["task"]:
+        raise PackageError(
+            f"pipeline is '{name}', which is for the task '{kind.task}', but task is {shown(medgen['task'])}; change "
+            "one of them."
+        )
+    sampler = read(kind.sampler, medgen["sampler"], "sampler") if "sampler" in medgen else None
+    return PackageSettings(
+        name,
+        read(kind, medgen["preprocessing"], "preprocessing"),
+        sampler,
+        read(Statistics, medgen["statistics"], "statistics"),
+    )
