@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from MedGenLib.errors import InputError
 
@@ -27,6 +27,25 @@ class Finding:
     level: Literal["warning", "error"]
     code: str
     sentence: str
+
+
+@dataclass
+class OutputCheck:
+    """What the output check found.
+
+    Attributes
+    ----------
+    findings: one of level "error" for each check that failed, and warnings.
+    figures: name of the check -> what was measured, plain numbers for the report.
+    """
+
+    passed: bool = True
+    findings: list[Finding] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def fail(self, code: str, sentence: str) -> None:
+        self.passed = False
+        self.findings.append(Finding("error", code, sentence))
 
 
 def require_usable(findings: Iterable[Finding]) -> None:

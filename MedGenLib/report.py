@@ -6,14 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from MedGenLib.errors import InputError
-from MedGenLib.findings import Finding
+from MedGenLib.findings import Finding, OutputCheck
 from MedGenLib.user_folders import write_json
-
-if TYPE_CHECKING:
-    from MedGenLib.checks.output import OutputCheck
 
 NOTE = "synthetic - not for diagnosis"
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from MedGenLib.errors import PackageError
 from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.provenance import Provenance, Source, content_hash
+from MedGenLib.packages.catalogue import find, package_hash
 from MedGenLib.report import Report
 
 
@@ -30,3 +35,38 @@ class Result:
     def volume(self) -> Volume:
         """The first sample."""
         return self.volumes[0]
+
+    def provenance(self, inputs: Sequence[Source] = (), sample: int = 0) -> Provenance:
+        """The facts about one sample, counted from 0."""
+        report, volume = self.report, self.volumes[sample]
+        tries = [attempt.seed for attempt in report.attempts if attempt.sample == sample]
+        check = report.output_checks[sample] if sample < len(report.output_checks) else None
+        findings = [*report.input_findings, *(check.findings if check else ())]
+        return Provenance(
+            modality=volume.modality,
+            unit=volume.unit,
+            model=report.model,
+            version=report.version,
+            package_sha256=_hash_of(report.model),
+            task=report.task,
+            seed=tries[-1] if tries else report.seed,
+            preset=report.preset,
+            sampler=report.sampler,
+            steps=report.steps,
+            passed=check.passed if check is not None else None,
+            checks=tuple(dict.fromkeys(finding.sentence for finding in findings)),
+            inputs=tuple(inputs),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            output_sha256=content_hash(volume),
+            parameters=report.parameters,
+            software=report.software,
+            device=report.device,
+        )
+
+
+def _hash_of(model: str) -> str:
+    """Empty for a package that was removed while it was still in use."""
+    try:
+        return package_hash(find(model))
+    except PackageError:
+        return ""

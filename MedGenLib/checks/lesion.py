@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.checks.output import OutputCheck
-from MedGenLib.findings import Finding
+from MedGenLib.findings import Finding, OutputCheck
 from MedGenLib.imaging.volume import Volume
 
 RING = 4

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from MedGenLib.cli.runs import warn, write_with_facts
 from MedGenLib.errors import InputError
 from MedGenLib.io.outputs import Outputs
-from MedGenLib.io.provenance import Provenance, Source
+from MedGenLib.io.provenance import Source
+from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import is_accepted, license_notice
 
@@ -67,21 +68,6 @@ def run(arguments: Namespace, console: Console) -> int:
     return 0
 
 
-def sample(name: str) -> Path:
-    """A file of the sample data, in the source tree or in the installed package.
-
-    Raises
-    ------
-    InputError: this installation lacks it.
-    """
-    library = Path(__file__).resolve().parents[1]
-    for parent in (library, library.parent):
-        path = parent / "Resources" / "SampleData" / name
-        if path.is_file():
-            return path
-    raise InputError(f"The sample file '{name}' is missing; install MedGen again.")
-
-
 def _folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -131,7 +117,7 @@ def _record(result: Result, outputs: Outputs, diary: Diary, made_from: Source) -
         diary.add(f"{result.report.model}: {stage}", seconds)
     volume, _, picture, report = outputs.paths
     with diary.timed("write the volume", volume):
-        facts = Provenance.of_result(result, [made_from])
+        facts = result.provenance([made_from])
         write_with_facts(result.volume, outputs.staged(volume), facts)
     with diary.timed("draw the picture", picture):
         preview.preview(result.source, result.volume, outputs.staged(picture), title=result.report.model)

@@ -8,11 +8,11 @@ from typing import Any
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
-from MedGenLib.io import provenance
+from MedGenLib.io import provenance, recorded
 from MedGenLib.io.dicom import check_folder, write_segmentation, write_series
 from MedGenLib.io.dicom.terms import sentence_on
 from MedGenLib.io.files import read_label_map, read_volume
-from MedGenLib.labels.mapping import TABLES, table
+from MedGenLib.labels.vocabulary import TABLES, table
 from MedGenLib.packages.catalogue import catalogue
 
 STILL_THERE = (
@@ -28,7 +28,7 @@ def export(arguments: Namespace, console: Console) -> int:
     check_folder(arguments.output)
     if arguments.names is not None and not arguments.labels:
         raise InputError("--names is for label volumes; add --labels, or leave it out.")
-    facts = provenance.read(arguments.image)
+    facts = recorded.read(arguments.image)
     options: dict[str, Any] = {
         "source": arguments.like,
         "series": arguments.series,

@@ -9,7 +9,7 @@ from MedGenLib.cli.runs import describe, first_acceptance, write_with_facts
 from MedGenLib.imaging.volume import as_stored
 from MedGenLib.io.files import check_output_path, read_label_map, read_volume
 from MedGenLib.io.outputs import Outputs
-from MedGenLib.io.provenance import Provenance, Source, sidecar
+from MedGenLib.io.provenance import Source, sidecar
 from MedGenLib.labels.mapping import parse_mapping
 from MedGenLib.packages.catalogue import find
 
@@ -47,7 +47,7 @@ def edit(arguments: Namespace, console: Console) -> int:
             Source.of("mask", old, arguments.mask),
             Source.of("new mask", new, arguments.new_mask),
         ]
-        facts = Provenance.of_result(edited, sources)
+        facts = edited.provenance(sources)
         write_with_facts(edited.volume, outputs.staged(arguments.output), facts)
         if arguments.preview is not None:
             from MedGenLib.visual import preview

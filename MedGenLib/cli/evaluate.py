@@ -22,7 +22,8 @@ from MedGenLib.evaluation.pair import Evaluation, require_purpose
 from MedGenLib.evaluation.pair import evaluate as evaluate_pair
 from MedGenLib.io.files import list_series, read_label_map, read_volume
 from MedGenLib.io.outputs import Outputs, split_suffix
-from MedGenLib.io.provenance import Provenance, read
+from MedGenLib.io.provenance import Provenance
+from MedGenLib.io.recorded import read
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume

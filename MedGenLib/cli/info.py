@@ -12,7 +12,8 @@ from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.findings import Finding
 from MedGenLib.io.files import READABLE, read_volume
-from MedGenLib.io.provenance import Provenance, content_hash, package_hash, read_beside, read_inside, sidecar
+from MedGenLib.io.provenance import Provenance, content_hash, sidecar
+from MedGenLib.io.recorded import read_beside, read_inside
 from MedGenLib.report import plain
 
 _CONTENTS = {
@@ -90,7 +91,7 @@ def _of_model(made: Provenance) -> Iterator[Finding]:
     """Whether the model that made it is still at hand."""
     if not made.model:
         return
-    from MedGenLib.packages.catalogue import find
+    from MedGenLib.packages.catalogue import find, package_hash
 
     try:
         installed = find(made.model)

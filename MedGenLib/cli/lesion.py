@@ -10,7 +10,7 @@ from MedGenLib.cli.runs import describe, first_acceptance, write_with_facts
 from MedGenLib.imaging.volume import as_stored
 from MedGenLib.io.files import check_output_path, read_label_map, read_volume, write_volume
 from MedGenLib.io.outputs import Outputs
-from MedGenLib.io.provenance import Provenance, Source, sidecar
+from MedGenLib.io.provenance import Source, sidecar
 from MedGenLib.labels.mapping import parse_mapping
 from MedGenLib.packages.catalogue import find
 
@@ -64,7 +64,7 @@ def insert(arguments: Namespace, console: Console) -> int:
 
 
 def _write(made: Insertion, sources: list[Source], outputs: Outputs, arguments: Namespace) -> None:
-    facts = Provenance.of_result(made.result, sources)
+    facts = made.result.provenance(sources)
     write_with_facts(made.volume, outputs.staged(arguments.output), facts)
     if arguments.lesion_mask is not None:
         write_volume(made.lesion, outputs.staged(arguments.lesion_mask))

@@ -109,7 +109,7 @@ def write_result(
     result: Result, outputs: Outputs, arguments: Namespace, made_from: list[Source], console: Console
 ) -> None:
     """Writes all that was asked for to its staged name."""
-    facts = [Provenance.of_result(result, made_from, n) for n in range(len(result.volumes))]
+    facts = [result.provenance(made_from, n) for n in range(len(result.volumes))]
     paths = numbered(arguments.output, len(facts))
     for volume, path, fact in zip(result.volumes, paths, facts, strict=True):
         write_with_facts(volume, outputs.staged(path), fact)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.boxes import Box, contains, moved
+from MedGenLib.imaging.volume import by_axis
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
@@ -38,9 +39,8 @@ class PlacedFieldOfView:
             steps.append(max(low, min(round(middle / unit), high)) * unit)
         found = PlacedFieldOfView(moved(self.box, tuple(steps)), moved(self.window, tuple(steps)))
         if not contains(found.box, box):
-            size = " x ".join(f"{limit:g}" for limit in manifest.field_of_view.max)
             raise InputError(
-                f"The labels reach over more than the {size} mm that the model '{manifest.name}' "
-                "sees at once; paint nearer to the others, or erase those first."
+                f"The labels reach over more than the {by_axis(manifest.field_of_view.max)} mm that the model "
+                f"'{manifest.name}' sees at once; paint nearer to the others, or erase those first."
             )
         return found

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.boxes import Box
 from MedGenLib.imaging.volume import LabelMap
-from MedGenLib.labels.mapping import Vocabulary, map_labels
+from MedGenLib.labels.mapping import map_labels
+from MedGenLib.labels.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest

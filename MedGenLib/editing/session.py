@@ -24,7 +24,7 @@ from MedGenLib import devices
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.boxes import NOWHERE, Box, tight
-from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.imaging.volume import LabelMap, Volume, by_axis
 from MedGenLib.io.files import read_label_map
 from MedGenLib.progress import ProgressCallback
 from MedGenLib.report import Report
@@ -301,8 +301,8 @@ class Canvas:
         size = tuple(part.stop - part.start for part in box)
         if array.shape != size:
             raise InputError(
-                f"The new mask has {_times(array.shape)} voxels, but the part of the image that it "
-                f"is for has {_times(size)}."
+                f"The new mask has {by_axis(array.shape)} voxels, but the part of the image that it "
+                f"is for has {by_axis(size)}."
             )
         place = self._image.geometry.moved([part.start for part in box], size)
         if not isinstance(mask, LabelMap):
@@ -373,11 +373,7 @@ def _checked(box: Box, shape: tuple[int, ...]) -> Box:
         if not 0 <= start < stop <= n:
             raise InputError(
                 f"The voxels {start} to {stop} of the new mask do not lie inside of the image, "
-                f"which has {_times(shape)}."
+                f"which has {by_axis(shape)}."
             )
         found.append(slice(start, stop))
     return tuple(found)
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

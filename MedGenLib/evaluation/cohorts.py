@@ -1,9 +1,11 @@
 """Cohorts in folders: described, compared, searched for copies, and told in a report.
 
-result = evaluate_cohorts("synthetic", "real", training="train")
-for measure in result.comparison.measures:
-    print(measure.sentence)
-text = result.html()
+For example:
+
+    result = evaluate_cohorts("synthetic", "real", training="train")
+    for measure in result.comparison.measures:
+        print(measure.sentence)
+    text = result.html()
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from MedGenLib.errors import InputError
 from MedGenLib.evaluation.folders import volumes_in
 from MedGenLib.evaluation.html import Notice, Picture, Section, Table, page
 from MedGenLib.evaluation.tables import csv_text, json_text
+from MedGenLib.imaging.modality import modality_of
 from MedGenLib.io.files import read_volume
 from MedGenLib.metrics.cohort import CohortComparison, compare_cohorts
 from MedGenLib.metrics.features import DEFAULT, SLICES, Extractor, Features, describe, extractor
 from MedGenLib.metrics.memorization import Memorisation, find_memorised
-from MedGenLib.metrics.slices import Standard, kind_of, mostly_ct
+from MedGenLib.metrics.slices import Standard, mostly_ct
 from MedGenLib.progress import ProgressCallback, Stage
 
 FILES = ("report.html", "metrics.json", "metrics.csv")
@@ -179,7 +182,7 @@ def evaluate_cohorts(
 def _standard(files: Mapping[str, Path], most: int = 5) -> Standard:
     """That of the first real volume, taken as CT if most of the first few look so."""
     volumes = [read_volume(path) for path in list(files.values())[:most]]
-    ct = mostly_ct(map(kind_of, volumes))
+    ct = mostly_ct(map(modality_of, volumes))
     return Standard.set_by(volumes[0], f"real/{next(iter(files))}", ct)
 
 
@@ -195,7 +198,7 @@ def _described(
     stage, kinds, cohort = Stage(f"describing {kind}", len(files), progress), [], []
     for name, path in files.items():
         volume, name = read_volume(path), f"{kind}/{name}"
-        kinds.append(kind_of(volume))
+        kinds.append(modality_of(volume))
         if standard.is_off(volume):
             resampled.append(name)
         cohort.append(describe(volume, name, standard, extract))
@@ -210,7 +213,7 @@ def _described(
 
 def _same_input(paths: Sequence[Path]) -> list[list[int]]:
     """Indices of volumes that MedGen made from one input, as their provenance tells."""
-    from MedGenLib.io.provenance import read
+    from MedGenLib.io.recorded import read
 
     groups: dict[tuple, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):

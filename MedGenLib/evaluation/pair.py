@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.modality import guess_modality
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, Grid, LabelMap, Volume, check_finite

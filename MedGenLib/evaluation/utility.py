@@ -238,7 +238,7 @@ def _trained(
 
 def _tested(network: Any, cases: Sequence[Case], labels: int) -> NDArray[np.float64]:
     """Dice (cases, labels); NaN where a case lacks the label."""
-    from MedGenLib.segmentation.segmenters import label_array
+    from MedGenLib.segmentation.package import label_array
 
     rows = []
     for case in cases:

@@ -7,7 +7,7 @@ patient's right, +y anterior, +z superior. SimpleITK and DICOM use LPS instead; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -47,6 +47,9 @@ class Geometry:
         self.affine.setflags(write=False)
         _check_shape(self.shape)
         _check_affine(self.affine)
+
+    def __str__(self) -> str:
+        return f"{by_axis(self.shape)} voxels of {by_axis(self.spacing, '.4g')} mm"
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -230,7 +233,8 @@ def crop(image: Grid, start: Sequence[int], stop: Sequence[int]) -> Grid:
     start, stop = np.asarray(start, dtype=int), np.asarray(stop, dtype=int)
     if (start < 0).any() or (stop > image.shape).any() or (stop <= start).any():
         raise InputError(
-            f"The box {start.tolist()} to {stop.tolist()} does not lie inside an image of {_times(image.shape)} voxels."
+            f"The box {start.tolist()} to {stop.tolist()} does not lie inside an image of "
+            f"{by_axis(image.shape)} voxels."
         )
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     return replace(image, array=image.array[box], affine=image.geometry.moved(start, stop - start).affine)
@@ -332,17 +336,18 @@ _SITK_TYPES = {"bool": np.uint8, "float16": np.float32}
 """Array types without a counterpart in SimpleITK, and what they become."""
 
 
-def _times(shape: Sequence[int]) -> str:
-    return " x ".join(str(int(n)) for n in shape)
+def by_axis(values: Iterable[float], form: str = "g") -> str:
+    """Numbers along the axes in words: "512 x 512 x 90"."""
+    return " x ".join(f"{value:{form}}" for value in values)
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) != 3:
         raise InputError(
-            f"A volume needs three axes, but this array has {len(shape)} ({_times(shape)}); give one 3-D image."
+            f"A volume needs three axes, but this array has {len(shape)} ({by_axis(shape)}); give one 3-D image."
         )
     if min(shape) < 1:
-        raise InputError(f"The image of {_times(shape)} voxels is empty; give one with voxels.")
+        raise InputError(f"The image of {by_axis(shape)} voxels is empty; give one with voxels.")
 
 
 def _check_affine(affine: np.ndarray) -> None:
@@ -355,8 +360,7 @@ def _check_affine(affine: np.ndarray) -> None:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if (spacing <= 0).any():
         raise InputError(
-            f"The voxel spacing is {_millimetres(spacing)} mm, but every axis needs "
-            "more than 0; correct the image's header."
+            f"The voxel spacing is {by_axis(spacing)} mm, but every axis needs more than 0; correct the image's header."
         )
     columns = affine[:3, :3] / spacing
     if abs(np.linalg.det(columns)) < 1e-3:
@@ -371,14 +375,10 @@ def _check_affine(affine: np.ndarray) -> None:
         )
 
 
-def _millimetres(spacing: np.ndarray) -> str:
-    return " x ".join(f"{s:g}" for s in spacing)
-
-
 def _check_same_shape(array: np.ndarray, image: Volume | LabelMap) -> None:
     if np.shape(array) != image.shape:
         raise InputError(
-            f"An array of {_times(np.shape(array))} voxels does not fit the grid of {_times(image.shape)}."
+            f"An array of {by_axis(np.shape(array))} voxels does not fit the grid of {by_axis(image.shape)}."
         )
 
 

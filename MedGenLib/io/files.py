@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import secrets
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,20 +18,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedGenLib.errors import InputError, MemoryPlanError
-from MedGenLib.imaging.volume import LabelMap, Volume, affine_from_lps, check_finite, to_sitk
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.volume import LabelMap, Volume, affine_from_lps, by_axis, check_finite, to_sitk
+from MedGenLib.io import dicom
 from MedGenLib.io.headers import Header, read_meta_header, read_nrrd_header
 from MedGenLib.io.nifti import add_nifti_comment, read_nifti_comments, read_nifti_header, read_nifti_voxels
+from MedGenLib.io.provenance import KEY, Provenance
+from MedGenLib.io.system import plan_memory, silent_stderr
 
 if TYPE_CHECKING:
     import SimpleITK
 
-    from MedGenLib.io.dicom import Series
-    from MedGenLib.io.provenance import Provenance
-
 READABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
-PROVENANCE_KEY = "MedGen"
-"""Of the header entry that tells how an image was made."""
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha")
 _NIFTI = (".nii", ".nii.gz")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
@@ -59,9 +56,7 @@ def read_volume(path: str | Path, series: str | None = None, modality: str | Non
     """
     path = _existing(path)
     if path.is_dir():
-        from MedGenLib.io.dicom import read_series
-
-        volume = read_series(path, series)
+        volume = dicom.read_series(path, series)
     else:
         array, affine, header = _read_file(path)
         volume = Volume(array.astype(np.float32, order="C"), affine, notes=header.notes)
@@ -76,7 +71,7 @@ def read_label_map(path: str | Path) -> LabelMap:
 
     Raises
     ------
-    InputError, MemoryPlanError: as `read_volume`; also for values that are no labels.
+    InputError: as `read_volume`; also for values that are no labels.
     """
     path = _existing(path)
     if path.is_dir():
@@ -91,10 +86,8 @@ def read_label_map(path: str | Path) -> LabelMap:
     return labels.with_array(labels.array.astype(small, order="C"))
 
 
-def list_series(folder: str | Path) -> list[Series]:
+def list_series(folder: str | Path) -> list[dicom.Series]:
     """The image series in a folder of DICOM files."""
-    from MedGenLib.io import dicom
-
     return dicom.list_series(_existing(folder))
 
 
@@ -139,12 +132,12 @@ def _write(picture: SimpleITK.Image, path: Path, provenance: Provenance | None) 
                 SimpleITK.WriteImage(picture, str(plain))
                 add_nifti_comment(plain, path, provenance.line(), provenance.summary)
         else:
-            picture.SetMetaData(PROVENANCE_KEY, provenance.line())
+            picture.SetMetaData(KEY, provenance.line())
             SimpleITK.WriteImage(picture, str(path), useCompression=True)
 
 
 def read_entries(path: str | Path) -> dict[str, str]:
-    """The entries of a header that begin with `PROVENANCE_KEY`.
+    """The entries of a header that begin with `KEY`.
 
     `write_volume` leaves one; Slicer writes the attributes of a synthetic volume's node into .nrrd.
 
@@ -157,9 +150,9 @@ def read_entries(path: str | Path) -> dict[str, str]:
     path = _existing(path)
     try:
         if path.name.lower().endswith(_NIFTI):
-            start = f'{{"{PROVENANCE_KEY}":'
+            start = f'{{"{KEY}":'
             comments = [text for text in read_nifti_comments(path) if text.startswith(start)]
-            return {PROVENANCE_KEY: comments[0]} if comments else {}
+            return {KEY: comments[0]} if comments else {}
         reader = SimpleITK.ImageFileReader()
         reader.SetFileName(str(path))
         with silent_stderr():
@@ -168,7 +161,7 @@ def read_entries(path: str | Path) -> dict[str, str]:
         raise InputError(os_sentence(path, error, "read")) from None
     except RuntimeError:
         raise InputError(f"{path} cannot be read, it is damaged or truncated; copy it again.") from None
-    keys = [key for key in reader.GetMetaDataKeys() if key.startswith(PROVENANCE_KEY)]
+    keys = [key for key in reader.GetMetaDataKeys() if key.startswith(KEY)]
     return {key: reader.GetMetaData(key) for key in keys}
 
 
@@ -210,18 +203,6 @@ def temporary_output(path: str | Path) -> Iterator[Path]:
         raise InputError(os_sentence(path, error)) from None
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def plan_memory(needed: int, what: str) -> None:
-    """Raise MemoryPlanError unless `needed` bytes are free; `what` starts the sentence."""
-    import psutil
-
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise MemoryPlanError(
-            f"{what} needs {needed / 2**30:.1f} GiB of memory, but "
-            f"{free / 2**30:.1f} GiB are free; crop or resample the image first."
-        )
 
 
 def _existing(path: str | Path) -> Path:
@@ -295,7 +276,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _check_claims(header: Header, path: Path) -> None:
-    size = " x ".join(str(n) for n in header.shape)
+    size = by_axis(header.shape)
     if len(header.shape) != 3:
         raise InputError(
             f"{path} has {len(header.shape)} axes ({size}), but one 3-D image is needed; split it and give one part."
@@ -312,8 +293,7 @@ def _check_claims(header: Header, path: Path) -> None:
 
 def _check_extent(shape: tuple[int, ...], path: Path) -> None:
     if sum(n > 1 for n in shape) < 2:
-        size = " x ".join(str(n) for n in shape)
-        raise InputError(f"{path} has only {size} voxels; give a slice or a volume.")
+        raise InputError(f"{path} has only {by_axis(shape)} voxels; give a slice or a volume.")
 
 
 def _write_failure(path: Path, size: int) -> str:
@@ -338,26 +318,3 @@ def os_sentence(path: Path, error: OSError, verb: str = "written") -> str:
     }
     reason = reasons.get(error.errno, f"{error.strerror or error}; check the path")
     return f"{path} cannot be {verb}: {reason}."
-
-
-@contextlib.contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Keep what C libraries print to stderr from the user's terminal: we say it in a sentence."""
-    import SimpleITK
-
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        saved = os.dup(2)
-    except OSError:  # a program without a terminal
-        yield
-        return
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    sink = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(sink)

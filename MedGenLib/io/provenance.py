@@ -1,12 +1,14 @@
 """How a synthetic image was made: carried inside the file, beside it, and read back from both.
 
-| file          | where the facts are                                                    |
-|---------------|------------------------------------------------------------------------|
-| .nrrd, .mha   | header entry `MedGen`, one line of JSON                                |
-| .nii, .nii.gz | header extension of code 6 (comment), the same JSON                    |
-| Slicer, .nrrd | header entries `MedGen.Model` ...: the attributes of the node          |
-| DICOM         | standard attributes and Image Comments, see `MedGenLib.io.dicom`          |
-| all of them   | `<name>.medgen.json` beside the file                                   |
+============= ================================================================
+file          where the facts are
+============= ================================================================
+.nrrd, .mha   header entry `MedGen`, one line of JSON
+.nii, .nii.gz header extension of code 6 (comment), the same JSON
+Slicer, .nrrd header entries `MedGen.Model` ...: the attributes of the node
+DICOM         standard attributes and Image Comments, see `MedGenLib.io.dicom`
+all of them   `<name>.medgen.json` beside the file
+============= ================================================================
 
 Inputs are named by their file's name and a hash of their content; nothing else of the patient is
 kept.
@@ -16,33 +18,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MedGenLib.errors import InputError, PackageError
-from MedGenLib.io.files import PROVENANCE_KEY as KEY
-from MedGenLib.io.files import READABLE, read_entries
+from MedGenLib.errors import InputError
 from MedGenLib.io.outputs import split_suffix
 from MedGenLib.report import NOTE, plain
 from MedGenLib.user_folders import write_json
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume
-    from MedGenLib.packages.manifest import Manifest
-    from MedGenLib.result import Result
 
+KEY = "MedGen"
+"""Of the entry of a header that holds the facts."""
 FORMAT = 1
 """Counts up when a key changes its meaning; keys that are added do not."""
 SIDECAR = ".medgen.json"
 LONGEST_LINE = 30_000
 """Characters in a header: a file of MetaImage with 32,768 in one entry can be read by nobody."""
 _SLAB = 16
-_DOCUMENTS = ("docs/", "LICENSE")
 
 
 @dataclass(frozen=True)
@@ -106,34 +104,6 @@ class Provenance:
     device: str = ""
     note: str = NOTE
     left_out: tuple[str, ...] = ()
-
-    @classmethod
-    def of_result(cls, result: Result, inputs: Sequence[Source] = (), sample: int = 0) -> Provenance:
-        """The facts about one sample of a run, counted from 0."""
-        report, volume = result.report, result.volumes[sample]
-        tries = [attempt.seed for attempt in report.attempts if attempt.sample == sample]
-        check = report.output_checks[sample] if sample < len(report.output_checks) else None
-        findings = [*report.input_findings, *(check.findings if check else ())]
-        return cls(
-            modality=volume.modality,
-            unit=volume.unit,
-            model=report.model,
-            version=report.version,
-            package_sha256=_hash_of(report.model),
-            task=report.task,
-            seed=tries[-1] if tries else report.seed,
-            preset=report.preset,
-            sampler=report.sampler,
-            steps=report.steps,
-            passed=check.passed if check is not None else None,
-            checks=tuple(dict.fromkeys(finding.sentence for finding in findings)),
-            inputs=tuple(inputs),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            output_sha256=content_hash(volume),
-            parameters=report.parameters,
-            software=report.software,
-            device=report.device,
-        )
 
     def of_uncertainty(self, volume: Volume) -> Provenance:
         """The same run's volume of standard deviations: the first sample's seed, no verdict."""
@@ -216,121 +186,3 @@ def content_hash(image: Volume | LabelMap) -> str:
         slab = np.ascontiguousarray(image.array[start : start + _SLAB], "<f4")
         digest.update(slab.data)
     return digest.hexdigest()
-
-
-def package_hash(manifest: Manifest) -> str:
-    """SHA-256 over names and checksums of the files of a package that decide on its images.
-
-    The card and the licence may be written anew, and so may the metadata: same weights, same hash.
-    """
-    listing = "".join(
-        f"{name} {sha}\n" for name, sha in sorted(manifest.checksums.items()) if not name.startswith(_DOCUMENTS)
-    )
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def _hash_of(model: str) -> str:
-    """Empty for a package that was removed while it was still in use."""
-    from MedGenLib.packages.catalogue import find
-
-    try:
-        return package_hash(find(model))
-    except PackageError:
-        return ""
-
-
-def read(path: str | Path) -> Provenance | None:
-    """The facts about an image: from its header, else from the file beside it; None without any.
-
-    Parameters
-    ----------
-    path: a file that `read_volume` reads, a DICOM file or a folder of DICOM files.
-
-    Raises
-    ------
-    InputError: the file is not there, or is damaged.
-    """
-    return read_inside(path) or read_beside(path)
-
-
-def read_inside(path: str | Path) -> Provenance | None:
-    """The facts in the header; None where it holds none."""
-    path = Path(path)
-    if path.is_dir() or not path.name.lower().endswith(READABLE):
-        from MedGenLib.io.dicom import read_facts
-
-        return _understood(read_facts(path) if path.exists() else None)
-    entries = read_entries(path)
-    return _parsed(entries.get(KEY)) or _of_node(entries)
-
-
-def read_beside(path: str | Path) -> Provenance | None:
-    """The facts in the file beside an image; None without one, and for a folder, which has none.
-
-    Raises
-    ------
-    InputError: it is there, but cannot be read.
-    """
-    place = sidecar(path)
-    if Path(path).is_dir():  # ct/ may lie beside ct.nii.gz
-        return None
-    try:
-        text = place.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{place} cannot be read ({error}); check or delete it.") from error
-    made = _parsed(text)
-    if made is None:
-        raise InputError(f"{place} is not what MedGen writes beside an image; delete it.")
-    return made
-
-
-def _parsed(text: str | None) -> Provenance | None:
-    """None for a text that is no provenance of ours."""
-    try:
-        data = json.loads(text or "")
-    except ValueError:
-        return None
-    return _understood(data) if isinstance(data, dict) and KEY in data else None
-
-
-def _of_node(entries: Mapping[str, str]) -> Provenance | None:
-    """The facts of a node of the Slicer module, which Slicer writes into a .nrrd as attributes."""
-    told = {key.removeprefix(f"{KEY}."): value for key, value in entries.items() if value}
-    if told.get("Synthetic") != "1":
-        return None
-    data: dict[str, Any] = {ours: told.get(theirs) for theirs, ours in _ATTRIBUTES.items()}
-    try:
-        data |= {key: json.loads(told.get(key.title(), "null")) for key in _JSON_ATTRIBUTES}
-        data["seed"] = int(told["Seed"]) if "Seed" in told else None
-    except ValueError:  # edited by hand
-        return None
-    data["passed"] = {"1": True, "0": False}.get(told.get("Passed", ""))
-    data["content"] = _CONTENTS.get(told.get("Content", ""), "image")
-    if "Input" in told:
-        data["inputs"] = [{"role": "input", "name": told["Input"]}]
-    return _understood(data)
-
-
-_ATTRIBUTES = {
-    "Model": "model",
-    "ModelVersion": "version",
-    "Task": "task",
-    "Preset": "preset",
-    "Device": "device",
-    "Modality": "modality",
-    "Unit": "unit",
-    "Note": "note",
-}
-"""Attribute of a node without its prefix, see MedGenSlicer/nodes/provenance.py -> ours."""
-_JSON_ATTRIBUTES = ("parameters", "software", "checks")
-_CONTENTS = {"spread": "uncertainty", "error": "error map"}
-
-
-def _understood(data: Mapping[str, Any] | None) -> Provenance | None:
-    """None where there is nothing, or what another program or a hand has made of it."""
-    try:
-        return Provenance.from_dict(data) if data else None
-    except ValueError:
-        return None

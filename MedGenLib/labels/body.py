@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
+from MedGenLib.imaging.body import body_envelope_from_image, close_body
+from MedGenLib.imaging.modality import modality_of
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume
-from MedGenLib.labels.mapping import body_envelope_from_image, close_body, fill_body
 
 _APART, _DOUBTFUL = 0.9, 0.1
 """Parts of the labelled voxels outside of the image's body: another patient, or a doubt; a lung
@@ -68,7 +68,7 @@ def _outline(labels: LabelMap, image: Volume) -> tuple[LabelMap, list[Finding]]:
             "The mask lies outside of the image that its body is to be taken from; give two of "
             "one patient and one frame of reference."
         )
-    image = replace(image, modality=image.modality or guess_modality(image))
+    image = replace(image, modality=modality_of(image))
     body = resample_to(body_envelope_from_image(image), labels.geometry)
     labelled = labels.array > 0
     findings = []
@@ -92,3 +92,9 @@ def _outline(labels: LabelMap, image: Volume) -> tuple[LabelMap, list[Finding]]:
     if not (labelled.any() or body.array.any()):
         raise InputError("The body in the image lies outside of the mask's grid; nothing to make.")
     return body.with_array((labelled | (body.array > 0)).astype(np.uint8)), findings
+
+
+def fill_body(label_map: LabelMap, body: LabelMap, value: int) -> LabelMap:
+    """Give unlabelled voxels inside the body the label `value`, and clear those outside of it."""
+    filled = np.where(label_map.array == 0, np.min_scalar_type(value).type(value), label_map.array)
+    return label_map.with_array(np.where(body.array > 0, filled, filled.dtype.type(0)))

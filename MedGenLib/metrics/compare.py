@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.body import body_envelope_from_image
+from MedGenLib.imaging.modality import guess_modality
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume, check_finite
-from MedGenLib.labels.mapping import body_envelope_from_image
 from MedGenLib.progress import ProgressCallback, Stage
 
 if TYPE_CHECKING:
@@ -146,13 +146,10 @@ def require_same_grid(
 
 def _grid(geometry: Geometry, other: Geometry) -> str:
     """A grid in words, with as much as it takes to tell it from another one."""
-    voxels = " x ".join(map(str, geometry.shape))
-    spacing = " x ".join(f"{side:.4g}" for side in geometry.spacing)
-    words = f"{voxels} voxels of {spacing} mm"
     if geometry.shape != other.shape or not np.allclose(geometry.spacing, other.spacing, atol=1e-3):
-        return words
+        return str(geometry)
     place = ", ".join(f"{p:.2f}" for p in geometry.origin)
-    return f"{words} ({geometry.orientation}, the first at {place} mm)"
+    return f"{geometry} ({geometry.orientation}, the first at {place} mm)"
 
 
 def _kind(image: Volume, reference: Volume, notes: list[str]) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.modality import modality_of
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import Volume
@@ -42,7 +42,7 @@ class Standard:
     def set_by(cls, volume: Volume, name: str, ct: bool | None = None) -> Standard:
         """That of a volume; `ct` where more than this one volume tells what they are."""
         reorientation = Reorientation.to(volume.geometry, "RAS")
-        kind = kind_of(volume) == "CT" if ct is None else ct
+        kind = modality_of(volume) == "CT" if ct is None else ct
         return cls(kind, reorientation.axes(volume.spacing), name)
 
     def apply(self, volume: Volume, name: str) -> NDArray[np.float32]:
@@ -70,11 +70,6 @@ class Standard:
         spacing = Reorientation.to(volume.geometry, "RAS").axes(volume.spacing)
         ratio = np.divide(spacing, self.spacing)
         return bool((np.abs(np.log(ratio)) > _SAME_SPACING).any())
-
-
-def kind_of(volume: Volume) -> str | None:
-    """ "CT" or another modality as stated, else as the values look; None if they do not tell."""
-    return volume.modality or guess_modality(volume)
 
 
 def mostly_ct(kinds: Iterable[str | None]) -> bool | None:

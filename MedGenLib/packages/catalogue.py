@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from MedGenLib import user_folders
 from MedGenLib.errors import PackageError
+from MedGenLib.imaging.modality import same_modality
 from MedGenLib.packages import rules
 from MedGenLib.packages.manifest import Manifest, load_manifest
 
-MR_MODALITIES = ("MR", "T1w", "T2w", "PDw", "FLAIR")
+_DOCUMENTS = ("docs/", "LICENSE")
+"""Files of a package that change no image."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,15 @@ def for_translation(source: str | None, target: str) -> Manifest:
     )
 
 
-def same_modality(asked: str | None, offered: str | None) -> bool:
-    """Whether a modality asked for is the one offered; "MR" is any contrast, None is any at all."""
-    if asked is None or offered is None:
-        return asked is None
-    if asked.upper() == "MR":
-        return offered in MR_MODALITIES
-    return asked.casefold() == offered.casefold()
+def package_hash(manifest: Manifest) -> str:
+    """SHA-256 over names and checksums of the files of a package that decide on its images.
+
+    The card and the licence may be written anew, and so may the metadata: same weights, same hash.
+    """
+    listing = "".join(
+        f"{name} {sha}\n" for name, sha in sorted(manifest.checksums.items()) if not name.startswith(_DOCUMENTS)
+    )
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def _published() -> Iterable[str]:

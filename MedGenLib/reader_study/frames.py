@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.checks.input import guess_modality
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.body import body_envelope_from_image
+from MedGenLib.imaging.modality import modality_of
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import read_volume
-from MedGenLib.labels.mapping import body_envelope_from_image
-from MedGenLib.visual.preview import PLANES, SOFT_TISSUE, Plane, Window, box_round, default_windows
+from MedGenLib.visual.views import PLANES, SOFT_TISSUE, Plane, Window, box_around, default_windows
 
 GREYS = {"slices": 255, "volumes": 4095}
 """White; black is 0. A slice is an 8-bit picture, a volume has 12 bits as scanners have."""
@@ -78,13 +78,13 @@ def survey(path: Path, synthetic: bool) -> SourceImage:
     """Reads a volume once, to know its grid and where the body lies in it."""
     volume = read_volume(path)
     reorientation = Reorientation.to(volume.geometry, "RAS")
-    modality = volume.modality or guess_modality(volume)
+    modality = modality_of(volume)
     body = reorientation.apply(_body(volume.with_array(volume.array, modality)))
     others = ((1, 2), (0, 2), (0, 1))
     areas = tuple(body.mean(axis=other) for other in others)
     shape, spacing = reorientation.axes(volume.shape), reorientation.axes(volume.spacing)
     digest = hashlib.sha256(np.ascontiguousarray(volume.array)).hexdigest()
-    return SourceImage(path, synthetic, modality, shape, spacing, box_round(body > 0), areas, digest)
+    return SourceImage(path, synthetic, modality, shape, spacing, box_around(body > 0), areas, digest)
 
 
 def _body(volume: Volume) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.evaluation.folders import volumes_in
 from MedGenLib.io.files import READABLE
 from MedGenLib.io.outputs import Outputs
-from MedGenLib.io.provenance import read
+from MedGenLib.io.recorded import read
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.reader_study.cues import Figures, figures_of, warnings_on
 from MedGenLib.reader_study.frames import GREYS, Frame, SourceImage, frame_of, survey
@@ -30,7 +30,7 @@ from MedGenLib.reader_study.study import (
     write_item,
     write_json,
 )
-from MedGenLib.visual.preview import Window
+from MedGenLib.visual.views import Window
 
 KINDS = {"slices": ".png", "volumes": ".nrrd"}
 

@@ -22,15 +22,16 @@ from common import OUT, data_folder, save, table
 from scipy import ndimage
 
 from MedGenLib import generate
-from MedGenLib.checks.output import resegment
 from MedGenLib.imaging.normalization import TissueStandard
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
-from MedGenLib.labels.mapping import Vocabulary, map_labels
+from MedGenLib.labels.mapping import map_labels
+from MedGenLib.labels.vocabulary import Vocabulary
 from MedGenLib.metrics import distribution
 from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.loading import network
+from MedGenLib.labels.tissues import resegment
 from MedGenLib.training import config
 from MedGenLib.training.data.brain import BrainScans, Landmarks, with_shell
 from MedGenLib.visual import preview

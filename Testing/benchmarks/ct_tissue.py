@@ -19,11 +19,11 @@ from common import OUT, data_folder, save, table
 from scipy import ndimage
 
 from MedGenLib import generate
+from MedGenLib.imaging.body import body_envelope_from_image
 from MedGenLib.imaging.normalization import TissueStandard
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
-from MedGenLib.labels.mapping import body_envelope_from_image
 from MedGenLib.metrics import distribution
 from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
@@ -77,9 +77,9 @@ def paint(labels: np.ndarray, noise: bool, seed: int = 0) -> np.ndarray:
     means, spreads = [-1000.0], [0.0]
     residuals = []
     for value in range(1, len(TISSUES) + 1):
-        voxels = np.concatenate([s.hu[s.labels == value] for s in scans])
+        voxels = np.concatenate([s.values[s.labels == value] for s in scans])
         means.append(float(voxels.mean()))
-        inner = np.concatenate([_residual(s.hu)[_eroded(s.labels == value)] for s in scans])
+        inner = np.concatenate([_residual(s.values)[_eroded(s.labels == value)] for s in scans])
         spreads.append(float(1.4826 * np.median(np.abs(inner - np.median(inner)))))
     painted = ndimage.gaussian_filter(np.array(means)[labels], 0.7)
     if noise:
@@ -102,7 +102,7 @@ def _block(scan: Any) -> np.ndarray:
     soft = ndimage.uniform_filter((scan.labels == 2).astype(np.float32), 32)
     centre = np.unravel_index(soft.argmax(), soft.shape)
     low = [min(max(c - 16, 0), n - 32) for c, n in zip(centre, soft.shape, strict=True)]
-    return _residual(scan.hu)[tuple(slice(a, a + 32) for a in low)]
+    return _residual(scan.values)[tuple(slice(a, a + 32) for a in low)]
 
 
 def _coloured(blocks: list[np.ndarray], shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -145,7 +145,7 @@ def measure(name: str, ct: Volume, mask: LabelMap, model: str, seeds: int, prese
 
 
 def _one(image: np.ndarray, real: np.ndarray, labels: np.ndarray, spec: dict) -> dict[str, float]:
-    from MedGenLib.checks.output import resegment
+    from MedGenLib.labels.tissues import resegment
 
     found = np.where(labels > 0, resegment(image, spec), 0)
     row: dict[str, float] = {}

@@ -131,10 +131,10 @@ def quality(radius: float, count: int, preset: str) -> dict[str, float]:
     from scipy import ndimage
 
     from MedGenLib import generate
-    from MedGenLib.checks.output import resegment
     from MedGenLib.editing.session import Canvas
     from MedGenLib.imaging.volume import LabelMap, crop
     from MedGenLib.packages.catalogue import find
+    from MedGenLib.labels.tissues import resegment
 
     image, mask = scan()
     image, mask = (crop(item, (12, 8, 20), (108, 93, 100)) for item in (image, mask))

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from common import save, table
 
-from MedGenLib.checks.output import resegment
-from MedGenLib.cli.demo import sample
+from MedGenLib.io.samples import sample
 from MedGenLib.editing.lesions import Insertion, insert_lesion
 from MedGenLib.editing.lesions.inputs import as_stored
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.packages.catalogue import find
+from MedGenLib.labels.tissues import resegment
 
 KINDS = {
     "nodule in lung or gas": ("lung or gas", 15.0, "spiculated", "soft tissue", None),

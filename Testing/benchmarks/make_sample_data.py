@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from MedGenLib.imaging.body import body_envelope_from_image
 from MedGenLib.imaging.volume import LabelMap, crop
 from MedGenLib.io.files import read_volume, write_volume
-from MedGenLib.labels.mapping import body_envelope_from_image
 from MedGenLib.training.data.tissue import TISSUES, tissue_labels
 
 DATA = Path(os.environ["MEDGEN_DATA"])
@@ -61,7 +61,7 @@ def hippocampus() -> None:
 def brain() -> None:
     """A brain's labels by FreeSurfer's numbers, without the rest of the head."""
     from MedGenLib.io.files import read_label_map
-    from MedGenLib.labels.mapping import table
+    from MedGenLib.labels.vocabulary import table
 
     labels = read_label_map(DATA / "label_maps" / "synthseg" / "training_seg_09.nii.gz")
     array = np.where(labels.array < 256, labels.array, 0).astype(np.uint8)

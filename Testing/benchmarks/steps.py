@@ -23,7 +23,6 @@ from common import OUT, save, table
 from ct_tissue import scans
 from scipy import ndimage
 
-from MedGenLib.checks.output import resegment
 from MedGenLib.diffusion import SAMPLERS
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.metrics import distribution
@@ -31,6 +30,7 @@ from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.latent_flow import Sampling, Scene, prepare, stride
+from MedGenLib.labels.tissues import resegment
 
 MODEL = "ct-tissue"
 CPU = torch.device("cpu")

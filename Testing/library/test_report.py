@@ -6,9 +6,8 @@ import stat
 import numpy as np
 import pytest
 
-from MedGenLib.checks.output import OutputCheck
 from MedGenLib.errors import InputError
-from MedGenLib.findings import Finding
+from MedGenLib.findings import Finding, OutputCheck
 from MedGenLib.report import Attempt, Report
 
 

@@ -8,10 +8,10 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from MedGenLib import translate
-from MedGenLib.cli.demo import sample
 from MedGenLib.errors import Cancelled, InputError, LicenseError, MemoryPlanError
 from MedGenLib.imaging.volume import Volume, crop
 from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.io.samples import sample
 
 FAST = {"device": "cpu", "accept_license": True, "preset": "draft"}
 

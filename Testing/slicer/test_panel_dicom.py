@@ -205,7 +205,8 @@ class SeriesTest(ExportCase):
         self.assertEqual(list(new[0].ImageType)[:2], ["DERIVED", "SECONDARY"])
         self.assertIn("SYNTHETIC", new[0].SeriesDescription)
         self.assertIn("ct-tissue", str(new[0].ContributingEquipmentSequence))
-        from MedGenLib.io.provenance import Provenance, read
+        from MedGenLib.io.provenance import Provenance
+        from MedGenLib.io.recorded import read
 
         facts = read(files[0].parent)
         self.assertIsInstance(facts, Provenance)

@@ -14,7 +14,7 @@ import slicer
 from test_nodes import volumeNode
 from test_results import MADE
 
-import MedGenLib.io.provenance as facts
+from MedGenLib.io import recorded
 from MedGenSlicer.nodes import provenance
 
 
@@ -31,7 +31,7 @@ class SavedFileTest(SlicerTestCase):
         return Path(storage.GetFileName())
 
     def testFactsAreReadBack(self):
-        read = facts.read(self.saved(MADE))
+        read = recorded.read(self.saved(MADE))
         self.assertEqual((read.model, read.version, read.task), (MADE.model, MADE.modelVersion, MADE.task))
         self.assertEqual((read.seed, read.preset, read.device), (MADE.seed, MADE.preset, MADE.device))
         self.assertEqual((read.modality, read.unit, read.content), ("CT", "HU", "image"))
@@ -41,12 +41,12 @@ class SavedFileTest(SlicerTestCase):
 
     def testContentsAndVerdicts(self):
         for content, name in (("spread", "uncertainty"), ("error", "error map")):
-            read = facts.read(self.saved(replace(MADE, content=content, passed=False, seed=None)))
+            read = recorded.read(self.saved(replace(MADE, content=content, passed=False, seed=None)))
             self.assertEqual((read.content, read.passed, read.seed), (name, False, None))
-        self.assertIsNone(facts.read(self.saved(replace(MADE, passed=None))).passed)
+        self.assertIsNone(recorded.read(self.saved(replace(MADE, passed=None))).passed)
 
     def testOtherVolumesTellNothing(self):
-        self.assertIsNone(facts.read(self.saved()))
+        self.assertIsNone(recorded.read(self.saved()))
 
 
 if __name__ == "__main__":

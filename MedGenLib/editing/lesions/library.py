@@ -11,6 +11,7 @@ from MedGenLib.editing.lesions.shapes import PROCEDURAL, MaskShape, Shape
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.io.files import READABLE, read_label_map
+from MedGenLib.io.samples import sample
 
 MASKS = "lesion_shapes.seg.nrrd"
 """Sample file with the shapes of real lesions; each label is one of them."""
@@ -59,6 +60,4 @@ def shape(name: str, seed: int) -> Shape:
 
 @lru_cache(maxsize=1)
 def _masks() -> LabelMap:
-    from MedGenLib.cli.demo import sample
-
     return read_label_map(sample(MASKS))

@@ -16,6 +16,7 @@ import numpy as np
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import Volume, affine_from_lps
+from MedGenLib.io.system import plan_memory, silent_stderr
 
 _TAGS = (
     "SeriesInstanceUID",
@@ -136,8 +137,6 @@ def read_series(folder: str | Path, series: str | None = None) -> Volume:
     InputError: no series, several without a choice, or images that do not make one volume.
     MemoryPlanError: the volume does not fit into memory.
     """
-    from MedGenLib.io.files import plan_memory
-
     chosen = choose(list_series(folder), series, f"The folder {folder}")
     _check_alike(chosen.images, Path(folder))
     slices = sorted(chosen.images, key=lambda s: float(s.position @ chosen.images[0].normal))
@@ -290,8 +289,6 @@ def _pixels(image: ImageHeader) -> np.ndarray:
 def _pixels_by_sitk(image: ImageHeader) -> np.ndarray:
     """The same for compressed pixels: SimpleITK knows the codecs, and rescales by itself."""
     import SimpleITK
-
-    from MedGenLib.io.files import silent_stderr
 
     try:
         with silent_stderr():

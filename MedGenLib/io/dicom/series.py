@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.modality import MR_MODALITIES
 from MedGenLib.imaging.volume import Volume, check_finite
 from MedGenLib.io.dicom import facts as told
 from MedGenLib.io.dicom.deidentify import deidentified, mark
@@ -24,7 +25,7 @@ from MedGenLib.io.dicom.folder import new_files
 from MedGenLib.io.dicom.identity import derived_uid, identity_of, new_uid, synthetic_identity
 from MedGenLib.io.dicom.planes import Slices, cut
 from MedGenLib.io.dicom.source import SourceSeries
-from MedGenLib.packages.catalogue import MR_MODALITIES
+from MedGenLib.io.provenance import content_hash
 from MedGenLib.progress import ProgressCallback, Stage
 
 if TYPE_CHECKING:
@@ -121,8 +122,6 @@ def _modality(volume: Volume, facts: Mapping[str, Any]) -> str:
 
 def _hash_as_read(slices: Slices, encoding: Encoding) -> str:
     """Content hash of what `read_series` makes of the files: turned, and rounded to 16 bits."""
-    from MedGenLib.io.provenance import content_hash
-
     values = encoding.restore(encoding.store(slices.pixels)).transpose(2, 1, 0)
     return content_hash(Volume(values, np.eye(4)))
 

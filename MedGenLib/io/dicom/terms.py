@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MedGenLib.labels.mapping import TABLES, table
+from MedGenLib.labels.vocabulary import TABLES, table
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap

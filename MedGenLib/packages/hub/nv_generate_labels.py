@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from MedGenLib.labels.mapping import table
+from MedGenLib.labels.vocabulary import table
 from MedGenLib.pipelines.maisi.limits import BODY
 
 REGIONS = (

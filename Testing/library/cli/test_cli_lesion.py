@@ -12,12 +12,12 @@ import pytest
 from workers import share_number_format, temporary_environment
 
 from MedGenLib import cli
-from MedGenLib.cli.demo import sample
 from MedGenLib.editing.lesions.inputs import as_stored
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, crop
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
-from MedGenLib.io.provenance import read_inside
+from MedGenLib.io.recorded import read_inside
+from MedGenLib.io.samples import sample
 from MedGenLib.worker.client import Worker
 from MedGenLib.worker.protocol.transfer import put, take
 

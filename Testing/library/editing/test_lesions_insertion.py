@@ -8,12 +8,12 @@ from scipy.ndimage import distance_transform_edt, maximum_filter
 from workers import QUICK, left_handed_oblique, share_number_format, trunk
 
 from MedGenLib import generate
-from MedGenLib.cli.demo import sample
 from MedGenLib.editing.lesions import Insertion, insert_lesion
 from MedGenLib.editing.lesions.inputs import as_stored
 from MedGenLib.errors import Cancelled, InputError, PackageError
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.io.samples import sample
 
 FAST = {"preset": "draft", "device": "cpu", "seed": 1}
 CHANGE = {"contrast": 60.0, **FAST}

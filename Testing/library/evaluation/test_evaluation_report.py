@@ -22,7 +22,8 @@ from MedGenLib.evaluation.pair import evaluate
 from MedGenLib.evaluation.tables import csv_text, json_text
 from MedGenLib.io.dicom import write_series
 from MedGenLib.io.files import read_volume, write_volume
-from MedGenLib.io.provenance import content_hash, read
+from MedGenLib.io.provenance import content_hash
+from MedGenLib.io.recorded import read
 from MedGenLib.metrics.compare import compare
 from MedGenLib.visual import figures, planes
 

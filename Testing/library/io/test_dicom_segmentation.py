@@ -16,7 +16,7 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.dicom import read_facts, read_series, write_segmentation, write_series
 from MedGenLib.io.dicom.terms import sentence_on, term_of
 from MedGenLib.io.files import read_volume, write_volume
-from MedGenLib.labels.mapping import TABLES, table
+from MedGenLib.labels.vocabulary import TABLES, table
 from MedGenLib.packages.catalogue import catalogue
 
 PLACES = [0.0, 2.0, 4.0, 6.0]

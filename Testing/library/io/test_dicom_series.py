@@ -16,7 +16,7 @@ from MedGenLib import __version__
 from MedGenLib.cli import main
 from MedGenLib.errors import Cancelled, InputError
 from MedGenLib.imaging.volume import LabelMap, Volume, affine_from_lps
-from MedGenLib.io import provenance
+from MedGenLib.io import provenance, recorded
 from MedGenLib.io.dicom import check_folder, read_facts, read_series, write_series
 from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.io.provenance import Provenance, content_hash
@@ -194,7 +194,7 @@ def test_the_hash_of_the_output_is_that_of_what_a_reader_gets(tmp_path):
     original = volume(affine=GRIDS["PSR"], whole=False)
     made = Provenance(model="m", modality="CT", output_sha256=content_hash(original))
     write_series(original, tmp_path / "out", facts=made)
-    told = provenance.read(tmp_path / "out")
+    told = recorded.read(tmp_path / "out")
     assert told.output_sha256 == content_hash(read_series(tmp_path / "out"))
     assert told == replace(made, output_sha256=told.output_sha256)
 
@@ -492,7 +492,7 @@ def test_the_command_knows_what_the_provenance_tells(tmp_path, capsys):
     assert "not marked" not in capsys.readouterr().err
     first = header(tmp_path / "out" / "MR0001.dcm")
     assert first.SeriesDescription == "SYNTHETIC T1w mr-hippocampus 1.0.0"
-    assert provenance.read(tmp_path / "out").seed == 3
+    assert recorded.read(tmp_path / "out").seed == 3
 
 
 def test_a_dicom_folder_stays_in_its_study(tmp_path):

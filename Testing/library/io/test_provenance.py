@@ -15,18 +15,17 @@ import SimpleITK
 
 import MedGenLib
 from MedGenLib import cli, generate
-from MedGenLib.checks.output import OutputCheck
 from MedGenLib.cli import runs
-from MedGenLib.cli.demo import sample
 from MedGenLib.errors import InputError
-from MedGenLib.findings import Finding
+from MedGenLib.findings import Finding, OutputCheck
 from MedGenLib.imaging.volume import LabelMap, Volume
-from MedGenLib.io import provenance
+from MedGenLib.io import recorded
 from MedGenLib.io.dicom import write_series
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.nifti import add_nifti_comment, read_nifti_comments
-from MedGenLib.io.provenance import Provenance, Source, content_hash, package_hash, sidecar
-from MedGenLib.packages.catalogue import find
+from MedGenLib.io.provenance import Provenance, Source, content_hash, sidecar
+from MedGenLib.io.samples import sample
+from MedGenLib.packages.catalogue import find, package_hash
 from MedGenLib.report import Attempt, Report
 from MedGenLib.result import Result
 
@@ -68,7 +67,7 @@ def test_the_header_keeps_the_facts_and_the_image_stays_what_it_was(name, volume
     made, path = facts(volume), tmp_path / name
     write_volume(volume, path, made)
     assert [p.name for p in tmp_path.iterdir()] == [name], "something was left behind"
-    assert provenance.read(path) == provenance.read_inside(path) == made
+    assert recorded.read(path) == recorded.read_inside(path) == made
     again = read_volume(path)
     assert np.array_equal(again.array, volume.array) and again.geometry.is_close(volume.geometry)
     picture = SimpleITK.ReadImage(str(path))
@@ -77,7 +76,7 @@ def test_the_header_keeps_the_facts_and_the_image_stays_what_it_was(name, volume
     plain = SimpleITK.ReadImage(str(tmp_path / f"plain_{name}"))
     assert picture.GetOrigin() == plain.GetOrigin() and picture.GetSpacing() == plain.GetSpacing()
     assert picture.GetDirection() == plain.GetDirection()
-    assert provenance.read(tmp_path / f"plain_{name}") is None
+    assert recorded.read(tmp_path / f"plain_{name}") is None
 
 
 def test_the_real_slicer_reader_takes_the_files(volume, tmp_path):
@@ -109,11 +108,11 @@ def test_facts_too_long_for_a_header_are_left_out_and_named(name, volume, tmp_pa
     long = facts(volume, parameters={str(n): "label" for n in range(5000)}, checks=("x" * 40000,))
     path = tmp_path / name
     written(volume, path, long)
-    inside = provenance.read_inside(path)
+    inside = recorded.read_inside(path)
     assert set(inside.left_out) == {"parameters", "checks"} and inside.model == "ct-tissue"
     assert np.array_equal(read_volume(path).array, volume.array)
     assert SimpleITK.ReadImage(str(path)).GetSize() == volume.shape
-    assert provenance.read_beside(path) == long
+    assert recorded.read_beside(path) == long
     code, told, warned = info(capsys, path, "--json")
     assert (code, warned) == (0, "") and json.loads(told)["parameters"]["4999"] == "label"
 
@@ -226,21 +225,21 @@ def test_a_real_run_tells_how_it_was_made(tmp_path, capsys):
     ]
     assert cli.main(["-q", *map(str, argv)]) == 0
     first, second = tmp_path / "t1_1.nrrd", tmp_path / "t1_2.nrrd"
-    made = provenance.read(second)
+    made = recorded.read(second)
     assert (made.model, made.preset, made.task) == ("mr-hippocampus", "draft", "generate")
     assert made.inputs == (Source.of("mask", read_label_map(mask), mask),)
     assert made.package_sha256 == package_hash(find("mr-hippocampus"))
-    assert made.software["torch"] and provenance.read_beside(second) == made
+    assert made.software["torch"] and recorded.read_beside(second) == made
     # the seed told is the one that makes this very image again
     again = generate(mask, "mr-hippocampus", seed=made.seed, preset="draft", retries=0)
     assert content_hash(again.volume) == made.output_sha256
     capsys.readouterr()
-    assert provenance.read(first).seed != made.seed
+    assert recorded.read(first).seed != made.seed
     code, told, warned = info(capsys, second)
     assert code == 0 and warned == ""
     for words in ("synthetic", "mr-hippocampus", "not for diagnosis", mask.name, str(made.seed)):
         assert words in told
-    spread = provenance.read(tmp_path / "u.nii.gz")
+    spread = recorded.read(tmp_path / "u.nii.gz")
     assert spread.content == "uncertainty" and spread.passed is None
     assert info(capsys, tmp_path / "u.nii.gz")[0] == 0
     code, told, _ = info(capsys, tmp_path / "dicom_2")
@@ -289,7 +288,7 @@ def test_the_file_beside_an_image_is_not_that_of_a_folder_of_its_name(volume, tm
     written(volume, tmp_path / "ct.nii.gz", facts(volume))
     (tmp_path / "ct").mkdir()
     assert sidecar("ct.nii.gz") == sidecar("ct.nrrd") == sidecar("ct.medgen.json")
-    assert provenance.read(tmp_path / "ct") is None
+    assert recorded.read(tmp_path / "ct") is None
     code, _, warned = info(capsys, tmp_path / "ct")
     assert code == 2 and "does not tell how it was made" in warned
 
@@ -361,7 +360,7 @@ def test_damaged_facts_are_no_facts(damage, volume, tmp_path, capsys):
     assert code == 2 and "is not what MedGen writes beside an image; delete it" in warned
     sidecar(path).unlink()
     add_nifti_comment(path, tmp_path / "told.nii", damaged)
-    assert provenance.read(tmp_path / "told.nii") is None
+    assert recorded.read(tmp_path / "told.nii") is None
 
 
 def test_null_is_what_was_not_known(volume):
@@ -378,7 +377,7 @@ def test_each_sample_has_its_own_seed_and_findings(volume):
     report.attempts = [Attempt(0, 5, soft), Attempt(0, 1005, fine), Attempt(1, 6, soft)]
     report.output_checks = [fine, soft]
     result = Result([volume, volume], report, volume)
-    first, second = (Provenance.of_result(result, (), n) for n in range(2))
+    first, second = (result.provenance((), n) for n in range(2))
     assert (first.seed, first.passed, first.checks) == (1005, True, ("The slices are tilted.",))
     assert (second.seed, second.passed) == (6, False)
     assert second.checks == ("The slices are tilted.", "The bone is soft.")
@@ -468,7 +467,7 @@ def test_deidentified_the_series_names_neither_patient_nor_input(patient, transl
     folder = tmp_path / "out" / "series"
     series = pydicom.dcmread(next(folder.iterdir()))
     assert "Doe" not in str(series) and "4711" not in str(series.PatientID)
-    made = provenance.read(folder)
+    made = recorded.read(folder)
     assert made.inputs == (Source("image", "", ""),) and made.model == "stub"
     code, told, _ = info(capsys, folder)
     assert code == 0 and "image     not named, sha256 left out" in told

@@ -5,16 +5,11 @@ import pytest
 from test_volume import oblique
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.body import body_envelope_from_image, close_body
 from MedGenLib.imaging.volume import LabelMap, Volume
-from MedGenLib.labels.mapping import (
-    Vocabulary,
-    body_envelope_from_image,
-    close_body,
-    fill_body,
-    map_labels,
-    parse_mapping,
-    table,
-)
+from MedGenLib.labels.body import fill_body
+from MedGenLib.labels.mapping import map_labels, parse_mapping
+from MedGenLib.labels.vocabulary import Vocabulary, table
 
 TISSUE = Vocabulary.from_dict(
     {

@@ -28,10 +28,10 @@ from workers import (
 )
 
 import MedGenLib
-from MedGenLib.cli.demo import sample
 from MedGenLib.errors import Cancelled, DiskFullError, InputError, LicenseError, PackageError, WorkerError
 from MedGenLib.imaging.volume import Volume, crop
 from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import find
 from MedGenLib.worker import client
 from MedGenLib.worker.client import Worker

@@ -10,10 +10,10 @@ from workers import QUICK, data_mib, share_number_format, temporary_environment,
 
 import MedGenLib
 from MedGenLib import devices
-from MedGenLib.cli.demo import sample
 from MedGenLib.errors import InputError, MemoryPlanError
 from MedGenLib.imaging.volume import crop
 from MedGenLib.io.files import read_volume
+from MedGenLib.io.samples import sample
 from MedGenLib.packages import find
 from MedGenLib.pipelines import latent_flow, memory_plan, slice_translation
 from MedGenLib.worker.client import Worker

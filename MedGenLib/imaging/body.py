@@ -1,0 +1,148 @@
+"""The outline of the body: from an image, or closed around a segmentation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.resampling import resample, resample_to
+from MedGenLib.imaging.volume import LabelMap, Volume
+
+_BODY_ABOVE_HU = -300.0
+_NOTCH_MM = 8.0
+_BODY_GRID_MM = 3.0
+"""Voxels of the envelope's coarse computations."""
+
+
+def body_envelope_from_image(volume: Volume) -> LabelMap:
+    """The patient without the air around, air inside included: 1 is body, 0 outside.
+
+    CT is cut at -300 HU, anything else between the noise of the air and the tissue (Otsu of the
+    logarithm, or a quarter of the way up). Thin things (a table, wires) are opened away on a grid
+    of 3 mm, the largest piece is kept, and air that it encloses is filled.
+
+    Raises
+    ------
+    InputError: there is nothing but air.
+    """
+    coarse = _coarse(replace(volume, array=volume.array.astype(np.float32)))
+    threshold = _BODY_ABOVE_HU if volume.modality == "CT" else _air_threshold(coarse.array)
+    inside = _largest_piece(_open(coarse.array > threshold))
+    if not inside.any():
+        raise InputError("The image shows no body to make an envelope of; check its values.")
+    # Sinuses and cortical bone are as dark as air in MR: bridge the notches they make in the skin.
+    filled = _fill(_close(inside, _NOTCH_MM, coarse.spacing), _axial(volume))
+    share = _share_on(volume, filled, coarse)
+    # The skin is where the image says; what lies deeper was decided on the coarse grid.
+    body = (share > 0.9) | ((share > 0.1) & (volume.array > threshold))
+    return LabelMap(body, volume.affine, {1: "body"})
+
+
+def close_body(label_map: LabelMap, radius: float = 15.0) -> LabelMap:
+    """The body around a segmentation that leaves gaps: 1 is body, 0 outside.
+
+    Gaps narrower than 2 x `radius` (mm) are bridged (closing by distance), and what is then
+    enclosed is filled. Every labelled voxel is inside.
+
+    Raises
+    ------
+    InputError: the mask is empty.
+    """
+    labelled = label_map.array > 0
+    if not labelled.any():
+        raise InputError("The mask is empty, so there is no body to close; label some voxels.")
+    mask = Volume(labelled.astype(np.float32), label_map.affine)
+    coarse = _coarse(mask)
+    closed = _fill(_close(coarse.array >= 0.5, radius, coarse.spacing), _axial(mask))
+    body = labelled | (_share_on(mask, closed, coarse) >= 0.5)
+    return LabelMap(body, label_map.affine, {1: "body"})
+
+
+def _coarse(volume: Volume) -> Volume:
+    """On voxels of at least 3 mm: large radii stay cheap, and noise is averaged away."""
+    return resample(volume, [max(s, _BODY_GRID_MM) for s in volume.spacing])
+
+
+def _share_on(reference: Volume, inside: np.ndarray, coarse: Volume) -> np.ndarray:
+    """On the reference's grid, how much (0 to 1) of the surroundings is inside."""
+    return resample_to(coarse.with_array(inside.astype(np.float32)), reference, fill=0.0).array
+
+
+def _air_threshold(array: np.ndarray) -> float:
+    """A value between air and tissue of an MR image, near the half height of the skin."""
+    from skimage.filters import threshold_otsu
+
+    shifted = array - array.min()
+    top = float(np.percentile(shifted, 99))
+    if top <= 0:
+        return float(array.max())
+    floor = 0.005 * top  # keeps the spread of an air that is nearly 0 from ruling the histogram
+    split = np.exp(threshold_otsu(np.log(shifted.clip(floor, top))))
+    air, tissue = (float(np.median(part)) for part in (shifted[shifted <= split], shifted[shifted > split]))
+    return max(float(split), air + (tissue - air) / 4) + float(array.min())
+
+
+def _axial(volume: Volume) -> int:
+    """The array axis that runs nearest to the patient's length."""
+    return next(axis for axis, letter in enumerate(volume.orientation) if letter in "SI")
+
+
+def _structure(shape: tuple[int, ...]) -> np.ndarray:
+    """Face neighbours along the axes that have more than one voxel."""
+    from scipy.ndimage import generate_binary_structure
+
+    element = generate_binary_structure(3, 1)
+    for axis, size in enumerate(shape):
+        if size == 1:
+            element = element & (np.indices((3, 3, 3))[axis] == 1)
+    return element
+
+
+def _open(mask: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    element = _structure(mask.shape)
+    # Beyond the border the body goes on: it must not be eroded from there.
+    eroded = binary_erosion(mask, element, border_value=1)
+    return binary_dilation(eroded, element) & mask
+
+
+def _largest_piece(mask: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import label
+
+    pieces, _ = label(mask)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return (pieces == sizes.argmax()) & mask
+
+
+def _fill(mask: np.ndarray, axial: int) -> np.ndarray:
+    """Fill what is enclosed in an axial slice, in two of the three slices, or in 3-D.
+
+    The lungs and the bowel run through the border of many volumes, so that only the axial slices
+    enclose them; the mouth and the ear canals are enclosed by the other two.
+    """
+    from scipy.ndimage import binary_fill_holes
+
+    votes = np.zeros(mask.shape, dtype=np.uint8)
+    for axis in range(3):
+        weight = 2 if axis == axial or mask.shape[axis] == 1 else 1
+        for index in range(mask.shape[axis]):
+            plane = [slice(None)] * 3
+            plane[axis] = index
+            votes[tuple(plane)] += np.uint8(weight) * binary_fill_holes(mask[tuple(plane)])
+    return (votes >= 2) | binary_fill_holes(mask)
+
+
+def _close(mask: np.ndarray, radius: float, spacing: tuple[float, ...]) -> np.ndarray:
+    """Closing by a ball of `radius` mm, as if the border went on, so that nothing sticks to it."""
+    from scipy.ndimage import distance_transform_edt
+
+    if not mask.any():
+        return mask
+    margin = [(0, 0) if n == 1 else (int(radius / s) + 2,) * 2 for n, s in zip(mask.shape, spacing, strict=True)]
+    inner = tuple(slice(m, m + n) for (m, _), n in zip(margin, mask.shape, strict=True))
+    grown = distance_transform_edt(~np.pad(mask, margin, "edge"), spacing) <= radius
+    return mask | (distance_transform_edt(grown, spacing) > radius)[inner]

@@ -1,0 +1,75 @@
+"""Modality of an image: compared by name, and guessed from the values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from MedGenLib.imaging.volume import Volume
+
+MR_MODALITIES = ("MR", "T1w", "T2w", "PDw", "FLAIR")
+_MAX_VALUES = 500_000  # enough for any histogram below, and quick on the largest volume
+
+
+def same_modality(asked: str | None, offered: str | None) -> bool:
+    """Whether a modality asked for is the one offered; "MR" is any contrast, None is any at all."""
+    if asked is None or offered is None:
+        return asked is None
+    if asked.upper() == "MR":
+        return offered in MR_MODALITIES
+    return asked.casefold() == offered.casefold()
+
+
+def modality_family(modality: str) -> str:
+    """ "CT" or "MR"."""
+    return "CT" if modality == "CT" else "MR"
+
+
+def modality_of(volume: Volume) -> str | None:
+    """The modality that the volume states, else what its values look like."""
+    return volume.modality or guess_modality(volume)
+
+
+def guess_modality(volume: Volume) -> str | None:
+    """ "CT" in HU, "MR", or None where the values cannot tell.
+
+    In Hounsfield units a body has most of its mass within 200 HU of water with a peak there, and
+    next to nothing between fat (-120) and lung (-600). CT that was stored without its offset
+    of -1024, label maps and images scaled to a few units give None.
+    """
+    values = _sample(volume.array)
+    if _looks_like_hu(values):
+        return "CT"
+    if _looks_like_hu(values - 1024) or len(np.unique(values[:50_000])) < 32:
+        return None
+    low, high = np.percentile(values, [0.5, 99.5])
+    return "MR" if high - low >= 20 else None
+
+
+def looks_like_labels(volume: Volume) -> bool:
+    """Whether an image holds only a few whole numbers from 0 up, as masks do."""
+    values = _sample(volume.array)
+    return bool(values.min() >= 0 and len(np.unique(values)) < 32 and (values % 1 == 0).all())
+
+
+def _looks_like_hu(values: NDArray) -> bool:
+    values = values[values > values.min()]  # padding says nothing
+    body = values[values > -200]
+    if body.size < 50 or (values < -20).mean() < 0.03:
+        return False
+    counts, edges = np.histogram(body, bins=np.arange(-200, 1001, 25))
+    peak = edges[np.convolve(counts, [1, 1, 1], "same").argmax()]
+    between_fat_and_lung = np.count_nonzero((values > -600) & (values < -200)) / body.size
+    return -150 <= peak <= 130 and (body < 200).mean() > 0.5 and between_fat_and_lung < 0.3
+
+
+def _sample(array: NDArray) -> NDArray[np.float32]:
+    """At most `_MAX_VALUES` values, evenly from the whole volume, in a fixed random order."""
+    flat = array.reshape(-1)
+    generator = np.random.default_rng(0)
+    if flat.size <= _MAX_VALUES:
+        return generator.permutation(flat).astype(np.float32)
+    return flat[generator.integers(flat.size, size=_MAX_VALUES)].astype(np.float32)

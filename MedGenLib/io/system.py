@@ -1,0 +1,45 @@
+"""What reading files needs of the operating system: memory, and quiet C libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from MedGenLib.errors import MemoryPlanError
+
+
+def plan_memory(needed: int, what: str) -> None:
+    """Raise MemoryPlanError unless `needed` bytes are free; `what` starts the sentence."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryPlanError(
+            f"{what} needs {needed / 2**30:.1f} GiB of memory, but "
+            f"{free / 2**30:.1f} GiB are free; crop or resample the image first."
+        )
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Keep what C libraries print to stderr from the user's terminal: we say it in a sentence."""
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        saved = os.dup(2)
+    except OSError:  # a program without a terminal
+        yield
+        return
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)

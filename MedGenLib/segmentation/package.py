@@ -1,0 +1,124 @@
+"""Segmentation by the network of a package of task "segment"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.modality import same_modality
+from MedGenLib.imaging.normalization import ZScore
+from MedGenLib.imaging.orientation import Reorientation
+from MedGenLib.imaging.resampling import resample, resample_to
+from MedGenLib.imaging.volume import LabelMap, Volume, by_axis, check_finite
+from MedGenLib.labels.vocabulary import Vocabulary
+from MedGenLib.pipelines.working_grid import SAME_SPACING
+from MedGenLib.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from MedGenLib.packages.manifest import Manifest
+
+WHOLE = 96
+"""Voxels along an axis up to which an image is segmented in one piece."""
+
+
+@dataclass(frozen=True)
+class PackageSegmenter:
+    """The network of a package of task "segment"."""
+
+    manifest: Manifest
+    device: str = "auto"
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def labels(self) -> Vocabulary:
+        return Vocabulary(tuple(self.manifest.output.labels.values()))
+
+    def __call__(self, volume: Volume, progress: ProgressCallback | None = None) -> LabelMap:
+        from MedGenLib.devices import pick_device
+        from MedGenLib.pipelines.loading import network
+
+        check_finite(volume)
+        self._require_fitting(volume)
+        device = pick_device(self.device)
+        net = network(self.manifest, "segmenter", device)
+        settings = self.manifest.settings
+        working = self._working(volume)
+        reorientation = Reorientation.to(working.geometry, "RAS")
+        image = ZScore(settings.low, settings.high).encode(reorientation.apply(working.array))
+        shares = probabilities(net, image)
+        found = np.zeros(volume.shape, np.uint8)
+        highest = np.full(volume.shape, -np.inf, np.float32)
+        for value, share in zip((0, *self.manifest.output.labels), shares, strict=True):
+            placed = working.with_array(reorientation.undo(share))
+            placed = resample_to(placed, volume, order=1, fill=float(value == 0)).array
+            found[placed > highest] = value
+            highest = np.maximum(highest, placed)
+        return LabelMap(found, volume.affine, dict(self.labels.names))
+
+    def _working(self, volume: Volume) -> Volume:
+        """The volume at the package's own voxel size; itself where that is near enough."""
+        native = self.manifest.spacing.native
+        if all(abs(s / native - 1) <= SAME_SPACING for s in volume.spacing):
+            return volume
+        floating = replace(volume, array=volume.array.astype(np.float32))
+        return resample(floating, (native,) * 3)
+
+    def _require_fitting(self, volume: Volume) -> None:
+        wanted = self.manifest.input.modality
+        if wanted != "any" and volume.modality and not same_modality(volume.modality, wanted):
+            raise InputError(
+                f"The segmenter '{self.name}' reads {wanted} images, but this one is "
+                f"{volume.modality}; choose another segmenter."
+            )
+        spacing, view = self.manifest.spacing, self.manifest.field_of_view
+        sides = Reorientation.to(volume.geometry, "RAS").axes(volume.field_of_view)
+        if not spacing.min <= max(volume.spacing) <= spacing.max:
+            raise InputError(
+                f"The segmenter '{self.name}' reads voxels of {spacing.min:g} to {spacing.max:g} "
+                f"mm, but the image has {by_axis(volume.spacing)} mm; choose another segmenter."
+            )
+        if any(not a <= s <= b for a, s, b in zip(view.min, sides, view.max, strict=True)):
+            raise InputError(
+                f"The segmenter '{self.name}' reads images of {by_axis(view.min)} to "
+                f"{by_axis(view.max)} mm (right-left, back-front, down-up), but this one has "
+                f"{by_axis(sides)} mm; crop it to the structure."
+            )
+
+
+def probabilities(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Standardised image (i, j, k) -> share of background and each label (n + 1, i, j, k).
+
+    An axis longer than `WHOLE` voxels is done in overlapping pieces.
+    """
+    import torch
+
+    from MedGenLib.pipelines.loading import bfloat16_pays, precision
+
+    stride = network.stride
+    device = next(network.parameters()).device
+    padded = np.pad(image, [(0, -n % stride) for n in image.shape])
+    x = torch.from_numpy(padded)[None, None].to(device)
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    with torch.inference_mode(), precision(device, bfloat16_pays(device)):
+        if max(padded.shape) <= WHOLE:
+            scores = network(x)
+        else:
+            from monai.inferers import sliding_window_inference
+
+            scores = sliding_window_inference(x, WHOLE, 1, network, 0.25, mode="gaussian")
+        shares = torch.softmax(scores.float(), 1)[0].cpu().numpy()
+    return shares[(slice(None), *(slice(0, n) for n in image.shape))]
+
+
+def label_array(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Standardised image (i, j, k) -> the most probable label of each voxel, 0 is background."""
+    return probabilities(network, image).argmax(0).astype(np.uint8)
