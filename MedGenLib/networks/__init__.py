@@ -1,4 +1,4 @@
-"""The networks that a model package may name."""
+"""Networks that a model package may name (the allow-list)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NETWORKS: dict[str, type[nn.Module]] = {
 }
 
 MAISI_NETWORKS = ("MaisiAutoencoder", "MaisiControlNet", "MaisiUNet")
-"""Networks of the module `maisi`, which needs MONAI and seconds to import."""
+"""Networks of the module `maisi`. It imports MONAI, which takes seconds, so it is loaded on demand."""
 
 
 def build(name: str, arguments: dict) -> nn.Module:
-    """The named network with random weights. Raises KeyError when the name is not allowed."""
+    """Construct a network with random weights. Raises KeyError if ``name`` is not on the allow-list."""
     if name in MAISI_NETWORKS:
         from MedGenLib.networks import maisi
 

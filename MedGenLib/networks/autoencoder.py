@@ -1,4 +1,4 @@
-"""Autoencoder with a latent of eight channels at half the resolution."""
+"""Autoencoder with an eight-channel latent at half the image resolution."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class _Residual(nn.Module):
 class Autoencoder(nn.Module):
     """Image (b, 1, 2i, 2j, 2k) <-> latent (b, 8, i, j, k).
 
-    A Haar transform followed by a learned correction, and the reverse. The decoder never sees
-    the mask: all it knows comes through the latent. No layer mixes more than its neighbours, so
-    that `halo` image voxels around a tile make tiled decoding equal to decoding at once.
+    The encoder is a Haar transform followed by a learned correction; the decoder is the reverse.
+    The decoder has no access to the mask. The receptive field is finite: a tile decoded with
+    `halo` image voxels on each side equals the same part of the whole decoded volume.
 
     Parameters
     ----------
-    width: channels of the correction networks.
-    blocks: residual blocks in each.
+    width: channels of the two correction networks.
+    blocks: residual blocks in each correction network.
     """
 
     def __init__(self, width: int = 32, blocks: int = 1) -> None:
@@ -53,14 +53,15 @@ class Autoencoder(nn.Module):
         self.register_buffer("spread", torch.ones(1, 8, 1, 1, 1))
 
     def encode(self, image: Tensor) -> Tensor:
-        """The latent, of zero mean and unit spread per channel once `normalise` was called."""
+        """Latent, with zero mean and unit standard deviation per channel after `normalize`."""
         return (self.encoder(haar(image)) - self.mean) / self.spread
 
     def decode(self, latent: Tensor) -> Tensor:
+        """Image of a latent; approximate inverse of `encode`."""
         return inverse_haar(self.decoder(latent * self.spread + self.mean))
 
-    def normalise(self, latents: Tensor) -> None:
-        """Fold the mean and spread of many latents (8, count) into encoder and decoder."""
+    def normalize(self, latents: Tensor) -> None:
+        """Fold the channel means and standard deviations of ``latents`` (8, count) into both halves."""
         old_mean, old_spread = self.mean.flatten(), self.spread.flatten()
         mean = latents.mean(dim=1) * old_spread + old_mean
         spread = latents.std(dim=1) * old_spread
@@ -68,5 +69,6 @@ class Autoencoder(nn.Module):
         self.spread.copy_(spread.view(1, 8, 1, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction and latent of ``image``."""
         latent = self.encode(image)
         return self.decode(latent), latent

@@ -1,8 +1,9 @@
 """Building blocks shared by the 2-D and 3-D networks.
 
-Normalisation is over the channels of each voxel, never over space. Every network made of these
-blocks therefore has a finite receptive field (unless it asks for attention): a tile with enough
-halo gives the same values as the whole volume, and an empty slice is not amplified into noise.
+By default, normalization is over the channels of each voxel and not over space. A network of
+these blocks then has a finite receptive field: a tile with a sufficient halo gives the same values
+as the whole volume, and an empty slice is not amplified into noise. `SelfAttention` and `GroupNorm`
+depend on all positions and remove this property.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channel axis of (batch, channels, *space)."""
+    """Layer normalization over the channel axis of (batch, channels, *space)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Normalisation over space too, in groups of at least four channels, as ADM has it.
+    """Group normalization over channels and space, with groups of at least four channels, as in ADM.
 
-    Takes away the finite receptive field: a tile no longer gives the values of the whole.
+    The receptive field becomes the whole input: a tile no longer gives the values of the whole.
     """
 
     def __init__(self, channels: int) -> None:
@@ -37,14 +38,16 @@ NORMS = {"channel": ChannelNorm, "group": GroupNorm}
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised convolutions with an optional embedding that scales and shifts the second.
+    """Two normalized convolutions; an optional embedding scales and shifts the second.
 
-    The scale and shift follow ADM's adaptive normalisation (Dhariwal and Nichol 2021, sec. 3).
-    The last convolution starts at zero, so that the block starts as the identity.
+    Scale and shift follow the adaptive group normalization of ADM (Dhariwal and Nichol 2021,
+    section 3). The last convolution is initialized to zero, so an untrained block is the identity.
 
     Parameters
     ----------
-    norm: "channel" (a finite receptive field) or "group" (ADM's own).
+    dims: 2 or 3 spatial dimensions.
+    embedding: channels of the embedding; 0 for a block without one.
+    norm: "channel" (finite receptive field) or "group" (as in ADM).
     """
 
     def __init__(self, dims: int, channels: int, embedding: int = 0, norm: str = "channel") -> None:
@@ -74,10 +77,10 @@ class ResidualBlock(nn.Module):
 
 
 class ResampleBlock(ResidualBlock):
-    """A residual block that halves or doubles the resolution and changes the channels.
+    """A residual block that halves or doubles the resolution and changes the number of channels.
 
-    Both its branches are resampled (Dhariwal and Nichol 2021, section 3, after BigGAN): averaged
-    by two, or interpolated linearly.
+    Both branches are resampled (Dhariwal and Nichol 2021, section 3, after BigGAN): by averaging
+    over two voxels along each axis, or by linear interpolation.
     """
 
     def __init__(self, dims: int, channels_in: int, channels_out: int, embedding: int, norm: str, up: bool) -> None:
@@ -100,7 +103,7 @@ class ResampleBlock(ResidualBlock):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention over all positions. Takes away the finite receptive field."""
+    """Multi-head self-attention over all positions; the receptive field becomes the whole input."""
 
     def __init__(self, channels: int, head_channels: int = 32) -> None:
         super().__init__()
@@ -121,7 +124,7 @@ class SelfAttention(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Channel change by 1x1 convolution, then linear interpolation by two: no checkerboard."""
+    """1x1 convolution, then linear interpolation by two, which avoids checkerboard artifacts."""
 
     def __init__(self, dims: int, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -133,14 +136,14 @@ class Upsample(nn.Module):
 
 
 def downsample(dims: int, channels_in: int, channels_out: int) -> nn.Module:
-    """Convolution of stride two."""
+    """Convolution with kernel and stride 2."""
     return CONVOLUTION[dims](channels_in, channels_out, 2, stride=2)
 
 
 def sinusoidal_embedding(value: Tensor, channels: int, max_period: float = 1000.0) -> Tensor:
     """Sine and cosine features of a scalar, (batch,) -> (batch, channels).
 
-    Vaswani et al. 2017, section 3.5, on ``10 * value`` so that values in 0..1 spread well.
+    Vaswani et al. 2017, section 3.5, applied to ``10 * value``, for values in 0..1.
     """
     half = channels // 2
     index = torch.arange(half, dtype=torch.float32, device=value.device)
@@ -150,7 +153,7 @@ def sinusoidal_embedding(value: Tensor, channels: int, max_period: float = 1000.
 
 
 def space_to_depth(x: Tensor) -> Tensor:
-    """Fold blocks of two voxels along every axis into channels: (b, c, *s) -> (b, c 2^d, *s/2)."""
+    """Fold two voxels along every axis into channels: (b, c, *s) -> (b, c 2^d, *s/2)."""
     batch, channels, *space = x.shape
     dims = len(space)
     x = x.reshape(batch, channels, *(n for size in space for n in (size // 2, 2)))

@@ -1,8 +1,8 @@
-"""How a mask enters the velocity network: one interface, two ways.
+"""Conditioners, which feed a mask to the velocity network, behind one interface.
 
-A conditioner has ``prepare(maps)``, called once a sample with the conditioning maps at image
-resolution (b, maps, 2i, 2j, 2k), and ``residuals(h, embedding, prepared)``, called at every
-evaluation, which gives what is added at each level of the U-Net's encoder, latent size first.
+``prepare(maps)`` is called once per sample with the conditioning maps at image resolution,
+(b, maps, 2i, 2j, 2k). ``residuals(h, embedding, prepared)`` is called at every network evaluation
+and returns the tensors added at each level of the U-Net's encoder, finest level first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from MedGenLib.networks.blocks import ResidualBlock, downsample, space_to_depth
 
 
 class MaskEncoder(nn.Module):
-    """Features of the mask alone: all work is done once a sample."""
+    """Features of the mask only, computed once per sample."""
 
     def __init__(self, channels_in: int, widths: tuple[int, ...], embedding: int = 0) -> None:
         super().__init__()
@@ -34,12 +34,11 @@ class MaskEncoder(nn.Module):
 
 
 class ControlBranch(nn.Module):
-    """A second encoder that sees the noisy latent together with the mask (ControlNet, Zhang et al.
-    2023, arXiv 2302.05543).
+    """A second encoder over the noisy latent and the mask (ControlNet, Zhang et al. 2023, arXiv 2302.05543).
 
-    What it adds goes through convolutions that start at zero: a U-Net that was trained without it
-    is unchanged at first, and can stay frozen while the branch learns. Costs one more encoder at
-    every evaluation.
+    Its outputs pass through convolutions initialized to zero. A U-Net trained without the branch
+    is therefore unchanged at first and can stay frozen while the branch is trained. Each network
+    evaluation runs one encoder more.
     """
 
     def __init__(self, channels_in: int, widths: tuple[int, ...], embedding: int) -> None:

@@ -1,4 +1,4 @@
-"""What a slice looks like, as a vector: the network behind the distribution measures."""
+"""Feature encoder of image slices, used by the distribution metrics."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from MedGenLib.networks.blocks import ChannelNorm, ResidualBlock, downsample, sp
 
 
 class FeatureEncoder(nn.Module):
-    """Slices (b, 1, h, w) of any size from 16 x 16 -> features (b, sum of widths).
+    """Slices (b, 1, h, w) of at least 16 x 16 pixels -> features (b, sum of widths).
 
-    The spatial means of every level, so that fine texture counts as well as anatomy, on a scale
-    that `standardise` sets. The first layer folds 2 x 2 pixels into channels: nothing is lost
-    before the first convolution, and the most costly level has a quarter of the pixels.
+    The features are the spatial means of every level, so they cover fine texture and anatomy; their
+    scale is set by `standardize`. The first layer folds 2 x 2 pixels into channels, which keeps all
+    values and leaves a quarter of the positions at the most costly level.
     """
 
     def __init__(self, widths: Sequence[int] = (32, 64, 128), blocks: Sequence[int] = (1, 1, 2)) -> None:
@@ -34,7 +34,7 @@ class FeatureEncoder(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Height and width are padded to multiples of this number of pixels."""
+        """Height and width are padded to a multiple of this number of pixels."""
         return 2 ** len(self.levels)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -49,9 +49,12 @@ class FeatureEncoder(nn.Module):
         return (torch.cat(found, 1) - self.mean) / self.deviation
 
     @torch.no_grad()
-    def standardise(self, features: Tensor) -> None:
-        """From now on features like these (n, sum of widths) have mean 0, and every level the same
-        total variance of 100, so that none drowns the others in a distance."""
+    def standardize(self, features: Tensor) -> None:
+        """Shift and scale later outputs by the statistics of ``features`` (n, sum of widths).
+
+        Afterwards these features have mean 0 and each level has a total variance of 100, so that
+        every level has the same weight in a distance.
+        """
         widths = [norm.weight.numel() for norm in self.norms]
         total = [part.var(0).sum() for part in features.split(widths, dim=1)]
         scale = torch.cat([v.sqrt().expand(n) / 10 for v, n in zip(total, widths, strict=True)])

@@ -1,4 +1,4 @@
-"""Small classifier of tissues in slices; its inner activations measure anatomical likeness."""
+"""Small tissue classifier of slices; its activations define a perceptual distance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from MedGenLib.networks.blocks import ChannelNorm
 
 
 class FeatureNet(nn.Module):
-    """(b, 1, h, w) -> class scores (b, classes, h/8, w/8) and the activations of three levels."""
+    """Slices (b, 1, h, w) -> class scores (b, classes, h/8, w/8), with one stride-2 level per width."""
 
     def __init__(self, classes: int, widths: tuple[int, ...] = (16, 32, 64)) -> None:
         super().__init__()
@@ -28,6 +28,7 @@ class FeatureNet(nn.Module):
         self.classify = nn.Conv2d(channels, classes, 1)
 
     def features(self, image: Tensor) -> list[Tensor]:
+        """Activations of every level, finest first."""
         activations = []
         for level in self.levels:
             image = level(image)

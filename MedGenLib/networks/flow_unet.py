@@ -21,24 +21,24 @@ from MedGenLib.networks.conditioners import CONDITIONERS
 class FlowUNet(nn.Module):
     """Velocity of a rectified flow in latent space, conditioned on a mask and on scalars.
 
-    The options of ADM (Dhariwal and Nichol 2021) are ``norm="group"``, ``resample="residual"`` and
-    attention at several levels; all give up the finite receptive field or cost time, so that they
-    are for fixed, small fields of view.
+    ``norm="group"``, ``resample="residual"`` and attention at several levels are the options of ADM
+    (Dhariwal and Nichol 2021). They cost time or remove the finite receptive field, so they suit
+    small, fixed fields of view.
 
     Parameters
     ----------
     maps: channels of the conditioning maps (one-hot labels and, where used, coordinates).
-    scalars: number of scalar conditions, each roughly in -1..1 (spacing, noise level ...).
+    scalars: number of scalar conditions, each roughly in -1..1 (e.g. spacing, noise level).
     widths: channels per level; every level halves the resolution.
-    blocks: residual blocks per level of the encoder; the decoder has one a level.
-    attention: self-attention at the coarsest level (True), or at the levels listed (0 is latent
-        size).
+    blocks: residual blocks per level of the encoder; the decoder has one per level.
+    attention: self-attention at the coarsest level (True) or at the listed levels (0 has the
+        resolution of the latent).
     latent: latent channels.
-    conditioner: "mask-encoder" (once a sample) or "control" (a branch at every evaluation).
+    conditioner: "mask-encoder" (once per sample) or "control" (a branch at every evaluation).
     norm: "channel" or "group".
     resample: "plain" (strided convolution, interpolation) or "residual".
-    step_size: told the length of the step as well, the network gives the average velocity over
-        it: a student for few steps (Frans et al. 2024, arXiv 2410.12557).
+    step_size: also condition on the length of the step; the output is then the average velocity
+        over the step, for sampling in few steps (Frans et al. 2024, arXiv 2410.12557).
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class FlowUNet(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def freeze_base(self) -> None:
-        """Let only the conditioner learn from now on: a new condition for a trained network."""
+        """Freeze all weights but those of the conditioner, to add a condition to a trained network."""
         self.requires_grad_(False)
         self.mask_encoder.requires_grad_(True)
 
     def encode_mask(self, maps: Tensor) -> list[Tensor]:
-        """Conditioning maps (b, maps, 2i, 2j, 2k) -> what `forward` takes as ``features``."""
+        """Conditioning maps (b, maps, 2i, 2j, 2k) -> the ``features`` of `forward`."""
         return self.mask_encoder.prepare(maps)
 
     def forward(
@@ -113,8 +113,8 @@ class FlowUNet(nn.Module):
         """Velocity ``noise - data`` at ``x`` (b, latent, i, j, k) and ``time`` (b,) in 0..1.
 
         i, j, k must be multiples of `stride`; ``scalars`` is (b, scalars). A network with
-        `step_size` needs ``step`` (b,): what it gives is the average velocity from ``time`` down
-        to ``time - step``.
+        `step_size` requires ``step`` (b,) and returns the average velocity from ``time`` down to
+        ``time - step``.
         """
         embedding = sinusoidal_embedding(time, self.time_width)
         if scalars is not None:

@@ -1,4 +1,4 @@
-"""The orthonormal Haar transform in three dimensions, one level, and back."""
+"""One level of the three-dimensional orthonormal Haar transform and its inverse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _basis(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def _mix(channels: Tensor) -> Tensor:
-    """Multiply the eight channels by the basis, in the precision given even under autocast."""
+    """Multiply the eight channels by the basis in the input's precision, also under autocast."""
     with torch.autocast(channels.device.type, enabled=False):
         basis = _basis(channels.device, channels.dtype)
         return torch.einsum("oc,bcijk->boijk", basis, channels)
@@ -23,14 +23,14 @@ def _mix(channels: Tensor) -> Tensor:
 def haar(x: Tensor) -> Tensor:
     """(b, 1, i, j, k) -> (b, 8, i/2, j/2, k/2); channel 0 is the low-pass band.
 
-    Orthonormal: the sum of squares is kept.
+    The transform is orthonormal: it preserves the sum of squares.
     """
     return _mix(space_to_depth(x))
 
 
 def inverse_haar(bands: Tensor) -> Tensor:
     """Exact inverse of `haar`: (b, 8, i, j, k) -> (b, 1, 2i, 2j, 2k)."""
-    blocks = _mix(bands)  # the basis is symmetric, so it is its own inverse
+    blocks = _mix(bands)  # the basis is symmetric and orthonormal, hence its own inverse
     batch, _, i, j, k = blocks.shape
     blocks = blocks.reshape(batch, 2, 2, 2, i, j, k).permute(0, 4, 1, 5, 2, 6, 3)
     return blocks.reshape(batch, 1, 2 * i, 2 * j, 2 * k)

@@ -1,4 +1,4 @@
-"""Which label a place of a noisy latent has: the classifier of classifier guidance."""
+"""Voxel classifier of noisy latents, for classifier guidance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from MedGenLib.networks.blocks import ResidualBlock, Upsample, downsample, sinus
 
 
 class LatentClassifier(nn.Module):
-    """Logits of the labels at every place of a latent at any time of the flow's path.
+    """Logits of the labels at every voxel of a latent, at any time of the flow.
 
     Parameters
     ----------

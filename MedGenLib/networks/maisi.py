@@ -1,8 +1,8 @@
-"""The networks of MAISI (NV-Generate-CTMR), as MONAI has them, made to run anywhere.
+"""The networks of MAISI (NV-Generate-CTMR), derived from MONAI's, with lower memory use on any device.
 
-State dictionaries have MONAI's keys, so that the published weights fit. What differs is how they
-are computed: attention never writes its matrix down, the ControlNet reads the mask once a sample
-and not at every step, and the autoencoder works slab by slab with the exact result (see `slabs`).
+State dictionaries have MONAI's keys, so the published weights load unchanged. The computation
+differs: attention does not materialize its matrix, the ControlNet encodes the mask once per sample
+instead of at every step, and the autoencoder works slab by slab with the exact result (see `slabs`).
 
 Guo et al. 2025, arXiv 2409.11169 (MAISI); Zhao et al. 2026, arXiv 2508.05772 (MAISI v2).
 """
@@ -27,18 +27,18 @@ from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import Diff
 from monai.networks.blocks.selfattention import SABlock
 from torch import Tensor, nn
 
-from MedGenLib.networks.slabs import Convolution, Doubled, Kept, Map, Normalised, Room, Sum, keep
+from MedGenLib.networks.slabs import Convolution, Doubled, Kept, Map, Normalized, Room, Sum, keep
 
 EVERYTHING = Room()
 EMBED_TILE = 32
-"""Latent voxels of the tiles in which the ControlNet reads a mask."""
+"""Side, in latent voxels, of the tiles in which the ControlNet encodes a mask."""
 
 
 def lower_precision(network: nn.Module, dtype: torch.dtype) -> None:
     """Store the weights of convolutions, linear layers and embeddings in ``dtype``.
 
-    Autocast would convert them again at every evaluation. Normalisation stays in float32, and so
-    does what is exempt by ``network.exact``.
+    Autocast would convert them at every evaluation. Normalization layers and the layers in
+    ``network.exact`` stay in float32.
     """
     exact = set(getattr(network, "exact", ()))
     for module in network.modules():
@@ -56,9 +56,9 @@ class MaisiUNet(DiffusionModelUNetMaisi):
 
 
 class MaisiControlNet(ControlNetMaisi):
-    """What a mask adds to the U-Net's features.
+    """Residuals that a mask adds to the U-Net's features.
 
-    `embed` reads a mask once; `residuals` needs only what it gave.
+    `embed` encodes a mask once per sample; `residuals` takes its result at every evaluation.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -66,15 +66,15 @@ class MaisiControlNet(ControlNetMaisi):
         self.bits = self.controlnet_cond_embedding.conv_in.conv.in_channels
         levels = len(self.controlnet_cond_embedding.blocks) // 2
         self.image_stride = 2**levels
-        # In latent voxels: convolutions of reach 1 at every resolution, two at all but the last.
+        # In latent voxels: 3x3x3 convolutions, two at every resolution but the last, which has one.
         self.halo = levels + 1
         _fuse_attention(self)
 
     def embed(self, labels: Tensor) -> Tensor:
-        """Labels (s i, s j, s k), whole numbers below 2**bits -> features (1, c, i, j, k).
+        """Labels (s i, s j, s k), integers below 2**bits, with s = `image_stride` -> (1, c, i, j, k).
 
-        A label is written in bits, one a channel (`binarize_labels`). There is no normalisation
-        over space, so that tiles with a halo give the same as the whole.
+        A label is encoded in binary, one bit per channel (MONAI's `binarize_labels`). The encoder
+        has no normalization over space, so tiles with a halo give the same values as the whole.
         """
         step = self.image_stride
         shape = [n // step for n in labels.shape]
@@ -97,7 +97,7 @@ class MaisiControlNet(ControlNetMaisi):
     def residuals(
         self, x: Tensor, timesteps: Tensor, embedded: Tensor, class_labels: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
-        """The same as MONAI's forward with scale 1, from an embedded mask (1, c, i, j, k)."""
+        """MONAI's ``forward`` with conditioning scale 1, from an embedded mask (1, c, i, j, k)."""
         embedding = self._prepare_time_and_class_embedding(x, timesteps, class_labels)
         h = self._apply_initial_convolution(x) + embedded
         down, h = self._apply_down_blocks(embedding, None, h)
@@ -106,7 +106,7 @@ class MaisiControlNet(ControlNetMaisi):
 
 
 def _tiles(shape: list[int], side: int, halo: int) -> list[tuple[tuple, tuple]]:
-    """Tiles that cover a grid, and the same with a halo as far as the grid reaches."""
+    """Slices of the tiles that cover a grid, each without and with a halo clipped to the grid."""
     tiles = []
     for corner in product(*(range(0, n, side) for n in shape)):
         inner = tuple(slice(c, min(c + side, n)) for c, n in zip(corner, shape, strict=True))
@@ -116,9 +116,9 @@ def _tiles(shape: list[int], side: int, halo: int) -> list[tuple[tuple, tuple]]:
 
 
 def _fuse_attention(network: nn.Module) -> None:
-    """Let attention run without its matrix of voxels times voxels, on every device.
+    """Use PyTorch's fused attention, without a matrix of voxels times voxels, on every device.
 
-    MONAI's option does the same but refuses to be built without CUDA.
+    MONAI's constructor option does the same but raises an error without CUDA.
     """
     for module in network.modules():
         if isinstance(module, SABlock):
@@ -128,13 +128,13 @@ def _fuse_attention(network: nn.Module) -> None:
 class MaisiAutoencoder(AutoencoderKlMaisi):
     """Image (1, 1, 4i, 4j, 4k) <-> latent (1, 4, i, j, k), exact at any size.
 
-    Group normalisation makes every voxel depend on the whole image, so that tiles with a halo
-    are not enough: they change the brightness from tile to tile. `encode` and `decode` work in
-    slabs, with the statistics of the whole.
+    With group normalization every voxel depends on the whole image, so tiles with a halo differ in
+    brightness. `encode` and `decode` work in slabs with the statistics of the whole image.
 
     Raises
     ------
-    ValueError: attention or transposed convolutions, which the published networks do not have.
+    ValueError: the arguments ask for attention or transposed convolutions, which the published
+        networks do not have.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -149,7 +149,7 @@ class MaisiAutoencoder(AutoencoderKlMaisi):
             **arguments, use_checkpointing=False, norm_float16=False, num_splits=1, dim_split=0, save_mem=False
         )
         self.stride = 2 ** (len(arguments["num_channels"]) - 1)
-        # The layers at the image and at the latent: a rounding to bfloat16 there would be 4 HU.
+        # First and last layers of both halves: rounding to bfloat16 there would cost up to 4 HU.
         self.exact = {
             self.encoder.blocks[0].conv.conv,
             self.encoder.blocks[-1].conv.conv,
@@ -162,27 +162,27 @@ class MaisiAutoencoder(AutoencoderKlMaisi):
     def encode(
         self, image: Tensor, room: Room = EVERYTHING, on_layer: Callable[[], None] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latent; parameters as in `decode`."""
+        """Mean and standard deviation (1, 4, i, j, k) of the latent; parameters as in `decode`."""
         h = self._run(self.encoder.blocks, Kept(image), room, on_layer)
         mean = keep(Convolution(h, self.quant_conv_mu.conv), torch.float32).tensor
         log_variance = keep(Convolution(h, self.quant_conv_log_sigma.conv), torch.float32).tensor
         return mean, torch.exp(log_variance.clamp(-30.0, 20.0) / 2)
 
     def decode(self, latent: Tensor, room: Room = EVERYTHING, on_layer: Callable[[], None] | None = None) -> Tensor:
-        """The image (1, 1, 4i, 4j, 4k) of a latent, in float32.
+        """Image (1, 1, 4i, 4j, 4k) of a latent, in float32.
 
         Parameters
         ----------
-        room: which maps are kept in memory. Larger ones are computed again for every layer that
-            needs them, which takes more time and hardly any memory.
-        on_layer: called when a layer is done, `layers` times in all.
+        room: limit of the maps kept in memory. Larger maps are recomputed for every layer that
+            needs them, which trades time for memory.
+        on_layer: called after each layer, `layers` times in all.
         """
         h = keep(Convolution(Kept(latent), self.post_quant_conv.conv), torch.float32)
         return self._run(self.decoder.blocks, h, room, on_layer).tensor
 
     @property
     def layers(self) -> int:
-        """How often `decode` reports."""
+        """Number of calls of ``on_layer`` by `decode`."""
         return len(self.decoder.blocks)
 
     def _run(self, blocks: nn.ModuleList, x: Map, room: Room, on_layer: Callable[[], None] | None) -> Kept:
@@ -210,15 +210,15 @@ def _upsample(block: MaisiUpsample, x: Map, room: Room) -> Map:
 
 
 def _last_norm(block: MaisiGroupNorm3D, x: Map, room: Room) -> Map:
-    return Normalised(x, block, activate=False)
+    return Normalized(x, block, activate=False)
 
 
 def _residual(block: MaisiResBlock, x: Map, room: Room) -> Map:
-    h = _kept(Convolution(Normalised(x, block.norm1), block.conv1.conv.conv), room)
+    h = _kept(Convolution(Normalized(x, block.norm1), block.conv1.conv.conv), room)
     shortcut = x
     if block.in_channels != block.out_channels:
         shortcut = Convolution(x, block.nin_shortcut.conv.conv)
-    deep = Convolution(Normalised(h, block.norm2), block.conv2.conv.conv)
+    deep = Convolution(Normalized(h, block.norm2), block.conv2.conv.conv)
     return room.keep(Sum(deep, shortcut), deep.layer.weight.dtype, into=h)
 
 

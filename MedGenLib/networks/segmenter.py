@@ -12,13 +12,13 @@ from MedGenLib.networks.blocks import ResidualBlock, Upsample, downsample, space
 class SegmentationUNet(nn.Module):
     """Residual U-Net: image (b, 1, i, j, k) -> scores (b, labels + 1, i, j, k), background first.
 
-    i, j, k must be multiples of `stride`. Most of the work is done at half resolution and below;
-    a shallow path at full resolution keeps the borders sharp.
+    i, j, k must be multiples of `stride`. Most layers work at half resolution and below; a shallow
+    path at full resolution keeps boundaries sharp.
 
     Parameters
     ----------
-    labels: how many labels there are, without the background.
-    widths, blocks: channels and encoder blocks per level, first level at half resolution.
+    labels: number of labels without the background.
+    widths, blocks: channels and encoder blocks per level; the first level has half resolution.
     stem: channels at full resolution.
     """
 

@@ -1,13 +1,13 @@
-"""Convolutional networks computed slab by slab along the first axis, with the exact result.
+"""Convolutional networks computed slab by slab along the first spatial axis, with the exact result.
 
-A network without attention is a chain of maps. Any planes of a map follow from a few more planes
-of the one before, so that a map can be kept whole (`Kept`) or computed anew whenever planes of it
-are asked for. Group normalisation needs the mean and variance of a whole map: they are gathered in
-a pass of their own over its slabs. So memory is traded for time while the result stays that of
-computing everything at once, but for rounding.
+A network without attention is a chain of feature maps. Planes of a map depend on a few more planes
+of the previous map, so a map is either kept in memory (`Kept`) or recomputed whenever planes of it
+are requested. Group normalization needs the mean and variance of a whole map, which a separate pass
+over its slabs computes. This trades time for memory; up to rounding, the result equals that of
+computing the whole at once.
 
-All maps have batch 1; shapes are (1, channels, i, j, k), stored channels last, which is the
-fastest for convolutions on CPUs as well as on GPUs. Planes lie across the first spatial axis.
+Maps have batch size 1 and shape (1, channels, i, j, k), stored channels last, the fastest layout
+for convolutions on CPUs and GPUs. A plane is one index of the first spatial axis.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLAB_VALUES = 2**24
-"""Values of a slab: large enough for the convolutions' speed, a small part of the memory."""
+"""Values per slab: enough for fast convolutions, a small part of the memory."""
 FEWEST_PLANES = 4
 
 
 class Map:
-    """One map of the chain; ``planes(low, high)`` computes some of its planes."""
+    """Feature map of the chain; ``planes(low, high)`` computes some of its planes."""
 
     def __init__(self, channels: int, shape: tuple[int, int, int]) -> None:
         self.channels, self.shape = channels, shape
 
     def planes(self, low: int, high: int) -> Tensor:
-        """Planes low..high - 1 as (1, channels, high - low, j, k)."""
+        """Planes low..high - 1, shape (1, channels, high - low, j, k)."""
         raise NotImplementedError
 
     @property
     def values(self) -> int:
+        """Number of values of the whole map."""
         return self.channels * self.shape[0] * self.shape[1] * self.shape[2]
 
     def slabs(self) -> Iterator[tuple[int, int]]:
-        """Ranges of planes that cover the map."""
+        """Ranges (low, high) of planes that cover the map."""
         count = self.shape[0]
         plane = self.channels * self.shape[1] * self.shape[2]
         thickness = max(FEWEST_PLANES, SLAB_VALUES // plane)
@@ -48,7 +49,7 @@ class Map:
 
 
 class Kept(Map):
-    """A map that lies in memory."""
+    """A map kept in memory."""
 
     def __init__(self, tensor: Tensor) -> None:
         super().__init__(tensor.shape[1], tuple(tensor.shape[2:]))
@@ -59,9 +60,9 @@ class Kept(Map):
 
 
 class Convolution(Map):
-    """A convolution with kernel 3 or 1 and zero padding, as ``layer`` does it.
+    """The convolution ``layer``, with kernel 3 or 1 and zero padding.
 
-    Stride 2 pads at the far end only, as the latent diffusion autoencoders do.
+    With stride 2, padding is at the far end only, as in latent diffusion autoencoders.
     """
 
     def __init__(self, source: Map, layer: nn.Conv3d) -> None:
@@ -88,15 +89,15 @@ def _convolve(x: Tensor, layer: nn.Conv3d, padding: int | tuple[int, int, int]) 
 
 
 class Doubled(Map):
-    """Twice the voxels along every axis by trilinear interpolation."""
+    """Trilinear upsampling by two along every axis."""
 
     def __init__(self, source: Map) -> None:
         super().__init__(source.channels, tuple(2 * n for n in source.shape))
         self.source = source
 
     def planes(self, low: int, high: int) -> Tensor:
-        # The outermost two planes of an interpolated part know no neighbour, so one more on
-        # each side is taken and cut, but at the ends of the map.
+        # Interpolated planes at the ends of a part lack a neighbor: take one source plane more on
+        # each side, where the map has one, and cut the result.
         first = max(0, low // 2 - 1)
         last = min(self.source.shape[0], (high + 1) // 2 + 1)
         part = self.source.planes(first, last).float()
@@ -104,8 +105,8 @@ class Doubled(Map):
         return part[:, :, low - 2 * first : high - 2 * first]
 
 
-class Normalised(Map):
-    """Group normalisation over the whole map, then SiLU where ``activate``."""
+class Normalized(Map):
+    """Group normalization over the whole map, followed by SiLU if ``activate``."""
 
     def __init__(self, source: Map, layer: nn.GroupNorm, activate: bool = True) -> None:
         super().__init__(source.channels, source.shape)
@@ -122,21 +123,21 @@ class Normalised(Map):
 
 
 class Sum(Map):
-    """The sum of a deep map and the shortcut around it."""
+    """Sum of the deep branch and the shortcut of a residual block."""
 
     def __init__(self, deep: Map, shortcut: Map) -> None:
         super().__init__(deep.channels, deep.shape)
         self.deep, self.shortcut = deep, shortcut
 
     def planes(self, low: int, high: int) -> Tensor:
-        # The deep branch asks the common source for more planes, so it goes first: see Recent.
+        # The deep branch needs more planes of the common source, so it goes first: see Recent.
         return self.deep.planes(low, high) + self.shortcut.planes(low, high)
 
 
 class Recent(Map):
-    """A map that is not kept, but for the planes that were asked for last.
+    """A map that caches only the planes requested last.
 
-    Two branches of a block ask for the same planes of their common source, one after the other.
+    The two branches of a residual block request the same planes of their common source in turn.
     """
 
     def __init__(self, source: Map) -> None:
@@ -153,10 +154,10 @@ class Recent(Map):
 
 
 def group_statistics(source: Map, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance (biased) of each channel's group over a whole map, in double precision.
+    """Mean and biased variance of each channel's group over a whole map, both (channels,), in float64.
 
-    The slabs' means and variances are pooled (Chan et al. 1983, equation 2.1), so that no
-    precision is lost to the difference of large sums.
+    Means and variances of the slabs are pooled (Chan et al. 1983, equation 2.1), which avoids the
+    cancellation of large sums.
     """
     count, mean, spread = 0, 0.0, 0.0
     for low, high in source.slabs():
@@ -168,7 +169,7 @@ def group_statistics(source: Map, groups: int) -> tuple[Tensor, Tensor]:
         spread = spread + (here_mean - mean) ** 2 * (count * here / total)
         mean = mean + (here_mean - mean) * (here / total)
         count = total
-    # Then the channels of a group, which all have as many voxels.
+    # Pool the channels of each group, which have equal numbers of voxels.
     mean, variance = mean.view(groups, -1), (spread / count).view(groups, -1)
     group_mean = mean.mean(dim=1, keepdim=True)
     group_variance = (variance + (mean - group_mean) ** 2).mean(dim=1)
@@ -178,16 +179,19 @@ def group_statistics(source: Map, groups: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Room:
-    """What may be kept in memory: the largest map in bytes, and the number format.
+    """Limit of the maps kept in memory.
 
-    None is no limit, or the format in which the map was computed.
+    Parameters
+    ----------
+    largest: size in bytes of the largest map that is kept; None for no limit.
+    dtype: number format of kept maps; None for the format in which a map is computed.
     """
 
     largest: int | None = None
     dtype: torch.dtype | None = None
 
     def keep(self, source: Map, dtype: torch.dtype, into: Map | None = None) -> Map:
-        """`keep` a map that was computed in ``dtype``, or leave it to be computed anew."""
+        """`keep` a map computed in ``dtype``, or wrap it for recomputation if it is too large."""
         dtype = self.dtype or dtype
         if self.largest is not None and source.values * dtype.itemsize > self.largest:
             return Recent(source)
@@ -195,10 +199,10 @@ class Room:
 
 
 def keep(source: Map, dtype: torch.dtype, into: Map | None = None) -> Kept:
-    """Compute a map once and keep it in memory.
+    """Compute a whole map and keep it in memory.
 
-    ``into`` is a map that is needed only for this one, plane by plane: where it is kept, has the
-    same shape and number format, its memory is used.
+    ``into`` is a map that only this computation reads. If it is kept and has the same shape and
+    number format, its memory is overwritten plane by plane.
     """
     tensor = None
     shape = (1, source.channels, *source.shape)
@@ -209,7 +213,7 @@ def keep(source: Map, dtype: torch.dtype, into: Map | None = None) -> Kept:
         part = source.planes(low, high)
         if tensor is None:
             tensor = torch.empty(shape, dtype=dtype, device=part.device, memory_format=torch.channels_last_3d)
-        # One slab late: the next one still needs the last planes of what this one overwrites.
+        # Write one slab late: the next slab still reads the last planes that this one overwrites.
         if waiting is not None:
             tensor[:, :, waiting[0] : waiting[1]] = waiting[2]
         waiting = (low, high, part)

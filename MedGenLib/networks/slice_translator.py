@@ -1,4 +1,4 @@
-"""Two-dimensional image-to-image generator for slices of any of the three planes."""
+"""Two-dimensional image-to-image network for slices of any of the three planes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from MedGenLib.networks.blocks import ResidualBlock, Upsample, downsample, space
 class SliceTranslator(nn.Module):
     """Residual U-Net: (b, channels_in, h, w) and plane index (b,) -> (b, 1, h, w).
 
-    Most of the work is done at half resolution and below; a shallow path at full resolution
-    keeps edges sharp. h and w must be multiples of `stride`.
+    h and w must be multiples of `stride`. Most layers work at half resolution and below; a shallow
+    path at full resolution keeps edges sharp.
 
     Parameters
     ----------
-    channels_in: input windows of the source image.
-    widths, blocks: channels and encoder blocks per level, first level at half resolution.
+    channels_in: input channels, one per intensity window of the source image.
+    widths, blocks: channels and encoder blocks per level; the first level has half resolution.
     stem: channels at full resolution.
     """
 

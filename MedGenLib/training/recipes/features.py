@@ -76,7 +76,7 @@ class FeaturesRecipe:
         encoder = networks["encoder"]
         place = next(encoder.parameters()).device
         found = [encoder(self.data.clean(Draw.of(8, index).numpy, 64).to(place)) for index in range(16)]
-        encoder.standardise(torch.cat(found))
+        encoder.standardize(torch.cat(found))
         return export_package(
             self.config, {"encoder": encoder}, step=step, held_out=self.data.held_out, statistics={}, out=out
         )

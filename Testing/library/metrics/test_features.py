@@ -178,9 +178,9 @@ def test_the_encoder_takes_any_size_and_standardises():
     images = torch.randn(64, 1, 16, 16)
     with torch.no_grad():
         raw = net(images)
-        net.standardise(raw)
+        net.standardize(raw)
         found = net(images)
-        net.standardise(found)  # once more changes nothing
+        net.standardize(found)  # once more changes nothing
         again = net(images)
     assert found.mean(0).abs().max() < 1e-3
     assert [float(part.var(0).sum()) for part in found.split([8, 16], 1)] == pytest.approx([100, 100], rel=1e-3)

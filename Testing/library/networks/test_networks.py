@@ -54,7 +54,7 @@ def test_autoencoder_normalisation_is_undone_by_the_decoder():
     image = torch.randn(1, 1, 16, 16, 16)
     before = network.decode(network.encode(image))
     latents = network.encode(image).flatten(2)[0]
-    network.normalise(latents)
+    network.normalize(latents)
     latent = network.encode(image)
     assert torch.allclose(latent.mean((0, 2, 3, 4)), torch.zeros(8), atol=1e-5)
     assert torch.allclose(latent.std((0, 2, 3, 4)), torch.ones(8), atol=1e-4)
