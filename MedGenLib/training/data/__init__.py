@@ -1,20 +1,45 @@
-"""Data adaptors: from files on disk to batches."""
+"""Data readers: from files on disk to batches; each module registers its own class with `reader`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from MedGenLib.errors import InputError
+from MedGenLib.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 
-def adaptor(config: dict[str, Any], patch: int | list[int]) -> Any:
-    """The volume adaptor that the configuration names, as `adaptors` below lists them."""
-    from MedGenLib.training.data.brain import BrainScans
-    from MedGenLib.training.data.crops import LabelledCrops
-    from MedGenLib.training.data.tissue import TissueScans
+class DataReader(Protocol):
+    """Images with labels, read when it is made from the configuration and the sides of a patch in voxels.
 
-    adaptors = {"tissue-scans": TissueScans, "labelled-crops": LabelledCrops, "brain-scans": BrainScans}
-    name = config["data"]["adaptor"]
-    if name not in adaptors:
-        raise InputError(f"There is no data adaptor {name}; choose one of {', '.join(adaptors)}.")
-    return adaptors[name](config, patch)
+    Attributes
+    ----------
+    maps: channels of the labels.
+    scalars: conditions of an image besides the labels.
+    held_out: what is kept out of training, in words.
+    """
+
+    maps: int
+    scalars: int
+    held_out: list[str]
+
+    def sample(self, generator: np.random.Generator, batch: int) -> dict[str, Tensor]:
+        """``x`` (b, 1, i, j, k), ``maps`` (b, maps, i, j, k), ``scalars`` (b, scalars) if any, and the weight of each
+        voxel in the loss, ``valid`` (b, 1, i, j, k)."""
+
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        """Level of each label in the images, for the section ``statistics.tissues`` of a package."""
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Entries of the section ``preprocessing`` of a package that come from the data."""
+
+
+READERS: Registry[type[DataReader]] = Registry("data reader", "reader", __name__)
+reader = READERS.register
+
+
+def read_data(config: dict[str, Any], patch: int | list[int]) -> DataReader:
+    """The data of a configuration, read by the reader that it names as ``data.adaptor``."""
+    return READERS[config["data"]["adaptor"]](config, patch)

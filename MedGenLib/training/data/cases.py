@@ -16,6 +16,7 @@ from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import check_finite
 from MedGenLib.io.files import READABLE, read_label_map, read_volume
 from MedGenLib.pipelines.working_grid import SAME_SPACING
+from MedGenLib.training.data.patches import random_window
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Patches:
 
     def _one(self, generator: np.random.Generator) -> tuple[NDArray, NDArray]:
         case = self.cases[generator.integers(len(self.cases))]
-        box, margins = _window(case.image.shape, self.patch, generator)
+        box, margins = random_window(case.image.shape, self.patch, generator)
         image = np.pad(case.image[box], margins)
         labels = np.pad(case.labels[box], margins)
         for axis in self.flip:
@@ -148,18 +149,6 @@ def _variation():
             transforms.RandGaussianNoised(image, prob=0.7, std=0.25),
         ]
     )
-
-
-def _window(
-    shape: Sequence[int], patch: Sequence[int], generator: np.random.Generator
-) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:
-    """A random window of long axes and random padding of short ones."""
-    box, margins = [], []
-    for n, size in zip(shape, patch, strict=True):
-        start = int(generator.integers(abs(n - size) + 1))
-        box.append(slice(start, start + size) if n > size else slice(None))
-        margins.append((0, 0) if n > size else (start, size - n - start))
-    return tuple(box), margins
 
 
 def _listed(folder: Path) -> list[Path]:

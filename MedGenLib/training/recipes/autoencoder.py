@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from MedGenLib.networks import Autoencoder
-from MedGenLib.training.data import adaptor
+from MedGenLib.training.data import read_data
 from MedGenLib.training.loop import Draw, Log, Objective, beside
 from MedGenLib.training.recipes import recipe
 
@@ -27,7 +27,7 @@ class AutoencoderRecipe:
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
         self.config = config
-        self.data = adaptor(config, config["autoencoder"]["patch"])
+        self.data = read_data(config, config["autoencoder"]["patch"])
         network = Autoencoder(**config["autoencoder"]["network"])
         self.networks: dict[str, nn.Module] = {"autoencoder": network.to(memory_format=torch.channels_last_3d)}
         self.objectives = [Objective("reconstruction", ("autoencoder",), self._loss)]
@@ -69,7 +69,7 @@ class AutoencoderRecipe:
         for index in range(16):
             batch = beside(network, self.data.sample(Draw.of(8, index).numpy, 4))
             latents.append(_inside(network.encode(batch["x"]), batch["valid"]))
-        network.normalise(torch.cat(latents, dim=1))
+        network.normalize(torch.cat(latents, dim=1))
         path = out / WEIGHTS_FILE
         state = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
         save_file(state, str(path))

@@ -13,7 +13,7 @@ from MedGenLib.diffusion.flow import velocity_target
 from MedGenLib.networks import LatentClassifier
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.loading import network as trained_network
-from MedGenLib.training.data import adaptor
+from MedGenLib.training.data import read_data
 from MedGenLib.training.loop import Draw, Log, Objective, beside
 from MedGenLib.training.package import extend_package
 from MedGenLib.training.recipes import recipe
@@ -34,7 +34,7 @@ class ClassifierRecipe:
         self.config = config
         section = config["classifier"]
         self.package = find(section["package"])
-        self.data = adaptor(config, section["patch"])
+        self.data = read_data(config, section["patch"])
         self.labels = max(self.package.input.labels) + 1
         self.autoencoder = trained_network(self.package, "autoencoder", torch.device("cpu"))
         network = LatentClassifier(self.labels, **section.get("network", {}))

@@ -22,7 +22,7 @@ from MedGenLib.networks import FlowUNet
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.conditioning import noise_scalar
 from MedGenLib.pipelines.loading import network as trained_network
-from MedGenLib.training.data import adaptor
+from MedGenLib.training.data import read_data
 from MedGenLib.training.loop import Draw, Log, Objective, beside
 from MedGenLib.training.package import extend_package
 from MedGenLib.training.recipes import recipe
@@ -56,7 +56,7 @@ class FewStepRecipe:
             )
         self.texture = float(section.get("texture", 0.0))
         self.noise_hu = section.get("noise_hu", [])
-        self.data = adaptor(config, section["patch"])
+        self.data = read_data(config, section["patch"])
         self.package = find(section["teacher"])
         self.teacher = trained_network(self.package, "flow", CPU)
         self.networks: dict[str, nn.Module] = {ROLE: student_of(self.teacher).to(memory_format=torch.channels_last_3d)}

@@ -14,7 +14,7 @@ from MedGenLib.diffusion import euler
 from MedGenLib.diffusion.flow import FlowDenoiser, velocity_target
 from MedGenLib.errors import InputError
 from MedGenLib.networks import Autoencoder, FlowUNet
-from MedGenLib.training.data import adaptor
+from MedGenLib.training.data import read_data
 from MedGenLib.training.loop import Draw, Log, Objective, beside, start_from
 from MedGenLib.training.losses import Terms, TrainingStep
 from MedGenLib.training.recipes import recipe
@@ -39,7 +39,7 @@ class LatentFlowRecipe:
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
         self.config = config
-        self.data = adaptor(config, config["flow"]["patch"])
+        self.data = read_data(config, config["flow"]["patch"])
         self.autoencoder = self._made_autoencoder(out)
         network = FlowUNet(maps=self.data.maps, scalars=self.data.scalars, **config["flow"]["network"])
         self.networks: dict[str, nn.Module] = {"flow": network.to(memory_format=torch.channels_last_3d)}
