@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
-from MedGenLib.metrics.distribution import frechet_distance
 from MedGenLib.metrics.features import Features
 from MedGenLib.metrics.slices import PLANES
 from MedGenLib.progress import ProgressCallback, Stage
@@ -177,6 +176,24 @@ def _halves(items: list, generator: np.random.Generator) -> tuple[list, list]:
 
 def _stacked(volumes: list[list[NDArray]]) -> list[NDArray]:
     return [np.concatenate(planes) for planes in zip(*volumes, strict=True)]
+
+
+def frechet_distance(first: NDArray, second: NDArray) -> float:
+    """Frechet distance between Gaussians fitted to two sets of features, each (sample, feature).
+
+    |m1 - m2|^2 + trace(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2)
+    """
+    root = _square_root(np.atleast_2d(np.cov(first, rowvar=False)))
+    middle = root @ np.atleast_2d(np.cov(second, rowvar=False)) @ root
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(middle), 0)).sum()
+    shift = np.square(first.mean(0) - second.mean(0)).sum()
+    spread = first.var(0, ddof=1).sum() + second.var(0, ddof=1).sum() - 2 * cross
+    return float(max(shift + spread, 0.0))
+
+
+def _square_root(matrix: NDArray) -> NDArray:
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
 
 def _frechet_measures(

@@ -239,58 +239,6 @@ def _ssim_maps(
     return luminance, (2 * covariance + c2) / (variances + c2)
 
 
-def interior(mask: ArrayLike, voxels: int = 2) -> NDArray[np.bool_]:
-    """The mask eroded by so many voxels in all directions but along axes of a single voxel.
-
-    Texture is measured there, so that the edges of a tissue do not count as its texture.
-    """
-    mask = np.asarray(mask, bool)
-    return ndimage.binary_erosion(mask, _cube(mask.shape), iterations=voxels)
-
-
-def local_sd(image: ArrayLike, mask: ArrayLike) -> float:
-    """Mean standard deviation in 3 x 3 x 3 windows over the mask's interior; NaN if that is empty.
-
-    A measure of fine texture and noise; its ratio to that of a real image should be near 1.
-    """
-    image = np.asarray(image, np.float64)
-    inside = interior(_mask_like(mask, image))
-    if not inside.any():
-        return float("nan")
-    image = image - image[inside].mean()  # keeps the difference of squares below precise
-    size = _cube(image.shape).shape
-    mean = ndimage.uniform_filter(image, size)
-    variance = ndimage.uniform_filter(image * image, size) - mean * mean
-    return float(np.sqrt(np.maximum(variance[inside], 0)).mean())
-
-
-def highpass(image: ArrayLike, sigma: float = 1.0) -> NDArray[np.float64]:
-    """The image less its Gaussian blur, sigma in voxels: texture without anatomy."""
-    image = np.asarray(image, np.float64)
-    return image - ndimage.gaussian_filter(image, sigma)
-
-
-def highpass_sd(image: ArrayLike, mask: ArrayLike, sigma: float = 1.0) -> float:
-    """Standard deviation of `highpass` over the mask's interior; NaN if that is empty."""
-    image = np.asarray(image, np.float64)
-    inside = interior(_mask_like(mask, image))
-    return float(highpass(image, sigma)[inside].std()) if inside.any() else float("nan")
-
-
-def seed_sd(samples: Sequence[ArrayLike], mask: ArrayLike, lowpass: float = 0.0) -> float:
-    """Standard deviation between samples of several seeds, averaged over the mask.
-
-    `lowpass` is the sigma in voxels of a Gaussian blur before the comparison. With one of 1.5 or
-    more, mere noise counts little and a difference in structure remains.
-    """
-    if len(samples) < 2:
-        raise InputError("The spread between seeds needs at least two samples; make one more.")
-    stack = np.stack(_same_shape(*samples))
-    if lowpass > 0:
-        stack = np.stack([ndimage.gaussian_filter(sample, lowpass) for sample in stack])
-    return float(stack.std(axis=0, ddof=1)[_mask_like(mask, stack[0])].mean())
-
-
 def stripe_index(image: ArrayLike, labels: ArrayLike | None = None, periods: Sequence[int] = (2, 4, 8)) -> float:
     """How much a regular grid shows: about 1 without, 1.08 and more where it can be seen.
 
@@ -368,11 +316,6 @@ def _ratio(total: float, count: int, other_total: float, other_count: int) -> fl
 
 def _times(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
-
-
-def _cube(shape: Sequence[int]) -> NDArray[np.bool_]:
-    """3 voxels along each axis, 1 along axes of a single voxel."""
-    return np.ones([3 if length > 1 else 1 for length in shape], bool)
 
 
 def _same_shape(*images: ArrayLike) -> list[NDArray]:

@@ -19,19 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 from common import OUT, data_folder, save, table
+from patch_distance import feature_distance, split_floor
 from scipy import ndimage
+from texture import highpass_sd, local_sd, seed_sd
 
 from MedGenLib import generate
 from MedGenLib.imaging.normalization import TissueStandard
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.labels.mapping import map_labels
+from MedGenLib.labels.tissues import resegment
 from MedGenLib.labels.vocabulary import Vocabulary
-from MedGenLib.metrics import distribution
 from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.loading import network
-from MedGenLib.labels.tissues import resegment
 from MedGenLib.training import config
 from MedGenLib.training.data.brain import BrainScans, Landmarks, with_shell
 from MedGenLib.visual import preview
@@ -141,8 +142,8 @@ def texture(image: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     row = {}
     for value in (CORTEX, WHITE):
         where = labels == value
-        row[f"local SD {TISSUES[value]}"] = metrics.local_sd(image, where)
-        row[f"high-pass SD {TISSUES[value]}"] = metrics.highpass_sd(image, where)
+        row[f"local SD {TISSUES[value]}"] = local_sd(image, where)
+        row[f"high-pass SD {TISSUES[value]}"] = highpass_sd(image, where)
     return {**row, "stripe index": metrics.stripe_index(image, labels)}
 
 
@@ -161,11 +162,11 @@ def slab_figures(name: str, real: Volume, mask: LabelMap, preset: str) -> dict[s
     for who, image in candidates.items():
         for key, high in (("FD", False), ("FD-hp", True)):
             rows[who][key] = (
-                distribution.split_floor(real.array, labels > 0, highpass=high)
+                split_floor(real.array, labels > 0, highpass=high)
                 if who == "real"
-                else distribution.feature_distance(real.array, image, labels > 0, highpass=high)
+                else feature_distance(real.array, image, labels > 0, highpass=high)
             )
-    rows[MODEL]["seed SD cortex, low-passed"] = metrics.seed_sd([v.array for v in made], labels == CORTEX, lowpass=1.5)
+    rows[MODEL]["seed SD cortex, low-passed"] = seed_sd([v.array for v in made], labels == CORTEX, lowpass=1.5)
     rows[MODEL].update(autoencoder(real, mask))
     return rows
 
@@ -224,7 +225,7 @@ def partial(mask: LabelMap, preset: str) -> dict[str, dict]:
             "correlation with all labels": metrics.pearson(whole, image, labels > 0),
             "share below 52": float((image[labels > 0] < 52).mean()),
             "share above 90": float((image[labels > 0] > 90).mean()),
-            "seed SD, low-passed": metrics.seed_sd([m.volume.array for m in made], labels > 0, lowpass=1.5),
+            "seed SD, low-passed": seed_sd([m.volume.array for m in made], labels > 0, lowpass=1.5),
             "passed": made[0].report.passed,
         }
     return rows

@@ -11,6 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "out" / "benchmarks"
+sys.path.append(str(ROOT / "Testing" / "support"))
 
 
 def data_folder() -> Path:

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from common import OUT, data_folder, save, table
 from hippocampus import features, standard
+from patch_distance import standardised_frechet
+from texture import highpass_sd
 
 from MedGenLib import generate
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume
-from MedGenLib.metrics import distribution
 from MedGenLib.metrics import image as metrics
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
@@ -73,8 +74,8 @@ def main() -> None:
     def row(name: str, images: list[Volume], labels: list[LabelMap]) -> list:
         own = features([standard(i.array) for i in images], scale)
         spread = np.mean([standard(i.array).std() for i in images])
-        detail = np.mean([metrics.highpass_sd(standard(i.array), np.ones(i.shape, bool)) for i in images])
-        distance = distribution.standardised_frechet(target, own)
+        detail = np.mean([highpass_sd(standard(i.array), np.ones(i.shape, bool)) for i in images])
+        distance = standardised_frechet(target, own)
         return [name, *dices(images, labels), distance, detail / spread]
 
     labels = [read_label_map(folder / "labels" / n) for n in known[: arguments.cases]]

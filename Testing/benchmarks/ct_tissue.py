@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from common import OUT, data_folder, save, table
+from patch_distance import feature_distance, split_floor
 from scipy import ndimage
+from texture import highpass_sd, local_sd, seed_sd
 
 from MedGenLib import generate
 from MedGenLib.imaging.body import body_envelope_from_image
@@ -24,7 +26,6 @@ from MedGenLib.imaging.normalization import TissueStandard
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
-from MedGenLib.metrics import distribution
 from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.loading import network
@@ -133,13 +134,11 @@ def measure(name: str, ct: Volume, mask: LabelMap, model: str, seeds: int, prese
     for who, image in candidates.items():
         for key, high in (("FD", False), ("FD-hp", True)):
             figures[who][key] = (
-                distribution.split_floor(real, body, highpass=high)
+                split_floor(real, body, highpass=high)
                 if who == "real"
-                else distribution.feature_distance(real, image, body, highpass=high)
+                else feature_distance(real, image, body, highpass=high)
             )
-    figures[model]["seed SD soft, low-passed"] = metrics.seed_sd(
-        [r.array for r in results], _eroded(labels == 2), lowpass=1.5
-    )
+    figures[model]["seed SD soft, low-passed"] = seed_sd([r.array for r in results], _eroded(labels == 2), lowpass=1.5)
     figures[model]["autoencoder"] = autoencoder(ct, mask, model)
     return figures
 
@@ -154,8 +153,8 @@ def _one(image: np.ndarray, real: np.ndarray, labels: np.ndarray, spec: dict) ->
         row[f"Dice {tissue}"] = metrics.dice(found == value, where)
         row[f"mean HU {tissue}"] = float(image[where].mean())
         if value != 3:
-            row[f"local SD ratio {tissue}"] = metrics.local_sd(image, where) / metrics.local_sd(real, where)
-            row[f"high-pass SD ratio {tissue}"] = metrics.highpass_sd(image, where) / metrics.highpass_sd(real, where)
+            row[f"local SD ratio {tissue}"] = local_sd(image, where) / local_sd(real, where)
+            row[f"high-pass SD ratio {tissue}"] = highpass_sd(image, where) / highpass_sd(real, where)
     row["stripe index"] = metrics.stripe_index(image, labels)
     row["share of lung above -500 HU, %"] = 100 * float(
         (image[ndimage.binary_erosion(labels == 4, iterations=3)] > -500).mean()
@@ -184,7 +183,7 @@ def autoencoder(ct: Volume, mask: LabelMap, model: str) -> dict[str, float]:
         if key == "true":
             errors["PSNR"] = metrics.psnr(hu, back, body, data_range=2000)
             soft = labels == 2
-            errors["high-pass SD ratio soft"] = metrics.highpass_sd(back, soft) / metrics.highpass_sd(hu, soft)
+            errors["high-pass SD ratio soft"] = highpass_sd(back, soft) / highpass_sd(hu, soft)
     errors["permuted / true"] = errors["MAE permuted latent"] / errors["MAE true latent"]
     return errors
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import OUT, data_folder, save, table
+from patch_distance import patch_features, patch_places, standardised_frechet
+from texture import highpass_sd, local_sd
 
 from MedGenLib import generate
 from MedGenLib.imaging.volume import LabelMap, crop
 from MedGenLib.io.files import read_label_map, read_volume
-from MedGenLib.metrics import distribution
 from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
 from MedGenLib.visual import preview
@@ -91,8 +92,8 @@ def features(images: list[np.ndarray], scale: tuple[float, float]) -> np.ndarray
     """Patch features of all crops, 24 places each, the same places in every crop."""
     rows = []
     for image in images:
-        places = distribution.patch_places(np.ones(image.shape, bool), 24, 0)
-        rows.append(distribution.patch_features(image, places, scale))
+        places = patch_places(np.ones(image.shape, bool), 24, 0)
+        rows.append(patch_features(image, places, scale))
     return np.concatenate(rows)
 
 
@@ -152,9 +153,9 @@ def main() -> None:
     target = features(real, scale)
     distances = {
         "real, held out": 0.0,
-        "real, training (floor)": distribution.standardised_frechet(target, features(known[:40], scale)),
-        arguments.model: distribution.standardised_frechet(target, features(made, scale)),
-        "mean training image": distribution.standardised_frechet(target, features(template, scale)),
+        "real, training (floor)": standardised_frechet(target, features(known[:40], scale)),
+        arguments.model: standardised_frechet(target, features(made, scale)),
+        "mean training image": standardised_frechet(target, features(template, scale)),
     }
     print(table(["images", "Dice anterior", "Dice posterior"], [[k, *v] for k, v in rows.items()]))
     print(table(["images", "feature distance"], [[k, v] for k, v in distances.items()]))
@@ -171,10 +172,7 @@ def main() -> None:
     print("correlation with the nearest training case:", rounded)
     print(f"SD between two seeds: {spread:.2f} of an image's SD")
     textures = {
-        who: [
-            float(np.mean([f(i, np.ones(i.shape, bool)) for i in images]))
-            for f in (metrics.local_sd, metrics.highpass_sd)
-        ]
+        who: [float(np.mean([f(i, np.ones(i.shape, bool)) for i in images])) for f in (local_sd, highpass_sd)]
         for who, images in (("real", real), (arguments.model, made))
     }
     print("local SD, high-pass SD:", textures)

@@ -21,16 +21,17 @@ import numpy as np
 import torch
 from common import OUT, save, table
 from ct_tissue import scans
+from patch_distance import feature_distance
 from scipy import ndimage
+from texture import local_sd, seed_sd
 
 from MedGenLib.diffusion import SAMPLERS
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
-from MedGenLib.metrics import distribution
+from MedGenLib.labels.tissues import resegment
 from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.latent_flow import Sampling, Scene, prepare, stride
-from MedGenLib.labels.tissues import resegment
 
 MODEL = "ct-tissue"
 CPU = torch.device("cpu")
@@ -87,18 +88,18 @@ class Case:
         scores = [metrics.dice(found == v, labels == v) for v in (1, 2, 3, 4)]
         row = {"evaluations": evaluated, "Dice": float(np.mean(scores))}
         for name, high in (("FD", False), ("FD-hp", True)):
-            row[name] = distribution.feature_distance(self.ct.array, image, body, n_patches=PATCHES, highpass=high)
+            row[name] = feature_distance(self.ct.array, image, body, n_patches=PATCHES, highpass=high)
         made = self._texture(image)
         row |= {f"local SD {name}": made[name] / self.real[name] for name in made}
         row["to the path, HU"] = metrics.rmse(self.path, image, body)
         if diversity:
             other, _ = self.make(role, sampler, steps, seed=2, guidance=guidance)
-            row["seed SD, HU"] = metrics.seed_sd([image, other], self.soft, lowpass=1.5)
+            row["seed SD, HU"] = seed_sd([image, other], self.soft, lowpass=1.5)
         return row
 
     def _texture(self, image: np.ndarray) -> dict[str, float]:
         labels = self.mask.array
-        return {"soft": metrics.local_sd(image, labels == 2), "lung": metrics.local_sd(image, labels == 4)}
+        return {"soft": local_sd(image, labels == 2), "lung": local_sd(image, labels == 4)}
 
 
 def measure_all(names: list[str]) -> dict[str, Any]:

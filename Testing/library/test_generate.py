@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from texture import highpass_sd
 
 import MedGenLib
 from MedGenLib import generate
@@ -17,7 +18,7 @@ from MedGenLib.imaging.normalization import TissueRange
 from MedGenLib.imaging.volume import LabelMap, crop, pad
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.labels.tissues import resegment
-from MedGenLib.metrics.image import dice, highpass_sd, seam_index
+from MedGenLib.metrics.image import dice, seam_index
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines import latent_flow, loading

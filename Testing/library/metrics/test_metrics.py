@@ -1,14 +1,16 @@
 """The measures against second implementations and against cases with a known answer."""
 
 import numpy as np
+import patch_distance
 import pytest
+import texture
 from scipy import linalg, ndimage, stats
 from skimage import metrics as skimage_metrics
 from skimage.transform import downscale_local_mean
 
 from MedGenLib.errors import InputError
-from MedGenLib.metrics import distribution
 from MedGenLib.metrics import image as metrics
+from MedGenLib.metrics.cohort import frechet_distance
 
 
 @pytest.fixture
@@ -259,43 +261,43 @@ class TestTheory:
 class TestTexture:
     def test_local_sd_is_that_of_a_plain_loop(self, pair):
         image, mask = pair[1], ball(pair[1].shape, 7)
-        spots = np.argwhere(metrics.interior(mask))
+        spots = np.argwhere(texture.interior(mask))
         windows = [image[tuple(slice(n - 1, n + 2) for n in spot)] for spot in spots]
         expected = np.mean([window.std() for window in windows])
-        assert metrics.local_sd(image, mask) == pytest.approx(expected, rel=1e-6)
+        assert texture.local_sd(image, mask) == pytest.approx(expected, rel=1e-6)
 
     def test_local_sd_is_precise_far_from_zero(self, generator):
         noise = generator.normal(0, 1, (16, 16, 16))
         mask = np.ones(noise.shape)
-        assert metrics.local_sd(noise - 1e6, mask) == pytest.approx(metrics.local_sd(noise, mask))
+        assert texture.local_sd(noise - 1e6, mask) == pytest.approx(texture.local_sd(noise, mask))
 
     def test_highpass_sd(self, pair):
         image, mask = pair[1], ball(pair[1].shape, 7)
         inside = ndimage.binary_erosion(mask, np.ones((3, 3, 3)), iterations=2)
         expected = (image - ndimage.gaussian_filter(image, 1))[inside].std()
-        assert metrics.highpass_sd(image, mask) == pytest.approx(expected)
+        assert texture.highpass_sd(image, mask) == pytest.approx(expected)
 
     def test_the_edge_of_a_tissue_is_not_its_texture(self):
         mask = ball((24, 24, 24), 8)
         image = np.where(mask, 40.0, -1000.0)
-        assert metrics.local_sd(image, mask) == pytest.approx(0, abs=1e-4)
+        assert texture.local_sd(image, mask) == pytest.approx(0, abs=1e-4)
 
     def test_thin_tissue_has_no_interior(self):
         mask = np.zeros((9, 9, 9))
         mask[4] = 1
-        assert np.isnan(metrics.local_sd(mask, mask))
-        assert np.isnan(metrics.highpass_sd(mask, mask))
+        assert np.isnan(texture.local_sd(mask, mask))
+        assert np.isnan(texture.highpass_sd(mask, mask))
 
     def test_a_lone_slice_has_an_interior(self):
-        assert metrics.interior(np.ones((9, 1, 9))).sum() == 25
+        assert texture.interior(np.ones((9, 1, 9))).sum() == 25
 
     def test_seed_sd(self, generator):
         samples = generator.normal(0, 10, (12, 16, 16, 16))
         mask = np.ones((16, 16, 16))
-        assert metrics.seed_sd(samples, mask) == pytest.approx(10, rel=0.05)
-        assert metrics.seed_sd(samples, mask, lowpass=1.5) < 2
+        assert texture.seed_sd(samples, mask) == pytest.approx(10, rel=0.05)
+        assert texture.seed_sd(samples, mask, lowpass=1.5) < 2
         with pytest.raises(InputError, match="two samples"):
-            metrics.seed_sd(samples[:1], mask)
+            texture.seed_sd(samples[:1], mask)
 
 
 class TestPatterns:
@@ -367,7 +369,7 @@ class TestFeatureDistance:
         first, second = generator.normal(0, 2, (500, 1)), generator.normal(3, 1, (400, 1))
         expected = (first.mean() - second.mean()) ** 2
         expected += (first.std(ddof=1) - second.std(ddof=1)) ** 2
-        assert distribution.frechet_distance(first, second) == pytest.approx(expected)
+        assert frechet_distance(first, second) == pytest.approx(expected)
 
     def test_frechet_distance_is_that_by_matrix_root(self, generator):
         first, second = generator.normal(0, 1, (2, 300, 5))
@@ -376,14 +378,14 @@ class TestFeatureDistance:
         root = linalg.sqrtm(covariances[0] @ covariances[1]).real
         expected = np.square(first.mean(0) - second.mean(0)).sum()
         expected += np.trace(covariances[0] + covariances[1] - 2 * root)
-        assert distribution.frechet_distance(first, second) == pytest.approx(expected)
+        assert frechet_distance(first, second) == pytest.approx(expected)
 
     def test_zero_for_the_volume_itself(self, real, mask):
-        assert distribution.feature_distance(real, real, mask, 150) == pytest.approx(0, abs=1e-3)
+        assert patch_distance.feature_distance(real, real, mask, 150) == pytest.approx(0, abs=1e-3)
 
     def test_deterministic_and_seeded(self, real, mask):
         fake = ndimage.gaussian_filter(real, 1)
-        first, again, other = (distribution.feature_distance(real, fake, mask, 150, seed=seed) for seed in (1, 1, 2))
+        first, again, other = (patch_distance.feature_distance(real, fake, mask, 150, seed=seed) for seed in (1, 1, 2))
         assert first == pytest.approx(again, rel=1e-5)
         assert first != pytest.approx(other, rel=1e-5)
 
@@ -391,33 +393,33 @@ class TestFeatureDistance:
     def test_orders_floor_slight_and_strong_blur(self, real, mask, highpass):
         def distance(sigma):
             fake = ndimage.gaussian_filter(real, sigma)
-            return distribution.feature_distance(real, fake, mask, 300, highpass=highpass)
+            return patch_distance.feature_distance(real, fake, mask, 300, highpass=highpass)
 
-        floor = distribution.split_floor(real, mask, 300, highpass=highpass)
+        floor = patch_distance.split_floor(real, mask, 300, highpass=highpass)
         assert 0 < distance(0.35) < distance(0.6) < distance(1.2)
         assert floor < distance(1.2)
 
     def test_scale_and_offset_of_both_do_not_matter(self, real, mask):
         fake = ndimage.gaussian_filter(real, 0.7)
-        expected = distribution.feature_distance(real, fake, mask, 150)
-        moved = distribution.feature_distance(5 * real + 1000, 5 * fake + 1000, mask, 150)
+        expected = patch_distance.feature_distance(real, fake, mask, 150)
+        moved = patch_distance.feature_distance(5 * real + 1000, 5 * fake + 1000, mask, 150)
         assert moved == pytest.approx(expected, rel=1e-3)
 
     def test_has_96_statistics_in_three_orientations(self, real, mask):
-        places = distribution.patch_places(mask, 30, 0)
-        features = distribution.patch_features(real, places)
-        assert features.shape == (30, 96) == (30, distribution.N_FEATURES)
+        places = patch_distance.patch_places(mask, 30, 0)
+        features = patch_distance.patch_features(real, places)
+        assert features.shape == (30, 96) == (30, patch_distance.N_FEATURES)
         assert np.bincount(places[:, 0]).tolist() == [10, 10, 10]
         assert mask[tuple(places[:, 1:].T)].all()
 
     def test_small_crops_and_lone_slices_are_padded(self, generator):
         for shape in [(12, 20, 14), (40, 40, 1)]:
             image = generator.normal(0, 1, shape)
-            distance = distribution.feature_distance(image, 2 * image, np.ones(shape), 60)
+            distance = patch_distance.feature_distance(image, 2 * image, np.ones(shape), 60)
             assert np.isfinite(distance) and distance > 0
 
     def test_refuses_empty_masks_and_other_grids(self, real, mask):
         with pytest.raises(InputError, match="empty"):
-            distribution.feature_distance(real, real, np.zeros(real.shape))
+            patch_distance.feature_distance(real, real, np.zeros(real.shape))
         with pytest.raises(InputError, match="one grid"):
-            distribution.feature_distance(real, real[1:], mask)
+            patch_distance.feature_distance(real, real[1:], mask)

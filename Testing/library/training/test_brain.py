@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from texture import highpass_sd
 
 from MedGenLib import cli, generate
-from MedGenLib.cli.demo import sample
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, crop
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
-from MedGenLib.labels.mapping import Vocabulary, map_labels, table
-from MedGenLib.metrics.image import highpass_sd
+from MedGenLib.io.samples import sample
+from MedGenLib.labels.mapping import map_labels
+from MedGenLib.labels.vocabulary import Vocabulary, table
 from MedGenLib.packages.catalogue import find
 
 FAST = {"model": "mr-brain", "seed": 1, "steps": 3, "retries": 0, "device": "cpu"}

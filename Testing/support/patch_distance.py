@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from texture import highpass as highpass_image
 
 from MedGenLib.errors import InputError
-from MedGenLib.metrics.image import highpass as highpass_image
+from MedGenLib.metrics.cohort import frechet_distance
 
 PATCH = 32
 SLICES = 3
@@ -104,24 +105,6 @@ def standardised_frechet(real: NDArray, fake: NDArray) -> float:
     mean, deviation = real.mean(0), real.std(0)
     deviation = np.where(deviation > 1e-6, deviation, 1.0)
     return frechet_distance((real - mean) / deviation, (fake - mean) / deviation)
-
-
-def frechet_distance(first: NDArray, second: NDArray) -> float:
-    """Frechet distance between Gaussians fitted to two sets of features, each (sample, feature).
-
-    |m1 - m2|^2 + trace(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2)
-    """
-    root = _square_root(np.atleast_2d(np.cov(first, rowvar=False)))
-    middle = root @ np.atleast_2d(np.cov(second, rowvar=False)) @ root
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(middle), 0)).sum()
-    shift = np.square(first.mean(0) - second.mean(0)).sum()
-    spread = first.var(0, ddof=1).sum() + second.var(0, ddof=1).sum() - 2 * cross
-    return float(max(shift + spread, 0.0))
-
-
-def _square_root(matrix: NDArray) -> NDArray:
-    values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
 
 def _patches(volume: NDArray, places: NDArray, scale: tuple[float, float], highpass: bool) -> NDArray[np.float32]:
