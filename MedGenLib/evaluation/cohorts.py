@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from MedGenLib.errors import InputError
+from MedGenLib.evaluation.feature_networks import DEFAULT, extractor
 from MedGenLib.evaluation.folders import volumes_in
 from MedGenLib.evaluation.html import Notice, Picture, Section, Table, page
 from MedGenLib.evaluation.tables import csv_text, json_text
 from MedGenLib.imaging.modality import modality_of
 from MedGenLib.io.files import read_volume
-from MedGenLib.metrics.cohort import CohortComparison, compare_cohorts
-from MedGenLib.metrics.features import DEFAULT, SLICES, Extractor, Features, describe, extractor
+from MedGenLib.metrics.distribution import CohortComparison, compare_cohorts
+from MedGenLib.metrics.features import SLICES, Extractor, Features, describe
 from MedGenLib.metrics.memorization import Memorisation, find_memorised
 from MedGenLib.metrics.slices import Standard, mostly_ct
 from MedGenLib.progress import ProgressCallback, Stage

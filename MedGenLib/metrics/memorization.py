@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
-from MedGenLib.metrics.cohort import distances
+from MedGenLib.metrics.distribution import distances
 from MedGenLib.metrics.features import Features
 
 FEWEST = 5

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.metrics.cohort import CohortComparison
+from MedGenLib.metrics.distribution import CohortComparison
 from MedGenLib.metrics.features import Features
 from MedGenLib.metrics.memorization import Memorisation
 from MedGenLib.visual.figures import FIRST, MUTED, SECOND, new_figure, png
+from MedGenLib.visual.grid import PAPER, Panel, draw
+from MedGenLib.visual.views import PLANES
 
 _SHOWN = 6
 """Pairs of neighbours that are shown, the most alike ones."""
@@ -80,17 +83,17 @@ def pairs_picture(found: Memorisation, synthetic: Sequence[Features], training: 
     """The synthetic volumes that resemble a training image most, above it: middle slices."""
     cubes = {f.name: f.cube for f in [*synthetic, *training]}
     chosen = sorted(found.neighbours, key=lambda n: -n.correlation)[:_SHOWN]
-    figure, axes = new_figure(1.7 * len(chosen), 4.2)
-    axes.remove()
-    grid = figure.subplots(2, len(chosen), squeeze=False)
-    for (above, below), n in zip(grid.T, chosen, strict=True):
-        for panel, name in ((above, n.name), (below, n.by_voxels)):
-            cube = cubes[name]
-            panel.imshow(cube[:, :, cube.shape[2] // 2].T, cmap="gray", origin="lower")
-            panel.set_title(_short(name), fontsize=8)
-            panel.set_axis_off()
-        below.text(0.5, -0.06, f"r = {n.correlation:.3f}", fontsize=8, ha="center", va="top", transform=below.transAxes)
-    return png(figure)
+    above = [_middle(cubes[n.name], _short(n.name)) for n in chosen]
+    below = [_middle(cubes[n.by_voxels], f"{_short(n.by_voxels)}\nr = {n.correlation:.3f}") for n in chosen]
+    style = replace(PAPER, panel=1.6, caption=0.4, rise=0.19, size=8)
+    return png(draw([above, below], style=style, scale_bar=False))
+
+
+def _middle(cube: NDArray, caption: str) -> Panel:
+    """The middle axial slice of a small copy of a volume, which has no scale in mm."""
+    axial = PLANES[0]
+    image = axial.cut(cube, cube.shape[2] // 2)
+    return Panel(image, (image.min(), image.max()), (1, 1), axial.letters, caption)
 
 
 def _short(name: str, most: int = 22) -> str:

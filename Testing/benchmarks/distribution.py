@@ -30,11 +30,12 @@ from scipy import ndimage
 
 from MedGenLib import generate
 from MedGenLib.evaluation.cohorts import evaluate_cohorts
+from MedGenLib.evaluation.feature_networks import PackageExtractor, extractor
 from MedGenLib.imaging.volume import Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.provenance import Provenance, Source
-from MedGenLib.metrics import cohort
-from MedGenLib.metrics.features import Extractor, Features, PackageExtractor, describe, extractor
+from MedGenLib.metrics import distribution
+from MedGenLib.metrics.features import Extractor, Features, describe
 from MedGenLib.metrics.memorization import find_memorised
 from MedGenLib.metrics.slices import Standard
 from MedGenLib.packages.catalogue import find
@@ -54,7 +55,7 @@ class RandomWeights(PackageExtractor):
         trained = network(self.manifest, "encoder", self.device)
         self.net = type(trained)(**trained.arguments).eval().requires_grad_(False)
         described = described_by(self, like)
-        self.net.standardise(torch.from_numpy(np.concatenate(stacked(described))))
+        self.net.standardize(torch.from_numpy(np.concatenate(stacked(described))))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -71,7 +72,7 @@ def stacked(described: list[Features]) -> list[np.ndarray]:
 
 
 def fid(first: list[Features], second: list[Features]) -> float:
-    return cohort.fid(stacked(first), stacked(second))
+    return distribution.fid(stacked(first), stacked(second))
 
 
 # data that was not trained on
@@ -174,7 +175,7 @@ def interval(repeats: int = 200, count: int = 40) -> dict:
         for seed in range(repeats):
             generator = np.random.default_rng(seed)
             pair = simulated(count, 1, generator), simulated(count, spread, generator)
-            measures = {m.name: m for m in cohort.compare_cohorts(*pair, seed=seed).measures}
+            measures = {m.name: m for m in distribution.compare_cohorts(*pair, seed=seed).measures}
             found = measures["FID infinity"]
             raw.append(measures["FID"].value)
             limit.append(found.value)
@@ -256,7 +257,7 @@ def speed(features: str) -> dict:
             get_fid_score(torch.from_numpy(fake), torch.from_numpy(real))
         seconds["one FID by MONAI"] = time.perf_counter() - start
         start = time.perf_counter()
-        cohort.fid(*planes)
+        distribution.fid(*planes)
         seconds["one FID of ours"] = time.perf_counter() - start
     seconds["MONAI / ours"] = seconds["one FID by MONAI"] / seconds["one FID of ours"]
     print(f"{extract.name}, {torch.get_num_threads()} threads")

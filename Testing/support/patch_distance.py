@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from texture import highpass as highpass_image
 
 from MedGenLib.errors import InputError
-from MedGenLib.metrics.cohort import frechet_distance
+from MedGenLib.metrics.distribution import frechet_distance
 
 PATCH = 32
 SLICES = 3

@@ -258,7 +258,8 @@ def _(folder: Path) -> Outcome:
 
 @_case("medgen-features")
 def _(folder: Path) -> Outcome:
-    from MedGenLib.metrics.features import describe, extractor
+    from MedGenLib.evaluation.feature_networks import extractor
+    from MedGenLib.metrics.features import describe
     from MedGenLib.metrics.slices import PLANES, Standard
 
     image = _hippocampus_mr()

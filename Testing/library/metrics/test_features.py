@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 
 from MedGenLib import user_folders
 from MedGenLib.errors import InputError, PackageError
+from MedGenLib.evaluation import feature_networks
+from MedGenLib.evaluation.feature_networks import PackageExtractor, extractor
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import write_volume
-from MedGenLib.metrics import features
-from MedGenLib.metrics.features import CUBE, PackageExtractor, describe, extractor
+from MedGenLib.metrics.features import CUBE, describe
 from MedGenLib.metrics.slices import Standard, encode, mostly_ct, slices
 from MedGenLib.networks.feature_encoder import FeatureEncoder
 from MedGenLib.packages.manifest import load_manifest
@@ -200,7 +201,7 @@ def resnet_state() -> dict[str, torch.Tensor]:
 
 def test_resnet50_is_read_under_both_kinds_of_names(tmp_path):
     state = resnet_state()
-    parts = {name: number for number, name in features._CHILDREN.items()}
+    parts = {name: number for number, name in feature_networks.CHILDREN.items()}
     published = {
         f"backbone.{parts[name.split('.')[0]]}.{name.split('.', 1)[1]}": value for name, value in state.items()
     }

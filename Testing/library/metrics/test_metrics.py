@@ -10,7 +10,7 @@ from skimage.transform import downscale_local_mean
 
 from MedGenLib.errors import InputError
 from MedGenLib.metrics import image as metrics
-from MedGenLib.metrics.cohort import frechet_distance
+from MedGenLib.metrics.distribution import frechet_distance
 
 
 @pytest.fixture

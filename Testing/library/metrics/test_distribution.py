@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from MedGenLib.errors import InputError
-from MedGenLib.metrics import cohort
-from MedGenLib.metrics.cohort import compare_cohorts, extrapolate, fid, manifold, mmd
+from MedGenLib.metrics import distribution
+from MedGenLib.metrics.distribution import compare_cohorts, extrapolate, fid, manifold, mmd
 from MedGenLib.metrics.features import CUBE, Features
 from MedGenLib.metrics.memorization import find_memorised
 
@@ -84,13 +84,13 @@ def test_mmd_agrees_with_monai_and_is_unbiased():
     values = []
     for seed in range(60):
         pair = [*volumes(10, 2 * seed), *volumes(10, 2 * seed + 1)]
-        values.append(mmd(cohort.volume_kernel([v.planes for v in pair]), 10))
+        values.append(mmd(distribution.volume_kernel([v.planes for v in pair]), 10))
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(60)
 
 
 def test_the_kernel_of_volumes_is_the_mean_over_their_slices():
     pair = [volumes(1, 1, slices=3)[0].planes, volumes(1, 2, slices=5)[0].planes]
-    found = cohort.volume_kernel(pair)[0, 1]
+    found = distribution.volume_kernel(pair)[0, 1]
     expected = np.mean(
         [np.mean((a.astype(float) @ b.astype(float).T / FEATURES + 1) ** 3) for a, b in zip(*pair, strict=True)]
     )
