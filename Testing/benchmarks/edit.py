@@ -133,8 +133,8 @@ def quality(radius: float, count: int, preset: str) -> dict[str, float]:
     from MedGenLib import generate
     from MedGenLib.editing.session import Canvas
     from MedGenLib.imaging.volume import LabelMap, crop
-    from MedGenLib.packages.catalogue import find
     from MedGenLib.labels.tissues import resegment
+    from MedGenLib.packages.catalogue import find
 
     image, mask = scan()
     image, mask = (crop(item, (12, 8, 20), (108, 93, 100)) for item in (image, mask))
@@ -172,7 +172,7 @@ def picture(path: Path) -> None:
 
     from MedGenLib.editing.session import edit_image
     from MedGenLib.report import NOTE
-    from MedGenLib.visual.preview import COLOURS
+    from MedGenLib.visual.grid import COLORS
 
     image, mask = scan()
     index, new = np.indices(mask.shape), mask.array.copy()
@@ -191,7 +191,7 @@ def picture(path: Path) -> None:
         plane = {"origin": "lower", "interpolation": "nearest"}
         axis.imshow(axial(grey), cmap="gray", vmin=-160, vmax=240, **plane)
         if labels is not None:
-            colours = ListedColormap(COLOURS[:4])
+            colours = ListedColormap(COLORS[:4])
             axis.imshow(axial(labels), cmap=colours, vmin=1, vmax=4, alpha=0.6, **plane)
         axis.set_title(title, color="white", fontsize=10)
         axis.set_axis_off()

@@ -7,6 +7,8 @@ from matplotlib.image import imread
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.visual import preview
+from MedGenLib.visual.grid import label_colors
+from MedGenLib.visual.views import BONE, LUNG, SOFT_TISSUE, default_windows
 
 NAMES = {1: "fat", 2: "soft tissue"}
 DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
@@ -145,22 +147,22 @@ def test_contours_are_those_of_the_mask(body, figure_of):
 
 def test_windows_by_modality(body):
     ct = Volume(body[0], affine(), "CT", "HU")
-    assert preview.default_windows(ct) == [preview.SOFT_TISSUE, preview.BONE]
+    assert default_windows(ct) == [SOFT_TISSUE, BONE]
     lungs = body[0].copy()
     lungs[5:12, 5:18, 5:20] = -800
-    assert preview.default_windows(ct.with_array(lungs)) == [preview.SOFT_TISSUE, preview.LUNG]
+    assert default_windows(ct.with_array(lungs)) == [SOFT_TISSUE, LUNG]
     mr = np.random.default_rng(0).gamma(2, 40, (16, 16, 16))
-    (window,) = preview.default_windows(Volume(mr, affine(), "T1w"))
+    (window,) = default_windows(Volume(mr, affine(), "T1w"))
     low, high = window.limits
     assert low == pytest.approx(0) and 0.9 < (mr < high).mean() < 1
 
 
-def test_many_labels_keep_distinct_colours_and_a_short_legend(figure_of):
+def test_many_labels_keep_distinct_colors_and_a_short_legend(figure_of):
     labels = np.zeros((20, 20, 4), np.int32)
     labels[:, :, 1:3] = (np.arange(400).reshape(20, 20, 1) // 10 + 1) * 50
     output = Volume(np.random.default_rng(0).random(labels.shape), affine(), "T1w")
     figure = figure_of(LabelMap(labels, affine()), output)
-    assert len(set(preview.label_colours(labels).values())) == 40
+    assert len(set(label_colors(labels).values())) == 40
     assert sum(word.startswith("label ") for word in texts(figure)) == 20
     assert any(word.endswith(" more") for word in texts(figure))
 
@@ -219,15 +221,15 @@ def test_a_region_of_lung_is_shown_in_the_lung_window(body, monkeypatch, tmp_pat
     lung = np.where(labels == 2, -850.0, array).astype(np.float32)
     windows = []
 
-    def rows(scene, names, title):
-        windows.extend(row.window for row in scene.rows)
+    def draw(rows, *_, **__):
+        windows.extend(panels[0].limits for panels in rows)
         raise InputError("enough")
 
-    monkeypatch.setattr(preview, "_draw", rows)
+    monkeypatch.setattr(preview, "draw", draw)
     change = LabelMap((labels == 2).astype(np.uint8), affine())
     for pair in ((lung, array), (array, lung), (array, array)):
         before, after = (Volume(a, affine(), "CT", "HU") for a in pair)
         with pytest.raises(InputError, match="enough"):
             preview.preview_change(before, after, change, tmp_path / "p.png")
     assert list(tmp_path.iterdir()) == []
-    assert windows == [preview.LUNG] * 6 + [preview.SOFT_TISSUE] * 3
+    assert windows == [LUNG.limits] * 6 + [SOFT_TISSUE.limits] * 3
