@@ -19,6 +19,8 @@ FOLDERS = {
 }
 """Folder of the repository -> the kinds of its files that people read; JSON is model cards."""
 OWN = Path(__file__)
+GENERATED = [REPOSITORY / "docs" / "reference" / name for name in ("commands", "options", "models")]
+"""Pages that `make docs` writes from texts of the code and the packages."""
 
 WORDS = (
     "anew",
@@ -74,7 +76,7 @@ def read_files() -> list[Path]:
     for folder, kinds in FOLDERS.items():
         for kind in kinds:
             files.update((REPOSITORY / folder).rglob(f"*.{kind}"))
-    return sorted(files - {OWN})
+    return sorted(path for path in files - {OWN} if path.parent not in GENERATED)
 
 
 def words() -> Counter[str]:
