@@ -25,21 +25,35 @@ class Registry(Generic[T]):
     Parameters
     ----------
     kind: what they are, for error messages, such as "data reader".
-    decorator: name of the decorator, which modules of the package write as ``@decorator("name"``.
+    decorator: name of the decorator, which modules of the package write as ``@decorator("name"``; a second text is the
+        summary.
     package: dotted name of the package whose modules are searched for it.
+
+    Attributes
+    ----------
+    summaries: name -> summary, for the names of the package and those that were added with one.
     """
 
     def __init__(self, kind: str, decorator: str, package: str) -> None:
         self.kind, self.package = kind, package
-        self._declaration = re.compile(rf'^@{decorator}\(\s*"([^"]+)"', re.MULTILINE)
+        self._declaration = re.compile(rf'^@{decorator}\(\s*"([^"]+)"(?:,\s*"([^"]+)")?', re.MULTILINE)
         self._entries: dict[str, T] = {}
+
+    @cached_property
+    def _declared(self) -> list[tuple[str, str, str]]:
+        """Module, name and summary of every decorator in the package."""
+        paths = sorted(Path(*util.find_spec(self.package).submodule_search_locations).glob("*.py"))
+        found = {path.stem: self._declaration.findall(path.read_text(encoding="utf-8")) for path in paths}
+        return [(f"{self.package}.{stem}", *texts) for stem, decorators in found.items() for texts in decorators]
 
     @cached_property
     def _modules(self) -> dict[str, str]:
         """Name -> module that registers it."""
-        paths = sorted(Path(*util.find_spec(self.package).submodule_search_locations).glob("*.py"))
-        found = {path.stem: self._declaration.findall(path.read_text(encoding="utf-8")) for path in paths}
-        return {name: f"{self.package}.{stem}" for stem, names in found.items() for name in names}
+        return {name: module for module, name, _ in self._declared}
+
+    @cached_property
+    def summaries(self) -> dict[str, str]:
+        return {name: summary for _, name, summary in self._declared}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that registers a class or a function; InputError for a name that another module has taken."""
@@ -50,7 +64,7 @@ class Registry(Generic[T]):
 
         return decorate
 
-    def add(self, name: str, entry: T, module: str) -> None:
+    def add(self, name: str, entry: T, module: str, summary: str = "") -> None:
         """Register an entry of a module; InputError for a name that another module has taken."""
         owner = self._modules.setdefault(name, module)
         if owner != module:
@@ -59,6 +73,7 @@ class Registry(Generic[T]):
                 "choose another name."
             )
         self._entries[name] = entry
+        self.summaries.setdefault(name, summary)
 
     def require(self, name: str) -> None:
         """InputError for a name that is not registered."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import os
 import signal
 import sys
@@ -17,49 +16,40 @@ import threading
 import warnings
 from collections.abc import Iterator
 
+from MedGenLib.cli.commands import build_parser
 from MedGenLib.cli.console import Console
-from MedGenLib.cli.parser import build_parser
 from MedGenLib.errors import Cancelled, MedGenError
 
 OK, FAULT, REFUSED, STOPPED = 0, 1, 2, 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs `medgen` with these arguments and returns the exit code."""
-    parser = build_parser()
-    try:
-        arguments = parser.parse_args(argv)
-    except SystemExit as request:  # --help and --version, or a sentence about a wrong option
-        return int(request.code or OK)
-    if arguments.run is None:
-        parser.print_help()
-        return OK
-    console = Console(quiet=arguments.quiet, verbose=arguments.verbose)
+    """Run `medgen` with these arguments and return the exit code."""
+    parser, console = build_parser(), Console()
     with _signals() as interrupted, warnings.catch_warnings(), console:
-        if not arguments.verbose:
-            warnings.simplefilter("ignore")
         try:
-            return _command(arguments.run)(arguments, console)
+            arguments = parser.parse_args(argv)
+            if arguments.work is None:
+                parser.print_help()
+                return OK
+            console.quiet, console.verbose = arguments.quiet, arguments.verbose
+            if not arguments.verbose:
+                warnings.simplefilter("ignore")
+            return arguments.work(arguments, console)
         except BaseException as error:  # every way out ends in an exit code and a sentence
             console.close()
             return _explain(error, interrupted=bool(interrupted))
 
 
-def _command(path: str):
-    """The function "module:name" below MedGenLib; heavy modules load only when they are used."""
-    module, name = path.split(":")
-    return getattr(importlib.import_module(f"MedGenLib.{module}"), name)
-
-
 def _explain(error: BaseException, interrupted: bool) -> int:
-    """Prints the one sentence that belongs to an error and returns the exit code."""
+    """Print the one sentence that belongs to an error and return the exit code."""
     # A Ctrl-C that arrives while a library is being imported can surface as any error.
     if interrupted or isinstance(error, KeyboardInterrupt | Cancelled):
         _complain("Stopped; nothing was written.")
         return STOPPED
-    if isinstance(error, SystemExit):
+    if isinstance(error, SystemExit):  # SIGTERM; --help and --version, or a sentence about a wrong option
         return int(error.code or OK)
-    if isinstance(error, BrokenPipeError):  # the reader of our output has closed: nobody to tell
+    if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAULT
     if isinstance(error, MedGenError):
@@ -80,12 +70,12 @@ def _explain(error: BaseException, interrupted: bool) -> int:
 
 
 def _complain(sentence: str) -> None:
-    """One line on stderr, whatever line breaks a file's name or a library put into it."""
+    """Print one line on stderr, without the line breaks that the name of a file or a library may bring."""
     print(f"medgen: {' '.join(sentence.split())}", file=sys.stderr)
 
 
 def _report_fault(error: BaseException) -> int:
-    """Keeps the traceback in a file for the authors and tells the user where it lies."""
+    """Keep the traceback in a file for the authors and print where it lies."""
     import tempfile
     import time
     import traceback
@@ -109,7 +99,7 @@ def _report_fault(error: BaseException) -> int:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Makes Ctrl-C and a polite kill leave through the clean-up code.
+    """Let Ctrl-C and SIGTERM leave through the clean-up code.
 
     Yields a list that has an entry once Ctrl-C was pressed.
     """

@@ -8,9 +8,10 @@ from typing import Any
 from MedGenLib.options import REQUIRED, Option, of
 
 
-def add_arguments(parser: ArgumentParser, command: str) -> None:
-    """Add the options of a command; in the parsed namespace they have their Python names."""
-    for option in of(command, "cli").values():
+def add_arguments(parser: ArgumentParser, command: str, *names: str) -> None:
+    """Add the options of a command, or only some of them; in the parsed namespace they have their Python names."""
+    declared = of(command, "cli")
+    for option in (declared[name] for name in names or declared):
         words = {"help": option.full_help.replace("%", "%%")} | _words(option)
         if option.positional:
             parser.add_argument(option.name, metavar=option.flag, **words)
@@ -50,25 +51,27 @@ def _reader(option: Option) -> Callable[[str], Any]:
     if option.count is not None and isinstance(option.metavar, str):
         return _with_commas(option)
     if option.number is int and option.count is None:
-        return {0: _natural, 1: _positive}.get(option.low, int)
+        return {0: natural, 1: positive}.get(option.low, int)
     return option.number or str
 
 
-def _natural(text: str) -> int:
+def natural(text: str) -> int:
+    """A number from 0 up."""
     number = int(text)
     if number < 0:
         raise ValueError
     return number
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number from 1 up."""
     number = int(text)
     if number < 1:
         raise ValueError
     return number
 
 
-_natural.__name__, _positive.__name__ = "natural number", "positive number"
+natural.__name__, positive.__name__ = "natural number", "positive number"
 
 
 def _with_commas(option: Option) -> Callable[[str], tuple[float, ...]]:

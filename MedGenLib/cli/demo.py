@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MedGenLib.cli.runs import warn, write_with_facts
+from MedGenLib.cli.arguments import add_arguments
+from MedGenLib.cli.commands import Parser, command
+from MedGenLib.cli.console import Console
+from MedGenLib.cli.run import warn, write_with_facts
 from MedGenLib.errors import InputError
 from MedGenLib.io.outputs import Outputs
 from MedGenLib.io.provenance import Source
@@ -19,7 +22,6 @@ from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import is_accepted, license_notice
 
 if TYPE_CHECKING:
-    from MedGenLib.cli.console import Console
     from MedGenLib.result import Result
 
 SEED = 1
@@ -46,8 +48,31 @@ class Diary:
         self.add(what, time.perf_counter() - start, file)
 
 
+def words(parser: Parser) -> None:
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("medgen-demo"),
+        metavar="DIR",
+        help="folder for the results (default: medgen-demo)",
+    )
+    add_arguments(parser, "generate", "device")
+    parser.add_argument(
+        "--accept-license",
+        action="store_true",
+        help="accept the non-commercial license of head-mr-to-ct; without it that part is left out",
+    )
+
+
+@command(
+    "demo",
+    "generate and translate the sample data that come with MedGen",
+    "Files of an earlier demo in the same folder are replaced.",
+    words,
+)
 def run(arguments: Namespace, console: Console) -> int:
-    """Writes volumes, pictures and reports of both jobs, then a table of all steps."""
+    """Write volumes, pictures and reports of both jobs, then a table of all steps."""
     folder = _folder(arguments.output)
     diary = Diary()
     with diary.timed("start PyTorch"):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
+from MedGenLib.cli.arguments import add_arguments
+from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
@@ -23,6 +26,30 @@ STILL_THERE = (
 _MODALITIES = {"ct": "CT", "mr": "MR", "t1w": "T1w", "t2w": "T2w"}
 
 
+def words(parser: Parser) -> None:
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="volume or label volume")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--like", type=Path, metavar="DIR", help="DICOM series of the patient: the new series goes into that study"
+    )
+    parser.add_argument("--series", metavar="UID", help="which series of --like to follow")
+    parser.add_argument("--labels", action="store_true", help="IMAGE is a label volume")
+    parser.add_argument(
+        "--names",
+        metavar="WHOSE",
+        help="whose label numbers these are, where the file names none: a model such as ct-tissue, totalsegmentator, "
+        "freesurfer, vista3d or maisi; segments get these names and their codes",
+    )
+    parser.add_argument("--modality", metavar="CT|MR", help="where the file does not say what it is")
+    add_arguments(parser, "generate", "deidentify")
+
+
+@command(
+    "dicom",
+    "write a volume as a DICOM series, or labels as a DICOM segmentation",
+    "A synthetic image says that it is one, in standard attributes.",
+    words,
+)
 def export(arguments: Namespace, console: Console) -> int:
     """IMAGE -> the files of a new series in a new or empty folder."""
     check_folder(arguments.output)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedGenLib.cli.arguments import add_arguments, natural
+from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.cli.table import table
 
@@ -13,6 +16,29 @@ if TYPE_CHECKING:
     from MedGenLib.evaluation.cohorts import CohortEvaluation
 
 
+def words(parser: Parser) -> None:
+    parser.add_argument("image", metavar="SYNTHETIC", type=Path, help="folder of volumes")
+    parser.add_argument("--reference", required=True, type=Path, metavar="REAL", help="folder of real volumes")
+    parser.add_argument(
+        "--training", type=Path, metavar="DIR", help="the images the model was trained on, to find memorized ones"
+    )
+    parser.add_argument(
+        "--features",
+        default="medgen-features",
+        metavar="NAME|FILE",
+        help="feature package (default: medgen-features) or a local file of RadImageNet's ResNet-50 weights",
+    )
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the resampling")
+    add_arguments(parser, "evaluate", "report", "overwrite", "device")
+
+
+@command(
+    "evaluate distribution",
+    "compare a cohort of synthetic images with a real one",
+    "FID 2.5-D with its confidence interval and FID-infinity, MMD, precision, recall, density and coverage, diversity, "
+    "and for each image its nearest training image.",
+    words,
+)
 def distribution(arguments: Namespace, console: Console) -> int:
     """Folders of volumes -> measures on the console and, where asked for, a report."""
     from MedGenLib.evaluation.cohorts import FILES, evaluate_cohorts

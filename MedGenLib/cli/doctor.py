@@ -9,12 +9,10 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from MedGenLib import devices, user_folders
-
-if TYPE_CHECKING:
-    from MedGenLib.cli.console import Console
+from MedGenLib.cli.commands import command
+from MedGenLib.cli.console import Console
 
 ENOUGH_MEMORY = 1.5 * 2**30
 """Bytes that the largest measured run of an embedded model needs."""
@@ -31,8 +29,9 @@ class Diagnosis:
         return f"{'OK' if self.healthy else 'PROBLEM':<9}{self.sentence}"
 
 
+@command("doctor", "check this installation and this machine")
 def run(_: Namespace, console: Console) -> int:
-    """Prints every diagnosis as it is made; exit code 1 when something is broken."""
+    """Print every diagnosis as it is made; exit code 1 when something is broken."""
     problems = 0
     for diagnosis in examine():
         console.say(str(diagnosis))

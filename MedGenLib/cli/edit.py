@@ -1,84 +1,47 @@
-"""`medgen edit`: check the places, run, write everything or nothing."""
+"""`medgen edit`: image, its mask and a changed mask -> the image that shows the changed mask."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from MedGenLib.cli.commands import command
 from MedGenLib.cli.console import Console
-from MedGenLib.cli.runs import describe, first_acceptance, write_with_facts
-from MedGenLib.imaging.volume import as_stored
-from MedGenLib.io.files import check_output_path, read_label_map, read_volume
-from MedGenLib.io.outputs import Outputs
-from MedGenLib.io.provenance import Source, sidecar
-from MedGenLib.labels.mapping import parse_mapping
-from MedGenLib.packages.catalogue import find
 
-BYTES_PER_VOXEL = 8
-"""The image as 32-bit numbers, twice for a moment."""
+if TYPE_CHECKING:
+    from MedGenLib.result import Result
 
 
+@command(
+    "edit",
+    "make an image follow a changed mask",
+    "Only the surroundings of what changed between the two masks are generated again: all other voxels stay as they "
+    "were, bit for bit; how far the changes reach is printed.",
+)
 def edit(arguments: Namespace, console: Console) -> int:
-    """Image, its mask and a changed mask -> the image that shows the changed mask."""
-    with _outputs(arguments) as outputs:
-        notice = first_acceptance(find(arguments.model), arguments.accept_license)
-        image = as_stored(read_volume(arguments.image, series=arguments.series))
-        old, new = read_label_map(arguments.mask), read_label_map(arguments.new_mask)
-        outputs.require_space(image.array.size * BYTES_PER_VOXEL)
+    from MedGenLib.cli.run import Run
+    from MedGenLib.packages.catalogue import find
+
+    with Run("edit", arguments, console) as run:
+        run.accept(find(arguments.model))
+        run.read(stored=True)
+        run.require_space(run.images["volume"])
 
         from MedGenLib.editing.session import edit_image  # imports torch
+        from MedGenLib.visual.preview import preview_edit
 
-        edited = edit_image(
-            image,
-            old,
-            new,
-            arguments.model,
-            seed=arguments.seed,
-            preset=arguments.preset,
-            device=arguments.device,
-            mapping=parse_mapping(arguments.mapping),
-            fill=arguments.fill,
-            noise_hu=arguments.noise,
-            accept_license=arguments.accept_license,
-            memory=arguments.memory,
-            progress=console,
-        )
-        sources = [
-            Source.of("image", image, arguments.image),
-            Source.of("mask", old, arguments.mask),
-            Source.of("new mask", new, arguments.new_mask),
-        ]
-        facts = edited.provenance(sources)
-        write_with_facts(edited.volume, outputs.staged(arguments.output), facts)
-        if arguments.preview is not None:
-            from MedGenLib.visual import preview
+        edited = edit_image(**run.options(), progress=console)
+        facts = edited.report.parameters
 
-            preview.preview_edit(
-                image,
-                edited.source,
-                edited.volume,
-                outputs.staged(arguments.preview),
-                edited.report.parameters["box"],
-                title=f"Edit by {edited.report.model}",
-            )
-        if arguments.report is not None:
-            edited.report.write(outputs.staged(arguments.report))
-        outputs.commit()
-    describe(edited, outputs, notice, console)
-    told = edited.report.parameters
+        def draw(result: Result, _: int, path: Path) -> None:
+            title = f"Edit by {result.report.model}"
+            preview_edit(run.images["volume"], result.source, result.volume, path, facts["box"], title=title)
+
+        run.write(edited, draw)
+    run.describe(edited)
     console.say(
-        f"{told['changed_voxels']} voxels of the mask changed; image voxels more than "
-        f"{told['halo_mm']:.3g} mm away from them along any axis are those of the input."
+        f"{facts['changed_voxels']} voxels of the mask changed; image voxels more than "
+        f"{facts['halo_mm']:.3g} mm away from them along any axis are those of the input."
     )
     return 0
-
-
-def _outputs(arguments: Namespace) -> Outputs:
-    """All files of the run, their places checked before anything else is done."""
-    output = check_output_path(arguments.output)
-    paths = [output, sidecar(output)]
-    if arguments.preview is not None:
-        paths.append(check_output_path(arguments.preview, (".png",)))
-    if arguments.report is not None:
-        paths.append(check_output_path(arguments.report, (".json",)))
-    inputs = [arguments.image, arguments.mask, arguments.new_mask]
-    return Outputs(paths, overwrite=arguments.overwrite, keep=inputs)

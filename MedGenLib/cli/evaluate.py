@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedGenLib.cli.commands import command
 from MedGenLib.cli.console import Console
 from MedGenLib.cli.table import table
 from MedGenLib.errors import InputError
@@ -33,8 +34,15 @@ _ROLES = ("reference", "mask", "labels", "uncertainty")
 DONE, SOME_FAILED, ALL_FAILED = 0, 1, 2
 
 
+@command(
+    "evaluate",
+    "measure how good a synthetic image is",
+    "Against a real image of the same patient, against the mask it was made from, or both. Two folders are compared "
+    "file by file, matched by name. See also `medgen evaluate distribution --help` and `medgen evaluate utility "
+    "--help`.",
+)
 def evaluate(arguments: Namespace, console: Console) -> int:
-    """Measures, tells, and writes the report where one is asked for."""
+    """Measure, print, and write the report where one is asked for."""
     others = {role: getattr(arguments, role) for role in _ROLES}
     require_purpose(
         *(others[role] for role in ("reference", "mask", "labels")), arguments.segmenter, others["uncertainty"]

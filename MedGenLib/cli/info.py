@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.findings import Finding
@@ -23,8 +24,19 @@ _CONTENTS = {
 }
 
 
+def words(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="volume or DICOM folder")
+    parser.add_argument("--json", action="store_true", help="print it all as JSON")
+
+
+@command(
+    "info",
+    "print how a file was made",
+    "Reads what MedGen left in the image, beside it, or in its DICOM attributes.",
+    words,
+)
 def info(arguments: Namespace, console: Console) -> int:
-    """Prints the facts. Exit code 1 when they do not fit the file: other voxels, other facts."""
+    """Print the facts. Exit code 1 when they do not fit the file: other voxels, other facts."""
     path = arguments.file
     made, findings = _facts(path)
     findings += [*_of_voxels(path, made), *_of_model(made)]

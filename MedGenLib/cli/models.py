@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from MedGenLib.cli.arguments import add_arguments
+from MedGenLib.cli.commands import Parser, action, command
 from MedGenLib.cli.console import Console
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import broken, catalogue, find
@@ -11,7 +13,22 @@ from MedGenLib.packages.hub import install as published
 from MedGenLib.packages.license import is_accepted, license_notice
 from MedGenLib.packages.text import available_table, model_card, models_table
 
+EXAMPLES = """\
+examples:
+  medgen models list --available
+  medgen models install nv-generate-ct
+  medgen models install nv-generate-ct --accept-license
+  medgen models install nv-generate-ct --from ~/NV-Generate-CTMR/models --accept-license
+  medgen models install nv-generate-mr-brain --from https://hub.example.org --accept-license
+"""
 
+
+def words_of_list(parser: Parser) -> None:
+    parser.add_argument("--available", action="store_true", help="list the published models to install instead")
+
+
+@command("models", "list and manage models")
+@action("models list", "list the models that are installed", words=words_of_list)
 def list_models(arguments: Namespace, console: Console) -> int:
     """One line per model; packages that cannot be used are named on stderr."""
     if getattr(arguments, "available", False):
@@ -23,6 +40,11 @@ def list_models(arguments: Namespace, console: Console) -> int:
     return 0
 
 
+def name(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME")
+
+
+@action("models info", "show what a model is and needs", words=name)
 def info(arguments: Namespace, console: Console) -> int:
     """The facts of the manifest, then the model card."""
     manifest = find(arguments.name)
@@ -32,8 +54,28 @@ def info(arguments: Namespace, console: Console) -> int:
     return 0
 
 
+def words_of_install(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="as `medgen models list --available` says")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="FOLDER|URL",
+        help="folder with the published files, or a mirror of the Hugging Face hub (default: huggingface.co, or the "
+        "environment variable HF_ENDPOINT)",
+    )
+    add_arguments(parser, "generate", "accept_license")
+
+
+@action(
+    "models install",
+    "download a published model and make it a package",
+    "Its license is shown first and has to be accepted once. A download that was cut off is continued by the same "
+    "command; files are checked, and nothing in them is run as code.",
+    words_of_install,
+    EXAMPLES,
+)
 def install(arguments: Namespace, console: Console) -> int:
-    """Shows the licence until it was accepted, then downloads and converts."""
+    """Show the license until it was accepted, then download and convert."""
     offer = published.offer(arguments.name, arguments.source)
     if not is_accepted(offer):
         console.say(offer.license_text)
@@ -43,6 +85,17 @@ def install(arguments: Namespace, console: Console) -> int:
     return 0
 
 
+def words_of_add(parser: Parser) -> None:
+    parser.add_argument("path", metavar="PATH", help="package folder, .zip file or its https address")
+    parser.add_argument("--sha256", metavar="HEX", help="checksum that the .zip file has to have")
+
+
+@action(
+    "models add",
+    "install a model package",
+    "It is verified first; nothing in it is ever run as code.",
+    words_of_add,
+)
 def add(arguments: Namespace, console: Console) -> int:
     manifest = store.add(arguments.path, sha256=arguments.sha256, progress=console)
     console.say(f"Added the model '{manifest.name}' {manifest.version} in {manifest.folder}.")
@@ -50,11 +103,17 @@ def add(arguments: Namespace, console: Console) -> int:
     return 0
 
 
+@action("models remove", "remove a model you have added", words=name)
 def remove(arguments: Namespace, console: Console) -> int:
     console.say(f"Removed {store.remove(arguments.name)}.")
     return 0
 
 
+def words_of_verify(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", help="one model (default: all)")
+
+
+@action("models verify", "check every file of the models against checksums", words=words_of_verify)
 def verify(arguments: Namespace, console: Console) -> int:
     """Exit code 1 when a package has a problem."""
     manifests = [find(arguments.name)] if arguments.name else catalogue()

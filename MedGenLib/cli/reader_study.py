@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
+from MedGenLib.cli.arguments import add_arguments, natural, positive
+from MedGenLib.cli.commands import Parser, action, command
 from MedGenLib.cli.console import Console
 from MedGenLib.cli.table import table
 from MedGenLib.errors import InputError
@@ -11,11 +14,29 @@ from MedGenLib.errors import InputError
 STOPPED = 130
 
 
+@command("reader-study", "ask readers which images are real, without telling them")
 def explain(arguments: Namespace, console: Console) -> int:
     """The command without an action."""
     raise InputError("A reader study needs an action; give make, run or score after reader-study.")
 
 
+def words_of_make(parser: Parser) -> None:
+    parser.add_argument("--real", required=True, type=Path, nargs="+", metavar="PATH")
+    parser.add_argument("--synthetic", required=True, type=Path, nargs="+", metavar="PATH")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="STUDY")
+    parser.add_argument("--items", choices=("slices", "volumes"), default="slices", help="(default: slices)")
+    parser.add_argument("--per-volume", type=positive, default=3, metavar="N", help="slices of each (default: 3)")
+    parser.add_argument("--window", metavar="WIDTH,LEVEL", help="one for all images (default: by modality)")
+    parser.add_argument("--seed", type=natural, metavar="N", help="same seed, same order")
+
+
+@action(
+    "reader-study make",
+    "prepare a blinded, balanced reading list",
+    "Copies nothing that could tell where an image comes from: no name, no header, one window, one size of pixel. The "
+    "key stays in a file of its own that readers must not get.",
+    words_of_make,
+)
 def make(arguments: Namespace, console: Console) -> int:
     """Real and synthetic volumes -> a blinded reading list."""
     from MedGenLib.reader_study.preparation import make as make_study
@@ -38,6 +59,19 @@ def make(arguments: Namespace, console: Console) -> int:
     return 0
 
 
+def words_of_run(parser: Parser) -> None:
+    parser.add_argument("study", metavar="STUDY", type=Path)
+    parser.add_argument("--reader", required=True, metavar="NAME", help="code name of the reader")
+    parser.add_argument("--port", type=natural, default=0, metavar="N", help="of the page (default: any free one)")
+    parser.add_argument("--no-browser", action="store_true", help="only print the page's address, do not open it")
+
+
+@action(
+    "reader-study run",
+    "read: answer, confidence and time of each image",
+    "Continues where the same reader stopped.",
+    words_of_run,
+)
 def run(arguments: Namespace, console: Console) -> int:
     """One reader reads on a local web page."""
     from MedGenLib.reader_study.page import ReadingPage
@@ -61,6 +95,14 @@ def run(arguments: Namespace, console: Console) -> int:
     return 0
 
 
+def words_of_score(parser: Parser) -> None:
+    parser.add_argument("study", metavar="STUDY", type=Path)
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the key, if it was moved away")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    add_arguments(parser, "evaluate", "overwrite")
+
+
+@action("reader-study score", "score all readers of a study", words=words_of_score)
 def score(arguments: Namespace, console: Console) -> int:
     """All answers against the key -> table, files and pictures."""
     from MedGenLib.reader_study.report import FILES, TABLE_HEADS, table_of, write_report

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
+from MedGenLib.cli.arguments import add_arguments, positive
+from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
+from MedGenLib.training.recipes import RECIPES
 
 
+def words(parser: Parser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
+    parser.add_argument("--data", required=True, type=Path, metavar="CONFIG.json")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--steps", type=positive, metavar="N", help="stop after N steps")
+    add_arguments(parser, "generate", "device")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads to use")
+
+
+@command(
+    "train",
+    "train a network and export a model package",
+    "A run that was stopped continues from its last checkpoint in the same DIR.",
+    words,
+)
 def train(arguments: Namespace, console: Console) -> int:
-    """Trains, or continues a run that was stopped, and exports a package."""
+    """Train, or continue a run that was stopped, and export a package."""
     from MedGenLib import training
 
     exported = training.train(

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedGenLib.cli.arguments import add_arguments, natural, positive
+from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.cli.table import table
 
@@ -18,8 +20,25 @@ HEADS = ("Trained on", "Cases", "Label", "Dice", "95 % interval", "Against real"
 FILES = ("report.html", "metrics.json", "metrics.csv", "dice.png")
 
 
+def words(parser: Parser) -> None:
+    parser.add_argument("--real", required=True, type=Path, metavar="DIR", help="for training")
+    parser.add_argument("--synthetic", required=True, type=Path, metavar="DIR", help="for training")
+    parser.add_argument("--test", required=True, type=Path, metavar="DIR", help="real cases kept apart")
+    parser.add_argument("--steps", type=positive, default=300, metavar="N", help="of each training (default: 300)")
+    parser.add_argument("--repeats", type=positive, default=3, metavar="K", help="trainings of each (default: 3)")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N")
+    add_arguments(parser, "evaluate", "report", "overwrite", "device")
+
+
+@command(
+    "evaluate utility",
+    "ask whether synthetic images can train a segmenter",
+    "Trains the small segmenter on real, on synthetic and on both, tests each on real images and gives Dice with "
+    "confidence intervals. A folder holds `images` and `labels` with equal file names.",
+    words,
+)
 def utility(arguments: Namespace, console: Console) -> int:
-    """Trains on real, synthetic and both, tests on real, and tells Dice with its interval."""
+    """Train on real, synthetic and both, test on real, and print Dice with its interval."""
     from MedGenLib.evaluation.folders import report_folder
 
     folder = arguments.report

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from MedGenLib.cli.parser import build_parser
+from MedGenLib.cli.commands import build_parser
 from MedGenLib.options import COMMANDS, table
 from MedGenLib.packages.catalogue import is_embedded, light_catalogue
 from MedGenLib.packages.manifest import Manifest
@@ -101,7 +101,7 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
 def _actions(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     """Name -> parser of the commands below a parser."""
     return {
-        name: child
+        name: child.filled()
         for action in parser._actions
         if isinstance(action, argparse._SubParsersAction)
         for name, child in action.choices.items()

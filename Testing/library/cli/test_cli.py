@@ -16,9 +16,9 @@ import pytest
 
 import MedGenLib
 from MedGenLib import cli
-from MedGenLib.cli import demo, doctor, runs
+from MedGenLib.cli import demo, doctor, run
+from MedGenLib.cli.commands import build_parser, command
 from MedGenLib.cli.console import Console
-from MedGenLib.cli.parser import build_parser
 from MedGenLib.cli.table import table
 from MedGenLib.errors import Cancelled, InputError, LicenseError, PackageError
 from MedGenLib.imaging.volume import LabelMap, Volume
@@ -62,17 +62,18 @@ def engine(monkeypatch):
     """Both jobs replaced by quick ones that remember how they were called."""
     calls = []
 
-    def work(source, *positional, samples=1, progress=None, **options):
-        calls.append((positional, {"samples": samples, **options}))
+    def work(mask=None, *, image=None, samples=1, progress=None, **options):
+        source = mask if image is None else image
+        calls.append({"samples": samples, **options})
         stage = Stage("sampling", 3, progress)
         for _ in range(3):
             stage.advance()
         return result_like(source, samples, seed=options["seed"])
 
     stub = SimpleNamespace(name="stub", input=SimpleNamespace(kind="labels"))
-    monkeypatch.setattr(runs, "find", lambda name: stub)
-    monkeypatch.setattr(runs, "for_translation", lambda source, target: stub)
-    monkeypatch.setattr(runs, "is_accepted", lambda manifest: True)
+    monkeypatch.setattr("MedGenLib.packages.catalogue.find", lambda name: stub)
+    monkeypatch.setattr("MedGenLib.packages.catalogue.for_translation", lambda source, target: stub)
+    monkeypatch.setattr(run, "is_accepted", lambda manifest: True)
     monkeypatch.setitem(vars(MedGenLib), "generate", work)
     monkeypatch.setitem(vars(MedGenLib), "translate", work)
     return calls
@@ -153,12 +154,26 @@ def test_no_command_prints_the_help(capsys):
         (["translate", "m.nii", "-o", "o.nii"], "required: --to"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),
         (["--quiet", "--verbose", "doctor"], "not allowed with"),
+        (["generate", "m.nii", "-o", "o.nii", "--guidence", "2"], "the option --guidence is unknown, use --guidance"),
+        (["translate", "m.nii", "-o", "o.nii", "--to=CT", "--acept-license"], "unknown, use --accept-license"),
+        (["models", "install", "x", "--form=y"], "--form is unknown, use --from"),
+        (["doctor", "--brush"], "the option --brush is unknown; see `medgen doctor --help`"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_code_2(argv, sentence, capsys):
     assert cli.main(argv) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.startswith("medgen: ") and error.count("\n") == 1
+
+
+def test_a_command_is_one_file_and_one_name_has_one_owner(capsys):
+    parser = build_parser()
+    assert parser.parse_args(["evaluate", "distribution", "a", "--reference", "b"]).image == Path("a")
+    assert parser.parse_args(["evaluate", "./distribution"]).image == Path("distribution")
+    with pytest.raises(InputError, match="The command 'generate' of .* cannot be registered because MedGenLib.cli.gen"):
+        command("generate", "make something else")(lambda arguments, console: 0)
+    command("count", "count voxels")(lambda arguments, console: console.say("none") or 0)
+    assert cli.main(["count"]) == 0 and capsys.readouterr().out == "none\n"
 
 
 def test_map_takes_numbers_and_names():
@@ -171,7 +186,7 @@ def test_memory_is_passed_on(mask, out, engine):
     base = [str(mask), "-o", str(out / "x.nii.gz"), "--memory", "small", "--overwrite"]
     assert cli.main(["generate", *base]) == 0
     assert cli.main(["translate", *base, "--to", "CT"]) == 0
-    assert [options["memory"] for _, options in engine] == ["small", "small"]
+    assert [options["memory"] for options in engine] == ["small", "small"]
 
 
 def test_quiet_counts_before_and_after_the_command():
@@ -191,9 +206,9 @@ def test_generate_writes_volume_preview_and_report(mask, out, engine, capsys):
     assert (out / "ct.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((out / "ct.json").read_text())["seed"] == 7
     assert read_volume(out / "ct.nii.gz").shape == SHAPE
-    (positional, options) = engine[0]
-    assert options["memory"] == "auto"
-    assert positional == ("ct-tissue",) and options["mapping"] == {"2": "3"}
+    options = engine[0]
+    assert options["memory"] == "auto" and options["retries"] == 2
+    assert options["model"] == "ct-tissue" and options["mapping"] == {"2": "3"}
     assert (options["seed"], options["sampler"], options["steps"]) == (7, "ddim", 9)
     captured = capsys.readouterr()
     assert f"Wrote {out / 'ct.nii.gz'}" in captured.out and "sampling: 3 steps" in captured.err
@@ -212,13 +227,13 @@ def test_translate_reads_an_image_and_passes_the_target(mask, out, engine):
     argv = ["translate", mask, "-o", out / "ct.nrrd", "--to", "CT", "--device", "cpu"]
     assert cli.main([str(word) for word in argv]) == 0
     assert names(out) == ["ct.medgen.json", "ct.nrrd"]
-    assert engine[0][0] == ("CT",) and engine[0][1]["device"] == "cpu"
+    assert engine[0]["to"] == "CT" and engine[0]["device"] == "cpu"
 
 
 def test_the_first_acceptance_of_a_licence_is_told_once(mask, out, engine, monkeypatch, capsys):
     accepted = iter([False, True])
-    monkeypatch.setattr(runs, "is_accepted", lambda manifest: next(accepted))
-    monkeypatch.setattr(runs, "license_notice", lambda manifest: "For research only.")
+    monkeypatch.setattr(run, "is_accepted", lambda manifest: next(accepted))
+    monkeypatch.setattr(run, "license_notice", lambda manifest: "For research only.")
     argv = ["translate", str(mask), "--to", "CT", "--accept-license", "--overwrite"]
     assert cli.main([*argv, "-o", str(out / "ct.nii")]) == 0
     assert "medgen: For research only. You have accepted this" in capsys.readouterr().err
@@ -289,7 +304,7 @@ def test_every_error_is_one_line_an_exit_code_and_no_file(error, code, words, ma
 
 
 def test_a_fault_leaves_its_traceback_in_a_file(mask, out, engine, monkeypatch, capsys, home):
-    monkeypatch.setattr(runs, "find", lambda name: 1 / 0)
+    monkeypatch.setattr("MedGenLib.packages.catalogue.find", lambda name: 1 / 0)
     assert cli.main(["generate", str(mask), "-o", str(out / "ct.nii.gz")]) == 1
     error = capsys.readouterr().err
     log = Path(error.split("'")[-2])
@@ -321,7 +336,8 @@ from types import SimpleNamespace
 import MedGenLib
 from MedGenLib import cli
 from MedGenLib.visual import preview as pictures
-from MedGenLib.cli import runs
+from MedGenLib.cli import run
+from MedGenLib.packages import catalogue
 from MedGenLib.progress import Stage
 from MedGenLib.report import Report
 from MedGenLib.result import Result
@@ -329,7 +345,7 @@ from MedGenLib.imaging.volume import Volume
 
 slow_stage, *argv = sys.argv[1:]
 
-def work(mask, model, *, progress, samples, **options):
+def work(mask, *, progress, samples, **options):
     steps = 1000 if slow_stage == "sampling" else 1
     stage = Stage("sampling", steps, progress)
     for _ in range(steps):
@@ -343,8 +359,8 @@ def slow_preview(*_, **__):
     time.sleep(20)
 
 pictures.preview = slow_preview
-runs.find = lambda name: SimpleNamespace(name="stub", input=SimpleNamespace(kind="labels"))
-runs.is_accepted = lambda manifest: True
+catalogue.find = lambda name: SimpleNamespace(name="stub", input=SimpleNamespace(kind="labels"))
+run.is_accepted = lambda manifest: True
 vars(MedGenLib)["generate"] = work
 sys.exit(cli.main(argv))
 """

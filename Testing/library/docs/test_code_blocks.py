@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from MedGenLib.cli.parser import build_parser
+from MedGenLib.cli.commands import build_parser
 
 ROOT = Path(__file__).resolve().parents[3]
 GENERATED = [ROOT / "docs" / "reference" / name for name in ("commands", "options", "models")]

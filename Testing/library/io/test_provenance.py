@@ -15,7 +15,7 @@ import SimpleITK
 
 import MedGenLib
 from MedGenLib import cli, generate
-from MedGenLib.cli import runs
+from MedGenLib.cli import run
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, OutputCheck
 from MedGenLib.imaging.volume import LabelMap, Volume
@@ -419,8 +419,8 @@ def translator(monkeypatch):
         return Result([image.with_array(np.round(image.array) + 1, to, "HU")], report, image)
 
     stub = SimpleNamespace(name="stub")
-    monkeypatch.setattr(runs, "for_translation", lambda source, target: stub)
-    monkeypatch.setattr(runs, "is_accepted", lambda manifest: True)
+    monkeypatch.setattr("MedGenLib.packages.catalogue.for_translation", lambda source, target: stub)
+    monkeypatch.setattr(run, "is_accepted", lambda manifest: True)
     monkeypatch.setitem(vars(MedGenLib), "translate", work)
 
 

@@ -1,0 +1,177 @@
+"""The commands of `medgen`: how one registers, and the parser that reads their words.
+
+A command is one file of this folder: `command` decorates the function that does the work. Its options come from their
+declaration in `MedGenLib.options`, and ``words`` adds what is not declared there. Names and summaries are read from the
+text of the files, and a file is imported when its command is named, so that `medgen --help` is instant.
+
+>>> @command("count", "count the voxels of each label")                    # doctest: +SKIP
+... def count(arguments: Namespace, console: Console) -> int: ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+import textwrap
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from MedGenLib import __version__
+from MedGenLib.cli.arguments import add_arguments
+from MedGenLib.cli.console import Console
+from MedGenLib.options import COMMANDS as OPTIONS
+from MedGenLib.registry import Registry
+
+Work = Callable[[Namespace, Console], int]
+"""Does the work of a command and gives the exit code."""
+
+EXAMPLES = """\
+examples:
+  medgen generate mask.nii.gz -o ct.nii.gz --seed 7 --preview ct.png
+  medgen generate hippocampus.nii.gz -o t1.nii.gz --model mr-hippocampus --samples 3
+  medgen translate head_t1.nii.gz -o ct.nii.gz --to CT --accept-license
+  medgen models list
+
+Synthetic images are for research and teaching, never for diagnosis.
+"""
+NUMBERS = re.compile(r"-[\d.]+,")
+"""A list of numbers whose first one is negative; argparse takes it for an option."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command, or one action of a command.
+
+    Attributes
+    ----------
+    details: text after the summary in its help; epilog: the same after the options.
+    words: adds arguments that are not declared in `MedGenLib.options`.
+    """
+
+    work: Work
+    details: str = ""
+    words: Callable[[Parser], object] | None = None
+    epilog: str | None = None
+
+
+COMMANDS: Registry[Command] = Registry("command", "command", __package__)
+"""A name of two words is a command of its own whose first word is one, too; a path of the second name is ./name."""
+ACTIONS: Registry[Command] = Registry("action", "action", __package__)
+"""By the names of command and action, such as "models list"."""
+
+
+def _decorator(registry: Registry[Command]) -> Callable[..., Callable[[Work], Work]]:
+    def register(
+        name: str,
+        summary: str,
+        details: str = "",
+        words: Callable[[Parser], object] | None = None,
+        epilog: str | None = None,
+    ) -> Callable[[Work], Work]:
+        """Register a function as `Command.work`."""
+
+        def decorate(work: Work) -> Work:
+            registry.add(name, Command(work, details, words, epilog), work.__module__, summary)
+            return work
+
+        return decorate
+
+    return register
+
+
+command, action = _decorator(COMMANDS), _decorator(ACTIONS)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads the words of a command; an error is one line, as every other error."""
+
+    complete: Callable[[], None] | None = None
+    """Imports the command and adds its words, which the help needs, too."""
+
+    def filled(self) -> Parser:
+        """This parser with the words of its command."""
+        complete, self.complete = self.complete, None
+        if complete is not None:
+            complete()
+        return self
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"medgen: {message}; see `{self.prog} --help`.\n")
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.filled()
+        words = _joined(list(sys.argv[1:] if args is None else args))
+        namespace, unknown = super().parse_known_args(words, namespace)
+        for word in unknown:
+            if word.startswith("--"):
+                name = word.partition("=")[0]
+                near = difflib.get_close_matches(name, self._option_string_actions, 1)
+                self.error(f"the option {name} is unknown{f', use {near[0]}' if near else ''}")
+        return namespace, unknown
+
+
+def build_parser() -> Parser:
+    """The parser of `medgen`; the attribute `work` of what it reads is the function that does the work."""
+    parser = Parser(
+        prog="medgen",
+        description="Synthetic CT and MR volumes from label masks, and MR <-> CT translation.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"medgen {__version__}")
+    _add_loudness(parser, default=False)
+    parser.set_defaults(work=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name in sorted(COMMANDS):
+        _add(commands, COMMANDS, name, name)
+    return parser
+
+
+def _add(commands, registry: Registry[Command], name: str, word: str) -> None:
+    parser = commands.add_parser(
+        word, help=registry.summaries[name], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.complete = lambda: _complete(parser, registry, name)
+
+
+def _complete(parser: Parser, registry: Registry[Command], name: str) -> None:
+    found, summary = registry[name], registry.summaries[name]
+    parser.description = textwrap.fill(f"{summary[0].upper()}{summary[1:]}. {found.details}".strip(), 79)
+    parser.epilog = found.epilog
+    parser.set_defaults(work=found.work)
+    # Given after the command they must not be undone by the command's own defaults.
+    _add_loudness(parser, default=argparse.SUPPRESS)
+    declared = name.replace("-", "_")
+    if declared in OPTIONS:
+        add_arguments(parser, declared)
+    if found.words is not None:
+        found.words(parser)
+    actions = [other for other in ACTIONS if registry is COMMANDS and other.startswith(f"{name} ")]
+    if actions:
+        below = parser.add_subparsers(title="actions", metavar="ACTION")
+        for other in actions:
+            _add(below, ACTIONS, other, other.removeprefix(f"{name} "))
+
+
+def _add_loudness(parser: Parser, default: object) -> None:
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-q", "--quiet", action="store_true", default=default, help="print nothing but errors")
+    loudness.add_argument("-v", "--verbose", action="store_true", default=default, help="print more of what is done")
+
+
+def _joined(words: list[str]) -> list[str]:
+    """Commands of two words as one, and lists of numbers that begin with a minus joined to their option."""
+    joined: list[str] = []
+    for word in words:
+        before = joined[-1] if joined else ""
+        if f"{before} {word}" in COMMANDS:
+            joined[-1] = f"{before} {word}"
+        elif before.startswith("--") and NUMBERS.match(word):
+            joined[-1] = f"{before}={word}"
+        else:
+            joined.append(word)
+    return joined

@@ -1,0 +1,30 @@
+"""`medgen generate`: mask -> one or more volumes, or nothing but a size for models that need no mask."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from MedGenLib.cli.commands import command
+from MedGenLib.cli.console import Console
+
+
+@command("generate", "make an image volume from a label mask", "The result lies on the grid of the mask.")
+def generate(arguments: Namespace, console: Console) -> int:
+    from MedGenLib.cli.run import Run
+    from MedGenLib.packages.catalogue import find
+    from MedGenLib.pipelines.empty_grid import wanted_grid
+
+    manifest = find(arguments.model)
+    with Run("generate", arguments, console) as run:
+        run.accept(manifest)
+        run.read()
+        mask = run.images.get("mask")
+        grid = wanted_grid(mask, arguments.size, arguments.spacing, manifest)
+        run.require_space(mask if grid is None else grid)
+
+        from MedGenLib import generate as generate_volumes  # imports torch
+
+        result = generate_volumes(**run.options(), progress=console)
+        run.write(result)
+    run.describe(result)
+    return 0

@@ -1,0 +1,204 @@
+"""One run of a command that makes images: its places are checked first, and it writes everything or nothing."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from MedGenLib.cli.arguments import from_namespace
+from MedGenLib.cli.console import Console
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.volume import LabelMap, Volume, as_stored
+from MedGenLib.io.files import check_output_path, read_label_map, read_volume, write_volume
+from MedGenLib.io.outputs import Outputs, numbered
+from MedGenLib.io.provenance import Provenance, Source, sidecar
+from MedGenLib.labels.mapping import parse_mapping
+from MedGenLib.options import of
+from MedGenLib.packages.license import is_accepted, license_notice, require_acceptance
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.report import Report
+from MedGenLib.result import Result
+
+BYTES_PER_VOXEL = 4
+"""Volumes are written as 32-bit numbers at most; compressed ones are smaller."""
+ROLES = {
+    "image": "image",
+    "volume": "image",
+    "mask": "mask",
+    "new_mask": "new mask",
+    "style": "style",
+    "body_from": "body",
+    "lesion": "lesion",
+    "labels": "labels",
+}
+"""Option -> what the provenance of the result calls the image."""
+
+Draw = Callable[[Result, int, Path], None]
+"""Draws one of the volumes of a result into a file."""
+
+
+class Run:
+    """One run of a command; a context manager, which discards what was not written to its end.
+
+    Attributes
+    ----------
+    images: what `read` found, by the names of the options.
+    outputs: the files to write.
+    """
+
+    def __init__(self, command: str, arguments: Namespace, console: Console) -> None:
+        self.command, self.arguments, self.console = command, arguments, console
+        self.images: dict[str, Volume | LabelMap] = {}
+        self._sources: list[Source] = []
+        self._notes: list[str] = []
+        self._inputs = {name: path for name in ROLES if (path := self._given(name)) is not None}
+        self.outputs = Outputs(self._paths(), overwrite=arguments.overwrite, keep=self._inputs.values())
+
+    def __enter__(self) -> Run:
+        self.outputs.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.outputs.__exit__(*error)
+
+    def accept(self, manifest: Manifest) -> None:
+        """Refuse to start before the license of the model is accepted; note the first acceptance for the end."""
+        if is_accepted(manifest):
+            return
+        if not self.arguments.accept_license:
+            require_acceptance(manifest, accept=False)  # raises the sentence that asks for it
+        self._notes.append(f"{license_notice(manifest)} You have accepted this; it is remembered.")
+
+    def read(self, stored: bool = False) -> None:
+        """Read the images of the command line; ``stored``: whole numbers in the format that files hold them in."""
+        kinds = {option.name: option.image for option in of(self.command, "cli").values()}
+        for name, path in self._inputs.items():
+            image = read_label_map(path) if kinds[name] == "labels" else read_volume(path, self._given("series"))
+            self.images[name] = as_stored(image) if stored and isinstance(image, Volume) else image
+            self._sources.append(Source.of(ROLES[name], self.images[name], path))
+
+    def require_space(self, grid: Volume | LabelMap) -> None:
+        """Raise InputError unless the disks have room for all that is written on this grid."""
+        copies = self._given("samples", 1) * (1 + bool(self._given("dicom")))
+        copies += sum(self._given(name) is not None for name in ("uncertainty", "lesion_mask"))
+        # One more: a NIfTI lies uncompressed beside itself for a moment.
+        self.outputs.require_space(grid.array.size * (copies + 1) * BYTES_PER_VOXEL)
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of the function of the library."""
+        read = dict(self.images)
+        if self._given("mapping") is not None:
+            read["mapping"] = parse_mapping(self.arguments.mapping)
+        return from_namespace(self.command, self.arguments, **read)
+
+    def write(self, result: Result, draw: Draw | None = None) -> None:
+        """Write all that was asked for; ``draw`` makes the preview, by default of input and result."""
+        facts = [Provenance.of_result(result, self._sources, n) for n in range(len(result.volumes))]
+        paths = numbered(self.arguments.output, len(facts))
+        for volume, path, fact in zip(result.volumes, paths, facts, strict=True):
+            write_with_facts(volume, self.outputs.staged(path), fact)
+        if (path := self._given("uncertainty")) is not None:
+            fact = facts[0].of_uncertainty(result.uncertainty)
+            write_with_facts(result.uncertainty, self.outputs.staged(path), fact)
+        if self.arguments.preview is not None:
+            for number, path in enumerate(numbered(self.arguments.preview, len(paths))):
+                (draw or _draw)(result, number, self.outputs.staged(path))
+        if self._given("dicom") is not None:
+            self._write_dicom(result, facts)
+        if self.arguments.report is not None:
+            result.report.write(self.outputs.staged(self.arguments.report))
+        self.outputs.commit()
+
+    def describe(self, result: Result) -> None:
+        """Print what was written, what was assumed and what the checks found."""
+        volume, report, console = result.volume, result.report, self.console
+        for sentence in [*self._notes, *self._on_identity()]:
+            console.note(sentence)
+        size = " x ".join(map(str, volume.shape))
+        spacing = " x ".join(f"{length:.3g}" for length in volume.spacing)
+        seed = "" if report.seed is None else f", seed {report.seed}"
+        console.say(
+            f"{volume.modality} in {volume.unit}, {size} voxels of {spacing} mm, "
+            f"made with {report.model} {report.version}{seed}."
+        )
+        for path in self.outputs.paths:
+            console.say(f"Wrote {path}")
+        console.detail(f"device: {report.device}; peak memory {report.peak_memory_mib:.0f} MiB")
+        for stage, seconds in report.timings.items():
+            console.detail(f"{stage}: {seconds:.1f} s")
+        warn(report, console)
+
+    def _given(self, name: str, default: Any = None) -> Any:
+        """An option that not every command has."""
+        return getattr(self.arguments, name, default)
+
+    def _paths(self) -> list[Path]:
+        """All files of the run, their places checked before anything else is done."""
+        samples = self._given("samples", 1)
+        volumes = [*numbered(self.arguments.output, samples), self._given("uncertainty")]
+        volumes = [check_output_path(path) for path in volumes if path is not None]
+        paths = volumes + [sidecar(path) for path in volumes]
+        if (path := self._given("lesion_mask")) is not None:
+            paths.append(check_output_path(path))
+        if self.arguments.preview is not None:
+            paths += [check_output_path(path, (".png",)) for path in numbered(self.arguments.preview, samples)]
+        if self.arguments.report is not None:
+            paths.append(check_output_path(self.arguments.report, (".json",)))
+        if self._given("dicom") is not None:
+            paths += _new_folders(numbered(self.arguments.dicom, samples))
+        elif self._given("deidentify"):
+            raise InputError("--deidentify is for DICOM; add --dicom and a folder to write it to.")
+        return paths
+
+    def _write_dicom(self, result: Result, facts: list[Provenance]) -> None:
+        """One series a volume; in the study of the patient where the input was DICOM."""
+        from MedGenLib.io.dicom import write_series
+
+        image, patient = self._given("image"), {}
+        if image is not None and image.is_dir():
+            patient = {"source": image, "series": self.arguments.series}
+        options = {"deidentify": self.arguments.deidentify, "progress": self.console, **patient}
+        folders = numbered(self.arguments.dicom, len(facts))
+        for volume, fact, folder in zip(result.volumes, facts, folders, strict=True):
+            write_series(volume, self.outputs.staged(folder), facts=fact, **options)
+
+    def _on_identity(self) -> list[str]:
+        """What --deidentify does not reach."""
+        if not self._given("deidentify"):
+            return []
+        from MedGenLib.cli.dicom import STILL_THERE
+
+        return [STILL_THERE, f"{self.arguments.output} and the file beside it still name the input."]
+
+
+def write_with_facts(volume: Volume, path: Path, facts: Provenance) -> None:
+    """Write the volume with its provenance in the header, and the same in a file beside it."""
+    write_volume(volume, path, facts)
+    facts.write_beside(path)
+
+
+def warn(report: Report, console: Console) -> None:
+    """Print on stderr what the checks of input and output found."""
+    for sentence in report.sentences:
+        console.note(f"warning: {sentence}")
+    if not report.passed:
+        tried = len(report.attempts)
+        console.note(f"warning: the checks failed, see the report; attempts made: {tried}.")
+
+
+def _draw(result: Result, number: int, path: Path) -> None:
+    from MedGenLib.visual.preview import preview
+
+    preview(result.source, result.volumes[number], path, title=result.report.model)
+
+
+def _new_folders(folders: list[Path]) -> list[Path]:
+    """Folders of new series, none of which exists yet."""
+    from MedGenLib.io.dicom import check_folder
+
+    for path in map(check_folder, folders):
+        if path.exists():
+            raise InputError(f"The folder {path} is there already; name a new one for the DICOM series.")
+    return folders

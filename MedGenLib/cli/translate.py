@@ -1,0 +1,26 @@
+"""`medgen translate`: image of one modality -> image of another."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from MedGenLib.cli.commands import command
+from MedGenLib.cli.console import Console
+
+
+@command("translate", "translate an image volume between MR and CT", "The result lies on the grid of the image.")
+def translate(arguments: Namespace, console: Console) -> int:
+    from MedGenLib.cli.run import Run
+    from MedGenLib.packages.catalogue import find, for_translation
+
+    with Run("translate", arguments, console) as run:
+        run.accept(find(arguments.model) if arguments.model else for_translation(None, arguments.to))
+        run.read()
+        run.require_space(run.images["image"])
+
+        from MedGenLib import translate as translate_volume  # imports torch
+
+        result = translate_volume(**run.options(), progress=console)
+        run.write(result)
+    run.describe(result)
+    return 0
