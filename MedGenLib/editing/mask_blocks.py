@@ -12,7 +12,6 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.boxes import Box
 from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.labels.mapping import map_labels
-from MedGenLib.labels.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
@@ -41,10 +40,7 @@ class MaskReader:
         fill: int | str | None = None,
         body: NDArray[np.bool_] | None = None,
     ) -> None:
-        labels = {
-            str(value): {"name": label.name, "aliases": label.aliases} for value, label in manifest.input.labels.items()
-        }
-        self._vocabulary = Vocabulary.from_dict(labels, manifest.input.left_out)
+        self._vocabulary = manifest.input.vocabulary
         self._mapping, self._names, self._body = mapping, dict(names), body
         self._fill = 0 if fill is None else self.value_of(fill)
         self._known = {0: 0}

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from MedGenLib.packages.sections import Resegment
+
+class Thresholds(Protocol):
+    """One label more than thresholds, in rising order, after a median filter of so many voxels."""
+
+    thresholds: Sequence[float]
+    labels: Sequence[int]
+    median: int
 
 
-def resegment(image: NDArray, spec: Resegment) -> NDArray[np.int16]:
+def resegment(image: NDArray, spec: Thresholds) -> NDArray[np.int16]:
     """Tissue labels by thresholds after a median filter."""
     from scipy import ndimage
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from MedGenLib.errors import InputError, PackageError
+from MedGenLib.labels.vocabulary import Label, Vocabulary
 from MedGenLib.packages import rules
 from MedGenLib.packages.sections import Preset, SamplerSpec, Statistics
 from MedGenLib.packages.settings import PackageSettings, Settings, read_settings
@@ -39,15 +40,6 @@ SCHEMA = Path(__file__).with_name("schema.json")
 
 
 @dataclass(frozen=True)
-class Label:
-    """One value of a model's label vocabulary."""
-
-    value: int
-    name: str
-    aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class InputSpec:
     """What the model reads: `labels` for kind "labels", `modality` for kind "image".
 
@@ -59,6 +51,11 @@ class InputSpec:
     labels: Mapping[int, Label]
     modality: str | None
     left_out: tuple[str, ...] = ()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The labels with those that the model leaves out."""
+        return Vocabulary(tuple(self.labels.values()), self.left_out)
 
     def __str__(self) -> str:
         if self.kind == "none":
@@ -80,6 +77,11 @@ class OutputSpec:
     background: float = 0.0
     labels: Mapping[int, Label] = field(default_factory=dict)
     features: int = 0
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The labels that a model of task "segment" finds."""
+        return Vocabulary(tuple(self.labels.values()))
 
     def __str__(self) -> str:
         if self.features:

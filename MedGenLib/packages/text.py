@@ -5,11 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
+from MedGenLib.labels.vocabulary import Label
 from MedGenLib.packages import rules
 from MedGenLib.packages.catalogue import BrokenPackage, is_embedded
 from MedGenLib.packages.hub.install import DOWNLOAD_MB
 from MedGenLib.packages.hub.nv_generate import Published
-from MedGenLib.packages.manifest import Label, Manifest
+from MedGenLib.packages.manifest import Manifest
 
 WIDTH = 100
 

@@ -40,7 +40,7 @@ class PackageSegmenter:
 
     @property
     def labels(self) -> Vocabulary:
-        return Vocabulary(tuple(self.manifest.output.labels.values()))
+        return self.manifest.output.vocabulary
 
     def __call__(self, volume: Volume, progress: ProgressCallback | None = None) -> LabelMap:
         from MedGenLib.devices import pick_device

@@ -34,7 +34,7 @@ class ThresholdSegmenter:
 
     @property
     def labels(self) -> Vocabulary:
-        return Vocabulary(tuple(self.manifest.input.labels.values()))
+        return self.manifest.input.vocabulary
 
     def __call__(self, volume: Volume, progress: ProgressCallback | None = None) -> LabelMap:
         check_finite(volume)

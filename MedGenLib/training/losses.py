@@ -267,9 +267,7 @@ def _anatomy(options: dict[str, Any], medgen: Mapping[str, Any], codec: Any, dec
     manifest = find(options.pop("package"))
     manifest.require_task("segment")
     require_acceptance(manifest, False)
-    known = Vocabulary.from_dict(
-        {str(v): {"name": k.name, "aliases": k.aliases} for v, k in manifest.output.labels.items()}
-    )
+    known = manifest.output.vocabulary
     place = {value: n for n, value in enumerate(manifest.output.labels, start=1)}
     classes = {0: 0} | {
         int(value): place[known.value_of(entry["name"])]

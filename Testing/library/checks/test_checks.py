@@ -12,7 +12,8 @@ from MedGenLib.checks.output import check_generated, check_translated
 from MedGenLib.imaging.modality import guess_modality
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.labels.tissues import resegment
-from MedGenLib.packages.manifest import FieldOfView, InputSpec, Label, OutputSpec, SpacingRange
+from MedGenLib.labels.vocabulary import Label
+from MedGenLib.packages.manifest import FieldOfView, InputSpec, OutputSpec, SpacingRange
 from MedGenLib.packages.sections import Statistics
 from MedGenLib.packages.settings import GenerationSettings
 from MedGenLib.packages.typed import read
