@@ -253,6 +253,19 @@ class _EditInputs(TypedDict):
 
 
 @helped
+class _LiveEditInputs(TypedDict):
+    """
+    volume: image that is redrawn
+    segmentation: segmentation of what the image shows; it is only read
+    model: model package for images of this kind
+    """
+
+    volume: Annotated["str | Path | Volume", Option(REQUIRED)]
+    segmentation: Annotated["str | Path | LabelMap", Option(REQUIRED)]
+    model: Model
+
+
+@helped
 class _LesionInputs(TypedDict):
     """
     image: volume (.nii .nrrd .mha) or DICOM folder
@@ -337,7 +350,8 @@ COMMANDS: Mapping[str, Mapping[str, Option]] = {
     "translate": _options(_TranslateInputs, TranslateOptions, files=(_Files, _Dicom)),
     "edit": _options(_EditInputs, EditOptions, files=(_Read, _Files)),
     "redraw": _options(RedrawOptions),
+    "live_edit": _options(_LiveEditInputs, EditOptions),
     "insert_lesion": _options(_LesionInputs, LesionOptions, files=(_Read, _LesionFile, _Files)),
     "evaluate": _options(_EvaluateInputs, EvaluateOptions),
 }
-"""Command -> Python name -> option. "redraw" is one edit of an open canvas."""
+"""Command -> Python name -> option. "redraw" is one edit of an open canvas, "live_edit" follows a segmentation."""

@@ -45,6 +45,9 @@ LACKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "client": {BY_CALL: ALL},
     },
     "redraw": dict.fromkeys(("python", "cli", "slicer"), {"part of edit": ALL}) | {"client": {BY_CALL: ALL}},
+    "live_edit": dict.fromkeys(
+        ("python", "cli", "worker", "client", "canvas"), {"Slicer's events of a segmentation are needed": ALL}
+    ),
     "insert_lesion": {
         "slicer": {"place is coordinates, a point list or a painted segmentation": "at lesion"},
         "client": {BY_CALL: ALL},
@@ -74,8 +77,38 @@ OF_VOLUME = {"model": (None, "None takes the model that made the volume, else on
 DEFAULTS: Mapping[tuple[str, str], Mapping[str, tuple[Any, str]]] = {
     ("edit", "slicer"): OF_VOLUME,
     ("insert_lesion", "slicer"): OF_VOLUME,
+    ("live_edit", "slicer"): OF_VOLUME | {"preset": ("draft", "the volume has to follow the brush")},
 }
 """Other defaults, and why."""
+HELPS: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("generate", "slicer"): {
+        "mask": "segmentation or label map node, or a scalar volume node of whole numbers; models without a mask take "
+        "its grid, or a size instead",
+        "mapping": "names of segments or values of labels to labels of the model (name or number, 0 drops it), or the "
+        "name of a table with the mask's numbers, such as totalsegmentator",
+    },
+    ("translate", "slicer"): {"image": "scalar volume node of a head"},
+    ("edit", "slicer"): {
+        "volume": "scalar volume node, real or synthetic",
+        "mask": "segmentation or label map node of the image as it is",
+        "new_mask": "segmentation or label map node of the image as it is to become",
+    },
+    ("live_edit", "slicer"): {
+        "volume": "scalar volume node; one that MedGen made is changed in place, of any other a copy is made first",
+        "segmentation": "segmentation node that says what the volume shows; it is only read",
+    },
+    ("insert_lesion", "slicer"): {
+        "image": "scalar volume node, real or synthetic; it stays as it is",
+        "labels": "segmentation or label map node with tissues or organs; by default the model's labels are found in "
+        "the image",
+    },
+    ("evaluate", "slicer"): {
+        "image": "scalar volume node",
+        "reference": "scalar volume node, the real image of the same patient; resampled where its grid is another one",
+        "report": "new folder for the report with its tables and pictures",
+    },
+}
+"""Other help, for nodes where other surfaces take files."""
 
 
 def camel(name: str) -> str:
@@ -91,7 +124,7 @@ def snake(name: str) -> str:
 
 @functools.cache
 def of(command: str, surface: str = "python") -> Mapping[str, Option]:
-    """The options that a surface has, by their names there, with its defaults; empty where it lacks the command.
+    """The options that a surface has, by their names, with its defaults and help; empty where it lacks the command.
 
     In Slicer a name is in camelCase, with "Node" at its end where the value is an image.
     """
@@ -100,7 +133,8 @@ def of(command: str, surface: str = "python") -> Mapping[str, Option]:
         if name not in lacking:
             ruled = camel(name) + "Node" * bool(option.image) if surface == "slicer" else name
             default, _ = DEFAULTS.get((command, surface), {}).get(name, (option.default, ""))
-            found[NAMES.get((command, surface), {}).get(name, ruled)] = replace(option, default=default)
+            text = HELPS.get((command, surface), {}).get(name, option.help)
+            found[NAMES.get((command, surface), {}).get(name, ruled)] = replace(option, default=default, help=text)
     return found
 
 
