@@ -1,1 +1,1 @@
-"""Files: reading and writing images, output files that appear together, provenance, DICOM."""
+"""Input and output: image files, DICOM, provenance, and output files that appear together."""

@@ -1,8 +1,8 @@
-"""Reading and writing images and masks: NIfTI, NRRD, MetaImage, and DICOM series to read.
+"""Reading and writing images and masks as NIfTI, NRRD and MetaImage; reading DICOM series.
 
-A file is judged by its header first (`headers.py`, `nifti.py`): what it claims must make sense and
-fit into memory before any voxel is read. A file is written under a temporary name in the same
-folder and renamed when it is complete, so that an interruption leaves nothing behind.
+The header of a file is checked first (`headers.py`, `nifti.py`): it must be consistent, and the
+image must fit into memory, before any voxel is read. A file is written under a temporary name in
+the same folder and renamed when complete, so an interrupted write leaves no partial file.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ def read_volume(path: str | Path, series: str | None = None, modality: str | Non
     Parameters
     ----------
     path: a .nii, .nii.gz, .nrrd, .mha or .mhd file, or a folder with a DICOM series.
-    series: which series of the folder, by its number in `list_series` from 1 or by its UID.
-    modality: what the image is, where the file does not say: "CT", "T1w", "T2w", "MR".
+    series: series of the folder: its number in `list_series`, from 1, or its UID.
+    modality: "CT", "T1w", "T2w" or "MR", where the file does not state it.
 
     Returns
     -------
-    Volume with float32 voxels; HU if the modality is CT. An image of one slice is a volume of one
-    voxel along that axis. `notes` tells what had to be changed or assumed.
+    Volume with float32 voxels, in HU if the modality is CT. A single slice is a volume with one
+    voxel along that axis. `notes` lists what was changed or assumed.
 
     Raises
     ------
     InputError: the path, the format, the geometry or the values cannot be used.
-    MemoryPlanError: the image would not fit into the memory that is free.
+    MemoryPlanError: the image does not fit into the free memory.
     """
     path = _existing(path)
     if path.is_dir():
@@ -67,11 +67,11 @@ def read_volume(path: str | Path, series: str | None = None, modality: str | Non
 
 
 def read_label_map(path: str | Path) -> LabelMap:
-    """Read a mask of whole numbers; names come along where the file holds them.
+    """Read a mask of integer labels, with the label names that the file holds.
 
     Raises
     ------
-    InputError: as `read_volume`; also for values that are no labels.
+    InputError: as in `read_volume`, or the values are not labels.
     """
     path = _existing(path)
     if path.is_dir():
@@ -97,11 +97,11 @@ def write_volume(image: Volume | LabelMap, path: str | Path, provenance: Provena
     Parameters
     ----------
     path: ends in .nii, .nii.gz, .nrrd or .mha. The voxel type is that of the array.
-    provenance: how the image was made, kept in the header, where other programs pass it over.
+    provenance: record of how the image was made, stored in the header; other programs ignore it.
 
     Raises
     ------
-    InputError: unknown suffix, no such folder, no permission, or the disk is full.
+    InputError: the suffix is unknown, the folder does not exist or is not writable, or the disk is full.
     """
     path = check_output_path(path)
     picture = to_sitk(image)
@@ -112,7 +112,7 @@ def write_volume(image: Volume | LabelMap, path: str | Path, provenance: Provena
     with temporary_output(path) as temporary:
         try:
             _write(picture, temporary, provenance)
-            if path.name.lower().endswith(_NIFTI):  # where SimpleITK does not notice a full disk
+            if path.name.lower().endswith(_NIFTI):  # SimpleITK does not detect a full disk here
                 read_nifti_voxels(temporary, read_nifti_header(temporary))
         except (RuntimeError, InputError):
             raise InputError(_write_failure(path, image.array.nbytes)) from None
@@ -126,7 +126,7 @@ def _write(picture: SimpleITK.Image, path: Path, provenance: Provenance | None) 
         if provenance is None:
             SimpleITK.WriteImage(picture, str(path), useCompression=True)
         elif path.name.lower().endswith(_NIFTI):
-            # SimpleITK writes no header extensions: it comes in while the file is compressed.
+            # SimpleITK writes no header extensions, so the comment is added during compression.
             with tempfile.TemporaryDirectory(prefix=".medgen-", dir=path.parent) as folder:
                 plain = Path(folder) / "plain.nii"
                 SimpleITK.WriteImage(picture, str(plain))
@@ -137,13 +137,13 @@ def _write(picture: SimpleITK.Image, path: Path, provenance: Provenance | None) 
 
 
 def read_entries(path: str | Path) -> dict[str, str]:
-    """The entries of a header that begin with `KEY`.
+    """Header entries whose keys start with `KEY`.
 
-    `write_volume` leaves one; Slicer writes the attributes of a synthetic volume's node into .nrrd.
+    `write_volume` writes one; Slicer writes the attributes of a synthetic volume's node into .nrrd.
 
     Raises
     ------
-    InputError: there is no such file, or it is damaged.
+    InputError: the file does not exist or is damaged.
     """
     import SimpleITK
 
@@ -166,11 +166,11 @@ def read_entries(path: str | Path) -> dict[str, str]:
 
 
 def check_output_path(path: str | Path, suffixes: tuple[str, ...] = WRITABLE) -> Path:
-    """The path, if a file of these suffixes can be made there; to be asked before the work.
+    """Return the path if a file with one of the suffixes can be written there; call before the work.
 
     Raises
     ------
-    InputError: unknown suffix, no such folder, it is a folder, or no permission.
+    InputError: the suffix is unknown, the path is a folder, or its folder does not exist or is not writable.
     """
     path = Path(path)
     if not path.name.lower().endswith(suffixes):
@@ -189,10 +189,10 @@ def check_output_path(path: str | Path, suffixes: tuple[str, ...] = WRITABLE) ->
 
 @contextlib.contextmanager
 def temporary_output(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path` with the same suffix, renamed to `path` at the end.
+    """A temporary path beside `path` with the same suffix, renamed to `path` on exit.
 
-    On any exception, Ctrl-C included, the temporary file is removed and `path` stays as it was.
-    An OSError becomes an InputError with a sentence.
+    On any exception, including Ctrl-C, the temporary file is removed and `path` is unchanged.
+    An OSError is converted to an InputError.
     """
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(4)}.part.{path.name}")
@@ -217,7 +217,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray, Header]:
-    """Array (i, j, k), affine to RAS, and header of an image file."""
+    """Array (i, j, k), affine from voxel index to RAS mm, and header of an image file."""
     try:
         _check_readable(path)
         name = path.name.lower()
@@ -248,7 +248,7 @@ def _read_by_sitk(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _three_axes(picture: SimpleITK.Image) -> SimpleITK.Image:
-    """Without axes of one voxel beyond the third."""
+    """Remove axes of one voxel beyond the third."""
     while picture.GetDimension() > 3:
         picture = picture[..., 0]
     return picture
@@ -260,7 +260,7 @@ def _check_readable(path: Path) -> None:
         return
     if name.endswith(_PICTURES):
         raise InputError(
-            f"{path} is a 2-D picture without a place in the patient; give a 3-D "
+            f"{path} is a 2-D picture without patient coordinates; give a 3-D "
             f"image ({', '.join(READABLE)}) or a folder with a DICOM series."
         )
     if _is_dicom(path):
@@ -283,11 +283,11 @@ def _check_claims(header: Header, path: Path) -> None:
         )
     if header.channels != 1:
         raise InputError(
-            f"{path} holds {header.channels} numbers in every voxel, but a grey "
+            f"{path} holds {header.channels} numbers per voxel, but a scalar "
             "image is needed; split it and give one part."
         )
     voxels = int(np.prod(header.shape, dtype=object))
-    # SimpleITK's image, its copy as an array and that array as float32 exist at the same time.
+    # SimpleITK's image, its copy as an array and that array as float32 are in memory at once.
     plan_memory(voxels * (2 * header.voxel_bytes + 4), f"{path} claims {size} voxels, which")
 
 
@@ -297,7 +297,7 @@ def _check_extent(shape: tuple[int, ...], path: Path) -> None:
 
 
 def _write_failure(path: Path, size: int) -> str:
-    """Why SimpleITK did not write: it does not say, so ask the disk for the same space again."""
+    """Reason for a failed write. SimpleITK reports none, so the same space is requested again."""
     try:
         with tempfile.TemporaryFile(dir=path.parent) as probe:
             probe.write(bytes(size))
@@ -307,7 +307,7 @@ def _write_failure(path: Path, size: int) -> str:
 
 
 def os_sentence(path: Path, error: OSError, verb: str = "written") -> str:
-    """One sentence on why the system refused a file, and what to do."""
+    """Sentence that states why the system refused a file and what to do."""
     reasons = {
         errno.ENOSPC: "the disk is full; free some space or choose another folder",
         errno.EFBIG: "the disk or the allowed file size is full; choose another folder",

@@ -1,8 +1,8 @@
-"""What an image file claims about itself, read and judged before its voxels are.
+"""Headers of image files, read and checked before the voxels.
 
-SimpleITK repairs some broken headers without a word (a spacing of 0, a singular direction) and
-takes memory for any size. So the headers of NRRD and MetaImage are read here as they stand, those
-of NIfTI in `nifti.py`.
+SimpleITK silently repairs some invalid headers (a spacing of 0, a singular direction matrix) and
+allocates memory for any size. The headers of NRRD and MetaImage are therefore parsed here without
+repair, those of NIfTI in `nifti.py`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import Geometry
 
 HEADER_LIMIT = 1 << 20
-"""A text header longer than this (bytes) is none."""
+"""Longest text header that is read, in bytes."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """The claims of one file.
+    """Header of an image file.
 
     Attributes
     ----------
-    shape: voxels along each axis; axes of one voxel beyond the third are left out.
-    voxel_bytes: size of one voxel.
-    channels: numbers a voxel holds; 1 in a scalar image.
-    names: label value -> name, as far as the header says.
-    notes: sentences on what had to be assumed.
+    shape: voxels along each axis, without axes of one voxel beyond the third.
+    voxel_bytes: size of one voxel in bytes.
+    channels: numbers per voxel; 1 for a scalar image.
+    names: label value -> name, for the labels that the header names.
+    notes: one sentence per assumption made.
     """
 
     shape: tuple[int, ...]
@@ -45,14 +45,14 @@ class Header:
 
 _NRRD_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
 _NRRD_SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue):=(.*)")
-"""A segment's name or value as Slicer writes it into .seg.nrrd."""
+"""Name or label value of a segment, as Slicer writes it into .seg.nrrd."""
 
 
 def read_nrrd_header(path: Path) -> Header:
-    """The header of a .nrrd file; InputError if it is none or makes no sense."""
+    """Read the header of a .nrrd file; raises InputError if it is not NRRD or is invalid."""
     lines = _text_header(path, lambda line: not line.strip())
     if not lines or not lines[0].startswith("NRRD"):
-        raise InputError(f"{path} is not an NRRD file although its name says so; check how it was made.")
+        raise InputError(f"{path} is not an NRRD file despite its suffix; check how it was made.")
     entries = dict(
         line.split(":", 1) for line in lines[1:] if ":" in line and ":=" not in line and not line.startswith("#")
     )
@@ -80,11 +80,11 @@ def _segment_names(lines: list[str]) -> dict[int, str]:
 
 
 def read_meta_header(path: Path) -> Header:
-    """The header of a .mha or .mhd file; InputError if it is none or makes no sense."""
+    """Read the header of a .mha or .mhd file; raises InputError if it is not MetaImage or is invalid."""
     lines = _text_header(path, lambda line: line.startswith("ElementDataFile"))
     entries = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     if "DimSize" not in entries:
-        raise InputError(f"{path} is not a MetaImage file although its name says so; check how it was made.")
+        raise InputError(f"{path} is not a MetaImage file despite its suffix; check how it was made.")
     shape = tuple(int(n) for n in _numbers(entries["DimSize"], path))
     spacing = _numbers(entries.get("ElementSpacing", entries.get("ElementSize", "")), path)
     check_spacing(spacing, path)
@@ -118,11 +118,13 @@ def _numbers(text: str, path: Path) -> list[float]:
     try:
         return [float(word) for word in re.split(r"[\s,]+", text) if word]
     except ValueError:
-        raise InputError(f'The header of {path} says "{text}" where numbers belong; check how it was made.') from None
+        raise InputError(
+            f'The header of {path} has "{text}" where numbers are expected; check how it was made.'
+        ) from None
 
 
 def _type_bytes(name: str) -> int:
-    """Bytes of a voxel by the type's name, such as "unsigned short" or "MET_USHORT"."""
+    """Bytes per voxel of a named type, such as "unsigned short" or "MET_USHORT"; 8 if unknown."""
     name = name.lower()
     for word, size in _NRRD_BYTES.items():
         if word in name:
@@ -132,7 +134,7 @@ def _type_bytes(name: str) -> int:
 
 
 def without_trailing_ones(shape: Iterable[int]) -> tuple[int, ...]:
-    """The shape without axes of one voxel beyond the third."""
+    """Shape without axes of one voxel beyond the third."""
     shape = list(shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
@@ -146,7 +148,7 @@ def check_spacing(spacing: Iterable[float], path: Path) -> None:
         text = " x ".join(f"{s:g}" for s in spacing)
         raise InputError(
             f"The header of {path} claims a voxel spacing of {text} mm, but every "
-            "axis needs more than 0; correct the header."
+            "axis needs a value above 0; correct the header."
         )
 
 
@@ -157,7 +159,7 @@ def _check_columns(columns: np.ndarray, path: Path) -> None:
 
 
 def check_axes(affine: np.ndarray, path: Path) -> None:
-    """Raise InputError, naming the file, unless the affine is one of a rectangular grid."""
+    """Raise InputError, naming the file, unless the affine describes a rectangular grid."""
     try:
         Geometry((1, 1, 1), affine)
     except InputError as error:

@@ -1,9 +1,9 @@
-"""Reading NIfTI-1 and NIfTI-2, as the standard stands, and comments in their headers.
+"""Reading NIfTI-1 and NIfTI-2 files, and reading and writing comments in their headers.
 
-SimpleITK writes the images, but does not read them here: it replaces NaN and infinite voxels by 0,
-fills a truncated file with zeros and repairs a broken affine, all without a word.
+Images are written by SimpleITK but not read by it: it silently replaces NaN and infinite voxels
+by 0, fills a truncated file with zeros and repairs an invalid affine.
 
-https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h and nifti2.h
+Format: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h and nifti2.h
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 
 @dataclass(frozen=True, kw_only=True)
 class NiftiHeader(Header):
-    """A `Header` that also tells where the voxels lie.
+    """A `Header` with the affine and the layout of the stored voxels.
 
     Attributes
     ----------
     affine: voxel index -> RAS mm.
-    dtype: type of the stored voxels.
+    dtype: type of the stored voxels, with byte order.
     start: offset of the first voxel in bytes.
     slope, intercept: value = stored x slope + intercept.
     """
@@ -46,16 +46,16 @@ class NiftiHeader(Header):
 
     @property
     def payload(self) -> int:
-        """Bytes of all voxels."""
+        """Size of all voxels in bytes."""
         return self.voxel_bytes * int(np.prod(self.shape, dtype=object))
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
-    """The header of a .nii or .nii.gz file.
+    """Read the header of a .nii or .nii.gz file.
 
     Raises
     ------
-    InputError: it is no NIfTI inside, or its spacing, axes or voxel type cannot be used.
+    InputError: the file is not NIfTI, or its spacing, axes or voxel type cannot be used.
     """
     try:
         with _open(path) as stream:
@@ -68,8 +68,8 @@ def read_nifti_header(path: Path) -> NiftiHeader:
     code = int(fields["datatype"])
     if code not in _TYPES:
         raise InputError(
-            f"{path} holds colours, complex numbers or another voxel type (code "
-            f"{code}) that is no grey image; convert it first."
+            f"{path} holds colors, complex numbers or another voxel type (code "
+            f"{code}) that is not a scalar image; convert it first."
         )
     dtype = np.dtype(_TYPES[code]).newbyteorder(_order(fields))
     affine, notes = _nifti_affine(fields, path)
@@ -91,7 +91,7 @@ def read_nifti_header(path: Path) -> NiftiHeader:
 
 
 def read_nifti_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
-    """The array (i, j, k), scaled as the header says; integers stay what they are without scale.
+    """Array (i, j, k): float32 after the header's slope and intercept, else the stored type.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def read_nifti_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
             while len(raw) < header.payload and (block := stream.read(min(_BLOCK, header.payload - len(raw)))):
                 raw += block
     except _DAMAGED:
-        pass  # what could be decompressed is counted below
+        pass  # the decompressed bytes are counted below
     if len(raw) < header.payload:
         raise InputError(
             f"{path} is truncated: it holds {len(raw)} of the {header.payload} bytes "
@@ -117,13 +117,13 @@ def read_nifti_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
 
 
 def add_nifti_comment(plain: Path, target: Path, comment: str, description: str = "") -> None:
-    """Copy an uncompressed NIfTI without extensions to `target`, with a comment (code 6) in it.
+    """Copy an uncompressed NIfTI file without extensions to `target`, adding a comment (code 6).
 
-    `target` is compressed if its name ends in .gz. `description` goes into the header's own field
-    of 79 characters, which programs keep that drop extensions.
+    `target` is compressed if its name ends in .gz. `description` is stored in the header field of
+    79 characters, which programs that drop extensions keep.
     """
     text = comment.encode()
-    size = -(-(len(text) + 8) // 16) * 16  # the standard asks for a multiple of 16 bytes
+    size = -(-(len(text) + 8) // 16) * 16  # the standard requires a multiple of 16 bytes
     with open(plain, "rb") as source, open(target, "wb") as raw, contextlib.ExitStack() as stack:
         fields = _nifti_fields(source.read(540), plain)
         length, order = fields.dtype.itemsize, _order(fields)
@@ -143,7 +143,7 @@ def add_nifti_comment(plain: Path, target: Path, comment: str, description: str 
 
 
 def read_nifti_comments(path: Path) -> list[str]:
-    """The texts of all header extensions of code 6; InputError if it is no NIfTI."""
+    """Texts of all header extensions with code 6; raises InputError if the file is not NIfTI."""
     comments = []
     try:
         with _open(path) as stream:
@@ -154,15 +154,15 @@ def read_nifti_comments(path: Path) -> list[str]:
     except _DAMAGED:
         raise InputError(f"{path} is truncated inside its header; copy it again.") from None
     order = _order(fields)
-    place, end = length + 4, min(start, len(raw))
-    while raw[length : length + 1] != b"\0" and place + 8 <= end:
-        size, code = struct.unpack(f"{order}2i", raw[place : place + 8])
-        if size < 16 or place + size > end:
-            break  # what a program left there that did not keep to the standard
+    offset, end = length + 4, min(start, len(raw))
+    while raw[length : length + 1] != b"\0" and offset + 8 <= end:
+        size, code = struct.unpack(f"{order}2i", raw[offset : offset + 8])
+        if size < 16 or offset + size > end:
+            break  # not a valid extension
         if code == _COMMENT:
-            text = raw[place + 8 : place + size].rstrip(b"\0")
+            text = raw[offset + 8 : offset + size].rstrip(b"\0")
             comments.append(text.decode("utf-8", "replace"))
-        place += size
+        offset += size
     return comments
 
 
@@ -226,16 +226,16 @@ _NIFTI = {
     ),
 }
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
-"""Array type by the header's datatype; the others (colours, complex) are no grey image."""
+"""Array type by the header's datatype; the others (color, complex) are not scalar images."""
 _BLOCK = 1 << 24
 _COMMENT = 6
-"""Code of a header extension that holds plain text."""
+"""Code of a header extension with plain text."""
 _COMPRESSION = 4
-"""Of zlib: half the time of its usual level 6, files 1 to 2 % larger."""
-_MILLIMETRES = {1: 1000.0, 3: 0.001}
-"""Factor by xyzt_units (1 metre, 3 micrometre); everything else is taken as mm."""
+"""zlib level: half the time of the default level 6, files 1 to 2 % larger."""
+_TO_MM = {1: 1000.0, 3: 0.001}
+"""Factor to mm by xyzt_units (1 is m, 3 is um); all other codes are taken as mm."""
 _LABEL_NAME = re.compile(rb'<Label\s[^>]*?Key="(\d+)"[^>]*>\s*<!\[CDATA\[(.*?)\]\]>', re.DOTALL)
-"""A label's name in the extension that TotalSegmentator and Connectome Workbench write."""
+"""Label name in the extension written by TotalSegmentator and Connectome Workbench."""
 
 
 def _nifti_fields(raw: bytes, path: Path) -> np.void:
@@ -248,11 +248,11 @@ def _nifti_fields(raw: bytes, path: Path) -> np.void:
         fields = np.frombuffer(raw[: layout.itemsize], layout.newbyteorder(order))[0]
         if fields["magic"].startswith((b"n+1", b"n+2")):
             return fields
-    raise InputError(f"{path} is not a NIfTI file although its name says so; check how it was made.")
+    raise InputError(f"{path} is not a NIfTI file despite its suffix; check how it was made.")
 
 
 def _order(fields: np.void) -> str:
-    """Byte order of a header, for numpy and struct."""
+    """Byte order of a header, as used by numpy and struct."""
     return fields.dtype["dim"].base.byteorder
 
 
@@ -260,14 +260,14 @@ def _nifti_shape(dim: np.ndarray, path: Path) -> tuple[int, ...]:
     if not 1 <= dim[0] <= 7 or (dim[1 : dim[0] + 1] < 1).any():
         raise InputError(
             f"The header of {path} claims {dim[0]} axes of {dim[1:4].tolist()} "
-            "voxels, which is no image; check how it was made."
+            "voxels, which is not an image; check how it was made."
         )
     shape = [int(n) for n in dim[1 : dim[0] + 1]]
     return without_trailing_ones(shape + [1] * (3 - len(shape)))
 
 
 def _nifti_affine(fields: np.void, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """sform before qform before the bare voxel size, as the standard's methods 3, 2 and 1."""
+    """Affine from sform, else qform, else the voxel size (methods 3, 2 and 1 of the standard)."""
     spacing = np.array(fields["pixdim"][1:4], dtype=np.float64)
     check_spacing(spacing, path)
     affine, notes = np.eye(4), ()
@@ -280,19 +280,17 @@ def _nifti_affine(fields: np.void, path: Path) -> tuple[np.ndarray, tuple[str, .
         affine[:3, :3] = _rotation(fields["quatern"].astype(np.float64)) * spacing * (1, 1, sign)
         affine[:3, 3] = fields["offset"]
     elif fields["sform_code"] <= 0:
-        notes = (
-            f"{path.name} does not say how it lies in the patient; its axes are taken as right, anterior, superior.",
-        )
-    affine[:3] *= _MILLIMETRES.get(int(fields["units"]) & 7, 1.0)
+        notes = (f"{path.name} does not state its orientation; its axes are assumed to be right, anterior, superior.",)
+    affine[:3] *= _TO_MM.get(int(fields["units"]) & 7, 1.0)
     check_axes(affine, path)
     return affine, notes
 
 
 def _rotation(quaternion: np.ndarray) -> np.ndarray:
-    """Rotation of the unit quaternion (a, b, c, d), of which b, c, d are given, a >= 0."""
+    """Rotation matrix of the unit quaternion (a, b, c, d) with a >= 0, from its part (b, c, d)."""
     b, c, d = quaternion
     squared = b * b + c * c + d * d
-    if squared > 1.0:  # rounding: a half turn
+    if squared > 1.0:  # rounding at a rotation by 180 degrees
         b, c, d = quaternion / np.sqrt(squared)
     a = np.sqrt(max(0.0, 1.0 - squared))
     return np.array(

@@ -1,4 +1,4 @@
-"""The files of one run: they appear together when it has succeeded, or not at all."""
+"""Output files of one run, which appear together when the run succeeds or not at all."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from MedGenLib.errors import InputError
 
 
 class Outputs:
-    """Collects the files of a run in hidden folders beside their final places.
+    """Stages the files of a run in hidden folders beside their final paths.
 
-    Everything that can be known about the places is checked on entry, before the run spends
-    time. `commit` moves the files; leaving the context without it removes what was written,
-    whatever the reason (an error, Ctrl-C).
+    The paths are checked on construction and the folders on entry, before the run starts.
+    `commit` moves the files. Leaving the context without it, also after an error or Ctrl-C,
+    removes what was written.
 
     >>> with Outputs(["ct.nii.gz", "ct.json"]) as outputs:      # doctest: +SKIP
     ...     write_volume(volume, outputs.staged("ct.nii.gz"))
@@ -28,13 +28,13 @@ class Outputs:
 
     Parameters
     ----------
-    paths: every file that the run is going to write.
-    overwrite: whether files that exist may be replaced.
+    paths: all files that the run writes.
+    overwrite: whether existing files may be replaced.
     keep: input files, which are never replaced.
 
     Raises
     ------
-    InputError: a folder is not writable, a file exists, or a name is used twice.
+    InputError: a folder is not writable, a file exists, or a path is given twice.
     """
 
     def __init__(self, paths: Iterable[str | Path], overwrite: bool = False, keep: Iterable[str | Path] = ()) -> None:
@@ -68,7 +68,7 @@ class Outputs:
         self._discard()
 
     def require_space(self, n_bytes: int) -> None:
-        """Raises InputError when a disk cannot take that many bytes, for all outputs together."""
+        """Raise InputError if a disk has less than ``n_bytes`` free, the total of all outputs."""
         for folder in self._stages:
             free = shutil.disk_usage(folder).free
             if free < n_bytes:
@@ -78,12 +78,12 @@ class Outputs:
                 )
 
     def staged(self, path: str | Path) -> Path:
-        """Where to write the file that `commit` will move to `path`."""
+        """Path to write to; `commit` moves the file to `path`."""
         path = Path(path)
         return self._stages[path.parent] / path.name
 
     def commit(self) -> None:
-        """Moves every file to its place; from here on Ctrl-C comes too late to stop the run."""
+        """Move every file to its final path; Ctrl-C is ignored meanwhile."""
         with _no_interrupts():
             for path in self.paths:
                 os.replace(self.staged(path), path)
@@ -95,7 +95,7 @@ class Outputs:
 
 
 def numbered(path: Path, count: int) -> list[Path]:
-    """The names of `count` samples: `ct.nii.gz` alone, or `ct_1.nii.gz`, `ct_2.nii.gz`, ..."""
+    """Paths of `count` samples: `ct.nii.gz` alone, or `ct_1.nii.gz`, `ct_2.nii.gz`, ..."""
     if count == 1:
         return [path]
     stem, suffix = split_suffix(path)
@@ -103,14 +103,14 @@ def numbered(path: Path, count: int) -> list[Path]:
 
 
 def split_suffix(path: Path) -> tuple[str, str]:
-    """Stem and suffix of a file name, where `.nii.gz` is one suffix."""
+    """Stem and suffix of a file name; `.nii.gz` counts as one suffix."""
     if path.name.lower().endswith(".nii.gz"):
         return path.name[:-7], path.name[-7:]
     return path.stem, path.suffix
 
 
 def _make_stage(folder: Path) -> Path:
-    """A hidden folder on the same file system, so that the final move cannot be half done."""
+    """Create a hidden folder on the same file system, so that the final move is atomic."""
     try:
         return Path(tempfile.mkdtemp(prefix=".medgen-", dir=folder))
     except OSError as error:
@@ -121,8 +121,8 @@ def _make_stage(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Ctrl-C waits outside: a clean-up or a commit is short and must not be half done."""
-    if threading.current_thread() is not threading.main_thread():  # signals go to the main one
+    """Ignore Ctrl-C during a cleanup or a commit, which are short and must complete."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,17 +1,16 @@
-"""How a synthetic image was made: carried inside the file, beside it, and read back from both.
+"""Provenance of synthetic images, stored inside the image file and in a file beside it.
 
 ============= ================================================================
-file          where the facts are
+file          location of the provenance
 ============= ================================================================
 .nrrd, .mha   header entry `MedGen`, one line of JSON
 .nii, .nii.gz header extension of code 6 (comment), the same JSON
 Slicer, .nrrd header entries `MedGen.Model` ...: the attributes of the node
 DICOM         standard attributes and Image Comments, see `MedGenLib.io.dicom`
-all of them   `<name>.medgen.json` beside the file
+all           `<name>.medgen.json` beside the file
 ============= ================================================================
 
-Inputs are named by their file's name and a hash of their content; nothing else of the patient is
-kept.
+Of an input, only the file name and a hash of the content are stored.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume
 
 KEY = "MedGen"
-"""Of the entry of a header that holds the facts."""
+"""Key of the header entry."""
 FORMAT = 1
-"""Counts up when a key changes its meaning; keys that are added do not."""
+"""Format version; it increases when a key changes its meaning, not when a key is added."""
 SIDECAR = ".medgen.json"
 LONGEST_LINE = 30_000
-"""Characters in a header: a file of MetaImage with 32,768 in one entry can be read by nobody."""
+"""Longest header entry in characters; MetaImage files with an entry of 32,768 are unreadable."""
 _SLAB = 16
 
 
 @dataclass(frozen=True)
 class Source:
-    """What an image was made from: `role` "mask" or "image", file name without its folder, hash."""
+    """Input of a run: `role` ("mask" or "image"), file name without its folder, content hash."""
 
     role: str
     name: str
@@ -53,12 +52,12 @@ class Source:
 
     @classmethod
     def of(cls, role: str, image: Volume | LabelMap, path: str | Path = "") -> Source:
-        """The input as it was read, before anything was done to it."""
+        """Source of an input as read, before any processing."""
         return cls(role, Path(path).name, content_hash(image))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, str]) -> Source:
-        """From its entry in `Provenance.to_dict`; ValueError if it is no such entry."""
+        """Source from its entry in `Provenance.to_dict`; raises ValueError for any other value."""
         if not isinstance(data, Mapping):
             raise ValueError(f"an input is {data!r}")
         return cls(*(str(data.get(key) or "") for key in ("role", "name", "sha256")))
@@ -66,21 +65,21 @@ class Source:
 
 @dataclass(frozen=True)
 class Provenance:
-    """The facts about one image.
+    """Provenance of one image.
 
     Attributes
     ----------
     content: "image", "uncertainty" for a volume of standard deviations, or "error map".
-    modality, unit: of the image.
-    model, version: name and version of the package.
-    package_sha256: of the package's weights, see `package_hash`.
+    modality, unit: modality and intensity unit of the image.
+    model, version: name and version of the model package.
+    package_sha256: hash of the package's weights, see `package_hash`.
     task, seed, preset, sampler, steps, parameters, software, device, passed: as in `Report`; the
-        seed is the one of this very image.
-    checks: what the checks of input and output said.
-    inputs: what it was made from.
-    created: UTC, ISO 8601.
-    output_sha256: hash of the voxels as they were written.
-    left_out: keys that were too long for a header; the file beside it has them.
+        seed is that of this image.
+    checks: sentences of the input and output checks.
+    inputs: inputs of the run.
+    created: time in UTC, ISO 8601.
+    output_sha256: `content_hash` of the voxels as written.
+    left_out: keys that were too long for the header and are only in the file beside the image.
     """
 
     content: str = "image"
@@ -106,20 +105,20 @@ class Provenance:
     left_out: tuple[str, ...] = ()
 
     def of_uncertainty(self, volume: Volume) -> Provenance:
-        """The same run's volume of standard deviations: the first sample's seed, no verdict."""
+        """Provenance of the run's volume of standard deviations, without a check result."""
         return replace(self, content="uncertainty", passed=None, output_sha256=content_hash(volume), unit=volume.unit)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, the format first."""
+        """Plain JSON types; the format version comes first."""
         return {KEY: FORMAT, **plain(asdict(self))}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Provenance:
-        """The facts from `to_dict`; keys that this version does not know are passed over.
+        """Provenance from the result of `to_dict`; unknown keys are ignored.
 
         Raises
         ------
-        ValueError: an entry is of another kind than `to_dict` makes.
+        ValueError: an entry has another type than in `to_dict`.
         """
         known = {i.name: data[i.name] for i in fields(cls) if data.get(i.name) is not None}
         for name, value in known.items():
@@ -132,11 +131,11 @@ class Provenance:
 
     @property
     def summary(self) -> str:
-        """A few words for header fields that take no more."""
+        """Short description for header fields of limited length."""
         return "; ".join(filter(None, (self.note, f"{self.model} {self.version}".strip(), KEY)))
 
     def line(self) -> str:
-        """One line of JSON for a header; where it is too long, without the longest entries."""
+        """One line of JSON for a header, without the longest entries if it would be too long."""
         facts, left_out = self.to_dict(), []
         while len(text := json.dumps(facts, separators=(",", ":"))) > LONGEST_LINE:
             longest = max(facts, key=lambda key: len(json.dumps(facts[key])))
@@ -146,7 +145,7 @@ class Provenance:
         return text
 
     def write_beside(self, path: str | Path) -> None:
-        """Write `sidecar(path)`, complete or not at all; InputError where that cannot be done."""
+        """Write the file `sidecar(path)` atomically; raises InputError if it cannot be written."""
         place = sidecar(path)
         try:
             write_json(place, self.to_dict())
@@ -164,11 +163,11 @@ _KINDS = {
     "parameters": dict,
     "software": dict,
 }
-"""Of the entries in JSON that are no texts."""
+"""JSON types of the entries that are not strings."""
 
 
 def sidecar(path: str | Path) -> Path:
-    """The file beside an image: `ct.nii.gz` -> `ct.medgen.json`, which is its own."""
+    """Path of the file beside an image: `ct.nii.gz` -> `ct.medgen.json`, which maps to itself."""
     path = Path(path)
     if path.name.endswith(SIDECAR):
         return path
@@ -176,13 +175,13 @@ def sidecar(path: str | Path) -> Path:
 
 
 def content_hash(image: Volume | LabelMap) -> str:
-    """SHA-256 of shape and voxels (as 32-bit floating point, in the order i, j, k).
+    """SHA-256 of the shape and the voxels (as 32-bit floating point, in the order i, j, k).
 
-    The same for every file format and voxel type that holds the same numbers. Where the image lies
-    is left out: formats round positions differently.
+    The hash is the same for every file format and voxel type that holds the same values. The
+    position is not included, because formats round it differently.
     """
     digest = hashlib.sha256(str(tuple(image.shape)).encode())
-    for start in range(0, image.shape[0], _SLAB):  # in slabs: no second volume in memory
+    for start in range(0, image.shape[0], _SLAB):  # in slabs, to avoid a second volume in memory
         slab = np.ascontiguousarray(image.array[start : start + _SLAB], "<f4")
         digest.update(slab.data)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Provenance read back from a file: from its header, or from the file beside it."""
+"""Reading the provenance of an image, from its header or from the file beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from MedGenLib.io.provenance import KEY, Provenance, sidecar
 
 
 def read(path: str | Path) -> Provenance | None:
-    """The facts about an image: from its header, else from the file beside it; None without any.
+    """Provenance from the image's header, else from the file beside it, else None.
 
     Parameters
     ----------
@@ -22,13 +22,13 @@ def read(path: str | Path) -> Provenance | None:
 
     Raises
     ------
-    InputError: the file is not there, or is damaged.
+    InputError: the file does not exist or is damaged.
     """
     return read_inside(path) or read_beside(path)
 
 
 def read_inside(path: str | Path) -> Provenance | None:
-    """The facts in the header; None where it holds none."""
+    """Provenance in the header of an image; None if there is none."""
     path = Path(path)
     if path.is_dir() or not path.name.lower().endswith(READABLE):
         return _understood(read_facts(path) if path.exists() else None)
@@ -37,11 +37,11 @@ def read_inside(path: str | Path) -> Provenance | None:
 
 
 def read_beside(path: str | Path) -> Provenance | None:
-    """The facts in the file beside an image; None without one, and for a folder, which has none.
+    """Provenance in the file beside an image; None if there is none, and for a folder.
 
     Raises
     ------
-    InputError: it is there, but cannot be read.
+    InputError: the file exists but cannot be read.
     """
     place = sidecar(path)
     if Path(path).is_dir():  # ct/ may lie beside ct.nii.gz
@@ -54,12 +54,12 @@ def read_beside(path: str | Path) -> Provenance | None:
         raise InputError(f"{place} cannot be read ({error}); check or delete it.") from error
     made = _parsed(text)
     if made is None:
-        raise InputError(f"{place} is not what MedGen writes beside an image; delete it.")
+        raise InputError(f"{place} is not a provenance file of MedGen; delete it.")
     return made
 
 
 def _parsed(text: str | None) -> Provenance | None:
-    """None for a text that is no provenance of ours."""
+    """Provenance from JSON text; None for any other text."""
     try:
         data = json.loads(text or "")
     except ValueError:
@@ -68,20 +68,20 @@ def _parsed(text: str | None) -> Provenance | None:
 
 
 def _of_node(entries: Mapping[str, str]) -> Provenance | None:
-    """The facts of a node of the Slicer module, which Slicer writes into a .nrrd as attributes."""
-    told = {key.removeprefix(f"{KEY}."): value for key, value in entries.items() if value}
-    if told.get("Synthetic") != "1":
+    """Provenance from the attributes of a volume node, which Slicer writes into .nrrd files."""
+    attributes = {key.removeprefix(f"{KEY}."): value for key, value in entries.items() if value}
+    if attributes.get("Synthetic") != "1":
         return None
-    data: dict[str, Any] = {ours: told.get(theirs) for theirs, ours in _ATTRIBUTES.items()}
+    data: dict[str, Any] = {ours: attributes.get(theirs) for theirs, ours in _ATTRIBUTES.items()}
     try:
-        data |= {key: json.loads(told.get(key.title(), "null")) for key in _JSON_ATTRIBUTES}
-        data["seed"] = int(told["Seed"]) if "Seed" in told else None
+        data |= {key: json.loads(attributes.get(key.title(), "null")) for key in _JSON_ATTRIBUTES}
+        data["seed"] = int(attributes["Seed"]) if "Seed" in attributes else None
     except ValueError:  # edited by hand
         return None
-    data["passed"] = {"1": True, "0": False}.get(told.get("Passed", ""))
-    data["content"] = _CONTENTS.get(told.get("Content", ""), "image")
-    if "Input" in told:
-        data["inputs"] = [{"role": "input", "name": told["Input"]}]
+    data["passed"] = {"1": True, "0": False}.get(attributes.get("Passed", ""))
+    data["content"] = _CONTENTS.get(attributes.get("Content", ""), "image")
+    if "Input" in attributes:
+        data["inputs"] = [{"role": "input", "name": attributes["Input"]}]
     return _understood(data)
 
 
@@ -95,13 +95,13 @@ _ATTRIBUTES = {
     "Unit": "unit",
     "Note": "note",
 }
-"""Attribute of a node without its prefix, see MedGenSlicer/nodes/provenance.py -> ours."""
+"""Node attribute without its prefix (MedGenSlicer/nodes/provenance.py) -> field of `Provenance`."""
 _JSON_ATTRIBUTES = ("parameters", "software", "checks")
 _CONTENTS = {"spread": "uncertainty", "error": "error map"}
 
 
 def _understood(data: Mapping[str, Any] | None) -> Provenance | None:
-    """None where there is nothing, or what another program or a hand has made of it."""
+    """Provenance from a dict; None for an empty or invalid one, e.g. edited by hand."""
     try:
         return Provenance.from_dict(data) if data else None
     except ValueError:

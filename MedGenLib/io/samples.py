@@ -1,4 +1,4 @@
-"""The sample data that come with MedGen."""
+"""Sample data shipped with MedGen."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from MedGenLib.errors import InputError
 
 
 def sample(name: str) -> Path:
-    """A file of the sample data, in the source tree or in the installed package.
+    """Path of a sample file, in the source tree or in the installed package.
 
     Raises
     ------
-    InputError: this installation lacks it.
+    InputError: the installation does not contain the file.
     """
     library = Path(__file__).resolve().parents[1]
     for parent in (library, library.parent):

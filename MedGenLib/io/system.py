@@ -1,4 +1,4 @@
-"""What reading files needs of the operating system: memory, and quiet C libraries."""
+"""Operating system helpers for reading files: a memory check and silencing of C libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from MedGenLib.errors import MemoryPlanError
 
 
 def plan_memory(needed: int, what: str) -> None:
-    """Raise MemoryPlanError unless `needed` bytes are free; `what` starts the sentence."""
+    """Raise MemoryPlanError unless `needed` bytes of memory are free; `what` starts the sentence."""
     import psutil
 
     free = psutil.virtual_memory().available
@@ -24,7 +24,7 @@ def plan_memory(needed: int, what: str) -> None:
 
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Keep what C libraries print to stderr from the user's terminal: we say it in a sentence."""
+    """Suppress what C libraries print to stderr; errors are reported as exceptions instead."""
     import SimpleITK
 
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)

@@ -1,7 +1,6 @@
-"""DICOM in and out: series are read and written, masks written, patients taken out of headers.
+"""DICOM: reading and writing image series, writing segmentations, de-identification.
 
-Nothing heavy is imported before it is used: pydicom, highdicom and dicom-anonymizer load inside
-the functions.
+pydicom, highdicom and dicom-anonymizer are imported inside the functions that use them.
 """
 
 from MedGenLib.io.dicom.facts import read_facts

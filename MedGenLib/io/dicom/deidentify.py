@@ -1,10 +1,9 @@
-"""Taking the patient out of a header: PS3.15 Annex E, Basic Application Confidentiality Profile.
+"""De-identification of headers: PS3.15 Annex E, Basic Application Confidentiality Profile.
 
-The rules are those of the library dicom-anonymizer. It is applied to the header of the source
-before anything is taken from it, so that an image derived from it never holds what was removed.
-UIDs and the patient's ID are replaced by others made with a secret key of this user: images and
-masks that belong together still do after they were exported one by one, and nobody without the
-key can find the originals.
+The rules are those of the library dicom-anonymizer. They are applied to the header of the source
+series before any attribute is copied from it. UIDs and the patient ID are replaced by keyed hashes
+with a secret key of the user: images and masks exported one by one keep their references to each
+other, and the original identifiers cannot be recovered without the key.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _KEY = "pseudonym_key"
-"""Entry of the user's configuration with the key, as hexadecimal text."""
+"""Entry of the user's configuration that holds the key as hexadecimal text."""
 
 _EMPTIED = ((0x0008, 0x0020), (0x0008, 0x0030), (0x0010, 0x0030))
-"""Study date and time and the birth date: the profile asks for nothing or a dummy, and the
-library's dummy, a day in the year 1, is a date that people and programs take for one."""
+"""Study date, study time and birth date. The profile allows an empty or a dummy value; the dummy of
+the library, a day in the year 1, could be taken for a real date."""
 
 
 def deidentified(source: SourceSeries) -> SourceSeries:
-    """The same series without its patient: other UIDs, another name and ID, no dates.
+    """The series with replaced UIDs, patient name and patient ID, and without dates.
 
     Raises
     ------
-    InputError: the library is missing, or the key cannot be kept.
+    InputError: the library is missing, or the key cannot be read or stored.
     """
     pseudonyms = Pseudonyms()
     images = []
@@ -49,7 +48,7 @@ def deidentified(source: SourceSeries) -> SourceSeries:
 
 
 def remove_patient(header: Dataset, pseudonyms: Pseudonyms) -> Dataset:
-    """A copy of a header after the basic profile, without private attributes."""
+    """Copy of a header after the basic profile, without private attributes."""
     import copy
 
     anonymize_dataset, initialize_actions, replace_uid = _library()
@@ -65,7 +64,7 @@ def remove_patient(header: Dataset, pseudonyms: Pseudonyms) -> Dataset:
 
 
 def mark(dataset: Dataset) -> None:
-    """Say in an image that its patient was removed, and how."""
+    """Set the attributes that state that and how the identity was removed."""
     from MedGenLib import __version__
 
     dataset.PatientIdentityRemoved = "YES"
@@ -81,21 +80,21 @@ def mark(dataset: Dataset) -> None:
 
 
 class Pseudonyms:
-    """Replaces identifiers, always the same one by the same other one, with the user's key."""
+    """Maps identifiers to pseudonyms, consistently, with the user's key (HMAC-SHA256)."""
 
     def __init__(self) -> None:
         self._key = _key()
 
     def uid(self, original: str) -> str:
-        """Another UID."""
+        """Pseudonym of a UID."""
         return f"2.25.{uuid.UUID(bytes=self._digest('uid', original)[:16], version=4).int}"
 
     def patient(self, original: str) -> str:
-        """Another patient's ID; "" stays empty."""
+        """Pseudonym of a patient ID; "" stays empty."""
         return f"ANON-{self._digest('patient', original).hex()[:12].upper()}" if original else ""
 
     def replace_uid(self, dataset: Dataset, tag: tuple[int, int]) -> None:
-        """A rule of dicom-anonymizer."""
+        """Rule for dicom-anonymizer: replace a UID attribute."""
         element = dataset.get(tag)
         if element is not None and element.value:
             values = [element.value] if element.VM == 1 else list(element.value)
@@ -103,7 +102,7 @@ class Pseudonyms:
             element.value = replaced if element.VM > 1 else replaced[0]
 
     def replace_id(self, dataset: Dataset, tag: tuple[int, int]) -> None:
-        """A rule of dicom-anonymizer, for the patient's ID."""
+        """Rule for dicom-anonymizer: replace the patient ID."""
         if tag in dataset:
             dataset[tag].value = self.patient(str(dataset[tag].value or ""))
 
@@ -131,7 +130,7 @@ def _key() -> bytes:
     try:
         return bytes.fromhex(config[_KEY])
     except (TypeError, ValueError):
-        raise InputError(f'The entry "{_KEY}" of {config_path()} is no hexadecimal text; remove that entry.') from None
+        raise InputError(f'The entry "{_KEY}" of {config_path()} is not hexadecimal text; remove that entry.') from None
 
 
 def _library() -> tuple[Callable, Callable, Callable]:

@@ -1,4 +1,4 @@
-"""Voxels as the 16-bit numbers that DICOM stores."""
+"""Encoding of voxels as 16-bit integers for DICOM."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from MedGenLib.errors import InputError
 
 _INT16, _UINT16 = np.iinfo(np.int16), np.iinfo(np.uint16)
 _FINE_ENOUGH = 1000.0
-"""Numbers in arbitrary units that span as much are rounded to whole ones; less is scaled up."""
+"""Smallest range of arbitrary units that is rounded to integers; a smaller range is scaled up."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How voxels are stored: value = stored x slope + intercept.
+    """Linear encoding of voxels: value = stored x slope + intercept.
 
     Attributes
     ----------
     dtype: numpy's int16 or uint16.
-    slope, intercept: as the header says them, in the volume's unit; 1 and 0 mean that the stored
-        numbers are the values.
+    slope, intercept: rescale slope and intercept, in the volume's unit; with 1 and 0 the stored
+        integers are the values.
     """
 
     dtype: type
@@ -30,16 +30,15 @@ class Encoding:
 
     @classmethod
     def of(cls, array: np.ndarray, modality: str) -> Encoding:
-        """The encoding of a volume's numbers that loses least.
+        """Encoding with the least loss for an array of the modality "CT" or "MR".
 
-        HU, whole numbers and numbers of a large span are stored as they are, rounded to whole
-        ones, if 16 bits hold them. Everything else is stretched over the 16 bits by slope and
-        intercept, which every reader applies to CT and, though only CT's definition has them,
-        to MR.
+        HU, integers and values with a large range are rounded to integers if 16 bits hold them.
+        All others are scaled to 16 bits with slope and intercept; readers apply these to MR as
+        well, although only the CT Image module defines them.
 
         Raises
         ------
-        InputError: no value is finite, or a span that 64-bit numbers cannot hold.
+        InputError: the range of values is not finite, or too large for 64-bit numbers.
         """
         low, high = float(array.min()), float(array.max())
         whole = np.issubdtype(array.dtype, np.integer) or bool((array == np.round(array)).all())
@@ -60,11 +59,11 @@ class Encoding:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the stored numbers are the values."""
+        """Whether the stored integers are the values."""
         return self.slope == 1 and self.intercept == 0
 
     def store(self, array: np.ndarray) -> np.ndarray:
-        """The numbers to write, each the nearest to its value."""
+        """Stored integers of an array, each the nearest to its value."""
         if self.is_plain:
             return np.round(array).astype(self.dtype)
         limits = np.iinfo(self.dtype)
@@ -72,5 +71,5 @@ class Encoding:
         return stored.clip(limits.min, limits.max).astype(self.dtype)
 
     def restore(self, stored: np.ndarray) -> np.ndarray:
-        """The values that readers make of stored numbers, float32."""
+        """Values that readers compute from stored integers, float32."""
         return stored.astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept)

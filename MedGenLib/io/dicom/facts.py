@@ -1,8 +1,8 @@
-"""How an image was made, in words and as text that DICOM can carry and `medgen info` reads back.
+"""Provenance in DICOM attributes, as sentences and as JSON that `medgen info` reads back.
 
-The facts are those of `MedGenLib.io.provenance`, as a dict: model, version, seed, preset, inputs and
-so on; an empty dict where nothing is known. They go into Image Comments (0020,4000): a sentence
-for people, and after it one line of JSON.
+The facts are the result of `Provenance.to_dict` (model, version, seed, preset, inputs and so on) or
+an empty dict if nothing is known. Image Comments (0020,4000) holds a sentence followed by one line
+of JSON.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from MedGenLib.io.dicom.reading import read_tags
 
 NOTE = "SYNTHETIC - not for diagnosis."
 _LINE = "\r\n"
-_TELLING = ("created", "checks")
-"""A check's sentence may quote a file name."""
+_REMOVED = ("created", "checks")
+"""Entries removed by de-identification; a sentence of a check may quote a file name."""
 _IDENTIFYING = ("name", "sha256")
-"""What of an input can lead to the patient: file names hold people's names, and whoever has the
-original can compute its hash."""
+"""Entries of an input that can identify the patient: file names may contain names, and a hash can be
+compared with that of the original."""
 
 
 def as_facts(facts: Any) -> dict[str, Any]:
-    """A dict from a `Provenance`, a dict of the same keys, or None."""
+    """Facts from a `Provenance`, a dict with the same keys, or None."""
     if facts is None:
         return {}
     return dict(facts) if isinstance(facts, Mapping) else facts.to_dict()
 
 
 def without_patient(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts without what could lead to the patient: file names, hashes and dates."""
-    kept = {key: value for key, value in facts.items() if key not in _TELLING}
+    """Facts without entries that could identify the patient: file names, hashes and dates."""
+    kept = {key: value for key, value in facts.items() if key not in _REMOVED}
     if kept.get("inputs"):
         kept["inputs"] = [
             {key: value for key, value in entry.items() if key not in _IDENTIFYING} for entry in kept["inputs"]
@@ -42,12 +42,12 @@ def without_patient(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def model_of(facts: Mapping[str, Any]) -> str:
-    """Name and version of the model, or ""."""
+    """Name and version of the model, or "" if unknown."""
     return " ".join(str(facts[key]) for key in ("model", "version") if facts.get(key))
 
 
 def derivation(facts: Mapping[str, Any], modality: str) -> str:
-    """One or two sentences on how the image came about (Derivation Description)."""
+    """Text of Derivation Description: how the image was made."""
     from MedGenLib import __version__
 
     software = f"MedGen {__version__}"
@@ -66,7 +66,7 @@ def derivation(facts: Mapping[str, Any], modality: str) -> str:
 
 
 def comment(facts: Mapping[str, Any]) -> str:
-    """The facts as Image Comments; what does not fit is left out, longest first, and named."""
+    """Text of Image Comments; if too long, the longest entries are removed and listed in `left_out`."""
     kept, left_out = dict(facts), []
     while len(text := _packed(kept, left_out)) > LONG_TEXT:
         longest = max(kept, key=lambda key: len(json.dumps(kept[key], default=str)))
@@ -81,7 +81,7 @@ def _packed(facts: Mapping[str, Any], left_out: list[str]) -> str:
 
 
 def read_facts(path: str | Path) -> dict[str, Any] | None:
-    """The facts in a DICOM file of ours, or in the first such one of a folder; None without any.
+    """Facts in a DICOM file written by MedGen, or in the first such file of a folder, else None.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The folder that a series goes into: new or empty, and filled completely or not at all."""
+"""Output folder of a series, which is new or empty and filled completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from MedGenLib.io.outputs import Outputs
 
 
 def check_folder(folder: str | Path) -> Path:
-    """The folder, if a series may go there; to be asked before the work.
+    """Return the folder if a series can be written there; call before the work.
 
     Raises
     ------
-    InputError: it holds something, is a file, or has no folder to lie in.
+    InputError: the folder is not empty, is a file, or its parent does not exist.
     """
     path = Path(folder)
     try:
@@ -24,7 +24,7 @@ def check_folder(folder: str | Path) -> Path:
         if path.is_dir() and any(path.iterdir()):
             raise InputError(
                 f"The folder {path} holds files already, and a series is never mixed "
-                "with others or overwritten; give a new or an empty folder."
+                "with other files or overwritten; give a new or an empty folder."
             )
         if not path.is_dir() and not path.absolute().parent.is_dir():
             raise InputError(f"The folder {path.parent} does not exist; create it first.")
@@ -35,11 +35,11 @@ def check_folder(folder: str | Path) -> Path:
 
 @contextlib.contextmanager
 def new_files(folder: str | Path, names: Iterable[str], n_bytes: int) -> Iterator[Outputs]:
-    """The files of these names in the folder, which appear when the block ends without an error.
+    """Files of these names in the folder, which appear when the block ends without an error.
 
     Raises
     ------
-    InputError: see `check_folder`; also no permission, or no room for `n_bytes`.
+    InputError: as in `check_folder`, or the folder is not writable or has less than `n_bytes` free.
     """
     path = check_folder(folder)
     is_new = not path.exists()

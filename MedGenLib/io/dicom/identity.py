@@ -1,4 +1,4 @@
-"""Whose image it is: patient and study of a DICOM header, or a new synthetic patient; and UIDs."""
+"""Patient and study attributes, from a DICOM header or of a new synthetic patient, and UIDs."""
 
 from __future__ import annotations
 
@@ -34,11 +34,10 @@ PATIENT_AND_STUDY = (
     "ReferringPhysicianName",
     "TimezoneOffsetFromUTC",
 )
-"""What a series of a study shares with the others, of all the attributes of a source. Everything
-else, private attributes among it, is left behind."""
+"""Attributes of a source that all series of a study share. No others but `FRAME` are copied."""
 
-PLACE = ("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition", "BodyPartExamined", "Laterality")
-"""What else holds for every image of the same body in the same frame of reference."""
+FRAME = ("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition", "BodyPartExamined", "Laterality")
+"""Attributes that images of the same body part in the same frame of reference share."""
 
 _REQUIRED = (
     "PatientName",
@@ -53,7 +52,7 @@ _REQUIRED = (
     "PositionReferenceIndicator",
     "PatientPosition",
 )
-"""Attributes of type 2: there, but empty where nothing is known."""
+"""Attributes of type 2: present, and empty if unknown."""
 
 _UNPAIRED = frozenset(
     (
@@ -115,51 +114,51 @@ _UNPAIRED = frozenset(
         "WHOLEBODY",
     )
 )
-"""Body parts (PS3.16 Annex L) that have no left and right: there Laterality must not be given."""
+"""Unpaired body parts (PS3.16 Annex L), for which Laterality must be absent."""
 
 _SEXES = ("M", "F", "O")
 
 _NAMESPACE = uuid.UUID("5b0a5b0e-6c1c-4b52-9c0e-9f6f2f3d8f10")
-"""Of the name-based UUIDs behind `derived_uid`; chosen once, never to be changed."""
+"""Namespace of the UUIDs of `derived_uid`; must not change."""
 
 
 def new_uid() -> str:
-    """A UID that nobody else has, made from a random UUID (PS3.5 B.2)."""
+    """Globally unique UID from a random UUID (PS3.5 B.2)."""
     return f"2.25.{uuid.uuid4().int}"
 
 
 def derived_uid(*words: str) -> str:
-    """The same words, the same UID: made from a name-based UUID (PS3.5 B.2, RFC 9562)."""
+    """UID determined by the words, from a name-based UUID (PS3.5 B.2, RFC 9562)."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, chr(0).join(words)).int}"
 
 
 def identity_of(header: Dataset) -> Dataset:
-    """Patient, study and frame of reference of a header, and nothing else of it.
+    """Patient, study and frame of reference attributes of a header.
 
-    Values that break their attribute's rules are left out, so that a damaged source does not
-    damage what is derived from it.
+    Values that violate their value representation are left out, so that they are not copied into
+    derived images.
     """
     from pydicom.dataset import Dataset
 
     identity = Dataset()
-    for keyword in (*PATIENT_AND_STUDY, *PLACE):
+    for keyword in (*PATIENT_AND_STUDY, *FRAME):
         value = _sound_value(header, keyword)
         if value is not None:
-            # As text, a name is written in our character set, whatever the source uses.
+            # A name converted to text is encoded in our character set, not that of the source.
             setattr(identity, keyword, str(value) if keyword == "PatientName" else value)
     identity.remove_private_tags()
     methods = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
     if not any(keyword in identity for keyword in methods):
-        # Whoever says that the patient was removed has to say how: nothing that we could repeat.
+        # Patient Identity Removed requires a method, and the source gives none.
         identity.pop("PatientIdentityRemoved", None)
     return _completed(identity, str(header.SeriesInstanceUID))
 
 
 def synthetic_identity(facts: Mapping[str, Any]) -> Dataset:
-    """A new patient and study for an image that belongs to nobody's.
+    """Attributes of a new synthetic patient and study, for an image without a source series.
 
-    Images made from the same input belong to the same new patient and frame of reference, and if
-    they are written on one day to the same study; what nothing is known of gets one of its own.
+    Images made from the same input share the patient and the frame of reference, and the study if
+    written on the same day. Without a recorded input, every call gives a new patient.
     """
     from pydicom.dataset import Dataset
 
@@ -178,14 +177,14 @@ def synthetic_identity(facts: Mapping[str, Any]) -> Dataset:
 
 
 def _sound_value(header: Dataset, keyword: str) -> Any:
-    """The value, if there is one and the standard allows it; or None."""
+    """Value of an attribute; None if it is absent, empty or not valid."""
     from pydicom.config import RAISE
     from pydicom.valuerep import validate_value
 
     if keyword not in header:
         return None
     try:
-        element = header[keyword]  # numbers are made from text here, and may be none
+        element = header[keyword]  # converts text to numbers, which may fail
         if element.VR != "SQ":
             for value in element.value if element.VM > 1 else [element.value]:
                 validate_value(element.VR, str(value), RAISE)

@@ -1,4 +1,4 @@
-"""Cutting a volume into the slices of a DICOM series, as a reader expects to see them."""
+"""Division of a volume into the slices of a DICOM series, in the radiological orientation."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _AXIAL = np.array([[1.0, 0, 0], [0, 1, 0]])
 _CORONAL = np.array([[1.0, 0, 0], [0, 0, -1]])
 _SAGITTAL = np.array([[0.0, 1, 0], [0, 0, -1]])
 _VIEWS = (_SAGITTAL, _CORONAL, _AXIAL)
-"""Directions in LPS of growing column and growing row on the screen, by the normal's main axis."""
+"""LPS directions of increasing column and row index, by the main axis (L, P, S) of the normal."""
 _SUPERIOR = np.array([0.0, 0, 1])
 
 
 @dataclass(frozen=True)
 class Slices:
-    """A volume as a stack of images; only axes were exchanged and turned, no voxel was computed.
+    """A volume as a stack of slices: axes are permuted and flipped, voxels are not resampled.
 
     Attributes
     ----------
-    pixels: (slice, row, column), slices growing along the normal.
-    row, column: unit vectors in LPS of growing column and growing row (image orientation).
-    positions: (slices, 3), LPS mm of each slice's first pixel (image position).
-    pixel: mm between rows, between columns (pixel spacing).
-    gap: mm between slices.
+    pixels: (slice, row, column), slices in order along the normal.
+    row, column: LPS unit vectors of increasing column and row index (image orientation).
+    positions: (slices, 3), LPS mm of the first pixel of each slice (image position).
+    pixel: spacing in mm between rows and between columns (pixel spacing).
+    gap: spacing in mm between slices.
     """
 
     pixels: np.ndarray
@@ -39,11 +39,12 @@ class Slices:
 
     @property
     def normal(self) -> np.ndarray:
+        """LPS unit vector across the slices."""
         return np.cross(self.row, self.column)
 
     @property
     def affine(self) -> np.ndarray:
-        """(4, 4) index (slice, row, column) -> LPS mm."""
+        """(4, 4) affine from index (slice, row, column) to LPS mm."""
         affine = np.eye(4)
         affine[:3, 0] = self.gap * self.normal
         affine[:3, 1] = self.pixel[0] * self.column
@@ -53,16 +54,16 @@ class Slices:
 
 
 def cut(image: Volume | LabelMap, like: np.ndarray | None = None) -> Slices:
-    """The slices of a volume.
+    """Slices of a volume.
 
-    An axis of one voxel is the one across the slices. Otherwise they lie as those of the source
-    do, as far as the grid allows; without a source they are axial. Columns and rows run to the
-    patient's left and back (axial), left and feet (coronal), back and feet (sagittal), or as the
-    source's do.
+    If exactly one axis has one voxel, it is the slice axis. Otherwise the slices are parallel to
+    those of the source as far as the grid allows, or axial without a source. Column and row index
+    increase in the directions of the source, or towards left and posterior (axial), left and
+    inferior (coronal), posterior and inferior (sagittal).
 
     Parameters
     ----------
-    like: (2, 3), directions in LPS of a source's growing column and growing row.
+    like: (2, 3), LPS directions of increasing column and row index of a source.
     """
     axes = _RAS_TO_LPS @ image.affine[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
@@ -77,17 +78,17 @@ def cut(image: Volume | LabelMap, like: np.ndarray | None = None) -> Slices:
     order = [first, second, across]
     signs = [_sign(like[0] @ direction[:, first]), _sign(like[1] @ direction[:, second])]
     row, column = direction[:, first] * signs[0], direction[:, second] * signs[1]
-    column = column - (column @ row) * row  # axes may be off a right angle by 0.06 degrees
+    column = column - (column @ row) * row  # axes may deviate from 90 degrees by 0.06 degrees
     column /= np.linalg.norm(column)
     signs.append(_sign(np.cross(row, column) @ normal))
 
-    turned = [n for n, sign in enumerate(signs) if sign < 0]
+    flipped = [n for n, sign in enumerate(signs) if sign < 0]
     start = np.zeros(3)
-    for n in turned:
+    for n in flipped:
         start[order[n]] = image.shape[order[n]] - 1
     begin = _RAS_TO_LPS @ image.affine[:3, 3] + axes @ start
     positions = begin + np.arange(image.shape[across])[:, None] * axes[:, across] * signs[2]
-    pixels = np.flip(image.array.transpose(order), turned).transpose(2, 1, 0)
+    pixels = np.flip(image.array.transpose(order), flipped).transpose(2, 1, 0)
     between_columns, between_rows, gap = spacing[order]
     return Slices(pixels, row, column, positions, (float(between_rows), float(between_columns)), float(gap))
 

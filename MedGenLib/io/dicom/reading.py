@@ -1,9 +1,9 @@
 """Reading a DICOM image series from a folder.
 
-Attributes are named as in DICOM PS3.3 C.7.6.2 (Image Plane Module): positions are those of a
-slice's first pixel, in LPS mm; the image orientation holds the directions of growing column and
-growing row. The array of the volume is indexed (i = column, j = row, k = slice), with k growing
-along the normal of the slices.
+Names follow DICOM PS3.3 C.7.6.2 (Image Plane Module): the image position is that of the first pixel
+of a slice, in LPS mm; the image orientation holds the directions of increasing column and row index.
+The array of the volume is indexed (i = column, j = row, k = slice), with k increasing along the
+normal of the slices.
 """
 
 from __future__ import annotations
@@ -33,34 +33,35 @@ _TAGS = (
     "SOPClassUID",
     "SOPInstanceUID",
 )
-_SAME_PLACE_MM = 0.01
-"""Slices closer than this along the normal lie at the same place."""
+_SAME_POSITION_MM = 0.01
+"""Slices closer than this along the normal have the same position."""
 _EVEN_GAP = 0.01
-"""Gaps within this part of their median are even; others are interpolated onto even ones."""
+"""Relative deviation from the median up to which gaps are even; other series are interpolated."""
 _LOST_GAP = 3.0
-"""A gap of more than this times the median means lost slices, which are not invented."""
+"""A gap of more than this times the median means missing slices, which are not interpolated."""
 _UPRIGHT = 1e-3
-"""Sideways shift per mm along the normal (0.06 degrees) from which on slices are tilted."""
+"""In-plane shift per mm along the normal (0.06 degrees) above which slices are tilted."""
 _ORIENTATION_TOLERANCE = 1e-3
 _LOWEST_HU = -1024.0
-"""What a CT holds below is padding outside the scanner's circle."""
+"""Lower CT values are padding outside the reconstruction circle."""
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Where one file's image lies, from its header."""
+    """Geometry of the image in one file, from its header."""
 
     path: Path
     position: np.ndarray
-    row: np.ndarray  # direction of growing column
-    column: np.ndarray  # direction of growing row
+    row: np.ndarray  # LPS direction of increasing column index
+    column: np.ndarray  # LPS direction of increasing row index
     size: tuple[int, int]  # columns, rows
-    pixel: tuple[float, float]  # mm between columns, between rows
+    pixel: tuple[float, float]  # spacing in mm between columns, between rows
     thickness: float | None
-    instance: tuple[str, str]  # SOP class, SOP instance
+    instance: tuple[str, str]  # SOP class UID, SOP instance UID
 
     @property
     def normal(self) -> np.ndarray:
+        """LPS unit vector across the slice."""
         normal = np.cross(self.row, self.column)
         return normal / np.linalg.norm(normal)
 
@@ -73,7 +74,7 @@ class Series:
     ----------
     uid: SeriesInstanceUID.
     description: SeriesDescription, or "".
-    modality: as DICOM names it: "CT", "MR", ...
+    modality: Modality of DICOM: "CT", "MR", ...
     slices: number of images.
     """
 
@@ -85,14 +86,14 @@ class Series:
 
 
 def list_series(folder: str | Path | Sequence[str | Path]) -> list[Series]:
-    """The image series in a folder and its subfolders, or among these files, by series number.
+    """Image series in a folder and its subfolders, or among these files, sorted by series number.
 
-    Files that are not DICOM, and DICOM without an image in the patient (reports, structures, dose
-    sheets), are passed over.
+    Files that are not DICOM, and DICOM objects without an image plane (reports, structures, dose
+    reports), are skipped.
 
     Raises
     ------
-    InputError: a DICOM file is damaged, or holds many frames (enhanced DICOM), which is not read.
+    InputError: a DICOM file is damaged or has several frames (enhanced DICOM), which is not supported.
     """
     found: dict[str, list] = {}
     for path in _files(folder):
@@ -120,21 +121,21 @@ def list_series(folder: str | Path | Sequence[str | Path]) -> list[Series]:
 
 
 def read_series(folder: str | Path, series: str | None = None) -> Volume:
-    """The volume of a DICOM series: float32, HU in CT, modality "CT", "MR" or None.
+    """Volume of a DICOM series: float32, HU in CT, modality "CT", "MR" or None.
 
     Slices are sorted by position along their normal, and rescale slope and intercept are applied to
-    each. Of two equal images at one place one is kept. Gaps that differ by more than 1 % are
-    interpolated linearly onto even ones of their median; a gap of more than 3 times the median is
-    refused as lost slices. Slices shifted sideways (gantry tilt) are moved in their planes onto an
-    upright grid, wide enough for all. What was done is said in `notes`.
+    each. Of identical images at one position, one is kept. Gaps that differ by more than 1 % are
+    resampled linearly to their median; a gap of more than 3 times the median is an error, because
+    slices are missing. Slices shifted in-plane (gantry tilt) are resampled onto an upright grid
+    that covers all of them. `notes` lists what was changed.
 
     Parameters
     ----------
-    series: SeriesInstanceUID or its end, or the series' number in `list_series` from 1.
+    series: SeriesInstanceUID or its end, or the number of the series in `list_series`, from 1.
 
     Raises
     ------
-    InputError: no series, several without a choice, or images that do not make one volume.
+    InputError: there is no series, several and no choice, or the images do not form one volume.
     MemoryPlanError: the volume does not fit into memory.
     """
     chosen = choose(list_series(folder), series, f"The folder {folder}")
@@ -159,11 +160,11 @@ def _files(folder: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def read_tags(path: Path, tags: Sequence[str | int]):
-    """The data set of a DICOM file with these attributes only; None for a file of another kind.
+    """Data set of a DICOM file with these attributes only; None if the file is not DICOM.
 
     Raises
     ------
-    InputError: the file cannot be read, or is damaged.
+    InputError: the file cannot be read or is damaged.
     """
     import pydicom
     from pydicom.errors import InvalidDicomError
@@ -174,20 +175,20 @@ def read_tags(path: Path, tags: Sequence[str | int]):
         return None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}; check the file.") from None
-    except Exception:  # pydicom lets many kinds through when the bytes make no sense
+    except Exception:  # pydicom raises many types of exceptions for invalid bytes
         raise InputError(f"{path} is a damaged DICOM file; copy it again or remove it.") from None
 
 
 def _read_header(path: Path):
-    """The data set without its pixels; None when it is no image that lies in the patient."""
+    """Data set without pixels; None if the file holds no image with patient coordinates."""
     header = read_tags(path, _TAGS)
     if header is None:
         return None
-    if header.get("Modality") == "SEG":  # a mask, which lies beside its images
+    if header.get("Modality") == "SEG":  # a segmentation beside its images
         return None
     if int(header.get("NumberOfFrames") or 1) > 1 and "Rows" in header:
         raise InputError(
-            f"{path} is a multi-frame DICOM file, which is not read; convert it to "
+            f"{path} is a multi-frame DICOM file, which is not supported; convert it to "
             "NIfTI first, for instance with dcm2niix."
         )
     needed = ("SeriesInstanceUID", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
@@ -206,7 +207,7 @@ def _image(header, path: Path) -> ImageHeader:
     if min(between_rows, between_columns) <= 0:
         raise InputError(
             f"{path} claims a pixel spacing of {between_rows:g} x {between_columns:g} "
-            "mm, but both need more than 0; correct the header."
+            "mm, but both need a value above 0; correct the header."
         )
     thickness = header.get("SliceThickness")
     return ImageHeader(
@@ -221,16 +222,20 @@ def _image(header, path: Path) -> ImageHeader:
     )
 
 
-def choose(all_series: Sequence[Series], wanted: str | None, place: str) -> Series:
-    """The one series that is there, or that of this number or UID.
+def choose(all_series: Sequence[Series], wanted: str | None, subject: str) -> Series:
+    """The only series, or the one with this number (from 1) or end of its UID.
 
     Parameters
     ----------
-    place: starts the sentence of an error, such as "The folder scans".
+    subject: start of an error sentence, such as "The folder scans".
+
+    Raises
+    ------
+    InputError: no series, several without a choice, or no single match.
     """
     if not all_series:
         raise InputError(
-            f"{place} holds no DICOM image series; give the folder with the slices of one series, or an image file."
+            f"{subject} holds no DICOM image series; give the folder with the slices of one series, or an image file."
         )
     if wanted is None and len(all_series) == 1:
         return all_series[0]
@@ -240,22 +245,22 @@ def choose(all_series: Sequence[Series], wanted: str | None, place: str) -> Seri
     )
     if wanted is None:
         raise InputError(
-            f"{place} holds {len(all_series)} series ({listed}); choose one with --series and its number or UID."
+            f"{subject} holds {len(all_series)} series ({listed}); choose one with --series and its number or UID."
         )
     wanted = str(wanted)
     if wanted.isdigit() and 1 <= int(wanted) <= len(all_series):
         return all_series[int(wanted) - 1]
     matches = [s for s in all_series if s.uid.endswith(wanted)]
     if len(matches) != 1:
-        raise InputError(f'{place} has no single series "{wanted}"; it holds {listed}.')
+        raise InputError(f'{subject} has no single series "{wanted}"; it holds {listed}.')
     return matches[0]
 
 
 def _check_alike(slices: Sequence[ImageHeader], folder: Path) -> None:
     first = slices[0]
     for other in slices[1:]:
-        turned = max(np.abs(first.row - other.row).max(), np.abs(first.column - other.column).max())
-        if turned > _ORIENTATION_TOLERANCE:
+        rotated = max(np.abs(first.row - other.row).max(), np.abs(first.column - other.column).max())
+        if rotated > _ORIENTATION_TOLERANCE:
             difference = "orientations"
         elif other.size != first.size:
             difference = "sizes"
@@ -276,10 +281,10 @@ def _pixels(image: ImageHeader) -> np.ndarray:
 
     data = pydicom.dcmread(image.path)
     if int(data.get("SamplesPerPixel", 1)) != 1:
-        raise InputError(f"{image.path} is a colour image; give a grey CT or MR series.")
+        raise InputError(f"{image.path} is a color image; give a CT or MR series with one sample per pixel.")
     try:
         stored = data.pixel_array
-    except Exception:  # every decoder has errors of its own
+    except Exception:  # every decoder raises its own exceptions
         return _pixels_by_sitk(image)
     slope = float(data.get("RescaleSlope") or 1.0)
     intercept = float(data.get("RescaleIntercept") or 0.0)
@@ -287,7 +292,7 @@ def _pixels(image: ImageHeader) -> np.ndarray:
 
 
 def _pixels_by_sitk(image: ImageHeader) -> np.ndarray:
-    """The same for compressed pixels: SimpleITK knows the codecs, and rescales by itself."""
+    """As `_pixels`, for compressed pixels: SimpleITK decodes and rescales them."""
     import SimpleITK
 
     try:
@@ -295,8 +300,8 @@ def _pixels_by_sitk(image: ImageHeader) -> np.ndarray:
             picture = SimpleITK.ReadImage(str(image.path), SimpleITK.sitkFloat32, imageIO="GDCMImageIO")
     except RuntimeError:
         raise InputError(
-            f"The pixels of {image.path} are damaged, or packed in a way that is not "
-            "read; export the series again without compression."
+            f"The pixels of {image.path} are damaged, or compressed in a way that is not "
+            "supported; export the series again without compression."
         ) from None
     return SimpleITK.GetArrayFromImage(picture)[0].T
 
@@ -304,56 +309,56 @@ def _pixels_by_sitk(image: ImageHeader) -> np.ndarray:
 def _without_duplicates(
     slices: list[ImageHeader], array: np.ndarray, notes: list[str]
 ) -> tuple[list[ImageHeader], np.ndarray]:
-    places = np.array([s.position @ slices[0].normal for s in slices])
+    positions = np.array([s.position @ slices[0].normal for s in slices])
     keep = [0]
     for index in range(1, len(slices)):
-        if places[index] - places[keep[-1]] > _SAME_PLACE_MM:
+        if positions[index] - positions[keep[-1]] > _SAME_POSITION_MM:
             keep.append(index)
         elif not np.array_equal(array[..., index], array[..., keep[-1]]):
             raise InputError(
-                f"The series holds different images at the same place ({slices[keep[-1]].path} and "
+                f"The series holds different images at the same position ({slices[keep[-1]].path} and "
                 f"{slices[index].path}), such as time points or echoes; keep one set of them."
             )
     if len(keep) < len(slices):
-        notes.append(f"{len(slices) - len(keep)} of {len(slices)} DICOM images were doubles of others and left out.")
+        notes.append(f"{len(slices) - len(keep)} of {len(slices)} DICOM images were duplicates and were left out.")
     return [slices[n] for n in keep], array[..., keep]
 
 
 def _stack(slices: list[ImageHeader], array: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Array and affine of an even, upright grid from slices sorted by place."""
+    """Array and affine of an even, upright grid from slices sorted by position."""
     first = slices[0]
     normal = first.normal
     offsets = np.array([s.position - first.position for s in slices])
-    places = offsets @ normal
-    # What is left of the offset lies in the slice: along its rows (0) and its columns (1).
-    sideways = (offsets - np.outer(places, normal)) @ np.stack([first.row, first.column], axis=1)
+    positions = offsets @ normal
+    # The in-plane part of the offsets, along increasing column (0) and row index (1).
+    shifts = (offsets - np.outer(positions, normal)) @ np.stack([first.row, first.column], axis=1)
     origin, third = first.position, normal
-    if _is_tilted(places, sideways):
-        angle = np.degrees(np.arctan2(np.linalg.norm(sideways[-1]), places[-1]))
+    if _is_tilted(positions, shifts):
+        angle = np.degrees(np.arctan2(np.linalg.norm(shifts[-1]), positions[-1]))
         notes.append(
-            f"The slices are tilted by {angle:.1f} degrees (gantry tilt); they were moved onto an upright grid."
+            f"The slices are tilted by {angle:.1f} degrees (gantry tilt); they were resampled onto an upright grid."
         )
-        array, moved = _upright(array, sideways, first.pixel)
+        array, moved = _upright(array, shifts, first.pixel)
         origin = origin + moved[0] * first.row + moved[1] * first.column
     elif len(slices) > 1:
         third = offsets[-1] / np.linalg.norm(offsets[-1])
-        places = np.linalg.norm(offsets, axis=1)
-    array, gap = _even(places, array, first.thickness, notes)
+        positions = np.linalg.norm(offsets, axis=1)
+    array, gap = _even(positions, array, first.thickness, notes)
     affine = affine_from_lps((*first.pixel, gap), origin, np.stack([first.row, first.column, third], axis=1))
     return np.ascontiguousarray(array), affine
 
 
-def _is_tilted(places: np.ndarray, sideways: np.ndarray) -> bool:
-    shift = np.linalg.norm(sideways - sideways[0], axis=1)
-    return bool((shift > _UPRIGHT * np.maximum(places, 1.0)).any())
+def _is_tilted(positions: np.ndarray, shifts: np.ndarray) -> bool:
+    distance = np.linalg.norm(shifts - shifts[0], axis=1)
+    return bool((distance > _UPRIGHT * np.maximum(positions, 1.0)).any())
 
 
-def _upright(array: np.ndarray, sideways: np.ndarray, pixel: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Slices moved to where they lie on one grid, and that grid's first pixel (mm sideways)."""
+def _upright(array: np.ndarray, shifts: np.ndarray, pixel: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Slices resampled onto one upright grid, and the in-plane offset (mm) of its first pixel."""
     from scipy.ndimage import shift
 
-    start = sideways.min(axis=0)
-    voxels = (sideways - start) / pixel
+    start = shifts.min(axis=0)
+    voxels = (shifts - start) / pixel
     more = np.ceil(voxels.max(axis=0) - 1e-6).astype(int)
     fill = float(array.min())
     wide = np.pad(array, [(0, more[0]), (0, more[1]), (0, 0)], constant_values=fill)
@@ -362,28 +367,30 @@ def _upright(array: np.ndarray, sideways: np.ndarray, pixel: tuple[float, float]
     return wide, start
 
 
-def _even(places: np.ndarray, array: np.ndarray, thickness: float | None, notes: list[str]) -> tuple[np.ndarray, float]:
-    """Slices at even places, and the gap between them in mm."""
-    if len(places) == 1:
+def _even(
+    positions: np.ndarray, array: np.ndarray, thickness: float | None, notes: list[str]
+) -> tuple[np.ndarray, float]:
+    """Slices at even positions, and the gap between them in mm."""
+    if len(positions) == 1:
         if thickness is None:
-            notes.append("The single slice does not say how thick it is; 1 mm is assumed.")
+            notes.append("The single slice does not state its thickness; 1 mm is assumed.")
         return array, thickness or 1.0
-    gaps = np.diff(places)
+    gaps = np.diff(positions)
     usual = float(np.median(gaps))
-    if np.abs(gaps - usual).max() <= max(_EVEN_GAP * usual, _SAME_PLACE_MM):
-        return array, float(places[-1] / (len(places) - 1))
+    if np.abs(gaps - usual).max() <= max(_EVEN_GAP * usual, _SAME_POSITION_MM):
+        return array, float(positions[-1] / (len(positions) - 1))
     widest = int(gaps.argmax())
     if gaps[widest] > _LOST_GAP * usual:
         raise InputError(
             f"The series has a gap of {gaps[widest]:.1f} mm after its slice {widest + 1} of "
-            f"{len(places)}, where {usual:.1f} mm are usual; slices are missing, so copy it again."
+            f"{len(positions)}, where {usual:.1f} mm are usual; slices are missing, so copy it again."
         )
-    steps = max(1, round(float(places[-1]) / usual))
-    even = np.linspace(0.0, places[-1], steps + 1)
+    steps = max(1, round(float(positions[-1]) / usual))
+    even = np.linspace(0.0, positions[-1], steps + 1)
     notes.append(
-        f"The gaps between slices run from {gaps.min():.2f} to {gaps.max():.2f} mm; the "
+        f"The gaps between slices range from {gaps.min():.2f} to {gaps.max():.2f} mm; the "
         f"series was interpolated to {even[1]:.2f} mm."
     )
-    below = np.searchsorted(places, even, side="right").clip(1, len(places) - 1) - 1
-    weight = ((even - places[below]) / gaps[below]).astype(np.float32)
+    below = np.searchsorted(positions, even, side="right").clip(1, len(positions) - 1) - 1
+    weight = ((even - positions[below]) / gaps[below]).astype(np.float32)
     return array[..., below] * (1 - weight) + array[..., below + 1] * weight, float(even[1])

@@ -1,4 +1,4 @@
-"""Writing labels as a DICOM Segmentation, by the library highdicom."""
+"""Writing label maps as DICOM Segmentation objects with the library highdicom."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap
-from MedGenLib.io.dicom import facts as told
 from MedGenLib.io.dicom.deidentify import deidentified, mark
 from MedGenLib.io.dicom.elements import LONG_STRING, SYNTHETIC, code, decimal, decimals, shortened
+from MedGenLib.io.dicom.facts import as_facts, comment, without_patient
 from MedGenLib.io.dicom.folder import new_files
 from MedGenLib.io.dicom.identity import identity_of, new_uid
 from MedGenLib.io.dicom.planes import cut
@@ -38,15 +38,15 @@ def write_segmentation(
     deidentify: bool = False,
     progress: ProgressCallback | None = None,
 ) -> list[Path]:
-    """Write labels as one DICOM Segmentation object, a segment for each label present.
+    """Write a label map as one DICOM Segmentation object with a segment for each label present.
 
-    Segments carry the label's name and SNOMED CT codes as `terms.term_of` finds them. The grid may
-    be another one than that of the images; it lies in their frame of reference.
+    A segment has the label's name and the SNOMED CT codes of `terms.term_of`. The grid may differ
+    from that of the images; it is in their frame of reference.
 
     Parameters
     ----------
-    source: the image series that the labels belong to, as its folder or its files.
-    facts: how the labels were made: a `Provenance`, a dict of the same keys, or None.
+    source: image series that the labels belong to, as a folder or as files.
+    facts: record of how the labels were made: a `Provenance`, a dict with the same keys, or None.
     folder, series, description, deidentify: as in `write_series`.
 
     Returns
@@ -55,7 +55,7 @@ def write_segmentation(
 
     Raises
     ------
-    InputError: no label is present, no source, highdicom is missing, or as in `write_series`.
+    InputError: there is no label or no source, highdicom is missing, or as in `write_series`.
     """
     hd = _library()
     values = labels.values()
@@ -70,10 +70,10 @@ def write_segmentation(
         )
     patient = SourceSeries.read(source, series)
     patient.check_overlap(labels.geometry)
-    facts = told.as_facts(facts)
+    facts = as_facts(facts)
     if deidentify:
         patient, description = deidentified(patient), ""
-        facts = told.without_patient(facts)
+        facts = without_patient(facts)
 
     stage = Stage("writing DICOM", 2, progress)
     slices = cut(labels, patient.directions)
@@ -115,7 +115,7 @@ def _library():
     try:
         import highdicom
 
-        highdicom.seg.Segmentation, highdicom.Volume  # noqa: B018  old ones lack the second
+        highdicom.seg.Segmentation, highdicom.Volume  # noqa: B018  versions before 0.25 lack Volume
     except (ImportError, AttributeError):
         raise InputError(
             "Writing a DICOM segmentation needs the Python package highdicom, version 0.25 or "
@@ -131,9 +131,9 @@ def _version() -> str:
 
 
 def _references(patient: SourceSeries, deidentify: bool) -> list[Dataset]:
-    """What highdicom has to know of the images: whose they are, and where.
+    """Data sets with the attributes of the source images that highdicom requires.
 
-    Made anew from what was read and checked, so that nothing else of the source comes along.
+    They are built from checked attributes only, so that no other attribute of the source is copied.
     """
     from pydicom.dataset import Dataset
 
@@ -160,7 +160,7 @@ def _segment(hd: Any, number: int, value: int, name: str | None, facts: Mapping[
     label = shortened(name_of(value, name))
     term = term_of(label)
     category, kind = (hd.sr.CodedConcept(word.value, word.scheme, word.meaning) for word in (term.category, term.type))
-    # An algorithm has to be named. Labels that do not tell who made them may have been drawn.
+    # The algorithm is required. Labels without provenance may have been drawn by hand.
     family = ("123110", "Artificial Intelligence") if facts else ("123109", "Manual Processing")
     algorithm = hd.AlgorithmIdentificationSequence(
         name=shortened(str(facts.get("model") or "not known")),
@@ -184,10 +184,10 @@ def _segment(hd: Any, number: int, value: int, name: str | None, facts: Mapping[
 
 
 def _complete(segmentation: Dataset, patient: SourceSeries, facts: Mapping[str, Any], deidentify: bool) -> None:
-    """What highdicom leaves to its user."""
+    """Set the attributes that highdicom does not set."""
     if deidentify:
         mark(segmentation)
-        # The definition asks for a content date, so that it gets a dummy, as the profile allows.
+        # The content date is required; the profile allows a dummy.
         segmentation.ContentDate, segmentation.ContentTime = "19000101", "000000"
         segmentation.StudyDate = segmentation.StudyTime = ""
         del segmentation.ContributingEquipmentSequence[0].ContributionDateTime
@@ -195,4 +195,4 @@ def _complete(segmentation: Dataset, patient: SourceSeries, facts: Mapping[str, 
         segmentation.ContentQualification = "RESEARCH"
         segmentation.SeriesDescription = shortened(f"{SYNTHETIC} {segmentation.SeriesDescription}")
     if facts:
-        segmentation.ImageComments = told.comment(facts)
+        segmentation.ImageComments = comment(facts)

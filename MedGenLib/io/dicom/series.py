@@ -1,8 +1,8 @@
-"""Writing a volume as a DICOM series of single images: CT Image Storage or MR Image Storage.
+"""Writing a volume as a DICOM series of single-frame images: CT or MR Image Storage.
 
-The attributes follow PS3.3 A.3 (CT) and A.4 (MR). A synthetic image says that it is one in Image
+The attributes follow PS3.3 A.3 (CT) and A.4 (MR). A synthetic image is marked as such in Image
 Type, Content Qualification, Derivation Description and Code, Contributing Equipment and Image
-Comments, and in the description of its series, which every viewer shows.
+Comments, and in the series description, which viewers display.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import MR_MODALITIES
 from MedGenLib.imaging.volume import Volume, check_finite
-from MedGenLib.io.dicom import facts as told
 from MedGenLib.io.dicom.deidentify import deidentified, mark
 from MedGenLib.io.dicom.elements import LONG_STRING, SYNTHETIC, code, decimal, decimals, shortened
 from MedGenLib.io.dicom.encoding import Encoding
+from MedGenLib.io.dicom.facts import as_facts, comment, derivation, model_of, without_patient
 from MedGenLib.io.dicom.folder import new_files
 from MedGenLib.io.dicom.identity import derived_uid, identity_of, new_uid, synthetic_identity
 from MedGenLib.io.dicom.planes import Slices, cut
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
 _EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _HEADER_BYTES = 8192
-"""What a file takes beside its pixels, generously."""
+"""Upper limit of the bytes of a file besides its pixels."""
 
 
 def write_series(
@@ -50,33 +50,33 @@ def write_series(
     deidentify: bool = False,
     progress: ProgressCallback | None = None,
 ) -> list[Path]:
-    """Write a volume as a new DICOM series; it appears complete or not at all.
+    """Write a volume as a new DICOM series, which appears complete or not at all.
 
-    Voxels keep their place in the patient and their value, rounded to a whole number of HU or
-    arbitrary units (numbers of a small span are scaled up instead, with a rescale slope).
+    Voxels are not resampled. Values are rounded to integers in HU or arbitrary units; a small range
+    is stored with a rescale slope instead, see `Encoding.of`.
 
     Parameters
     ----------
-    volume: its modality decides on CT or MR ("T1w", "T2w" are MR).
-    folder: new or empty; its parent is there.
-    source: a series of the patient, as its folder or its files: the new one joins its patient,
-        study and frame of reference and refers to its images. None makes a new patient.
-    series: which of several series of `source`, by number or UID.
-    facts: how the image was made: a `Provenance`, or a dict of the same keys. None writes an image
-        that is derived, but not called synthetic.
-    description: goes into the series' description; left out when de-identifying.
-    deidentify: remove the patient (PS3.15, basic profile) and give other, consistent UIDs.
+    volume: its modality selects CT or MR; "T1w" and "T2w" are MR.
+    folder: new or empty, in an existing folder.
+    source: a series of the patient, as a folder or as files. The new series has its patient, study
+        and frame of reference and refers to its images. None creates a new patient.
+    series: number or UID of the series, if `source` holds several.
+    facts: record of how the image was made: a `Provenance`, or a dict with the same keys. With None
+        the image is marked as derived, but not as synthetic.
+    description: part of the series description; left out when de-identifying.
+    deidentify: de-identify (PS3.15, basic profile) and replace UIDs consistently.
 
     Returns
     -------
-    The files, by place along the normal of the slices.
+    The files, in order along the normal of the slices.
 
     Raises
     ------
-    InputError: no known modality, values that are not finite, a folder that holds files or cannot
-        be written, a source that is no series or does not overlap the volume.
+    InputError: the modality is unknown, values are not finite, the folder holds files or is not
+        writable, or the source is not a series or does not overlap the volume.
     """
-    facts = told.as_facts(facts)
+    facts = as_facts(facts)
     modality = _modality(volume, facts)
     check_finite(volume, "The volume")
     patient = None if source is None else SourceSeries.read(source, series)
@@ -84,7 +84,7 @@ def write_series(
         patient.check_overlap(volume.geometry)
     if deidentify:
         patient = None if patient is None else deidentified(patient)
-        facts, description = told.without_patient(facts), ""
+        facts, description = without_patient(facts), ""
 
     slices = cut(volume, None if patient is None else patient.directions)
     encoding = Encoding.of(volume.array, modality)
@@ -92,7 +92,7 @@ def write_series(
         facts["output_sha256"] = _hash_as_read(slices, encoding)
     common = _common(volume, modality, patient, facts, description, deidentify)
     _add_values(common, slices, encoding, modality)
-    images = [None] * len(slices.positions) if patient is None else patient.behind(slices)
+    images = [None] * len(slices.positions) if patient is None else patient.coplanar(slices)
 
     names = [f"{modality}{number:04d}.dcm" for number in range(1, len(images) + 1)]
     stage = Stage("writing DICOM", len(names), progress)
@@ -107,21 +107,19 @@ def write_series(
 def _modality(volume: Volume, facts: Mapping[str, Any]) -> str:
     if facts.get("content", "image") != "image":
         raise InputError(
-            f"This volume holds no image but the {facts['content']} of one, which is "
-            "neither CT nor MR; keep it as .nrrd or .nii.gz."
+            f"This volume is the {facts['content']} of an image, which is neither CT nor MR; "
+            "keep it as .nrrd or .nii.gz."
         )
     if volume.modality == "CT":
         return "CT"
     if volume.modality in MR_MODALITIES:
         return "MR"
-    known = f'"{volume.modality}" is neither' if volume.modality else "it is not known which it is"
-    raise InputError(
-        f"A DICOM series is CT or MR, but {known}; say what the image is (--modality CT or --modality MR)."
-    )
+    found = f'"{volume.modality}" is neither' if volume.modality else "the modality of this image is not known"
+    raise InputError(f"A DICOM series is CT or MR, but {found}; give it with --modality CT or --modality MR.")
 
 
 def _hash_as_read(slices: Slices, encoding: Encoding) -> str:
-    """Content hash of what `read_series` makes of the files: turned, and rounded to 16 bits."""
+    """Content hash of the volume that `read_series` reads back: reoriented and rounded to 16 bits."""
     values = encoding.restore(encoding.store(slices.pixels)).transpose(2, 1, 0)
     return content_hash(Volume(values, np.eye(4)))
 
@@ -134,7 +132,7 @@ def _common(
     description: str,
     deidentify: bool,
 ) -> Dataset:
-    """What all images of the series share, but pixels and geometry."""
+    """Attributes that all images of the series share, except pixels and geometry."""
     common = synthetic_identity(facts) if patient is None else identity_of(patient.header)
     now = datetime.now()
     common.SpecificCharacterSet = "ISO_IR 192"
@@ -153,13 +151,13 @@ def _common(
     common.BurnedInAnnotation, common.LossyImageCompression = "NO", "00"
     is_phantom = common.get("QualityControlSubject") == "YES"
     common.QualityControlImage = "YES" if is_phantom else "NO"
-    common.DerivationDescription = told.derivation(facts, volume.modality or modality)
+    common.DerivationDescription = derivation(facts, volume.modality or modality)
     common.ContributingEquipmentSequence = _equipment(patient, facts, deidentify)
     if is_synthetic:
         common.ContentQualification = "RESEARCH"
     if facts:
         common.DerivationCodeSequence = [code("123110", "Artificial Intelligence")]
-        common.ImageComments = told.comment(facts)
+        common.ImageComments = comment(facts)
     if deidentify:
         mark(common)
         common.StudyDate = common.StudyTime = ""
@@ -167,20 +165,20 @@ def _common(
 
 
 def _series_number(patient: SourceSeries | None) -> int:
-    """Far from the numbers that scanners give, but telling which series it was made from."""
+    """Number above those of scanners, derived from the number of the source series."""
     return 1 if patient is None else 9000 + int(patient.header.get("SeriesNumber") or 0) % 1000
 
 
 def _series_description(volume: Volume, facts: Mapping[str, Any], description: str, is_synthetic: bool) -> str:
     words = SYNTHETIC if is_synthetic else "DERIVED"
     words += f" {volume.modality}"
-    if told.model_of(facts):
-        words += f" {told.model_of(facts)}"
+    if model_of(facts):
+        words += f" {model_of(facts)}"
     return shortened(f"{words}: {description}" if description else words, LONG_STRING)
 
 
 def _equipment(patient: SourceSeries | None, facts: Mapping[str, Any], deidentify: bool) -> list[Dataset]:
-    """Who had a part in the image (CID 7005): the scanner of the source, the model, ourselves."""
+    """Contributing equipment (CID 7005): scanner of the source, model, this software."""
     from pydicom.dataset import Dataset
 
     purposes = []
@@ -231,7 +229,7 @@ def _version() -> str:
 
 
 def _add_values(common: Dataset, slices: Slices, encoding: Encoding, modality: str) -> None:
-    """The attributes of Image Plane, Image Pixel, VOI LUT and CT or MR Image that do not change."""
+    """Set the attributes of Image Plane, Image Pixel, VOI LUT and CT or MR Image that all images share."""
     common.ImageOrientationPatient = decimals([*slices.row, *slices.column])
     common.PixelSpacing = decimals(slices.pixel)
     common.SliceThickness = common.SpacingBetweenSlices = decimal(slices.gap)
@@ -251,13 +249,13 @@ def _add_values(common: Dataset, slices: Slices, encoding: Encoding, modality: s
         common.KVP = ""
         return
     common.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
-    common.ScanningSequence, common.SequenceVariant = "RM", "NONE"  # no scanner's sequence
+    common.ScanningSequence, common.SequenceVariant = "RM", "NONE"  # not a scanner's sequence
     for keyword in ("ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength"):
         setattr(common, keyword, "")
 
 
 def _window(pixels: np.ndarray, modality: str) -> tuple[float, float]:
-    """Centre and width to open the image with: soft tissue in CT, else nearly all values."""
+    """Initial window center and width: soft tissue in CT, else the 0.5th to 99.5th percentile."""
     if modality == "CT":
         return 40.0, 400.0
     low, high = (float(v) for v in np.percentile(pixels, (0.5, 99.5)))
@@ -269,21 +267,21 @@ def _image(
     slices: Slices,
     encoding: Encoding,
     number: int,
-    behind: tuple[ImageHeader, bool] | None,
+    coplanar: tuple[ImageHeader, bool] | None,
     patient: SourceSeries | None,
 ) -> Dataset:
-    """One file: slice `number`, from 1."""
+    """Data set of slice `number`, from 1."""
     from pydicom.dataset import FileDataset
 
-    # A shallow copy: from here on attributes are only added, as the others are shared.
+    # A shallow copy: shared attributes must not be changed below, only new ones added.
     image = FileDataset("", dict(common.items()), preamble=b"\0" * 128, is_implicit_VR=False)
     image.SOPInstanceUID = new_uid()
     image.file_meta = _file_meta(common.SOPClassUID, image.SOPInstanceUID)
     image.InstanceNumber = number
     image.ImagePositionPatient = decimals(slices.positions[number - 1])
     image.SliceLocation = decimal(slices.positions[number - 1] @ slices.normal)
-    if behind is not None and patient is not None:
-        _refer(image, *behind, patient)
+    if coplanar is not None and patient is not None:
+        _refer(image, *coplanar, patient)
     stored = encoding.store(slices.pixels[number - 1])
     image.PixelData = np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).tobytes()
     image["PixelData"].VR = "OW"
@@ -296,7 +294,7 @@ def _file_meta(sop_class: str, instance: str) -> Dataset:
     from MedGenLib import __version__
 
     meta = FileMetaDataset()
-    meta.FileMetaInformationGroupLength = 0  # pydicom counts
+    meta.FileMetaInformationGroupLength = 0  # computed by pydicom on saving
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, instance
     meta.TransferSyntaxUID = _EXPLICIT_LITTLE_ENDIAN
@@ -305,14 +303,14 @@ def _file_meta(sop_class: str, instance: str) -> Dataset:
     return meta
 
 
-def _refer(image: Dataset, behind: ImageHeader, shares_pixels: bool, patient: SourceSeries) -> None:
-    """Name the image of the source that lies in the same plane (General Reference Module)."""
+def _refer(image: Dataset, coplanar: ImageHeader, shares_pixels: bool, patient: SourceSeries) -> None:
+    """Refer to the source's image in the same plane (General Reference Module)."""
     from pydicom.dataset import Dataset
 
     reference = Dataset()
-    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = behind.instance
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = coplanar.instance
     of_source = Dataset()
-    of_source.ReferencedSOPClassUID, of_source.ReferencedSOPInstanceUID = behind.instance
+    of_source.ReferencedSOPClassUID, of_source.ReferencedSOPInstanceUID = coplanar.instance
     of_source.SpatialLocationsPreserved = "YES" if shares_pixels else "NO"
     of_source.PurposeOfReferenceCodeSequence = [code("121322", "Source image for image processing operation")]
     image.SourceImageSequence = [of_source]

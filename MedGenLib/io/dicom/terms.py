@@ -1,7 +1,7 @@
-"""Codes for the names of labels: which structure a segment is, in words that machines share.
+"""Coded terms (SNOMED CT) for label names, used in DICOM Segmentation objects.
 
-The table `dicom_terms.json` holds names as the common tools and our models write them. The words
-left, right, anterior and posterior in a name become a modifier of its code.
+The table `dicom_terms.json` lists label names of common tools and of MedGen's models. The words
+left, right, anterior and posterior in a name become modifiers of its code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TABLE = Path(__file__).parents[2] / "labels" / "tables" / "dicom_terms.json"
 
 @dataclass(frozen=True)
 class Code:
-    """A coded word: value and meaning in a coding scheme ("SCT" is SNOMED CT)."""
+    """Code value and meaning in a coding scheme ("SCT" is SNOMED CT)."""
 
     value: str
     meaning: str
@@ -32,11 +32,11 @@ class Code:
 
 @dataclass(frozen=True)
 class Term:
-    """What a segment is (PS3.3 C.8.20.4): category, type, and where of two sides.
+    """Property of a segment (PS3.3 C.8.20.4): category, type and modifiers.
 
     Attributes
     ----------
-    is_own: False where the type is a coarser structure, or "Tissue" for want of anything better.
+    is_own: False if the type is that of a coarser structure, or "Tissue" for an unknown name.
     """
 
     category: Code
@@ -58,10 +58,10 @@ _MODIFIERS = {"left": _LEFT, "lh": _LEFT, "right": _RIGHT, "rh": _RIGHT, "anteri
 
 
 def term_of(name: str) -> Term:
-    """The term of a label's name.
+    """Term of a label name.
 
-    A name that the table does not have gets the term of the structure that it is part of
-    (ctx-lh-precentral: left cerebral cortex), and what nothing is known of is a tissue.
+    A name that is not in the table gets the term of the structure that contains it
+    (ctx-lh-precentral: left cerebral cortex). An unknown name gets the term "Tissue".
 
     >>> term = term_of("kidney_left")
     >>> term.type.meaning, term.modifiers[0].meaning, term.is_own
@@ -79,18 +79,20 @@ def term_of(name: str) -> Term:
 
 
 def name_of(value: int, name: str | None) -> str:
-    """What a label is called where it has no name."""
+    """Name of a label, or "label <value>" if it has none."""
     return name or f"label {value}"
 
 
 def sentence_on(labels: LabelMap) -> list[str]:
-    """What the user should know of the labels present whose names have no code; or nothing."""
+    """Sentence that lists the labels present without a code of their own; empty if there are none."""
     names = [name_of(value, labels.names.get(value)) for value in labels.values()]
     coarse = [f"{name} ({term.type.meaning})" for name in names if not (term := term_of(name)).is_own]
     if not coarse:
         return []
     more = f" and {len(coarse) - 8} more" if len(coarse) > 8 else ""
-    return [f"These labels have no code of their own and got that of something coarser: {', '.join(coarse[:8])}{more}."]
+    return [
+        f"These labels have no code of their own and are coded as a coarser structure: {', '.join(coarse[:8])}{more}."
+    ]
 
 
 def _own_term(name: str) -> Term | None:
@@ -110,7 +112,7 @@ def _own_term(name: str) -> Term | None:
 
 @functools.cache
 def _table() -> dict[str, tuple[Code, Code]]:
-    """Name -> category and type."""
+    """Name -> category and type, from the table."""
     rows = json.loads(_TABLE.read_text("utf-8"))["terms"]
     return {
         name: (_CATEGORIES[row.get("category", "anatomy")], Code(row["code"], row["meaning"], row.get("scheme", "SCT")))

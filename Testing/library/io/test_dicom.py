@@ -203,13 +203,13 @@ def test_one_file_of_a_series(tmp_path):
         read_volume(path)
 
 
-def test_doubles_are_left_out_but_time_points_are_refused(tmp_path):
+def test_duplicates_are_left_out_but_time_points_are_refused(tmp_path):
     folder = write_series(tmp_path / "s", [0, 2])
     write_slice(folder, "again.dcm", np.full(SHAPE, 500), (10, -20, 5))
     volume = read_volume(folder)
-    assert volume.shape[2] == 2 and "doubles" in volume.notes[0]
+    assert volume.shape[2] == 2 and "duplicates" in volume.notes[0]
     write_slice(folder, "later.dcm", np.full(SHAPE, 510), (10, -20, 5))
-    with pytest.raises(InputError, match="same place"):
+    with pytest.raises(InputError, match="same position"):
         read_volume(folder)
 
 
@@ -235,7 +235,7 @@ def test_mixed_sizes_in_one_series(tmp_path):
     "tags, words",
     [
         ({"NumberOfFrames": 3}, "multi-frame"),
-        ({"PixelSpacing": [0, 1]}, "more than 0"),
+        ({"PixelSpacing": [0, 1]}, "above 0"),
         ({"ImageOrientationPatient": [0, 0, 0, 0, 1, 0]}, "position and orientation"),
     ],
 )

@@ -19,7 +19,7 @@ FACTS = {
     "seed": 1,
     "created": "2024-02-29T11:22:33Z",
     "inputs": [{"name": "Muster_Erika.nii.gz", "sha256": "4711" * 16, "role": "image"}],
-    "checks": ["Muster_Erika.nii.gz does not say how it lies in the patient."],
+    "checks": ["Muster_Erika.nii.gz does not state its orientation."],
 }
 
 
@@ -107,7 +107,7 @@ def test_others_cannot_compute_the_new_identifiers(tmp_path, source, home):
     assert first.StudyInstanceUID != second.StudyInstanceUID
     assert first.PatientID != second.PatientID
     (home / "config.json").write_text('{"pseudonym_key": "no key"}')
-    with pytest.raises(InputError, match="no hexadecimal text"):
+    with pytest.raises(InputError, match="not hexadecimal text"):
         written(tmp_path, source, "three")
 
 

@@ -201,7 +201,7 @@ def test_the_hash_of_the_output_is_that_of_what_a_reader_gets(tmp_path):
 
 def test_a_map_of_uncertainty_is_no_ct(tmp_path):
     made = Provenance(content="uncertainty", model="m")
-    with pytest.raises(InputError, match="no image but the uncertainty of one, which is neither"):
+    with pytest.raises(InputError, match="the uncertainty of an image, which is neither"):
         write_series(volume(), tmp_path / "out", facts=made)
 
 
@@ -387,7 +387,7 @@ def test_a_constant_image(tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"modality": None}, "not known which it is"),
+        ({"modality": None}, "the modality of this image is not known"),
         ({"modality": "PET"}, '"PET" is neither'),
         ({"value": np.nan}, "NaN or infinite"),
     ],
@@ -460,7 +460,7 @@ def test_the_command_writes_a_series_into_the_study(tmp_path, capsys):
     path = write_volume(image, tmp_path / "ct.nii.gz")
     words = ["dicom", str(path), "-o", str(tmp_path / "out"), "--like", str(source)]
     assert main(words) == 2
-    assert "say what the image is (--modality CT or --modality MR)" in capsys.readouterr().err
+    assert "give it with --modality CT or --modality MR" in capsys.readouterr().err
     assert main([*words, "--modality", "PET"]) == 2
     assert "give CT or MR" in capsys.readouterr().err
     assert main([*words, "--modality", "ct"]) == 0

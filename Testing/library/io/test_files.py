@@ -122,7 +122,7 @@ def test_nifti_qform_when_there_is_no_sform(tmp_path):
 def test_nifti_without_orientation_says_so(tmp_path):
     volume = read_volume(nifti(tmp_path / "v.nii", sform=NO_SFORM, qform=NO_QFORM))
     np.testing.assert_allclose(volume.affine, np.diag([2.0, 2, 3, 1]))
-    assert "does not say how it lies" in volume.notes[0]
+    assert "does not state its orientation" in volume.notes[0]
 
 
 def test_nifti_in_metres(tmp_path):
@@ -160,7 +160,7 @@ def test_a_claim_of_2000_cubed_is_refused_before_reading(tmp_path, monkeypatch):
 
 
 def test_colour_nifti(tmp_path):
-    with pytest.raises(InputError, match="colours"):
+    with pytest.raises(InputError, match="colors"):
         read_volume(nifti(tmp_path / "v.nii", datatype=("<h", 70, 128)))
 
 
@@ -192,7 +192,7 @@ def test_something_else_under_a_nifti_name(tmp_path):
         (".mha", "ElementSpacing = 2 2", "ElementSpacing = 2 0", "spacing"),
         (".mha", "ElementSpacing = 2 2", "ElementSpacing = 2 -2", "spacing"),
         (".mha", "TransformMatrix = 1 0 0 0 1 0", "TransformMatrix = 1 0 0 1 0 0", "spacing"),
-        (".mha", "DimSize = 4 5 6", "DimSize = four 5 6", "numbers belong"),
+        (".mha", "DimSize = 4 5 6", "DimSize = four 5 6", "numbers are expected"),
     ],
 )
 def test_bad_text_headers(tmp_path, suffix, old, new, words):

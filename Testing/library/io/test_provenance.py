@@ -357,7 +357,7 @@ def test_damaged_facts_are_no_facts(damage, volume, tmp_path, capsys):
     damaged = json.dumps({**facts(volume).to_dict(), **damage})
     sidecar(path).write_text(damaged)
     code, _, warned = info(capsys, path)
-    assert code == 2 and "is not what MedGen writes beside an image; delete it" in warned
+    assert code == 2 and "is not a provenance file of MedGen; delete it" in warned
     sidecar(path).unlink()
     add_nifti_comment(path, tmp_path / "told.nii", damaged)
     assert recorded.read(tmp_path / "told.nii") is None
