@@ -25,10 +25,10 @@ myst_heading_anchors = 3
 
 default_role = "code"
 napoleon_google_docstring = False
+napoleon_custom_sections = [("Attributes", "params_style")]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 100
 autodoc_mock_imports = ["ctk", "qt", "slicer", "vtk"]
 

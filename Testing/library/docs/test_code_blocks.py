@@ -3,7 +3,8 @@
 A `console` block is a session: lines after `$ ` are commands (`> ` continues one), other lines are what they print, in
 which `...` stands for anything. A `python` block continues the ones above it on the same page. A comment before the
 block says what does not run here: `<!-- slow -->` (it does with MEDGEN_SLOW_DOCS=1) or `<!-- not run: why -->`. The
-command lines of such a block are parsed by the parser of `medgen`, its Python is compiled.
+command lines of such a block are parsed by the parser of `medgen`, its Python is compiled. `<!-- file: NAME -->` makes
+the block a file of that name for the ones below it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[3]
 GENERATED = [ROOT / "docs" / "reference" / name for name in ("commands", "options", "models")]
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent not in GENERATED)]
 FENCE = re.compile(
-    r"(?:^<!-- (?P<mark>slow|not run: [^>]+) -->\n\n?)?^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S
+    r"(?:^<!-- (?P<mark>slow|not run: [^>]+|file: [\w./-]+) -->\n\n?)?^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$",
+    re.M | re.S,
 )
 LANGUAGES = {"console", "python", "json", "text"}
 MARK = "--- command "
@@ -91,7 +93,9 @@ def test_code_blocks(page, tmp_path, monkeypatch):
             json.loads(block.text)
         elif block.language == "python":
             code = compile(block.text, block.place, "exec")
-            if block.runs:
+            if block.mark.startswith("file: "):
+                (tmp_path / block.mark.removeprefix("file: ")).write_text(block.text, encoding="utf-8")
+            elif block.runs:
                 exec(code, namespace)
             else:
                 check_slicer_calls(block)
