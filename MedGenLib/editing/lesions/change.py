@@ -23,29 +23,35 @@ EDGE = 2
 _EDGE_SIGMA = 0.6
 
 
-def paint(
+def regenerate(
     canvas: Canvas,
     before: Volume,
     step: float,
     lesion: NDArray[np.bool_],
     value: int,
-    contrast: float | None,
+    with_contrast: bool,
     preset: str,
     progress: ProgressCallback | None,
 ) -> tuple[list[Finding], tuple[int, int, int], float]:
-    """Give the place its label and generate it anew.
-
-    `before` is the image as it was, `step` the voxel size in mm at which the model works.
+    """Give the place its label and generate it again.
 
     The canvas generates surroundings, too, so that the lesion fits into them. As their labels have
     not changed, the image's own voxels come back there, over a soft edge.
 
-    Returns what the user should know, and how far from the lesion voxels change: voxels along each
-    axis, and mm in any direction.
+    Parameters
+    ----------
+    before: the image as it was.
+    step: voxel size in mm at which the model works.
+    with_contrast: a contrast follows, so that the label may be there already.
+
+    Returns
+    -------
+    What the user should know, and how far from the lesion voxels change: voxels along each axis,
+    and mm in any direction.
     """
     edit = canvas.edit(lesion.astype(np.uint8), label=value, preset=preset, progress=progress)
     if not edit.changed:
-        if not contrast:
+        if not with_contrast:
             raise InputError(
                 "All of the place has that label already, so nothing would change; choose another "
                 "label or give a contrast."
@@ -73,8 +79,8 @@ def _falling(lesion: NDArray[np.bool_], spacing: tuple[float, ...], near: float,
     return np.clip((far - distance) / (far - near), 0, 1)
 
 
-def brighten(canvas: Canvas, lesion: NDArray[np.bool_], contrast: float) -> tuple[tuple[int, int, int], float]:
-    """Add a contrast that fades over the lesion's edge; texture and noise stay.
+def add_contrast(canvas: Canvas, lesion: NDArray[np.bool_], contrast: float) -> tuple[tuple[int, int, int], float]:
+    """Add a contrast that fades over the edge of the lesion; texture and noise stay.
 
     Returns how far from the lesion voxels change: voxels along each axis, mm in any direction.
     """

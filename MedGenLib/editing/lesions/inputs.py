@@ -12,7 +12,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import modality_of, same_modality
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, check_finite
 from MedGenLib.io.files import read_label_map, read_volume
-from MedGenLib.labels.vocabulary import Vocabulary, table
+from MedGenLib.labels.vocabulary import table
 from MedGenLib.packages.manifest import Manifest
 
 
@@ -69,13 +69,6 @@ def read_tissues(
     from MedGenLib.segmentation.segmenters import segmenter
 
     return segmenter(manifest.name, device)(volume), f"found by {manifest.name}"
-
-
-def vocabulary(manifest: Manifest) -> Vocabulary:
-    """The labels of the model."""
-    return Vocabulary.from_dict(
-        {str(value): {"name": label.name, "aliases": label.aliases} for value, label in manifest.input.labels.items()}
-    )
 
 
 def names_of(tissues: LabelMap, mapping: Mapping[int | str, int | str] | str | None) -> dict[int, str]:

@@ -117,8 +117,8 @@ class MaskShape:
     def contains(self, points: NDArray) -> NDArray[np.bool_]:
         from scipy.ndimage import map_coordinates
 
-        turn, start = self.to_index
-        index = (points * self.size_mm) @ turn.T + start
+        rotation, start = self.to_index
+        index = (points * self.size_mm) @ rotation.T + start
         return map_coordinates(self.depth, index.T, order=1, mode="constant", cval=-1e6) > 0
 
 
@@ -130,8 +130,8 @@ def sphere(generator: np.random.Generator) -> StarShape:
 def ellipsoid(generator: np.random.Generator) -> StarShape:
     """Axes of 1, 0.6 to 0.9 and 0.5 to 0.8, in a random direction."""
     axes = np.array([1.0, generator.uniform(0.6, 0.9), generator.uniform(0.5, 0.8)])
-    turn = _rotation(generator)
-    return StarShape.of(lambda d: 1 / np.linalg.norm(d @ turn / axes, axis=1))
+    rotation = _rotation(generator)
+    return StarShape.of(lambda d: 1 / np.linalg.norm(d @ rotation / axes, axis=1))
 
 
 def lobulated(generator: np.random.Generator) -> StarShape:
@@ -152,7 +152,7 @@ PROCEDURAL: dict[str, Callable[[np.random.Generator], StarShape]] = {
 }
 
 
-def rasterise(shape: Shape, geometry: Geometry, centre: NDArray, size_mm: float) -> NDArray[np.bool_]:
+def rasterize(shape: Shape, geometry: Geometry, centre: NDArray, size_mm: float) -> NDArray[np.bool_]:
     """The voxels (i, j, k) of a grid that a shape fills at least by half.
 
     The voxel that holds the centre always belongs to it, so that no lesion is lost between two

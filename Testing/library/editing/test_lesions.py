@@ -10,8 +10,8 @@ from workers import left_handed_oblique
 
 from MedGenLib.editing.lesions import names
 from MedGenLib.editing.lesions.library import shape
-from MedGenLib.editing.lesions.place import Host, Place, voxel_at
-from MedGenLib.editing.lesions.shapes import PROCEDURAL, MaskShape, rasterise
+from MedGenLib.editing.lesions.placement import Host, Placement, voxel_at
+from MedGenLib.editing.lesions.shapes import PROCEDURAL, MaskShape, rasterize
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
 from MedGenLib.io.files import write_volume
@@ -22,7 +22,7 @@ NAMES = [name for name, _ in names()]
 
 
 def drawn(name, size, geometry=FINE, centre=MIDDLE, seed=1):
-    return rasterise(shape(name, seed), geometry, centre, size)
+    return rasterize(shape(name, seed), geometry, centre, size)
 
 
 def diameter(mask, geometry=FINE):
@@ -107,9 +107,9 @@ def test_a_mask_is_a_shape_with_a_size_of_its_own(tmp_path):
     path = write_volume(LabelMap(mask.astype(np.uint8), FINE.affine), tmp_path / "mine.nii.gz")
     own = shape(str(path), 0)
     assert own.size_mm == pytest.approx(20, abs=2)
-    again = rasterise(own, FINE, np.argwhere(mask).mean(0), own.size_mm)
+    again = rasterize(own, FINE, np.argwhere(mask).mean(0), own.size_mm)
     assert 2 * (again & mask).sum() / (again.sum() + mask.sum()) > 0.97
-    double = rasterise(own, FINE, MIDDLE, 2 * own.size_mm)
+    double = rasterize(own, FINE, MIDDLE, 2 * own.size_mm)
     assert double.sum() == pytest.approx(8 * mask.sum(), rel=0.1)
 
 
@@ -137,7 +137,7 @@ def organs() -> LabelMap:
     array = np.zeros((40, 30, 20), np.uint8)
     array[2:-2, 2:-2, 2:-2] = 2
     geometry = Geometry(array.shape, affine)
-    array[rasterise(shape("sphere", 0), geometry, np.array([0.0, 0, 120]), 20.0)] = 3
+    array[rasterize(shape("sphere", 0), geometry, np.array([0.0, 0, 120]), 20.0)] = 3
     return LabelMap(array, affine, {2: "liver", 3: "gall_bladder"})
 
 
@@ -160,7 +160,7 @@ def test_a_random_place_leaves_room_for_the_lesion():
     for seed in range(20):
         generator = np.random.default_rng(seed)
         spot = inside.random_place(12.0, generator)
-        mask = rasterise(shape("sphere", 0), inside.geometry, np.array(spot), 12.0)
+        mask = rasterize(shape("sphere", 0), inside.geometry, np.array(spot), 12.0)
         kept, findings = inside.keep_inside(mask, 12.0)
         assert kept.sum() > 0.95 * mask.sum()
     spots = {inside.random_place(12.0, np.random.default_rng(s)) for s in range(20)}
@@ -170,17 +170,17 @@ def test_a_random_place_leaves_room_for_the_lesion():
 def test_a_lesion_larger_than_its_organ_is_told_so_with_what_fits():
     with pytest.raises(InputError, match=r"30 mm is larger than 'gall_bladder', where .* (18|20|22)"):
         host().random_place(30.0, np.random.default_rng(0))
-    large = rasterise(shape("sphere", 0), host().geometry, np.array([0.0, 0, 120]), 36.0)
+    large = rasterize(shape("sphere", 0), host().geometry, np.array([0.0, 0, 120]), 36.0)
     with pytest.raises(InputError, match="larger than 'gall_bladder'"):
         host().keep_inside(large, 36.0)
 
 
 def test_what_reaches_out_is_cut_off_with_a_warning():
-    near = rasterise(shape("sphere", 0), host().geometry, np.array([7.0, 0, 120]), 10.0)
+    near = rasterize(shape("sphere", 0), host().geometry, np.array([7.0, 0, 120]), 10.0)
     kept, findings = host().keep_inside(near, 10.0)
     assert 0 < kept.sum() < near.sum() and not kept[~host().array].any()
     assert findings[0].level == "warning" and "reached out of 'gall_bladder'" in findings[0].sentence
-    far = rasterise(shape("sphere", 0), host().geometry, np.array([30.0, 20, 120]), 8.0)
+    far = rasterize(shape("sphere", 0), host().geometry, np.array([30.0, 20, 120]), 8.0)
     with pytest.raises(InputError, match="No part of the lesion lies inside"):
         host().keep_inside(far, 8.0)
 
@@ -198,8 +198,8 @@ def test_a_place_outside_is_told_with_what_the_image_reaches_over():
 
 def test_a_place_is_told_in_the_units_of_the_patient():
     labels = organs()
-    mask = rasterise(shape("sphere", 0), labels.geometry, np.array([0.0, 0, 120]), 8.0)
-    place = Place.inside(host(), mask, "painted", 8.0)
-    told = place.told(Volume(labels.array, labels.affine))
+    mask = rasterize(shape("sphere", 0), labels.geometry, np.array([0.0, 0, 120]), 8.0)
+    place = Placement.inside(host(), mask, "painted", 8.0)
+    told = place.to_dict(Volume(labels.array, labels.affine))
     assert told["at_ras_mm"] == pytest.approx([0, 0, 120], abs=0.01)
     assert told["volume_ml"] == pytest.approx(mask.sum() * 8 / 1000)

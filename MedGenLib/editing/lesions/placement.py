@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
+from MedGenLib.labels.vocabulary import plain_name
 
 _CORNERS = np.array(np.meshgrid((0, 1), (0, 1), (0, 1))).reshape(3, -1)
 
@@ -56,7 +57,7 @@ class Host:
         """
         index = voxel_at(self.geometry, at)
         if not self.array[index]:
-            raise InputError(f"The place {_told(at)} mm (RAS) does not lie inside {self.name}; choose another one.")
+            raise InputError(f"The place {_shown(at)} mm (RAS) does not lie inside {self.name}; choose another one.")
         return index
 
     def random_place(self, size_mm: float, generator: np.random.Generator) -> tuple[float, float, float]:
@@ -117,7 +118,7 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """A lesion where it will be.
 
     Attributes
@@ -137,7 +138,7 @@ class Place:
     @classmethod
     def inside(
         cls, host: Host, lesion: NDArray[np.bool_], shape: str, size_mm: float, at: NDArray[np.float64] | None = None
-    ) -> Place:
+    ) -> Placement:
         """A drawn lesion cut to its host (see `Host.keep_inside`); None puts `at` in its middle."""
         kept, findings = host.keep_inside(lesion, size_mm)
         if at is None:
@@ -145,7 +146,7 @@ class Place:
             at = affine[:3, :3] @ np.argwhere(kept).mean(0) + affine[:3, 3]
         return cls(kept, shape, size_mm, at, findings)
 
-    def told(self, image: Volume) -> dict[str, Any]:
+    def to_dict(self, image: Volume) -> dict[str, Any]:
         """For the report."""
         voxels = int(self.lesion.sum())
         return {
@@ -172,7 +173,7 @@ def voxel_at(geometry: Geometry, at: Sequence[float]) -> tuple[int, int, int]:
         ends = zip("RAS", corners.min(1), corners.max(1), strict=True)
         reach = ", ".join(f"{letter} {a:.0f} to {b:.0f}" for letter, a, b in ends)
         raise InputError(
-            f"The place {_told(at)} mm (RAS) lies outside of the image, which reaches over "
+            f"The place {_shown(at)} mm (RAS) lies outside of the image, which reaches over "
             f"{reach} mm; choose a place inside."
         )
     return tuple(int(n) for n in index)
@@ -181,13 +182,9 @@ def voxel_at(geometry: Geometry, at: Sequence[float]) -> tuple[int, int, int]:
 def _value(wanted: int | str, names: dict[int, str]) -> int | None:
     if str(wanted).strip().isdigit():
         return int(wanted)
-    plain = {_plain(name): value for value, name in names.items()}
-    return plain.get(_plain(str(wanted)))
+    plain = {plain_name(name): value for value, name in names.items()}
+    return plain.get(plain_name(str(wanted)))
 
 
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
-
-
-def _told(at: Sequence[float]) -> str:
+def _shown(at: Sequence[float]) -> str:
     return ", ".join(f"{round(float(x), 1):g}" for x in at)
