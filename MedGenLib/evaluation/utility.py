@@ -21,7 +21,7 @@ from MedGenLib.metrics.image import dice
 from MedGenLib.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
-    from MedGenLib.training.data.cases import Case
+    from MedGenLib.training.data.cases import TrainingCase
 
 SETS = ("real", "synthetic", "both")
 BATCH, LEARNING_RATE, WARMUP, DECAY, AVERAGING = 2, 1.5e-3, 50, 0.5, 0.99
@@ -145,7 +145,7 @@ def utility(
     return Utility(rows, labels, steps, repeats, seed, names, scores)
 
 
-def _read(folders: dict[str, Path], progress: ProgressCallback | None) -> dict[str, list[Case]]:
+def _read(folders: dict[str, Path], progress: ProgressCallback | None) -> dict[str, list[TrainingCase]]:
     from MedGenLib.imaging.normalization import ZScore
     from MedGenLib.imaging.orientation import Reorientation
     from MedGenLib.io.files import read_volume
@@ -164,7 +164,7 @@ def _read(folders: dict[str, Path], progress: ProgressCallback | None) -> dict[s
     spacings = [Reorientation.to(geometry, "RAS").axes(geometry.spacing) for geometry in geometries]
     spacing = tuple(float(v) for v in np.median(spacings, axis=0))
     stage = Stage("reading cases", sum(map(len, names.values())), progress)
-    cases: dict[str, list[Case]] = {}
+    cases: dict[str, list[TrainingCase]] = {}
     for key, folder in folders.items():
         cases[key] = []
         for name in names[key]:
@@ -173,7 +173,7 @@ def _read(folders: dict[str, Path], progress: ProgressCallback | None) -> dict[s
     return cases
 
 
-def _labels(cases: dict[str, list[Case]], folders: dict[str, Path]) -> list[int]:
+def _labels(cases: dict[str, list[TrainingCase]], folders: dict[str, Path]) -> list[int]:
     """The labels, which have to be the same ones in all folders."""
     found = {key: {int(v) for case in cases[key] for v in np.unique(case.labels) if v} for key in cases}
     for key, other in (("synthetic", "real"), ("real", "synthetic"), ("real", "test"), ("test", "real")):
@@ -187,19 +187,19 @@ def _labels(cases: dict[str, list[Case]], folders: dict[str, Path]) -> list[int]
     return sorted(found["real"])
 
 
-def _renumbered(case: Case, values: Sequence[int]) -> Case:
+def _renumbered(case: TrainingCase, values: Sequence[int]) -> TrainingCase:
     """Label values -> 1, 2, ... in the same order."""
     return replace(case, labels=np.searchsorted([0, *values], case.labels).astype(np.uint8))
 
 
-def _patch(cases: Sequence[Case]) -> tuple[int, ...]:
+def _patch(cases: Sequence[TrainingCase]) -> tuple[int, ...]:
     """A typical case in whole strides of the network, as far as it is not too large."""
     typical = np.median([case.image.shape for case in cases], axis=0)
     return tuple(int(min(-(-n // 8) * 8, LONGEST_PATCH)) for n in typical)
 
 
 def _trained(
-    cases: Sequence[Case],
+    cases: Sequence[TrainingCase],
     patch: Sequence[int],
     labels: int,
     steps: int,
@@ -236,7 +236,7 @@ def _trained(
     return trainer.averages["segmenter"].eval()
 
 
-def _tested(network: Any, cases: Sequence[Case], labels: int) -> NDArray[np.float64]:
+def _tested(network: Any, cases: Sequence[TrainingCase], labels: int) -> NDArray[np.float64]:
     """Dice (cases, labels); NaN where a case lacks the label."""
     from MedGenLib.segmentation.package import label_array
 
