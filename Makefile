@@ -46,14 +46,14 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps keep a second call from asking pip again; a changed dependency makes them old.
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed: pyproject.toml MedGenLib/requirements.txt constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed-dev: pyproject.toml MedGenLib/requirements.txt constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed-docs: pyproject.toml MedGenLib/requirements.txt constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
 	touch $@ $(VENV)/.installed

@@ -12,34 +12,17 @@ import re
 import sys
 import time
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedGenLib.errors import InputError
+from MedGenLib.requirements import installed_version, requirements
 
 if TYPE_CHECKING:
     import torch
 
 MIB = 2**20
 MEMORY_PLANS = ("normal", "small", "auto")
-
-DEPENDENCIES = (
-    "torch",
-    "monai",
-    "numpy",
-    "simpleitk",
-    "pydicom",
-    "safetensors",
-    "jsonschema",
-    "matplotlib",
-    "scipy",
-    "scikit-image",
-    "tqdm",
-    "platformdirs",
-    "psutil",
-)
-"""Distributions that MedGenLib needs, as the package index names them."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -231,12 +214,7 @@ def software_versions() -> dict[str, str]:
     from MedGenLib import __version__
 
     versions = {"medgen": __version__, "python": platform.python_version()}
-    for name in DEPENDENCIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "missing"
-    return versions
+    return versions | {name: installed_version(name) or "missing" for name, *_ in requirements()}
 
 
 def describe_device(device: torch.device) -> str:

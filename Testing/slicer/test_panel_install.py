@@ -8,7 +8,8 @@ from panelcase import PanelCase
 import support
 
 # isort: split
-from MedGenSlicer.engine.dependencies import Dependencies, versionOf
+from MedGenLib.requirements import installed_version
+from MedGenSlicer.engine.dependencies import Dependencies
 
 
 class Computer:
@@ -19,7 +20,7 @@ class Computer:
         self.pipCalls, self.torchCalls = [], 0
 
     def installedVersion(self, name):
-        return None if name in self.missing else versionOf(name)
+        return None if name in self.missing else installed_version(name)
 
     def pip(self, arguments, onLog, onDone):
         self.pipCalls.append(arguments)

@@ -37,6 +37,8 @@ from imports import (
     walk,
 )
 
+from MedGenLib.requirements import requirements
+
 SLICER = {"slicer", "qt", "ctk", "vtk", "PythonQt", "mrml", "MedGenSlicer"}
 TORCH = {"torch", "monai", "torchvision"}
 SLOW = TORCH | {"numpy", "SimpleITK", "matplotlib", "scipy", "skimage", "jsonschema", "pydicom", "tqdm"}
@@ -138,7 +140,8 @@ def normal(distribution: str) -> str:
 def test_only_declared_distributions_are_imported():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [names for extra, names in project["optional-dependencies"].items() if extra != "dev"]
-    declared = modules_of([*project["dependencies"], *(name for names in extras for name in names)])
+    needed = [needed.name for needed in requirements()]
+    declared = modules_of([*needed, *(name for names in extras for name in names)])
     assert {"torch", "skimage", "SimpleITK", "dicomanonymizer"} <= declared
     known = declared | set(sys.stdlib_module_names) | {"MedGenLib"}
     assert as_text(item for item in imports_in("MedGenLib") if item.top not in known) == []
@@ -146,8 +149,7 @@ def test_only_declared_distributions_are_imported():
 
 def absent_in_slicer() -> set[str]:
     """Modules that a fresh Slicer lacks: what the extension installs, and PyTorch."""
-    lines = (REPOSITORY / "Resources" / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return TORCH | modules_of(line for line in lines if line and not line.startswith("#"))
+    return TORCH | modules_of(needed.name for needed in requirements() if not needed.brought_by)
 
 
 def test_a_fresh_slicer_can_open_what_the_panel_needs(tmp_path):
