@@ -148,3 +148,10 @@ def test_every_block_has_a_language_that_is_checked():
         if block.language not in LANGUAGES and not block.language.startswith("{")
     ]
     assert others == []
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^):#]+)\)", text)
+    assert len(text.encode()) < 10_000
+    assert targets and [target for target in targets if not (ROOT / target).exists()] == []
