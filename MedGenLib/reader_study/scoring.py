@@ -160,29 +160,15 @@ def score(study: str | Path, key: str | Path | None = None, progress: ProgressCa
 def rows_of(answers: Answers) -> list[ReaderMeasure]:
     """The measures of one reader."""
     label, n, right = answers.reader, len(answers.items), int(answers.right.sum())
-    middle = _percent(statistics.mid_p_interval(right, n))
     chance = statistics.chance_probability(right, n)
+    covered = "the mid-P interval covers the truth in 95 % on average, the exact one in at least 95 %."
+    guessing = f"guessing alone gives an accuracy as far from 50 % with a probability of {chance:.3g}."
     return [
         _accuracy(answers),
-        ReaderMeasure(
-            label,
-            "Accuracy, mid-P",
-            100 * right / n,
-            "%",
-            *middle,
-            "mid-P binomial",
-            f"{label}: the mid-P interval covers the truth in 95 % on average, the exact one in at least 95 %.",
+        _share(
+            label, "Accuracy, mid-P", 100 * right / n, statistics.mid_p_interval(right, n), "mid-P binomial", covered
         ),
-        ReaderMeasure(
-            label,
-            "P of guessing",
-            chance,
-            "",
-            None,
-            None,
-            "",
-            f"{label}: guessing alone gives an accuracy as far from 50 % with a probability of {chance:.3g}.",
-        ),
+        _row(label, "P of guessing", chance, guessing),
         *_rates(answers),
         *_signal_rows(answers),
         _time(answers),
@@ -195,40 +181,37 @@ def rows_of_all(readers: Sequence[Answers]) -> list[ReaderMeasure]:
     if len(readers) == 1:
         rows = [_accuracy(pooled)]
     else:
-        drawn = _percent(_drawn_accuracy(readers))
+        drawn, right = _drawn_accuracy(readers), 100 * float(pooled.right.mean())
+        words = (
+            "the same images were seen by all, so their answers are not independent; the verdict is by this interval, "
+            "which allows for it."
+        )
         rows = [
             _accuracy(pooled, drawn),
-            ReaderMeasure(
-                ALL,
-                "Accuracy, images drawn",
-                100 * float(pooled.right.mean()),
-                "%",
-                *drawn,
-                "bootstrap",
-                f"{ALL}: the same images were seen by all, so their answers are not "
-                "independent; the verdict is by this interval, which allows for it.",
-            ),
+            _share(ALL, "Accuracy, images drawn", right, drawn, "bootstrap", words),
             _kappa(readers),
         ]
     rows += _rates(pooled)
     both = [a for a in readers if a.has_both]
-    for name, values in (("Mean d'", [_d_prime(a) for a in both]), ("Mean AUC", [_auc(a) for a in both])):
-        value = float(np.mean(values)) if values else None
-        told = f"is {value:.3g}" if values else "needs a reader who saw both kinds of images"
-        rows.append(
-            ReaderMeasure(
-                ALL,
-                name,
-                value,
-                "",
-                None,
-                None,
-                "",
-                f"{ALL}: the {name.lower().replace('auc', 'AUC')} of "
-                f"{len(both)} reader{'s' * (len(both) != 1)} {told}.",
-            )
-        )
+    of = f"of {len(both)} reader{'s' * (len(both) != 1)}"
+    for name, measure in (("d'", _d_prime), ("AUC", _auc)):
+        value = float(np.mean([measure(answers) for answers in both])) if both else None
+        words = f"is {value:.3g}" if both else "needs a reader who saw both kinds of images"
+        rows.append(_row(ALL, f"Mean {name}", value, f"the mean {name} {of} {words}."))
     return [*rows, _time(pooled)]
+
+
+def _row(label: str, name: str, value: float | None, words: str, unit: str = "") -> ReaderMeasure:
+    """A measure without an interval."""
+    return ReaderMeasure(label, name, value, unit, None, None, "", f"{label}: {words}")
+
+
+def _share(
+    label: str, name: str, percent: float, interval: tuple[float, float], method: str, words: str
+) -> ReaderMeasure:
+    """A measure in % with its interval of 0 to 1."""
+    low, high = _percent(interval)
+    return ReaderMeasure(label, name, percent, "%", low, high, method, f"{label}: {words}")
 
 
 def _truth(study: Study, path: Path) -> dict[str, bool]:
@@ -262,87 +245,44 @@ def _verdict(low: float, high: float) -> str:
 
 
 def _accuracy(answers: Answers, judged: tuple[float, float] | None = None) -> ReaderMeasure:
-    """With its exact interval and a verdict, by another interval in % where one is given."""
+    """With its exact interval and a verdict, by another interval where one is given."""
     n, right = len(answers.items), int(answers.right.sum())
-    exact = _percent(statistics.exact_interval(right, n))
-    verdict = _verdict(*(judged or exact))
-    return ReaderMeasure(
-        answers.reader,
-        "Accuracy",
-        100 * right / n,
-        "%",
-        *exact,
-        "exact binomial",
-        f"{answers.reader}: {right} of {n} answers are right; {verdict}",
-    )
+    exact = statistics.exact_interval(right, n)
+    words = f"{right} of {n} answers are right; {_verdict(*_percent(judged or exact))}"
+    return _share(answers.reader, "Accuracy", 100 * right / n, exact, "exact binomial", words)
 
 
 def _rates(answers: Answers) -> list[ReaderMeasure]:
     return [
         _rate(answers, "Sensitivity", True, "synthetic images were found"),
-        _rate(answers, "Specificity", False, "real images were recognised"),
+        _rate(answers, "Specificity", False, "real images were recognized"),
     ]
 
 
 def _rate(answers: Answers, name: str, kind: bool, words: str) -> ReaderMeasure:
     """Share of the images of one kind that were named rightly."""
-    label = answers.reader
     right = answers.right[answers.truth == kind]
-    if not len(right):
-        return ReaderMeasure(
-            label,
-            name,
-            None,
-            "%",
-            None,
-            None,
-            "",
-            f"{label}: the {name.lower()} is not defined, as no such image was answered.",
-        )
-    found = int(right.sum())
-    interval = _percent(statistics.exact_interval(found, len(right)))
-    return ReaderMeasure(
-        label,
-        name,
-        100 * found / len(right),
-        "%",
-        *interval,
-        "exact binomial",
-        f"{label}: {found} of {len(right)} {words}.",
-    )
+    found, n = int(right.sum()), len(right)
+    if not n:
+        missing = f"the {name.lower()} is not defined, as no such image was answered."
+        return _row(answers.reader, name, None, missing, "%")
+    interval = statistics.exact_interval(found, n)
+    return _share(answers.reader, name, 100 * found / n, interval, "exact binomial", f"{found} of {n} {words}.")
 
 
 def _signal_rows(answers: Answers) -> list[ReaderMeasure]:
     label = answers.reader
     if not answers.has_both:
-        missing = f"{label}: it is not defined before both kinds of images were answered."
-        return [ReaderMeasure(label, name, None, "", None, None, "", missing) for name in ("d'", "AUC")]
-    d, area = _d_prime(answers), _auc(answers)
-    synthetic = int(answers.truth.sum())
+        missing = "it is not defined before both kinds of images were answered."
+        return [_row(label, name, None, missing) for name in ("d'", "AUC")]
+    d, area, synthetic = _d_prime(answers), _auc(answers), int(answers.truth.sum())
     interval = statistics.auc_interval(area, synthetic, len(answers.items) - synthetic)
-    return [
-        ReaderMeasure(
-            label,
-            "d'",
-            d,
-            "",
-            None,
-            None,
-            "",
-            f"{label}: the kinds are {d:.2f} standard deviations apart for this reader (0 is "
-            "guessing; log-linear correction).",
-        ),
-        ReaderMeasure(
-            label,
-            "AUC",
-            area,
-            "",
-            *interval,
-            "Newcombe",
-            f"{label}: of a synthetic and a real image, the synthetic one was rated as the more "
-            f"likely synthetic in {100 * area:.0f} % (from answer and confidence).",
-        ),
-    ]
+    apart = f"the kinds are {d:.2f} standard deviations apart for this reader (0 is guessing; log-linear correction)."
+    rated = (
+        f"{label}: of a synthetic and a real image, the synthetic one was rated as the more likely synthetic in "
+        f"{100 * area:.0f} % (from answer and confidence)."
+    )
+    return [_row(label, "d'", d, apart), ReaderMeasure(label, "AUC", area, "", *interval, "Newcombe", rated)]
 
 
 def _d_prime(answers: Answers) -> float:
@@ -357,31 +297,19 @@ def _auc(answers: Answers) -> float:
 
 
 def _time(answers: Answers) -> ReaderMeasure:
-    label, seconds = answers.reader, answers.seconds
-    middle = float(np.median(seconds))
-    return ReaderMeasure(
-        label,
-        "Median time",
-        middle,
-        "s",
-        None,
-        None,
-        "",
-        f"{label}: half of the answers took less than {middle:.1f} s; all together took {seconds.sum() / 60:.1f} min.",
-    )
+    middle, minutes = float(np.median(answers.seconds)), answers.seconds.sum() / 60
+    words = f"half of the answers took less than {middle:.1f} s; all together took {minutes:.1f} min."
+    return _row(answers.reader, "Median time", middle, words, "s")
 
 
 def _drawn_accuracy(readers: Sequence[Answers]) -> tuple[float, float]:
     """Interval of the pooled accuracy, images drawn with all the answers they got."""
-    sums: dict[str, list[float]] = {}
-    kinds: dict[str, bool] = {}
-    for answers in readers:
-        for item, right, truth in zip(answers.items, answers.right, answers.truth, strict=True):
-            entry = sums.setdefault(item, [0, 0])
-            entry[0] += right
-            entry[1] += 1
-            kinds[item] = bool(truth)
-    return statistics.over_images(np.array(list(sums.values())), list(kinds.values()))
+    pooled = Answers.pooled(readers)
+    place = {item: number for number, item in enumerate(dict.fromkeys(pooled.items))}
+    image = np.array([place[item] for item in pooled.items])
+    kinds = np.zeros(len(place), bool)
+    kinds[image] = pooled.truth
+    return statistics.over_images(np.stack([np.bincount(image, pooled.right), np.bincount(image)], 1), kinds)
 
 
 def _kappa(readers: Sequence[Answers]) -> ReaderMeasure:
@@ -397,7 +325,7 @@ def _kappa(readers: Sequence[Answers]) -> ReaderMeasure:
         told = f"is not defined: {why}"
     else:
         told = f"is {kappa:.2f} on {len(common)} images (0 is chance, 1 full agreement)"
-    return ReaderMeasure(ALL, "Fleiss' kappa", kappa, "", None, None, "", f"{ALL}: the agreement between them {told}.")
+    return _row(ALL, "Fleiss' kappa", kappa, f"the agreement between them {told}.")
 
 
 def _note(readers: Sequence[Answers], total: int) -> str:
