@@ -16,29 +16,25 @@ from __future__ import annotations
 import collections
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from MedGenLib.errors import InputError, MedGenError, WorkerError
+from MedGenLib.options import EvaluateOptions, GenerateOptions, TranslateOptions, deprecated, documented, of, validate
 from MedGenLib.progress import Progress, ProgressCallback
-from MedGenLib.worker.process import SILENCE_TIMEOUT, START_TIMEOUT, command, environment, kill_tree
+from MedGenLib.worker.piped import PipedProcess
+from MedGenLib.worker.process import START_TIMEOUT
 from MedGenLib.worker.protocol import messages
-from MedGenLib.worker.protocol.connection import Connection
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume
 
 LOG_LINES = 500
-_GRACE = 5.0
-"""Seconds that the worker has to end by itself."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +47,32 @@ class RemoteResult:
     report: the report as plain JSON types, see `MedGenLib.report.Report`.
     sentences: what the user should read.
     passed: whether input and samples passed their checks.
-    spread: voxel-wise standard deviation of the samples, where it was asked for.
+    uncertainty: voxel-wise standard deviation, where it was asked for.
     """
 
     volumes: list[Volume]
     report: dict[str, Any]
     sentences: list[str]
     passed: bool
-    spread: Volume | None = None
+    uncertainty: Volume | None = None
 
     @property
     def volume(self) -> Volume:
         """The first sample."""
         return self.volumes[0]
 
+    @property
+    def spread(self) -> Volume | None:
+        """The old name of `uncertainty`."""
+        deprecated("spread", "uncertainty")
+        return self.uncertainty
+
 
 class Job:
     """One request that is on its way. Made by `Worker.submit`."""
 
-    def __init__(self, worker: Worker, on_done: Callable[[Job], None] | None) -> None:
-        self._worker, self._on_done = worker, on_done
+    def __init__(self, process: PipedProcess, on_done: Callable[[Job], None] | None) -> None:
+        self._process, self._on_done = process, on_done
         self._finished = threading.Event()
         self._value: Any = None
         self._error: BaseException | None = None
@@ -102,9 +104,11 @@ class Job:
 
     def cancel(self) -> None:
         """Ask for its end; `result` then raises `Cancelled`."""
-        self._worker._cancel(self)
+        if self.number is not None:
+            self._process.cancel(self.number)
 
-    def _finish(self, value: Any = None, error: BaseException | None = None) -> None:
+    def finish(self, value: Any = None, error: BaseException | None = None) -> None:
+        """Take the result or the error; the first one counts."""
         if self.done:
             return
         self._value, self._error = value, error
@@ -130,14 +134,9 @@ class Worker:
         on_log: Callable[[str], None] | None = None,
     ) -> None:
         self._python, self._env, self._on_log = python, dict(env or {}), on_log
-        self._process: subprocess.Popen | None = None
-        self._connection: Connection | None = None
-        # Held while the connection is touched; callbacks of jobs run outside of it.
-        self._lock = threading.RLock()
-        self._later: list[Callable[[], None]] = []
+        self._process: PipedProcess | None = None
         self._folder: Path | None = None
         self._counter = 0
-        self._threads: list[threading.Thread] = []
         self.log: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
         self.info: dict[str, Any] = {}
 
@@ -160,16 +159,15 @@ class Worker:
         WorkerError: it cannot start: wrong Python, missing packages, no answer.
         InputError: there is no place for temporary files.
         """
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self._process.runs:
             return self
         self.close()
         self._folder, self.info = _private_folder(), {}
         try:
-            self._launch()
+            self._process = PipedProcess(self._python, self._env, self._note, self._ended)
             params = {"folder": str(self._folder), "parent": os.getpid()}
-            job = self._request("initialize", params, lambda answer: answer, None)
             try:
-                self.info = job.result(START_TIMEOUT)
+                self.info = self._request("initialize", params).result(START_TIMEOUT)
             except TimeoutError:
                 raise WorkerError(
                     f"The worker did not answer within {START_TIMEOUT:.0f} seconds; start it again."
@@ -177,56 +175,61 @@ class Worker:
             if self.info.get("protocol") != messages.PROTOCOL:
                 raise WorkerError("The worker is of another version of MedGen; install MedGen again.")
         except BaseException:
-            self._kill()
-            self._clean()
+            self._end()
             raise
         return self
 
     def close(self) -> None:
         """End the process; what still runs in it fails with WorkerError."""
-        process = self._process
-        if process is None:
-            return
-        with self._lock:
-            self._connection.fail(WorkerError("The worker was closed before the run was done."))
-        self._call_back()
-        with suppress(OSError, ValueError):
-            process.stdin.close()  # the worker ends when its stdin does
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE)
-        self._kill()
-        self._clean()
+        if self._process is not None:
+            self._end(WorkerError("The worker was closed before the run was done."))
 
+    @documented("generate", "client")
     def generate(
         self,
-        mask: str | Path | LabelMap,
+        mask: str | Path | LabelMap | None = None,
         model: str = "ct-tissue",
         *,
         progress: ProgressCallback | None = None,
-        **options: Any,
+        **options: Unpack[GenerateOptions],
     ) -> RemoteResult:
-        """As `MedGenLib.generate`, with `spread=True` for the voxel-wise spread of the samples.
+        """Make volumes in the worker, as `MedGenLib.generate`.
 
-        What `progress` raises cancels the run and is raised here.
+        Parameters
+        ----------
+        {options}
+        progress: called at every step; what it raises cancels the run and is raised here.
         """
         return self._wait("generate", mask, progress, model=model, **options)
 
+    @documented("translate", "client")
     def translate(
-        self, image: str | Path | Volume, to: str, *, progress: ProgressCallback | None = None, **options: Any
+        self,
+        image: str | Path | Volume,
+        to: str,
+        *,
+        progress: ProgressCallback | None = None,
+        **options: Unpack[TranslateOptions],
     ) -> RemoteResult:
-        """As `MedGenLib.translate`. What `progress` raises cancels the run and is raised here."""
+        """Translate an image in the worker, as `MedGenLib.translate`.
+
+        Parameters
+        ----------
+        {options}
+        progress: called at every step; what it raises cancels the run and is raised here.
+        """
         return self._wait("translate", image, progress, to=to, **options)
 
     def submit(
         self,
         method: str,
-        image: str | Path | LabelMap | Volume,
+        image: str | Path | LabelMap | Volume | None,
         *,
         progress: ProgressCallback | None = None,
         on_done: Callable[[Job], None] | None = None,
         **options: Any,
     ) -> Job:
-        """Ask for "generate" or "translate" without waiting.
+        """Ask for "generate" or "translate" without waiting, with the options of these methods.
 
         `progress` and `on_done` are called in a thread of the worker. What `progress` raises
         cancels the job and becomes its error.
@@ -238,19 +241,10 @@ class Worker:
         """
         if method not in ("generate", "translate"):
             raise InputError(f"A worker has no job '{method}'; choose generate or translate.")
-        self.start()
-        series = options.pop("series", None)
-        folder = self._job_folder()
-        try:
-            item = _item(image, folder, "labels" if method == "generate" else "volume")
-            if series is not None:
-                item["series"] = series
-            params = {"input": item, "folder": str(folder), **options}
-            return self._request(method, params, _result, progress, on_done, folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        first = "mask" if method == "generate" else "image"
+        return self._submit(method, {first: image, **options}, _result, progress, on_done)
 
+    @documented("evaluate", "client")
     def evaluate(
         self,
         image: str | Path | Volume,
@@ -258,32 +252,25 @@ class Worker:
         mask: str | Path | LabelMap | None = None,
         labels: str | Path | LabelMap | None = None,
         uncertainty: str | Path | Volume | None = None,
-        **options: Any,
+        **options: Unpack[EvaluateOptions],
     ) -> dict[str, Any]:
-        """As `evaluation.pair.evaluate`: {"rows", "anatomy", "note", "error_map", "report"}.
+        """Measure an image in the worker, as `evaluation.pair.evaluate`.
 
-        The error map is a Volume, None without a reference. Options: segmenter, resample, device,
-        and ``report``, a folder for the HTML report.
+        Parameters
+        ----------
+        {options}
+
+        Returns
+        -------
+        {"rows", "anatomy", "note", "error_map", "report"}; the error map is a Volume, None without a reference.
         """
-        self.start()
-        folder = self._job_folder()
         given = {"image": image, "reference": reference, "mask": mask, "labels": labels, "uncertainty": uncertainty}
-        try:
-            kinds = {"mask": "labels", "labels": "labels"}
-            items = {
-                name: _item(item, folder, kinds.get(name, "volume"), name)
-                for name, item in given.items()
-                if item is not None
-            }
-            params = {**items, "folder": str(folder), **options}
-            return self._request("evaluate", params, _evaluated, None).result()
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        return self._submit("evaluate", {**given, **options}, _evaluated).result()
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Any other method of the protocol, such as "devices", "self_test" or "models/list"."""
         self.start()
-        return self._request(method, params, lambda answer: answer, None).result()
+        return self._request(method, params).result()
 
     # Requests
 
@@ -295,22 +282,49 @@ class Worker:
             job.cancel()
             raise
 
+    def _submit(
+        self,
+        method: str,
+        options: dict[str, Any],
+        convert: Callable[[dict], Any],
+        progress: ProgressCallback | None = None,
+        on_done: Callable[[Job], None] | None = None,
+    ) -> Job:
+        """Ask for a method whose options are declared; images become files of the request."""
+        values = validate(method, options, "client")
+        self.start()
+        folder = self._job_folder()
+        try:
+            params = {"folder": str(folder)}
+            for name, option in of(method, "worker").items():
+                value = values[option.name]
+                if option.image and value is not None:
+                    value = _item(value, folder, option.image, name)
+                params[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+            if values.get("series") is not None:
+                params["input"]["series"] = values["series"]
+            return self._request(method, params, convert, progress, on_done, folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
     def _request(
         self,
         method: str,
         params: dict[str, Any],
-        convert: Callable[[dict], Any],
-        progress: ProgressCallback | None,
+        convert: Callable[[dict], Any] = dict,
+        progress: ProgressCallback | None = None,
         on_done: Callable[[Job], None] | None = None,
         folder: Path | None = None,
     ) -> Job:
-        job = Job(self, on_done)
+        """Send a request; its folder is removed with the answer."""
+        job = Job(self._process, on_done)
         stop: list[BaseException] = []
 
         def finish(value: Any = None, error: BaseException | None = None) -> None:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-            job._finish(value, stop[0] if stop else error)
+            job.finish(value, stop[0] if stop else error)
 
         def on_result(answer: dict) -> None:
             try:
@@ -327,98 +341,10 @@ class Worker:
                 stop.append(error)
                 job.cancel()
 
-        def later(function: Callable) -> Callable:
-            return lambda *values: self._later.append(lambda: function(*values))
-
-        with self._lock:
-            job.number = self._connection.request(
-                method,
-                params,
-                on_result=later(on_result),
-                on_error=later(lambda error: finish(error=error)),
-                on_progress=None if progress is None else later(on_progress),
-            )
+        job.number = self._process.request(
+            method, params, on_result, lambda error: finish(error=error), None if progress is None else on_progress
+        )
         return job
-
-    def _cancel(self, job: Job) -> None:
-        with self._lock:
-            if self._connection is not None and job.number is not None:
-                self._connection.cancel(job.number)
-
-    # The process and its threads
-
-    def _launch(self) -> None:
-        try:
-            self._process = subprocess.Popen(
-                command(self._python),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment({**os.environ, **self._env}),
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        except OSError as error:
-            raise WorkerError(
-                f"The worker cannot start with the Python '{self._python}' "
-                f"({error.strerror or error}); choose another one."
-            ) from error
-        self._connection = Connection(self._write, self._note)
-        targets = (self._read, self._read_log, self._watch)
-        self._threads = [threading.Thread(target=target, args=(self._process,), daemon=True) for target in targets]
-        for thread in self._threads:
-            thread.start()
-
-    def _write(self, line: bytes) -> None:
-        try:
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
-        except (OSError, ValueError, AttributeError) as error:
-            process = self._process
-            raise self._ended(process.poll() if process is not None else None) from error
-
-    def _read(self, process: subprocess.Popen) -> None:
-        """Feed the connection until the worker's stdout ends."""
-        error: MedGenError | None = None
-        while error is None and (data := os.read(process.stdout.fileno(), 1 << 16)):
-            try:
-                with self._lock:
-                    self._connection.feed(data)
-            except WorkerError as garbage:
-                error = garbage
-                kill_tree(process.pid)
-            self._call_back()
-        process.wait()
-        self._threads[1].join(1.0)  # the last lines of its log often tell the reason
-        with self._lock:
-            self._connection.fail(error or self._ended(process.returncode))
-        self._call_back()
-
-    def _read_log(self, process: subprocess.Popen) -> None:
-        for line in process.stderr:
-            self._note(line.decode("utf-8", errors="replace").rstrip())
-
-    def _watch(self, process: subprocess.Popen) -> None:
-        """End a worker that gives no sign of life."""
-        while process.poll() is None:
-            time.sleep(0.5)
-            with self._lock:
-                silent = self._connection.silent_for
-                if silent < SILENCE_TIMEOUT:
-                    continue
-                self._connection.fail(
-                    WorkerError(f"The worker gave no sign of life for {silent:.0f} seconds and was stopped; run again.")
-                )
-            self._call_back()
-            kill_tree(process.pid)
-
-    def _call_back(self) -> None:
-        """Run what the connection asked for, without its lock: a callback may ask again."""
-        while True:
-            with self._lock:
-                if not self._later:
-                    return
-                function = self._later.pop(0)
-            function()
 
     def _note(self, line: str) -> None:
         self.log.append(line)
@@ -437,21 +363,13 @@ class Worker:
         error.detail = "\n".join(self.log)
         return error
 
-    def _kill(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.poll() is None:
-            kill_tree(process.pid)
-            process.wait()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(_GRACE)
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            with suppress(OSError, ValueError):
-                pipe.close()
-
-    # Files
+    def _end(self, error: WorkerError | None = None) -> None:
+        if self._process is not None:
+            self._process.end(error)
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def _job_folder(self) -> Path:
         self._counter += 1
@@ -465,11 +383,6 @@ class Worker:
             ) from error
         return folder
 
-    def _clean(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
-
 
 def _private_folder() -> Path:
     try:
@@ -481,7 +394,7 @@ def _private_folder() -> Path:
         ) from error
 
 
-def _item(image: Any, folder: Path, kind: str, name: str = "input") -> dict[str, Any]:
+def _item(image: Any, folder: Path, kind: str, name: str) -> dict[str, Any]:
     """An image or a path as the protocol describes it."""
     if isinstance(image, str | os.PathLike):
         return {"path": str(Path(image).absolute()), "kind": kind}
@@ -492,13 +405,13 @@ def _item(image: Any, folder: Path, kind: str, name: str = "input") -> dict[str,
 
 def _result(answer: dict[str, Any]) -> RemoteResult:
     """The answer with its images read into memory; the files can go."""
-    spread = answer.get("spread")
+    uncertainty = answer.get("uncertainty")
     return RemoteResult(
         [_loaded(item) for item in answer["volumes"]],
         answer["report"],
         answer["sentences"],
         answer["passed"],
-        None if spread is None else _loaded(spread),
+        None if uncertainty is None else _loaded(uncertainty),
     )
 
 

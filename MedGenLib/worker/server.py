@@ -1,4 +1,4 @@
-"""The worker's process: one job at a time, and an ear for cancel and for the end of its parent.
+"""The worker's process: one job at a time, while it listens for cancel and for the end of its parent.
 
 Three threads. The main thread runs the jobs, because libraries such as PyTorch prefer it. The
 reader takes what arrives on stdin: it queues jobs and acts on `cancel` and on the end of the
@@ -8,96 +8,42 @@ from dead, and ends the process when its parent is gone.
 
 from __future__ import annotations
 
+import inspect
 import os
 import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from MedGenLib.errors import Cancelled
-from MedGenLib.progress import Progress
+from MedGenLib.registry import Registry
+from MedGenLib.worker.faults import explained
+from MedGenLib.worker.job import Request, Session
+from MedGenLib.worker.methods import METHODS
 from MedGenLib.worker.process import is_alive
 from MedGenLib.worker.protocol import messages
 from MedGenLib.worker.protocol.messages import ProtocolError
 
 HEARTBEAT = 1.0
 """Seconds between two signs of life during a request."""
-SHORTEST_GAP = 0.05
-"""Seconds between two progress messages of one stage: nobody reads faster."""
 WATCH = 0.25
 QUICK = ("edit", "edit/undo", "edit/redo")
 """Jobs that follow each other while somebody paints: tidying up would take half as long as they."""
+Methods = Mapping[str, Callable[..., dict[str, Any]]] | Registry[Callable[..., dict[str, Any]]]
 MEMORY_LIMIT = "MEDGEN_WORKER_MEMORY_MIB"
 """Environment variable: the most memory in MiB that the worker may take (Linux), for machines
 that are shared. What does not fit is tried once with the small plan and then refused."""
 
 
-@dataclass(eq=False)
-class Request:
-    """One request, from its arrival to its answer."""
-
-    number: Any
-    method: str
-    params: dict[str, Any]
-    server: Server
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    last: Progress = field(default_factory=lambda: Progress("starting", 0, 1))
-    reported: float = 0.0
-    sent: float = 0.0
-
-    def progress(self, progress: Progress) -> None:
-        """Progress callback of the library; raises Cancelled when the client wants the end."""
-        self.check()
-        now = time.monotonic()
-        same_stage = progress.stage == self.last.stage
-        self.last, self.reported = progress, now
-        hurried = same_stage and now - self.sent < SHORTEST_GAP
-        if not hurried or progress.step in (0, progress.total):
-            self.report()
-
-    def check(self) -> None:
-        """Raise Cancelled when the client wants the end."""
-        if self.cancelled.is_set():
-            raise Cancelled("Stopped; nothing was written.")
-
-    def log(self, text: str, level: str = "info") -> None:
-        """Tell the client something for its log."""
-        self.server.notify("log", {"level": level, "text": text})
-
-    def report(self) -> None:
-        """Send the progress made last, its estimate reduced by the time since then."""
-        self.sent = time.monotonic()
-        left = self.last.seconds_left
-        if left is not None:
-            left = round(max(0.0, left - (self.sent - self.reported)), 1)
-        progress = {
-            "id": self.number,
-            "stage": self.last.stage,
-            "step": self.last.step,
-            "total": self.last.total,
-            "seconds_left": left,
-            "memory_mib": _memory_mib(),
-        }
-        self.server.notify("progress", progress)
-
-
 class Server:
-    """Reads requests from `stream`, writes messages with `write`, one bytes object a message.
+    """Reads requests from `stream`, writes messages with `write`, one bytes object a message."""
 
-    Attributes
-    ----------
-    folder: the client's private folder for images, None until `initialize` tells it.
-    """
-
-    def __init__(self, stream: BinaryIO, write: Callable[[bytes], None]) -> None:
-        self.folder: Path | None = None
-        self.parents = {os.getppid()} if hasattr(os, "getppid") else set()
-        self._stream, self._write = stream, write
+    def __init__(self, stream: BinaryIO, write: Callable[[bytes], None], methods: Methods = METHODS) -> None:
+        self.session = Session()
+        self._stream, self._write, self._methods = stream, write, methods
         self._writing = threading.Lock()
         self._jobs: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._open: dict[Any, Request] = {}
@@ -118,9 +64,9 @@ class Server:
         self._current = job
         try:
             job.report()
-            message = messages.answer(job.number, _call(job))
+            message = messages.answer(job.number, _call(job, self._methods))
         except BaseException as error:  # a job that fails must not take the worker with it
-            message = messages.refusal(job.number, _explained(error))
+            message = messages.refusal(job.number, explained(error))
         self._current = None
         self._open.pop(job.number, None)
         self._send_answer(job, message)
@@ -144,7 +90,7 @@ class Server:
     # The reader
 
     def _read(self) -> None:
-        # Whatever happens here, the worker must not stay behind without an ear.
+        # Whatever happens here, the worker must not go on without listening.
         with suppress(OSError, ValueError):
             for line in self._stream:
                 if line.strip():
@@ -170,7 +116,7 @@ class Server:
                 self._send(messages.answer(number, {}))
             self._jobs.put(None)
         elif number is not None:  # any other notification has nobody to tell the outcome
-            job = Request(number, method, params, self)
+            job = Request(number, method, params, self.session, self.notify)
             self._open[number] = job
             self._jobs.put(job)
 
@@ -195,19 +141,19 @@ class Server:
 
     def _orphaned(self) -> bool:
         """Whether the process that started this one, or the client that it named, is gone."""
-        if sys.platform != "win32" and os.getppid() not in self.parents:
+        if sys.platform != "win32" and os.getppid() not in self.session.parents:
             return True
-        return not all(map(is_alive, self.parents))
+        return not all(map(is_alive, self.session.parents))
 
     def _end(self) -> NoReturn:
         """End at once, in whatever the main thread is; nobody waits for its result."""
-        if self.folder is not None:
-            remove_images(self.folder)
+        if self.session.folder is not None:
+            remove_images(self.session.folder)
         os._exit(0)
 
 
-def main() -> int:
-    """Serve stdin and stdout until the client has enough."""
+def main(methods: Methods = METHODS) -> int:
+    """Serve stdin and stdout until the client ends it."""
     with suppress(AttributeError, OSError):  # not on Windows; not when a shell did it already
         os.setsid()
     # Threads that wait for each other must not spin: Slicer needs the same cores, and with one of
@@ -215,7 +161,7 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _limit_memory()
     stream, write = _take_over_pipes()
-    server = Server(stream, write)
+    server = Server(stream, write, methods)
     server.run()
     # Without the clean-up of all libraries, which takes long and has nothing left to save.
     sys.stderr.flush()
@@ -244,32 +190,18 @@ def _parts(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return method, params
 
 
-def _call(job: Request) -> dict[str, Any]:
-    import inspect
-
-    from MedGenLib.worker.methods.core import METHODS
-
+def _call(job: Request, methods: Methods) -> dict[str, Any]:
     job.check()
-    if job.method not in METHODS:
+    if job.method not in methods:
         sentence = f"The worker knows no method '{job.method}'; it is of another version."
         raise ProtocolError(messages.UNKNOWN_METHOD, sentence)
-    method = METHODS[job.method]
-    try:
-        inspect.signature(method).bind(job, **job.params)
+    method = methods[job.method]
+    try:  # declared options are checked when they are used, with a sentence that names the nearest one
+        inspect.signature(inspect.unwrap(method)).bind(job, **job.params)
     except TypeError as error:
         sentence = f"The parameters of '{job.method}' do not fit ({error})."
         raise ProtocolError(messages.INVALID_PARAMS, sentence) from error
     return method(job, **job.params)
-
-
-def _explained(error: BaseException) -> BaseException:
-    """The error in a user's words, as far as its kind tells what to do."""
-    try:
-        from MedGenLib.worker.methods.core import explained
-
-        return explained(error)
-    except ImportError:
-        return error
 
 
 def _tidy() -> None:
@@ -278,14 +210,6 @@ def _tidy() -> None:
         from MedGenLib.devices import release_memory
 
         release_memory()
-
-
-def _memory_mib() -> float | None:
-    with suppress(Exception):  # without psutil there is no figure, and no harm
-        from MedGenLib.devices import memory_mib
-
-        return round(memory_mib(), 1)
-    return None
 
 
 def _limit_memory() -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections import ChainMap
 from pathlib import Path
 
 HALO = 2
@@ -22,7 +23,7 @@ def main() -> None:
     from MedGenLib.errors import InputError
     from MedGenLib.imaging.volume import LabelMap, Volume
     from MedGenLib.worker import server
-    from MedGenLib.worker.methods import core as methods
+    from MedGenLib.worker.methods import METHODS
     from MedGenLib.worker.protocol import messages
     from MedGenLib.worker.protocol.transfer import put, take
 
@@ -40,8 +41,8 @@ def main() -> None:
         return chosen
 
     def initialize(job, folder=None, parent=None):
-        job.server.folder = Path(folder)
-        job.server.parents.add(int(parent))
+        job.session.folder = Path(folder)
+        job.session.parents.add(int(parent))
         return {
             "protocol": messages.PROTOCOL,
             "pid": os.getpid(),
@@ -131,17 +132,15 @@ def main() -> None:
         canvases.pop(canvas, None)
         return {}
 
-    methods.METHODS.update(
-        {
-            "initialize": initialize,
-            "edit/open": open_canvas,
-            "edit": edit,
-            "edit/close": close,
-            "edit/undo": step("past", "future"),
-            "edit/redo": step("future", "past"),
-        }
-    )
-    server.main()
+    played = {
+        "initialize": initialize,
+        "edit/open": open_canvas,
+        "edit": edit,
+        "edit/close": close,
+        "edit/undo": step("past", "future"),
+        "edit/redo": step("future", "past"),
+    }
+    server.main(ChainMap(played, METHODS))
 
 
 if __name__ == "__main__":

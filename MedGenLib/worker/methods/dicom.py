@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from MedGenLib.errors import InputError
+from MedGenLib.worker.job import Request
+from MedGenLib.worker.methods import method
 
-if TYPE_CHECKING:
-    from MedGenLib.worker.server import Request
 
-
+@method("dicom")
 def write_dicom(
     job: Request,
     folder: str,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import collections
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
+
+from MedGenLib.options import CanvasOptions, RedrawOptions, documented
+from MedGenLib.worker.job import Request
+from MedGenLib.worker.methods import method
 
 if TYPE_CHECKING:
     from MedGenLib.editing.session import Canvas, Edit
-    from MedGenLib.worker.server import Request
 
 MOST_CANVASES = 4
 """Canvases that are kept; the one that was not used for longest is forgotten for a new one."""
@@ -19,51 +22,34 @@ LEAST_FREE = 1 / 16
 _canvases: collections.OrderedDict[str, Canvas] = collections.OrderedDict()
 
 
+@method("edit/open")
 def open_canvas(
     job: Request,
     input: dict[str, Any],
     image: dict[str, Any] | None = None,
     model: str = "ct-tissue",
     folder: str | None = None,
-    seed: int | None = None,
-    preset: str = "normal",
-    device: str = "auto",
-    memory: str = "auto",
-    mapping: Any = None,
-    fill: int | str | None = None,
-    noise_hu: float | None = None,
-    retries: int = 2,
-    accept_license: bool = False,
+    **options: Unpack[CanvasOptions],
 ) -> dict[str, Any]:
-    """Open a canvas: generate from the mask `input`, or take `image` with that mask.
+    """Open a canvas: `Canvas.of_image` with `image` and its mask `input`, `Canvas.generate` with the mask alone.
 
     Returns
     -------
-    canvas: its name for the other methods; volume: the generated image as `transfer.put` tells it,
+    canvas: its name for the other methods; volume: the generated image as `transfer.put` describes it,
     None where `image` was given; report, passed: as of "generate" (None, True with `image`);
     sentences; seed; halo_voxels [i, j, k], halo_mm.
     """
     from MedGenLib.editing.session import Canvas
-    from MedGenLib.worker.methods.core import _folder
-    from MedGenLib.worker.protocol.transfer import put, take
+    from MedGenLib.worker.protocol.transfer import put, take, take_images
 
-    target = _folder(job, folder)
+    target = job.folder(folder)
     mask = take({**input, "kind": "labels"})
-    shared = {
-        "seed": seed,
-        "device": device,
-        "memory": memory,
-        "mapping": mapping,
-        "fill": fill,
-        "noise_hu": noise_hu,
-        "accept_license": accept_license,
-        "progress": job.progress,
-    }
+    options = {**take_images("generate", options), "progress": job.progress}
     _make_room(MOST_CANVASES - 1)
     if image is None:
-        canvas = Canvas.generate(mask, model, preset=preset, retries=retries, **shared)
+        canvas = Canvas.generate(mask, model, **options)
     else:
-        canvas = Canvas.of_image(take({**image, "kind": "volume"}), mask, model, **shared)
+        canvas = Canvas.of_image(take({**image, "kind": "volume"}), mask, model, **options)
     report = None if canvas.result is None else canvas.result.report
     volume = None
     if image is None:
@@ -83,36 +69,38 @@ def open_canvas(
     }
 
 
+@method("edit")
+@documented("redraw", "worker")
 def edit(
     job: Request,
     canvas: str,
     mask: dict[str, Any],
     offset: list[int] | None = None,
     folder: str | None = None,
-    label: int | str | None = None,
-    seed: int | None = None,
-    preset: str = "draft",
+    **options: Unpack[RedrawOptions],
 ) -> dict[str, Any]:
     """Make the canvas follow a mask: all of it, or the block of it whose first voxel is `offset`.
 
-    The mask's values (and names) are the client's, as those of the mask that the canvas was opened
-    with.
+    The mask's values (and names) are the client's, as those of the mask that the canvas was opened with.
+
+    Parameters
+    ----------
+    {options}
 
     Returns
     -------
     closed: the canvas is no longer there (closed, or forgotten for want of memory); open it again.
         The only key then.
-    block: voxels to copy in, as `transfer.put` tells a Volume; None where nothing changed.
+    block: voxels to copy in, as `transfer.put` describes a Volume; None where nothing changed.
     mask: labels of the same block in the client's numbers; only from undo and redo, else None.
     offset: [i, j, k] of the block's first voxel; changed: voxels of the mask; seconds; sentences;
     can_undo, can_redo.
     """
     from MedGenLib.devices import is_out_of_memory
     from MedGenLib.errors import MemoryPlanError
-    from MedGenLib.worker.methods.core import _folder
     from MedGenLib.worker.protocol.transfer import take
 
-    target = _folder(job, folder)
+    target = job.folder(folder)
     known = _known(canvas)
     if known is None:
         return {"closed": True}
@@ -120,27 +108,29 @@ def edit(
     box = None
     if offset is not None:
         box = tuple(slice(int(a), int(a) + n) for a, n in zip(offset, new.shape, strict=True))
-    options = {"label": label, "seed": seed, "preset": preset, "progress": job.progress}
     try:
-        done = known.edit(new, box, **options)
+        done = known.edit(new, box, **options, progress=job.progress)
     except Exception as error:
         if not isinstance(error, MemoryPlanError) and not is_out_of_memory(error):
             raise
         forget(canvas)
-        done = known.edit(new, box, **options)
+        done = known.edit(new, box, **options, progress=job.progress)
     return _answer(job, canvas, done, target)
 
 
+@method("edit/undo")
 def undo(job: Request, canvas: str, folder: str | None = None) -> dict[str, Any]:
     """Take back the last edit. Answers as `edit`."""
     return _gone(job, canvas, folder, "undo")
 
 
+@method("edit/redo")
 def redo(job: Request, canvas: str, folder: str | None = None) -> dict[str, Any]:
     """Bring back the edit that was taken back. Answers as `edit`."""
     return _gone(job, canvas, folder, "redo")
 
 
+@method("edit/close")
 def close_canvas(job: Request, canvas: str) -> dict[str, Any]:
     """Forget a canvas; a name that is not there is no error."""
     known = _canvases.pop(canvas, None)
@@ -156,9 +146,7 @@ def forget(but: str | None = None) -> None:
 
 
 def _gone(job: Request, canvas: str, folder: str | None, direction: str) -> dict[str, Any]:
-    from MedGenLib.worker.methods.core import _folder
-
-    target = _folder(job, folder)
+    target = job.folder(folder)
     known = _known(canvas)
     if known is None:
         return {"closed": True}

@@ -2,70 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
-if TYPE_CHECKING:
-    from MedGenLib.worker.server import Request
+from MedGenLib.options import LesionOptions, documented
+from MedGenLib.worker.job import Request
+from MedGenLib.worker.methods import method
 
 
-def insert_lesion(
-    job: Request,
-    image: dict[str, Any],
-    at: Sequence[float] | None = None,
-    mask: dict[str, Any] | None = None,
-    labels: dict[str, Any] | None = None,
-    shape: str = "sphere",
-    size_mm: float | None = None,
-    label: int | str | None = None,
-    contrast: float | None = None,
-    organ: int | str | None = None,
-    mapping: Any = None,
-    fill: int | str | None = None,
-    model: str = "ct-tissue",
-    seed: int | None = None,
-    preset: str = "normal",
-    device: str = "auto",
-    memory: str = "auto",
-    accept_license: bool = False,
-    folder: str | None = None,
-) -> dict[str, Any]:
-    """Image -> image with a lesion, as `MedGenLib.editing.lesions.insert_lesion`; `mask` is a painted one.
+@method("insert_lesion")
+@documented("insert_lesion", "worker")
+def insert_lesion(job: Request, folder: str | None = None, **options: Unpack[LesionOptions]) -> dict[str, Any]:
+    """Image -> image with a lesion, as `MedGenLib.editing.lesions.insert_lesion`.
+
+    Parameters
+    ----------
+    folder: where the volumes are written; None is the folder of `initialize`.
+    {options}
 
     Returns
     -------
-    volume, lesion: as `transfer.put` tells them; report, sentences, passed: as of "generate"; at:
-    centre in RAS mm; halo_voxels, halo_mm: how far from the lesion voxels may differ.
+    volume, lesion: as `transfer.put` describes them; report, sentences, passed: as of "generate"; at: center in RAS mm;
+    halo_voxels, halo_mm: how far from the lesion voxels may differ.
     """
     from MedGenLib.editing.lesions import insert_lesion as run
-    from MedGenLib.worker.methods.core import _folder
-    from MedGenLib.worker.protocol.transfer import put, take
+    from MedGenLib.worker.protocol.transfer import put, take_images
 
-    target = _folder(job, folder)
-    masks = {
-        role: None if item is None else take({**item, "kind": "labels"})
-        for role, item in (("lesion", mask), ("labels", labels))
-    }
-    made = run(
-        take({**image, "kind": "volume"}),
-        at=at,
-        shape=shape,
-        size_mm=size_mm,
-        label=label,
-        contrast=contrast,
-        organ=organ,
-        mapping=mapping,
-        fill=fill,
-        model=model,
-        seed=seed,
-        preset=preset,
-        device=device,
-        memory=memory,
-        accept_license=accept_license,
-        progress=job.progress,
-        **masks,
-    )
+    target = job.folder(folder)
+    made = run(**take_images("insert_lesion", options), progress=job.progress)
     volume = put(made.volume, target, f"{job.method}-{job.number}", job.check)
     try:
         lesion = put(made.lesion, target, f"{job.method}-{job.number}-lesion", job.check)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from MedGenLib.worker.server import Request
+from MedGenLib.worker.job import Request
+from MedGenLib.worker.methods import method
 
 
+@method("reader_study/make")
 def make_study(
     job: Request,
     real: Sequence[str],
@@ -28,6 +29,7 @@ def make_study(
     return {"study": str(made.study), "key": str(made.key), "items": made.items, "warnings": list(made.warnings)}
 
 
+@method("reader_study/score")
 def score_study(
     job: Request, study: str, output: str, key: str | None = None, overwrite: bool = False
 ) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from MedGenLib.errors import DiskFullError, InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.options import of
 
 BLOCK = 16 * 2**20
 """Bytes that are written at once; between two blocks the caller can stop."""
@@ -76,6 +77,15 @@ def take(item: Mapping[str, Any]) -> Volume | LabelMap:
         names = {int(value): str(name) for value, name in item.get("names", {}).items()}
         return LabelMap(array, affine, names, notes)
     return Volume(array, affine, item.get("modality"), item.get("unit") or "a.u.", notes)
+
+
+def take_images(command: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a command, by their Python names, with `take` done for those that are images."""
+    kinds = {name: option.image for name, option in of(command).items()}
+    return {
+        name: take({**value, "kind": kinds[name]}) if kinds.get(name) and value is not None else value
+        for name, value in options.items()
+    }
 
 
 def write_error(error: OSError, path: Path) -> InputError:

@@ -519,7 +519,7 @@ def test_an_image_made_from_another_scan_is_doubted(tmp_path, capsys):
 def test_the_worker_writes_series_and_segmentations(tmp_path):
     from types import SimpleNamespace
 
-    from MedGenLib.worker.methods.core import METHODS
+    from MedGenLib.worker.methods import METHODS
     from MedGenLib.worker.protocol.transfer import put
 
     job, steps = SimpleNamespace(progress=lambda progress: steps.append(progress.stage)), []

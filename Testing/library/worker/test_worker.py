@@ -33,7 +33,7 @@ from MedGenLib.imaging.volume import Volume, crop
 from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import find
-from MedGenLib.worker import client
+from MedGenLib.worker import client, piped
 from MedGenLib.worker.client import Worker
 from MedGenLib.worker.process import command, environment, kill_tree
 from MedGenLib.worker.protocol import messages, transfer
@@ -121,14 +121,25 @@ def test_files_are_read_by_the_worker(worker, slab, tmp_path):
 
 
 def test_samples_and_their_spread(worker):
-    result = worker.generate(trunk(), samples=3, spread=True, **QUICK)
+    result = worker.generate(trunk(), samples=3, uncertainty=True, **QUICK)
     stack = np.stack([volume.array for volume in result.volumes]).astype(float)
     assert len(stack) == 3 and not np.array_equal(stack[0], stack[1])
-    assert np.allclose(result.spread.array, stack.std(axis=0, ddof=1), atol=1e-3)
-    assert np.array_equal(result.spread.affine, trunk().affine) and result.spread.unit == "HU"
-    assert worker.generate(trunk(), **QUICK).spread is None
-    with pytest.raises(InputError, match="at least two samples"):
-        worker.generate(trunk(), spread=True, **QUICK)
+    found = result.uncertainty
+    assert np.allclose(found.array, stack.std(axis=0, ddof=1), atol=1e-3)
+    assert np.array_equal(found.affine, trunk().affine) and found.unit == "HU"
+    assert worker.generate(trunk(), **QUICK).uncertainty is None
+    with pytest.raises(InputError, match="at least 2"):
+        worker.generate(trunk(), uncertainty=True, **QUICK)
+
+
+def test_the_old_name_of_the_uncertainty_still_works_and_warns(worker, tmp_path):
+    with pytest.warns(DeprecationWarning, match="'spread' is now 'uncertainty'") as caught:
+        result = worker.generate(trunk(), samples=2, spread=True, **QUICK)
+        assert np.array_equal(result.spread.array, result.uncertainty.array)
+    assert {warning.filename for warning in caught} == {__file__}
+    given = {"input": transfer.put(trunk(), tmp_path, "in"), "folder": str(tmp_path), "samples": 2}
+    answer = worker.call("generate", spread=True, **given, **QUICK)
+    assert answer["spread"] == answer["uncertainty"] and Path(answer["uncertainty"]["path"]).is_file()
 
 
 def test_every_option_reaches_the_library(worker):
@@ -286,10 +297,11 @@ def test_strangers_on_the_wire_get_the_errors_of_json_rpc(wire):
     wire.send(b"hello\n\n[]\n" + messages.encode({"id": 3}))
     wire.send(messages.encode({"id": 4, "method": "devices", "params": [1]}))
     wire.ask(5, "paint")
-    wire.ask(6, "generate", brush=3)
+    wire.ask(6, "devices", brush=3)
+    wire.ask(9, "generate", brush=3)
     wire.ask(None, "paint")
     wire.ask(7, "cancel", id=99)
-    last, before = wire.until(6)
+    last, before = wire.until(9)
     wire.ask(8, "shutdown")
     answers = {}
     for message in [*before, last, wire.until(8)[0]]:
@@ -304,7 +316,9 @@ def test_strangers_on_the_wire_get_the_errors_of_json_rpc(wire):
         6: [messages.INVALID_PARAMS],
         7: [None],
         8: [None],
+        9: [-32001],
     }
+    assert "'brush' of generate is unknown; use input, model" in answers[9][0]["error"]["message"]
     assert answers[7][0]["result"] == {"found": False}
     assert "paint" in answers[5][0]["error"]["message"]
     assert wire.process.wait(5) == 0
@@ -444,8 +458,8 @@ def test_callbacks_may_ask_again(worker):
         ({"samples": 0}, InputError, "at least 1"),
         ({"device": "cuda:7"}, InputError, "cuda:7"),
         ({"memory": "tiny"}, InputError, "no memory plan"),
-        ({"brush": 3}, WorkerError, "brush"),
-        ({"folder": "/nowhere"}, InputError, "not there"),
+        ({"guidence": 3}, InputError, "'guidence' of generate is unknown; use guidance"),
+        ({"steps": "many"}, InputError, "whole number"),
     ],
 )
 def test_a_failed_request_is_one_sentence_and_the_worker_goes_on(worker, change, kind, words):
@@ -453,6 +467,12 @@ def test_a_failed_request_is_one_sentence_and_the_worker_goes_on(worker, change,
         worker.generate(trunk(), **{**QUICK, **change})
     assert "\n" not in str(caught.value)
     assert worker.generate(trunk(), **QUICK).volume.shape == trunk().shape
+
+
+def test_a_folder_for_the_results_that_is_not_there(worker, tmp_path):
+    item = transfer.put(trunk(), tmp_path, "in")
+    with pytest.raises(InputError, match="/nowhere for the results is not there"):
+        worker.call("generate", input=item, folder="/nowhere")
 
 
 def test_a_licence_that_was_not_accepted(home, slab, tmp_path):
@@ -466,7 +486,7 @@ def test_a_licence_that_was_not_accepted(home, slab, tmp_path):
 
 def test_a_fault_of_the_program_carries_its_traceback(worker):
     with pytest.raises(WorkerError, match="unexpected fault") as caught:
-        worker.generate(trunk(), **{**QUICK, "steps": "many"})
+        worker.call("models/add", source=5)
     assert "Traceback" in caught.value.detail
 
 
@@ -503,7 +523,7 @@ def test_a_worker_that_was_killed_is_started_again(home):
 def test_a_worker_that_falls_silent_is_stopped(home, monkeypatch):
     with Worker() as worker:
         job = worker.submit("generate", trunk(), **{**QUICK, "steps": 2000})
-        monkeypatch.setattr(client, "SILENCE_TIMEOUT", 2.0)
+        monkeypatch.setattr(piped, "SILENCE_TIMEOUT", 2.0)
         pid = worker.pid
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(WorkerError, match="no sign of life"):

@@ -15,9 +15,9 @@ from MedGenLib.imaging.volume import crop
 from MedGenLib.io.files import read_volume
 from MedGenLib.io.samples import sample
 from MedGenLib.packages import find
-from MedGenLib.pipelines import latent_flow, memory_plan, slice_translation
+from MedGenLib.pipelines import flow_sampling, memory_plan, scene, slice_sampling
 from MedGenLib.worker.client import Worker
-from MedGenLib.worker.methods import core as methods
+from MedGenLib.worker.methods import memory as methods
 
 LARGE = (128, 128, 128)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the limit exists on Linux only")
@@ -81,7 +81,8 @@ def test_a_plan_that_does_not_fit_is_replaced_before_it_runs(monkeypatch):
     )
     assert small < again <= wide
     between = (small + 2) / 0.9 * 2**20
-    monkeypatch.setattr(latent_flow, "free_memory", lambda device="cpu": between)
+    for module in (scene, flow_sampling):
+        monkeypatch.setattr(module, "free_memory", lambda device="cpu": between)
     with pytest.raises(MemoryPlanError, match="The usual plan .* needs about .*--memory small"):
         MedGenLib.generate(trunk(LARGE), memory="normal", **QUICK)
 
@@ -94,14 +95,14 @@ def test_a_plan_that_does_not_fit_is_replaced_before_it_runs(monkeypatch):
 
     log = []
     job = type("Job", (), {"log": lambda self, text, level: log.append(text)})()
-    result = methods._within_memory(job, attempt, "normal", "cpu", "mask")
+    result = methods.within_memory(job, attempt, "normal", "cpu", "mask")
     assert tried == ["normal", "small"] and "GiB" in log[0]
     assert result.report.parameters["windows"] > 1
 
 
 def test_the_sentence_offers_the_cpu_on_a_gpu_only():
     for device, offered in (("cuda:0", True), ("cpu", False)):
-        error = methods._too_large("The memory ran out.", "", device, "image")
+        error = methods.too_large("The memory ran out.", "", device, "image")
         assert ("or compute on the CPU" in str(error)) == offered
         assert "crop the image" in str(error)
 
@@ -149,7 +150,7 @@ def test_the_small_plan_translates_the_same_image():
     }
     assert totals["small"] > totals["normal"]
     assert np.abs(images["small"] - images["normal"]).mean() < 1
-    assert slice_translation._batch_pixels("small") * 4 == slice_translation._batch_pixels("normal")
+    assert slice_sampling.batch_pixels("small") * 4 == slice_sampling.batch_pixels("normal")
 
 
 @pytest.mark.parametrize(
