@@ -10,7 +10,7 @@ from typing import Any
 
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, OutputCheck
-from MedGenLib.user_folders import write_json
+from MedGenLib.io.atomic import write_json
 
 NOTE = "synthetic - not for diagnosis"
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from MedGenLib.errors import InputError
+from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import READABLE
-from MedGenLib.io.outputs import Outputs, split_suffix
+from MedGenLib.io.output_names import split_suffix
 
 
 def volumes_in(folder: Path) -> dict[str, Path]:

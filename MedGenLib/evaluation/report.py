@@ -7,7 +7,9 @@ with report_folder(folder, file_names(cohort)) as outputs:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict, astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,8 @@ from MedGenLib.evaluation.cases import SHOWN, Cohort
 from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, Values, page
 from MedGenLib.evaluation.pair import Evaluation
 from MedGenLib.evaluation.tables import Summary, csv_text, json_text, summary
+from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import write_volume
-from MedGenLib.io.outputs import Outputs
 from MedGenLib.io.provenance import Provenance, content_hash
 from MedGenLib.metrics.compare import ImageMeasure
 from MedGenLib.visual import figures, planes
@@ -27,6 +29,7 @@ REPORT, JSON, CSV, ERROR_MAP = "report.html", "metrics.json", "metrics.csv", "er
 _HEADLINE = ("MAE", "PSNR", "SSIM", "MS-SSIM", "Dice")
 _TOLD = ("MAE", "RMSE", "Bias", "Dice", "HD95", "Volume difference")
 """Figures of a label that a page or a terminal has room for; the JSON has all."""
+_MOST_LABELS = 30  # of a plot
 _MANY = 40
 """Cases beyond which the page lists the worst ones only; the CSV has all."""
 
@@ -73,37 +76,20 @@ def write(evaluated: Evaluation | Cohort, outputs: Outputs, folder: Path) -> Non
 
 def csv_rows(cohort: Cohort) -> list[dict[str, Any]]:
     """One row a figure and one a failure."""
-    rows = [
-        {
-            "case": case.name,
-            "label": row.label,
-            "name": row.name,
-            "value": row.value,
-            "unit": row.unit,
-            "sentence": row.sentence,
-        }
-        for case in cohort.cases
-        for row in case.figures
-    ]
-    return rows + [
-        {"case": failure.name, "name": "failed", "sentence": failure.sentence} for failure in cohort.failures
-    ]
+    rows = [{"case": case.name, "label": row.label, **asdict(row)} for case in cohort.cases for row in case.figures]
+    return rows + [{"case": failed.name, "name": "failed", "sentence": failed.sentence} for failed in cohort.failures]
 
 
 def summaries(cohort: Cohort) -> list[tuple[ImageMeasure, Summary]]:
     """Each figure that has a value in any case, and what describes it over the cases."""
-    values: dict[tuple[str, str, str], list[float]] = {}
-    first: dict[tuple[str, str, str], ImageMeasure] = {}
-    for case in cohort.cases:
-        for row in case.figures:
-            if row.value is not None and row.name != "Voxels":
-                key = (row.label, row.name, row.unit)
-                first.setdefault(key, row)
-                values.setdefault(key, []).append(row.value)
+    found: dict[tuple[str, str, str], list[ImageMeasure]] = defaultdict(list)
+    for row in (row for case in cohort.cases for row in case.figures):
+        if row.value is not None and row.name != "Voxels":
+            found[row.label, row.name, row.unit].append(row)
     # By label as the first case that has it lists them, whole image first.
-    order = list(dict.fromkeys(label for label, _, _ in first))
-    keys = sorted(first, key=lambda key: order.index(key[0]))
-    return [(first[key], summary(values[key])) for key in keys]
+    order = list(dict.fromkeys(label for label, _, _ in found))
+    same = sorted(found.values(), key=lambda rows: order.index(rows[0].label))
+    return [(rows[0], summary([row.value for row in rows])) for rows in same]
 
 
 def told(described: Sequence[tuple[ImageMeasure, Summary]]) -> list[tuple[ImageMeasure, Summary]]:
@@ -182,11 +168,15 @@ def _labels(case: Evaluation) -> list[Part]:
     names = list(dict.fromkeys(row.name for row in rows))
     labels = list(dict.fromkeys(row.label for row in rows))
     values = {(row.label, row.name): row.value for row in rows}
-    heads = [f"{row.name} ({row.unit})" if row.unit else row.name for row in rows[: len(names)]]
+    heads = [_headed(row.name, row.unit) for row in rows[: len(names)]]
     table = Table(("Label", *heads), [(label, *(values[label, n] for n in names)) for label in labels])
     bars = figures.label_errors(rows)
     caption = "Mean absolute error and bias of each label."
     return [table, *([Picture(bars, caption)] if bars else [])]
+
+
+def _headed(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name
 
 
 def _anatomy(case: Evaluation) -> list[Part]:
@@ -202,7 +192,7 @@ def _anatomy(case: Evaluation) -> list[Part]:
         "as the label is missing on one side."
     )
     dice = [(row.name, row.dice) for row in case.anatomy if row.dice is not None]
-    bars = Picture(figures.dice_bars(dice[:30]), "Overlap of each label.")
+    bars = Picture(figures.dice_bars(dice[:_MOST_LABELS]), "Overlap of each label.")
     missing = [Notice(row.sentence) for row in case.anatomy if not (row.wanted_ml and row.found_ml)]
     return [Table(heads, rows, caption), *missing, bars]
 
@@ -276,42 +266,28 @@ def _failures(cohort: Cohort) -> list[Part]:
 
 
 def _cohort_table(described: Sequence[tuple[ImageMeasure, Summary]], labels: bool) -> list[Part]:
-    rows = [
-        (
-            *((row.label,) if labels else ()),
-            row.name,
-            row.unit,
-            found.count,
-            found.mean,
-            found.sd,
-            found.median,
-            found.low,
-            found.high,
-        )
-        for row, found in told(described)
-        if bool(row.label) == labels
-    ]
-    if not rows:
+    """Of the whole images, or of their labels."""
+    shown = [(row, found) for row, found in told(described) if bool(row.label) == labels]
+    if not shown:
         return []
-    heads = ("Measure", "Unit", "Cases", "Mean", "SD", "Median", "95 % CI from", "to")
+    rows = [(row.label, row.name, row.unit, *astuple(found)) for row, found in shown]
+    heads = ("Label", "Measure", "Unit", "Cases", "Mean", "SD", "Median", "95 % CI from", "to")
     caption = "SD over the cases (n - 1); confidence interval of the mean by Student's t, for independent cases."
-    return [Table((*(("Label",) if labels else ()), *heads), rows, caption)]
+    return [Table(heads, rows, caption) if labels else Table(heads[1:], [row[1:] for row in rows], caption)]
 
 
 def _cohort_labels(cohort: Cohort, described: Sequence[tuple[ImageMeasure, Summary]]) -> list[Part]:
     table = _cohort_table(described, labels=True)
-    if not table:
-        return []
     pictures: list[Part] = []
     for name, title in (("MAE", "Mean absolute error"), ("Dice", "Dice")):
-        values: dict[str, list[float]] = {}
-        unit = ""
-        for row in (row for case in cohort.cases for row in case.figures):
-            if row.label and row.name == name and row.value is not None:
-                values.setdefault(row.label, []).append(row.value)
-                unit = row.unit
+        figures_of = [row for case in cohort.cases for row in case.figures if row.label and row.name == name]
+        values: dict[str, list[float]] = defaultdict(list)
+        for row in figures_of:
+            if row.value is not None:
+                values[row.label].append(row.value)
         if values:
-            shown = dict(list(values.items())[:30])
+            unit = figures_of[0].unit
+            shown = dict(list(values.items())[:_MOST_LABELS])
             axis = f"{name} in {unit}" if unit else name
             pictures.append(Picture(figures.case_boxes(shown, axis), f"{title} over the cases."))
     return [*pictures, *table]
@@ -320,19 +296,18 @@ def _cohort_labels(cohort: Cohort, described: Sequence[tuple[ImageMeasure, Summa
 def _case_list(cohort: Cohort) -> list[Part]:
     if not cohort.cases:
         return []
-    whole = list(dict.fromkeys((row.name, row.unit) for case in cohort.cases for row in case.rows if not row.label))
+    whole = dict.fromkeys((row.name, row.unit) for case in cohort.cases for row in case.rows if not row.label)
+    heads = ["Case", *(_headed(*measure) for measure in whole), "Mean Dice"]
     rows = []
     for case in cohort.cases[:_MANY]:
         values = {row.name: row.value for row in case.rows if not row.label}
         rows.append((case.name, *(values.get(name) for name, _ in whole), case.mean_dice))
-    heads = [f"{name} ({unit})" if unit else name for name, unit in whole]
+    if all(row[-1] is None for row in rows):
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
     more = len(cohort.cases) - len(rows)
-    caption = f"And {more} more in {CSV}." if more else ""
-    table = Table(("Case", *heads, "Mean Dice"), rows, caption)
-    if not any(row[-1] is not None for row in rows):
-        table = Table(table.headers[:-1], [row[:-1] for row in rows], caption)
+    table = Table(heads, rows, f"And {more} more in {CSV}." if more else "")
     if whole:
-        axis, bars = f"MAE in {whole[0][1]}", [(case.name, case.badness) for case in cohort.cases]
+        axis, bars = f"MAE in {next(iter(whole))[1]}", [(case.name, case.badness) for case in cohort.cases]
     else:
         axis, bars = "mean Dice", [(case.name, 1 - case.badness) for case in cohort.cases]
     picture = figures.case_bars(bars, axis, sum(value for _, value in bars) / len(bars))

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume, affine_from_lps, by_axis, check_finite, to_sitk
 from MedGenLib.io import dicom
+from MedGenLib.io.atomic import hidden_folder, replacing
 from MedGenLib.io.headers import Header, read_meta_header, read_nrrd_header
 from MedGenLib.io.nifti import add_nifti_comment, read_nifti_comments, read_nifti_header, read_nifti_voxels
 from MedGenLib.io.provenance import KEY, Provenance
@@ -127,8 +126,8 @@ def _write(picture: SimpleITK.Image, path: Path, provenance: Provenance | None) 
             SimpleITK.WriteImage(picture, str(path), useCompression=True)
         elif path.name.lower().endswith(_NIFTI):
             # SimpleITK writes no header extensions, so the comment is added during compression.
-            with tempfile.TemporaryDirectory(prefix=".medgen-", dir=path.parent) as folder:
-                plain = Path(folder) / "plain.nii"
+            with hidden_folder(path.parent) as folder:
+                plain = folder / "plain.nii"
                 SimpleITK.WriteImage(picture, str(plain))
                 add_nifti_comment(plain, path, provenance.line(), provenance.summary)
         else:
@@ -195,14 +194,11 @@ def temporary_output(path: str | Path) -> Iterator[Path]:
     An OSError is converted to an InputError.
     """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.part.{path.name}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise InputError(os_sentence(path, error)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _existing(path: str | Path) -> Path:

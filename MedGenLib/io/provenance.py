@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedGenLib.errors import InputError
-from MedGenLib.io.outputs import split_suffix
+from MedGenLib.io.atomic import write_json
+from MedGenLib.io.output_names import split_suffix
 from MedGenLib.report import NOTE, plain
-from MedGenLib.user_folders import write_json
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume

@@ -12,8 +12,6 @@ same cohort computes nothing; the cache can be deleted at any time.
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,6 +26,7 @@ from numpy.typing import NDArray
 from MedGenLib import user_folders
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import Volume
+from MedGenLib.io.atomic import replacing
 from MedGenLib.metrics.slices import PLANES, Standard, slices
 
 SLICES = 12
@@ -132,12 +131,7 @@ def _read(path: Path, name: str) -> Features | None:
 
 def _write(path: Path, found: Features) -> None:
     """Without room or permission the features are simply computed again next time."""
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.part.npz")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            arrays = dict(zip(PLANES, found.planes, strict=True))
-            np.savez(temporary, cube=found.cube, **arrays)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            np.savez(temporary, cube=found.cube, **dict(zip(PLANES, found.planes, strict=True)))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from MedGenLib.errors import PackageError
+from MedGenLib.io.atomic import hidden_beside, replace_folder, write_json
 from MedGenLib.packages import rules
 from MedGenLib.packages.inspection import require_sound
 from MedGenLib.packages.manifest import Manifest, load_manifest
 from MedGenLib.packages.weights import sha256
-from MedGenLib.user_folders import write_json
 
 COMMANDS = {
     "generate": "medgen generate MASK -o OUT --model {name}",
@@ -51,12 +49,12 @@ def write_package(
     """
     folder = Path(folder).absolute()
     _refuse_other_contents(folder)
-    temporary = _hidden_beside(folder)
+    temporary = hidden_beside(folder)
     try:
         metadata = _completed(metadata, weights)
         _write_files(temporary, metadata, weights, card, license_text)
         require_sound(temporary, called=folder)
-        _put_in_place(temporary, folder)
+        replace_folder(temporary, folder)
     except OSError as error:
         raise PackageError(f"The package {folder} cannot be written: {error.strerror or error}.") from error
     except KeyError as error:
@@ -161,22 +159,3 @@ def _array(value: Any) -> Any:
     import numpy as np
 
     return np.ascontiguousarray(value)
-
-
-def _put_in_place(new: Path, folder: Path) -> None:
-    """Swap by renaming; the old package comes back when the second rename fails."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    old = _hidden_beside(folder)
-    if folder.exists():
-        os.replace(folder, old)
-    try:
-        os.replace(new, folder)
-    except BaseException:
-        if old.exists():
-            os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _hidden_beside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")

@@ -7,8 +7,8 @@ from contextlib import suppress
 from datetime import date
 from typing import Protocol
 
-from MedGenLib import user_folders
 from MedGenLib.errors import InputError, LicenseError
+from MedGenLib.io import user_config
 from MedGenLib.packages.manifest import LicenseSpec
 
 CONFIG_KEY = "accepted_licenses"
@@ -41,7 +41,7 @@ def is_accepted(model: Licensed) -> bool:
     """True when the licence needs no acceptance or this very text was accepted before."""
     if not model.license.acceptance_required:
         return True
-    accepted = user_folders.read_config().get(CONFIG_KEY)
+    accepted = user_config.read_config().get(CONFIG_KEY)
     entry = accepted.get(model.name) if isinstance(accepted, dict) else None
     return isinstance(entry, dict) and entry.get("sha256") == _fingerprint(model)
 
@@ -72,13 +72,13 @@ def require_acceptance(model: Licensed, accept: bool = False) -> bool:
 
 
 def _remember(model: Licensed) -> None:
-    config = user_folders.read_config()
+    config = user_config.read_config()
     accepted = config.get(CONFIG_KEY)
     config[CONFIG_KEY] = {
         **(accepted if isinstance(accepted, dict) else {}),
         model.name: {"spdx": model.license.spdx, "sha256": _fingerprint(model), "date": date.today().isoformat()},
     }
-    user_folders.write_config(config)
+    user_config.write_config(config)
 
 
 def _fingerprint(model: Licensed) -> str:

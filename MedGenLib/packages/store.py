@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from MedGenLib import user_folders
 from MedGenLib.errors import PackageError
+from MedGenLib.io.atomic import hidden_folder, remove_folder
 from MedGenLib.packages import rules, weights
 from MedGenLib.packages.archive import require_space, unpack
 from MedGenLib.packages.catalogue import broken, catalogue, find, is_embedded
@@ -56,11 +56,8 @@ def remove(name: str) -> Path:
     PackageError: unknown name, an embedded package, or a folder that cannot be deleted.
     """
     folder = _removable(name)
-    # Renamed first, so that a package which is half deleted is never listed.
-    doomed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        os.replace(folder, doomed)
-        shutil.rmtree(doomed)
+        remove_folder(folder)
     except OSError as error:
         raise PackageError(f"The model '{name}' cannot be removed: {error.strerror}.") from error
     return folder
@@ -147,14 +144,12 @@ def refuse_taken(name: str) -> None:
 def _workshop() -> Iterator[Path]:
     """A hidden folder among the user's models (so that the last step is a rename)."""
     models = user_folders.models_dir()
-    folder = models / f".{uuid.uuid4().hex[:8]}.part"
     try:
-        folder.mkdir(parents=True)
-        yield folder
+        models.mkdir(parents=True, exist_ok=True)
+        with hidden_folder(models) as folder:
+            yield folder
     except OSError as error:
         raise PackageError(_disk_sentence(error, models)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _disk_sentence(error: OSError, folder: Path) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from MedGenLib.errors import InputError
 from MedGenLib.evaluation.folders import volumes_in
+from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import READABLE
-from MedGenLib.io.outputs import Outputs
 from MedGenLib.io.recorded import read
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.reader_study.cues import Figures, figures_of, warnings_on

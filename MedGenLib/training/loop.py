@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from MedGenLib.errors import InputError
+from MedGenLib.io.atomic import replacing
 from MedGenLib.progress import ProgressCallback, Stage
 
 CHECKPOINT = "checkpoint.pt"
@@ -229,18 +229,14 @@ class Trainer:
             stream.write(json.dumps({"step": self.step, **values}) + "\n")
 
     def _save(self) -> None:
-        path = self.out / CHECKPOINT
-        temporary = path.with_suffix(".tmp")
-        torch.save(
-            {
-                "step": self.step,
-                "networks": {k: n.state_dict() for k, n in self.networks.items()},
-                "averages": {k: n.state_dict() for k, n in self.averages.items()},
-                "optimisers": [o.state_dict() for o in self.optimisers],
-            },
-            temporary,
-        )
-        os.replace(temporary, path)
+        state = {
+            "step": self.step,
+            "networks": {k: n.state_dict() for k, n in self.networks.items()},
+            "averages": {k: n.state_dict() for k, n in self.averages.items()},
+            "optimisers": [o.state_dict() for o in self.optimisers],
+        }
+        with replacing(self.out / CHECKPOINT) as temporary:
+            torch.save(state, temporary)
 
     def _resume(self) -> None:
         path = self.out / CHECKPOINT

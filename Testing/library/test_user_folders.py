@@ -10,6 +10,8 @@ import pytest
 
 from MedGenLib import user_folders
 from MedGenLib.errors import InputError
+from MedGenLib.io import user_config
+from MedGenLib.io.atomic import write_json
 
 
 @pytest.fixture
@@ -77,45 +79,45 @@ def test_the_folders_of_windows():
 
 
 def test_configuration_round_trip(medgen_home):
-    assert user_folders.read_config() == {}
-    user_folders.write_config({"name": "Łódź", "n": 1})
-    user_folders.write_config({"name": "Łódź", "n": 2})
-    assert user_folders.read_config() == {"name": "Łódź", "n": 2}
+    assert user_config.read_config() == {}
+    user_config.write_config({"name": "Łódź", "n": 1})
+    user_config.write_config({"name": "Łódź", "n": 2})
+    assert user_config.read_config() == {"name": "Łódź", "n": 2}
     assert [path.name for path in medgen_home.iterdir()] == ["config.json"]
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "\x00"])
 def test_a_damaged_configuration_is_one_sentence(medgen_home, text):
     medgen_home.mkdir()
-    user_folders.config_path().write_text(text)
+    user_config.config_path().write_text(text)
     with pytest.raises(InputError, match=r"config\.json is not .*delete") as caught:
-        user_folders.read_config()
+        user_config.read_config()
     assert "\n" not in str(caught.value)
 
 
 def test_a_configuration_that_cannot_be_written_is_one_sentence(medgen_home):
     medgen_home.write_text("a file where the folder should be")
     with pytest.raises(InputError, match="cannot be written.*MEDGEN_HOME"):
-        user_folders.write_config({})
+        user_config.write_config({})
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(medgen_home, monkeypatch):
-    user_folders.write_config({"n": 1})
+    user_config.write_config({"n": 1})
 
     def no_space(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", no_space)
     with pytest.raises(InputError, match="No space left"):
-        user_folders.write_config({"n": 2})
-    assert user_folders.read_config() == {"n": 1}
+        user_config.write_config({"n": 2})
+    assert user_config.read_config() == {"n": 1}
     assert len(list(medgen_home.iterdir())) == 1
 
 
 def test_write_json_takes_numpy_values_and_refuses_nan(tmp_path):
     path = tmp_path / "x.json"
-    user_folders.write_json(path, {"a": np.float32(1.5), "b": np.arange(3)})
+    write_json(path, {"a": np.float32(1.5), "b": np.arange(3)})
     assert json.loads(path.read_text()) == {"a": 1.5, "b": [0, 1, 2]}
     with pytest.raises(ValueError, match="JSON"):
-        user_folders.write_json(path, {"a": float("nan")})
+        write_json(path, {"a": float("nan")})
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]

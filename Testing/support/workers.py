@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from MedGenLib import user_folders
 from MedGenLib.imaging.volume import LabelMap
+from MedGenLib.io.atomic import write_json
 from MedGenLib.pipelines import loading
 from MedGenLib.worker.process import descendants, is_alive
 
@@ -95,4 +96,4 @@ def share_number_format() -> None:
         known[loading.probe_key(device)] = pays
     folder = user_folders.cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    user_folders.write_json(folder / loading.PROBES, known)
+    write_json(folder / loading.PROBES, known)

@@ -121,7 +121,7 @@ def _empty(dataset: Dataset, tag: tuple[int, int]) -> None:
 
 
 def _key() -> bytes:
-    from MedGenLib.user_folders import config_path, read_config, write_config
+    from MedGenLib.io.user_config import config_path, read_config, write_config
 
     config = read_config()
     if _KEY not in config:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from MedGenLib.errors import InputError
-from MedGenLib.io.outputs import Outputs
+from MedGenLib.io.atomic import Outputs
 
 
 def check_folder(folder: str | Path) -> Path:

@@ -287,7 +287,7 @@ def _alone(name: str, folder: Path) -> Iterator[None]:
 
 def _remove_remains(target: Path) -> None:
     """What an installation that was killed while it wrote has left: a gigabyte nobody sees."""
-    for remains in target.parent.glob(f".{target.name}.*.part"):
+    for remains in target.parent.glob(f".*.part.{target.name}"):
         shutil.rmtree(remains, ignore_errors=True)
 
 

@@ -5,13 +5,13 @@ The decoder is trained on latents with a little noise, as a flow will never hit 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from MedGenLib.io.atomic import replacing, write_json
 from MedGenLib.networks import Autoencoder
 from MedGenLib.training.data import read_data
 from MedGenLib.training.loop import Draw, Log, Objective, beside
@@ -68,18 +68,17 @@ class AutoencoderRecipe:
         latents = []
         for index in range(16):
             batch = beside(network, self.data.sample(Draw.of(8, index).numpy, 4))
-            latents.append(_inside(network.encode(batch["x"]), batch["valid"]))
+            latents.append(_inside(network.encode(batch["x"]), batch["valid"], network.stride))
         network.normalize(torch.cat(latents, dim=1))
         path = out / WEIGHTS_FILE
         state = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
-        save_file(state, str(path))
-        (out / "autoencoder.json").write_text(
-            json.dumps({"network": self.config["autoencoder"]["network"], "steps": step}, indent=2)
-        )
+        with replacing(path) as temporary:
+            save_file(state, temporary)
+        write_json(out / "autoencoder.json", {"network": self.config["autoencoder"]["network"], "steps": step})
         return path
 
 
-def _inside(latent: Tensor, valid: Tensor) -> Tensor:
+def _inside(latent: Tensor, valid: Tensor, stride: int) -> Tensor:
     """Latent vectors at places that lie inside: (channels, count)."""
-    keep = torch.nn.functional.avg_pool3d(valid, 2)[:, 0] > 0.5
+    keep = torch.nn.functional.avg_pool3d(valid, stride)[:, 0] > 0.5
     return latent.movedim(1, 0)[:, keep]

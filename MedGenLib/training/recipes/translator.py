@@ -7,7 +7,6 @@ with the least-squares loss of Mao et al. 2017).
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MedGenLib.imaging.normalization import HEAD_CODECS
+from MedGenLib.io.atomic import replacing
 from MedGenLib.labels.tissues import resegment
 from MedGenLib.networks import SliceTranslator
 from MedGenLib.networks.feature_net import FeatureNet
@@ -168,9 +168,8 @@ class TranslatorRecipe:
         else:
             self._train_feature_net(network)
             out.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            torch.save(network.state_dict(), temporary)
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                torch.save(network.state_dict(), temporary)
         return network.eval().requires_grad_(False)
 
     def _train_feature_net(self, network: FeatureNet, steps: int = 300) -> None:

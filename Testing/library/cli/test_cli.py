@@ -22,8 +22,9 @@ from MedGenLib.cli.console import Console
 from MedGenLib.cli.table import table
 from MedGenLib.errors import Cancelled, InputError, LicenseError, PackageError
 from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import read_volume, write_volume
-from MedGenLib.io.outputs import Outputs, numbered
+from MedGenLib.io.output_names import numbered
 from MedGenLib.labels.mapping import parse_mapping
 from MedGenLib.packages.catalogue import catalogue
 from MedGenLib.progress import Progress, Stage

@@ -421,7 +421,7 @@ def test_a_disk_that_fills_up_meanwhile(server, blob):
 
 
 def test_what_a_killed_installation_left_is_cleared_away(server):
-    remains = user_folders.models_dir() / f".{NAME}.12345678.part"
+    remains = user_folders.models_dir() / f".12345678.part.{NAME}"
     remains.mkdir(parents=True)
     (remains / "half").write_bytes(b"x")
     install_from(server.address)

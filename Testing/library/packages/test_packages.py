@@ -23,6 +23,7 @@ import pytest
 
 from MedGenLib import user_folders
 from MedGenLib.errors import InputError, LicenseError, PackageError
+from MedGenLib.io import user_config
 from MedGenLib.packages import archive, catalogue, export, rules, store, text
 from MedGenLib.packages.export import seal, write_package
 from MedGenLib.packages.inspection import verify, verify_all
@@ -625,7 +626,7 @@ def test_an_export_that_cannot_be_put_in_place_brings_the_older_back(package, mo
             raise OSError(errno.ENOSPC, "No space left on device")
         replace(source, target)
 
-    monkeypatch.setattr(export.os, "replace", failing)
+    monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(PackageError, match="No space left"):
         write_package(package.folder, generator_metadata(), WEIGHTS, "new", "l")
     assert package.card == "# Card" and verify(package) == []
@@ -979,10 +980,10 @@ def test_a_licence_that_asks_has_to_be_accepted_once(tmp_path):
     with pytest.raises(LicenseError, match="CC-BY-NC-4.0 and must not be .*--accept-license") as e:
         require_acceptance(manifest)
     assert_sentence(str(e.value))
-    assert not is_accepted(manifest) and user_folders.read_config() == {}
+    assert not is_accepted(manifest) and user_config.read_config() == {}
     assert require_acceptance(manifest, accept=True) is True
     assert require_acceptance(manifest) is False and is_accepted(manifest)
-    assert user_folders.read_config()["accepted_licenses"][manifest.name]["spdx"] == "CC-BY-NC-4.0"
+    assert user_config.read_config()["accepted_licenses"][manifest.name]["spdx"] == "CC-BY-NC-4.0"
 
 
 def test_acceptance_holds_for_one_model_and_one_text(tmp_path):
@@ -999,7 +1000,7 @@ def test_acceptance_holds_for_one_model_and_one_text(tmp_path):
 
 
 def test_a_licence_that_does_not_ask_needs_nothing(package):
-    assert require_acceptance(package) is False and user_folders.read_config() == {}
+    assert require_acceptance(package) is False and user_config.read_config() == {}
     assert license_notice(package) == "The model 'tiny-ct' is licensed CC-BY-4.0."
 
 
@@ -1009,7 +1010,7 @@ def test_acceptance_works_where_nothing_can_be_remembered(tmp_path, monkeypatch)
     def read_only(_):
         raise InputError("The configuration cannot be written.")
 
-    monkeypatch.setattr(user_folders, "write_config", read_only)
+    monkeypatch.setattr(user_config, "write_config", read_only)
     assert require_acceptance(manifest, accept=True) is True
 
 

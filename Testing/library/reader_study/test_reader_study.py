@@ -273,7 +273,7 @@ def test_an_interrupted_making_leaves_nothing(folders, tmp_path):
 @pytest.mark.parametrize("kind", ["slices", "volumes"])
 def test_a_disk_without_room_is_told_before_the_work(folders, tmp_path, monkeypatch, kind):
     usage = type("Usage", (), {"free": 2000})
-    monkeypatch.setattr("MedGenLib.io.outputs.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("MedGenLib.io.atomic.shutil.disk_usage", lambda _: usage)
     with pytest.raises(InputError, match="free some space or write elsewhere"):
         make([folders[0]], [folders[1]], tmp_path / "s", items=kind)
     assert not (tmp_path / "s").exists()

@@ -1,17 +1,84 @@
-"""Output files of one run, which appear together when the run succeeds or not at all."""
+"""Writing files and folders: under a hidden name beside the final path, and renamed when they are complete.
+
+A file or folder is complete or absent, however the program ends; what was there before stays until then.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import secrets
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from MedGenLib.errors import InputError
+
+
+def hidden_beside(path: Path) -> Path:
+    """A new hidden name in the folder of a path, with the same suffix."""
+    return path.with_name(f".{secrets.token_hex(4)}.part.{path.name}")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path for a file, renamed to `path` at the end; any exception leaves `path` as it was."""
+    temporary = hidden_beside(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON; NumPy scalars, arrays and tensors become plain numbers and lists.
+
+    Raises
+    ------
+    ValueError: NaN or infinity, which JSON does not know.
+    OSError: the file cannot be written.
+    """
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=lambda value: value.tolist())
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def hidden_folder(parent: Path) -> Iterator[Path]:
+    """A hidden folder, deleted at the end; what is made in it can be renamed into `parent`."""
+    folder = hidden_beside(parent / "folder")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Rename a folder to the path of another one, which is deleted then, or stays when that fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    old = hidden_beside(folder)
+    if folder.exists():
+        os.replace(folder, old)
+    try:
+        os.replace(new, folder)
+    except BaseException:
+        if old.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, renamed first, so that it is never found with half of its files."""
+    doomed = hidden_beside(folder)
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)
 
 
 class Outputs:
@@ -56,16 +123,20 @@ class Outputs:
             seen.add(place)
 
     def __enter__(self) -> Outputs:
-        try:
+        with contextlib.ExitStack() as folders:
             for folder in dict.fromkeys(path.parent for path in self.paths):
-                self._stages[folder] = _make_stage(folder)
-        except BaseException:
-            self._discard()
-            raise
+                try:
+                    self._stages[folder] = folders.enter_context(hidden_folder(folder))
+                except OSError as error:
+                    raise InputError(
+                        f"Nothing can be written into the folder {folder}: {error.strerror}; choose another."
+                    ) from error
+            self._folders = folders.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._discard()
+        with _no_interrupts():
+            self._folders.close()
 
     def require_space(self, n_bytes: int) -> None:
         """Raise InputError if a disk has less than ``n_bytes`` free, the total of all outputs."""
@@ -87,36 +158,6 @@ class Outputs:
         with _no_interrupts():
             for path in self.paths:
                 os.replace(self.staged(path), path)
-
-    def _discard(self) -> None:
-        with _no_interrupts():
-            for stage in self._stages.values():
-                shutil.rmtree(stage, ignore_errors=True)
-
-
-def numbered(path: Path, count: int) -> list[Path]:
-    """Paths of `count` samples: `ct.nii.gz` alone, or `ct_1.nii.gz`, `ct_2.nii.gz`, ..."""
-    if count == 1:
-        return [path]
-    stem, suffix = split_suffix(path)
-    return [path.with_name(f"{stem}_{number}{suffix}") for number in range(1, count + 1)]
-
-
-def split_suffix(path: Path) -> tuple[str, str]:
-    """Stem and suffix of a file name; `.nii.gz` counts as one suffix."""
-    if path.name.lower().endswith(".nii.gz"):
-        return path.name[:-7], path.name[-7:]
-    return path.stem, path.suffix
-
-
-def _make_stage(folder: Path) -> Path:
-    """Create a hidden folder on the same file system, so that the final move is atomic."""
-    try:
-        return Path(tempfile.mkdtemp(prefix=".medgen-", dir=folder))
-    except OSError as error:
-        raise InputError(
-            f"Nothing can be written into the folder {folder}: {error.strerror}; choose another."
-        ) from error
 
 
 @contextlib.contextmanager

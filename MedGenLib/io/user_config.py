@@ -1,0 +1,54 @@
+"""The user's configuration, a JSON object in the folder of `MedGenLib.user_folders`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from MedGenLib import user_folders
+from MedGenLib.errors import InputError
+from MedGenLib.io.atomic import write_json
+
+
+def config_path() -> Path:
+    """The configuration file, which need not exist."""
+    return user_folders.config_dir() / "config.json"
+
+
+def read_config() -> dict[str, Any]:
+    """The user's configuration, empty when there is none yet.
+
+    Raises
+    ------
+    InputError: the file cannot be read or is not a JSON object.
+    """
+    path = config_path()
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f"The configuration {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(f"The configuration {path} is not valid JSON; correct it or delete it.") from error
+    if not isinstance(config, dict):
+        raise InputError(f"The configuration {path} is not a JSON object; correct or delete it.")
+    return config
+
+
+def write_config(config: dict[str, Any]) -> None:
+    """Replace the user's configuration in one step.
+
+    Raises
+    ------
+    InputError: the folder cannot be written, for instance without permission or disk space.
+    """
+    path = config_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, config)
+    except OSError as error:
+        raise InputError(
+            f"The configuration {path} cannot be written: {error.strerror}; set MEDGEN_HOME to a folder that can be."
+        ) from error
