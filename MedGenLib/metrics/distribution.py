@@ -208,22 +208,10 @@ def _frechet_measures(
         for _ in range(SPLITS):
             stage.advance()
         why = f"with fewer than {FEWEST} volumes in a cohort"
-        return [
-            Measure(
-                "FID",
-                whole,
-                None,
-                None,
-                f"The 2.5-D Frechet distance is {whole:.4g}; {why} it is biased upwards and has no interval.",
-            ),
-            Measure(
-                "FID infinity",
-                None,
-                None,
-                None,
-                f"The Frechet distance cannot be extrapolated to infinitely many volumes {why}.",
-            ),
-        ], ((pair.size(), whole),)
+        biased = f"The 2.5-D Frechet distance is {{}}; {why} it is biased upwards and has no interval."
+        unknown = f"The Frechet distance cannot be extrapolated to infinitely many volumes {why}."
+        measures = [_measure("FID", whole, biased), _measure("FID infinity", None, unknown)]
+        return measures, ((pair.size(), whole),)
     halves = []
     for _ in range(SPLITS):
         halves += [half.fid() for half in pair.halves(generator)]
@@ -231,39 +219,26 @@ def _frechet_measures(
     sizes, values = (pair.size() / 2, pair.size()), (float(np.mean(halves)), whole)
     # To first order both vary alike from cohort to cohort: the bias hardly varies.
     limit = extrapolate(sizes, values)
+    words = (
+        "For infinitely many volumes the Frechet distance would be {}: 0 means that the features are distributed alike."
+    )
     return [
-        _measure("FID", whole, halves, "The 2.5-D Frechet distance is {}; few volumes bias it upwards."),
-        _measure(
-            "FID infinity",
-            limit,
-            halves,
-            "For infinitely many volumes the Frechet "
-            "distance would be {}: 0 means that the features are distributed alike.",
-        ),
+        _measure("FID", whole, "The 2.5-D Frechet distance is {}; few volumes bias it upwards.", halves),
+        _measure("FID infinity", limit, words, halves),
     ], tuple(zip(sizes, values, strict=True))
 
 
 def _floor(real: list[list[NDArray]], generator: np.random.Generator) -> Measure:
     """What two halves of the real cohort have between them."""
     if len(real) < 4:
-        return Measure(
-            "FID of real halves",
-            None,
-            None,
-            None,
-            "With fewer than 4 real volumes they cannot be compared with each other.",
-        )
-    values = [_Pair(*_halves(real, generator)).fid() for _ in range(SPLITS)]
-    value = float(np.mean(values))
-    return Measure(
-        "FID of real halves",
-        value,
-        None,
-        None,
-        f"Two halves of the real cohort, "
-        f"{len(real) // 2} volumes each, have a Frechet distance of {value:.4g}: the "
-        "chance of sampling.",
+        words = "With fewer than 4 real volumes they cannot be compared with each other."
+        return _measure("FID of real halves", None, words)
+    value = float(np.mean([_Pair(*_halves(real, generator)).fid() for _ in range(SPLITS)]))
+    words = (
+        f"Two halves of the real cohort, {len(real) // 2} volumes each, have a Frechet distance of {{}}: the chance of "
+        "sampling."
     )
+    return _measure("FID of real halves", value, words)
 
 
 # maximum mean discrepancy
@@ -307,12 +282,8 @@ def _mmd_measure(pair: _Pair, generator: np.random.Generator) -> Measure:
             second = n + generator.permutation(len(kernel) - n)[: (len(kernel) - n) // 2]
             chosen = np.concatenate([first, second])
             parts.append(mmd(kernel[np.ix_(chosen, chosen)], len(first)))
-    return _measure(
-        "MMD",
-        value,
-        parts,
-        "The squared maximum mean discrepancy (cubic kernel, unbiased) is {}: about 0 where the cohorts are alike.",
-    )
+    words = "The squared maximum mean discrepancy (cubic kernel, unbiased) is {}: about 0 where the cohorts are alike."
+    return _measure("MMD", value, words, parts)
 
 
 # manifolds of nearest neighbours
@@ -358,7 +329,7 @@ _MANIFOLD_WORDS = {
 def _manifold_measures(real: NDArray, synthetic: NDArray) -> list[Measure]:
     k = min(NEIGHBOURS, len(real) - 1, len(synthetic) - 1)
     return [
-        Measure(name, value, None, None, _MANIFOLD_WORDS[name].format(value, k))
+        _measure(name, value, _MANIFOLD_WORDS[name].format(value, k))
         for name, value in manifold(real, synthetic, k).items()
     ]
 
@@ -377,54 +348,40 @@ def _diversity(
     spread = mean_distance(real)
     if spread == 0:
         why = "The real volumes are all equal, so that no diversity can be compared with theirs."
-        return [Measure(name, None, None, None, why) for name in ("diversity", "seed diversity")]
+        return [_measure(name, None, why) for name in ("diversity", "seed diversity")]
     parts = []
     if min(len(real), len(synthetic)) >= FEWEST:
         for _ in range(10 * SPLITS):
             a, b = (generator.permutation(x)[: len(x) // 2] for x in (real, synthetic))
             parts.append(mean_distance(b) / mean_distance(a))
-    return [
-        _measure(
-            "diversity",
-            mean_distance(synthetic) / spread,
-            parts,
-            "Two synthetic volumes differ {} times as much as two real ones (1: equally diverse; 0: all the same).",
-        ),
-        _seed_diversity(synthetic, [g for g in groups if len(g) > 1], spread),
-    ]
+    ratio = mean_distance(synthetic) / spread
+    words = "Two synthetic volumes differ {} times as much as two real ones (1: equally diverse; 0: all the same)."
+    groups = [group for group in groups if len(group) > 1]
+    return [_measure("diversity", ratio, words, parts), _seed_diversity(synthetic, groups, spread)]
 
 
 def _seed_diversity(vectors: NDArray, groups: Sequence[Sequence[int]], spread: float) -> Measure:
     if not groups:
-        return Measure(
-            "seed diversity",
-            None,
-            None,
-            None,
-            "No two synthetic volumes are known to come from one input, so that the effect of the seed cannot be told.",
+        why = (
+            "No two synthetic volumes are known to come from one input, so that the effect of the seed cannot be told."
         )
+        return _measure("seed diversity", None, why)
     value = float(np.mean([mean_distance(vectors[list(group)]) for group in groups])) / spread
     inputs = f"{len(groups)} input{'' if len(groups) == 1 else 's'}"
-    return Measure(
-        "seed diversity",
-        value,
-        None,
-        None,
-        f"Two seeds of one input differ {value:.2g} times as much as two real volumes ({inputs}).",
-    )
+    words = f"Two seeds of one input differ {value:.2g} times as much as two real volumes ({inputs})."
+    return _measure("seed diversity", value, words)
 
 
 # shared
 
 
-def _measure(name: str, value: float, parts: Sequence[float], words: str) -> Measure:
-    """With the spread over halves of the cohorts as standard error."""
-    if not len(parts):
-        return Measure(name, value, None, None, words.format(f"{value:.4g}"))
+def _measure(name: str, value: float | None, words: str, parts: Sequence[float] = ()) -> Measure:
+    """The words take the value, and the spread over halves of the cohorts as its standard error."""
+    if value is None or not len(parts):
+        return Measure(name, value, None, None, words if value is None else words.format(f"{value:.4g}"))
     error = _NORMAL_95 * float(np.std(parts, ddof=1))
     low, high = value - error, value + error
-    told = f"{value:.4g} (95 % interval {low:.4g} to {high:.4g})"
-    return Measure(name, value, low, high, words.format(told))
+    return Measure(name, value, low, high, words.format(f"{value:.4g} (95 % interval {low:.4g} to {high:.4g})"))
 
 
 def _common_planes(cohort: Cohort) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from MedGenLib.visual.figures import DARK, MUTED, new_figure, png
 
 REPORT = "report.html"
 FILES = (REPORT, "scores.json", "scores.csv", "roc.png", "accuracy.png")
-COLOURS = ("#2c6fad", "#d1602b", "#3f8f4f", "#8a5fb0", "#a8781f", "#2a9c96", "#b0447a")
+COLORS = ("#2c6fad", "#d1602b", "#3f8f4f", "#8a5fb0", "#a8781f", "#2a9c96", "#b0447a")
 _WAYS = (
     "The accuracy's interval is the exact one of the binomial distribution (Clopper and Pearson), "
     "which covers the truth in at least 95 %; the mid-P interval covers it in 95 % on average. d' "
@@ -75,38 +76,26 @@ def _cell(row: ReaderMeasure | None) -> str:
 
 
 def _page(scores: Scores, pictures: dict[str, bytes]) -> str:
-    accuracy = scores.value("Accuracy")
-    interval = f"% ({accuracy.low:.1f} to {accuracy.high:.1f})"
-    figures = [("Accuracy", f"{accuracy.value:.1f}", interval)]
-    figures += [
-        (row.name, _cell(row), "")
-        for row in scores.rows
-        if row.label == ALL and row.name in ("Mean AUC", "Fleiss' kappa")
-    ]
+    accuracy, table = scores.value("Accuracy"), table_of(scores)
+    values = [("Accuracy", f"{accuracy.value:.1f}", f"% ({accuracy.low:.1f} to {accuracy.high:.1f})")]
+    shown = [row for row in scores.rows if row.label == ALL and row.name in ("Mean AUC", "Fleiss' kappa")]
+    values += [(row.name, _cell(row), "") for row in shown]
     words = [row.sentence for row in scores.rows if row.name == "Accuracy"]
-    table = table_of(scores)
     details = [(row.label, row.name, row.value, row.unit, row.low, row.high, row.interval) for row in scores.rows]
     heads = ("Reader", "Measure", "Value", "Unit", "From", "To", "Interval (95 %)")
+    brackets = "In brackets: 95 % intervals. For all readers, d' and AUC are means."
+    against = (
+        f"Accuracy of each reader with its exact 95 % interval, against guessing and the {LITERATURE:.0f} % of the "
+        "literature."
+    )
+    readers = [
+        Table(TABLE_HEADS, table, brackets, frozenset({len(table) - 1})),
+        Picture(pictures["accuracy.png"], against),
+        Picture(pictures["roc.png"], "ROC from answer and confidence; the diagonal is guessing."),
+    ]
     sections = [
-        Section("Result", [Values(figures), *words, scores.note]),
-        Section(
-            "Readers",
-            [
-                Table(
-                    TABLE_HEADS,
-                    table,
-                    "In brackets: 95 % intervals. For all readers, d' and AUC are means.",
-                    frozenset({len(table) - 1}),
-                ),
-                Picture(
-                    pictures["accuracy.png"],
-                    "Accuracy of each reader with its exact 95 % "
-                    f"interval, against guessing and the {LITERATURE:.0f} % of the "
-                    "literature.",
-                ),
-                Picture(pictures["roc.png"], "ROC from answer and confidence; the diagonal is guessing."),
-            ],
-        ),
+        Section("Result", [Values(values), *words, scores.note]),
+        Section("Readers", readers),
         Section("All measures", [Table(heads, details)]),
         Section("How it was computed", [_WAYS]),
     ]
@@ -118,16 +107,10 @@ def roc_picture(readers: Sequence[Answers]) -> bytes:
     figure, axes = new_figure(5.2, 5.2)
     axes.plot([0, 1], [0, 1], "--", color=MUTED, linewidth=1)
     drawn = [answers for answers in readers if answers.has_both]
-    for number_, answers in enumerate(drawn):
-        style = {"color": COLOURS[number_ % len(COLOURS)], "marker": "os^Dv"[number_ % 5]}
-        axes.plot(*answers.roc(), label=answers.reader, markersize=4, linewidth=1.6, **style)
-    axes.set(
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-        aspect="equal",
-        xlabel="real images called synthetic (1 - specificity)",
-        ylabel="synthetic images found (sensitivity)",
-    )
+    for answers, color, marker in zip(drawn, cycle(COLORS), cycle("os^Dv"), strict=False):
+        axes.plot(*answers.roc(), label=answers.reader, markersize=4, linewidth=1.6, color=color, marker=marker)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set(xlabel="real images called synthetic (1 - specificity)", ylabel="synthetic images found (sensitivity)")
     if drawn:
         axes.legend(loc="lower right", frameon=False, fontsize=9)
     return png(figure)
@@ -136,38 +119,18 @@ def roc_picture(readers: Sequence[Answers]) -> bytes:
 def _accuracy(rows: Sequence[ReaderMeasure]) -> bytes:
     """Accuracy and exact interval of each reader and of all."""
     shown = [row for row in rows if row.name == "Accuracy"]
-    figure, axes = new_figure(5.2, 1.7 + 0.36 * len(shown))
+    figure, axes = new_figure(5.2, 1.7 + 0.36 * len(shown), grid="x")
     places = np.arange(len(shown))[::-1]
+    above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
     for place, row in zip(places, shown, strict=True):
-        colour = DARK if row.label == ALL else COLOURS[0]
-        axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.4)
-        axes.plot(row.value, place, "o", color=colour, markersize=7)
-        axes.annotate(
-            f"{row.value:.1f} %",
-            (row.value, place),
-            xytext=(0, 6),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            color=colour,
-        )
+        color = DARK if row.label == ALL else COLORS[0]
+        axes.plot([row.low, row.high], [place, place], color=color, linewidth=2.4)
+        axes.plot(row.value, place, "o", color=color, markersize=7)
+        axes.annotate(f"{row.value:.1f} %", (row.value, place), **above, fontsize=8, color=color)
     for value, name, side in ((CHANCE, "guessing", "right"), (LITERATURE, "literature", "left")):
         axes.axvline(value, color=MUTED, linewidth=1.2, linestyle="--")
-        axes.annotate(
-            f" {name} {value:.0f} % ",
-            (value, 1),
-            xycoords=("data", "axes fraction"),
-            ha=side,
-            va="bottom",
-            fontsize=8,
-            color=MUTED,
-        )
-    axes.set(
-        yticks=places,
-        yticklabels=[row.label for row in shown],
-        xlim=(0, 100),
-        ylim=(-0.6, len(shown) - 0.3),
-        xlabel="accuracy in %",
-    )
-    axes.grid(visible=False, axis="y")
+        words, top = f" {name} {value:.0f} % ", axes.get_xaxis_transform()
+        axes.text(value, 1, words, transform=top, ha=side, va="bottom", fontsize=8, color=MUTED)
+    axes.set(yticks=places, yticklabels=[row.label for row in shown])
+    axes.set(xlim=(0, 100), ylim=(-0.6, len(shown) - 0.3), xlabel="accuracy in %")
     return png(figure)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from MedGenLib.metrics.uncertainty import Calibration
 
 FIRST, SECOND, DARK, MUTED = "#2c6fad", "#d1602b", "#1c2733", "#7a8793"
-"""Colours of the reference, of the image, of lines and of what stands back; told apart by the
-colour-blind too."""
+"""Colors of the reference, of the image, of lines and of what stands back; told apart by the
+color-blind too."""
 _DPI = 130
 _MOST_VOXELS = 500_000
 _MOST_BARS = 30
@@ -30,8 +30,8 @@ _LIMITS = 1.96
 """Standard deviations to each side that hold 95 % of a normal distribution."""
 
 
-def new_figure(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
-    """An empty plot of a size in inches."""
+def new_figure(width: float = 6.4, height: float = 4.2, grid: str = "both") -> tuple[Figure, Axes]:
+    """An empty plot of a size in inches, with grid lines of both axes, or of "x" or "y" alone."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), dpi=_DPI, facecolor="white", layout="constrained")
@@ -39,7 +39,7 @@ def new_figure(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.tick_params(colors=DARK, labelsize=9)
-    axes.grid(color="#e6eaee", linewidth=0.8)
+    axes.grid(axis=grid, color="#e6eaee", linewidth=0.8)
     axes.set_axisbelow(True)
     return figure, axes
 
@@ -63,7 +63,7 @@ def label_errors(rows: Sequence[ImageMeasure]) -> bytes | None:
     if not shown:
         return None
     unit = next(row.unit for row in rows if row.label and row.name == "MAE")
-    figure, axes = new_figure(height=1.4 + 0.3 * len(shown))
+    figure, axes = new_figure(height=1.4 + 0.3 * len(shown), grid="x")
     axes.barh(shown, [errors[name] for name in shown], color=FIRST, height=0.62, label="MAE")
     axes.plot(
         [biases[name] for name in shown], shown, "D", color=SECOND, markersize=6, markeredgecolor="white", label="bias"
@@ -71,7 +71,6 @@ def label_errors(rows: Sequence[ImageMeasure]) -> bytes | None:
     axes.axvline(0, color=DARK, linewidth=0.8)
     axes.set_xlabel(f"error in {unit}")
     axes.set_ylim(-0.6, len(shown) - 0.4)
-    axes.grid(visible=False, axis="y")
     _legend_above(axes, 2)
     return png(figure)
 
@@ -79,12 +78,11 @@ def label_errors(rows: Sequence[ImageMeasure]) -> bytes | None:
 def dice_bars(values: Sequence[tuple[str, float]]) -> bytes:
     """Dice of each label, (name, value)."""
     names, dice = zip(*values, strict=True)
-    figure, axes = new_figure(height=1.2 + 0.3 * len(names))
+    figure, axes = new_figure(height=1.2 + 0.3 * len(names), grid="x")
     bars = axes.barh(names, dice, color=FIRST, height=0.62)
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=9, color=DARK)
     axes.set(xlim=(0, 1.08), xticks=np.arange(0, 1.01, 0.2), xlabel="Dice (1 is best)")
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
     return png(figure)
 
 
@@ -118,17 +116,7 @@ def bland_altman(comparison: Comparison) -> bytes:
         (bias + _LIMITS * sd, "+1.96 SD", "--"),
         (bias - _LIMITS * sd, "-1.96 SD", "--"),
     ):
-        axes.axhline(value, color=SECOND, linewidth=1.3, linestyle=style)
-        axes.annotate(
-            f"{name} {value:+.3g}",
-            (1, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(-3, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color=SECOND,
-        )
+        _mark_height(axes, value, f"{name} {value:+.3g}", linestyle=style, fontsize=8)
     axes.set(
         xlim=(low, high), ylim=(-reach, reach), xlabel=f"mean of both in {unit}", ylabel=f"image - reference in {unit}"
     )
@@ -144,11 +132,11 @@ def histogram(comparison: Comparison) -> bytes:
     low, high = _axis_range(np.concatenate([image, reference]))
     edges = np.linspace(low, high, 121)
     figure, axes = new_figure()
-    for values, colour, name in ((reference, FIRST, "reference"), (image, SECOND, "image")):
+    for values, color, name in ((reference, FIRST, "reference"), (image, SECOND, "image")):
         share = 100 * np.histogram(values, edges)[0] / len(values)
-        axes.stairs(share, edges, color=colour, label=name, linewidth=1.6)
+        axes.stairs(share, edges, color=color, label=name, linewidth=1.6)
         if name == "reference":
-            axes.stairs(share, edges, color=colour, fill=True, alpha=0.15)
+            axes.stairs(share, edges, color=color, fill=True, alpha=0.15)
     axes.set(
         xlim=(low, high),
         yscale="log",
@@ -184,31 +172,20 @@ def uncertainty_bins(calibration: Calibration, unit: str) -> bytes:
 def case_bars(values: Sequence[tuple[str, float]], name: str, mean: float) -> bytes:
     """One bar a case (name, value) in the given order, and their mean as a line."""
     names, heights = zip(*values, strict=True)
-    figure, axes = new_figure(width=10, height=3.4)
+    figure, axes = new_figure(width=10, height=3.4, grid="y")
     places = np.arange(len(names))
     axes.bar(places, heights, color=FIRST, width=0.7)
-    axes.axhline(mean, color=SECOND, linewidth=1.3)
-    axes.annotate(
-        f"mean {mean:.4g}",
-        (1, mean),
-        xycoords=("axes fraction", "data"),
-        xytext=(-3, 3),
-        textcoords="offset points",
-        ha="right",
-        color=SECOND,
-        fontsize=9,
-    )
+    _mark_height(axes, mean, f"mean {mean:.4g}")
     step = -(-len(names) // _MOST_BARS)
     shown = [n if len(n) <= 24 else f"{n[:23]}…" for n in names[::step]]
     axes.set_xticks(places[::step], shown, rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set(ylabel=name, xlim=(-0.7, len(names) - 0.3))
-    axes.grid(visible=False, axis="x")
     return png(figure)
 
 
 def case_boxes(values: dict[str, Sequence[float]], name: str) -> bytes:
     """Each label over the cases: a mark a case, the middle half as a box, the median as a line."""
-    figure, axes = new_figure(height=1.2 + 0.42 * len(values))
+    figure, axes = new_figure(height=1.2 + 0.42 * len(values), grid="x")
     for place, found in enumerate(values.values()):
         low, median, high = np.percentile(found, (25, 50, 75))
         axes.barh(place, high - low, left=low, height=0.6, color="#d6e4f2", edgecolor=FIRST)
@@ -216,8 +193,14 @@ def case_boxes(values: dict[str, Sequence[float]], name: str) -> bytes:
         axes.plot(found, [place] * len(found), "o", color=DARK, markersize=3.5, alpha=0.6)
     axes.set_yticks(range(len(values)), list(values), parse_math=False)
     axes.set(xlabel=name, ylim=(len(values) - 0.4, -0.6))
-    axes.grid(visible=False, axis="y")
     return png(figure)
+
+
+def _mark_height(axes: Axes, value: float, text: str, linestyle: str = "-", fontsize: float = 9) -> None:
+    """A line across the plot with a text at its right end."""
+    axes.axhline(value, color=SECOND, linewidth=1.3, linestyle=linestyle)
+    place = {"xycoords": ("axes fraction", "data"), "xytext": (-3, 3), "textcoords": "offset points"}
+    axes.annotate(text, (1, value), **place, ha="right", fontsize=fontsize, color=SECOND)
 
 
 def _legend_above(axes: Axes, columns: int) -> None:
