@@ -45,7 +45,7 @@ class PipedProcess:
         self._later: list[Callable[[], None]] = []
         self._process = _started(python, env)
         self._connection = Connection(self._write, note)
-        targets = (self._read, self._read_log, self._watch)
+        targets = (self._read_log, self._read, self._watch)
         self._threads = [threading.Thread(target=target, daemon=True) for target in targets]
         for thread in self._threads:
             thread.start()
@@ -121,7 +121,7 @@ class PipedProcess:
                 kill_tree(process.pid)
             self._call_back()
         process.wait()
-        self._threads[1].join(1.0)  # the last lines of its log often tell the reason
+        self._threads[0].join(1.0)  # the last lines of its log often tell the reason
         self._fail(error or self._ended(process.returncode))
 
     def _read_log(self) -> None:
