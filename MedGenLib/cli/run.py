@@ -11,8 +11,9 @@ from MedGenLib.cli.arguments import from_namespace
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored
+from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import check_output_path, read_label_map, read_volume, write_volume
-from MedGenLib.io.outputs import Outputs, numbered
+from MedGenLib.io.output_names import numbered
 from MedGenLib.io.provenance import Provenance, Source, sidecar
 from MedGenLib.labels.mapping import parse_mapping
 from MedGenLib.options import of
@@ -95,7 +96,7 @@ class Run:
 
     def write(self, result: Result, draw: Draw | None = None) -> None:
         """Write all that was asked for; ``draw`` makes the preview, by default of input and result."""
-        facts = [Provenance.of_result(result, self._sources, n) for n in range(len(result.volumes))]
+        facts = [result.provenance(self._sources, n) for n in range(len(result.volumes))]
         paths = numbered(self.arguments.output, len(facts))
         for volume, path, fact in zip(result.volumes, paths, facts, strict=True):
             write_with_facts(volume, self.outputs.staged(path), fact)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from MedGenLib.editing.noise import NoiseField
 from MedGenLib.editing.region import RegionEditor
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, notes, require_usable
+from MedGenLib.imaging.boxes import shrunk
 from MedGenLib.imaging.modality import looks_like_labels, modality_family, modality_of
 from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.normalization import Affine, TissueRange, TissueStandard
@@ -27,15 +29,15 @@ from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, check_finite, 
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
-from MedGenLib.pipelines.latent_flow import Scene, prepare, stride
-from MedGenLib.progress import Stage
+from MedGenLib.pipelines.base import is_editable
+from MedGenLib.pipelines.model_labels import model_labels
+from MedGenLib.pipelines.scene import Scene, grid_stride, prepare
+from MedGenLib.progress import ProgressCallback, Stage
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
     from MedGenLib.result import Result
 
-NETWORKS = {"flow": "FlowUNet", "autoencoder": "Autoencoder"}
-"""What editing by region is made for: latents at half the resolution, a finite reach."""
 SAME_SCALE = 0.1
 """Relative difference of an image's grey values to the model's that is no other scale."""
 MOST_SAMPLES = 1_000_000
@@ -57,15 +59,9 @@ class Opened:
 
 
 def generated(
-    mask: str | Path | LabelMap,
-    model: str,
-    seed: int | None,
-    memory: str,
-    mapping: Any,
-    fill: int | str | None,
-    options: dict[str, Any],
+    mask: str | Path | LabelMap, model: str, options: Mapping[str, Any], progress: ProgressCallback | None
 ) -> Opened:
-    """Generate a volume and keep its latent; ``options`` are those of `MedGenLib.generate`."""
+    """Generate a volume and keep its latent; ``options`` are those of `Canvas.generate`."""
     from MedGenLib.generate import generate
 
     require_editable(find(model))
@@ -75,18 +71,19 @@ def generated(
     def keep(*of_sample: Any) -> None:
         kept[:] = of_sample
 
-    result = generate(mask, model, seed=seed, memory=memory, mapping=mapping, fill=fill, on_sample=keep, **options)
-    scene, sampling, latent, chosen = kept
-    volume, labels = result.volume, result.source
-    lattice, place = GridMap.over(scene, 2 * sampling.flow.stride)
-    noise = NoiseField(chosen, sampling.noise(_generator(chosen)), tuple(part.start // 2 for part in place))
+    result = generate(mask, model, progress=progress, on_sample=keep, **options)
+    run, latent, chosen = kept
+    scene, volume, labels = run.scene, result.volume, result.source
+    lattice, place = GridMap.over(scene, grid_stride(scene.manifest))
+    cells = shrunk(place, lattice.cell)
+    noise = NoiseField(chosen, latent.shape[1], run.noise(_generator(chosen)), tuple(part.start for part in cells))
     view = _view(scene, place)
     ground = LatentCache(lattice, scene.codec, noise, view and view.box)
     ground.take(place, latent)
     painting = _painting(
-        scene, ground, view, volume, labels, mask, sampling.device, memory, scene.manifest.output.range
+        scene, ground, view, volume, labels, mask, run.device, options["memory"], scene.manifest.output.range
     )
-    reader = _reader(scene.manifest, mapping, fill, mask, labels)
+    reader = _reader(scene.manifest, options, mask, labels)
     return Opened(painting, reader, mask, volume, chosen, result, [*result.report.input_findings])
 
 
@@ -94,41 +91,31 @@ def of_image(
     volume: str | Path | Volume,
     mask: str | Path | LabelMap,
     model: str,
-    seed: int | None,
-    device: str,
-    memory: str,
-    mapping: Any,
-    fill: int | str | None,
-    noise_hu: float | None,
-    accept_license: bool,
-    progress: Any,
+    options: Mapping[str, Any],
+    progress: ProgressCallback | None,
 ) -> Opened:
     """Take an image as it is; its latent is found window by window, when it is needed."""
-    from MedGenLib.generate import LARGEST_SEED, _labels
-
     stage = Stage("preparing", 2, progress)
     manifest = find(model)
     manifest.require_task("generate")
     require_editable(manifest)
-    require_acceptance(manifest, accept_license)
-    devices.require_memory_plan(memory)
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    if not 0 <= seed <= LARGEST_SEED:
-        raise InputError(f"The seed is {seed}; choose 0 to {LARGEST_SEED}.")
+    require_acceptance(manifest, options["accept_license"])
+    seed = secrets.randbelow(2**31) if options["seed"] is None else options["seed"]
     volume = volume if isinstance(volume, Volume) else as_stored(read_volume(volume))
     mask = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     _check(volume, mask, manifest)
     if volume.modality is None:  # what it looks like
         volume = volume.with_array(volume.array, manifest.output.modality, manifest.output.unit)
-    labels, _, found = _labels(mask, manifest, mapping, fill, None)
+    labels, _, found = model_labels(mask, manifest, options["mapping"], options["fill"])
     findings = [*found, *notes(volume), *notes(mask), *check_mask(labels, manifest)]
     require_usable(findings)
     stage.advance()
-    place = devices.pick_device(device)
+    place = devices.pick_device(options["device"])
+    noise_hu = options["noise_hu"]
     if noise_hu is None and manifest.settings.takes_noise:
         noise_hu = _noise_of(volume, labels, manifest)
-    scene = prepare(labels, manifest, stride(manifest, place), noise_hu)
-    lattice, where = GridMap.over(scene, stride(manifest, place))
+    scene = prepare(labels, manifest, noise_hu)
+    lattice, where = GridMap.over(scene, grid_stride(manifest))
     view = _view(scene, where)
     codec, allowed, scale = scene.codec, manifest.output.range, 1.0
     if isinstance(codec, Affine):
@@ -139,17 +126,16 @@ def of_image(
         values = volume.array
         allowed = min(0.0, float(values.min())), max(allowed[1] * scale, float(values.max()))
     content = lattice.extent if view else None
-    ground = LatentCache(lattice, codec, NoiseField(seed), content, scale)
-    painting = _painting(scene, ground, view, volume, labels, mask, place, memory, allowed)
-    reader = _reader(manifest, mapping, fill, mask, labels)
+    ground = LatentCache(lattice, codec, NoiseField(seed, manifest.settings.latent_channels), content, scale)
+    painting = _painting(scene, ground, view, volume, labels, mask, place, options["memory"], allowed)
+    reader = _reader(manifest, options, mask, labels)
     stage.advance()
     return Opened(painting, reader, mask, volume, seed, None, findings + scene.findings)
 
 
 def require_editable(manifest: Manifest) -> None:
     """Raise InputError for a model that cannot redraw a region."""
-    names = {role: spec.network for role, spec in manifest.networks.items()}
-    if any(names.get(role) != name for role, name in NETWORKS.items()):
+    if not is_editable(manifest):
         raise InputError(
             f"The model '{manifest.name}' cannot redraw a part of an image; choose one that can, "
             "such as ct-tissue, or generate the whole volume again."
@@ -202,9 +188,10 @@ def _view(scene: Scene, place: Any) -> PlacedFieldOfView | None:
     return PlacedFieldOfView(box, place)
 
 
-def _reader(manifest: Manifest, mapping: Any, fill: int | str | None, mask: LabelMap, labels: LabelMap) -> MaskReader:
+def _reader(manifest: Manifest, options: Mapping[str, Any], mask: LabelMap, labels: LabelMap) -> MaskReader:
+    fill = options["fill"]
     body = None if fill is None else labels.array > 0
-    reader = MaskReader(manifest, mapping, mask.names, fill, body)
+    reader = MaskReader(manifest, options["mapping"], mask.names, fill, body)
     reader.learn(mask.values())
     return reader
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from MedGenLib.findings import Finding
 from MedGenLib.imaging.boxes import NOWHERE, Box, tight
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis
 from MedGenLib.io.files import read_label_map
+from MedGenLib.options import CanvasOptions, EditOptions, RedrawOptions, documented
 from MedGenLib.progress import ProgressCallback
 from MedGenLib.report import Report
 from MedGenLib.result import Result
@@ -83,55 +84,46 @@ class Canvas:
         self.halo_mm = max(n * mm for n, mm in zip(self.halo_voxels, opened.volume.spacing, strict=True))
 
     @classmethod
+    @documented("generate", "canvas")
     def generate(
         cls,
         mask: str | Path | LabelMap,
         model: str = "ct-tissue",
         *,
-        seed: int | None = None,
-        preset: str = "normal",
-        device: str = "auto",
-        mapping: dict[int | str, int | str] | str | None = None,
-        fill: int | str | None = None,
-        noise_hu: float | None = None,
-        retries: int = 2,
-        accept_license: bool = False,
-        memory: str = "auto",
         progress: ProgressCallback | None = None,
+        **options: Unpack[CanvasOptions],
     ) -> Canvas:
-        """Generate a volume as `MedGenLib.generate` does, and keep what its edits need."""
+        """Generate a volume as `MedGenLib.generate` does, and keep what its edits need.
+
+        Parameters
+        ----------
+        {options}
+        progress: called at every step; what it raises stops the generation.
+        """
         from MedGenLib.editing import opening
 
-        options = {
-            "preset": preset,
-            "device": device,
-            "noise_hu": noise_hu,
-            "retries": retries,
-            "accept_license": accept_license,
-            "progress": progress,
-        }
-        return cls(opening.generated(mask, model, seed, memory, mapping, fill, options))
+        return cls(opening.generated(mask, model, options, progress))
 
     @classmethod
+    @documented("edit", "canvas")
     def of_image(
         cls,
         volume: str | Path | Volume,
         mask: str | Path | LabelMap,
         model: str = "ct-tissue",
         *,
-        seed: int | None = None,
-        device: str = "auto",
-        mapping: dict[int | str, int | str] | str | None = None,
-        fill: int | str | None = None,
-        noise_hu: float | None = None,
-        accept_license: bool = False,
-        memory: str = "auto",
         progress: ProgressCallback | None = None,
+        **options: Unpack[EditOptions],
     ) -> Canvas:
         """Take any image, real or synthetic, with its mask on the same grid.
 
         Nothing is computed yet; windows are encoded when they are edited first. An MR image keeps
         its own scale, an image of whole numbers its number format, and a CT its noise.
+
+        Parameters
+        ----------
+        {options}
+        progress: called at every step; what it raises stops the opening.
 
         Raises
         ------
@@ -139,11 +131,7 @@ class Canvas:
         """
         from MedGenLib.editing import opening
 
-        return cls(
-            opening.of_image(
-                volume, mask, model, seed, device, memory, mapping, fill, noise_hu, accept_license, progress
-            )
-        )
+        return cls(opening.of_image(volume, mask, model, options, progress))
 
     def __enter__(self) -> Canvas:
         return self
@@ -168,31 +156,27 @@ class Canvas:
         """The mask as it is now, in the numbers and names of the mask that was given."""
         return self._source.with_array(_locked(self._open.mask))
 
+    @documented("redraw", "canvas")
     def edit(
         self,
         mask: str | Path | LabelMap | NDArray,
         box: Box | None = None,
         *,
-        label: int | str | None = None,
-        seed: int | None = None,
-        preset: str = "draft",
         progress: ProgressCallback | None = None,
+        **options: Unpack[RedrawOptions],
     ) -> Edit:
         """Make the image follow a changed mask.
+
+        A mask that the canvas has had before gives back exactly the voxels it had then.
+        What fails or is stopped leaves the canvas as it was.
 
         Parameters
         ----------
         mask: the new mask, whole or only its part `box`, in the numbers of the mask that the
             canvas was made with (a LabelMap may bring names; its grid has to be the canvas').
         box: which part of the input's grid `mask` is; None is all of it.
-        label: paint: voxels where `mask` is not 0 get this label of the model, the others stay.
-        seed: noise of the changed region; None is the canvas' own, so that the same edit gives
-            the same voxels.
-        preset: "draft", "normal" or "best", the package's number of steps.
+        {options}
         progress: called at every step; what it raises stops the edit.
-
-        A mask that the canvas has had before gives back exactly the voxels it had then.
-        What fails or is stopped leaves the canvas as it was.
 
         Raises
         ------
@@ -200,7 +184,8 @@ class Canvas:
         MemoryPlanError: the memory is not enough for the window.
         """
         start, painting = time.perf_counter(), self._open
-        plan = painting.manifest.preset(preset)
+        label, seed = options["label"], options["seed"]
+        plan = painting.manifest.preset(options["preset"])
         noise = None if seed is None else painting.other_noise(seed)
         mask = read_label_map(mask) if isinstance(mask, str | Path) else mask
         block, box = self._block(mask, box)
@@ -325,22 +310,22 @@ class Canvas:
         )
 
 
+@documented("edit")
 def edit_image(
     volume: str | Path | Volume,
     mask: str | Path | LabelMap,
     new_mask: str | Path | LabelMap,
     model: str = "ct-tissue",
     *,
-    preset: str = "normal",
     progress: ProgressCallback | None = None,
-    **options: Any,
+    **options: Unpack[EditOptions],
 ) -> Result:
     """Make an image follow a changed mask: one edit of a canvas, with a report.
 
     Parameters
     ----------
-    volume, mask, model, options: as of `Canvas.of_image`.
-    new_mask: as `mask`, on the same grid, in the same numbers.
+    {options}
+    progress: called at every step; what it raises stops the edit.
 
     Returns
     -------
@@ -350,6 +335,7 @@ def edit_image(
     ------
     InputError: also for masks between which nothing changed.
     """
+    preset = options.pop("preset")
     with Canvas.of_image(volume, mask, model, progress=progress, **options) as canvas:
         done = canvas.edit(new_mask, preset=preset, progress=progress)
         if not done.changed:
