@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlacedFieldOfView:
-    """What the model sees at once, at a place on the lattice.
+    """What the model sees at once, at a place on the working grid.
 
     Attributes
     ----------
-    box: lattice voxels that the model sees; window: these with padding to whole strides.
+    box: working voxels that the model sees; window: these with padding to whole strides.
     """
 
     box: Box
     window: Box
 
     def about(self, box: Box, unit: int, shape: tuple[int, ...], manifest: Manifest) -> PlacedFieldOfView:
-        """The same field of view about a box of the lattice, moved by multiples of ``unit``.
+        """The same field of view about a box of the working grid, moved by multiples of ``unit``.
 
         Raises
         ------

@@ -1,9 +1,9 @@
 """The working grid of a model laid over a whole image, and the way between the two.
 
 The networks work on a grid of their own: turned to RAS, at the model's spacing, in whole network
-strides. Its axes are parallel to the image's, so that each axis is one straight line: lattice
+strides. Its axes are parallel to the image's, so that each axis is one straight line: working
 index = ``scale`` * image index + ``shift``. That makes every map between the two separable, and
-exact where the lattice has the image's own voxels.
+exact where the working grid has the image's own voxels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from MedGenLib.imaging.orientation import Reorientation
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Geometry
-    from MedGenLib.pipelines.latent_flow import Scene
+    from MedGenLib.pipelines.scene import Scene
 
 _TINY = 1e-6
 
@@ -32,10 +32,11 @@ class GridMap:
     Attributes
     ----------
     image: voxels of the image along i, j, k as stored; `Box`es of the image are in this order.
-    reorientation: between the image's axes and the lattice's.
-    scale, shift: per lattice axis; an axis of one image voxel is repeated and has scale 0.
-    shape: lattice voxels, multiples of the networks' stride.
-    own: the lattice has the image's own voxels.
+    reorientation: between the image's axes and the working grid's.
+    scale, shift: per axis of the working grid; an axis of one image voxel is repeated and has scale 0.
+    shape: working voxels, multiples of the networks' stride.
+    own: the working grid has the image's own voxels.
+    cell: working voxels along a side of a latent cell.
     """
 
     image: tuple[int, int, int]
@@ -44,10 +45,11 @@ class GridMap:
     shift: tuple[float, float, float]
     shape: tuple[int, int, int]
     own: bool
+    cell: int
 
     @classmethod
     def over(cls, scene: Scene, stride: int) -> tuple[GridMap, Box]:
-        """The lattice that continues a scene's grid over its whole image, and the scene's place."""
+        """The working grid that continues a scene's grid over its whole image, and the scene's place."""
         original, grid, reorientation = scene.original.geometry, scene.grid.geometry, scene.reorientation
         scale, shift, shape, place = [], [], [], []
         for axis, stored in enumerate(reorientation.order):
@@ -63,12 +65,13 @@ class GridMap:
             shift.append(line[1] + pre)
             shape.append(pre + size + post)
             place.append(slice(pre, pre + size))
-        lattice = cls(original.shape, reorientation, tuple(scale), tuple(shift), tuple(shape), scene.own_grid)
-        return lattice, tuple(place)
+        cell = scene.manifest.settings.latent_stride
+        grid_map = cls(original.shape, reorientation, tuple(scale), tuple(shift), tuple(shape), scene.own_grid, cell)
+        return grid_map, tuple(place)
 
     @property
     def extent(self) -> Box:
-        """The part of the lattice that the image covers."""
+        """The part of the working grid that the image covers."""
         return tuple(
             slice(0, n) if not a else slice(*(int(v) for v in _room(a, b, count)))
             for a, b, n, count in zip(
@@ -78,9 +81,9 @@ class GridMap:
 
     def reach(self, voxels: int) -> tuple[int, int, int]:
         """How many image voxels along i, j, k a change spreads over that spreads over so many of
-        the lattice.
+        the working grid.
 
-        Between the voxels of the two it reaches farther: a lattice voxel that an image voxel
+        Between the voxels of the two it reaches farther: a working voxel that an image voxel
         touches lies up to half of both from it, and linear interpolation spreads over one more.
         """
         if self.own:
@@ -89,7 +92,7 @@ class GridMap:
         return self._stored([math.ceil(end - _TINY) - 1 for end in ends])
 
     def voxels_in(self, box: Box) -> Box:
-        """The image's voxels that read from a box of the lattice, by linear interpolation."""
+        """The image's voxels that read from a box of the working grid, by linear interpolation."""
         parts = []
         for part, a, b, n in self._axes(box):
             if not a:
@@ -102,7 +105,7 @@ class GridMap:
         return self._stored(parts)
 
     def cells_of(self, where: np.ndarray, box: Box) -> tuple[Box, np.ndarray]:
-        """Latent cells (two lattice voxels wide) that the voxels ``where`` of an image box touch.
+        """Latent cells (two working voxels wide) that the voxels ``where`` of an image box touch.
 
         Returns their bounding box in cells and the bool array of it.
         """
@@ -117,7 +120,7 @@ class GridMap:
         return tuple(cells), array
 
     def labels(self, labels: np.ndarray, box: Box) -> np.ndarray:
-        """The nearest labels of the image in a box of the lattice, 0 beyond the image."""
+        """The nearest labels of the image in a box of the working grid, 0 beyond the image."""
         parts, inside = [], []
         for part, a, b, n in self._axes(box):
             index = np.arange(part.start, part.stop)
@@ -128,7 +131,7 @@ class GridMap:
         return found * np.logical_and.outer(np.logical_and.outer(*inside[:2]), inside[2])
 
     def values(self, values: np.ndarray, offset: tuple[int, ...], box: Box) -> np.ndarray:
-        """Image values (a block at ``offset``) in a box of the lattice, smoothed where it is
+        """Image values (a block at ``offset``) in a box of the working grid, smoothed where it is
         coarser; beyond the block its border goes on."""
         array, offset = values.transpose(self.reorientation.order), self.reorientation.axes(offset)
         for axis, (part, a, b, _) in enumerate(self._axes(box)):
@@ -138,7 +141,7 @@ class GridMap:
         return np.ascontiguousarray(array, np.float32)
 
     def back(self, values: np.ndarray, start: tuple[int, ...], box: Box) -> np.ndarray:
-        """GridMap values (a block from lattice index ``start``) at the voxels of an image box."""
+        """Working values (a block from working index ``start``) at the voxels of an image box."""
         array = values
         for axis, (part, a, b, _) in enumerate(self._axes(self._turned(box))):
             position = np.arange(part.start, part.stop) * a + b - start[axis]
@@ -147,16 +150,16 @@ class GridMap:
 
     def _cells_along(self, part: slice, a: float, b: float, axis: int) -> tuple[np.ndarray, np.ndarray]:
         """First and last cell that each image voxel of a line touches."""
-        index, last = np.arange(part.start, part.stop), self.shape[axis] // 2 - 1
+        index, last = np.arange(part.start, part.stop), self.shape[axis] // self.cell - 1
         if not a:
             return np.zeros(len(index), int), np.full(len(index), last)
         middle, half = index * a + b, abs(a) / 2
-        low = np.floor(middle - half + 0.5 + _TINY) // 2
-        high = np.ceil(middle + half - 0.5 - _TINY) // 2
+        low = np.floor(middle - half + 0.5 + _TINY) // self.cell
+        high = np.ceil(middle + half - 0.5 - _TINY) // self.cell
         return low.clip(0, last).astype(int), high.clip(0, last).astype(int)
 
     def _axes(self, box: Box) -> Iterator[tuple[slice, float, float, int]]:
-        """(part, scale, shift, image voxels) of each lattice axis."""
+        """(part, scale, shift, image voxels) of each axis of the working grid."""
         return zip(box, self.scale, self.shift, self.reorientation.axes(self.image), strict=True)
 
     def _turned(self, box: Box) -> Box:
@@ -178,7 +181,7 @@ def _line(original: Geometry, grid: Geometry, stored: int, flipped: bool, before
 
 
 def _room(scale: float, shift: float, count: int) -> tuple[int, int]:
-    """First lattice index that an image of ``count`` voxels touches, and the one after the last."""
+    """First working index that an image of ``count`` voxels touches, and the one after the last."""
     ends = sorted((shift - scale / 2, shift + scale * (count - 0.5)))
     return math.floor(ends[0] + 0.5 + _TINY), math.ceil(ends[1] - 0.5 - _TINY) + 1
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from MedGenLib.editing.grid_map import GridMap
 from MedGenLib.editing.noise import NoiseField
-from MedGenLib.imaging.boxes import Box, inside, wider
+from MedGenLib.imaging.boxes import Box, inside, scaled, shrunk, wider
 from MedGenLib.imaging.normalization import Affine, TissueStandard
 from MedGenLib.pipelines.loading import precision
 
@@ -24,38 +24,38 @@ TILE = 64
 
 
 class LatentCache:
-    """The latent of an image on a lattice, as far as it is known.
+    """The latent of an image on a working grid, as far as it is known.
 
     Parameters
     ----------
     codec: intensities to network values and back, on the image's own scale.
     noise: what samples start from.
     scale: what the image's values are multiples of, in units of the model: 1 for CT.
-    content: box of the lattice in which the image shows what the model makes; None is everywhere,
+    content: box of the working grid in which the image shows what the model makes; None is everywhere,
         as background goes on beyond the image.
 
     Attributes
     ----------
-    latent: (8, i, j, k) float32, meaningful where `known`, bool (i, j, k), is true.
+    latent: (c, i, j, k) float32, meaningful where `known`, bool (i, j, k), is true.
     content: bool (i, j, k), cells that can be known.
     """
 
     def __init__(
         self,
-        lattice: GridMap,
+        grid_map: GridMap,
         codec: TissueStandard | Affine,
         noise: NoiseField,
         content: Box | None,
         scale: float = 1.0,
     ) -> None:
-        self.lattice, self.codec, self.noise, self.scale = lattice, codec, noise, scale
+        self.grid_map, self.codec, self.noise, self.scale = grid_map, codec, noise, scale
         self.filled = content is None
-        cells = tuple(n // 2 for n in lattice.shape)
-        self.latent = np.zeros((8, *cells), np.float32)  # pages are taken when written to
+        cells = tuple(n // grid_map.cell for n in grid_map.shape)
+        self.latent = np.zeros((noise.channels, *cells), np.float32)  # pages are taken when written to
         self.known = np.zeros(cells, bool)
         self.content = np.full(cells, self.filled)
         if content is not None:
-            self.content[tuple(slice(-(-p.start // 2), p.stop // 2) for p in content)] = True
+            self.content[tuple(slice(-(-p.start // grid_map.cell), p.stop // grid_map.cell) for p in content)] = True
 
     def intensities(self, x: NDArray, labels: NDArray, limits: TissueRange | None) -> NDArray[np.float32]:
         """Network values as values of the image."""
@@ -65,8 +65,8 @@ class LatentCache:
         return values * np.float32(self.scale)
 
     def take(self, place: Box, latent: Tensor) -> None:
-        """Keep a latent (1, 8, i, j, k) that lies at a box of the lattice."""
-        cells = tuple(slice(part.start // 2, part.stop // 2) for part in place)
+        """Keep a latent (1, c, i, j, k) that lies at a box of the working grid."""
+        cells = shrunk(place, self.grid_map.cell)
         self.latent[(slice(None), *cells)] = latent[0].cpu().float().numpy()
         self.known[cells] = True
 
@@ -77,10 +77,10 @@ class LatentCache:
         missing = ~self.known[cells] & self.content[cells]
         if not missing.any():
             return
-        halo = autoencoder.halo // 2
+        halo = autoencoder.halo // self.grid_map.cell
         for tile in _tiles(missing, cells):
             outer = wider(tile, halo, self.known.shape)
-            voxels = tuple(slice(2 * part.start, 2 * part.stop) for part in outer)
+            voxels = scaled(outer, self.grid_map.cell)
             values = torch.from_numpy(self._standardised(voxels, image, labels))[None, None]
             with torch.inference_mode(), precision(device, bfloat16):
                 found = autoencoder.encode(values.to(device))[0].float().cpu().numpy()
@@ -90,15 +90,15 @@ class LatentCache:
             self.known[tile] |= new
 
     def _standardised(self, box: Box, image: NDArray, labels: NDArray) -> NDArray[np.float32]:
-        """Network values of the image in a box of the lattice."""
-        voxels = self.lattice.voxels_in(box)
+        """Network values of the image in a box of the working grid."""
+        voxels = self.grid_map.voxels_in(box)
         shape = [part.stop - part.start for part in box]
         if any(part.start >= part.stop for part in voxels):
             return np.zeros(shape, np.float32)
         values = standardise(self.codec, image[voxels] / self.scale, labels[voxels])
-        x = self.lattice.values(values, tuple(part.start for part in voxels), box)
+        x = self.grid_map.values(values, tuple(part.start for part in voxels), box)
         if self.filled:
-            for axis, (part, room) in enumerate(zip(box, self.lattice.extent, strict=True)):
+            for axis, (part, room) in enumerate(zip(box, self.grid_map.extent, strict=True)):
                 index = np.arange(part.start, part.stop)
                 beyond = (index < room.start) | (index >= room.stop)
                 x[(slice(None),) * axis + (beyond,)] = 0

@@ -15,22 +15,25 @@ KEPT = 512
 
 
 class NoiseField:
-    """Standard normal noise (8 channels) over a latent lattice, drawn block by block.
+    """Standard normal noise over a latent grid, drawn block by block.
 
     Parameters
     ----------
     seed: any number from 0 up.
-    drawn: noise (1, 8, i, j, k) that is there already, such as that of a generated volume, and
+    channels: of the latent.
+    drawn: noise (1, c, i, j, k) that is there already, such as that of a generated volume, and
         the cell where it starts; elsewhere blocks are drawn.
     """
 
-    def __init__(self, seed: int, drawn: Tensor | None = None, start: tuple[int, int, int] = (0, 0, 0)) -> None:
-        self.seed, self._drawn, self._start = seed, drawn, start
+    def __init__(
+        self, seed: int, channels: int, drawn: Tensor | None = None, start: tuple[int, int, int] = (0, 0, 0)
+    ) -> None:
+        self.seed, self.channels, self._drawn, self._start = seed, channels, drawn, start
         self._blocks: collections.OrderedDict[tuple, Tensor] = collections.OrderedDict()
 
     def read(self, box: tuple[slice, slice, slice]) -> Tensor:
-        """Noise (1, 8, i, j, k) of a box of cells."""
-        noise = torch.empty(1, 8, *(part.stop - part.start for part in box))
+        """Noise (1, c, i, j, k) of a box of cells."""
+        noise = torch.empty(1, self.channels, *(part.stop - part.start for part in box))
         if self._drawn is not None and self._overlay(noise, box, self._drawn, self._start):
             return noise
         for index in product(*(range(p.start // SIDE, -(-p.stop // SIDE)) for p in box)):
@@ -45,7 +48,7 @@ class NoiseField:
             # Large odd factors keep the seeds of neighbouring blocks and canvases apart.
             mixed = self.seed + 1_000_003 * i + 998_244_353 * j + 2_147_483_647 * k
             generator = torch.Generator().manual_seed(mixed * 6_364_136_223 % 2**62)
-            self._blocks[index] = torch.randn(1, 8, SIDE, SIDE, SIDE, generator=generator)
+            self._blocks[index] = torch.randn(1, self.channels, SIDE, SIDE, SIDE, generator=generator)
             if len(self._blocks) > KEPT:
                 self._blocks.popitem(last=False)
         return self._blocks[index]

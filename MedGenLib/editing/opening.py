@@ -1,4 +1,4 @@
-"""Making a painting: of a volume that is generated, or of an image that is there."""
+"""Opening of a canvas: of a volume that is generated, or of an image that is there."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ NOISE_SIDE = 96
 
 @dataclass
 class Opened:
-    """A painting and what came with it."""
+    """A region editor and what came with it."""
 
-    painting: RegionEditor
+    editor: RegionEditor
     reader: MaskReader
     mask: LabelMap
     volume: Volume
@@ -74,17 +74,17 @@ def generated(
     result = generate(mask, model, progress=progress, on_sample=keep, **options)
     run, latent, chosen = kept
     scene, volume, labels = run.scene, result.volume, result.source
-    lattice, place = GridMap.over(scene, grid_stride(scene.manifest))
-    cells = shrunk(place, lattice.cell)
+    grid_map, place = GridMap.over(scene, grid_stride(scene.manifest))
+    cells = shrunk(place, grid_map.cell)
     noise = NoiseField(chosen, latent.shape[1], run.noise(_generator(chosen)), tuple(part.start for part in cells))
     view = _view(scene, place)
-    ground = LatentCache(lattice, scene.codec, noise, view and view.box)
-    ground.take(place, latent)
-    painting = _painting(
-        scene, ground, view, volume, labels, mask, run.device, options["memory"], scene.manifest.output.range
+    cache = LatentCache(grid_map, scene.codec, noise, view and view.box)
+    cache.take(place, latent)
+    editor = _editor(
+        scene, cache, view, volume, labels, mask, run.device, options["memory"], scene.manifest.output.range
     )
     reader = _reader(scene.manifest, options, mask, labels)
-    return Opened(painting, reader, mask, volume, chosen, result, [*result.report.input_findings])
+    return Opened(editor, reader, mask, volume, chosen, result, [*result.report.input_findings])
 
 
 def of_image(
@@ -115,22 +115,22 @@ def of_image(
     if noise_hu is None and manifest.settings.takes_noise:
         noise_hu = _noise_of(volume, labels, manifest)
     scene = prepare(labels, manifest, noise_hu)
-    lattice, where = GridMap.over(scene, grid_stride(manifest))
+    grid_map, where = GridMap.over(scene, grid_stride(manifest))
     view = _view(scene, where)
     codec, allowed, scale = scene.codec, manifest.output.range, 1.0
     if isinstance(codec, Affine):
-        codec = _own_contrast(volume, lattice.voxels_in(view.box if view else where))
+        codec = _own_contrast(volume, grid_map.voxels_in(view.box if view else where))
     elif manifest.output.unit != "HU":
         scale = _own_scale(volume, labels, codec)
     if manifest.output.unit != "HU":
         values = volume.array
         allowed = min(0.0, float(values.min())), max(allowed[1] * scale, float(values.max()))
-    content = lattice.extent if view else None
-    ground = LatentCache(lattice, codec, NoiseField(seed, manifest.settings.latent_channels), content, scale)
-    painting = _painting(scene, ground, view, volume, labels, mask, place, options["memory"], allowed)
+    content = grid_map.extent if view else None
+    cache = LatentCache(grid_map, codec, NoiseField(seed, manifest.settings.latent_channels), content, scale)
+    editor = _editor(scene, cache, view, volume, labels, mask, place, options["memory"], allowed)
     reader = _reader(manifest, options, mask, labels)
     stage.advance()
-    return Opened(painting, reader, mask, volume, seed, None, findings + scene.findings)
+    return Opened(editor, reader, mask, volume, seed, None, findings + scene.findings)
 
 
 def require_editable(manifest: Manifest) -> None:
@@ -142,9 +142,9 @@ def require_editable(manifest: Manifest) -> None:
         )
 
 
-def _painting(
+def _editor(
     scene: Scene,
-    ground: LatentCache,
+    cache: LatentCache,
     view: PlacedFieldOfView | None,
     volume: Volume,
     labels: LabelMap,
@@ -158,8 +158,8 @@ def _painting(
         scene.manifest,
         device,
         memory,
-        ground.lattice,
-        ground,
+        cache.grid_map,
+        cache,
         scene.spacing,
         scene.scalars,
         TissueRange(**vars(limits)) if limits else None,

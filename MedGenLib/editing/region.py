@@ -17,11 +17,13 @@ from MedGenLib.editing.grid_map import GridMap
 from MedGenLib.editing.history import History, HistoryStep
 from MedGenLib.editing.latent_cache import LatentCache
 from MedGenLib.editing.noise import NoiseField
-from MedGenLib.editing.window import FADE, GROW, HALO, WindowScene, about, fade, grown, pieces
+from MedGenLib.editing.window import FADE, GROW, HALO_CELLS, WindowScene, about, fade, grown, pieces
 from MedGenLib.findings import Finding
-from MedGenLib.imaging.boxes import NOWHERE, Box, common, contains, doubled, halved, inside, placed, tight, union, wider
+from MedGenLib.imaging.boxes import NOWHERE, Box, common, contains, inside, placed, scaled, shrunk, tight, union, wider
 from MedGenLib.imaging.normalization import Affine
-from MedGenLib.pipelines.latent_flow import Sampling, network_role, stride
+from MedGenLib.pipelines.flow_sampling import Sampling
+from MedGenLib.pipelines.latent_flow import network_role
+from MedGenLib.pipelines.memory_plan import network_stride
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.normalization import TissueRange
@@ -40,7 +42,7 @@ class RegionEditor:
     Attributes
     ----------
     image: (i, j, k) voxels, changed in place; labels: uint8, the model's; mask: as it was given.
-    spacing, scalars: of the lattice, as the networks are told.
+    spacing, scalars: of the working grid, as the networks are told.
     limits: what tissues promise, for models that say so.
     allowed: least and largest value that is written.
     view: field of view of a model of one structure; None for models of whole bodies.
@@ -50,8 +52,8 @@ class RegionEditor:
     manifest: Manifest
     device: torch.device
     memory: str
-    lattice: GridMap
-    ground: LatentCache
+    grid_map: GridMap
+    cache: LatentCache
     spacing: tuple[float, float, float]
     scalars: list[float]
     limits: TissueRange | None
@@ -67,11 +69,11 @@ class RegionEditor:
     @property
     def halo(self) -> tuple[int, int, int]:
         """Voxels of the image along each axis beyond which a change of the mask changes nothing."""
-        return self.lattice.reach(HALO)
+        return self.grid_map.reach(HALO_CELLS * self.grid_map.cell)
 
     def other_noise(self, seed: int) -> NoiseField:
         """Noise of another seed."""
-        return NoiseField(seed)
+        return NoiseField(seed, self.manifest.settings.latent_channels)
 
     def require_room(self, mask: NDArray) -> None:
         """Take larger numbers than those of the first mask."""
@@ -101,7 +103,7 @@ class RegionEditor:
             return union([written, box]), count, []
         given, (box, cut) = (box, mask), tight(changed, box)
         labels, changed = labels[cut], changed[cut]
-        cells_box, cells = self.lattice.cells_of(changed, box)
+        cells_box, cells = self.grid_map.cells_of(changed, box)
         with self._transaction():
             findings = self._look_at(box, labels)
             parts = self._plan(cells_box, cells)
@@ -110,7 +112,7 @@ class RegionEditor:
             self._write("mask", box, mask[cut])
             written = []
             for part in parts:
-                place, found = self._redraw(*part, plan, noise or self.ground.noise, box, changed, progress)
+                place, found = self._redraw(*part, plan, noise or self.cache.noise, box, changed, progress)
                 written.append(place)
                 findings += found
             findings += self._check(box, changed)
@@ -121,10 +123,10 @@ class RegionEditor:
 
     def put(self, box: Box, values: NDArray) -> Box:
         """Replace voxels of the image; their latent is read anew when it is needed."""
-        cells, _ = self.lattice.cells_of(np.ones(values.shape, bool), box)
+        cells, _ = self.grid_map.cells_of(np.ones(values.shape, bool), box)
         with self._transaction():
             self._write("image", box, self._as_voxels(values))
-            self._write("known", cells, np.zeros(self.ground.known[cells].shape, bool))
+            self._write("known", cells, np.zeros(self.cache.known[cells].shape, bool))
             self.history.add(HistoryStep(self._parts, box, 0), self.history.key)
         return box
 
@@ -149,9 +151,9 @@ class RegionEditor:
 
     def _plan(self, box: Box, cells: NDArray) -> list[tuple[Box, Box, NDArray]]:
         """Windows, and in each the box and the marks of the cells that are made anew."""
-        shape = self.ground.known.shape
+        shape = self.cache.known.shape
         if self.view is not None:
-            window = halved(self.view.window)
+            window = shrunk(self.view.window, self.grid_map.cell)
             free, marks = grown(cells, box, GROW, shape)
             seen = common(free, window)
             return [(window, seen, marks[inside(seen, free)])]
@@ -165,8 +167,8 @@ class RegionEditor:
         """Move the field of view where a change lies outside of it."""
         if self.view is None:
             return []
-        cells, _ = self.lattice.cells_of(np.ones(labels.shape, bool), box)
-        if contains(self.view.box, doubled(cells)):
+        cells, _ = self.grid_map.cells_of(np.ones(labels.shape, bool), box)
+        if contains(self.view.box, scaled(cells, self.grid_map.cell)):
             return []
         before = self.labels[box].copy()
         self.labels[box] = labels  # only to see how far all labels reach
@@ -175,8 +177,10 @@ class RegionEditor:
         if len(index[0]):
             box = union([box, tuple(slice(int(i.min()), int(i.max()) + 1) for i in index)])
         shape = [part.stop - part.start for part in box]
-        cells, _ = self.lattice.cells_of(np.ones(shape, bool), box)
-        self.view = self.view.about(doubled(cells), 2 * self._stride, self.lattice.shape, self.manifest)
+        cells, _ = self.grid_map.cells_of(np.ones(shape, bool), box)
+        self.view = self.view.about(
+            scaled(cells, self.grid_map.cell), self.grid_map.cell * self._stride, self.grid_map.shape, self.manifest
+        )
         sentence = (
             "The labels left the part of the image that the model sees at once, so it looks at "
             "another part now; the border between the two may show."
@@ -186,7 +190,7 @@ class RegionEditor:
     @property
     def _stride(self) -> int:
         """Cells that windows are multiples of."""
-        return stride(self.manifest, self.device) // 2
+        return network_stride(self.manifest)
 
     # Doing
 
@@ -194,11 +198,11 @@ class RegionEditor:
         """Encode what the windows show, as long as the labels are those of the image."""
         for window in windows:
             sampling = self._sampling(window, plan)
-            self.ground.explore(window, self.image, self.labels, sampling.autoencoder, self.device, sampling.bfloat16)
+            self.cache.explore(window, self.image, self.labels, sampling.autoencoder, self.device, sampling.bfloat16)
 
     def _sampling(self, window: Box, plan: FlowPreset) -> Sampling:
-        place = doubled(window)
-        labels = self.lattice.labels(self.labels, place).astype(np.uint8)
+        place = scaled(window, self.grid_map.cell)
+        labels = self.grid_map.labels(self.labels, place).astype(np.uint8)
         seen = None if self.view is None else inside(self.view.box, place)
         scene = WindowScene(self.manifest, labels, self.spacing, self.scalars, seen)
         role = network_role(self.manifest, plan)
@@ -216,18 +220,20 @@ class RegionEditor:
         progress: ProgressCallback | None,
     ) -> tuple[Box, list[Finding]]:
         """Make the marked cells of a window anew; the part of the image that this changed."""
-        sampling, ground = self._sampling(window, plan), self.ground
+        sampling, cache = self._sampling(window, plan), self.cache
         free = torch.zeros(1, 1, *(part.stop - part.start for part in window), dtype=torch.bool)
         free[(0, 0, *inside(box, window))] = torch.from_numpy(marks)
-        weight = fade(free)
+        weight = fade(free, self.grid_map.cell)
         if self.view is not None:  # what is not known cannot be kept
-            free |= torch.from_numpy(~ground.known[window])
-        known = torch.from_numpy(ground.latent[(slice(None), *window)])[None].to(self.device)
+            free |= torch.from_numpy(~cache.known[window])
+        known = torch.from_numpy(cache.latent[(slice(None), *window)])[None].to(self.device)
         place = free.to(self.device)
-        latent = sampling.sample(noise.read(window).to(self.device), progress, None, Known(known, place))
+        latent = sampling.integrate(noise.read(window).to(self.device), progress, None, Known(known, place))
         latent = torch.where(place, latent, known)
         values = sampling.decode(latent, progress)
-        written = self._blend(values, weight, doubled(window), doubled(box), where, changed)
+        written = self._blend(
+            values, weight, scaled(window, self.grid_map.cell), scaled(box, self.grid_map.cell), where, changed
+        )
         self._keep(latent[0].cpu().numpy(), free[0, 0].numpy(), window, box)
         return written, sampling.scene.findings
 
@@ -236,22 +242,22 @@ class RegionEditor:
         box = box if self.view is None else window
         part = inside(box, window)
         self._write("latent", (slice(None), *box), latent[(slice(None), *part)])
-        self._write("known", box, self.ground.known[box] | free[part])
-        self._write("content", box, self.ground.content[box] | free[part])
+        self._write("known", box, self.cache.known[box] | free[part])
+        self._write("content", box, self.cache.content[box] | free[part])
 
     def _blend(self, values: NDArray, weight: NDArray, window: Box, box: Box, where: Box, changed: NDArray) -> Box:
         """Write network values (of a window) into the image as far as their weight says."""
         start = tuple(part.start for part in window)
-        box = self.lattice.voxels_in(common(wider(box, 2 * FADE + 1, self.lattice.shape), window))
+        box = self.grid_map.voxels_in(common(wider(box, self.grid_map.cell * FADE + 1, self.grid_map.shape), window))
         outer = wider(box, self.limits.passes if self.limits else 0, self.image.shape)
         labels = self.labels[outer]
-        x = self.lattice.back(values, start, outer)
-        made = self.ground.intensities(x, labels, self.limits)
+        x = self.grid_map.back(values, start, outer)
+        made = self.cache.intensities(x, labels, self.limits)
         cut = inside(box, outer)
         made, labels = made[cut].clip(*self.allowed), labels[cut]
-        weight = self.lattice.back(weight, start, box)
-        if self.ground.filled:
-            made[labels == 0] = self.manifest.output.background * self.ground.scale
+        weight = self.grid_map.back(weight, start, box)
+        if self.cache.filled:
+            made[labels == 0] = self.manifest.output.background * self.cache.scale
             weight = np.where((labels > 0) | placed(changed, where, box), weight, 0)
         old = self.image[box]
         new = self._as_voxels(old + weight * (made - old))
@@ -260,14 +266,14 @@ class RegionEditor:
 
     def _check(self, box: Box, changed: NDArray) -> list[Finding]:
         """Whether the new voxels have the means that the model card promises for their tissues."""
-        if isinstance(self.ground.codec, Affine):  # a scale of the image's own
+        if isinstance(self.cache.codec, Affine):  # a scale of the image's own
             return []
         values, labels, findings = self.image[box][changed], self.labels[box][changed], []
         for value, tissue in self.manifest.statistics.tissues.items():
             inside = values[labels == value]
             if inside.size < FEWEST_VOXELS:
                 continue
-            mean = float(inside.mean()) / self.ground.scale
+            mean = float(inside.mean()) / self.cache.scale
             if not tissue.low <= mean <= tissue.high:
                 sentence = (
                     f"The mean of the new {tissue.name} is {mean:.0f} {self.manifest.output.unit}, outside of "
@@ -306,7 +312,7 @@ class RegionEditor:
         self._parts.append((name, index, before, array[index].copy()))
 
     def _array(self, name: str) -> NDArray:
-        return getattr(self if name in ("image", "labels", "mask") else self.ground, name)
+        return getattr(self if name in ("image", "labels", "mask") else self.cache, name)
 
     def _key_after(self, box: Box, changed: NDArray, labels: NDArray) -> int:
         places = [i + part.start for i, part in zip(np.nonzero(changed), box, strict=True)]

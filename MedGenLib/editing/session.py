@@ -77,10 +77,10 @@ class Canvas:
     """
 
     def __init__(self, opened: Opened) -> None:
-        self._painting: RegionEditor | None = opened.painting
+        self._editor: RegionEditor | None = opened.editor
         self._reader, self._source, self._image = opened.reader, opened.mask, opened.volume
         self.result, self.findings, self.seed = opened.result, opened.findings, opened.seed
-        self.halo_voxels = opened.painting.halo
+        self.halo_voxels = opened.editor.halo
         self.halo_mm = max(n * mm for n, mm in zip(self.halo_voxels, opened.volume.spacing, strict=True))
 
     @classmethod
@@ -147,9 +147,9 @@ class Canvas:
     @property
     def labels(self) -> LabelMap:
         """The mask as it is now, in the model's labels."""
-        painting = self._open
-        names = {value: label.name for value, label in painting.manifest.input.labels.items()}
-        return self._source.with_array(_locked(painting.labels), names)
+        editor = self._open
+        names = {value: label.name for value, label in editor.manifest.input.labels.items()}
+        return self._source.with_array(_locked(editor.labels), names)
 
     @property
     def mask(self) -> LabelMap:
@@ -183,22 +183,22 @@ class Canvas:
         InputError: another grid, unknown labels, no such preset, or a canvas that was closed.
         MemoryPlanError: the memory is not enough for the window.
         """
-        start, painting = time.perf_counter(), self._open
+        start, editor = time.perf_counter(), self._open
         label, seed = options["label"], options["seed"]
-        plan = painting.manifest.preset(options["preset"])
-        noise = None if seed is None else painting.other_noise(seed)
+        plan = editor.manifest.preset(options["preset"])
+        noise = None if seed is None else editor.other_noise(seed)
         mask = read_label_map(mask) if isinstance(mask, str | Path) else mask
         block, box = self._block(mask, box)
         if label is not None:
-            block = np.where(block > 0, self._reader.number_of(label), painting.mask[box])
-        different = block != painting.mask[box]
+            block = np.where(block > 0, self._reader.number_of(label), editor.mask[box])
+        different = block != editor.mask[box]
         if not different.any():
             return self._edit(NOWHERE, 0, start)
         box, part = tight(different, box)
         names = mask.names if isinstance(mask, LabelMap) else None
         labels = self._reader.read(block[part], box, names)
-        painting.require_room(block[part])
-        where, changed, findings = painting.change(box, block[part], labels, plan, noise, progress)
+        editor.require_room(block[part])
+        where, changed, findings = editor.change(box, block[part], labels, plan, noise, progress)
         return self._edit(where, changed, start, findings)
 
     def put(self, values: NDArray, box: Box) -> Edit:
@@ -206,16 +206,16 @@ class Canvas:
 
         Raises InputError for values that do not fit the box or are not finite.
         """
-        start, painting = time.perf_counter(), self._open
-        box, values = _checked(box, painting.image.shape), np.asarray(values)
-        if values.shape != painting.image[box].shape or not np.isfinite(values).all():
+        start, editor = time.perf_counter(), self._open
+        box, values = _checked(box, editor.image.shape), np.asarray(values)
+        if values.shape != editor.image[box].shape or not np.isfinite(values).all():
             raise InputError("The voxels to put in do not fit the box or are not finite; give a number each.")
-        return self._edit(painting.put(box, values), 0, start)
+        return self._edit(editor.put(box, values), 0, start)
 
     def report(self, done: Edit, preset: str = "draft") -> Report:
         """How an edit was made, as of every other run; ``preset`` is the one that it had."""
-        painting = self._open
-        manifest, plan = painting.manifest, painting.manifest.preset(preset)
+        editor = self._open
+        manifest, plan = editor.manifest, editor.manifest.preset(preset)
         return Report(
             model=manifest.name,
             version=manifest.version,
@@ -229,10 +229,10 @@ class Canvas:
                 "box": [[part.start, part.stop] for part in done.box],
                 "halo_voxels": done.halo_voxels,
                 "halo_mm": round(done.halo_mm, 3),
-                **painting.conditions,
+                **editor.conditions,
             },
             software=devices.software_versions(),
-            device=devices.describe_device(painting.device),
+            device=devices.describe_device(editor.device),
             timings={"editing": round(done.seconds, 3)},
             peak_memory_mib=round(devices.peak_memory_mib(), 1),
             input_findings=[*self.findings, *done.findings],
@@ -259,24 +259,24 @@ class Canvas:
 
     def close(self) -> None:
         """Forget image, latent and history; whatever is asked afterwards raises InputError."""
-        self._painting = None
+        self._editor = None
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._painting is None
+        return self._editor is None
 
     @property
     def _open(self) -> RegionEditor:
-        if self._painting is None:
+        if self._editor is None:
             raise InputError("This canvas was closed; open the image and its mask again.")
-        return self._painting
+        return self._editor
 
     def _go(self, direction: int) -> Edit:
-        start, painting = time.perf_counter(), self._open
-        history = painting.history
+        start, editor = time.perf_counter(), self._open
+        history = editor.history
         step = history.steps[history.place - (direction < 0)]
-        return self._edit(painting.go(history.place + direction), step.changed, start)
+        return self._edit(editor.go(history.place + direction), step.changed, start)
 
     def _block(self, mask: LabelMap | NDArray, box: Box | None) -> tuple[NDArray, Box]:
         """The part of the mask and where it lies."""
@@ -297,11 +297,11 @@ class Canvas:
         return array, box
 
     def _edit(self, box: Box, changed: int, start: float, findings: list[Finding] | None = None) -> Edit:
-        painting = self._open
+        editor = self._open
         return Edit(
             box,
-            painting.image[box].copy(),
-            painting.mask[box].copy(),
+            editor.image[box].copy(),
+            editor.mask[box].copy(),
             changed,
             self.halo_voxels,
             self.halo_mm,

@@ -27,14 +27,14 @@ filter of the tissues' ranges need 9 of them."""
 SIDES = (32, 40, 48, 56, 64, 72, 80)
 """Sides of windows in cells: few sizes, because kernels are prepared for each size once."""
 
-HALO = 2 * (GROW + FADE) + 2
-"""GridMap voxels from a changed one beyond which nothing changes: free and fading cells, one voxel
-as a cell has two, and one as the fade ends between two cells."""
+HALO_CELLS = GROW + FADE + 1
+"""Cells from a changed voxel beyond which nothing changes: free and fading cells, and one as a change may lie at the
+end of its cell and the fade ends between two cells."""
 
 
 @dataclass
 class WindowScene:
-    """A window as `sampling.Sampling` wants a scene.
+    """A window of the working grid as a scene to sample (`flow_sampling.FlowScene`).
 
     Attributes
     ----------
@@ -49,6 +49,11 @@ class WindowScene:
     scalars: list[float]
     seen: Box | None = None
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def output_voxels(self) -> int:
+        """Voxels of the window: an edit has no grid of its own to come back to."""
+        return self.labels.size
 
     def maps(self, box: Box) -> np.ndarray:
         """Conditioning maps (channels, ...) of a box of the window."""
@@ -108,21 +113,21 @@ def pieces(box: Box, cells: np.ndarray, shape: tuple[int, ...], stride: int) -> 
 
 
 def grown(cells: np.ndarray, box: Box, margin: int, shape: tuple[int, ...]) -> tuple[Box, np.ndarray]:
-    """Marked cells with all within ``margin`` of them, and their box, inside of the lattice."""
+    """Marked cells with all within ``margin`` of them, and their box, inside of the working grid."""
     wide = wider(box, margin, shape)
     marked = torch.zeros(1, 1, *(part.stop - part.start for part in wide))
     marked[(0, 0, *inside(box, wide))] = torch.from_numpy(cells).float()
     return wide, _spread(marked, margin)[0, 0].numpy() > 0
 
 
-def fade(free: Tensor) -> np.ndarray:
+def fade(free: Tensor, cell: int) -> np.ndarray:
     """How much of the new image counts at each voxel: 1 in free cells (1, 1, i, j, k), falling to
-    0 within `FADE` cells."""
+    0 within `FADE` cells of so many voxels."""
     weight = reach = free.float()
     for ring in range(1, FADE + 1):
         reach = _spread(reach, 1)
         weight = torch.maximum(weight, reach * (1 - ring / (FADE + 1)))
-    return F.interpolate(weight, scale_factor=2, mode="trilinear")[0, 0].numpy()
+    return F.interpolate(weight, scale_factor=cell, mode="trilinear")[0, 0].numpy()
 
 
 def _spread(marked: Tensor, margin: int) -> Tensor:

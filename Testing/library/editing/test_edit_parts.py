@@ -1,4 +1,4 @@
-"""The parts of editing: the lattice over an image, noise with a place, history, known latents."""
+"""The parts of editing: the working grid over an image, noise with a place, history, known latents."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from MedGenLib.imaging import boxes
 from MedGenLib.imaging.normalization import TissueRange
 from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.packages.catalogue import find
-from MedGenLib.pipelines.latent_flow import prepare
+from MedGenLib.pipelines.scene import prepare
 
 GRIDS = {
     "own": ((24, 20, 16), np.diag([2.0, 2.0, 2.0, 1.0])),
@@ -39,60 +39,60 @@ def bodies(shape, affine) -> LabelMap:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_the_lattice_continues_the_scene_over_the_whole_image(grid):
+def test_the_working_grid_continues_the_scene_over_the_whole_image(grid):
     mask = bodies(*GRIDS[grid])
-    scene = prepare(mask, find(CT), 8)
-    lattice, place = GridMap.over(scene, 8)
-    assert lattice.own == scene.own_grid
-    assert all(n % 8 == 0 and part.start % 8 == 0 for n, part in zip(lattice.shape, place, strict=True))
-    labels = lattice.labels(mask.array, tuple(slice(0, n) for n in lattice.shape))
-    assert np.mean(labels[place] != scene.labels) < (1e-9 if lattice.own else 0.01)
+    scene = prepare(mask, find(CT))
+    grid_map, place = GridMap.over(scene, 8)
+    assert grid_map.own == scene.own_grid
+    assert all(n % 8 == 0 and part.start % 8 == 0 for n, part in zip(grid_map.shape, place, strict=True))
+    labels = grid_map.labels(mask.array, tuple(slice(0, n) for n in grid_map.shape))
+    assert np.mean(labels[place] != scene.labels) < (1e-9 if grid_map.own else 0.01)
     assert set(np.unique(labels)) >= set(mask.values())
-    everything = lattice.voxels_in(lattice.extent)
+    everything = grid_map.voxels_in(grid_map.extent)
     assert everything == tuple(slice(0, n) for n in mask.shape)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_values_come_back_where_they_were(grid):
-    """A ramp in the patient stays the same ramp on the way to the lattice and back."""
+    """A ramp in the patient stays the same ramp on the way to the working grid and back."""
     mask = bodies(*GRIDS[grid])
-    lattice, _ = GridMap.over(prepare(mask, find(CT), 8), 8)
+    grid_map, _ = GridMap.over(prepare(mask, find(CT)), 8)
     index = np.indices(mask.shape).reshape(3, -1)
     ramp = (mask.affine[:3, :3] @ index).sum(axis=0).reshape(mask.shape).astype(np.float32)
-    whole = tuple(slice(0, n) for n in lattice.shape)
-    values = lattice.values(ramp, (0, 0, 0), whole)
+    whole = tuple(slice(0, n) for n in grid_map.shape)
+    values = grid_map.values(ramp, (0, 0, 0), whole)
     box = tuple(slice(n // 4, max(n // 4 + 1, n - n // 4)) for n in mask.shape)
-    back = lattice.back(values, (0, 0, 0), box)
+    back = grid_map.back(values, (0, 0, 0), box)
     error = np.abs(back - ramp[box]).max()
-    assert error <= (0 if lattice.own else 0.35 * max(mask.spacing))
+    assert error <= (0 if grid_map.own else 0.35 * max(mask.spacing))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_changed_voxel_has_its_cells(grid):
     mask = bodies(*GRIDS[grid])
-    lattice, _ = GridMap.over(prepare(mask, find(CT), 8), 8)
+    grid_map, _ = GridMap.over(prepare(mask, find(CT)), 8)
     rng = np.random.default_rng(0)
     box = tuple(slice(n // 3, n // 3 + max(1, n // 3)) for n in mask.shape)
     changed = rng.random([part.stop - part.start for part in box]) < 0.05
     changed.flat[0] = True
-    place, cells = lattice.cells_of(changed, box)
-    marked = np.zeros(lattice.shape, bool)
-    marked[boxes.doubled(place)] = cells.repeat(2, 0).repeat(2, 1).repeat(2, 2)
-    weight = lattice.back(marked.astype(np.float32), (0, 0, 0), box)
-    assert (weight[changed] > (0.999 if lattice.own else 0.5)).all()
-    if lattice.own:
+    place, cells = grid_map.cells_of(changed, box)
+    marked = np.zeros(grid_map.shape, bool)
+    marked[boxes.scaled(place, 2)] = cells.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    weight = grid_map.back(marked.astype(np.float32), (0, 0, 0), box)
+    assert (weight[changed] > (0.999 if grid_map.own else 0.5)).all()
+    if grid_map.own:
         assert (weight[~changed] == 0).sum() > 0.3 * changed.size, "no more than needed"
 
 
 def test_a_place_has_the_same_noise_in_every_window():
     drawn = torch.randn(1, 8, 6, 6, 6, generator=torch.Generator().manual_seed(1))
-    field = NoiseField(7, drawn, (10, 10, 10))
+    field = NoiseField(7, 8, drawn, (10, 10, 10))
     whole = field.read((slice(0, 40),) * 3)
     part = (slice(9, 30), slice(3, 15), slice(12, 40))
     assert torch.equal(field.read(part), whole[(slice(None), slice(None), *part)])
     assert torch.equal(whole[..., 10:16, 10:16, 10:16], drawn)
-    assert not torch.equal(NoiseField(8).read(part), NoiseField(7).read(part))
-    assert torch.equal(NoiseField(7).read((slice(20, 40),) * 3), whole[..., 20:, 20:, 20:])
+    assert not torch.equal(NoiseField(8, 8).read(part), NoiseField(7, 8).read(part))
+    assert torch.equal(NoiseField(7, 8).read((slice(20, 40),) * 3), whole[..., 20:, 20:, 20:])
     assert abs(float(whole.mean())) < 0.01 and abs(float(whole.std()) - 1) < 0.01
 
 
@@ -157,12 +157,12 @@ def _about(cells, box):
 def test_the_fade_is_one_where_free_and_ends_within_the_halo():
     free = torch.zeros(1, 1, 16, 16, 16, dtype=torch.bool)
     free[..., 7:9, 7:9, 7:9] = True
-    weight = window.fade(free)
+    weight = window.fade(free, 2)
     marked = free[0, 0].numpy().repeat(2, 0).repeat(2, 1).repeat(2, 2)
     assert (weight[marked][:1] > 0.5).all() and weight.max() == 1
     distance = ndimage.distance_transform_cdt(~marked, "chessboard")
     assert distance[weight > 0].max() == 2 * window.FADE + 1
-    assert window.HALO == 2 * window.GROW + 1 + 2 * window.FADE + 1
+    assert 2 * window.HALO_CELLS == 2 * window.GROW + 1 + 2 * window.FADE + 1
 
 
 def test_history_finds_a_state_by_its_content_and_forgets_the_oldest():
