@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,17 @@ class Stage:
     def _report(self, seconds_left: float | None) -> None:
         if self.callback is not None:
             self.callback(Progress(self.name, self.step, self.total, seconds_left))
+
+
+@dataclass
+class Timings:
+    """Seconds of each stage of a run, summed over its repetitions."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        """Count the time since the last call to a stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self.last, 3)
+        self.last = now

@@ -5,7 +5,6 @@ image -> head mask -> LPS grid -> slices in up to three planes -> weighted mean 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from MedGenLib import devices
@@ -19,7 +18,8 @@ from MedGenLib.io.files import read_volume
 from MedGenLib.packages.catalogue import find, for_translation
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest
-from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
+from MedGenLib.progress import ProgressCallback, Stage, Timings
 from MedGenLib.report import Attempt, Report
 from MedGenLib.result import Result
 
@@ -67,49 +67,46 @@ def translate(
     >>> result.volume.unit                                              # doctest: +SKIP
     'HU'
     """
-    start = time.perf_counter()
-    stage = Stage("preparing", 3, progress)
+    stage, timings = Stage("preparing", 3, progress), Timings()
     devices.require_memory_plan(memory)
     volume = image if isinstance(image, Volume) else read_volume(image, series=series)
     manifest = _model(volume, to, model)
     require_acceptance(manifest, accept_license)
-    plan = manifest.preset(preset)
+    manifest.preset(preset)
     findings = [*notes(volume), *check_image(volume, manifest)]
     require_usable(findings)
     stage.advance()
 
-    from MedGenLib.pipelines.slice_translation import SliceJob
-
     place = devices.pick_device(device)
     stage.advance()
-    job = SliceJob.of(volume, manifest, place, plan, memory, uncertainty)
+    options = SamplingOptions(preset=preset, memory=memory, uncertainty=uncertainty)
+    run = pipeline_of(manifest).prepare(volume, place, options)
     stage.advance()
-    prepared = time.perf_counter()
-    result, spread = job.run(progress)
-    translated = time.perf_counter()
+    timings.lap("preparing")
+    sampled = run.sample(seed, progress)
+    translated = run.finish(run.decode(sampled, progress))
+    spread = run.uncertainty(sampled)
+    timings.lap("translating")
     stage = Stage("checking", 1, progress)
-    check = check_translated(result, volume, manifest)
+    check = check_translated(translated, volume, manifest)
     stage.advance()
+    timings.lap("checking")
     report = Report(
         model=manifest.name,
         version=manifest.version,
         task="translate",
         seed=seed,
         preset=preset,
-        parameters=job.parameters,
+        parameters=run.parameters,
         software=devices.software_versions(),
         device=devices.describe_device(place),
-        timings={
-            "preparing": round(prepared - start, 3),
-            "translating": round(translated - prepared, 3),
-            "checking": round(time.perf_counter() - translated, 3),
-        },
+        timings=timings.seconds,
         peak_memory_mib=round(devices.peak_memory_mib(), 1),
-        input_findings=findings,
+        input_findings=findings + run.findings,
         output_checks=[check],
         attempts=[Attempt(0, seed, check)],
     )
-    return Result([result], report, volume, spread)
+    return Result([translated], report, volume, spread)
 
 
 def _model(volume: Volume, to: str, name: str | None) -> Manifest:

@@ -65,11 +65,11 @@ def contains(outer: Box, box: Box) -> bool:
     return all(o.start <= b.start and b.stop <= o.stop for o, b in zip(outer, box, strict=True))
 
 
-def doubled(box: Box) -> Box:
-    """Cells as lattice voxels."""
-    return tuple(slice(2 * part.start, 2 * part.stop) for part in box)
+def scaled(box: Box, factor: int) -> Box:
+    """A box on a grid that is finer by a factor, such as latent voxels as image voxels."""
+    return tuple(slice(factor * part.start, factor * part.stop) for part in box)
 
 
-def halved(box: Box) -> Box:
-    """Lattice voxels as cells."""
-    return tuple(slice(part.start // 2, part.stop // 2) for part in box)
+def shrunk(box: Box, factor: int) -> Box:
+    """A box on a grid that is coarser by a factor."""
+    return tuple(slice(part.start // factor, part.stop // factor) for part in box)

@@ -43,6 +43,9 @@ class Autoencoder(nn.Module):
     blocks: residual blocks in each correction network.
     """
 
+    channels, stride = 8, 2
+    """Of the latent; the stride is in image voxels."""
+
     def __init__(self, width: int = 32, blocks: int = 1) -> None:
         super().__init__()
         self.arguments = {"width": width, "blocks": blocks}

@@ -182,6 +182,8 @@ class LatentFlowSettings(GenerationSettings):
             "scalars": (2 * noisy, "spacing and noise" if noisy else "a model without noise_hu"),
             "latent": (self.latent_channels, "preprocessing.latent_channels"),
         }
+        if not arguments.get("widths", True):
+            yield "networks.flow.arguments.widths is []; give at least one level"
         for key, (value, source) in expected.items():
             if arguments.get(key, value) != value:
                 yield (
@@ -240,6 +242,11 @@ class MaisiSettings(GenerationSettings):
     scale_factor: float = setting(above=0)
     latent_channels: int = setting(4, low=1)
     latent_stride: int = setting(4, low=1)
+
+    @property
+    def network_stride(self) -> int:
+        """Latent voxels per coarsest cell of the U-Net."""
+        return self.stride // self.latent_stride
 
     def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
         yield from super().contradictions(medgen)

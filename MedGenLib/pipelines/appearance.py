@@ -57,8 +57,10 @@ class Style:
         Raises
         ------
         InputError: it cannot be read, is of another modality, constant or empty, or a CT without
-            soft tissue.
+            soft tissue; a model without a mask.
         """
+        if manifest.input.kind == "none":
+            raise InputError(f"The model '{manifest.name}' takes no style; leave it out.")
         wanted = manifest.output.modality
         read = not isinstance(reference, Volume)
         volume = read_volume(reference) if read else reference

@@ -41,5 +41,3 @@ def spacing_scalar(spacing_mm: float) -> float:
 def noise_scalar(noise_hu: float) -> float:
     """Noise level as a number near 0: half the log2 of its ratio to 8 HU."""
     return float(0.5 * np.log2(max(noise_hu, 0.5) / 8.0))
-
-

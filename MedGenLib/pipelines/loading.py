@@ -12,12 +12,12 @@ from torch import nn
 
 from MedGenLib import devices, user_folders
 from MedGenLib.errors import InputError, PackageError
+from MedGenLib.io.atomic import write_json
 from MedGenLib.networks import build
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.weights import load_weights
+from MedGenLib.pipelines.measured import PROBES
 
-PROBES = "probes.json"
-"""File in the cache folder: on which devices bfloat16 pays."""
 _MOST_NETWORKS = 8
 _networks: dict[tuple, nn.Module] = {}
 
@@ -88,7 +88,7 @@ def bfloat16_pays(device: torch.device) -> bool:
         # Without a place to remember it the probe is simply run again next time.
         with suppress(OSError, InputError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            user_folders.write_json(path, known)
+            write_json(path, known)
     return known[key]
 
 

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from MedGenLib.errors import MemoryPlanError
 from MedGenLib.pipelines.working_grid import starts
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
 
 MIB = 2**20
-LATENT_CHANNELS = 8
 WIDTHS, WIDTH = (32, 80, 160), 32
 """Of a FlowUNet and an Autoencoder whose package does not tell."""
 SMALL_PLAN = (
@@ -83,6 +83,15 @@ class Need:
     device: float = 0.0
 
 
+def network_stride(manifest: Manifest) -> int:
+    """Latent voxels per coarsest cell of the velocity network."""
+    return 2 ** (len(_widths(manifest)) - 1)
+
+
+def _widths(manifest: Manifest) -> Sequence[int]:
+    return manifest.networks["flow"].arguments.get("widths", WIDTHS)
+
+
 @dataclass(frozen=True)
 class MemoryDemand:
     """What memory depends on.
@@ -109,8 +118,7 @@ class MemoryDemand:
         networks = self._sampling(layout, keep)
         image = self.voxels * DECODED
         host = self.original * HELD + self.voxels
-        latent = math.prod(self.shape) * LATENT_CHANNELS * 4
-        decoding = latent + self._decoding(layout)
+        decoding = self._latent + self._decoding(layout)
         if self.gpu:
             device = max(networks, decoding)
             return Need(base + max(host + image, after) / MIB, device / MIB)
@@ -119,30 +127,31 @@ class MemoryDemand:
     @property
     def voxels(self) -> int:
         """Of the working grid."""
-        return 8 * math.prod(self.shape)
+        return self._per_latent_voxel * math.prod(self.shape)
 
     @property
-    def stride(self) -> int:
-        """Latent voxels per coarsest cell of the velocity network."""
-        return 2 ** (len(self._widths) - 1)
+    def _per_latent_voxel(self) -> int:
+        """Voxels of the working grid in one latent voxel."""
+        return self.manifest.settings.latent_stride**3
 
     @property
-    def _widths(self) -> Sequence[int]:
-        return self.manifest.networks["flow"].arguments.get("widths", WIDTHS)
+    def _latent(self) -> int:
+        """Bytes of the latent."""
+        return math.prod(self.shape) * self.manifest.settings.latent_channels * 4
 
     def _sampling(self, layout: Layout, keep: bool) -> float:
         """Bytes of latents, mask features and the velocity network at work on one window, or of
         the one-hot maps while the mask is read, which many labels make large."""
         size = 2 if self.bfloat16 else 4
         window = math.prod(layout.window_shape(self.shape))
-        covered = window * layout.count(self.shape, self.stride) if keep else window
-        features = sum(width / 8**level for level, width in enumerate(self._widths)) * size
-        latent = math.prod(self.shape) * LATENT_CHANNELS * 4
+        covered = window * layout.count(self.shape, network_stride(self.manifest)) if keep else window
+        widths = _widths(self.manifest)
+        features = sum(width / 8**level for level, width in enumerate(widths)) * size
         maps = self.manifest.networks["flow"].arguments.get("maps", 0)
         # In single precision, folded into channels, and once more where the network takes half.
-        reading = 8 * window * maps * (8 + 2 * self.bfloat16)
-        working = latent * (LATENTS - 1) + window * self._widths[0] * size * LIVE
-        return latent + covered * features + max(working, reading - window * features)
+        reading = self._per_latent_voxel * window * maps * (8 + 2 * self.bfloat16)
+        working = self._latent * (LATENTS - 1) + window * widths[0] * size * LIVE
+        return self._latent + covered * features + max(working, reading - window * features)
 
     def _decoding(self, layout: Layout) -> float:
         """Bytes of the decoder at work on one tile."""
@@ -179,3 +188,14 @@ def choose(options: Sequence[Plan], process_mib: float, device_mib: float = 0.0)
         if plan.need.process <= process_mib and plan.need.device <= device_mib:
             return plan
     return None
+
+
+def too_little(voxels: int, needed: float, free: float, smallest: bool) -> MemoryPlanError:
+    """``needed`` and ``free`` in MiB."""
+    plan = "Even the smallest plan" if smallest else "The usual plan"
+    way = "" if smallest else "take the small plan (--memory small), "
+    return MemoryPlanError(
+        f"{plan} for a grid of {voxels / 1e6:.1f} million voxels needs about "
+        f"{needed / 1024:.1f} GiB, but {free / 1024:.1f} GiB are free; {way}crop the mask, give "
+        "it larger voxels or close other programs."
+    )

@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from MedGenLib.imaging.boxes import Box
+from MedGenLib.imaging.boxes import Box, inside, scaled
 from MedGenLib.pipelines.working_grid import starts
 
 
@@ -87,44 +87,21 @@ def decode_tiled(
     latent: Tensor,
     tile: int,
     halo: int,
+    stride: int,
     on_tile: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Decode (1, c, i, j, k) -> (1, 1, 2i, 2j, 2k) in tiles of ``tile`` latent voxels.
+    """Decode (1, c, i, j, k) -> (1, 1, s i, s j, s k), s the stride, in tiles of ``tile`` latent voxels.
 
     Each tile is decoded with ``halo`` more latent voxels on every side and cut; with a halo of
     the decoder's reach the result equals decoding at once. The result lies on the CPU.
     """
-    image = torch.empty(1, 1, *(2 * n for n in latent.shape[2:]))
+    image = torch.empty(1, 1, *(stride * n for n in latent.shape[2:]))
     for number, (inner, outer) in enumerate(_tiles(latent.shape[2:], tile, halo), start=1):
         part = decode(latent[(..., *outer)]).cpu().float()
-        image[(..., *_doubled(inner))] = part[(..., *_doubled(_within(inner, outer)))]
+        image[(..., *scaled(inner, stride))] = part[(..., *scaled(inside(inner, outer), stride))]
         if on_tile is not None:
             on_tile(number)
     return image
-
-
-def encode_tiled(
-    encode: Callable[[Tensor], Tensor],
-    image: Tensor,
-    tile: int,
-    halo: int,
-    on_tile: Callable[[int], None] | None = None,
-) -> Tensor:
-    """Encode (1, c, 2i, 2j, 2k) -> (1, latent channels, i, j, k), as `decode_tiled` decodes.
-
-    ``tile`` and ``halo`` are in latent voxels; with a halo of the encoder's reach the result
-    equals encoding at once. It lies on the CPU.
-    """
-    shape = tuple(n // 2 for n in image.shape[2:])
-    latent = None
-    for number, (inner, outer) in enumerate(_tiles(shape, tile, halo), start=1):
-        part = encode(image[(..., *_doubled(outer))]).cpu().float()
-        if latent is None:
-            latent = torch.empty(1, part.shape[1], *shape)
-        latent[(..., *inner)] = part[(..., *_within(inner, outer))]
-        if on_tile is not None:
-            on_tile(number)
-    return latent
 
 
 def _tiles(shape: tuple[int, ...], tile: int, halo: int) -> Iterator[tuple[Box, Box]]:
@@ -135,18 +112,8 @@ def _tiles(shape: tuple[int, ...], tile: int, halo: int) -> Iterator[tuple[Box, 
         yield inner, outer
 
 
-def _within(inner: Box, outer: Box) -> Box:
-    """The inner box in indices of the outer one."""
-    return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
-
-
-def _doubled(box: Box) -> Box:
-    """A box of the latent grid in image voxels."""
-    return tuple(slice(2 * s.start, 2 * s.stop) for s in box)
-
-
 def tile_count(shape: tuple[int, ...], tile: int) -> int:
-    """Tiles that `decode_tiled` and `encode_tiled` need for a latent grid."""
+    """Tiles that `decode_tiled` needs for a latent grid."""
     count = 1
     for n in shape:
         count *= -(-n // tile)

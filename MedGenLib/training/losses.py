@@ -91,13 +91,14 @@ class Contrast:
         maps = self.erased(step.maps[rows])
         point = step.point[rows].contiguous(memory_format=torch.channels_last_3d)
         scalars = None if step.scalars is None else step.scalars[rows]
+        stride = step.maps.shape[-1] // step.point.shape[-1]
         without = network(point, step.time[rows], network.encode_mask(maps), scalars)
         parts = region_contrast(
             step.velocity[rows],
             without,
             step.target[rows],
-            F.max_pool3d(region[rows], 2),
-            F.avg_pool3d(step.valid[rows], 2),
+            F.max_pool3d(region[rows], stride),
+            F.avg_pool3d(step.valid[rows], stride),
             self.window,
         )
         names = ("region_alike", "outside_error")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from MedGenLib.networks import NETWORKS
 from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.settings import pipeline_name
 
 
 def export_package(
@@ -32,6 +33,7 @@ def export_package(
     section = config["package"]
     folder = Path(config["folder"])
     medgen = {
+        "pipeline": pipeline_name(section["medgen"]),
         **section["medgen"],
         "networks": {role: _network(net, config, role) for role, net in networks.items()},
         "preprocessing": {**(preprocessing or {}), **section["medgen"]["preprocessing"]},

@@ -1,11 +1,11 @@
-"""Quality of mr-brain: slabs kept out of training, brains it never saw, and partial masks.
+"""Quality of mr-brain on held-out slabs, unseen brains and partial masks.
 
     MEDGEN_DATA=<folder> python Testing/benchmarks/brain.py [--maps 14] [--side 96] [--whole]
 
-Three tables. *Slabs*: coronal slabs of the two training scans that no patch came from, beside the
-real image, *paint* (class means, blurred) and *paint+noise*. *Unseen brains*: the label maps of
-SynthSeg, which have no image, a block of --side voxels each; --whole adds the whole of the first,
-in windows. *Partial masks*: of the first map only some labels are given, the rest is "brain".
+Three tables. *Slabs*: held-out coronal slabs of the two training scans, compared with the real image,
+*paint* (class means, blurred) and *paint+noise*. *Unseen brains*: a block of --side voxels of each
+label map of SynthSeg, which have no image; --whole adds the whole first map, sampled in windows.
+*Partial masks*: the first map with some of its labels, the rest is "brain".
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ PARTIAL = {
     "white matter": WHITES,
     "hippocampus": ("hippocampus",),
 }
-"""Labels that a partial mask has beside "brain"."""
+"""Labels of a partial mask in addition to "brain"."""
 
 
 @lru_cache(maxsize=1)
 def settings() -> dict[str, Any]:
-    """The shipped training configuration, at the finest spacing."""
+    """Training configuration of the package, at the finest spacing."""
     read = config.read_config(Path(config.__file__).parent / "configs" / "mr-brain.json")
     read["data"]["spacings_mm"] = [1.0]
     return read
@@ -72,7 +72,7 @@ def training_scans() -> list[Any]:
 
 
 def slabs() -> dict[str, tuple[Volume, LabelMap]]:
-    """Name -> (scan on the common scale, its labels) of what was kept out of training."""
+    """Name -> (scan on the common intensity scale, labels) of the held-out slabs."""
     data, found = settings()["data"], {}
     marks = Landmarks(*(tuple(data["landmarks"][key]) for key in ("labels", "values")))
     for item in data["scans"]:
@@ -89,13 +89,13 @@ def slabs() -> dict[str, tuple[Volume, LabelMap]]:
 
 
 def maps(count: int, side: int | None) -> dict[str, LabelMap]:
-    """SynthSeg's label maps in the model's labels: a block about the brain's middle, or whole."""
+    """SynthSeg's label maps with the labels of the model: a block around the center of the brain, or whole."""
     found = {}
     folder = data_folder() / "label_maps" / "synthseg"
     for path in sorted(folder.glob("*.nii.gz"))[:count]:
         mask, _ = map_labels(read_label_map(path), vocabulary(), "freesurfer")
         if side:
-            # Without the fluid, which reaches far down the spine.
+            # Without fluid, which extends far along the spine.
             inside = np.argwhere((mask.array > 0) & (mask.array != FLUID))
             low = np.maximum((inside.min(0) + inside.max(0)) // 2 - side // 2, 0)
             mask = crop(mask, low, np.minimum(low + side, mask.shape))
@@ -106,17 +106,17 @@ def maps(count: int, side: int | None) -> dict[str, LabelMap]:
 def paint(labels: np.ndarray, noise: bool) -> np.ndarray:
     """Class means of the training scans, blurred by 0.7 voxel, with or without white noise.
 
-    The noise has every class's own spread about a smooth version of the real images.
+    The noise has the SD of each class around a smoothed version of the real images.
     """
-    means, spreads = np.zeros(19), np.zeros(19)
+    means, sds = np.zeros(19), np.zeros(19)
     for value in range(1, 19):
         scans = [s for s in training_scans() if (s.labels == value).any()]
         means[value] = np.concatenate([s.values[s.labels == value] for s in scans]).mean()
         inner = np.concatenate([_residual(s.values)[s.labels == value] for s in scans])
-        spreads[value] = 1.4826 * np.median(np.abs(inner - np.median(inner)))
+        sds[value] = 1.4826 * np.median(np.abs(inner - np.median(inner)))
     painted = ndimage.gaussian_filter(means[labels], 0.7)
     if noise:
-        painted += np.random.default_rng(0).normal(size=labels.shape) * spreads[labels]
+        painted += np.random.default_rng(0).normal(size=labels.shape) * sds[labels]
     return np.where(labels > 0, painted, 0)
 
 
@@ -125,7 +125,7 @@ def _residual(values: np.ndarray) -> np.ndarray:
 
 
 def tissues(image: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Dice of the three tissues by thresholds, their means, and the contrasts."""
+    """Dice of the three tissues by thresholds, their means and contrasts."""
     spec = find(MODEL).statistics["resegment"]
     found = np.where(np.isin(labels, list(TISSUES)), resegment(image, spec), 0)
     row: dict[str, float] = {}
@@ -138,7 +138,7 @@ def tissues(image: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def texture(image: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Local and high-pass SD inside cortex and white matter, and the stripe index."""
+    """Local and high-pass SD in cortex and white matter, and the stripe index."""
     row = {}
     for value in (CORTEX, WHITE):
         where = labels == value
@@ -173,10 +173,10 @@ def slab_figures(name: str, real: Volume, mask: LabelMap, preset: str) -> dict[s
 
 @torch.inference_mode()
 def autoencoder(real: Volume, mask: LabelMap) -> dict[str, float]:
-    """PSNR (range 110, the white matter) and the error with shuffled latent voxels."""
+    """PSNR (range 110, the value of white matter) and the error with shuffled latent voxels."""
     manifest = find(MODEL)
     net = network(manifest, "autoencoder", torch.device("cpu"))
-    codec = TissueStandard(manifest.preprocessing["centres"], manifest.preprocessing["scales"])
+    codec = TissueStandard(manifest.settings.centers, manifest.settings.scales)
     cut = tuple(slice(0, n // 2 * 2) for n in mask.shape)
     values, labels = real.array[cut], mask.array[cut]
     brain = labels > 0
@@ -208,7 +208,7 @@ def unseen(name: str, mask: LabelMap, preset: str) -> dict[str, Any]:
 
 
 def partial(mask: LabelMap, preset: str) -> dict[str, dict]:
-    """The same block with labels given and not: how much brain comes out of how much mask."""
+    """The same block with all and with some of its labels."""
     labels, rows, whole = mask.array, {}, None
     for name, kept in {"all labels": None, **PARTIAL}.items():
         given = labels
@@ -234,7 +234,7 @@ def partial(mask: LabelMap, preset: str) -> dict[str, dict]:
 def show(title: str, columns: dict[str, dict[str, Any]]) -> None:
     keys = list(dict.fromkeys(key for column in columns.values() for key in column))
     rows = [[key, *(column.get(key, "") for column in columns.values())] for key in keys]
-    print(f"\n### {title}\n\n{table(['figure', *columns], rows)}", flush=True)
+    print(f"\n### {title}\n\n{table(['metric', *columns], rows)}", flush=True)
 
 
 def main() -> None:
@@ -255,14 +255,14 @@ def main() -> None:
         rows[name] = unseen(name, mask, chosen.preset)
         print(name, {k: round(float(v), 3) for k, v in rows[name].items()}, flush=True)
     everything["unseen"] = rows
-    spread = {
+    summary = {
         key: {"mean": np.mean(values), "lowest": np.min(values), "highest": np.max(values)}
         for key in next(iter(rows.values()))
         for values in [[float(row[key]) for row in rows.values()]]
     }
-    heads = ["figure", "mean", "lowest", "highest"]
+    heads = ["metric", "mean", "lowest", "highest"]
     print(f"\n### {len(rows)} unseen brains\n")
-    print(table(heads, [[k, *(float(v[h]) for h in heads[1:])] for k, v in spread.items()]))
+    print(table(heads, [[k, *(float(v[h]) for h in heads[1:])] for k, v in summary.items()]))
     if chosen.whole:
         name, mask = next(iter(maps(1, None).items()))
         everything["whole"] = {name: unseen(f"{name}_whole", mask, chosen.preset)}

@@ -1,10 +1,10 @@
-"""Quality of ct-tissue on scans that were not trained on, beside trivial baselines.
+"""Quality of ct-tissue on held-out scans, compared with trivial baselines.
 
     MEDGEN_DATA=<folder> python Testing/benchmarks/ct_tissue.py [--model ct-tissue] [--seeds 3]
 
-Measures are those of MedGenLib/quality; every figure of the model stands beside the real image's,
-and beside two baselines that need no network: *paint* (class means, blurred) and *paint+noise*
-(the same with noise of the training residual's spectrum and per-class spread).
+The metrics of the model are listed with those of the real image and of two baselines without a
+network: *paint* (class means, blurred) and *paint+noise* (with noise that has the spectrum and the SD
+per class of the training residual).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HELD_OUT_SLICES = (97, 137)
 
 
 def scans() -> dict[str, tuple[Volume, LabelMap]]:
-    """Name -> (CT, tissue mask): an unseen person at 3 mm, an unseen block of a known one at 2."""
+    """Name -> (CT, tissue mask): an unseen person at 3 mm, a held-out block of a training scan at 2 mm."""
     folder = data_folder() / "ct_torso_with_masks"
     abdomen = read_volume(folder / "totalseg_abdomen" / "ct_full.nii.gz", modality="CT")
     body = body_envelope_from_image(abdomen)
@@ -73,20 +73,20 @@ def training_scans() -> list[Any]:
 
 
 def paint(labels: np.ndarray, noise: bool, seed: int = 0) -> np.ndarray:
-    """Class means of the training scans, blurred by 0.7 voxel, with or without coloured noise."""
+    """Class means of the training scans, blurred by 0.7 voxel, with or without colored noise."""
     scans = training_scans()
-    means, spreads = [-1000.0], [0.0]
+    means, sds = [-1000.0], [0.0]
     residuals = []
     for value in range(1, len(TISSUES) + 1):
         voxels = np.concatenate([s.values[s.labels == value] for s in scans])
         means.append(float(voxels.mean()))
         inner = np.concatenate([_residual(s.values)[_eroded(s.labels == value)] for s in scans])
-        spreads.append(float(1.4826 * np.median(np.abs(inner - np.median(inner)))))
+        sds.append(float(1.4826 * np.median(np.abs(inner - np.median(inner)))))
     painted = ndimage.gaussian_filter(np.array(means)[labels], 0.7)
     if noise:
         residuals = [_block(s) for s in scans]
-        coloured = _coloured(residuals, labels.shape, seed)
-        painted = painted + coloured * np.array(spreads)[labels]
+        noise_field = _colored(residuals, labels.shape, seed)
+        painted = painted + noise_field * np.array(sds)[labels]
     return np.where(labels > 0, painted, -1000)
 
 
@@ -99,15 +99,15 @@ def _eroded(mask: np.ndarray) -> np.ndarray:
 
 
 def _block(scan: Any) -> np.ndarray:
-    """The 32^3 cube with the most soft tissue: its residual shows the scanner's noise spectrum."""
+    """Residual of the 32^3 cube with the most soft tissue, for the noise spectrum of the scanner."""
     soft = ndimage.uniform_filter((scan.labels == 2).astype(np.float32), 32)
-    centre = np.unravel_index(soft.argmax(), soft.shape)
-    low = [min(max(c - 16, 0), n - 32) for c, n in zip(centre, soft.shape, strict=True)]
+    center = np.unravel_index(soft.argmax(), soft.shape)
+    low = [min(max(c - 16, 0), n - 32) for c, n in zip(center, soft.shape, strict=True)]
     return _residual(scan.values)[tuple(slice(a, a + 32) for a in low)]
 
 
-def _coloured(blocks: list[np.ndarray], shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """White noise filtered to the blocks' mean spectrum, of unit SD."""
+def _colored(blocks: list[np.ndarray], shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """White noise filtered to the mean spectrum of the blocks, with unit SD."""
     window = np.hanning(32)
     window = window[:, None, None] * window[None, :, None] * window[None, None, :]
     power = np.mean([np.abs(np.fft.fftn(b * window)) ** 2 for b in blocks], axis=0)
@@ -164,10 +164,10 @@ def _one(image: np.ndarray, real: np.ndarray, labels: np.ndarray, spec: dict) ->
 
 @torch.inference_mode()
 def autoencoder(ct: Volume, mask: LabelMap, model: str) -> dict[str, float]:
-    """PSNR (range 2000 HU) in the body, and the error when latent voxels are shuffled."""
+    """PSNR (range 2000 HU) in the body, and the error with shuffled latent voxels."""
     manifest = find(model)
     net = network(manifest, "autoencoder", torch.device("cpu"))
-    codec = TissueStandard(manifest.preprocessing["centres"], manifest.preprocessing["scales"])
+    codec = TissueStandard(manifest.settings.centers, manifest.settings.scales)
     labels = mask.array
     cut = tuple(slice(0, n // 2 * 2) for n in labels.shape)
     hu, labels = ct.array[cut], labels[cut]
@@ -190,22 +190,22 @@ def autoencoder(ct: Volume, mask: LabelMap, model: str) -> dict[str, float]:
 
 def windows(ct: Volume, mask: LabelMap, model: str) -> dict[str, float]:
     """Largest jump at window borders when the volume is sampled in small windows."""
-    from MedGenLib.pipelines import latent_flow
+    from MedGenLib.pipelines import scene
     from MedGenLib.pipelines.memory_plan import LAYOUTS, Layout
 
     usual = LAYOUTS["normal"]
     LAYOUTS["normal"] = Layout("normal", whole=16, window=40, tile=usual.tile)
-    seams, planes = latent_flow.Scene.seams, []
+    seams, planes = scene.Scene.seams, []
 
-    def noted(scene: latent_flow.Scene, borders: list) -> list:
-        planes.extend(seams(scene, borders))
+    def noted(self: scene.Scene, borders: list) -> list:
+        planes.extend(seams(self, borders))
         return planes
 
-    latent_flow.Scene.seams = noted
+    scene.Scene.seams = noted
     try:
         result = generate(mask, model, seed=1, retries=0)
     finally:
-        LAYOUTS["normal"], latent_flow.Scene.seams = usual, seams
+        LAYOUTS["normal"], scene.Scene.seams = usual, seams
     figures = result.report.attempts[0].check.figures
     real = max(metrics.seam_index(ct.array, a, p, mask.array) for a, p in planes)
     return {"windows": result.report.parameters["windows"], "seam": figures.get("seam"), "real": real}
@@ -224,7 +224,7 @@ def main() -> None:
         everything[name] = {**figures, "windows": windows(ct, mask, arguments.model)}
         keys = [key for key in figures["real"]]
         print(f"\n### {name}\n")
-        print(table(["figure", *figures], [[k, *(f[k] for f in figures.values())] for k in keys]))
+        print(table(["metric", *figures], [[k, *(f[k] for f in figures.values())] for k in keys]))
         ours = figures[arguments.model]
         for base, key in (("paint", "FD"), ("paint+noise", "FD"), ("paint+noise", "FD-hp")):
             print(f"{key} / {key} of {base}: {ours[key] / figures[base][key]:.2f}")

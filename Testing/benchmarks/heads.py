@@ -1,11 +1,12 @@
-"""Quality of head-mr-to-ct and head-ct-to-mr on the 30 subjects that were not trained on.
+"""Quality of head-mr-to-ct and head-ct-to-mr on the 30 held-out subjects.
 
     MEDGEN_DATA=<folder> python Testing/benchmarks/heads.py [--mirror]
 
-Slices: error inside the given mask (MAE, PSNR with range 3024), SSIM with outside set to -1024 in
-both over the mask's box, bone Dice at 250 HU, error inside the head without its frame. Images
-count alike. CT -> MR in units of the 99.5th percentile inside the mask. Volume: skull Dice of the
-translated Seg3D head against the skull that was segmented on the same patient's CT.
+Slices: error inside the mask of the data set (MAE, PSNR with range 3024), SSIM over the bounding box
+of the mask with the outside set to -1024 in both images, bone Dice at 250 HU, error inside the head
+without the frame. All slices have the same weight. CT to MR is in units of the 99.5th percentile
+inside the mask. Volume: Dice of the skull of the translated Seg3D head against the skull segmented
+on the same patient's CT.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.loading import network
-from MedGenLib.pipelines.slice_translation import _pad
+from MedGenLib.pipelines.slice_sampling import pad
 from MedGenLib.training.data.slices import FILL_HU, PLANES, SlicePair, read_pairs
 from MedGenLib.visual import preview
 
 
 @torch.inference_mode()
 def predict(model: str, pair: SlicePair, mirror: bool) -> np.ndarray:
-    """The network on one slice, with the mask that comes with the data."""
+    """Output of the network for one slice, with the mask of the data set."""
     manifest = find(model)
     net = network(manifest, "translator", torch.device("cpu"))
     source = pair.mr if manifest.input.modality != "CT" else np.where(pair.mask, pair.ct, FILL_HU)
@@ -38,7 +39,7 @@ def predict(model: str, pair: SlicePair, mirror: bool) -> np.ndarray:
 
     def run(image: np.ndarray) -> np.ndarray:
         x = torch.from_numpy(np.ascontiguousarray(codec.as_input(image[None])))
-        padded, cut = _pad(x, net.stride)
+        padded, cut = pad(x, net.stride)
         return net(padded, torch.tensor([pair.plane]))[(0, 0, *cut)].numpy()
 
     value = run(source)
@@ -48,7 +49,7 @@ def predict(model: str, pair: SlicePair, mirror: bool) -> np.ndarray:
 
 
 def head(pair: SlicePair) -> np.ndarray:
-    """The head of the CT without frame or pillow."""
+    """Mask of the head in the CT, without frame or pillow."""
     solid = ndimage.binary_opening((pair.ct > -400) & pair.mask, iterations=3)
     labels, count = ndimage.label(solid)
     if not count:
@@ -107,7 +108,7 @@ def _means(rows: dict[str, list]) -> dict[str, dict[str, float]]:
 
 
 def skull(model: str, preset: str) -> dict[str, float]:
-    """Skull of a patient whose CT was segmented: Dice of the translated MR above thresholds."""
+    """Dice of the translated MR above thresholds against the skull segmented on the patient's CT."""
     folder = data_folder() / "pairs_ct_mr" / "seg3d_mr_with_ct_skull"
     mr = read_volume(folder / "mr_t1.nii.gz", modality="T1w")
     truth = read_label_map(folder / "skull.nii.gz").array > 0
@@ -166,7 +167,7 @@ def main() -> None:
     for preset in ("normal", "best"):
         everything[f"skull, {preset}"] = figures = skull(models[0], preset)
         print(f"\n### skull of Seg3D, preset {preset}\n")
-        print(table(["figure", "value"], [list(i) for i in figures.items()]), flush=True)
+        print(table(["metric", "value"], [list(i) for i in figures.items()]), flush=True)
     montage(pairs, arguments.mirror, models)
     save("heads", everything)
 

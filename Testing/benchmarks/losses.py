@@ -1,12 +1,12 @@
-"""Do the extra terms of the flow's loss help? mr-hippocampus trained on with each of them.
+"""Effect of the additional loss terms of the flow: mr-hippocampus fine-tuned with each of them.
 
     MEDGEN_DATA=<folder> python Testing/benchmarks/losses.py [--steps 120] [--cases 8]
 
-The package is trained on for some steps from its own weights, on the same batches and noise each
-time: plainly, with more weight on the region, with the region contrast, with the anatomy term. On
-held-out masks the Dice of two segmenters is given: the one that the anatomy term uses, and another
-that was trained for this comparison and that no term knows. Detail is the spread of the high-pass
-image relative to the real crops'; below 1 texture was lost.
+Training continues for some steps from the weights of the package, with the same batches and noise
+for each variant: plain, with a higher weight of the region, with the region contrast, and with the
+anatomy term. Dice on held-out masks is given for two segmenters: that of the anatomy term, and an
+independent one trained for this comparison. Detail is the SD of the high-pass image relative to the
+real crops; values below 1 mean a loss of texture.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from hippocampus import read, segment, standard, train_segmenter
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.metrics.image import dice
 from MedGenLib.packages.catalogue import find
-from MedGenLib.pipelines.latent_flow import Sampling, prepare, stride
+from MedGenLib.pipelines.flow_sampling import Sampling
 from MedGenLib.pipelines.loading import network
+from MedGenLib.pipelines.scene import prepare
 from MedGenLib.segmentation.segmenters import segmenter
 from MedGenLib.training import config as training_config
 from MedGenLib.training import train
@@ -36,11 +37,11 @@ VARIANTS = {
     "anatomy": {"anatomy": {"package": "hippocampus-segmenter", "weight": 0.1, "until": 0.5}},
 }
 CPU = torch.device("cpu")
-JUDGE_STEPS = 250
+SEGMENTER_STEPS = 250
 
 
 def prepare_start(folder: Path) -> None:
-    """The package's weights where the recipe looks for them."""
+    """Write the weights of the package where the recipe expects them."""
     from safetensors.torch import save_file
 
     manifest = find("mr-hippocampus")
@@ -78,7 +79,7 @@ def configuration(folder: Path, name: str, steps: int) -> Path:
 
 
 def trained(folder: Path, name: str) -> torch.nn.Module:
-    """The averaged network of a variant, or the package's own for the name "package"."""
+    """Averaged network of a variant, or the network of the package for the name "package"."""
     original = network(find("mr-hippocampus"), "flow", CPU)
     if name == "package":
         return original
@@ -90,10 +91,10 @@ def trained(folder: Path, name: str) -> torch.nn.Module:
 
 def made(net: torch.nn.Module, mask: LabelMap, seed: int) -> Volume:
     manifest = find("mr-hippocampus")
-    scene = prepare(mask, manifest, stride(manifest, CPU))
+    scene = prepare(mask, manifest)
     sampling = Sampling.of(manifest, CPU, None, 12, scene)
     sampling.flow = net
-    return scene.finish(sampling.decode(sampling.latent(seed, None), None))
+    return scene.finish(sampling.decode(sampling.sample(seed), None))
 
 
 def detail(image: np.ndarray) -> float:
@@ -102,13 +103,13 @@ def detail(image: np.ndarray) -> float:
     return float((image - gaussian_filter(image, 1.0)).std())
 
 
-def judged(net: torch.nn.Module, cases: list, judge: torch.nn.Module) -> list[float]:
+def evaluate(net: torch.nn.Module, cases: list, independent: torch.nn.Module) -> list[float]:
     """Dice of both segmenters for anterior and posterior, and the detail ratio."""
     known = segmenter("hippocampus-segmenter", "cpu")
     rows = []
     for number, (image, mask) in enumerate(cases):
         volume = made(net, mask, 100 + number)
-        found = [known(volume).array, segment(judge, standard(volume.array))]
+        found = [known(volume).array, segment(independent, standard(volume.array))]
         overlaps = [dice(f == value, mask.array == value) for f in found for value in (1, 2)]
         rows.append([*overlaps, detail(standard(volume.array)) / detail(image)])
     return np.mean(rows, 0).tolist()
@@ -130,20 +131,22 @@ def main() -> None:
     data = data_folder() / "mr_hippocampus_msd"
     names = sorted(path.name for path in (data / "images").glob("*.nii.gz"))
     held = find("mr-hippocampus").training.held_out
-    judge_file = folder / "judge.pt"
-    if not judge_file.exists():
+    segmenter_file = folder / "segmenter.pt"
+    if not segmenter_file.exists():
         cases = [read(data, name) for name in names if name not in held]
-        torch.save(train_segmenter(cases, JUDGE_STEPS), judge_file)
-    judge = torch.load(judge_file, weights_only=False)
+        torch.save(train_segmenter(cases, SEGMENTER_STEPS), segmenter_file)
+    independent = torch.load(segmenter_file, weights_only=False)
     chosen = [read(data, name) for name in held[: arguments.cases]]
-    real = [[dice(segment(judge, image) == value, mask.array == value) for value in (1, 2)] for image, mask in chosen]
+    real = [
+        [dice(segment(independent, image) == value, mask.array == value) for value in (1, 2)] for image, mask in chosen
+    ]
     rows = []
     for name in ("package", *VARIANTS):
-        rows.append([name, *judged(trained(folder, name), chosen, judge)])
+        rows.append([name, *evaluate(trained(folder, name), chosen, independent)])
         print(rows[-1], flush=True)
-    heads = ["trained on", "Dice anterior", "posterior", "other judge: anterior", "posterior", "detail"]
+    heads = ["trained on", "Dice anterior", "posterior", "independent segmenter: anterior", "posterior", "detail"]
     print(table(heads, rows))
-    print("other judge on the real crops:", np.mean(real, 0).round(3).tolist())
+    print("independent segmenter on the real crops:", np.mean(real, 0).round(3).tolist())
     save("losses", {"rows": rows, "steps": arguments.steps, "cases": arguments.cases})
 
 

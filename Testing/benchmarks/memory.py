@@ -1,11 +1,11 @@
-"""Memory that a run was predicted to need, and what it took, each in a process of its own.
+"""Predicted and measured peak memory of runs, each in a separate process.
 
     python Testing/benchmarks/memory.py [--threads 1] [--large]
 
-One step of sampling, as the memory does not depend on their number. ct-tissue, mr-brain and
+One sampling step, because the memory does not depend on the number of steps. ct-tissue, mr-brain and
 mr-hippocampus on drawn masks of several sizes, in both number formats and both plans, and
-head-mr-to-ct; with --large also ct-tissue on 512 x 512 x 256 voxels, the whole draft preset, as the
-plan "auto" does it here.
+head-mr-to-ct; with --large also ct-tissue on 512 x 512 x 256 voxels with the whole draft preset and
+the plan "auto".
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LARGE_JOB = {"model": "ct-tissue", "shape": (512, 512, 256), "form": "bfloat16",
 
 
 def drawn(model: str, shape: tuple[int, ...]):
-    """A mask in the model's labels: a trunk with two lungs, or two halves of an ellipsoid."""
+    """Mask with the labels of the model: a trunk with two lungs, or two halves of an ellipsoid."""
     import numpy as np
 
     from MedGenLib.imaging.volume import LabelMap
@@ -73,12 +73,13 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     from MedGenLib import generate, translate
     from MedGenLib.devices import free_memory, peak_memory_mib
     from MedGenLib.packages import find
-    from MedGenLib.pipelines import estimate, latent_flow, loading, slice_translation
+    from MedGenLib.pipelines import estimate, flow_sampling, latent_flow, loading, slice_sampling, slice_translation
 
     half = job["form"] == "bfloat16"
-    for module in (loading, latent_flow, slice_translation):
+    for module in (loading, flow_sampling, slice_sampling):
         module.bfloat16_pays = lambda device: half
-    estimate._bfloat16 = lambda device: half
+    for module in (latent_flow, slice_translation):
+        module.computes_in_bfloat16 = lambda device: half
     manifest, common = find(job["model"]), {"device": "cpu", "memory": job["memory"]}
     free = free_memory() / 2**20
     start = time.perf_counter()
@@ -107,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--large", action="store_true")
-    parser.add_argument("--only", help="jobs whose name holds these words")
+    parser.add_argument("--only", help="run only jobs whose name contains this text")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     jobs = JOBS | ({LARGE: LARGE_JOB} if arguments.large or arguments.child == LARGE else {})

@@ -1,10 +1,10 @@
-"""Speed and memory of MedGen beside its peers, each in a process of its own, in one run.
+"""Speed and memory of MedGen and of comparable networks, each in a separate process.
 
     python Testing/benchmarks/speed.py [--threads 2] [--skip-maisi]
 
-- ct-tissue at 96^3 and 128^3, preset normal, from a drawn mask, in float32 and as `auto` chooses;
-- the networks of MAISI as MONAI has them (published configuration, random weights: only their
-  speed is asked for), 128^3, 30 steps of U-Net and ControlNet and one decoding;
+- ct-tissue at 96^3 and 128^3, preset normal, from a drawn mask, in float32 and in the default format;
+- the networks of MAISI in MONAI's implementation (published configuration, random weights), 128^3,
+  30 steps of U-Net and ControlNet and one decoding;
 - head-mr-to-ct on 192 x 256 x 256 voxels of 1 mm in three planes, against the U-Net-256 generator
   of pix2pix (random weights) on the 256 axial slices of the same volume;
 - start-up of the command line and of the library.
@@ -23,7 +23,7 @@ from common import ROOT, in_process, save, table
 
 
 def tissue_mask(size: int):
-    """A body of fat, muscle, bone and lung in a cube of 2 mm voxels."""
+    """Body of fat, muscle, bone and lung in a cube of 2 mm voxels."""
     import numpy as np
 
     from MedGenLib.imaging.volume import LabelMap
@@ -42,10 +42,10 @@ def tissue_mask(size: int):
 
 def ours(size: int, bfloat16: bool) -> dict[str, float]:
     from MedGenLib import generate
-    from MedGenLib.pipelines import latent_flow, loading
+    from MedGenLib.pipelines import flow_sampling, loading
 
     if not bfloat16:
-        latent_flow.bfloat16_pays = loading.bfloat16_pays = lambda device: False
+        flow_sampling.bfloat16_pays = loading.bfloat16_pays = lambda device: False
     mask = tissue_mask(size)
     start = time.perf_counter()
     result = generate(mask, "ct-tissue", seed=1, retries=0, device="cpu")
@@ -59,7 +59,7 @@ def ours(size: int, bfloat16: bool) -> dict[str, float]:
 
 
 def maisi(size: int, steps: int) -> dict[str, float]:
-    """MAISI v2's U-Net, ControlNet and decoder at their published sizes, in a plain loop."""
+    """U-Net, ControlNet and decoder of MAISI v2 with their published sizes, in a plain loop."""
     import torch
     from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
     from monai.apps.generation.maisi.networks.controlnet_maisi import ControlNetMaisi
@@ -144,10 +144,10 @@ def head():
 
 def ours_head(bfloat16: bool) -> dict[str, float]:
     from MedGenLib import translate
-    from MedGenLib.pipelines import loading, slice_translation
+    from MedGenLib.pipelines import loading, slice_sampling
 
     if not bfloat16:
-        slice_translation.bfloat16_pays = loading.bfloat16_pays = lambda device: False
+        slice_sampling.bfloat16_pays = loading.bfloat16_pays = lambda device: False
     volume = head()
     start = time.perf_counter()
     report = translate(volume, "CT", device="cpu", accept_license=True).report
@@ -155,7 +155,7 @@ def ours_head(bfloat16: bool) -> dict[str, float]:
 
 
 def pix2pix() -> dict[str, float]:
-    """U-Net-256 with 64 channels: eight halvings by 4 x 4 convolutions, and back with skips."""
+    """U-Net-256 with 64 channels: eight levels of 4 x 4 convolutions with stride 2 and skips."""
     import torch
     from torch import nn
 
@@ -203,7 +203,7 @@ JOBS: dict[str, Callable[[], dict]] = {
 
 
 def child(name: str, threads: int) -> None:
-    """Run one job and print its figures as JSON."""
+    """Run one job and print its results as JSON."""
     import torch
 
     from MedGenLib.devices import peak_memory_mib
@@ -214,7 +214,7 @@ def child(name: str, threads: int) -> None:
 
 
 def start_up(code: str) -> float:
-    """Median wall seconds of five fresh interpreters."""
+    """Median wall time in seconds of five new interpreters."""
     seconds = []
     for _ in range(5):
         start = time.perf_counter()

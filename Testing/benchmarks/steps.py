@@ -3,11 +3,11 @@
     MEDGEN_DATA=<folder> python Testing/benchmarks/steps.py [--series NAME ...] [--picture P.png]
     MEDGEN_DATA=<folder> python Testing/benchmarks/steps.py --guidance
 
-Blocks of the scans of ct_tissue.py, one noise for all: what differs between two rows is the way
-from noise to data alone. "to the path" is the RMS difference in the body (HU) to the main network's
-own path, followed by the midpoint rule in 48 evaluations: it tells the error of integration, while
-Dice, spread and feature distances tell what of it matters. What was measured is kept, so that a run
-that was stopped goes on; another file of weights is measured again.
+Blocks of the scans of ct_tissue.py with the same noise in all rows, so that rows differ only in the
+integration from noise to data. "to the path" is the RMS difference, within the body (HU), from the
+main network's path, computed with the midpoint rule in 48 evaluations: it measures the integration
+error; Dice, SD and feature distances measure its effect. Results are stored, so an interrupted run
+resumes; they are keyed by the checksum of the weights.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from MedGenLib.labels.tissues import resegment
 from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import Manifest
-from MedGenLib.pipelines.latent_flow import Sampling, Scene, prepare, stride
+from MedGenLib.pipelines.flow_sampling import Sampling
+from MedGenLib.pipelines.scene import Scene, prepare
 
 MODEL = "ct-tissue"
 CPU = torch.device("cpu")
@@ -49,33 +50,33 @@ BLOCKS = {
     "lidc_idri_0314 block, 2 mm": ((52, 40, 0), (148, 136, 40)),
 }
 MAIN = ("student", "Euler", "midpoint")
-"""Series that are measured on both blocks, and for diversity."""
+"""Series measured on both blocks, with diversity."""
 PATCHES = 600
 WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)
 SHOWN = (1, 2, 4, 30)
-LEARNT = 4
-"""Most steps of a path that the student was trained for."""
+TRAINED_STEPS = 4
+"""Largest number of steps that the student is trained for."""
 
 
 def blocks() -> dict[str, tuple[Volume, LabelMap]]:
-    """Name -> (CT, tissue mask): the middle of the scans that nothing was trained on."""
+    """Name -> (CT, tissue mask): central blocks of the held-out scans."""
     return {name: tuple(crop(item, *BLOCKS[name]) for item in pair) for name, pair in scans().items()}
 
 
 class Case:
-    """One mask with all that its rows have in common."""
+    """One mask with the data that all its rows share."""
 
     def __init__(self, manifest: Manifest, ct: Volume, mask: LabelMap) -> None:
         self.manifest, self.ct, self.mask = manifest, ct, mask
-        self.scene: Scene = prepare(mask, manifest, stride(manifest, CPU))
+        self.scene: Scene = prepare(mask, manifest)
         self.real = self._texture(ct.array)
         self.soft = ndimage.binary_erosion(mask.array == 2, iterations=2)
         self.path = self.make("flow", "midpoint", 48)[0]
 
     def make(self, role: str, sampler: str, steps: int, seed: int = 1, guidance: float = 1.0) -> tuple[np.ndarray, int]:
-        """HU and the number of network evaluations."""
+        """Generated image in HU and the number of network evaluations."""
         sampling = Sampling.of(self.manifest, CPU, sampler, steps, self.scene, role=role, guidance=guidance)
-        made = self.scene.finish(sampling.decode(sampling.latent(seed, None), None)).array
+        made = self.scene.finish(sampling.decode(sampling.sample(seed), None)).array
         return made, SAMPLERS[sampler].total(steps) * (1 if guidance == 1 else 2)
 
     def measure(
@@ -103,7 +104,7 @@ class Case:
 
 
 def measure_all(names: list[str]) -> dict[str, Any]:
-    """The table's rows, by case, series and steps; kept after every row."""
+    """Rows of the table by block, series and steps; stored after every row."""
     manifest = find(MODEL)
     kept = OUT / "steps.json"
     figures: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
@@ -127,14 +128,14 @@ def measure_all(names: list[str]) -> dict[str, Any]:
 
 
 def _measured(title: str, names: list[str]) -> list[tuple[str, int]]:
-    """Series and steps of a block: everything on the first, on the second what matters most."""
+    """Series and steps of a block: all on the first, the series of `MAIN` on the second."""
     first = title == next(iter(BLOCKS))
     counts = COUNTS if first else SHOWN
     return [(name, steps) for name in names if first or name in MAIN for steps in counts]
 
 
 def guidance() -> None:
-    """Classifier-free guidance with the preset normal, on both masks."""
+    """Classifier-free guidance with the preset normal on both masks."""
     manifest, everything = find(MODEL), {}
     steps = manifest.preset("normal").steps
     for title, (ct, mask) in blocks().items():
@@ -158,7 +159,7 @@ def show(figures: dict[tuple[str, str, str], dict[str, float]], names: list[str]
 
 
 def picture(figures: dict, names: list[str], path: Path) -> None:
-    """Curves of the figures against evaluations, and slices of the abdomen below them."""
+    """Plot the metrics against evaluations, with slices of the abdomen below."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -171,7 +172,7 @@ def picture(figures: dict, names: list[str], path: Path) -> None:
     for axes, key in zip(top.subplots(1, 4), ("Dice", "FD", "FD-hp", "local SD soft"), strict=True):
         for name in names:
             best = name == "student"
-            counts = [n for n in COUNTS if n <= LEARNT] if best else COUNTS
+            counts = [n for n in COUNTS if n <= TRAINED_STEPS] if best else COUNTS
             rows = [figures[title, name, str(steps)] for steps in counts]
             axes.plot(
                 [r["evaluations"] for r in rows],
@@ -198,7 +199,7 @@ def picture(figures: dict, names: list[str], path: Path) -> None:
 
 
 def _slices(figure: Any, title: str) -> None:
-    """A row a series, a column a number of evaluations; the real scan where the student ends."""
+    """One row per series, one column per number of steps; the student's row ends with the real scan."""
     ct, mask = blocks()[title]
     case = Case(find(MODEL), ct, mask)
     networks = case.manifest.networks
@@ -206,7 +207,7 @@ def _slices(figure: Any, title: str) -> None:
     grid = figure.subplots(len(rows), len(SHOWN))
     level = mask.shape[2] // 2
     for axes_row, name in zip(grid, rows, strict=True):
-        counts = [n for n in SHOWN if n <= LEARNT or name != "student"]
+        counts = [n for n in SHOWN if n <= TRAINED_STEPS or name != "student"]
         images = [(f"{name}, {n}", case.make(*SERIES[name], n)[0]) for n in counts]
         images += [("real", ct.array)] * (len(SHOWN) - len(counts))
         for axes, (text, image) in zip(axes_row, images, strict=True):

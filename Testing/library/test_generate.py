@@ -21,7 +21,7 @@ from MedGenLib.labels.tissues import resegment
 from MedGenLib.metrics.image import dice, seam_index
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
-from MedGenLib.pipelines import latent_flow, loading
+from MedGenLib.pipelines import flow_sampling, loading, scene
 from MedGenLib.pipelines.memory_plan import LAYOUTS, Layout
 
 FAST = {"seed": 1, "steps": 3, "retries": 0, "device": "cpu"}
@@ -229,7 +229,8 @@ def test_an_empty_mask_is_refused():
 
 
 def test_a_grid_beyond_the_memory_is_refused_before_it_is_made(monkeypatch):
-    monkeypatch.setattr(latent_flow, "free_memory", lambda device="cpu": 1_000_000)
+    for module in (scene, flow_sampling):
+        monkeypatch.setattr(module, "free_memory", lambda device="cpu": 1_000_000)
     with pytest.raises(MemoryPlanError, match="million voxels"):
         generate(torso(), **FAST)
 
@@ -354,14 +355,14 @@ def test_networks_are_loaded_once():
 
 
 def test_values_that_are_not_finite_are_told(monkeypatch):
-    decode = latent_flow.Sampling.decode
+    decode = flow_sampling.Sampling.decode
 
     def broken(self, latent, progress):
         values = decode(self, latent, progress).copy()
         values[8:12] = np.nan
         return values
 
-    monkeypatch.setattr(latent_flow.Sampling, "decode", broken)
+    monkeypatch.setattr(flow_sampling.Sampling, "decode", broken)
     report = generate(torso(), **FAST).report
     assert not report.passed and any("not finite" in s for s in report.sentences)
 

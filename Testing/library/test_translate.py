@@ -164,7 +164,7 @@ def test_lines_and_constants_are_refused(slab):
 
 
 def test_memory_is_planned_first(slab, monkeypatch):
-    monkeypatch.setattr("MedGenLib.pipelines.slice_translation.free_memory", lambda: 1_000_000)
+    monkeypatch.setattr("MedGenLib.pipelines.slice_sampling.free_memory", lambda: 1_000_000)
     with pytest.raises(MemoryPlanError, match="GiB"):
         translate(slab, "CT", **FAST)
 

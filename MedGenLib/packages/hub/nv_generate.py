@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from MedGenLib.packages.hub import nv_generate_limits
 from MedGenLib.packages.manifest import LicenseSpec
 
 SOURCE = "https://github.com/NVIDIA-Medtech/NV-Generate-CTMR"
@@ -57,7 +58,7 @@ class Published:
     sampler: Mapping[str, Any]
     data: tuple[Mapping[str, Any], ...]
     limits: str = "CT"
-    """Name of the limits in `MedGenLib.pipelines.maisi.limits`."""
+    """Name of the limits in `MedGenLib.packages.hub.nv_generate_limits`."""
     field_of_view: Mapping[str, list[float]] = field(default_factory=dict)
 
     @property
@@ -66,13 +67,13 @@ class Published:
 
     def metadata(self) -> dict[str, Any]:
         """`configs/metadata.json` without versions, checksums and the scale factor."""
-        from MedGenLib.pipelines.maisi import limits
-
-        preprocessing = {"name": "maisi", **getattr(limits, self.limits), **self.preprocessing}
+        latent = {"latent_channels": LATENT_CHANNELS, "latent_stride": LATENT_STRIDE}
+        preprocessing = {**getattr(nv_generate_limits, self.limits), **latent, **self.preprocessing}
         lowest, highest = preprocessing["spacing_min_mm"], preprocessing["spacing_max_mm"]
         medgen = {
             "schema": 1,
             "task": "generate",
+            "pipeline": "maisi",
             "input": self._input(),
             "output": CT_OUTPUT if self.has_mask else MR_OUTPUT,
             "spacing_mm": {"min": min(lowest), "max": max(highest), "native": 1.0},

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from MedGenLib.labels.vocabulary import table
-from MedGenLib.pipelines.maisi.limits import BODY
+from MedGenLib.packages.hub.nv_generate_limits import BODY
 
 REGIONS = (
     ("head and neck", frozenset({22, 120})),

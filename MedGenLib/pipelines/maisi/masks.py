@@ -18,8 +18,6 @@ from MedGenLib.pipelines.maisi.legal import LegalGrid, find_grid
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
 
-LATENT_STRIDE = 4
-"""Image voxels per latent voxel of the autoencoder."""
 _THORAX = 1
 """Index of the region that nearly every training scan shows."""
 
@@ -93,7 +91,7 @@ class MaisiScene:
             return []
         planes = []
         for axis, latent_index in borders:
-            index = LATENT_STRIDE * latent_index - self.grid.before[axis]
+            index = self.manifest.settings.latent_stride * latent_index - self.grid.before[axis]
             if axis in self.grid.reorientation.flips:
                 index = self.grid.inner[axis] - index
             stored = self.grid.reorientation.order[axis]

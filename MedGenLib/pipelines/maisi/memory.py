@@ -12,14 +12,12 @@ import torch
 from MedGenLib.devices import free_memory
 from MedGenLib.errors import MemoryPlanError
 from MedGenLib.networks.slabs import FEWEST_PLANES, SLAB_VALUES, Room
-from MedGenLib.packages.hub.nv_generate import LATENT_STRIDE
 from MedGenLib.pipelines.windows import Windows
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
+    from MedGenLib.packages.settings import MaisiSettings
 
-UNET_STRIDE = 8
-"""Latent voxels per coarsest cell of the U-Net."""
 OVERLAP = 8
 MOST_VOXELS, SMALL_VOXELS = 2**20, 2**17
 """Latent voxels sampled at once: 512 x 512 x 256 image voxels, and 256 x 256 x 128."""
@@ -35,26 +33,27 @@ BYTES_PER_VOXEL = 32
 """Of the image: labels, network values, intensities, checks."""
 
 
-def windows(shape: Sequence[int], small: bool = False) -> Windows:
+def windows(settings: MaisiSettings, shape: Sequence[int], small: bool = False) -> Windows:
     """How the latent of an image is cut for sampling.
 
     The layout depends on the image's size alone: it changes the fine detail of the result. Slabs
     are cut along the body first, as the networks know whole slices.
     """
-    latent = tuple(n // LATENT_STRIDE for n in shape)
+    latent, stride = tuple(n // settings.latent_stride for n in shape), settings.network_stride
     budget = SMALL_VOXELS if small else MOST_VOXELS
     window = list(latent)
     for axis, least in ((2, FEWEST_SLICES), (0, FEWEST_SIDE), (1, FEWEST_SIDE)):
         while math.prod(window) > budget and window[axis] > least:
-            window[axis] = max(least, _halved(window[axis]))
+            window[axis] = max(least, _halved(window[axis], stride))
     while math.prod(window) > budget:
         longest = window.index(max(window))
-        window[longest] = _halved(window[longest])
-    return Windows(latent, tuple(window), OVERLAP, UNET_STRIDE)
+        window[longest] = _halved(window[longest], stride)
+    return Windows(latent, tuple(window), OVERLAP, stride)
 
 
-def _halved(side: int) -> int:
-    return -(-side // (2 * UNET_STRIDE)) * UNET_STRIDE
+def _halved(side: int, stride: int) -> int:
+    """Half of a side, rounded up to whole strides."""
+    return -(-side // (2 * stride)) * stride
 
 
 def room(shape: Sequence[int], device: torch.device, small: bool = False) -> Room:
@@ -93,7 +92,7 @@ def needed_bytes(
     manifest: Manifest, shape: Sequence[int], device: torch.device, dtype: torch.dtype, small: bool
 ) -> int:
     """Memory of the weights, of sampling or decoding an image, and of its arrays."""
-    layout = windows(shape, small)
+    layout = windows(manifest.settings, shape, small)
     size = math.prod(min(w, n) for w, n in zip(layout.window, layout.shape, strict=True))
     sampling = VALUES_PER_LATENT_VOXEL * size * dtype.itemsize
     decoding = decoding_bytes(shape, room(shape, device, small))

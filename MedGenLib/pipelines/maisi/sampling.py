@@ -1,7 +1,4 @@
-"""The latent flow of NV-Generate's networks on one scene, and the decoding of its result.
-
-It has the methods of `MedGenLib.pipelines.latent_flow.Sampling`, so that `generate` need not know which it is.
-"""
+"""NV-Generate's networks on one scene: sampling by the rectified flow or by denoising diffusion, and decoding."""
 
 from __future__ import annotations
 
@@ -18,8 +15,9 @@ from MedGenLib.diffusion.flow import FlowDenoiser
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
 from MedGenLib.networks.maisi import lower_precision
-from MedGenLib.packages.hub.nv_generate import LATENT_CHANNELS
+from MedGenLib.options import LARGEST_NV_GUIDANCE
 from MedGenLib.packages.manifest import Manifest
+from MedGenLib.pipelines.generation import GenerationRun
 from MedGenLib.pipelines.loading import bfloat16_pays, network
 from MedGenLib.pipelines.maisi import memory as plan
 from MedGenLib.pipelines.maisi.schedule import TRAIN_STEPS, respaced, time_shift, training_step
@@ -30,7 +28,6 @@ from MedGenLib.progress import ProgressCallback, Stage
 if TYPE_CHECKING:
     from MedGenLib.pipelines.maisi.masks import MaisiScene
 
-LARGEST_GUIDANCE = 30.0
 NO_CLASS = 0
 """The modality class that stands for any: what guidance leads away from."""
 CONDITION_SCALE = 100.0
@@ -38,8 +35,8 @@ CONDITION_SCALE = 100.0
 
 
 @dataclass
-class MaisiSampling:
-    """Networks, sampler and windows for one scene; see `MedGenLib.pipelines.latent_flow.Sampling`.
+class MaisiSampling(GenerationRun):
+    """Networks, sampler and windows for one scene.
 
     Attributes
     ----------
@@ -103,7 +100,7 @@ class MaisiSampling:
             )
         dtype = _number_format(device)
         small = plan.is_small(manifest, scene.shape, device, dtype, memory)
-        windows = plan.windows(scene.shape, small)
+        windows = plan.windows(manifest.settings, scene.shape, small)
         if small and memory == "auto":
             scene.findings.append(Finding("warning", "small-plan", SMALL_PLAN))
         networks = {
@@ -129,24 +126,15 @@ class MaisiSampling:
             weight,
         )
 
-    @property
-    def window_count(self) -> int:
-        return len(list(self.windows))
-
-    @property
-    def borders(self) -> list[tuple[int, int]]:
-        """Borders of the windows as (axis, index in latent voxels)."""
-        return self.windows.borders
-
-    def latent(self, seed: int, progress: ProgressCallback | None) -> Tensor:
-        """Sample the latent (1, 4, i, j, k) of the scene."""
+    def sample(self, seed: int, progress: ProgressCallback | None = None) -> Tensor:
+        """Sample the latent (1, c, i, j, k) of the scene."""
         generator = torch.Generator().manual_seed(seed)
-        shape = (1, LATENT_CHANNELS, *self.windows.shape)
+        shape = (1, self.settings.latent_channels, *self.windows.shape)
         noise = torch.randn(shape, generator=generator).to(self.device)
-        return self.sample(noise, progress, generator)
+        return self.integrate(noise, progress, generator)
 
     @torch.inference_mode()
-    def sample(self, noise: Tensor, progress: ProgressCallback | None, generator: torch.Generator) -> Tensor:
+    def integrate(self, noise: Tensor, progress: ProgressCallback | None, generator: torch.Generator) -> Tensor:
         """Sample the latent that a noise leads to."""
         if self.controlnet is not None:
             reading = Stage("reading the mask", 1, progress)
@@ -218,7 +206,7 @@ class MaisiSampling:
     def _conditions(self) -> dict[str, Tensor]:
         """Spacing and body region as the U-Net takes them."""
         values = {"spacing_tensor": self.scene.spacing}
-        if self.scene.manifest.settings.regions:
+        if self.settings.regions:
             top, bottom = (np.eye(4)[region] for region in self.scene.regions)
             values |= {"top_region_index_tensor": top, "bottom_region_index_tensor": bottom}
         return {
@@ -231,10 +219,10 @@ class MaisiSampling:
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     @torch.inference_mode()
-    def decode(self, latent: Tensor, progress: ProgressCallback | None) -> np.ndarray:
+    def decode(self, latent: Tensor, progress: ProgressCallback | None = None) -> np.ndarray:
         """Latent -> network values (i, j, k), about 0 to 1, on the scene's grid."""
         stage = Stage("decoding", self.autoencoder.layers, progress)
-        scaled = latent / self.scene.manifest.settings.scale_factor
+        scaled = latent / self.settings.scale_factor
         room = plan.room(self.scene.shape, self.device, self.small)
         image = self.autoencoder.decode(scaled, room, stage.advance)
         return image[0, 0].cpu().numpy()
@@ -288,8 +276,8 @@ def _checked_guidance(manifest: Manifest, guidance: float | None) -> float:
             f"The model '{manifest.name}' makes one modality only, so that there is nothing to "
             "guide it to; leave guidance out."
         )
-    if not 0 <= guidance <= LARGEST_GUIDANCE:
-        raise InputError(f"The guidance is {guidance:g}; choose 0 to {LARGEST_GUIDANCE:g}.")
+    if not 0 <= guidance <= LARGEST_NV_GUIDANCE:
+        raise InputError(f"The guidance is {guidance:g}; choose 0 to {LARGEST_NV_GUIDANCE}.")
     return guidance
 
 

@@ -57,8 +57,8 @@ class ClassifierRecipe:
         time = time.to(data.device)
         point, _ = velocity_target(data, noise, time)
         point = point.contiguous(memory_format=torch.channels_last_3d)
-        wanted = F.avg_pool3d(batch["maps"][:, : self.labels], 2)
-        weight = F.avg_pool3d(batch["valid"], 2)[:, 0]
+        wanted = F.avg_pool3d(batch["maps"][:, : self.labels], self.autoencoder.stride)
+        weight = F.avg_pool3d(batch["valid"], self.autoencoder.stride)[:, 0]
         entropy = F.cross_entropy(network(point, time), wanted, reduction="none")
         return (weight * entropy).sum() / weight.sum().clamp(min=1)
 

@@ -58,6 +58,7 @@ class FewStepRecipe:
         self.noise_hu = section.get("noise_hu", [])
         self.data = read_data(config, section["patch"])
         self.package = find(section["teacher"])
+        self.stride = self.package.settings.latent_stride
         self.teacher = trained_network(self.package, "flow", CPU)
         self.networks: dict[str, nn.Module] = {ROLE: student_of(self.teacher).to(memory_format=torch.channels_last_3d)}
         self.objectives = [Objective("few-step", (ROLE,), self._loss)]
@@ -78,7 +79,7 @@ class FewStepRecipe:
         features = student.encode_mask(batch["maps"])
         rows = [self._interval(path, steps, i) for steps, i in self._intervals(draw)]
         loss, detail = path.new_zeros(()), path.new_zeros(())
-        weight = F.avg_pool3d(batch["valid"], 2).clamp(min=OUTSIDE_WEIGHT)
+        weight = F.avg_pool3d(batch["valid"], self.stride).clamp(min=OUTSIDE_WEIGHT)
         for point, target, time, step in rows:
             size = len(point)
             u = student(
@@ -114,7 +115,7 @@ class FewStepRecipe:
         maps = batch["maps"]
         teacher = self.teacher.to(maps.device)
         features = teacher.encode_mask(maps)
-        shape = (len(maps), teacher.arguments["latent"], *(n // 2 for n in maps.shape[2:]))
+        shape = (len(maps), teacher.arguments["latent"], *(n // self.stride for n in maps.shape[2:]))
         x = torch.randn(shape, generator=draw.torch).to(maps.device)
         points = [x]
 
@@ -139,7 +140,7 @@ class FewStepRecipe:
             draw = Draw.of(7, index)
             batch = beside(student, self.batch(draw, 1))
             path = self._path(batch, draw)
-            inside = F.avg_pool3d(batch["valid"], 2) > 0
+            inside = F.avg_pool3d(batch["valid"], self.stride) > 0
             wanted = path[-1]
             for steps in self.budgets:
                 made = follow(student, path[0], batch, steps)

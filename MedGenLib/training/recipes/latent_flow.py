@@ -72,7 +72,7 @@ class LatentFlowRecipe:
         point = point.contiguous(memory_format=torch.channels_last_3d)
         estimate = network(point, time, network.encode_mask(maps), scalars)
         error = (estimate - velocity).square()
-        weight = F.avg_pool3d(batch["valid"], 2).clamp(min=OUTSIDE_WEIGHT)
+        weight = F.avg_pool3d(batch["valid"], self.autoencoder.stride).clamp(min=OUTSIDE_WEIGHT)
         weight = self.terms.weights(batch["maps"], weight)
         loss = (weight * error).sum() / (weight.sum() * error.shape[1])
         made = TrainingStep(maps, batch["valid"], point, velocity, estimate, time, scalars)
@@ -104,13 +104,17 @@ class LatentFlowRecipe:
 
     def _sample(self, network: nn.Module, batch: dict[str, Tensor], draw: Draw) -> Tensor:
         features = network.encode_mask(batch["maps"])
-        shape = (1, 8, *(n // 2 for n in batch["x"].shape[2:]))
-        noise = torch.randn(shape, generator=draw.torch).to(batch["x"].device)
+        noise = self._noise(batch["x"], draw)
 
         def velocity(x: Tensor, t: float) -> Tensor:
             return network(x, torch.full((1,), t).to(x), features, batch.get("scalars"))
 
         return self.autoencoder.decode(euler.sample(FlowDenoiser(velocity), noise, 12))
+
+    def _noise(self, image: Tensor, draw: Draw) -> Tensor:
+        """Of the shape of the latent of an image."""
+        shape = (1, self.autoencoder.channels, *(n // self.autoencoder.stride for n in image.shape[2:]))
+        return torch.randn(shape, generator=draw.torch).to(image.device)
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
         from MedGenLib.training.package import export_package
@@ -121,7 +125,11 @@ class LatentFlowRecipe:
             step=step,
             held_out=self.data.held_out,
             statistics={"tissues": self.data.statistics()},
-            preprocessing=self.data.preprocessing(),
+            preprocessing={
+                **self.data.preprocessing(),
+                "latent_channels": self.autoencoder.channels,
+                "latent_stride": self.autoencoder.stride,
+            },
             out=out,
         )
 

@@ -53,14 +53,13 @@ class PixelDiffusionRecipe(LatentFlowRecipe):
         point, wanted = v_target(data, noise, time)
         point = point.contiguous(memory_format=torch.channels_last_3d)
         error = (network(point, time, features, batch.get("scalars")) - wanted).abs()
-        weight = F.avg_pool3d(batch["valid"], 2).clamp(min=OUTSIDE_WEIGHT)
+        weight = F.avg_pool3d(batch["valid"], self.autoencoder.stride).clamp(min=OUTSIDE_WEIGHT)
         loss = (weight * error).sum() / (weight.sum() * error.shape[1])
         return loss, {"v": float(loss.detach())}
 
     def _sample(self, network: nn.Module, batch: dict[str, Tensor], draw: Draw) -> Tensor:
         features = network.encode_mask(batch["maps"])
-        shape = (1, 8, *(n // 2 for n in batch["x"].shape[2:]))
-        start = torch.randn(shape, generator=draw.torch).to(batch["x"].device)
+        start = self._noise(batch["x"], draw)
 
         def v(x: Tensor, t: float) -> Tensor:
             return network(x, torch.full((1,), t).to(x), features, batch.get("scalars"))

@@ -14,6 +14,8 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.normalization import ZScore
 from MedGenLib.metrics.image import dice
 from MedGenLib.networks import SegmentationUNet
+from MedGenLib.packages.settings import SegmentationSettings
+from MedGenLib.packages.typed import read
 from MedGenLib.segmentation.package import label_array
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data.cases import Patches, TrainingCase, case_names, read_case
@@ -90,8 +92,8 @@ class SegmenterRecipe(Segmentation):
         names = case_names(folder)
         self.held_out = hold_out(names, data["hold_out"], data["seed"])
         medgen = config["package"]["medgen"]
-        spec = medgen["preprocessing"]
-        standard = ZScore(spec["low"], spec["high"])
+        settings = read(SegmentationSettings, medgen["preprocessing"], "preprocessing")
+        standard = ZScore(settings.low, settings.high)
         spacing = (medgen["spacing_mm"]["native"],) * 3
         cases = {name: read_case(folder, name, standard, spacing) for name in names}
         labels = len(medgen["output"]["labels"])

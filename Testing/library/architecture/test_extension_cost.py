@@ -111,6 +111,96 @@ class Threshold:
         return path
 '''
 
+PIPELINE = '''
+"""Each label gets a gray level of the package, in white noise: no network is asked."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from MedGenLib.imaging.volume import Volume
+from MedGenLib.packages.settings import GenerationSettings, settings
+from MedGenLib.packages.typed import setting
+from MedGenLib.pipelines.base import Estimate, pipeline
+
+
+@settings("levels")
+@dataclass(frozen=True, kw_only=True)
+class LevelSettings(GenerationSettings):
+    levels: tuple[float, ...]
+    noise: float = setting(1.0, above=0)
+
+    def contradictions(self, medgen):
+        yield from super().contradictions(medgen)
+        if len(self.levels) <= max(map(int, medgen["input"]["labels"])):
+            yield f"preprocessing.levels has {len(self.levels)} values; give one for each label"
+
+
+class Run:
+    sampler, steps, findings, own_grid, seams = None, None, [], True, []
+
+    def __init__(self, manifest, mask):
+        self.manifest, self.mask = manifest, mask
+        self.parameters = {"levels": len(manifest.settings.levels)}
+
+    def sample(self, seed, progress=None):
+        return np.random.default_rng(seed).normal(0, self.manifest.settings.noise, self.mask.shape)
+
+    def decode(self, sampled, progress=None):
+        return np.asarray(self.manifest.settings.levels)[self.mask.array] + sampled
+
+    def finish(self, values):
+        output = self.manifest.output
+        return Volume(values.clip(*output.range).astype(np.float32), self.mask.affine, output.modality, output.unit)
+
+
+@pipeline("levels")
+class Levels:
+    editable = False
+
+    def __init__(self, manifest):
+        self.manifest = manifest
+
+    def prepare(self, source, device, options):
+        return Run(self.manifest, source)
+
+    def estimate(self, geometry, preset, device="cpu", free_mib=None):
+        return Estimate(math.prod(geometry.shape), 100 + 12 * math.prod(geometry.shape) / 2**20)
+
+    def measured_cost(self, run):
+        return math.prod(run.size)
+'''
+
+PACKAGE = {
+    **{key: "1.0" for key in ("monai_version", "pytorch_version", "numpy_version")},
+    **{key: "toy" for key in ("task", "description", "authors", "copyright")},
+    "version": "1.0.0",
+    "changelog": {},
+    "name": "toy-levels",
+    "network_data_format": {},
+    "medgen": {
+        "schema": 1,
+        "task": "generate",
+        "pipeline": "levels",
+        "input": {"kind": "labels", "labels": {"1": {"name": "anterior"}, "2": {"name": "posterior"}}},
+        "output": {"modality": "T1w", "unit": "a.u.", "range": [0, 255], "background": 0},
+        "spacing_mm": {"min": 0.5, "max": 2.0, "native": 1.0},
+        "field_of_view_mm": {"min": [8, 8, 8], "max": [300, 300, 300]},
+        "networks": {"codec": {"network": "Autoencoder", "arguments": {}}},
+        "preprocessing": {"name": "levels", "levels": [10, 80, 160], "noise": 2},
+        "sampler": {"name": "none", "presets": {"normal": {}}},
+        "performance": [
+            {"size": [100, 100, 100], "preset": "normal", "seconds": 2.0, "peak_mib": 200, "device": "CPU, float32"}
+        ],
+        "statistics": {"tissues": {"2": {"name": "posterior", "low": 150, "high": 170}}},
+        "training": {"data": [], "commands": [], "held_out": []},
+        "license": {"spdx": "CC0-1.0", "commercial_use": True, "acceptance_required": False},
+        "checksums": {},
+        "citation": "",
+    },
+}
+
 CONFIGURATION = {
     "data": {"adaptor": "balls", "radii": [3, 4, 5]},
     "threshold": {"patch": 12},
@@ -194,14 +284,64 @@ print(train("autoencoder", "config.json", "other", device="cpu").name)
     assert of_ours == "autoencoder.safetensors", "a recipe of ours reads the data by the new reader"
 
 
+def test_a_pipeline_is_one_file_and_a_package(toys):
+    (toys / "toys" / "levels.py").write_text(PIPELINE)
+    (toys / "package.json").write_text(json.dumps(PACKAGE))
+    code = f"""
+import json
+import numpy as np
+from MedGenLib import generate, user_folders
+from MedGenLib.errors import InputError, PackageError
+from MedGenLib.io.files import read_label_map
+from MedGenLib.packages import find, write_package
+
+metadata, weights = json.load(open("package.json")), {{"codec": {{"x": np.zeros(1, np.float32)}}}}
+folder = user_folders.models_dir() / "toy-levels"
+try:
+    write_package(folder, metadata, weights, "# Toy", "CC0")
+except PackageError as error:
+    print(error)
+import toys.levels
+metadata["medgen"]["preprocessing"]["levels"] = [10, 80]
+try:
+    write_package(folder, metadata, weights, "# Toy", "CC0")
+except PackageError as error:
+    print(error)
+metadata["medgen"]["preprocessing"]["levels"] = [10, 80, 160]
+manifest = write_package(folder, metadata, weights, "# Toy", "CC0")
+made = [generate({str(MASK)!r}, "toy-levels", seed=seed, device="cpu") for seed in (1, 1, 2)]
+first, again, other = (result.volume.array for result in made)
+print(bool((first == again).all()), bool((first != other).any()), made[0].report.passed)
+print(made[0].report.parameters["levels"], round(made[0].report.output_checks[0].figures["mean"]["posterior"]))
+from MedGenLib.pipelines.base import is_editable
+from MedGenLib.pipelines.estimate import plan_run
+print(plan_run(manifest, read_label_map({str(MASK)!r}).geometry).sentence)
+from MedGenLib.editing.session import Canvas
+try:
+    Canvas.generate({str(MASK)!r}, "toy-levels")
+except InputError as error:
+    print(error)
+print(find("ct-tissue").pipeline, is_editable(find("ct-tissue")), is_editable(manifest))
+"""
+    unknown, contradiction, same, report, sentence, refused, ours = run(toys, code).splitlines()
+    assert "pipeline is 'levels', which is not registered; choose " in unknown
+    assert "preprocessing.levels has 2 values; give one for each label." in contradiction
+    assert same == "True True True" and report == "3 160"
+    assert sentence == "about 1 s on CPU, 0.1 GB"
+    assert "cannot redraw a part of an image" in refused
+    assert ours == "latent-flow True False"
+
+
 @pytest.mark.parametrize(
     ("source", "name", "taken", "owner"),
     [
         (SAMPLER, "ralston", "heun", "MedGenLib.diffusion.heun"),
         (READER, "balls", "brain-scans", "MedGenLib.training.data.brain"),
         (RECIPE, "threshold", "latent-flow", "MedGenLib.training.recipes.latent_flow"),
+        (PIPELINE, "levels", "maisi", "MedGenLib.packages.settings"),
+        (PIPELINE.replace('@settings("levels")', ""), "levels", "maisi", "MedGenLib.pipelines.maisi_pipeline"),
     ],
-    ids=["sampler", "data reader", "recipe"],
+    ids=["sampler", "data reader", "recipe", "settings", "pipeline"],
 )
 def test_a_name_that_is_taken_is_refused_in_one_sentence(toys, source, name, taken, owner):
     (toys / "toys" / "taken.py").write_text(source.replace(f'("{name}"', f'("{taken}"'))

@@ -14,7 +14,7 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.metrics import uncertainty as module
 from MedGenLib.metrics.compare import Comparison, compare
 from MedGenLib.metrics.uncertainty import error_correlation, spread
-from MedGenLib.pipelines import slice_translation
+from MedGenLib.pipelines import slice_sampling
 
 SHAPE = (24, 22, 20)
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -143,7 +143,7 @@ class TestViews:
     def test_running_sums_are_the_weighted_standard_deviation(self, generator):
         """With weights that say how reliable a view is; equal weights give the usual n - 1."""
         views, weights = generator.normal(1000, 20, (5, 4, 3)), [0.2, 1.0, 0.5, 1.5, 0.01]
-        sums = slice_translation._Spread((4, 3))
+        sums = slice_sampling.RunningSpread((4, 3))
         for view, weight in zip(views, weights, strict=True):
             sums.add((slice(None), slice(None)), view, weight)
         mean = np.average(views, axis=0, weights=weights)
@@ -152,13 +152,13 @@ class TestViews:
         expected = np.sqrt(np.tensordot(weights, (views - mean) ** 2, 1) / freedom)
         assert np.allclose(sums.deviation(), expected, rtol=1e-3)
 
-        equal = slice_translation._Spread((4, 3))
+        equal = slice_sampling.RunningSpread((4, 3))
         for view in views:
             equal.add((slice(None), slice(None)), view, 0.7)
         assert np.allclose(equal.deviation(), views.std(axis=0, ddof=1), rtol=1e-3)
 
     def test_one_view_or_none_has_no_spread(self):
-        sums = slice_translation._Spread((2, 2))
+        sums = slice_sampling.RunningSpread((2, 2))
         sums.add((0,), np.array([3.0, 4.0]), 1.0)
         assert not sums.deviation().any()
 
@@ -212,16 +212,16 @@ class TestTranslate:
     def test_sagittal_slices_are_shifted(self, monkeypatch):
         """Thick sagittal slices are seen in their plane only, and never mirrored."""
         shapes = []
-        evaluate = slice_translation.SliceJob._evaluate
+        evaluate = slice_sampling.SliceRun._evaluate
 
         def watched(job, slices, axis):
             shapes.append((axis, slices.shape[1:]))
             return evaluate(job, slices, axis)
 
-        monkeypatch.setattr(slice_translation.SliceJob, "_evaluate", watched)
+        monkeypatch.setattr(slice_sampling.SliceRun, "_evaluate", watched)
         thick = head((8, 64, 64), (22.0, 3.0, 3.0))
         result = translate(thick, "CT", preset="draft", device="cpu", uncertainty=True, accept_license=True)
-        rows, columns = slice_translation.SHIFT
+        rows, columns = slice_sampling.SHIFT
         assert {axis for axis, _ in shapes} == {0}
         for (_, plain), (_, moved) in zip(shapes[::2], shapes[1::2], strict=True):
             assert moved == (plain[0] + rows, plain[1] + columns)

@@ -67,7 +67,7 @@ def test_tiled_decoding_equals_decoding_at_once(tile):
     latent = torch.randn(1, 8, 18, 13, 11)
     whole = network.decode(latent)
     tiles = []
-    tiled = decode_tiled(network.decode, latent, tile, network.halo // 2, tiles.append)
+    tiled = decode_tiled(network.decode, latent, tile, network.halo // 2, network.stride, tiles.append)
     assert torch.allclose(tiled, whole, atol=1e-4)
     assert tiles == list(range(1, len(tiles) + 1)) and len(tiles) > 1
 
@@ -75,7 +75,7 @@ def test_tiled_decoding_equals_decoding_at_once(tile):
 def test_too_small_a_halo_would_show():
     network = randomised(build("Autoencoder", {"width": 8, "blocks": 1}))
     latent = torch.randn(1, 8, 16, 8, 8)
-    tiled = decode_tiled(network.decode, latent, 8, 0)
+    tiled = decode_tiled(network.decode, latent, 8, 0, network.stride)
     assert not torch.allclose(tiled, network.decode(latent), atol=1e-4)
 
 

@@ -15,7 +15,7 @@ from MedGenLib import generate, user_folders
 from MedGenLib.errors import InputError, MemoryPlanError
 from MedGenLib.imaging.volume import Geometry, LabelMap
 from MedGenLib.packages import find
-from MedGenLib.pipelines import latent_flow
+from MedGenLib.pipelines import flow_sampling, scene
 from MedGenLib.pipelines.estimate import plan_run, remember
 from MedGenLib.pipelines.memory_plan import LAYOUTS, Layout, MemoryDemand, choose, plans
 
@@ -124,10 +124,10 @@ def test_a_gpu_holds_the_networks_and_the_process_the_rest():
 RUN = """
 import sys, numpy as np
 from MedGenLib import generate
-from MedGenLib.pipelines import latent_flow, loading
+from MedGenLib.pipelines import flow_sampling, loading
 from MedGenLib.devices import peak_memory_mib
 from MedGenLib.imaging.volume import LabelMap
-loading.bfloat16_pays = latent_flow.bfloat16_pays = lambda device: False
+loading.bfloat16_pays = flow_sampling.bfloat16_pays = lambda device: False
 labels = np.ones([int(n) for n in sys.argv[1:]], np.uint8)
 labels[16:-16, 16:-16] = 2
 labels[40:60, 40:60] = 3
@@ -212,7 +212,7 @@ def test_what_cannot_be_planned_is_said():
 def made(monkeypatch, number, **options):
     """A small volume in several windows, by the plan of that number."""
     monkeypatch.setitem(LAYOUTS, "normal", Layout("normal", whole=8, window=24, tile=16))
-    monkeypatch.setattr(latent_flow, "choose", lambda plans, *room: plans[number])
+    monkeypatch.setattr(flow_sampling, "choose", lambda plans, *room: plans[number])
     labels = np.ones((64, 24, 24), np.uint8)
     labels[:, 8:16, 8:16] = 3
     mask = LabelMap(labels, np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -235,7 +235,7 @@ def test_the_report_tells_that_the_memory_was_short(monkeypatch):
 
 
 def test_a_request_that_fits_no_plan_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(latent_flow, "free_memory", lambda device="cpu": 2**20)
+    monkeypatch.setattr(scene, "free_memory", lambda device="cpu": 2**20)
     mask = LabelMap(np.ones((48, 48, 48), np.uint8), np.diag([2.0, 2.0, 2.0, 1.0]))
     for memory in ("auto", "small", "normal"):
         with pytest.raises(MemoryPlanError, match="Even the smallest plan .* GiB are free; crop"):

@@ -23,8 +23,8 @@ from MedGenLib.labels.vocabulary import Vocabulary, table
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.hub.nv_generate import PUBLISHED
 from MedGenLib.packages.hub.nv_generate_labels import package_labels, regions
+from MedGenLib.packages.hub.nv_generate_limits import BODY
 from MedGenLib.packages.manifest import load_manifest
-from MedGenLib.pipelines.maisi import limits
 from MedGenLib.pipelines.maisi.legal import find_grid
 from MedGenLib.pipelines.maisi.masks import prepare, prepare_grid
 
@@ -96,7 +96,7 @@ def as_values(labels):
 
 def test_the_vocabulary_is_that_of_the_published_model():
     names = MAISI.names
-    assert len(names) == 125 and max(names) == limits.BODY
+    assert len(names) == 125 and max(names) == BODY
     assert not {2, 16, 18, 20, 21, 129, 130, 131} & set(names)
     named = [names[value] for value in (1, 14, 32, 57, 127, 132, 200)]
     assert named == ["liver", "left kidney", "right lung lower lobe", "trachea", "vertebrae S1", "airway", "body"]

@@ -118,7 +118,7 @@ def test_the_latent_is_that_of_the_published_loop(installed):
     manifest = installed[CT]
     scene = prepare(trunk(), manifest, any_grid=True)
     ours = MaisiSampling.of(manifest, CPU, None, 3, scene)
-    made = ours.latent(5, None)
+    made = ours.sample(5)
 
     shape = tuple(n // 4 for n in scene.shape)
     x = torch.randn((1, 4, *shape), generator=torch.Generator().manual_seed(5))
@@ -224,7 +224,7 @@ def test_ddpm_is_told_the_region(installed, monkeypatch):
         return original(x, timesteps, **conditions)
 
     monkeypatch.setattr(ours.flow, "forward", forward)
-    ours.latent(0, None)
+    ours.sample(0)
     assert seen["top_region_index_tensor"].tolist() == [[0, 100, 0, 0]]
     assert seen["bottom_region_index_tensor"].tolist() == [[0, 0, 100, 0]]
     assert seen["class_labels"] is None and 0 < seen["time"] < 999
@@ -379,25 +379,26 @@ def test_command_line_with_a_mask(installed, tmp_path, capsys):
 
 def test_bfloat16_is_close(installed, monkeypatch):
     scene = prepare(trunk(), installed[CT], any_grid=True)
-    exact = MaisiSampling.of(installed[CT], CPU, None, 2, scene).latent(1, None)
+    exact = MaisiSampling.of(installed[CT], CPU, None, 2, scene).sample(1)
     monkeypatch.setattr(sampling, "bfloat16_pays", lambda device: True)
     loading.forget()
     ours = MaisiSampling.of(installed[CT], CPU, None, 2, scene)
     assert ours.number_format == "bfloat16"
     assert ours.flow.conv_in.conv.weight.dtype == torch.bfloat16
     assert ours.autoencoder.post_quant_conv.conv.weight.dtype == torch.float32
-    error = ours.latent(1, None) - exact
+    error = ours.sample(1) - exact
     assert 0 < float(error.std()) < 0.05 * float(exact.std())
     loading.forget()
 
 
-def test_windows_follow_the_size_alone():
-    published = memory.windows((512, 512, 256))
+def test_windows_follow_the_size_alone(installed):
+    settings = installed[CT].settings
+    published = memory.windows(settings, (512, 512, 256))
     assert len(list(published)) == 1
-    long = memory.windows((512, 512, 768))
+    long = memory.windows(settings, (512, 512, 768))
     assert {box[0].stop for box in long} == {128} and len(list(long)) > 2
-    assert all(box[2].start % memory.UNET_STRIDE == 0 for box in long)
-    for small in (memory.windows((512, 512, 128), True), memory.windows((256, 640, 1024), True)):
+    assert all(box[2].start % settings.network_stride == 0 for box in long)
+    for small in (memory.windows(settings, (512, 512, 128), True), memory.windows(settings, (256, 640, 1024), True)):
         sizes = [math.prod(s.stop - s.start for s in box) for box in small]
         assert max(sizes) <= memory.SMALL_VOXELS and len(sizes) > 1
 
@@ -409,11 +410,11 @@ def test_many_windows_give_one_image(installed, monkeypatch):
     scene = prepare_grid(Geometry((64, 64, 192), np.eye(4)), manifest, any_grid=True)
     scene.modality = "T1w"
     ours = MaisiSampling.of(manifest, CPU, None, 2, scene, guidance=1)
-    assert ours.window_count == 2 and {axis for axis, _ in ours.borders} == {2}
-    pieces = ours.latent(2, None)
+    assert ours.window_count == 2 and {axis for axis, _ in ours.windows.borders} == {2}
+    pieces = ours.sample(2)
     monkeypatch.setattr(memory, "MOST_VOXELS", 2**20)
     whole = MaisiSampling.of(manifest, CPU, None, 2, scene, guidance=1)
-    expected = whole.latent(2, None)
+    expected = whole.sample(2)
     assert whole.window_count == 1 and pieces.shape == expected.shape
     same = torch.corrcoef(torch.stack([pieces.flatten(), expected.flatten()]))[0, 1]
     assert float(same) > 0.9

@@ -16,11 +16,14 @@ from MedGenLib.diffusion.flow import FlowDenoiser
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import write_volume
+from MedGenLib.options import LARGEST_GUIDANCE
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import load_manifest
 from MedGenLib.pipelines import loading
-from MedGenLib.pipelines.latent_flow import Sampling, network_role, prepare, stride
+from MedGenLib.pipelines.flow_sampling import Sampling
+from MedGenLib.pipelines.latent_flow import network_role
+from MedGenLib.pipelines.scene import prepare
 from MedGenLib.training import config as training_config
 from MedGenLib.training import train
 from MedGenLib.training.config import read_config
@@ -110,12 +113,12 @@ def test_the_midpoint_rule_is_exact_where_the_velocity_turns_evenly():
 
 def scene_of(mask: LabelMap):
     manifest = find("ct-tissue")
-    return manifest, prepare(mask, manifest, stride(manifest, CPU))
+    return manifest, prepare(mask, manifest)
 
 
 def latent(mask: LabelMap, sampler: str, steps: int, role: str = "flow", **more) -> torch.Tensor:
     manifest, scene = scene_of(mask)
-    return Sampling.of(manifest, CPU, sampler, steps, scene, role=role, **more).latent(1, None)
+    return Sampling.of(manifest, CPU, sampler, steps, scene, role=role, **more).sample(1)
 
 
 def distance(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -286,7 +289,7 @@ def test_the_student_keeps_the_texture_and_the_diversity_of_its_teacher(path_end
     manifest, scene = scene_of(trunk())
     sampling = Sampling.of(manifest, CPU, "euler", 2, scene, role="draft")
     assert float(found.std() / path_end.std()) == pytest.approx(1, abs=0.07)
-    correlation = np.corrcoef(found.flatten(), sampling.latent(2, None).flatten())[0, 1]
+    correlation = np.corrcoef(found.flatten(), sampling.sample(2).flatten())[0, 1]
     own = np.corrcoef(found.flatten(), path_end.flatten())[0, 1]
     assert own > 0.95 > correlation
 
@@ -314,12 +317,10 @@ def test_guidance_extrapolates_from_without_the_mask_to_with_it():
 
 def test_guidance_works_in_windows_and_with_little_memory(monkeypatch):
     whole = latent(trunk(), "euler", 2, guidance=2.0)
-    from MedGenLib.pipelines import latent_flow
-
     manifest, scene = scene_of(trunk())
     made = Sampling.of(manifest, CPU, "euler", 2, scene, memory="small", guidance=2.0)
-    assert distance(made.latent(1, None), whole) < 1e-3
-    assert latent_flow.LARGEST_GUIDANCE >= 2
+    assert distance(made.sample(1), whole) < 1e-3
+    assert LARGEST_GUIDANCE >= 2
 
 
 def test_guidance_reaches_the_report_and_bad_ones_end_in_a_sentence():

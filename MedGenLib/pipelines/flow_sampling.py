@@ -1,0 +1,275 @@
+"""The flow network of a package on one scene: sampling, window by window, and decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool3d
+
+from MedGenLib.devices import MIB, free_memory
+from MedGenLib.diffusion import DENOISERS, SAMPLERS, Denoiser
+from MedGenLib.diffusion.guidance import ClassifierGuidance
+from MedGenLib.diffusion.inpainting import Known
+from MedGenLib.errors import InputError, PackageError
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.boxes import Box, scaled
+from MedGenLib.options import LARGEST_CLASSIFIER_GUIDANCE, LARGEST_GUIDANCE
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.pipelines.generation import GenerationRun
+from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
+from MedGenLib.pipelines.memory_plan import BASE_MIB, OVERLAP, SMALL_PLAN, MemoryDemand, Plan, choose, plans, too_little
+from MedGenLib.pipelines.windows import Windows, blend, decode_tiled, tile_count
+from MedGenLib.progress import ProgressCallback, Stage
+
+
+class FlowScene(Protocol):
+    """What a flow is sampled on: a whole mask (`scene.Scene`) or the window of an edit.
+
+    Attributes
+    ----------
+    labels: (i, j, k) of the padded working grid.
+    scalars: scalar conditions of the network.
+    output_voxels: of the grid that the result lies on.
+    """
+
+    manifest: Manifest
+    labels: np.ndarray
+    scalars: list[float]
+    findings: list[Finding]
+    output_voxels: int
+
+    def maps(self, box: Box | None = None) -> np.ndarray:
+        """Conditioning maps (channels, ...) of a box of the grid."""
+
+
+@dataclass
+class Sampling(GenerationRun):
+    """Networks, sampler and windows for one scene."""
+
+    scene: FlowScene
+    flow: nn.Module
+    autoencoder: nn.Module
+    device: torch.device
+    sampler: str
+    steps: int
+    bfloat16: bool
+    windows: Windows
+    plan: Plan
+    role: str = "flow"
+    guidance: float = 1.0
+    classifier_guidance: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        device: torch.device,
+        sampler: str | None,
+        steps: int | None,
+        scene: FlowScene,
+        memory: str = "normal",
+        role: str = "flow",
+        guidance: float | None = None,
+        classifier_guidance: float = 0.0,
+    ) -> Sampling:
+        """``role`` is the network's, as `latent_flow.network_role` says; ``guidance`` None is 1.
+
+        Raises
+        ------
+        InputError: an unknown sampler, a number of steps below 1, a guidance out of range, or classifier guidance of
+            a package without a classifier.
+        PackageError: the autoencoder has another latent than the settings of the package say.
+        MemoryPlanError: the scene does not fit into memory.
+        """
+        name = sampler or manifest.sampler.name
+        SAMPLERS.require(name)
+        if not steps or steps < 1:
+            raise InputError(f"The number of steps is {steps}; choose at least 1.")
+        weight = 1.0 if guidance is None else guidance
+        if not 0 <= weight <= LARGEST_GUIDANCE:
+            raise InputError(f"The guidance is {weight:g}; choose 0 to {LARGEST_GUIDANCE}.")
+        _check_classifier(manifest, classifier_guidance)
+        flow = network(manifest, role, device)
+        autoencoder = network(manifest, "autoencoder", device)
+        _check_latent(manifest, autoencoder)
+        fast = bfloat16_pays(device)
+        plan = _plan(scene, device, memory, fast)
+        windows = _windows(scene, flow.stride, plan)
+        return cls(
+            scene, flow, autoencoder, device, name, steps, fast, windows, plan, role, weight, classifier_guidance
+        )
+
+    @property
+    def small(self) -> bool:
+        """Whether the plan for little memory was taken."""
+        return self.plan.layout.name == "small"
+
+    @property
+    def number_format(self) -> str:
+        """In which the networks compute."""
+        return "bfloat16" if self.bfloat16 else "float32"
+
+    @property
+    def denoiser(self) -> type:
+        """What turns the flow network's answer into an estimate of the data."""
+        return DENOISERS[self.scene.manifest.sampler.prediction]
+
+    @torch.inference_mode()
+    def sample(self, seed: int, progress: ProgressCallback | None = None) -> Tensor:
+        """Sample the latent (1, c, i, j, k) of the scene."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = self.noise(generator).to(self.device)
+        return self.integrate(noise, progress, generator)
+
+    def noise(self, generator: torch.Generator) -> Tensor:
+        """The noise (1, c, i, j, k) that a sample starts from, on the CPU."""
+        return torch.randn((1, self.settings.latent_channels, *self.windows.shape), generator=generator)
+
+    @torch.inference_mode()
+    def integrate(
+        self,
+        noise: Tensor,
+        progress: ProgressCallback | None,
+        generator: torch.Generator | None = None,
+        known: Known | None = None,
+    ) -> Tensor:
+        """Sample the latent that a noise leads to; where it is `known`, it stays what it is."""
+        boxes = list(self.windows)
+        kept = None if not self.plan.keep else list(self._features(boxes, progress))
+        scalars = None
+        if self.scene.scalars:
+            scalars = torch.tensor([self.scene.scalars], device=self.device)
+        evaluated = SAMPLERS[self.sampler].total(self.steps) * self.window_count
+        stage = Stage("sampling", evaluated, progress)
+
+        # A student for few steps has to know how long a step of the path is.
+        step = ()
+        if self.flow.arguments.get("step_size"):
+            step = (torch.full((1,), 1 / self.steps, device=self.device),)
+
+        @lru_cache(maxsize=1)
+        def unmasked(shape: torch.Size) -> list[Tensor]:
+            """Features of the mask that training dropped: guidance leads away from these."""
+            size = (1, self.flow.arguments["maps"], *(self.settings.latent_stride * n for n in shape[2:]))
+            return self.flow.encode_mask(torch.zeros(size, device=self.device))
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            time = torch.full((1,), t, device=self.device)
+
+            def evaluate(number: int, part: Tensor) -> Tensor:
+                features = self._read(boxes[number]) if kept is None else kept[number]
+                part = part.contiguous(memory_format=torch.channels_last_3d)
+                with precision(self.device, self.bfloat16):
+                    result = self.flow(part, time, features, scalars, *step)
+                    if self.guidance != 1:
+                        free = self.flow(part, time, unmasked(part.shape), scalars, *step)
+                        result = free + self.guidance * (result - free)
+                stage.advance()
+                return result
+
+            return blend(evaluate, x, self.windows)
+
+        denoise = self._classified(self.denoiser(velocity))
+        return SAMPLERS[self.sampler](
+            denoise if known is None else known.kept_by(denoise), noise, self.steps, generator=generator
+        )
+
+    def _classified(self, denoise: Denoiser) -> Denoiser:
+        """The denoiser guided by the package's classifier, where that is wanted."""
+        if not self.classifier_guidance:
+            return denoise
+        with torch.inference_mode(False):  # weights loaded in it would refuse a gradient
+            classifier = network(self.scene.manifest, "classifier", self.device)
+        maps = torch.from_numpy(self.scene.maps())[None, : classifier.arguments["labels"]]
+        wanted = avg_pool3d(maps, self.settings.latent_stride).to(self.device)
+
+        def logits(x: Tensor, t: float) -> Tensor:
+            return classifier(x, torch.full((1,), t, device=self.device))
+
+        return ClassifierGuidance(denoise, logits, wanted, self.classifier_guidance)
+
+    def _features(self, boxes: list[Box], progress: ProgressCallback | None) -> Iterator[list[Tensor]]:
+        """Mask features of every window, computed once per sample."""
+        stage = Stage("reading the mask", len(boxes), progress)
+        for box in boxes:
+            yield self._read(box)
+            stage.advance()
+
+    def _read(self, box: Box) -> list[Tensor]:
+        """Mask features of one window. Where they are not kept, every step reads them again."""
+        image_box = scaled(box, self.settings.latent_stride)
+        maps = torch.from_numpy(self.scene.maps(image_box))[None].to(self.device)
+        with precision(self.device, self.bfloat16):
+            return self.flow.encode_mask(maps)
+
+    @torch.inference_mode()
+    def decode(self, latent: Tensor, progress: ProgressCallback | None = None) -> np.ndarray:
+        """Latent -> network values (i, j, k) on the padded working grid."""
+        tile = self.plan.layout.tile
+        stage = Stage("decoding", tile_count(latent.shape[2:], tile), progress)
+
+        def run(part: Tensor) -> Tensor:
+            with precision(self.device, self.bfloat16):
+                return self.autoencoder.decode(part)
+
+        stride = self.settings.latent_stride
+        halo = self.autoencoder.halo // stride
+        image = decode_tiled(run, latent, tile, halo, stride, lambda done: stage.advance())
+        return image[0, 0].numpy()
+
+
+def _check_latent(manifest: Manifest, autoencoder: nn.Module) -> None:
+    found = autoencoder.channels, autoencoder.stride
+    said = manifest.settings.latent_channels, manifest.settings.latent_stride
+    if found != said:
+        raise PackageError(
+            f"The autoencoder of the model '{manifest.name}' has {found[0]} latent channels at a stride of {found[1]}, "
+            f"but its settings say {said[0]} at {said[1]}; install the model again."
+        )
+
+
+def _latent_shape(scene: FlowScene) -> tuple[int, ...]:
+    return tuple(n // scene.manifest.settings.latent_stride for n in scene.labels.shape)
+
+
+def _check_classifier(manifest: Manifest, weight: float) -> None:
+    if not 0 <= weight <= LARGEST_CLASSIFIER_GUIDANCE:
+        raise InputError(f"The classifier guidance is {weight:g}; choose 0 to {LARGEST_CLASSIFIER_GUIDANCE}.")
+    if weight and "classifier" not in manifest.networks:
+        raise InputError(
+            f"The model '{manifest.name}' has no classifier to guide it; leave the classifier guidance out."
+        )
+
+
+def _plan(scene: FlowScene, device: torch.device, memory: str, bfloat16: bool) -> Plan:
+    """The fastest plan of those asked for that fits into the memory which is free.
+
+    Raises
+    ------
+    MemoryPlanError: none of them does.
+    """
+    gpu = device.type == "cuda"
+    demand = MemoryDemand(scene.manifest, scene.output_voxels, _latent_shape(scene), bfloat16, gpu)
+    options = plans(demand, memory)
+    free, on_device = free_memory() / MIB, free_memory(device) / MIB
+    chosen = choose(options, BASE_MIB + 0.9 * free, 0.9 * on_device)
+    if chosen is None:
+        least = options[-1].need
+        short = least.device > 0.9 * on_device
+        needed = least.device if short else least.process - BASE_MIB
+        smallest = options[-1].layout.name == "small"
+        raise too_little(demand.voxels, needed, on_device if short else free, smallest)
+    if memory == "auto" and chosen.layout.name != "normal":
+        scene.findings.append(Finding("warning", "small-plan", SMALL_PLAN))
+    return chosen
+
+
+def _windows(scene: FlowScene, stride: int, plan: Plan) -> Windows:
+    shape = _latent_shape(scene)
+    return Windows(shape, plan.layout.window_shape(shape), OVERLAP, stride)

@@ -1,0 +1,91 @@
+"""The pipeline of NV-Generate's packages: MAISI, with a mask or with a grid alone.
+
+mask or grid -> grid that the networks were trained on -> latent flow or diffusion -> decode -> grid of the input
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar
+
+from MedGenLib.errors import InputError
+from MedGenLib.pipelines.base import Estimate, SamplingOptions, pipeline
+from MedGenLib.pipelines.measured import IDLE_MIB, STEPS_BESIDE
+
+if TYPE_CHECKING:
+    import torch
+
+    from MedGenLib.imaging.volume import Geometry, LabelMap
+    from MedGenLib.packages.manifest import Manifest, Performance
+    from MedGenLib.pipelines.maisi.sampling import MaisiSampling
+
+BYTES_PER_VOXEL = 32
+"""Of the image: labels, network values, intensities, checks."""
+LAST_CHANNELS, MIDDLE_CHANNELS = 64, 128
+"""Channels of the decoder's maps at the resolution of the image, and at half of it."""
+
+
+@pipeline("maisi")
+class Maisi:
+    """See the module."""
+
+    editable: ClassVar[bool] = False
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+
+    def prepare(self, source: LabelMap, device: torch.device, options: SamplingOptions) -> MaisiSampling:
+        """The mask, or its grid alone, on a legal grid, and the networks."""
+        from MedGenLib.pipelines.maisi.masks import prepare, prepare_grid
+        from MedGenLib.pipelines.maisi.sampling import MaisiSampling, modality_of
+
+        manifest = self.manifest
+        if options.noise_hu is not None:
+            raise InputError("This model has no noise setting; leave noise_hu out.")
+        if options.classifier_guidance:
+            raise InputError(f"The model '{manifest.name}' has no classifier to be guided by.")
+        if manifest.input.kind == "none":
+            scene = prepare_grid(source.geometry, manifest, any_grid=options.any_grid)
+        else:
+            scene = prepare(source, manifest, any_grid=options.any_grid)
+        scene.modality = modality_of(manifest, options.modality)
+        if scene.modality is not None:
+            scene.conditions["modality"] = scene.modality
+        steps = manifest.preset(options.preset).steps if options.steps is None else options.steps
+        return MaisiSampling.of(manifest, device, options.sampler, steps, scene, options.memory, options.guidance)
+
+    def estimate(self, geometry: Geometry, preset: str, device: str = "cpu", free_mib: float | None = None) -> Estimate:
+        """For the legal grid of a mask or a size."""
+        from MedGenLib.pipelines.maisi.legal import find_grid
+
+        voxels = math.prod(find_grid(geometry, self.manifest).shape)
+        cost = voxels * (self.manifest.preset(preset).steps + STEPS_BESIDE)
+        return Estimate(cost, self._memory_mib(voxels, device))
+
+    def measured_cost(self, run: Performance) -> float:
+        """Of a run on a legal grid."""
+        return math.prod(run.size) * (self.manifest.preset(run.preset).steps + STEPS_BESIDE)
+
+    def _memory_mib(self, voxels: int, device: str) -> float:
+        """The weights, and the decoder at the resolution of the image.
+
+        Two maps are alive there: in single precision, in half where one would take more than a fifth of the memory,
+        and else in slabs, so that the two at half the resolution count (`maisi.memory`, which knows the device, has it
+        exactly).
+        """
+        total = math.inf
+        if not device.startswith("cuda"):
+            with suppress(ImportError):  # a fresh Slicer has no psutil
+                import psutil
+
+                total = psutil.virtual_memory().total
+        whole = LAST_CHANNELS * 4 * voxels
+        maps = 2 * whole
+        if whole > total / 5:
+            maps = whole if whole / 2 <= total / 5 else 2 * MIDDLE_CHANNELS * 2 * voxels / 8
+        weights = 0.0
+        for role in self.manifest.networks:
+            with suppress(OSError):
+                weights += self.manifest.weights_path(role).stat().st_size
+        return IDLE_MIB + (weights + maps + BYTES_PER_VOXEL * voxels) / 2**20

@@ -1,0 +1,50 @@
+"""A mask in the labels of a model, with the rest of the body filled. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from MedGenLib.errors import InputError
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.labels.body import fill_rest
+from MedGenLib.labels.mapping import MappingReport, map_labels
+from MedGenLib.packages.manifest import Manifest
+
+
+def model_labels(
+    mask: str | Path | LabelMap,
+    manifest: Manifest,
+    mapping: dict[int | str, int | str] | str | None = None,
+    fill: int | str | None = None,
+    body_from: str | Path | Volume | None = None,
+) -> tuple[LabelMap, MappingReport, list[Finding]]:
+    """Map the labels of a mask to those of a model, and fill the body where that is asked for or needed.
+
+    Parameters
+    ----------
+    mapping, fill, body_from: as in `MedGenLib.generate`.
+
+    Raises
+    ------
+    InputError: a label that cannot be mapped, or a filling that the model has no label for.
+    """
+    label_map = mask if isinstance(mask, LabelMap) else read_label_map(mask)
+    vocabulary = manifest.input.vocabulary
+    labels, report = map_labels(label_map, vocabulary, mapping)
+    own = manifest.settings.body
+    value = own if fill is None else vocabulary.value_of(fill)
+    if fill is not None and not value:
+        raise InputError(f"The model has no label '{fill}' to fill the body with: {vocabulary}.")
+    if value is None and body_from is not None:
+        raise InputError(
+            f"The model '{manifest.name}' has no label for the rest of the body; name one with "
+            f"--fill, such as '{vocabulary.labels[0].name}', beside --body-from."
+        )
+    if body_from is None and (value is None or fill is None and value in labels.values()):
+        return labels, report, []
+    image = body_from if isinstance(body_from, Volume | None) else read_volume(body_from)
+    labels, findings = fill_rest(labels, value, image)
+    # Findings of a filling from the mask are for users who did not ask for it.
+    return labels, report, findings if fill is None or image is not None else []

@@ -1,0 +1,309 @@
+"""A mask on the working grid of a flow, and the way back to the grid of the mask. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from MedGenLib.devices import MIB, free_memory
+from MedGenLib.errors import InputError
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.boxes import Box
+from MedGenLib.imaging.normalization import CODECS, Affine, TissueRange, TissueStandard
+from MedGenLib.imaging.orientation import Reorientation
+from MedGenLib.imaging.resampling import resample_to
+from MedGenLib.imaging.volume import LabelMap, Volume, crop, occupied, whole_numbers
+from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.settings import LatentFlowSettings
+from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
+from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
+from MedGenLib.pipelines.working_grid import working_geometry
+
+MARGIN = 8
+"""Voxels kept around the labels: what lies further outside is background anyway."""
+SLAB = 32
+"""Planes whose intensities are computed at once."""
+THIN_SLAB = 16
+"""An axis of one voxel is repeated to so many, and the middle one is kept."""
+
+
+@dataclass
+class Scene:
+    """A mask on the grid that the networks work on.
+
+    Attributes
+    ----------
+    original: the mask as given, in the model's labels.
+    region: part of `original` that is generated; elsewhere the output is background.
+    grid: `region` at the working spacing, in its stored orientation.
+    labels: (i, j, k) array of `grid`, turned to RAS and padded to whole network strides.
+    before: padding before each axis.
+    """
+
+    manifest: Manifest
+    original: LabelMap
+    region: LabelMap
+    grid: LabelMap
+    reorientation: Reorientation
+    labels: np.ndarray
+    before: tuple[int, int, int]
+    inner: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    codec: TissueStandard | Affine
+    scalars: list[float]
+    conditions: dict[str, Any]
+    findings: list[Finding] = field(default_factory=list)
+
+    def maps(self, box: Box | None = None) -> np.ndarray:
+        """Conditioning maps (channels, ...) of the whole working grid or of a box of it."""
+        box = box or (slice(None),) * 3
+        maps = label_channels(self.labels[box], max(self.manifest.input.labels))
+        if self.manifest.settings.coordinates:
+            coordinates = coordinate_channels(self.labels, self.spacing)
+            maps = np.concatenate([maps, coordinates[(slice(None), *box)]])
+        if self.manifest.settings.outside == "anatomy":
+            # In training, padding beyond the crop is no background but nothing at all.
+            known = np.zeros(self.labels.shape, np.float32)
+            known[self._inside] = 1
+            maps = maps * known[box]
+        return maps
+
+    @property
+    def output_voxels(self) -> int:
+        """Voxels of the grid that the result lies on."""
+        return self.original.array.size
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels of the padded working grid."""
+        return self.labels.shape
+
+    @property
+    def _inside(self) -> Box:
+        """The grid without its padding."""
+        return tuple(slice(b, b + n) for b, n in zip(self.before, self.inner, strict=True))
+
+    def finish(self, x: np.ndarray) -> Volume:
+        """Network values on the padded working grid -> volume on the input's grid.
+
+        The standardised values are resampled, not the intensities: with the input's own labels
+        they become intensities whose borders lie on the mask's, whatever the working grid.
+        """
+        values = _middle(self.reorientation.undo(x[self._inside]), self.grid.shape)
+        output = self.manifest.output
+        volume = Volume(values.astype(np.float32), self.grid.affine, output.modality, output.unit)
+        volume = resample_to(volume, self.original.geometry, order=1, fill=0.0)
+        covered = self._covered()
+        array = np.empty(volume.shape, np.float32)
+        for inner, outer, cut in _slabs(len(array), self._reach):
+            values = self._intensities(volume.array[outer], self.original.array[outer])[cut]
+            values = np.clip(values, *output.range)
+            array[inner] = np.where(covered[inner], values, output.background)
+        return volume.with_array(whole_numbers(array))
+
+    def _intensities(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Standardised values -> intensities."""
+        array = self.codec.decode(x, labels)
+        limits = self._limits
+        return array if limits is None else limits.enforce(array, labels)
+
+    @property
+    def _limits(self) -> TissueRange | None:
+        limits = self.manifest.settings.tissue_range
+        return None if limits is None else TissueRange(**vars(limits))
+
+    @property
+    def _reach(self) -> int:
+        """Voxels over which intensities depend on each other: one a pass of a median of three."""
+        return self._limits.passes if self._limits else 0
+
+    def _covered(self) -> np.ndarray:
+        """Voxels of the input's grid that are anatomy and not background."""
+        if self.manifest.settings.outside == "background":
+            return self.original.array > 0
+        ones = self.region.with_array(np.ones(self.region.shape, np.uint8))
+        return resample_to(ones, self.original.geometry).array > 0
+
+    @property
+    def own_grid(self) -> bool:
+        """Whether the networks work on the input's voxels, without resampling."""
+        return self.grid is self.region
+
+    def seams(self, borders: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Window borders of the working grid as planes of the input's, where both agree."""
+        if not self.own_grid:
+            return []
+        offset = np.rint(
+            np.linalg.solve(self.original.affine[:3, :3], self.region.origin - self.original.origin)
+        ).astype(int)
+        planes = []
+        for axis, latent_index in borders:
+            index = self.manifest.settings.latent_stride * latent_index - self.before[axis]
+            if axis in self.reorientation.flips:
+                index = self.inner[axis] - index
+            stored = self.reorientation.order[axis]
+            if 0 < index < self.region.shape[stored]:
+                planes.append((stored, int(index + offset[stored])))
+        return planes
+
+
+def _slabs(length: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Slabs of the first axis: the slab, it with `reach` more on both sides, and the cut of that.
+
+    What takes many times an array's memory is done slab by slab, with the same result.
+    """
+    for start in range(0, length, SLAB):
+        stop = min(start + SLAB, length)
+        first, last = max(0, start - reach), min(length, stop + reach)
+        yield slice(start, stop), slice(first, last), slice(start - first, stop - first)
+
+
+def grid_stride(manifest: Manifest) -> int:
+    """Voxels that the sides of a working grid are multiples of."""
+    return manifest.settings.latent_stride * network_stride(manifest)
+
+
+def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None) -> Scene:
+    """Cut out, resample, reorient and pad a mask as the package asks.
+
+    Raises
+    ------
+    InputError: a mask of one voxel, or labels that reach beyond the field of view.
+    MemoryPlanError: the working grid does not fit into free memory.
+    """
+    settings = manifest.settings
+    findings: list[Finding] = []
+    if settings.outside == "background":
+        region = _around_labels(labels, MARGIN)
+    else:
+        region = _field_of_view(labels, manifest, findings)
+    grid = _working_grid(region, manifest, labels.array.size)
+    reorientation = Reorientation.to(grid.geometry, "RAS")
+    array = reorientation.apply(grid.array)
+    spacing = _known_spacing(reorientation.axes(grid.spacing), array.shape)
+    inner = tuple(THIN_SLAB if n == 1 else n for n in array.shape)
+    for axis, n in enumerate(array.shape):
+        if n == 1:
+            array = np.repeat(array, THIN_SLAB, axis)
+    before, after = _padding(inner, grid_stride(manifest), settings.latent_stride)
+    array = np.pad(array, list(zip(before, after, strict=True)))
+    scalars, conditions = _scalars(settings, spacing, noise_hu, manifest.output.unit)
+    codec = CODECS[settings.name](**settings.codec)
+    return Scene(
+        manifest,
+        labels,
+        region,
+        grid,
+        reorientation,
+        array.astype(np.uint8),
+        before,
+        inner,
+        spacing,
+        codec,
+        scalars,
+        conditions,
+        findings,
+    )
+
+
+def _around_labels(labels: LabelMap, margin: int) -> LabelMap:
+    box = occupied(labels.array)
+    low = [max(0, start - margin) for start, _ in box]
+    high = [min(n, stop + margin) for (_, stop), n in zip(box, labels.shape, strict=True)]
+    return crop(labels, low, high)
+
+
+def _field_of_view(labels: LabelMap, manifest: Manifest, findings: list[Finding]) -> LabelMap:
+    """The whole mask, or a box of the trained field of view about the labels' middle."""
+    order = Reorientation.to(labels.geometry, "RAS").order
+    longest = [manifest.field_of_view.max[order.index(axis)] for axis in range(3)]
+    box = occupied(labels.array)
+    low, high = [], []
+    for (start, stop), n, s, limit in zip(box, labels.shape, labels.spacing, longest, strict=True):
+        size = min(n, max(1, round(limit / s)))
+        first = round((start + stop - size) / 2)
+        first = min(max(0, first), n - size)
+        low.append(first)
+        high.append(first + size)
+    region = crop(labels, low, high)
+    if region.shape != labels.shape:
+        size = " x ".join(f"{n:.0f}" for n in region.field_of_view)
+        findings.append(
+            Finding(
+                "warning",
+                "field-of-view",
+                f"The mask is larger than the model's field of view, so only {size} mm around "
+                f"the labels are generated; the rest is {manifest.output.background:g}.",
+            )
+        )
+    missed = int(np.count_nonzero(labels.array) - np.count_nonzero(region.array))
+    if missed:
+        raise InputError(
+            f"The labels reach over more than the {' x '.join(f'{n:g}' for n in longest)} mm that "
+            f"the model '{manifest.name}' generates at once; crop the mask to one structure."
+        )
+    return region
+
+
+def _working_grid(region: LabelMap, manifest: Manifest, original_voxels: int) -> LabelMap:
+    """The region itself where its spacing suits the model, else resampled to isotropic voxels."""
+    target = working_geometry(region.geometry, manifest)
+    _require_memory(manifest, target.shape, original_voxels)
+    return region if target.is_close(region.geometry) else resample_to(region, target)
+
+
+def _known_spacing(spacing: tuple[float, ...], shape: tuple[int, ...]) -> tuple[float, ...]:
+    """Spacing of the repeated slab: the thickness of a lone slice says nothing about it."""
+    thick = [s for s, n in zip(spacing, shape, strict=True) if n > 1]
+    mean = float(np.mean(thick))
+    return tuple(s if n > 1 else mean for s, n in zip(spacing, shape, strict=True))
+
+
+def _padding(shape: tuple[int, ...], stride: int, latent_stride: int) -> tuple[tuple, tuple]:
+    """Voxels before and after each axis, before it in whole latent voxels."""
+    missing = [-n % stride for n in shape]
+    before = tuple(m // (2 * latent_stride) * latent_stride for m in missing)
+    return before, tuple(m - b for m, b in zip(missing, before, strict=True))
+
+
+def _middle(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The middle slice of a slab, along axes where one voxel is wanted."""
+    index = tuple(
+        slice(v // 2, v // 2 + 1) if n == 1 and v > 1 else slice(None) for v, n in zip(values.shape, shape, strict=True)
+    )
+    return values[index]
+
+
+def _scalars(
+    settings: LatentFlowSettings, spacing: tuple[float, ...], noise_hu: float | None, unit: str
+) -> tuple[list[float], dict[str, Any]]:
+    """Scalar conditions of the network and, in words, what they were set to.
+
+    The noise is in the image's ``unit``: HU in CT, grey values in MR.
+    """
+    if settings.noise_hu is None:
+        if noise_hu is not None:
+            raise InputError("This model has no noise setting; leave noise_hu out.")
+        return [], {}
+    mean_spacing = float(np.exp(np.mean(np.log(spacing))))
+    if noise_hu is None:
+        known, levels = zip(*settings.noise_hu, strict=True)
+        noise_hu = float(np.interp(mean_spacing, known, levels))
+    if not LEAST_NOISE_HU <= noise_hu <= MOST_NOISE_HU:
+        raise InputError(f"The noise is {noise_hu:g} {unit}; choose {LEAST_NOISE_HU} to {MOST_NOISE_HU} {unit}.")
+    return ([spacing_scalar(mean_spacing), noise_scalar(noise_hu)], {"noise_hu": round(noise_hu, 2)})
+
+
+def _require_memory(manifest: Manifest, shape: tuple[int, ...], original_voxels: int) -> None:
+    """Refuse a grid whose arrays alone do not fit, before any of them is made."""
+    latent = tuple(-(-n // manifest.settings.latent_stride) for n in shape)
+    job = MemoryDemand(manifest, original_voxels, latent, bfloat16=True, gpu=True)
+    needed = job.need(LAYOUTS["small"], keep=False).process - BASE_MIB
+    free = free_memory() / MIB
+    if needed > 0.9 * free:
+        raise too_little(math.prod(shape), needed, free, smallest=True)

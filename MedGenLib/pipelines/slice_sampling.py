@@ -1,0 +1,359 @@
+"""Volumes translated slice by slice in up to three planes and averaged.
+
+How much the views of one voxel differ (planes, and mirrored or shifted slices) tells how certain
+the result is: test-time augmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from MedGenLib.devices import free_memory
+from MedGenLib.errors import MemoryPlanError
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.body import body_envelope_from_image
+from MedGenLib.imaging.normalization import HEAD_CODECS, HeadMR
+from MedGenLib.imaging.orientation import Reorientation
+from MedGenLib.imaging.resampling import resample, resample_to
+from MedGenLib.imaging.volume import LabelMap, Volume, whole_numbers
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.sections import SlicePreset
+from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
+from MedGenLib.pipelines.working_grid import slice_spacing, usable_axes
+from MedGenLib.progress import ProgressCallback, Stage
+
+SLICE_AXIS = {2: 0, 1: 1, 0: 2}
+"""Axis of the LPS grid that is left out -> plane index (axial, coronal, sagittal)."""
+MARGIN = 12
+PIXELS_PER_BATCH = 8 * 192 * 192
+BYTES_PER_VOXEL = 40
+SPREAD_BYTES_PER_VOXEL = 20
+"""Memory that an uncertainty takes beside: four sums, and its place in the whole grid."""
+BYTES_PER_PIXEL = 800
+"""Memory of the network per pixel of a batch, measured."""
+SHIFT = (3, 11)
+"""Rows and columns by which a slice is shifted for another view: no multiples of a pooling."""
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Weighted sums of the views of each voxel, in network values, within the box of the head.
+
+    Attributes
+    ----------
+    spread: of the views; None unless it was asked for.
+    """
+
+    total: np.ndarray
+    weights: np.ndarray
+    spread: RunningSpread | None
+
+
+@dataclass
+class SliceRun:
+    """One volume on the grid that the network works on, ready to run.
+
+    The grid is turned to LPS (x left, y posterior, z superior), the order in which the training
+    slices were stored, and resampled to the model's spacing except along thick axes.
+    """
+
+    volume: Volume
+    manifest: Manifest
+    device: torch.device
+    net: nn.Module
+    grid: Volume
+    reorientation: Reorientation
+    source: np.ndarray
+    head: np.ndarray
+    axes: tuple[int, ...]
+    mirror: bool
+    reference: float
+    bfloat16: bool
+    memory: str
+    uncertain: bool = False
+    sampler: None = None
+    steps: None = None
+    seams: tuple = ()
+
+    @classmethod
+    def of(
+        cls,
+        volume: Volume,
+        manifest: Manifest,
+        device: torch.device,
+        preset: SlicePreset,
+        memory: str = "normal",
+        uncertain: bool = False,
+    ) -> SliceRun:
+        """Prepare a run, with its uncertainty if `uncertain`.
+
+        Raises
+        ------
+        InputError: an image without a head.
+        MemoryPlanError: the memory is not enough.
+        """
+        axes = usable_axes(volume)
+        spacing = list(slice_spacing(volume, manifest))
+        memory = _fitting_plan(volume, spacing, memory, uncertain)
+        grid = resample(volume, spacing)
+        head = resample_to(_head(volume), grid.geometry)
+        reorientation = Reorientation.to(grid.geometry, "LPS")
+        source = reorientation.apply(grid.array.astype(np.float32))
+        inside = reorientation.apply(head.array) > 0
+        axes = tuple(i for i in range(3) if reorientation.order[i] in axes)
+        if preset.planes == 1 and len(axes) > 1:
+            axes = axes[-1:]
+        reference = 1.0
+        if manifest.input.modality != "CT":
+            reference = HeadMR.reference(source, inside)
+            source = source / reference * inside
+        else:
+            source = np.where(inside, source, -1000.0)
+        return cls(
+            volume,
+            manifest,
+            device,
+            network(manifest, "translator", device),
+            grid,
+            reorientation,
+            source,
+            inside,
+            axes,
+            preset.mirror,
+            reference,
+            bfloat16_pays(device),
+            memory,
+            uncertain,
+        )
+
+    @property
+    def findings(self) -> list[Finding]:
+        return []
+
+    @property
+    def own_grid(self) -> bool:
+        return self.grid.geometry.is_close(self.volume.geometry)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        planes = ("axial", "coronal", "sagittal")
+        return {
+            "planes": [planes[SLICE_AXIS[axis]] for axis in self.axes],
+            "mirrored_passes": self.mirror,
+            "uncertainty": self.uncertain,
+            "working_spacing_mm": [round(s, 4) for s in self.grid.spacing],
+            "working_shape": list(self.grid.shape),
+            "source_reference": round(self.reference, 4),
+            "memory": self.memory,
+            "precision": "bfloat16" if self.bfloat16 else "float32",
+        }
+
+    @torch.inference_mode()
+    def sample(self, seed: int | None = None, progress: ProgressCallback | None = None) -> Averages:
+        """Translate all slices. Nothing is drawn at random, so that the seed does not matter."""
+        source, head = self.source[self._box], self.head[self._box]
+        areas = {axis: _areas(head, axis) for axis in self.axes}
+        batches = [
+            batch
+            for axis in self.axes
+            for batch in _batches(areas[axis], head.shape, axis, self.net.stride, batch_pixels(self.memory))
+        ]
+        passes = sum(self._passes(axis) for axis, _ in batches)
+        stage = Stage("translating slices", passes, progress)
+        total = np.zeros(source.shape, np.float32)
+        weights = np.zeros(source.shape, np.float32)
+        spread = RunningSpread(source.shape) if self.uncertain else None
+        for axis, indices in batches:
+            views = self._views(source, axis, indices, stage)
+            images = (views[0] + views[1]) / 2 if self._is_mirrored(axis) else views[0]
+            area = areas[axis]
+            for number, (index, image) in enumerate(zip(indices, images, strict=True)):
+                place = tuple(index if a == axis else slice(None) for a in range(3))
+                # Squared: a slice that only grazes the head sees its bone edge-on and knows little.
+                weight = (area[index] / area.max()) ** 2 + 1e-3
+                total[place] += weight * image
+                weights[place] += weight
+                for view in views if spread else ():
+                    spread.add(place, self._in_units(view[number]), weight)
+        return Averages(total, weights, spread)
+
+    def decode(self, averages: Averages, progress: ProgressCallback | None = None) -> np.ndarray:
+        """Values in the output's unit within the box of the head."""
+        values = self._in_units(averages.total / np.maximum(averages.weights, 1e-6))
+        return np.where(self._known(averages), values, self.manifest.output.background)
+
+    def finish(self, values: np.ndarray) -> Volume:
+        """Values of the box as a volume on the input's grid."""
+        volume = self._place(values, self.manifest.output.background)
+        return volume.with_array(whole_numbers(np.clip(volume.array, *self.manifest.output.range)))
+
+    def uncertainty(self, averages: Averages) -> Volume | None:
+        """How much the views differ, on the input's grid; None unless the run is `uncertain`."""
+        if averages.spread is None:
+            return None
+        return self._place(np.where(self._known(averages), averages.spread.deviation(), 0.0), 0.0)
+
+    def _known(self, averages: Averages) -> np.ndarray:
+        return (averages.weights > 0) & self.head[self._box]
+
+    def _is_mirrored(self, axis: int) -> bool:
+        """Left and right are the rows of axial and coronal slices; sagittal ones have neither."""
+        return self.mirror and axis != 0
+
+    def _passes(self, axis: int) -> int:
+        return 2 if self.uncertain or self._is_mirrored(axis) else 1
+
+    def _views(self, source: np.ndarray, axis: int, indices: list[int], stage: Stage) -> list[np.ndarray]:
+        """Slices across ``axis`` -> network values as they are seen once or twice.
+
+        Each view is (n, rows, columns). The second one is mirrored, or shifted in sagittal slices.
+        """
+        slices = np.stack([source.take(i, axis=axis) for i in indices])
+        views = [self._evaluate(slices, axis)]
+        stage.advance()
+        if self._passes(axis) > 1:
+            if axis != 0:
+                second = self._evaluate(slices[:, ::-1], axis)[:, ::-1]
+            else:
+                rows, columns = SHIFT
+                moved = np.pad(slices, ((0, 0), (rows, 0), (columns, 0)), "edge")
+                second = self._evaluate(moved, axis)[:, rows:, columns:]
+            views.append(second)
+            stage.advance()
+        return views
+
+    def _evaluate(self, slices: np.ndarray, axis: int) -> np.ndarray:
+        codec = HEAD_CODECS[self.manifest.input.modality]()
+        x = torch.from_numpy(np.ascontiguousarray(codec.as_input(slices))).to(self.device)
+        padded, cut = pad(x, self.net.stride)
+        plane = torch.full((len(x),), SLICE_AXIS[axis], device=self.device)
+        with precision(self.device, self.bfloat16):
+            y = self.net(padded.contiguous(memory_format=torch.channels_last), plane)
+        return y[(slice(None), 0, *cut)].float().cpu().numpy()
+
+    @cached_property
+    def _box(self) -> tuple[slice, ...]:
+        """The head and a margin; along axes of one voxel the whole."""
+        index = np.nonzero(self.head)
+        return tuple(
+            slice(max(0, int(i.min()) - MARGIN), min(n, int(i.max()) + 1 + MARGIN))
+            for i, n in zip(index, self.head.shape, strict=True)
+        )
+
+    def _in_units(self, values: np.ndarray) -> np.ndarray:
+        """Network values -> the output's unit."""
+        modality = self.manifest.output.modality
+        scale = 1.0 if modality == "CT" else 1000.0
+        return HEAD_CODECS[modality]().from_target(values) * scale
+
+    def _place(self, values: np.ndarray, background: float) -> Volume:
+        """Values of the box in the output's unit -> a volume on the input's grid."""
+        output = self.manifest.output
+        array = np.full(self.source.shape, background, np.float32)
+        array[self._box] = values
+        volume = Volume(self.reorientation.undo(array), self.grid.affine, output.modality, output.unit)
+        return resample_to(volume, self.volume.geometry, order=1, fill=background)
+
+
+@dataclass
+class RunningSpread:
+    """Weighted standard deviation of several views of each voxel, by running sums.
+
+    Source: West, Updating mean and variance estimates, CACM 22 (1979); unbiased for weights that
+    say how reliable a view is.
+    """
+
+    shape: tuple[int, ...]
+    mean: np.ndarray = field(init=False)
+    squares: np.ndarray = field(init=False)
+    weights: np.ndarray = field(init=False)
+    weights_squared: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "squares", "weights", "weights_squared"):
+            setattr(self, name, np.zeros(self.shape, np.float32))
+
+    def add(self, place: tuple, values: np.ndarray, weight: float) -> None:
+        """One view of the voxels at an index."""
+        self.weights[place] += weight
+        self.weights_squared[place] += weight * weight
+        step = values - self.mean[place]
+        self.mean[place] += step * (weight / self.weights[place])
+        self.squares[place] += weight * step * (values - self.mean[place])
+
+    def deviation(self) -> np.ndarray:
+        """Standard deviation; 0 where there are fewer than two views."""
+        known = np.maximum(self.weights, 1e-6)
+        freedom = known - self.weights_squared / known
+        return np.sqrt(np.where(freedom > 0, self.squares / np.maximum(freedom, 1e-6), 0))
+
+
+def _head(volume: Volume) -> LabelMap:
+    """Envelope of the head, 2 mm wider on all sides, as in the training data."""
+    from scipy import ndimage
+
+    body = body_envelope_from_image(volume)
+    wide = body.array
+    for axis, spacing in enumerate(volume.spacing):
+        wide = ndimage.maximum_filter1d(wide, 2 * round(2.0 / spacing) + 1, axis)
+    return body.with_array(wide)
+
+
+def _areas(head: np.ndarray, axis: int) -> np.ndarray:
+    """Voxels of the head in every slice across ``axis``."""
+    return head.sum(axis=tuple(a for a in range(3) if a != axis)).astype(np.float32)
+
+
+def _batches(
+    area: np.ndarray, shape: tuple[int, ...], axis: int, stride: int, most: int
+) -> Iterator[tuple[int, list[int]]]:
+    """Slices that hold some head, in batches of at most so many pixels."""
+    pixels = np.prod([-(-n // stride) * stride for a, n in enumerate(shape) if a != axis])
+    size = max(1, int(most // pixels))
+    filled = np.flatnonzero(area).tolist()
+    for first in range(0, len(filled), size):
+        yield axis, filled[first : first + size]
+
+
+def pad(x: Tensor, stride: int) -> tuple[Tensor, tuple[slice, slice]]:
+    """Pad (n, c, h, w) to whole strides by repeating the border; and the cut that undoes it."""
+    h, w = x.shape[-2:]
+    padded = nn.functional.pad(x, (0, -w % stride, 0, -h % stride), mode="replicate")
+    return padded, (slice(0, h), slice(0, w))
+
+
+def batch_pixels(memory: str) -> int:
+    return PIXELS_PER_BATCH // (4 if memory == "small" else 1)
+
+
+def _fitting_plan(volume: Volume, spacing: list[float], memory: str, uncertain: bool) -> str:
+    """The plan asked for, or for "auto" the first that fits into the memory which is free."""
+    names = ("normal", "small") if memory == "auto" else (memory,)
+    for name in names[:-1]:
+        with suppress(MemoryPlanError):
+            _require_memory(volume, spacing, batch_pixels(name), uncertain)
+            return name
+    _require_memory(volume, spacing, batch_pixels(names[-1]), uncertain)
+    return names[-1]
+
+
+def _require_memory(volume: Volume, spacing: list[float], batch: int, uncertain: bool) -> None:
+    sides = [max(1.0, n * s / t) for n, s, t in zip(volume.shape, volume.spacing, spacing, strict=True)]
+    voxels = max(float(np.prod(sides)), volume.array.size)
+    pixels = max(batch, float(np.prod(sorted(sides)[1:])))
+    per_voxel = BYTES_PER_VOXEL + (SPREAD_BYTES_PER_VOXEL if uncertain else 0)
+    needed = voxels * per_voxel + pixels * BYTES_PER_PIXEL
+    free = free_memory()
+    if needed > 0.9 * free:
+        raise MemoryPlanError(
+            f"The translation needs about {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB "
+            "are free; crop the image or close other programs."
+        )
