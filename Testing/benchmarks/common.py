@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: data folder, tables, notes on the machine."""
+"""Helpers of the benchmarks: data folder, tables, results as JSON, jobs in separate processes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ sys.path.append(str(ROOT / "Testing" / "support"))
 
 
 def data_folder() -> Path:
-    """The folder of public scans; the environment variable MEDGEN_DATA names it."""
+    """Folder of the public scans, from the environment variable MEDGEN_DATA."""
     if "MEDGEN_DATA" not in os.environ:
         sys.exit("Set MEDGEN_DATA to the folder with the public scans first.")
     return Path(os.environ["MEDGEN_DATA"])
 
 
 def table(heads: list[str], rows: list[list[Any]]) -> str:
-    """A Markdown table; floats with three significant digits."""
+    """Markdown table; floats have three significant digits."""
 
     def cell(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -32,13 +32,13 @@ def table(heads: list[str], rows: list[list[Any]]) -> str:
 
 
 def save(name: str, figures: dict[str, Any]) -> None:
-    """Keep the figures as JSON beside the pictures."""
+    """Write the results as JSON beside the pictures."""
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / f"{name}.json").write_text(json.dumps(figures, indent=2, default=float))
 
 
 def in_process(script: str, name: str, threads: int) -> dict[str, Any]:
-    """The figures that `script --child NAME` prints as its last line, in a process of its own."""
+    """Results that `script --child NAME` prints as JSON in its last line, in a separate process."""
     command = [sys.executable, script, "--child", name, "--threads", str(threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

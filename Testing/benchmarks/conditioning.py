@@ -1,11 +1,11 @@
-"""Ways to condition and guide, on the hippocampus cases that were not trained on.
+"""Conditioning and guidance on the held-out hippocampus cases.
 
     MEDGEN_DATA=<folder> python Testing/benchmarks/conditioning.py [--cases 40] [--pixel PACKAGE]
 
-Rows: mr-hippocampus as it is, with classifier-free guidance, with classifier guidance, and the
-pixel-space package that `medgen train pixel-diffusion` exported to PACKAGE. Dice is of the embedded
-hippocampus-segmenter against the mask; the feature distance (patches, see hippocampus.py) is to
-the real held-out crops, and that of real training crops is its floor.
+Rows: mr-hippocampus unguided, with classifier-free guidance and with classifier guidance, and the
+pixel-space package that `medgen train pixel-diffusion` exported to PACKAGE. Dice compares the labels
+of the embedded hippocampus-segmenter with the mask. The feature distance (patches, see
+hippocampus.py) is to the real held-out crops; that of real training crops is its floor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from common import OUT, data_folder, save, table
 from hippocampus import features, standard
-from patch_distance import standardised_frechet
+from patch_distance import standardized_frechet
 from texture import highpass_sd
 
 from MedGenLib import generate
@@ -33,7 +33,7 @@ from MedGenLib.visual import preview
 
 MODEL = "mr-hippocampus"
 VARIANTS: dict[str, dict[str, Any]] = {
-    "as it is": {},
+    "unguided": {},
     "guidance 1.5": {"guidance": 1.5},
     "guidance 3": {"guidance": 3.0},
     "classifier guidance 0.03": {"classifier_guidance": 0.03},
@@ -73,10 +73,10 @@ def main() -> None:
 
     def row(name: str, images: list[Volume], labels: list[LabelMap]) -> list:
         own = features([standard(i.array) for i in images], scale)
-        spread = np.mean([standard(i.array).std() for i in images])
+        sd = np.mean([standard(i.array).std() for i in images])
         detail = np.mean([highpass_sd(standard(i.array), np.ones(i.shape, bool)) for i in images])
-        distance = standardised_frechet(target, own)
-        return [name, *dices(images, labels), distance, detail / spread]
+        distance = standardized_frechet(target, own)
+        return [name, *dices(images, labels), distance, detail / sd]
 
     labels = [read_label_map(folder / "labels" / n) for n in known[: arguments.cases]]
     rows = [row("real, held out", real, masks), row("real, training", training, labels)]

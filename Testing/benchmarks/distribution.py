@@ -1,16 +1,16 @@
-"""What the distribution measures see, how sure they are, how fast they are.
+"""Sensitivity, confidence intervals and speed of the distribution metrics.
 
     MEDGEN_DATA=<folder> python Testing/benchmarks/distribution.py [--features medgen-features]
         [--only faults|interval|copies|speed|hippocampus ...]
 
-- faults: FID between two halves of a real cohort, the second spoiled by blur, noise, stripes ... of
-  growing strength, as a multiple of that of the halves as they are; medgen-features beside the same
-  network with random weights. None of the cohorts was trained on: hippocampus crops (MR), blocks
-  of open_ms patient26 (T1w), blocks of the chest slices of LIDC-IDRI-0314 kept apart (CT).
-- interval: 200 simulated pairs of cohorts whose Frechet distance is known: its bias, that of FID
-  infinity, and how often the 95 % interval covers the truth.
-- copies: planted copies of training crops among fresh real ones: which are found.
-- speed: 50 against 50 volumes of 64^3 from the cache, beside one FID by MONAI.
+- faults: FID between two halves of a real cohort, the second degraded by blur, noise, stripes ...
+  of increasing strength, as a multiple of the FID without degradation, for medgen-features and the
+  same network with random weights. The cohorts are held out: hippocampus crops (MR), blocks of
+  open_ms patient26 (T1w), blocks of the held-out chest slices of LIDC-IDRI-0314 (CT).
+- interval: 200 simulated pairs of cohorts with known Frechet distance: bias of FID and of FID
+  infinity, and the share of 95 % intervals that cover the true value.
+- copies: copies of training crops among unseen real crops, and how many are detected.
+- speed: 50 against 50 volumes of 64^3 from the cache, and one FID computed by MONAI.
 - hippocampus: mr-hippocampus on the masks of its 40 held-out cases against their real images.
 """
 
@@ -46,7 +46,7 @@ Cohort = list[tuple[str, Volume]]
 
 
 class RandomWeights(PackageExtractor):
-    """The same network, untrained, on the same scale of its levels."""
+    """The same network with random weights, its levels scaled alike."""
 
     def __init__(self, package: PackageExtractor, like: Cohort) -> None:
         super().__init__(package.manifest, package.device)
@@ -75,7 +75,7 @@ def fid(first: list[Features], second: list[Features]) -> float:
     return distribution.fid(stacked(first), stacked(second))
 
 
-# data that was not trained on
+# held-out data
 
 
 def hippocampi(data: Path) -> Cohort:
@@ -84,7 +84,7 @@ def hippocampi(data: Path) -> Cohort:
 
 
 def blocks(volume: Volume, size: int, least: float) -> Cohort:
-    """Cubes of a volume that hold mostly body: the voxels above `least`."""
+    """Cubes of a volume in which more than half of the voxels are above `least`."""
     found = []
     for start in np.ndindex(*(n // size for n in volume.shape)):
         corner = np.multiply(start, size)
@@ -105,10 +105,11 @@ def held_out_cohorts(data: Path) -> dict[str, Cohort]:
     }
 
 
-# faults in three dimensions, in units of the volume's own standard deviation
+# degradations in three dimensions, relative to the standard deviation of the volume
 
 
-def spoiled(volume: Volume, kind: str, strength: float) -> Volume:
+def degraded(volume: Volume, kind: str, strength: float) -> Volume:
+    """The volume with a degradation of `FAULTS` of the given strength, 0 to 1."""
     array, sd = volume.array.astype(np.float32), float(volume.array.std())
     generator = np.random.default_rng(0)
     if kind == "blur":  # sigma in voxels
@@ -121,7 +122,7 @@ def spoiled(volume: Volume, kind: str, strength: float) -> Volume:
         thick = round(1 + 4 * strength)
         array = np.repeat(ndimage.uniform_filter1d(array, thick, 2)[:, :, ::thick], thick, 2)
         array = array[:, :, : volume.shape[2]]
-    elif kind == "painted":  # edges stay, texture goes
+    elif kind == "painted":  # keeps edges, removes texture
         array = ndimage.median_filter(array, 3 + 2 * round(2.5 * strength))
     else:  # contrast
         array = array.mean() + (1 + strength) * (array - array.mean())
@@ -142,85 +143,87 @@ def faults(extract: PackageExtractor, data: Path) -> dict:
             base = fid(real, other)
             for kind in FAULTS:
                 ratios = [
-                    fid(real, described_by(network_, [(n, spoiled(v, kind, s)) for n, v in second])) / base
+                    fid(real, described_by(network_, [(n, degraded(v, kind, s)) for n, v in second])) / base
                     for s in STRENGTHS
                 ]
                 figures[f"{name}, {kind}, {network_.name}"] = ratios
-                told = " / ".join(f"{r:.3g}" for r in ratios)
-                grows = all(a < b for a, b in zip([1.0, *ratios], ratios, strict=False))
-                rows.append([f"{name} ({len(volumes)})", kind, network_.name, told, grows])
-    print(table(["cohort (volumes)", "fault", "network", "FID / real-real at 0.2 / 0.4 / 0.8", "grows"], rows))
+                shown = " / ".join(f"{r:.3g}" for r in ratios)
+                increases = all(a < b for a, b in zip([1.0, *ratios], ratios, strict=False))
+                rows.append([f"{name} ({len(volumes)})", kind, network_.name, shown, increases])
+    print(
+        table(["cohort (volumes)", "degradation", "network", "FID / real-real at 0.2 / 0.4 / 0.8", "increases"], rows)
+    )
     return figures
 
 
-# how sure
+# confidence intervals
 
 
-def simulated(count: int, spread: float, generator: np.random.Generator, features: int = 16) -> list[Features]:
-    """Volumes whose slices share half of their variance; mean 0, covariance spread^2."""
+def simulated(count: int, sd: float, generator: np.random.Generator, features: int = 16) -> list[Features]:
+    """Volumes whose slices share half of their variance; mean 0, standard deviation `sd`."""
     cube = np.zeros((1, 1, 1), np.float32)
     made = []
     for number in range(count):
         own = generator.normal(size=(3, 1, features)) + generator.normal(size=(3, 12, features))
-        made.append(Features(str(number), tuple(spread * own / np.sqrt(2)), cube))
+        made.append(Features(str(number), tuple(sd * own / np.sqrt(2)), cube))
     return made
 
 
 def interval(repeats: int = 200, count: int = 40) -> dict:
-    """Cohorts of equal and of different spread; truth: 16 (spread - 1)^2 in every plane."""
+    """Cohorts of equal and of different SD; the true distance is 16 (sd - 1)^2 in every plane."""
     figures, rows = {}, []
-    for spread in (1.0, 1.3):
-        truth = 16 * (spread - 1) ** 2
+    for sd in (1.0, 1.3):
+        truth = 16 * (sd - 1) ** 2
         raw, limit, covered = [], [], 0
         for seed in range(repeats):
             generator = np.random.default_rng(seed)
-            pair = simulated(count, 1, generator), simulated(count, spread, generator)
+            pair = simulated(count, 1, generator), simulated(count, sd, generator)
             measures = {m.name: m for m in distribution.compare_cohorts(*pair, seed=seed).measures}
             found = measures["FID infinity"]
             raw.append(measures["FID"].value)
             limit.append(found.value)
             covered += found.low <= truth <= found.high
-        figures[f"spread {spread}"] = row = {
+        figures[f"SD {sd}"] = row = {
             "truth": truth,
             "mean FID": float(np.mean(raw)),
             "mean FID infinity": float(np.mean(limit)),
             "its SD": float(np.std(limit)),
             "interval covers truth": covered / repeats,
         }
-        rows.append([spread, *row.values()])
-    print(table(["spread", *row], rows))
+        rows.append([sd, *row.values()])
+    print(table(["SD", *row], rows))
     return figures
 
 
-# memorised images
+# memorized images
 
 
 def copies(extract: PackageExtractor, data: Path) -> dict:
-    """100 training crops, 60 other real ones, 48 fresh ones, and 10 copies of each kind."""
+    """100 training crops, 60 other real crops, 48 unseen ones, and 10 copies of each kind."""
     volumes = hippocampi(data)
     order = np.random.default_rng(2).permutation(len(volumes))
-    training, real, fresh = ([volumes[i] for i in order[a:b]] for a, b in ((0, 100), (100, 160), (160, 208)))
+    training, real, unseen = ([volumes[i] for i in order[a:b]] for a, b in ((0, 100), (100, 160), (160, 208)))
     kinds: dict[str, Callable[[Volume], Volume]] = {
-        "fresh real crops": lambda v: v,
+        "unseen real crops": lambda v: v,
         "exact copy": lambda v: v,
-        "noise, 10 % of SD": lambda v: spoiled(v, "noise", 0.2),
-        "noise, 40 % of SD": lambda v: spoiled(v, "noise", 0.8),
-        "blur, sigma 0.8": lambda v: spoiled(v, "blur", 0.4),
+        "noise, 10 % of SD": lambda v: degraded(v, "noise", 0.2),
+        "noise, 40 % of SD": lambda v: degraded(v, "noise", 0.8),
+        "blur, sigma 0.8": lambda v: degraded(v, "blur", 0.4),
         "1.2 times as bright": lambda v: v.with_array(1.2 * v.array),
-        "moved by one voxel": lambda v: v.with_array(np.roll(v.array, 1, axis=(0, 1))),
-        "left and right exchanged": lambda v: v.with_array(np.ascontiguousarray(v.array[::-1])),
+        "shifted by one voxel": lambda v: v.with_array(np.roll(v.array, 1, axis=(0, 1))),
+        "mirrored": lambda v: v.with_array(np.ascontiguousarray(v.array[::-1])),
     }
     known, others = described_by(extract, training), described_by(extract, real)
     rows, figures = [], {}
     for kind, change in kinds.items():
-        source = fresh if kind.startswith("fresh") else training[:10]
+        source = unseen if kind.startswith("unseen") else training[:10]
         images = described_by(extract, [(n, change(v)) for n, v in source])
         found = find_memorised(images, known, others)
         figures[kind] = len(found.copies) / len(images)
         rows.append(
             [kind, f"{len(found.copies)} of {len(images)}", float(np.median([n.correlation for n in found.neighbours]))]
         )
-    print(table(["images", "called a copy", "median correlation"], rows))
+    print(table(["images", "reported as copies", "median correlation"], rows))
     return figures
 
 
@@ -235,7 +238,7 @@ def smooth_noise(count: int, size: int = 64) -> Iterator[Volume]:
 
 
 def speed(features: str) -> dict:
-    """The whole comparison with its intervals, files read, features from the cache."""
+    """Seconds of the whole comparison with intervals, including reading, without and with the cache."""
     from monai.metrics.fid import get_fid_score
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -247,7 +250,7 @@ def speed(features: str) -> dict:
             folder.mkdir(exist_ok=True)
             write_volume(volume, folder / f"{number}.nii.gz")
         seconds = {}
-        for name in ("first time", "from the cache"):
+        for name in ("first run", "from the cache"):
             start = time.perf_counter()
             result = evaluate_cohorts(folders[1], folders[0], features=features, device="cpu")
             seconds[name] = time.perf_counter() - start
@@ -258,8 +261,8 @@ def speed(features: str) -> dict:
         seconds["one FID by MONAI"] = time.perf_counter() - start
         start = time.perf_counter()
         distribution.fid(*planes)
-        seconds["one FID of ours"] = time.perf_counter() - start
-    seconds["MONAI / ours"] = seconds["one FID by MONAI"] / seconds["one FID of ours"]
+        seconds["one FID by MedGen"] = time.perf_counter() - start
+    seconds["MONAI / MedGen"] = seconds["one FID by MONAI"] / seconds["one FID by MedGen"]
     print(f"{extract.name}, {torch.get_num_threads()} threads")
     print(table(list(seconds), [list(seconds.values())]))
     return seconds
@@ -269,7 +272,7 @@ def speed(features: str) -> dict:
 
 
 def hippocampus(features: str, data: Path) -> dict:
-    """Masks of the held-out cases, two seeds each; training images tell about memorisation."""
+    """Masks of the held-out cases, two seeds each; the training images are used to detect copies."""
     manifest = find("mr-hippocampus")
     held_out = set(manifest.training.held_out)
     source = data / "mr_hippocampus_msd"
@@ -288,13 +291,13 @@ def hippocampus(features: str, data: Path) -> dict:
             if not target.exists():
                 result = generate(mask, "mr-hippocampus", seed=seed, device="cpu")
                 write_volume(result.volume, target)
-            mask_facts = (Source.of("mask", mask, path),)  # so that seeds of one mask are known
+            mask_facts = (Source.of("mask", mask, path),)  # identifies seeds of the same mask
             Provenance(model="mr-hippocampus", seed=seed, inputs=mask_facts).write_beside(target)
     result = evaluate_cohorts(folders["synthetic"], folders["real"], folders["training"], features, device="cpu")
     for name, text in result.files().items():
         (OUT / "cohorts" / name).write_text(text, encoding="utf-8")
     rows = [[m.name, m.value, m.low, m.high] for m in result.comparison.measures]
-    print(table(["measure", "value", "95 % from", "to"], rows))
+    print(table(["metric", "value", "95 % from", "to"], rows))
     print(result.memorisation.note)
     return result.to_dict()
 

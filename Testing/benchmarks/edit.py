@@ -1,18 +1,18 @@
-"""Live editing: latency through the real worker, what stays, what follows, and the border.
+"""Live editing: latency through the real worker, changes outside and inside the mask, and seams.
 
     python Testing/benchmarks/edit.py [--threads 2] [--edits 40] [--latency-only | --quality-only]
     python Testing/benchmarks/edit.py --picture Resources/Pictures/edit.png
 
-The image is the sample CT (ct_tissue_real, 3 mm) with its mask; the strokes are balls of a tissue
-set along a path through the body, as a brush does.
+The image is the sample CT (ct_tissue_real, 3 mm) with its mask; the strokes are balls of one tissue
+at random positions in the body, as painted with a brush.
 
-- latency: the mask changes in the client -> the block is there, read back by the client. Small
-  strokes (a ball of 24 mm) and large ones whose window has 96^3 voxels.
+- latency: time from the changed mask in the client until the client has read back the changed block,
+  for small strokes (a ball of 24 mm) and large ones whose window has 96^3 voxels.
 - outside: largest difference of any voxel beyond the halo, over all edits.
-- inside: Dice of the tissues found in the edited surroundings (thresholds on a median of three)
-  against the new mask, beside the same figure of a full generation of the new mask.
-- border: mean step between neighbours of one tissue where the new image fades into the old one,
-  divided by that of the same voxels before the edit.
+- inside: Dice of the tissues in the edited region (thresholds after a 3 x 3 x 3 median) against the
+  new mask, compared with that of a full generation from the new mask.
+- border: mean difference between neighboring voxels of one tissue where the new image is blended
+  into the old one, divided by that of the same voxels before the edit.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ LATENCIES = {"stroke of 24 mm": 12.0, "stroke of 120 mm (window 96^3)": 60.0}
 TISSUES = (1, 2, 3, 4)
 SHELL = ((46, 62, 60), (27.0, 21.0, 24.0), 2)
 CORE = ((46, 62, 60), (11.0, 9.0, 10.0), 4)
+"""Ellipsoids of the picture: center (voxels), radii in mm, tissue."""
 SEED = 4
-"""Of the picture: centre (voxels), radii in mm, tissue."""
 
 
 def scan():
@@ -47,31 +47,31 @@ def scan():
 
 
 def strokes(mask, radius: float, count: int) -> Iterator[np.ndarray]:
-    """Masks, each of which has one ball more than the one before, inside of the body."""
+    """Masks with one more ball each, inside the body."""
     rng = np.random.default_rng(0)
     body, index = np.argwhere(mask.array > 0), np.indices(mask.shape)
     reach = [int(np.ceil(radius / s)) for s in mask.spacing]
     room = np.all([(body >= reach), (body < np.array(mask.shape) - reach)], axis=(0, 2))
     body, array = body[room], mask.array.copy()
     for _ in range(count):
-        centre = body[rng.integers(len(body))]
-        offset = [(i - c) * s for i, c, s in zip(index, centre, mask.spacing, strict=True)]
+        center = body[rng.integers(len(body))]
+        offset = [(i - c) * s for i, c, s in zip(index, center, mask.spacing, strict=True)]
         inside = sum(o**2 for o in offset) <= radius**2
         array = array.copy()
-        other = [tissue for tissue in TISSUES if tissue != array[tuple(centre)]]
+        other = [tissue for tissue in TISSUES if tissue != array[tuple(center)]]
         array[inside & (array > 0)] = rng.choice(other)
         yield array
 
 
 def latency(radius: float, edits: int, threads: int) -> dict[str, float]:
-    """Seconds from a changed mask to the block in the client, in a worker of its own."""
+    """Seconds from a changed mask to the block in the client, in a separate worker."""
     from MedGenLib.imaging.volume import LabelMap
     from MedGenLib.worker.client import Worker
     from MedGenLib.worker.protocol.transfer import put, take
 
     image, mask = scan()
     seconds, inside = [], []
-    # A home of its own: which number format pays is probed now, not when the machine was busy.
+    # A separate home, so that the number format is probed in this run.
     with (
         tempfile.TemporaryDirectory() as home,
         tempfile.TemporaryDirectory() as folder,
@@ -91,18 +91,18 @@ def latency(radius: float, edits: int, threads: int) -> dict[str, float]:
             where = np.argwhere(new != now)
             low, high = where.min(axis=0), where.max(axis=0) + 1
             block = new[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-            place = mask.geometry.moved(low, block.shape).affine
+            affine = mask.geometry.moved(low, block.shape).affine
             answer = worker.call(
                 "edit",
                 canvas=opened["canvas"],
                 offset=low.tolist(),
                 folder=folder,
-                mask=put(LabelMap(block, place), folder, f"block-{number}"),
+                mask=put(LabelMap(block, affine), folder, f"block-{number}"),
             )
             np.array(take(answer["block"]).array)
             if number == 2:
                 busy = cpu(process)
-            if number >= 3:  # the first ones prepare kernels for each size of window
+            if number >= 3:  # the first edits prepare kernels for each window size
                 seconds.append(time.perf_counter() - start)
                 inside.append(answer["seconds"])
             for file in Path(folder).glob("*.npy"):
@@ -114,20 +114,20 @@ def latency(radius: float, edits: int, threads: int) -> dict[str, float]:
         "edits": len(seconds),
         "p50 s": float(np.percentile(seconds, 50)),
         "p95 s": float(np.percentile(seconds, 95)),
-        "p50 in the canvas s": float(np.percentile(inside, 50)),
-        "CPU s of the worker each": busy / len(seconds),
+        "p50 of the edit alone s": float(np.percentile(inside, 50)),
+        "CPU s of the worker per edit": busy / len(seconds),
         "format": "bfloat16" if all(probes.values()) else "float32",
     }
 
 
 def cpu(process: psutil.Process) -> float:
-    """CPU seconds of a process so far; other programs slow a run down but not this figure."""
+    """CPU seconds of a process so far, independent of the load of the machine."""
     times = process.cpu_times()
     return times.user + times.system
 
 
 def quality(radius: float, count: int, preset: str) -> dict[str, float]:
-    """What edits of single strokes leave, follow and join."""
+    """Changes outside the halo, Dice inside and step at the border, over single strokes."""
     from scipy import ndimage
 
     from MedGenLib import generate
@@ -139,7 +139,7 @@ def quality(radius: float, count: int, preset: str) -> dict[str, float]:
     image, mask = scan()
     image, mask = (crop(item, (12, 8, 20), (108, 93, 100)) for item in (image, mask))
     spec = find("ct-tissue").statistics["resegment"]
-    outside, edited, anew, joints = [], [], [], []
+    outside, edited, generated, steps = [], [], [], []
     with Canvas.generate(mask, seed=1, preset="draft", retries=0, device="cpu") as canvas:
         for new in strokes(mask, radius, count):
             before = canvas.volume.array.copy()
@@ -150,20 +150,20 @@ def quality(radius: float, count: int, preset: str) -> dict[str, float]:
             near = ndimage.maximum_filter(changed, reach, mode="constant")
             outside.append(int(np.abs(after.astype(int) - before)[~near].max(initial=0)))
             full = generate(LabelMap(new, mask.affine), seed=1, preset=preset, retries=0, device="cpu")
-            for volume, scores in ((after, edited), (full.volume.array, anew)):
+            for volume, scores in ((after, edited), (full.volume.array, generated)):
                 scores.append(mean_dice(resegment(volume, spec), new, changed, done.box))
-            joints.append(joint(before, after, new, near & (before != after), changed))
+            steps.append(border_step(before, after, new, near & (before != after), changed))
     return {
         "strokes": count,
         "outside, largest difference HU": max(outside),
         "Dice inside": float(np.mean(edited)),
-        "Dice inside, generated anew": float(np.mean(anew)),
-        "step at the border": float(np.mean(joints)),
+        "Dice inside, full generation": float(np.mean(generated)),
+        "step at the border": float(np.mean(steps)),
     }
 
 
 def picture(path: Path) -> None:
-    """Before, the painted mask and after: a mass with gas in it, in the fat of the mesentery."""
+    """Figure of an edit: before, painted mask, after; a mass with gas in the fat of the mesentery."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -176,23 +176,23 @@ def picture(path: Path) -> None:
 
     image, mask = scan()
     index, new = np.indices(mask.shape), mask.array.copy()
-    for centre, radii, tissue in SHELL, CORE:
-        inside = sum(((i - c) * s / r) ** 2 for i, c, s, r in zip(index, centre, mask.spacing, radii, strict=True))
+    for center, radii, tissue in SHELL, CORE:
+        inside = sum(((i - c) * s / r) ** 2 for i, c, s, r in zip(index, center, mask.spacing, radii, strict=True))
         new[(inside <= 1) & (new > 0)] = tissue
     result = edit_image(image, mask, mask.with_array(new), seed=SEED, preset="draft", device="cpu")
     painted = np.ma.masked_where(new == mask.array, new)
     panels = [
         ("before", image.array, None),
         ("mask painted", image.array, painted),
-        ("after: redrawn about the change", result.volume.array, None),
+        ("after the edit", result.volume.array, None),
     ]
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.9), facecolor="black")
-    for axis, (title, grey, labels) in zip(axes, panels, strict=True):
+    for axis, (title, array, labels) in zip(axes, panels, strict=True):
         plane = {"origin": "lower", "interpolation": "nearest"}
-        axis.imshow(axial(grey), cmap="gray", vmin=-160, vmax=240, **plane)
+        axis.imshow(axial(array), cmap="gray", vmin=-160, vmax=240, **plane)
         if labels is not None:
-            colours = ListedColormap(COLORS[:4])
-            axis.imshow(axial(labels), cmap=colours, vmin=1, vmax=4, alpha=0.6, **plane)
+            colors = ListedColormap(COLORS[:4])
+            axis.imshow(axial(labels), cmap=colors, vmin=1, vmax=4, alpha=0.6, **plane)
         axis.set_title(title, color="white", fontsize=10)
         axis.set_axis_off()
     figure.text(0.01, 0.02, NOTE, color="#a0a0a0", fontsize=8)
@@ -201,12 +201,12 @@ def picture(path: Path) -> None:
 
 
 def axial(array):
-    """The slice through the change: patient's right on the left, anterior up."""
+    """Axial slice through the edit: patient's right on the left, anterior up."""
     return array[12:84, 28:100, SHELL[0][2]][::-1].T
 
 
 def mean_dice(found: np.ndarray, labels: np.ndarray, changed: np.ndarray, box) -> float:
-    """Dice of all tissues together in the changed box, weighted by their size."""
+    """Mean Dice of the tissues in the box, weighted by their size."""
     from MedGenLib.metrics.image import dice
 
     found, labels = np.where(labels > 0, found, 0)[box], labels[box]
@@ -215,8 +215,8 @@ def mean_dice(found: np.ndarray, labels: np.ndarray, changed: np.ndarray, box) -
     return float(np.average(scores, weights=sizes))
 
 
-def joint(before, after, labels, written, changed) -> float:
-    """Mean step within a tissue on the rim of what was written, after against before the edit."""
+def border_step(before, after, labels, written, changed) -> float:
+    """Mean step within a tissue at the border of the written voxels, relative to before the edit."""
     from scipy import ndimage
 
     rim = written & ~ndimage.binary_dilation(changed, iterations=5)
@@ -249,7 +249,7 @@ def main() -> None:
         rows = [[name, *figures[name].values()] for name in LATENCIES]
         print(table(["edit", *figures[name]], rows))
         load, cores = psutil.getloadavg()[0], psutil.cpu_count()
-        print(f"{arguments.threads} threads on {cores} cores; load of the machine {load:.1f}\n")
+        print(f"{arguments.threads} threads on {cores} cores; system load {load:.1f}\n")
     if not arguments.latency_only:
         for preset in ("draft", "normal"):
             figures[preset] = quality(24.0, arguments.strokes, preset)

@@ -1,9 +1,9 @@
-"""Live editing in Slicer: from a stroke to the changed volume, through the real worker.
+"""Live editing in Slicer: time from a stroke to the changed volume, through the real worker.
 
     .venv/bin/python Testing/benchmarks/edit_slicer.py [--edits N] [--threads N]
 
-Balls are painted with Slicer's own Segment Editor logic into a mask of 128 x 128 x 128 voxels; each
-redraws a window of the volume. Runs on the tests' bridge (Testing/slicer); needs no data.
+Balls are painted with Slicer's Segment Editor logic into a mask of 128 x 128 x 128 voxels; each
+regenerates a window of the volume. Runs on the bridge of the tests (Testing/slicer); needs no data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import common  # noqa: E402
 
-sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != HERE]
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
 sys.path.insert(0, str(common.ROOT / "Testing" / "slicer"))
 import support  # noqa: E402
 
@@ -26,20 +26,20 @@ support.useModuleFolder()
 
 import numpy as np  # noqa: E402
 import slicer  # noqa: E402
-from painter import Painter  # noqa: E402
 
 from MedGenSlicer.engine.engine import Engine  # noqa: E402
 from MedGenSlicer.logic import MedGenLogic  # noqa: E402
 from support import processUntil, worstGap  # noqa: E402
+from support.painter import Painter  # noqa: E402
 
 MODEL = "ct-tissue"
 SIDE = 128
 """Voxels along each axis of the volume, 3 mm each."""
 RADII = {"96 x 96 x 96": (16, 22), "64 x 64 x 64": (3, 7)}
-"""Window of the networks, in voxels -> radius of the strokes, in voxels: a window holds the stroke
-and what the networks have to see of its surroundings."""
+"""Window of the networks -> range of the radii of strokes, both in voxels; the window covers the stroke
+and the receptive field around it."""
 WARM = 2
-"""Edits before those that are measured: they load the networks."""
+"""Edits before the measured ones, which load the networks."""
 
 
 def main() -> None:
@@ -59,19 +59,19 @@ def main() -> None:
     while edit.canUndo:
         edit.undo()
         edit.wait(300)
-    figures["worst gap of the event loop while it opens, ms"] = (opening.milliseconds, "< 50")
+    figures["worst gap of the event loop while opening, ms"] = (opening.milliseconds, "< 50")
     left = float(np.abs(voxels(volume) - original).max())
-    figures["largest difference after everything is undone"] = (left, "0")
+    figures["largest difference after all edits are undone"] = (left, "0")
     figures["threads"] = (arguments.threads, "")
-    figures["load of the machine at the end"] = (os.getloadavg()[0], "")
+    figures["system load at the end"] = (os.getloadavg()[0], "")
     logic.cleanup()
     rows = [[name, value, limit] for name, (value, limit) in figures.items()]
-    print(common.table(["figure", "measured", "asked for"], rows))
+    print(common.table(["metric", "measured", "limit"], rows))
     common.save("edit_slicer", {name: value for name, (value, _limit) in figures.items()})
 
 
 def scene(threads: int):
-    """The sample mask, mirrored to 128 x 128 x 128 voxels, a CT made from it, and a logic."""
+    """The sample mask mirrored to 128 x 128 x 128 voxels, a CT generated from it, and the logic."""
     slicer.mrmlScene.Clear(0)
     labels = support.ctMaskNode(None)
     array = slicer.util.arrayFromVolume(labels)
@@ -86,7 +86,7 @@ def scene(threads: int):
 
 
 def strokes(edit, painter, generator, window: str, radii: tuple[int, int], edits: int) -> dict:
-    """Paint balls of one size one after the other, and wait for each."""
+    """Paint balls of one size and wait for each edit."""
     names = list(support.TISSUES)
     first, blocks, gaps, outside = len(edit.seconds) + WARM, [], [], 0.0
     for number in range(edits + WARM):

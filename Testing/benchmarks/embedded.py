@@ -1,10 +1,10 @@
-"""The table of the embedded models, made by the commands that users have.
+"""Tables of the embedded models, made with `medgen evaluate` and `medgen evaluate distribution`.
 
     MEDGEN_DATA=<folder> make evaluate   (or: python Testing/benchmarks/embedded.py [MODEL ...])
 
-For each model: synthetic images of what it was not trained on, then `medgen evaluate` and, for a
-cohort, `medgen evaluate distribution`. The figures go between the markers of RESULTS.md and of the
-model cards, reports and pictures to out/benchmarks/embedded/<model>/report.
+For each model, synthetic images of held-out data are written and evaluated. The tables are inserted
+between the markers of RESULTS.md and of the model cards; reports and pictures are written to
+out/benchmarks/embedded/<model>/report.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from MedGenLib.packages.catalogue import find
 from MedGenLib.training.data.slices import FILL_HU, SlicePair, read_pairs
 
 FOLDER = OUT / "embedded"
-BEGIN, END = "<!-- made by make evaluate -->", "<!-- end of what make evaluate makes -->"
+BEGIN, END = "<!-- begin make evaluate -->", "<!-- end make evaluate -->"
 FEWEST = 5
-"""Cases from which on an interval of their mean tells something."""
+"""Smallest number of cases with an interval of the mean."""
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image to make and to judge. `mask` is what the command gets as --labels or --mask."""
+    """One image to generate and evaluate; `mask` is passed as --labels or --mask."""
 
     name: str
     source: Volume | LabelMap
@@ -47,7 +47,7 @@ class Case:
 
 
 def torso(model: str) -> Iterator[Case]:
-    """The two torso scans that ct-tissue never saw, with their tissue masks."""
+    """The two held-out torso scans of ct-tissue with their tissue masks."""
     from ct_tissue import scans
 
     for name, (ct, mask) in scans().items():
@@ -55,7 +55,7 @@ def torso(model: str) -> Iterator[Case]:
 
 
 def hippocampi(model: str) -> Iterator[Case]:
-    """The held-out crops of the Decathlon's hippocampus set."""
+    """Held-out crops of the Decathlon's hippocampus data set."""
     folder = data_folder() / "mr_hippocampus_msd"
     for file in sorted(find(model).training.held_out):
         mask = read_label_map(folder / "labels" / file)
@@ -64,7 +64,7 @@ def hippocampi(model: str) -> Iterator[Case]:
 
 
 def head_slices(model: str) -> Iterator[Case]:
-    """Slices of 30 people in three planes, as volumes of one slice."""
+    """Slices of 30 people in three planes, as volumes with one slice."""
     manifest = find(model)
     held = set(manifest.training.held_out)
     for pair in read_pairs(data_folder() / "pairs_ct_mr" / "synthrad2023_brain_slices"):
@@ -77,21 +77,21 @@ def head_slices(model: str) -> Iterator[Case]:
 
 
 def _slice(pair: SlicePair, image: np.ndarray, modality: str) -> Volume:
-    left_out = (2, 1, 0)[pair.plane]
-    array = np.expand_dims(np.asarray(image, np.float32), left_out)
+    axis = (2, 1, 0)[pair.plane]
+    array = np.expand_dims(np.asarray(image, np.float32), axis)
     return Volume(array, LPS, modality, "HU" if modality == "CT" else "a.u.")
 
 
 @dataclass(frozen=True)
 class Job:
-    """How one embedded model is judged.
+    """Evaluation of one embedded model.
 
     Attributes
     ----------
-    about: what was judged, in words.
-    segmenter: finds the labels again; "" asks for the error inside the mask only.
-    cohort: compare the distributions, too.
-    whole, labels: figures of the table, of the whole image and of each label.
+    about: description of the evaluated images.
+    segmenter: segments the labels in the synthetic images; "" for errors inside the mask only.
+    cohort: whether to compare the distributions as well.
+    whole, labels: metrics in the table, of the whole image and of each label.
     """
 
     cases: Callable[[str], Iterator[Case]]
@@ -103,12 +103,12 @@ class Job:
 
 
 TORSO = "The abdomen at 3 mm and the chest block at 2 mm, preset normal, one seed each."
-CROPS = "The 40 crops that were kept out, made from their masks, preset normal, one seed each."
+CROPS = "The 40 held-out crops, generated from their masks, preset normal, one seed each."
 HEADS = """\
-Slices of 30 people in three planes, translated as volumes of one slice, preset best. MedGen finds
-the head by itself here; other figures of these slices are single passes of the network with the
-mask of the data set. SSIM is averaged over the mask, not over its box."""
-REAL = "The 40 real crops that were kept out."
+Slices of 30 people in three planes, translated as volumes of one slice, preset best. MedGen
+segments the head itself here; the other metrics of these slices are single passes of the network
+with the mask of the data set. SSIM is averaged over the mask, not over its bounding box."""
+REAL = "The 40 held-out real crops."
 SHAPE = ("Dice", "HD95")
 JOBS = {
     "ct-tissue": Job(torso, TORSO, "ct-tissue", labels=(*SHAPE, "MAE", "Bias")),
@@ -120,7 +120,7 @@ JOBS = {
 
 
 def make(model: str, job: Job) -> Path:
-    """Writes synthetic, real and mask folders of a model; what is there already is kept."""
+    """Write the folders synthetic, real and mask of a model; existing synthetic images are kept."""
     folder = FOLDER / model
     for name in ("synthetic", "real", "mask"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def make(model: str, job: Job) -> Path:
 def _made(model: str, case: Case, seed: int) -> Volume:
     manifest = find(model)
     if manifest.task == "segment":
-        return case.real  # the real image is what it has to read
+        return case.real  # a segmenter is evaluated on real images
     if manifest.task == "generate":
         return generate(case.source, model, seed=seed, retries=0).volume
     to = manifest.output.modality
@@ -146,7 +146,7 @@ def _made(model: str, case: Case, seed: int) -> Volume:
 
 
 def _training(model: str, folder: Path) -> None:
-    """The crops that mr-hippocampus was trained on."""
+    """Copy the training crops of mr-hippocampus."""
     source = data_folder() / "mr_hippocampus_msd" / "images"
     held = find(model).training.held_out
     folder.mkdir(exist_ok=True)
@@ -156,7 +156,7 @@ def _training(model: str, folder: Path) -> None:
 
 
 def judge(model: str, job: Job, folder: Path) -> str:
-    """Runs the commands of users and returns their figures as text for RESULTS.md."""
+    """Run the commands and return their results as Markdown."""
     report = folder / "report"
     words = ["evaluate", "synthetic", "--mask" if not job.segmenter else "--labels", "mask"]
     if job.whole:
@@ -183,9 +183,9 @@ def _command(words: list[str]) -> str:
 
 
 def _figures(found: dict, job: Job) -> str:
-    """Mean, SD and interval over the cases; one case alone is given as it is."""
+    """Table of mean, SD and interval over the cases."""
     wanted = [row for row in found["summary"] if row["name"] in (job.labels if row["label"] else job.whole)]
-    heads = ["figure", "unit", "cases", "mean", "SD", "95 % of the mean"]
+    heads = ["metric", "unit", "cases", "mean", "SD", "95 % CI of the mean"]
     rows = [
         [
             " ".join(filter(None, (row["name"], row["label"]))),
@@ -205,7 +205,7 @@ def _measures(found: dict) -> str:
     rows = [[m["name"], m["value"], _interval(m)] for m in known]
     copies = sum(bool(n.get("copied")) for n in found["memorisation"]["nearest"])
     rows.append(["copies of training images", copies, ""])
-    return table(["figure", "value", "95 %"], rows)
+    return table(["metric", "value", "95 % CI"], rows)
 
 
 def _known(value: float | None) -> float | str:
@@ -220,7 +220,7 @@ def _interval(row: dict) -> str:
 
 
 def put(text: str, path: Path, after: str) -> None:
-    """Replaces what stands between the markers, or adds it before the heading `after`."""
+    """Replace the text between the markers, or insert it before the heading `after`."""
     block = f"{BEGIN}\n\n{text}\n\n{END}"
     old = path.read_text(encoding="utf-8")
     if BEGIN in old:
@@ -243,7 +243,7 @@ def main() -> None:
         texts[model] = text = judge(model, JOBS[model], folder)
         print(f"\n### {model}\n\n{text}", flush=True)
         for card in _cards(model):
-            put(f"## Measured by `make evaluate`\n\n{text}", card, "## Limits")
+            put(f"## Metrics from `make evaluate`\n\n{text}", card, "## Limits")
         seal(find(model).folder)
     (FOLDER / "figures.json").write_text(json.dumps(_known_texts() | texts, indent=2))
     joined = "\n\n".join(f"### {name}\n\n{text}" for name, text in (_known_texts()).items())
@@ -251,27 +251,27 @@ def main() -> None:
 
 
 def _cards(model: str) -> list[Path]:
-    """The card in the package, and the one that training copies into a package."""
+    """Model card in the package and its source in the training configurations."""
     configs = ROOT / "MedGenLib" / "training" / "configs"
     return [find(model).folder / "docs" / "README.md", configs / f"{model}.md"]
 
 
 def _known_texts() -> dict[str, str]:
-    """Of this run and of earlier ones, in the order of `JOBS`."""
+    """Tables of this and earlier runs, in the order of `JOBS`."""
     path = FOLDER / "figures.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     return {model: known[model] for model in JOBS if model in known}
 
 
 RESULTS = """\
-## The embedded models by their own commands
+## Embedded models, evaluated with MedGen's commands
 
     MEDGEN_DATA=<folder> make evaluate
 
-Made by `Testing/benchmarks/embedded.py` on what the models were not trained on: it writes the
-images, runs the commands below in out/benchmarks/embedded/<model>, and puts the figures here and
-into the cards. Definitions as in SynthRAD 2025 (PSNR range -1024 to 3000 HU after clipping). No
-interval is given for fewer than five cases."""
+`Testing/benchmarks/embedded.py` uses held-out data: it writes the images, runs the commands below in
+out/benchmarks/embedded/<model>, and writes the tables into this file and the model cards. Definitions
+as in SynthRAD 2025 (PSNR range -1024 to 3000 HU after clipping). No interval is given for fewer than
+five cases."""
 
 
 if __name__ == "__main__":

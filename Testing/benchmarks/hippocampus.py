@@ -1,11 +1,11 @@
-"""Quality of mr-hippocampus on the 40 cases that were not trained on.
+"""Quality of mr-hippocampus on the 40 held-out cases.
 
     MEDGEN_DATA=<folder> python Testing/benchmarks/hippocampus.py [--model mr-hippocampus]
 
-A small segmenter is trained on the real training cases and applied to real and generated crops:
-its Dice on generated ones tells whether they show what the mask says. Exchanging the masks between
-cases must lower it, or the mask would not matter. The feature distance compares patches of all
-generated crops with those of all real held-out ones.
+A small segmenter is trained on the real training cases and applied to real and generated crops. Its
+Dice on generated crops measures their agreement with the mask; exchanging the masks between cases
+must lower it. The feature distance compares patches of all generated crops with those of all real
+held-out ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import OUT, data_folder, save, table
-from patch_distance import patch_features, patch_places, standardised_frechet
+from patch_distance import patch_features, patch_places, standardized_frechet
 from texture import highpass_sd, local_sd
 
 from MedGenLib import generate
@@ -45,15 +45,15 @@ def read(folder: Path, name: str) -> tuple[np.ndarray, LabelMap]:
 
 
 def train_segmenter(cases: list[tuple[np.ndarray, LabelMap]], steps: int) -> torch.nn.Module:
-    """MONAI's BasicUNet on whole crops, with flips of left and right and changes of contrast."""
+    """MONAI's BasicUNet trained on whole crops, with contrast and noise augmentation."""
     from monai.losses import DiceCELoss
     from monai.networks.nets import BasicUNet
 
     torch.manual_seed(0)
     generator = np.random.default_rng(0)
     network = BasicUNet(3, 1, 3, features=(16, 16, 32, 64, 64, 16), act="swish")
-    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
     for _ in range(steps):
         x, y = [], []
@@ -66,9 +66,9 @@ def train_segmenter(cases: list[tuple[np.ndarray, LabelMap]], steps: int) -> tor
         images = torch.from_numpy(np.stack(x))[:, None].float()
         wanted = torch.from_numpy(np.stack(y))[:, None].long()
         error = loss(network(images), wanted)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         error.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     return network.eval()
 
@@ -89,7 +89,7 @@ def dices(network: torch.nn.Module, images: list[np.ndarray], masks: list[LabelM
 
 
 def features(images: list[np.ndarray], scale: tuple[float, float]) -> np.ndarray:
-    """Patch features of all crops, 24 places each, the same places in every crop."""
+    """Patch features of all crops, at the same 24 positions of each crop."""
     rows = []
     for image in images:
         places = patch_places(np.ones(image.shape, bool), 24, 0)
@@ -98,24 +98,24 @@ def features(images: list[np.ndarray], scale: tuple[float, float]) -> np.ndarray
 
 
 def nearest(images: list[np.ndarray], training: list[np.ndarray]) -> np.ndarray:
-    """Correlation of each crop with its most similar training crop (centres aligned)."""
+    """Correlation of each crop with its most similar training crop (centers aligned)."""
 
-    def centre(image: np.ndarray) -> np.ndarray:
+    def center(image: np.ndarray) -> np.ndarray:
         part = image[
             tuple(slice((n - w) // 2, (n - w) // 2 + w) for n, w in zip(image.shape, (30, 40, 24), strict=True))
         ]
         part = part.ravel() - part.mean()
         return part / np.linalg.norm(part)
 
-    bank = np.stack([centre(t) for t in training])
-    return np.array([float((bank @ centre(i)).max()) for i in images])
+    bank = np.stack([center(t) for t in training])
+    return np.array([float((bank @ center(i)).max()) for i in images])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mr-hippocampus")
     parser.add_argument("--preset", default="normal")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of the segmenter")
+    parser.add_argument("--steps", type=int, default=STEPS, help="training steps of the segmenter")
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     folder = data_folder() / "mr_hippocampus_msd"
@@ -153,9 +153,9 @@ def main() -> None:
     target = features(real, scale)
     distances = {
         "real, held out": 0.0,
-        "real, training (floor)": standardised_frechet(target, features(known[:40], scale)),
-        arguments.model: standardised_frechet(target, features(made, scale)),
-        "mean training image": standardised_frechet(target, features(template, scale)),
+        "real, training (floor)": standardized_frechet(target, features(known[:40], scale)),
+        arguments.model: standardized_frechet(target, features(made, scale)),
+        "mean training image": standardized_frechet(target, features(template, scale)),
     }
     print(table(["images", "Dice anterior", "Dice posterior"], [[k, *v] for k, v in rows.items()]))
     print(table(["images", "feature distance"], [[k, v] for k, v in distances.items()]))
@@ -166,11 +166,11 @@ def main() -> None:
         "real": float(nearest(real, known).mean()),
         "real, largest": float(nearest(real, known).max()),
     }
-    spread = float((standard(again.volume.array) - made[0]).std() / np.sqrt(2))
+    seed_sd = float((standard(again.volume.array) - made[0]).std() / np.sqrt(2))
     print(f"Dice generated / real: {ratio:.3f}")
     rounded = {k: round(v, 3) for k, v in copies.items()}
     print("correlation with the nearest training case:", rounded)
-    print(f"SD between two seeds: {spread:.2f} of an image's SD")
+    print(f"SD between two seeds: {seed_sd:.2f} of an image's SD")
     textures = {
         who: [float(np.mean([f(i, np.ones(i.shape, bool)) for i in images])) for f in (local_sd, highpass_sd)]
         for who, images in (("real", real), (arguments.model, made))
@@ -183,14 +183,14 @@ def main() -> None:
             "distance": distances,
             "ratio": ratio,
             "nearest": copies,
-            "seed_sd": spread,
+            "seed_sd": seed_sd,
             "texture": textures,
         },
     )
 
 
 def _exchanged(network: torch.nn.Module, made: list[np.ndarray], masks: list[LabelMap]) -> list:
-    """Dice against another case's mask, both aligned at their first voxel and cut to fit."""
+    """Dice against the mask of another case, aligned at the first voxel and cropped to fit."""
     images, labels = [], []
     for image, mask in zip(made, masks, strict=True):
         shape = tuple(min(a, b) for a, b in zip(image.shape, mask.shape, strict=True))

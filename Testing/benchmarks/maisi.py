@@ -1,16 +1,16 @@
-"""MAISI's networks run by MedGen beside MONAI's own in a plain loop, in one run.
+"""MAISI's networks run by MedGen and by MONAI's own code in a plain loop.
 
     python Testing/benchmarks/maisi.py [--threads 2] [--steps 30] [--skip-exact]
 
-A mask of 128^3 voxels, 30 steps, the published architecture with random weights (only speed and
-memory are asked for; no published weights are needed). Each job has a process of its own:
+A mask of 128^3 voxels, 30 steps, the published architecture with random weights, because only speed
+and memory are measured. Each job runs in a separate process:
 
 - MONAI's U-Net, ControlNet and autoencoder called one after the other, as in speed.py;
-- `generate` with a package of the same networks in float32, and in the format `auto` chooses;
-- decoding with less and less kept in memory, against MONAI's decoder: time, peak and difference.
+- `generate` with a package of the same networks in float32, and in the default number format;
+- decoding with decreasing limits of kept feature maps: time, peak memory and difference from MONAI.
 
-Seconds are those of sampling and decoding; peaks are the whole process's, loading included. CPU
-seconds are given beside the clock's, because other work on the machine slows the clock's only.
+Seconds are those of sampling and decoding; the peak memory is that of the whole process, including
+loading. CPU seconds are given as well, because they do not depend on other load of the machine.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def mask():
 
 
 def write_weights(folder: Path) -> None:
-    """A package of exactly the published architecture with random weights."""
+    """Write a package of the published architecture with random weights."""
     sys.path.append(str(ROOT / "Testing" / "support"))
     import torch
     from hubfiles import random_tensors
@@ -58,7 +58,7 @@ def write_weights(folder: Path) -> None:
         for tensor in weights[role].values():
             tensor.div_(max(1, tensor[0].numel()) ** 0.5)
     metadata |= {"version": "1.0.0", "changelog": {"1.0.0": "random weights"}}
-    write_package(folder / NAME, metadata, weights, "# Random weights\n", "No licence.\n")
+    write_package(folder / NAME, metadata, weights, "# Random weights\n", "No license.\n")
 
 
 def theirs() -> dict[str, float]:
@@ -95,7 +95,7 @@ def ours(bfloat16: bool) -> dict[str, float]:
 
 
 def decoding(kind: str) -> dict[str, float]:
-    """One decoding of a random latent; the image goes to a file for the comparison."""
+    """Decode a random latent once; the image is written to a file for comparison."""
     import torch
     from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 
@@ -138,7 +138,7 @@ def steps() -> int:
 
 
 def child(name: str, threads: int) -> None:
-    """Run one job and print its figures as JSON."""
+    """Run one job and print its results as JSON."""
     import torch
 
     from MedGenLib.devices import peak_memory_mib
@@ -149,7 +149,7 @@ def child(name: str, threads: int) -> None:
 
 
 def decoders(threads: int, home: Path) -> dict[str, dict]:
-    """Time, memory and difference of the ways to decode, and a table of them."""
+    """Time, memory and difference of the decoders; prints a table."""
     import torch
 
     figures = {}
@@ -170,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--skip-exact", action="store_true", help="leave the decoders out")
+    parser.add_argument("--skip-exact", action="store_true", help="skip the decoders")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -179,7 +179,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"MEDGEN_HOME": home, "MAISI_STEPS": str(arguments.steps)}
         write_weights(Path(home) / "models")
-        print("load of the machine before:", os.getloadavg())
+        print("system load before:", os.getloadavg())
         figures = {}
         for name in JOBS:
             figures[name] = in_process(__file__, name, arguments.threads)
@@ -200,7 +200,7 @@ def main() -> None:
         ]
         heads = ["job", "seconds", "sampling", "decoding", "peak MiB", "time", "CPU time", "memory"]
         print(table(heads, rows))
-        print("load of the machine after:", os.getloadavg())
+        print("system load after:", os.getloadavg())
         if not arguments.skip_exact:
             figures["decoders"] = decoders(arguments.threads, Path(home))
     save("maisi", figures)

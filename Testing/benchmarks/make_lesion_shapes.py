@@ -1,9 +1,9 @@
-"""Makes Resources/SampleData/lesion_shapes.seg.nrrd: shapes of real lesions, without their images.
+"""Write Resources/SampleData/lesion_shapes.seg.nrrd: shapes of real lesions, without images.
 
     MEDGEN_DATA=<folder> python Testing/benchmarks/make_lesion_shapes.py
 
 Six single lesions of the consensus masks of open_ms_data (CC-BY, Lesjak et al. 2017), side by side
-in one small label volume. Each keeps its form, its size and its direction in the patient.
+in one small label volume, each with its original shape, size and orientation.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ CHOSEN = {
     "plaque-large": ("26", 2724),
     "plaque-branched": ("26", 1319),
 }
-"""Name -> patient and number of voxels (each number occurs once in its patient)."""
+"""Name -> patient and number of voxels, which is unique within the patient."""
 
 
 def pieces(patient: str) -> tuple[LabelMap, dict[int, np.ndarray]]:
-    """The mask of a patient, and its lesions by their number of voxels, cut out."""
+    """Mask of a patient, and number of voxels -> cropped lesion."""
     from scipy.ndimage import find_objects, label
 
     mask = read_label_map(DATA / f"open_ms_patient{patient}" / "lesion.nii.gz")

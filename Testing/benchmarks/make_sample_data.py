@@ -1,4 +1,4 @@
-"""Makes Resources/SampleData from the public scans that MEDGEN_DATA points to.
+"""Write Resources/SampleData from the public scans in the folder MEDGEN_DATA.
 
 MEDGEN_DATA=<folder> python Testing/benchmarks/make_sample_data.py
 """
@@ -20,7 +20,7 @@ OUT = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
 
 
 def abdomen() -> None:
-    """A CT that no model was trained on, and its tissues."""
+    """CT held out from all training, and its tissue mask."""
     path = DATA / "ct_torso_with_masks" / "totalseg_abdomen" / "ct_full.nii.gz"
     ct = read_volume(path, modality="CT")
     body = body_envelope_from_image(ct).array > 0
@@ -32,7 +32,7 @@ def abdomen() -> None:
 
 
 def head() -> None:
-    """T1w head, cut below the skull base, in 8 bits."""
+    """T1w head, cropped below the skull base, 8 bits."""
     mr = read_volume(DATA / "mr_head" / "hanke_t1_1mm.nii.gz", modality="T1w")
     inside = np.nonzero(body_envelope_from_image(mr).array)
     low = [max(0, int(i.min()) - 6) for i in inside]
@@ -40,12 +40,12 @@ def head() -> None:
     low[2] = max(low[2], high[2] - 190)
     part = crop(mr, low, high)
     top = np.percentile(part.array, 99.9)
-    grey = np.clip(part.array / top * 255, 0, 255).round().astype(np.uint8)
-    write_volume(part.with_array(grey), OUT / "head_t1.nii.gz")
+    scaled = np.clip(part.array / top * 255, 0, 255).round().astype(np.uint8)
+    write_volume(part.with_array(scaled), OUT / "head_t1.nii.gz")
 
 
 def hippocampus() -> None:
-    """A crop that was kept out of training, and its labels."""
+    """Held-out hippocampus crop and its labels."""
     from MedGenLib.io.files import read_label_map
     from MedGenLib.training.splits import hold_out
 
@@ -59,7 +59,7 @@ def hippocampus() -> None:
 
 
 def brain() -> None:
-    """A brain's labels by FreeSurfer's numbers, without the rest of the head."""
+    """Brain labels with FreeSurfer's label values, without the rest of the head."""
     from MedGenLib.io.files import read_label_map
     from MedGenLib.labels.vocabulary import table
 

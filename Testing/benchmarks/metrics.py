@@ -1,15 +1,15 @@
-"""Time and memory of all 3-D metrics of a pair, beside a plain baseline; and the uncertainties.
+"""Time and memory of all 3-D metrics of a pair and of a plain baseline; uncertainty against error.
 
     python Testing/benchmarks/metrics.py [--threads 2]
     MEDGEN_DATA=<folder> python Testing/benchmarks/metrics.py --uncertainty
 
 Speed: 256 x 256 x 128 voxels with a mask and 10 labels; MAE, RMSE, bias, PSNR, SSIM, MS-SSIM and
 NCC of the whole, and the errors, Dice, HD95 and volume of each label. The baseline computes the
-same from whole float64 arrays by scikit-image and MONAI. Each runs in a process of its own.
+same from whole float64 arrays with scikit-image and MONAI. Each runs in a separate process.
 
-Uncertainty: does the spread of the embedded models tell where they err, on cases that they were not
-trained on? head-mr-to-ct by its views, inside the head that it shows (above -900 HU; a frame is no
-part of it); mr-hippocampus by eight seeds, in the whole crop.
+Uncertainty: correlation of the uncertainty of the embedded models with their error on held-out
+cases, for head-mr-to-ct by its views, inside the translated head (above -900 HU, which excludes the
+frame), and for mr-hippocampus by eight seeds, in the whole crop.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ SEEDS = 8
 
 
 def body() -> tuple[Volume, Volume, LabelMap, LabelMap, LabelMap]:
-    """Image, reference, mask, labels wanted and labels found: an ellipse with nine balls."""
+    """Image, reference, mask, expected labels and found labels: an ellipse with nine balls."""
     generator = np.random.default_rng(0)
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in SHAPE), indexing="ij", sparse=True)
     inside = np.broadcast_to(np.hypot(x, 1.3 * y) < 0.92, SHAPE)
     labels = inside.astype(np.uint8)
     for n in range(2, LABELS + 1):
         angle = 2 * np.pi * n / (LABELS - 1)
-        centre = (x - 0.5 * np.cos(angle)) ** 2 + (y - 0.4 * np.sin(angle)) ** 2
-        labels[centre + (0.8 * z) ** 2 < 0.03] = n
+        distance = (x - 0.5 * np.cos(angle)) ** 2 + (y - 0.4 * np.sin(angle)) ** 2
+        labels[distance + (0.8 * z) ** 2 < 0.03] = n
     affine = np.diag([*SPACING, 1.0])
     reference = HU[labels] + generator.normal(0, 20, SHAPE).astype(np.float32)
     image = reference + generator.normal(0, 30, SHAPE).astype(np.float32)
@@ -53,7 +53,7 @@ def body() -> tuple[Volume, Volume, LabelMap, LabelMap, LabelMap]:
 
 
 def nothing(image, reference, mask, labels, found) -> dict[str, float]:
-    """What the images and the interpreter take by themselves."""
+    """No metrics: memory of the images and the interpreter."""
     return {}
 
 
@@ -71,7 +71,7 @@ def ours(image, reference, mask, labels, found) -> dict[str, float]:
 
 
 def baseline(image, reference, mask, labels, found) -> dict[str, float]:
-    """The same on whole arrays; SSIM and MS-SSIM are averaged over the whole image there."""
+    """The same metrics on whole arrays; SSIM and MS-SSIM are averaged over the whole image."""
     import torch
     from monai.metrics import MultiScaleSSIMMetric, compute_dice, compute_hausdorff_distance
     from skimage.metrics import structural_similarity
@@ -110,7 +110,7 @@ JOBS: dict[str, Callable[..., dict]] = {"images alone": nothing, "ours": ours, "
 
 
 def child(name: str, threads: int) -> None:
-    """Run one job and print its figures as JSON."""
+    """Run one job and print its results as JSON."""
     from MedGenLib.devices import peak_memory_mib
 
     if name == "baseline":
@@ -143,7 +143,7 @@ def speed(threads: int) -> None:
 
 
 def heads() -> Iterator[tuple[Volume, Volume, Volume, LabelMap]]:
-    """Slices of the head by head-mr-to-ct: image, its uncertainty, the real one, the head."""
+    """Slices translated by head-mr-to-ct: image, uncertainty, real image, head mask."""
     from embedded import head_slices
 
     from MedGenLib import translate
@@ -155,7 +155,7 @@ def heads() -> Iterator[tuple[Volume, Volume, Volume, LabelMap]]:
 
 
 def hippocampi() -> Iterator[tuple[Volume, Volume, Volume, LabelMap]]:
-    """Crops by mr-hippocampus; the real one in the level and spread of the synthetic one."""
+    """Crops of mr-hippocampus; the real image is scaled to the mean and SD of the synthetic one."""
     from embedded import hippocampi as cases
 
     from MedGenLib import generate

@@ -1,14 +1,15 @@
-"""Do the intervals of a reader study cover the truth? Simulated readers of known accuracy.
+"""Coverage of the intervals of a reader study, with simulated readers of known accuracy.
 
     python Testing/benchmarks/reader_study.py [--readers 1000]
 
-A reader sees evidence that is normally distributed, d' higher for synthetic images than for real
-ones, calls an image synthetic above the middle, and is the surer the further it lies from there.
-The true accuracy is then Phi(d' / 2); the true AUC follows from the probabilities of the ten
-answers. Each reader is scored as `medgen reader-study score` does it.
+The evidence of a reader is normally distributed, with a mean d' higher for synthetic images than for
+real ones. The reader answers "synthetic" above the midpoint, with a confidence that increases with
+the distance from it. The true accuracy is Phi(d' / 2); the true AUC follows from the probabilities of
+the ten answers. Readers are scored as by `medgen reader-study score`.
 
-Demanded: of 1,000 readers the accuracy's interval covers the truth for 95 % +- 2 (mid-P), and the
-exact one for at least 95 % but for the chance of 1,000 draws (93.6 %). Exit code 1 if not.
+Limits for 1,000 readers: the mid-P interval of the accuracy covers the true value for 95 % +- 2, the
+exact interval for at least 93.6 % (95 % minus the sampling error of 1,000 draws). Otherwise the exit
+code is 1.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from MedGenLib.reader_study.reading import Answer
 from MedGenLib.reader_study.scoring import Answers, ReaderMeasure, rows_of
 
 CASES = ((40, 0.5), (40, 0.7), (60, 0.55), (100, 0.55), (100, 0.8), (200, 0.6), (200, 0.9))
-"""Images of a study (half of them synthetic) and the reader's true accuracy."""
+"""Number of images (half of them synthetic) and true accuracy of the reader."""
 STEPS = np.array([0.25, 0.55, 0.95, 1.5])
-"""Of the evidence's standard deviation: where the confidence goes up by one."""
+"""Distances from the midpoint, in SD of the evidence, at which the confidence increases by one."""
 MEASURES = ("Accuracy", "Accuracy, mid-P", "Sensitivity", "Specificity", "AUC")
 
 
 def true_auc(distance: float) -> float:
-    """Of ten ordered answers, ties counting half."""
+    """AUC of ten ordered answers; ties count half."""
     from scipy.stats import norm
 
     edges = np.concatenate([[-np.inf], -STEPS[::-1], [0], STEPS, [np.inf]])
@@ -38,10 +39,10 @@ def true_auc(distance: float) -> float:
     return float(synthetic @ (np.cumsum(real) - real / 2))
 
 
-def reader(images: int, distance: float, dice: np.random.Generator) -> Answers:
-    """One simulated reader's answers."""
+def reader(images: int, distance: float, generator: np.random.Generator) -> Answers:
+    """Answers of one simulated reader."""
     truth = {f"item_{n + 1:03d}": n < images // 2 for n in range(images)}
-    evidence = dice.normal(np.where(list(truth.values()), distance / 2, -distance / 2))
+    evidence = generator.normal(np.where(list(truth.values()), distance / 2, -distance / 2))
     confidence = 1 + np.searchsorted(STEPS, np.abs(evidence))
     answers = [
         Answer(name, bool(seen > 0), int(sure), 1.0)
@@ -55,15 +56,15 @@ def covers(row: ReaderMeasure, truth: float) -> bool:
 
 
 def coverage(images: int, accuracy: float, readers: int, seed: int) -> dict[str, float]:
-    """Share in % of the readers whose interval covers the truth, for each measure."""
+    """Share in % of the readers whose interval covers the true value, for each metric."""
     from scipy.stats import norm
 
-    dice = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     distance = 2 * float(norm.ppf(accuracy))
     truth = dict.fromkeys(MEASURES, 100 * accuracy) | {"AUC": true_auc(distance)}
     hits = dict.fromkeys(MEASURES, 0)
     for _ in range(readers):
-        rows = {row.name: row for row in rows_of(reader(images, distance, dice))}
+        rows = {row.name: row for row in rows_of(reader(images, distance, generator))}
         for name in MEASURES:
             hits[name] += covers(rows[name], truth[name])
     return {name: 100 * count / readers for name, count in hits.items()}

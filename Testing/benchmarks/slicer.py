@@ -1,8 +1,8 @@
-"""The Slicer side: what nodes and worker cost, how smooth Slicer stays, cancel, memory of 50 runs.
+"""The Slicer module: overhead of nodes and worker, gaps of the event loop, cancel, memory of 50 runs.
 
     .venv/bin/python Testing/benchmarks/slicer.py
 
-Runs on the tests' bridge (Testing/slicer), with the real worker and real models; needs no data.
+Runs on the bridge of the tests (Testing/slicer), with the real worker and real models; needs no data.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import common  # noqa: E402
 
-# This file has the name of Slicer's package, which must not be found here.
-sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != HERE]
+# This file has the name of Slicer's package, so its folder must not be on the path.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
 sys.path.insert(0, str(common.ROOT / "Testing" / "slicer"))
 import support  # noqa: E402
 
@@ -29,14 +29,14 @@ support.useModuleFolder()
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 import slicer  # noqa: E402
-from snapshots import differences, snapshotOfScene  # noqa: E402
 
 from MedGenLib.imaging.resampling import resample_to  # noqa: E402
 from MedGenLib.io.files import read_label_map  # noqa: E402
 from MedGenSlicer.engine.engine import Engine  # noqa: E402
 from MedGenSlicer.logic import MedGenLogic  # noqa: E402
-from MedGenSlicer.nodes import reading as nodes  # noqa: E402
 from support import processUntil, worstGap  # noqa: E402
+from support.nodes import readInput  # noqa: E402
+from support.snapshots import differences, snapshotOfScene  # noqa: E402
 
 MODEL = "mr-hippocampus"
 SHAPE = (256, 256, 128)
@@ -48,13 +48,12 @@ RUNS = 50
 def main() -> None:
     figures = {**opening(), **times(), **smoothness(), **cancelling(), **memory()}
     rows = [[name, value, limit] for name, (value, limit) in figures.items()]
-    print(common.table(["figure", "measured", "asked for"], rows))
+    print(common.table(["metric", "measured", "limit"], rows))
     common.save("slicer", {name: value for name, (value, limit) in figures.items()})
 
 
 def large_segmentation():
-    """The sample hippocampus in 256 x 256 x 128 voxels of 0.25 mm: many voxels around little
-    computation."""
+    """The sample hippocampus in 256 x 256 x 128 voxels of 0.25 mm: many voxels, little computation."""
     mask = read_label_map(support.SAMPLES / "hippocampus_mask.nii.gz")
     fine = mask.geometry.with_spacing((0.25,) * 3)
     start = [(n - wanted) // 2 for n, wanted in zip(fine.shape, SHAPE, strict=True)]
@@ -96,10 +95,10 @@ os._exit(0)
 
 
 def opening() -> dict:
-    """From the click on the module to the panel, in fresh processes, compiled files in place."""
+    """Time to open the module, in new processes with compiled files."""
     folder, found = common.ROOT / "Testing" / "slicer", []
     variables = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    for _ in range(REPEATS + 1):  # the first one compiles
+    for _ in range(REPEATS + 1):  # the first run compiles
         done = subprocess.run(
             [sys.executable, "-c", OPENING], cwd=folder, env=variables, capture_output=True, text=True, check=True
         )
@@ -108,7 +107,7 @@ def opening() -> dict:
 
 
 def times() -> dict:
-    """Cold and warm runs, and what is added to the library's own time."""
+    """Times of cold and warm runs, and overhead compared with the library."""
     import MedGenLib
 
     slicer.mrmlScene.Clear(0)
@@ -116,10 +115,10 @@ def times() -> dict:
     engine = logic.engine
     start = seconds(lambda: (engine.start(), processUntil(lambda: engine.state == "ready")))
     first = seconds(lambda: logic.generate(mask, **CHOICES))
-    image = nodes.readInput(mask).image
+    image = readInput(mask).image
     MedGenLib.generate(image, **CHOICES)  # loads the model into this process
     warm, direct = [], []
-    for _ in range(REPEATS):  # in turn, so that a busy machine disturbs both alike
+    for _ in range(REPEATS):  # alternating, so that load of the machine affects both equally
         direct.append(seconds(lambda: MedGenLib.generate(image, **CHOICES)))
         warm.append(seconds(lambda: logic.generate(mask, **CHOICES)))
         slicer.mrmlScene.RemoveNode(logic.currentRun.node)
@@ -130,13 +129,13 @@ def times() -> dict:
         "first run 256 x 256 x 128, s": (first, ""),
         "second run, s": (warm_time, ""),
         "saved by the warm worker, s": (start + first - warm_time, "> 0"),
-        "the same by the library alone, s": (direct_time, ""),
+        "library call alone, s": (direct_time, ""),
         "overhead of nodes and worker, s": (warm_time - direct_time, "< 1.0"),
     }
 
 
 def smoothness() -> dict:
-    """Longest time in which the event loop did not come round, during cold and warm runs."""
+    """Longest time between two iterations of the event loop, during cold and warm runs."""
     found = {}
     for name, make in (
         ("256 x 256 x 128 segmentation", large_segmentation),
@@ -144,7 +143,7 @@ def smoothness() -> dict:
     ):
         slicer.mrmlScene.Clear(0)
         node, logic = make(), new_logic()
-        logic.models()  # as the panel has asked before
+        logic.models()  # as the panel does on opening
         gaps = []
         for _ in range(2):
             if node.IsA("vtkMRMLSegmentationNode"):
@@ -168,9 +167,9 @@ def smoothness() -> dict:
 
 
 def cancelling() -> dict:
-    """From the click to the last progress, and to the end of the last process and file."""
+    """Time from cancel to the last progress, and to the end of the last process and file."""
     slicer.mrmlScene.Clear(0)
-    mask, silent, gone, left, changed = support.ctMaskNode(None), [], [], 0, 0
+    mask, last_progress, stopped, left, changed = support.ctMaskNode(None), [], [], 0, 0
     before_children = running_children()
     for step in range(REPEATS):
         logic, before, last = new_logic(), snapshotOfScene(), [0.0]
@@ -185,16 +184,16 @@ def cancelling() -> dict:
         clicked = time.perf_counter()
         run.cancel()
         processUntil(lambda logic=logic: not logic.engine.isStopping, 30)
-        gone.append(time.perf_counter() - clicked)
-        silent.append(max(0.0, last[0] - clicked))
+        stopped.append(time.perf_counter() - clicked)
+        last_progress.append(max(0.0, last[0] - clicked))
         left += len(running_children() - before_children)
         changed += len(differences(before, snapshotOfScene()))
         logic.cleanup()
     return {
-        "last progress after cancel, s": (max(silent), "< 1"),
-        "worker and files gone after cancel, s": (max(gone), "< 1"),
+        "last progress after cancel, s": (max(last_progress), "< 1"),
+        "worker and files gone after cancel, s": (max(stopped), "< 1"),
         "processes left after cancel": (left, "0"),
-        "nodes changed by a cancelled run": (changed, "0"),
+        "nodes changed by a canceled run": (changed, "0"),
     }
 
 

@@ -1,10 +1,10 @@
-"""Can synthetic hippocampi train a segmenter? Real against synthetic against both, tested on real.
+"""Utility of synthetic hippocampi for training a segmenter: real, synthetic, and both, tested on real.
 
     MEDGEN_DATA=<folder> python Testing/benchmarks/utility.py [--steps 300] [--repeats 3]
 
-Real: the cases that mr-hippocampus was trained on. Synthetic: one image of each of their masks,
-with the model's preset "normal" and no second tries, so nothing is picked. Test: the cases that
-were kept out. What is there already is not generated again; then `medgen evaluate utility` runs.
+Real: the training cases of mr-hippocampus. Synthetic: one image for each of their masks, with the
+preset "normal" and no retries, so no image is selected. Test: the held-out cases. Existing images are
+not generated again. The metrics are computed by `medgen evaluate utility`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from MedGenLib.packages.catalogue import find
 
 MODEL = "mr-hippocampus"
 FIRST_SEED = 20_000
-"""The cards' figures use seeds from 1 on."""
+"""First seed; the metrics of the model cards use seeds from 1 on."""
 
 
 def prepare(folder: Path) -> None:
-    """The folders real, synthetic and test, each with `images` and `labels`."""
+    """Write the folders real, synthetic and test, each with `images` and `labels`."""
     source = data_folder() / "mr_hippocampus_msd"
     names = sorted(path.name for path in (source / "images").glob("*.nii.gz"))
     held_out = set(find(MODEL).training.held_out)
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--prepare", action="store_true", help="make the images and stop")
+    parser.add_argument("--prepare", action="store_true", help="generate the images only")
     arguments = parser.parse_args()
     folder = OUT / "utility"
     prepare(folder)

@@ -1,10 +1,10 @@
-"""Feature distance: do patches of a generated volume come from the distribution of real ones?
+"""Feature distance between the patches of a generated and of a real volume.
 
-The Frechet distance between 96 statistics of 2.5-D patches (32 x 32 voxels and 3 neighbouring
-slices, in all three orientations): the means and standard deviations of the 3 x 16 feature maps
-of a convolutional network whose weights are random but fixed. No trained network and no download
-is needed, and texture, contrast and structure all count. Figures are comparable only for this
-extractor and the same mask: always state those of trivial baselines and of `split_floor` too.
+The Frechet distance of 96 statistics of 2.5-D patches (32 x 32 voxels and 3 neighboring slices, in
+all three orientations): the means and standard deviations of the 3 x 16 feature maps of a
+convolutional network with fixed random weights. It needs no trained network and is sensitive to
+texture, contrast and structure. Values are comparable only for this network and the same mask;
+report those of trivial baselines and of `split_floor` with them.
 
 Sources: Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017 (the distance);
 Naeem et al., Reliable fidelity and diversity metrics, ICML 2020 (random embeddings).
@@ -24,7 +24,7 @@ SLICES = 3
 CHANNELS = 16
 LAYERS = 3
 N_FEATURES = 2 * LAYERS * CHANNELS
-_EXTRACTOR_SEED = 20240229  # part of the measure's definition: changing it changes every figure
+_EXTRACTOR_SEED = 20240229  # part of the definition: changing it changes every value
 
 
 def feature_distance(
@@ -35,50 +35,52 @@ def feature_distance(
     seed: int = 0,
     highpass: bool = False,
 ) -> float:
-    """Frechet distance between patches of two volumes taken at the same places; 0 if equal.
+    """Frechet distance between patches of two volumes at the same positions; 0 if equal.
 
     Parameters
     ----------
     reference, candidate: real and generated volume, (i, j, k), same unit and grid.
-    mask: voxels at which patches may be centred.
-    n_patches: number of patches, spread evenly over the three orientations.
-    seed: chooses the places; the network is always the same.
-    highpass: compare texture only, after the volumes' Gaussian blur (sigma 1) was taken off.
+    mask: voxels at which patches may be centered.
+    n_patches: number of patches, distributed evenly over the three orientations.
+    seed: seed of the positions; the network does not depend on it.
+    highpass: compare the volumes minus their Gaussian blur (sigma 1).
 
-    Raises `InputError` if the shapes differ or the mask is empty.
+    Raises
+    ------
+    InputError: the shapes differ or the mask is empty.
     """
     reference, candidate, mask = _checked(reference, candidate, mask)
     scale = intensity_scale(reference, mask, highpass)
     places = patch_places(mask, n_patches, seed)
     real, fake = (patch_features(volume, places, scale, highpass) for volume in (reference, candidate))
-    return standardised_frechet(real, fake)
+    return standardized_frechet(real, fake)
 
 
 def split_floor(
     reference: ArrayLike, mask: ArrayLike, n_patches: int = 900, seed: int = 0, highpass: bool = False
 ) -> float:
-    """The distance of a real volume to itself: two sets of `n_patches` at different places.
+    """Distance of a real volume to itself: two sets of `n_patches` at different positions.
 
-    What remains is the chance of sampling; no generator can be asked to score below it.
+    It is due to sampling only and is a lower limit for the distance of a generator.
     """
     reference, _, mask = _checked(reference, reference, mask)
     scale = intensity_scale(reference, mask, highpass)
     places = patch_places(mask, 2 * n_patches, seed)
     features = patch_features(reference, places, scale, highpass)
-    # Places go round the orientations, so blocks of three keep both halves alike.
+    # Positions cycle through the orientations, so blocks of three balance both halves.
     first = (np.arange(len(features)) // 3) % 2 == 0
-    return standardised_frechet(features[first], features[~first])
+    return standardized_frechet(features[first], features[~first])
 
 
 def intensity_scale(reference: ArrayLike, mask: ArrayLike, highpass: bool = False) -> tuple[float, float]:
-    """Offset and factor that bring the real volume's masked voxels to mean 0 and deviation 1."""
+    """Offset and factor that scale the masked voxels of the real volume to mean 0 and SD 1."""
     values = np.asarray(reference, np.float64)
     values = (highpass_image(values) if highpass else values)[np.asarray(mask, bool)]
     return float(values.mean()), float(1 / max(values.std(), 1e-12))
 
 
 def patch_places(mask: ArrayLike, n_patches: int, seed: int) -> NDArray[np.int64]:
-    """Rows of (orientation, i, j, k): random masked voxels, going round the orientations."""
+    """Rows (orientation, i, j, k) of random masked voxels, cycling through the orientations."""
     voxels = np.argwhere(np.asarray(mask, bool))
     generator = np.random.Generator(np.random.PCG64(seed))
     chosen = generator.choice(len(voxels), n_patches, replace=n_patches > len(voxels))
@@ -100,24 +102,24 @@ def patch_features(
     return torch.cat(features).double().numpy()
 
 
-def standardised_frechet(real: NDArray, fake: NDArray) -> float:
-    """`frechet_distance` after both sets were standardised by the real features."""
+def standardized_frechet(real: NDArray, fake: NDArray) -> float:
+    """`frechet_distance` after both sets are standardized by the real features."""
     mean, deviation = real.mean(0), real.std(0)
     deviation = np.where(deviation > 1e-6, deviation, 1.0)
     return frechet_distance((real - mean) / deviation, (fake - mean) / deviation)
 
 
 def _patches(volume: NDArray, places: NDArray, scale: tuple[float, float], highpass: bool) -> NDArray[np.float32]:
-    """Patches (patch, 3 slices, 32, 32); at a border they are moved inside the volume."""
+    """Patches (patch, 3 slices, 32, 32), shifted inside the volume at its borders."""
     offset, factor = scale
     volume = (((highpass_image(volume) if highpass else volume) - offset) * factor).astype("f4")
     missing = [max(PATCH - length, 0) for length in volume.shape]
     before = [pad // 2 for pad in missing]
     volume = np.pad(volume, [(b, m - b) for b, m in zip(before, missing, strict=True)], mode="edge")
     result = np.empty((len(places), SLICES, PATCH, PATCH), np.float32)
-    for patch, (axis, *centre) in zip(result, places, strict=True):
+    for patch, (axis, *center) in zip(result, places, strict=True):
         size = np.where(np.arange(3) == axis, SLICES, PATCH)
-        start = np.clip(np.add(centre, before) - size // 2, 0, volume.shape - size)
+        start = np.clip(np.add(center, before) - size // 2, 0, volume.shape - size)
         box = volume[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))]
         patch[:] = np.moveaxis(box, axis, 0)
     return result

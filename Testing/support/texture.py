@@ -1,4 +1,4 @@
-"""Texture and noise of images, as the tests and benchmarks measure them."""
+"""Texture and noise metrics of images, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from MedGenLib.errors import InputError
 
 
 def interior(mask: ArrayLike, voxels: int = 2) -> NDArray[np.bool_]:
-    """The mask eroded by so many voxels in all directions but along axes of a single voxel.
+    """The mask eroded by ``voxels`` along every axis of more than one voxel.
 
-    Texture is measured there, so that the edges of a tissue do not count as its texture.
+    Texture is measured in the interior, which excludes the edges of a tissue.
     """
     mask = np.asarray(mask, bool)
     return ndimage.binary_erosion(mask, _window(mask.shape), iterations=voxels)
@@ -23,13 +23,13 @@ def interior(mask: ArrayLike, voxels: int = 2) -> NDArray[np.bool_]:
 def local_sd(image: ArrayLike, mask: ArrayLike) -> float:
     """Mean standard deviation in 3 x 3 x 3 windows over the mask's interior; NaN if that is empty.
 
-    A measure of fine texture and noise; its ratio to that of a real image should be near 1.
+    It measures fine texture and noise; the ratio to that of a real image should be near 1.
     """
     image = np.asarray(image, np.float64)
     inside = interior(mask)
     if not inside.any():
         return float("nan")
-    image = image - image[inside].mean()  # keeps the difference of squares below precise
+    image = image - image[inside].mean()  # avoids cancellation in the difference below
     size = _window(image.shape).shape
     mean = ndimage.uniform_filter(image, size)
     variance = ndimage.uniform_filter(image * image, size) - mean * mean
@@ -37,7 +37,7 @@ def local_sd(image: ArrayLike, mask: ArrayLike) -> float:
 
 
 def highpass(image: ArrayLike, sigma: float = 1.0) -> NDArray[np.float64]:
-    """The image less its Gaussian blur, sigma in voxels: texture without anatomy."""
+    """Image minus its Gaussian blur, sigma in voxels."""
     image = np.asarray(image, np.float64)
     return image - ndimage.gaussian_filter(image, sigma)
 
@@ -52,11 +52,11 @@ def highpass_sd(image: ArrayLike, mask: ArrayLike, sigma: float = 1.0) -> float:
 def seed_sd(samples: Sequence[ArrayLike], mask: ArrayLike, lowpass: float = 0.0) -> float:
     """Standard deviation between samples of several seeds, averaged over the mask.
 
-    `lowpass` is the sigma in voxels of a Gaussian blur before the comparison. With one of 1.5 or
-    more, mere noise counts little and a difference in structure remains.
+    `lowpass` is the sigma in voxels of a Gaussian blur before the comparison. From 1.5 on, it
+    suppresses noise and keeps differences in structure.
     """
     if len(samples) < 2:
-        raise InputError("The spread between seeds needs at least two samples; make one more.")
+        raise InputError("The SD between seeds needs at least two samples; make one more.")
     stack = np.stack([np.asarray(sample, np.float64) for sample in samples])
     if lowpass > 0:
         stack = np.stack([ndimage.gaussian_filter(sample, lowpass) for sample in stack])
