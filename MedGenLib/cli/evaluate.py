@@ -19,10 +19,11 @@ from MedGenLib.evaluation import report
 from MedGenLib.evaluation.cases import Case, Cohort, evaluate_cases, holds_cases, match
 from MedGenLib.evaluation.folders import report_folder, require_apart
 from MedGenLib.evaluation.html import number
-from MedGenLib.evaluation.pair import Evaluation, require_purpose
+from MedGenLib.evaluation.pair import CaseOrigin, Evaluation, require_purpose
 from MedGenLib.evaluation.pair import evaluate as evaluate_pair
+from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import list_series, read_label_map, read_volume
-from MedGenLib.io.outputs import Outputs, split_suffix
+from MedGenLib.io.output_names import split_suffix
 from MedGenLib.io.provenance import Provenance
 from MedGenLib.io.recorded import read
 
@@ -109,15 +110,8 @@ def _segmenter(arguments: Namespace) -> Segmenter | None:
 def _judge(case: Case, arguments: Namespace, segmenter: Segmenter | None, progress: Console | None) -> Evaluation:
     made = _provenance(case.paths["image"])
     images = {role: _read(role, path, made, arguments.modality) for role, path in case.paths.items()}
-    return evaluate_pair(
-        **images,
-        segmenter=segmenter,
-        resample=arguments.resample,
-        name=case.name,
-        names={role: path.name for role, path in case.paths.items()},
-        made=made,
-        progress=progress,
-    )
+    origin = CaseOrigin(case.name, {role: path.name for role, path in case.paths.items()}, made)
+    return evaluate_pair(**images, segmenter=segmenter, resample=arguments.resample, origin=origin, progress=progress)
 
 
 def _read(role: str, path: Path, made: Provenance | None, modality: str | None) -> Volume | LabelMap:

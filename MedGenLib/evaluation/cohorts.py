@@ -25,7 +25,7 @@ from MedGenLib.imaging.modality import modality_of
 from MedGenLib.io.files import read_volume
 from MedGenLib.metrics.distribution import CohortComparison, compare_cohorts
 from MedGenLib.metrics.features import SLICES, Extractor, Features, describe
-from MedGenLib.metrics.memorization import Memorisation, find_memorised
+from MedGenLib.metrics.memorization import Memorization, find_memorized
 from MedGenLib.metrics.slices import Standard, mostly_ct
 from MedGenLib.progress import ProgressCallback, Stage
 
@@ -50,14 +50,14 @@ class CohortEvaluation:
     ----------
     network: name of the feature network.
     cohorts: the described volumes under "real", "synthetic" and, if given, "training".
-    memorisation: None without training images.
+    memorization: None without training images.
     notes: sentences on what was changed or assumed.
     """
 
     network: str
     cohorts: Mapping[str, Sequence[Features]]
     comparison: CohortComparison
-    memorisation: Memorisation | None
+    memorization: Memorization | None
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,12 +69,12 @@ class CohortEvaluation:
             **self.comparison.to_dict(),
             "notes": list(self.notes),
         }
-        if self.memorisation is not None:
-            found["memorisation"] = {
-                "note": self.memorisation.note,
-                "distance_limit": self.memorisation.nearest,
-                "correlation_limit": self.memorisation.most,
-                "nearest": [asdict(n) for n in self.memorisation.neighbours],
+        if self.memorization is not None:
+            found["memorization"] = {
+                "note": self.memorization.note,
+                "distance_limit": self.memorization.nearest,
+                "correlation_limit": self.memorization.most,
+                "nearest": [asdict(n) for n in self.memorization.neighbors],
             }
         return found
 
@@ -87,8 +87,8 @@ class CohortEvaluation:
         """The report as one self-contained page."""
         counts = ", ".join(f"{len(cohort)} {name}" for name, cohort in self.cohorts.items())
         sections = [self._measures()]
-        if self.memorisation is not None:
-            sections.append(self._memorised(self.memorisation))
+        if self.memorization is not None:
+            sections.append(self._memorized(self.memorization))
         sections.append(Section("Method", [_METHOD, *self.notes]))
         return page("Comparison of cohorts", sections, f"{counts} volumes; {self.network}")
 
@@ -112,22 +112,22 @@ class CohortEvaluation:
             ],
         )
 
-    def _memorised(self, found: Memorisation) -> Section:
-        from MedGenLib.visual.cohorts import neighbours_picture, pairs_picture
+    def _memorized(self, found: Memorization) -> Section:
+        from MedGenLib.visual.cohorts import neighbors_picture, pairs_picture
 
         rows = [
             (n.name, n.by_features, n.distance, n.by_voxels, n.correlation, _verdict(n.copied))
-            for n in sorted(found.neighbours, key=lambda n: -n.correlation)
+            for n in sorted(found.neighbors, key=lambda n: -n.correlation)
         ]
         heads = ("Synthetic", "Nearest by features", "Distance", "Nearest by voxels", "Correlation", "Copy")
         copies = frozenset(number for number, row in enumerate(rows) if row[-1] == "yes")
         pairs = pairs_picture(found, self.cohorts["synthetic"], self.cohorts["training"])
         return Section(
-            "Memorised training images",
+            "Memorized training images",
             [
                 Notice(found.note) if found.copies else found.note,
                 Picture(
-                    neighbours_picture(found),
+                    neighbors_picture(found),
                     "How near the training images are to each synthetic image, and to real ones.",
                 ),
                 Picture(
@@ -173,11 +173,11 @@ def evaluate_cohorts(
     cohorts = {kind: _described(kind, files, standard, extract, resampled, progress) for kind, files in paths.items()}
     groups = _same_input(list(paths["synthetic"].values()))
     comparison = compare_cohorts(cohorts["real"], cohorts["synthetic"], groups, seed, progress)
-    memorisation = None
+    memorization = None
     if training is not None:
-        memorisation = find_memorised(cohorts["synthetic"], cohorts["training"], cohorts["real"])
+        memorization = find_memorized(cohorts["synthetic"], cohorts["training"], cohorts["real"])
     notes = _notes(standard, resampled)
-    return CohortEvaluation(extract.name, cohorts, comparison, memorisation, notes)
+    return CohortEvaluation(extract.name, cohorts, comparison, memorization, notes)
 
 
 def _standard(files: Mapping[str, Path], most: int = 5) -> Standard:

@@ -10,7 +10,7 @@ For example:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,6 +116,22 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class CaseOrigin:
+    """Where the images of a case come from, for its report.
+
+    Attributes
+    ----------
+    name: of the case.
+    files: role ("image", "reference", "mask", "labels", "uncertainty") -> name of the file.
+    made: how the image was made, where its file records it.
+    """
+
+    name: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    made: Provenance | None = None
+
+
 def evaluate(
     image: Volume,
     reference: Volume | None = None,
@@ -125,9 +141,7 @@ def evaluate(
     uncertainty: Volume | None = None,
     resample: bool = False,
     device: str = "auto",
-    name: str = "",
-    names: Mapping[str, str] | None = None,
-    made: Provenance | None = None,
+    origin: CaseOrigin | None = None,
     progress: ProgressCallback | None = None,
 ) -> Evaluation:
     """Everything that can be said of an image with what is given.
@@ -143,8 +157,7 @@ def evaluate(
     uncertainty: voxel-wise standard deviation, on the image's grid.
     resample: bring reference, mask and labels onto the image's grid instead of refusing another.
     device: where a segmenter with a network runs: "auto", "cpu", "cuda:0".
-    name, made: see `Evaluation`.
-    names: role ("image", "reference", "mask", "labels", "uncertainty") -> name of the file.
+    origin: of the images, for the report.
 
     Raises
     ------
@@ -157,7 +170,8 @@ def evaluate(
         grid and in_order_of(grid, image) for grid in (reference, mask, labels, uncertainty)
     )
     given = {"image": image, "reference": reference, "mask": mask, "labels": labels, "uncertainty": uncertainty}
-    inputs = tuple(Source.of(role, grid, (names or {}).get(role, "")) for role, grid in given.items() if grid)
+    origin = origin or CaseOrigin()
+    inputs = tuple(Source.of(role, grid, origin.files.get(role, "")) for role, grid in given.items() if grid)
     find = _segmenter(segmenter, device)
     if labels is not None and find is not None:
         labels = _named(labels, find)
@@ -179,7 +193,8 @@ def evaluate(
         anatomy = _anatomy(wanted, found, find, notes)
     rows = comparison.rows if comparison else ()
     note = " ".join(filter(None, notes))
-    return Evaluation(name, rows, anatomy, calibration, note, image, comparison, wanted, found, inputs, made)
+    judged = (rows, anatomy, calibration, note, image, comparison, wanted, found)
+    return Evaluation(origin.name, *judged, inputs, origin.made)
 
 
 def require_purpose(reference: object, mask: object, labels: object, segmenter: object, uncertainty: object) -> None:

@@ -42,7 +42,8 @@ def evaluate(
         if page is not None:  # its place is checked before the work
             wanted = files.file_names(True, given["reference"] is not None)
             outputs = stack.enter_context(report_folder(page.parent, wanted, overwrite))
-        found = pair.evaluate(**given, name=names.get("image", ""), names=names, progress=job.progress)
+        origin = pair.CaseOrigin(names.get("image", ""), names)
+        found = pair.evaluate(**given, origin=origin, progress=job.progress)
         if page is not None:
             files.write(found, outputs, page.parent)
         error_map = None

@@ -8,7 +8,7 @@ import pytest
 from MedGenLib.errors import Cancelled, InputError
 from MedGenLib.evaluation.cases import SHOWN, Case, evaluate_cases, holds_cases, match
 from MedGenLib.evaluation.folders import report_folder, volumes_in
-from MedGenLib.evaluation.pair import Evaluation, evaluate
+from MedGenLib.evaluation.pair import CaseOrigin, Evaluation, evaluate
 from MedGenLib.evaluation.report import csv_rows, file_names, summaries, told
 from MedGenLib.evaluation.tables import summary
 from MedGenLib.imaging.orientation import Reorientation
@@ -70,7 +70,7 @@ def stored_as(image, orientation: str):
 
 
 def test_a_reference_alone_gives_the_errors(synthetic, real):
-    found = evaluate(synthetic, real, name="a", names={"image": "a.nii.gz"})
+    found = evaluate(synthetic, real, origin=CaseOrigin("a", {"image": "a.nii.gz"}))
     values = {row.name: row.value for row in found.rows}
     assert values["RMSE"] == pytest.approx(10 * np.sqrt(2), rel=0.03)
     assert found.badness == values["MAE"]

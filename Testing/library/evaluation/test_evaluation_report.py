@@ -18,7 +18,7 @@ from MedGenLib.evaluation import report
 from MedGenLib.evaluation.cases import Cohort, Failure
 from MedGenLib.evaluation.folders import report_folder
 from MedGenLib.evaluation.html import Notice, Picture, Section, Table, Values, number, page
-from MedGenLib.evaluation.pair import evaluate
+from MedGenLib.evaluation.pair import CaseOrigin, evaluate
 from MedGenLib.evaluation.tables import csv_text, json_text
 from MedGenLib.io.dicom import write_series
 from MedGenLib.io.files import read_volume, write_volume
@@ -282,7 +282,7 @@ def written(evaluated, folder):
 
 def test_the_files_of_one_image(tmp_path, synthetic, real, tissue):  # noqa: F811
     names = {"image": "ct.nii.gz", "reference": "real.nii.gz"}
-    found = evaluate(synthetic, real, labels=tissue, segmenter="ct-tissue", name="ct", names=names)
+    found = evaluate(synthetic, real, labels=tissue, segmenter="ct-tissue", origin=CaseOrigin("ct", names))
     assert written(found, tmp_path / "r") == {"report.html", "metrics.json", "metrics.csv", "error_map.nii.gz"}
     parsed = require_self_contained((tmp_path / "r" / "report.html").read_text("utf-8"))
     assert len(parsed.values("src")) == 7
@@ -306,14 +306,14 @@ def test_the_files_of_one_image(tmp_path, synthetic, real, tissue):  # noqa: F81
 
 def test_a_label_that_vanished_stands_out(tmp_path, synthetic, tissue):  # noqa: F811
     lost = synthetic.with_array(np.where(tissue.array == BONE, np.float32(45), synthetic.array))
-    written(evaluate(lost, labels=tissue, segmenter="ct-tissue", name="x"), tmp_path / "r")
+    written(evaluate(lost, labels=tissue, segmenter="ct-tissue", origin=CaseOrigin("x")), tmp_path / "r")
     text = (tmp_path / "r" / "report.html").read_text("utf-8")
     assert re.search(r"class='notice' role='note'>bone: [^<]*nothing of it was found", text)
 
 
 def test_a_cohort_lists_the_worst_first_and_what_failed(tmp_path, real, tissue):  # noqa: F811
     cases = [
-        evaluate(ct(tissue, seed, sigma), real, labels=tissue, segmenter="ct-tissue", name=name)
+        evaluate(ct(tissue, seed, sigma), real, labels=tissue, segmenter="ct-tissue", origin=CaseOrigin(name))
         for name, seed, sigma in (("worst", 1, 60.0), ("best", 2, 5.0))
     ]
     cases[1] = cases[1].without_voxels()
