@@ -1,6 +1,6 @@
 # make demo · make test · make docs · make lint · make bench · make evaluate · make clean
 #
-# PYTHON is the interpreter that creates .venv, when there is none yet.
+# PYTHON is the interpreter that creates .venv if it does not exist.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -8,13 +8,13 @@ OUT    := out/demo
 
 .PHONY: demo test docs lint bench evaluate clean
 
-# head-mr-to-ct was trained on data for non-commercial use, so a run has to accept its licence.
-# The demo accepts it for this one purpose, in sight, and `medgen demo` says so again.
+# head-mr-to-ct was trained on data for non-commercial use, so a run has to accept its license.
+# The demo accepts it explicitly, and `medgen demo` prints a note.
 demo: $(VENV)/.installed
 	$(BIN)/medgen demo -o $(OUT) --accept-license
 
-# Two processes, because the second one becomes a stand-in for the Slicer application. Both run,
-# whatever the first one finds.
+# Two processes, because the second one emulates the Slicer application. Both run, also if the
+# first one fails.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q Testing/library; library=$$?; \
 	$(BIN)/python -m pytest -q Testing/slicer; slicer=$$?; \
@@ -27,14 +27,14 @@ docs: $(VENV)/.installed-docs
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 
-# Most need the public scans that MEDGEN_DATA points to, see Testing/benchmarks/RESULTS.md.
+# Most need the public scans in the folder MEDGEN_DATA, see Testing/benchmarks/RESULTS.md.
 BENCHMARKS := ct_tissue hippocampus brain heads segmenter utility distribution speed maisi memory metrics \
 	reader_study slicer edit edit_slicer lesion steps conditioning
 
 bench: $(VENV)/.installed-dev
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done
 
-# The table of the embedded models in RESULTS.md and in their cards, by `medgen evaluate`.
+# Updates the tables of the embedded models in RESULTS.md and in their model cards.
 evaluate: $(VENV)/.installed-dev
 	$(BIN)/python Testing/benchmarks/embedded.py
 
@@ -45,7 +45,7 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# The stamps keep a second call from asking pip again; a changed dependency makes them old.
+# The stamp files avoid a second call of pip until the dependencies change.
 $(VENV)/.installed: pyproject.toml MedGenLib/requirements.txt constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
 	touch $@
