@@ -152,9 +152,13 @@ class MedGenTest(ScriptedLoadableModuleTest):
             return
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
-        for name in [path.stem for path in folder.glob("*.py")]:
-            sys.modules.pop(name, None)  # of an earlier run, and of the code before a reload
-        suite = unittest.defaultTestLoader.discover(str(folder), pattern="test_*.py", top_level_dir=str(folder))
+        scripts = sorted(folder.glob("*/test_*.py"))
+        stale = {"support", *(script.stem for script in scripts)}
+        for name in [name for name in sys.modules if name.split(".")[0] in stale]:
+            del sys.modules[name]  # of an earlier run, and of the code before a reload
+        suite = unittest.TestSuite()
+        for place in dict.fromkeys(str(script.parent) for script in scripts):
+            suite.addTests(unittest.TestLoader().discover(place, pattern="test_*.py", top_level_dir=place))
         result = unittest.TextTestRunner(verbosity=2).run(suite)
         if not result.wasSuccessful():
             problems = "\n".join(text for _case, text in result.failures + result.errors)

@@ -1,26 +1,57 @@
-"""The line for Slicer's Python console that repeats a run."""
+"""The options of a run, and the line for Slicer's Python console that repeats it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
 
 import slicer
 
-if TYPE_CHECKING:
-    from MedGenSlicer.jobs.synthesis import RunParameters
+from MedGenLib.options import REQUIRED, changed, of, snake
+from MedGenLib.worker.protocol.transfer import put
+from MedGenSlicer.nodes.inputs import InputSnapshot
 
-_DEFAULTS = {
-    "preset": "normal",
-    "device": "auto",
-    "samples": 1,
-    "mapping": None,
-    "fill": None,
-    "noiseHU": None,
-    "guidance": None,
-    "classifierGuidance": 0.0,
-    "spread": False,
-    "acceptLicense": False,
-}
+
+@dataclass(frozen=True)
+class RunParameters:
+    """The options of a run; each is also an attribute in Slicer's spelling, such as `noiseHU`.
+
+    Attributes
+    ----------
+    command: of `MedGenLib.options`.
+    options: Python name -> value; an image is an `InputSnapshot`.
+    """
+
+    command: str
+    options: Mapping[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        options = self.__dict__.get("options", {})
+        if snake(name) not in options:
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        return options[snake(name)]
+
+    def replaced(self, **options: Any) -> RunParameters:
+        """The same with other values, by their Python names."""
+        return RunParameters(self.command, {**self.options, **options})
+
+    def completedFrom(self, earlier: RunParameters, *names: str) -> RunParameters:
+        """The same with the values of an earlier run for those of the options that are None."""
+        missing = (name for name in names if self.options.get(name) is None)
+        return self.replaced(**{name: earlier.options.get(name) for name in missing})
+
+    def forWorker(self, folder: str, command: str = "") -> dict[str, Any]:
+        """The parameters of the worker's method; images are written into the folder.
+
+        command: whose options the method takes; by default that of the run.
+        """
+        params: dict[str, Any] = {"folder": folder}
+        for name, option in of(command or self.command, "worker").items():
+            value = self.options.get(option.name)
+            params[name] = put(value.image, folder, option.name) if isinstance(value, InputSnapshot) else value
+        return params
 
 
 def pythonLine(parameters: RunParameters) -> str:
@@ -29,18 +60,15 @@ def pythonLine(parameters: RunParameters) -> str:
     >>> pythonLine(run.parameters)   # doctest: +SKIP
     'slicer.util.getModuleLogic("MedGen").generate(slicer.util.getNode("Segmentation"), model="ct-tissue", seed=7)'
     """
-    arguments = [nodeExpression(parameters.inputID, parameters.inputName)]
-    if parameters.task == "translate":
-        arguments.append(_quoted(parameters.to))
-    for name in ("model", "seed"):
-        if (value := getattr(parameters, name)) is not None:
-            arguments.append(f"{name}={_quoted(value)}")
-    if parameters.styleID is not None:
-        arguments.append(f"style={nodeExpression(parameters.styleID, parameters.styleName)}")
-    for name, default in _DEFAULTS.items():
-        if (value := getattr(parameters, name)) != default:
-            arguments.append(f"{name}={_quoted(value)}")
-    return f'slicer.util.getModuleLogic("MedGen").{parameters.task}({", ".join(arguments)})'
+    command, options = parameters.command, parameters.options
+    known = of(command, "slicer").values()
+    leading = [option.name for option in takewhile(lambda option: option.image or option.default is REQUIRED, known)]
+    arguments = [_expression(options.get(name)) for name in leading]
+    # Model and seed always: another version may have another default.
+    keywords = {name: options[name] for name in ("model", "seed") if options.get(name) is not None}
+    keywords |= changed(command, {name: value for name, value in options.items() if name not in leading})
+    arguments += [f"{name}={_expression(value)}" for name, value in keywords.items()]
+    return f'slicer.util.getModuleLogic("MedGen").{command}({", ".join(arguments)})'
 
 
 def nodeExpression(nodeID: str, name: str) -> str:
@@ -49,15 +77,17 @@ def nodeExpression(nodeID: str, name: str) -> str:
     isPattern = any(letter in name for letter in "*?[]")
     nodes = slicer.mrmlScene.GetNodesByName(name)
     if isPattern or nodes.GetNumberOfItems() != 1 or slicer.mrmlScene.GetNodeByID(name) is not None:
-        return f"slicer.util.getNode({_quoted(nodeID)})"
-    return f"slicer.util.getNode({_quoted(name)})"
+        return f"slicer.util.getNode({_expression(nodeID)})"
+    return f"slicer.util.getNode({_expression(name)})"
 
 
-def _quoted(value: object) -> str:
+def _expression(value: object) -> str:
     """Python source of a value, with double quotes around text."""
+    if isinstance(value, InputSnapshot):
+        return nodeExpression(value.nodeID, value.name)
     if isinstance(value, str):
         # Without a double quote inside, what repr puts between its quotes fits between double quotes too.
         return repr(value) if '"' in value else f'"{repr(value)[1:-1]}"'
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_quoted(key)}: {_quoted(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_expression(key)}: {_expression(item)}" for key, item in value.items()) + "}"
     return repr(value)

@@ -12,7 +12,7 @@ import sys  # noqa: I001  support boots the bridge, which makes qt and slicer
 from pathlib import Path
 
 import support
-from panelcase import WIDTH, Answers
+from support.panelcase import WIDTH, Answers
 
 import qt
 import slicer
@@ -88,7 +88,7 @@ def editSample():
     widget.ui.editSection.collapsed = False
     support.processUntil(lambda: widget.ui.liveButton.enabled and not widget.panel.isBusy, 60)
     widget.ui.liveButton.click()
-    edit = widget.panel.edit.edit
+    edit = widget.panel.sections["edit"].edit
     support.processUntil(lambda: edit.state == "ready", 300)
     slicer.util.setSliceViewerLayers(background=made, fit=True)
     center = support.matrixOf(made) @ [*MASS[0], 1.0]

@@ -1,15 +1,13 @@
 """Live editing: the volume is redrawn while its segmentation is painted.
 
 States: "opening" (the worker takes image and mask), "ready", "drawing", "ended". There is never more than one edit on
-its way: what is painted meanwhile becomes one edit when it is back, of the newest mask. The segmentation is only read.
+its way: what is painted meanwhile becomes the next edit, of the newest mask. The segmentation is only read.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
 import qt
@@ -17,34 +15,23 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError, MedGenError, WorkerError
-from MedGenSlicer.editing.canvas import Drawn, RemoteCanvas
-from MedGenSlicer.editing.drawing import DrawnVolume
-from MedGenSlicer.editing.origin import editedCopy, isOurs, markEdited, showInstead
-from MedGenSlicer.editing.segmentation import MaskBlock, PaintedMask
-from MedGenSlicer.editing.watch import EditWatch, VoxelState
+from MedGenSlicer.console import RunParameters
+from MedGenSlicer.editing.mask import MaskBlock, TrackedMask
+from MedGenSlicer.editing.observer import EditObserver
+from MedGenSlicer.editing.origin import isOurs
+from MedGenSlicer.editing.remote_canvas import RedrawnBlock, RemoteCanvas
+from MedGenSlicer.editing.volume import EditableVolume, VoxelState
+from MedGenSlicer.engine.background import waitUntil
 from MedGenSlicer.engine.engine import Engine
-from MedGenSlicer.jobs.synthesis import asSentence
-from MedGenSlicer.nodes import reading as nodes
-from MedGenSlicer.nodes.reading import InputSnapshot
+from MedGenSlicer.engine.faults import asSentence, notify
+from MedGenSlicer.nodes.inputs import InputSnapshot, captureInput
 from MedGenSlicer.results import volumes as results
+from MedGenSlicer.results.edited_copy import editedCopy, markEdited
+from MedGenSlicer.results.views import showInstead
 from MedGenSlicer.results.volumes import PreparedImage
 
 SETTLE_MS = 10
 """One stroke sends several events; they are one edit."""
-WAIT_SECONDS = 0.005
-
-
-@dataclass(frozen=True)
-class EditChoices:
-    """How to draw; see `MedGenLogic.liveEdit`."""
-
-    preset: str = "draft"
-    seed: int | None = None
-    device: str = "auto"
-    mapping: object = None
-    fill: int | str | None = None
-    noiseHU: float | None = None
-    acceptLicense: bool = False
 
 
 class LiveEdit:
@@ -56,7 +43,7 @@ class LiveEdit:
     Attributes
     ----------
     state: see the module.
-    choices: what it was begun with.
+    parameters: what it was begun with, and the seed that was drawn.
     isLive: whether strokes are drawn as they come; otherwise by `redraw` only.
     sentence: what the user should read now.
     error: why it ended, None while it has not, and when it was stopped.
@@ -71,21 +58,21 @@ class LiveEdit:
         volumeNode,
         segmentationNode,
         manifest,
-        choices: EditChoices,
+        parameters: RunParameters,
         isLive: bool = True,
         onChange: Callable[[LiveEdit], None] | None = None,
         drawnFrom: np.ndarray | None = None,
     ) -> None:
-        self._engine, self._manifest, self.choices, self._onChange = engine, manifest, choices, onChange
-        self._source: InputSnapshot | None = nodes.captureInput(volumeNode, "volume")
+        self._engine, self._manifest, self.parameters, self._onChange = engine, manifest, parameters, onChange
+        self._source: InputSnapshot | None = captureInput(volumeNode, "volume")
         self._affine = self._source.affine
         self.sourceNode, self.segmentationNode, self.volumeNode = volumeNode, segmentationNode, None
-        self._mask = PaintedMask(segmentationNode, volumeNode, manifest, choices.mapping, drawnFrom)
+        self._mask = TrackedMask(segmentationNode, volumeNode, manifest, parameters.mapping, drawnFrom)
         self._sourceState = VoxelState(volumeNode)
         self._copied: PreparedImage | None = None
-        self._drawn: DrawnVolume | None = None
+        self._drawn: EditableVolume | None = None
         self._canvas = RemoteCanvas(engine)
-        self._watch: EditWatch | None = None
+        self._watch: EditObserver | None = None
         self._changedAt = time.perf_counter() if drawnFrom is not None else None
         self._steps: list[str] = []
         self._redraws = False
@@ -102,7 +89,7 @@ class LiveEdit:
 
     def start(self) -> LiveEdit:
         """Begin; returns at once."""
-        self._watch = EditWatch(
+        self._watch = EditObserver(
             self.segmentationNode, self.sourceNode, self._isUntouched, self._onPainted, self._endWith
         )
         self._engine.addObserver(self._onEngine)
@@ -123,7 +110,7 @@ class LiveEdit:
 
     def setMapping(self, mapping) -> None:
         """What the segments mean from now on, as in `MedGenLogic.generate`; what that changes is drawn."""
-        self.choices = replace(self.choices, mapping=mapping)
+        self.parameters = self.parameters.replaced(mapping=mapping)
         self._mask.setMapping(mapping)
         self._changed()
 
@@ -174,14 +161,8 @@ class LiveEdit:
 
         timeout: seconds after which WorkerError is raised; the drawing goes on.
         """
-        start = time.monotonic()
-        while self.isBusy:
-            if timeout is not None and time.monotonic() - start > timeout:
-                raise WorkerError(
-                    _("The volume is not redrawn within {seconds:g} s; it goes on.").format(seconds=timeout)
-                )
-            slicer.app.processEvents()
-            time.sleep(WAIT_SECONDS)
+        if not waitUntil(lambda: not self.isBusy, timeout):
+            raise WorkerError(_("The volume is not redrawn within {seconds:g} s; it goes on.").format(seconds=timeout))
         if self.error is not None:
             raise self.error
         return self
@@ -192,23 +173,14 @@ class LiveEdit:
         self.state = "opening"
         self.canUndo = self.canRedo = False
         self._tell(_("Live editing gets ready…"))
-        if self.state == "opening":  # else ended by whom it was told
+        if self.state == "opening":  # else ended by the callback
             self._engine.start(lambda info: self._sendOpen(), self._workerFailed)
 
     def _sendOpen(self) -> None:
         if self.state == "ended":
             return
-        chosen = self.choices
-        choices = {
-            "model": self._manifest.name,
-            "seed": chosen.seed,
-            "device": chosen.device,
-            "fill": chosen.fill,
-            "noise_hu": chosen.noiseHU,
-            "accept_license": chosen.acceptLicense,
-        }
         try:
-            source = self._source or nodes.captureInput(self.volumeNode, "volume")
+            source = self._source or captureInput(self.volumeNode, "volume")
         except MedGenError as error:  # what was done to the volume since
             self._end(str(error), error)
             return
@@ -218,12 +190,14 @@ class LiveEdit:
                 self._copied = results.prepareImage(source.image)
             return source.image
 
-        self._canvas.open(makeImage, self._mask.labelMap(self._affine), choices, self._opened, self._openFailed)
+        # The mask is in the model's labels already.
+        options = self.parameters.replaced(model=self._manifest.name, mapping=None).options
+        self._canvas.open(makeImage, self._mask.labelMap(self._affine), options, self._opened, self._openFailed)
 
     def _opened(self, answer: dict) -> None:
         if self.state == "ended":
             return
-        self.choices = replace(self.choices, seed=answer.get("seed", self.choices.seed))
+        self.parameters = self.parameters.replaced(seed=answer.get("seed", self.parameters.seed))
         if self._drawn is None:
             try:
                 self._takeVolume()
@@ -237,11 +211,11 @@ class LiveEdit:
         source, copied, self._copied = self.sourceNode, self._copied, None
         if isOurs(source):
             with slicer.util.NodeModify(source):  # it tells that it was changed when `_drawn` knows of it
-                self._drawn = DrawnVolume(source, copied.array)
+                self._drawn = EditableVolume(source, copied.array)
             self.volumeNode = source
         else:
             self.volumeNode = editedCopy(source, self._source, copied, self._manifest, _("{name} edited"))
-            self._drawn = DrawnVolume(self.volumeNode)
+            self._drawn = EditableVolume(self.volumeNode)
             showInstead(source, self.volumeNode)
         self._source = None
         if self.state != "ended":
@@ -300,18 +274,18 @@ class LiveEdit:
             self._canvas.edit(
                 self._mask.labelMap(self._affine, block),
                 block.start[::-1],
-                self.choices.preset,
+                self.parameters.preset,
                 lambda drawn: self._edited(block, since, drawn),
                 lambda error: self._failed(error, block),
             )
 
     def _isDrawing(self, sentence: str) -> bool:
-        """Tell that something is on its way; False where who was told has ended it."""
+        """Tell that something is on its way; False where the callback has ended it."""
         self.state = "drawing"
         self._tell(sentence)
         return self.state == "drawing"
 
-    def _edited(self, block: MaskBlock, since: float, drawn: Drawn | None) -> None:
+    def _edited(self, block: MaskBlock, since: float, drawn: RedrawnBlock | None) -> None:
         if self.state == "ended":
             return
         if drawn is None:
@@ -323,14 +297,14 @@ class LiveEdit:
             return
         self._mask.accept(block)
         self.seconds.append(time.perf_counter() - since)
-        told = _("The volume shows this mask already.")
+        sentence = _("The volume shows this mask already.")
         if drawn.values is not None:
-            told = _("Redrawn in {seconds:.2f} s ({size} voxels).").format(
+            sentence = _("Redrawn in {seconds:.2f} s ({size} voxels).").format(
                 seconds=self.seconds[-1], size=" × ".join(map(str, drawn.values.shape))
             )
-        self._settle(" ".join([told, *drawn.sentences]))
+        self._settle(" ".join([sentence, *drawn.sentences]))
 
-    def _stepped(self, step: str, drawn: Drawn | None) -> None:
+    def _stepped(self, step: str, drawn: RedrawnBlock | None) -> None:
         if self.state == "ended":
             return
         if drawn is None:
@@ -342,13 +316,13 @@ class LiveEdit:
         if drawn.mask is not None:
             labels = drawn.mask.transpose(2, 1, 0).astype(self._mask.known.dtype)
             self._mask.restore(MaskBlock(labels, drawn.start[::-1]))
-        told = {
+        sentences = {
             "undo": _("One edit back; the next stroke draws the mask as it is then."),
             "redo": _("The edit is back."),
         }
-        self._settle(told[step] if drawn.values is not None else _("There is no other edit."))
+        self._settle(sentences[step] if drawn.values is not None else _("There is no other edit."))
 
-    def _write(self, drawn: Drawn) -> bool:
+    def _write(self, drawn: RedrawnBlock) -> bool:
         """Copy a block into the node; whether that went well."""
         self.canUndo, self.canRedo = drawn.canUndo, drawn.canRedo
         if drawn.values is None:
@@ -363,7 +337,7 @@ class LiveEdit:
         return True
 
     def _settle(self, sentence: str) -> None:
-        if self.state == "ended":  # by whom a change of the volume was told
+        if self.state == "ended":  # by an observer of the volume
             return
         self.state = "ready"
         self._tell(sentence)
@@ -405,8 +379,8 @@ class LiveEdit:
         self._endWith(_("the worker stopped"), kind=WorkerError)
 
     def _endUnexpectedly(self, error: Exception) -> None:
-        told = asSentence(error)
-        self._end(str(told), told)
+        fault = asSentence(error)
+        self._end(str(fault), fault)
 
     def _endWith(self, reason: str, advice: str = "", kind: type[MedGenError] = InputError) -> None:
         if self.state != "ended":
@@ -434,8 +408,4 @@ class LiveEdit:
 
     def _tell(self, sentence: str) -> None:
         self.sentence = sentence
-        if self._onChange is not None:
-            try:
-                self._onChange(self)
-            except Exception:  # a caller's mistake must not leave an edit half-done
-                logging.exception("MedGen: onChange of live editing raised")
+        notify(self._onChange, self)

@@ -1,25 +1,20 @@
-"""Which volume is edited, and what is told with it afterwards."""
+"""Where a volume comes from: the model that draws it, the options it was made with, the mask that it shows."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
-import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError, PackageError
-from MedGenSlicer.editing.segmentation import knownInModelLabels
+from MedGenLib.imaging.modality import same_modality
+from MedGenLib.pipelines.base import is_editable
+from MedGenSlicer.console import RunParameters
+from MedGenSlicer.editing.mask import knownInModelLabels
 from MedGenSlicer.nodes import provenance
-from MedGenSlicer.nodes.inputs import InputSnapshot
+from MedGenSlicer.nodes.kinds import kindOf
 from MedGenSlicer.nodes.labels import suggestMapping
 from MedGenSlicer.nodes.modality import guessModality, statedModality
-from MedGenSlicer.nodes.provenance import Provenance
-from MedGenSlicer.results import volumes as results
-from MedGenSlicer.results.volumes import PreparedImage
-
-EDITED = "edited"
+from MedGenSlicer.results.edited_copy import EDITED
 
 
 def isOurs(node) -> bool:
@@ -30,8 +25,6 @@ def isOurs(node) -> bool:
 
 def requireSuits(node, manifest) -> None:
     """Raise InputError where the model takes no mask, or draws another modality than the image has."""
-    from MedGenLib.imaging.modality import same_modality
-
     if manifest.input.kind != "labels":
         raise InputError(
             _(
@@ -54,20 +47,20 @@ def modelFor(node, manifests: list, mask=None) -> str:
 
     Raises
     ------
+    InputError: the node is no image.
     PackageError: no model draws this modality.
     """
-    from MedGenLib.imaging.modality import same_modality
-
+    kindOf(node, "volume")
     # A model that works on few sizes of the whole body cannot draw a region.
     able = [
         manifest
         for manifest in manifests
-        if manifest.task == "generate" and manifest.input.kind == "labels" and manifest.pipeline != "maisi"
+        if manifest.task == "generate" and manifest.input.kind == "labels" and is_editable(manifest)
     ]
     made = provenance.read(node)
     if made is not None and any(manifest.name == made.model for manifest in able):
         return made.model
-    modality = statedModality(node) or guessModality(node)
+    modality = guessModality(node)
     suiting = [manifest for manifest in able if same_modality(modality, manifest.output.modality)]
     if not suiting:
         raise PackageError(
@@ -80,16 +73,13 @@ def modelFor(node, manifests: list, mask=None) -> str:
     return max(suiting, key=lambda manifest: sum(map(bool, suggestMapping(mask, manifest).values()))).name
 
 
-def choicesOf(volumeNode, earlier, choices):
-    """The choices of live editing, completed by those that the volume was made with: the seed that is kept with it,
-    and mapping, fill and noise of the earlier run or editing, where that is known."""
+def completed(chosen: RunParameters, volumeNode, earlier: RunParameters | None) -> RunParameters:
+    """Options completed by those that the volume was made with: the seed that is kept with it, and mapping, fill and
+    noise of the earlier run or editing, where that is known."""
     made = provenance.read(volumeNode)
-    if choices.seed is None and made is not None:
-        choices = replace(choices, seed=made.seed)
-    for name in ("seed", "mapping", "fill", "noiseHU") if earlier is not None else ():
-        if getattr(choices, name) is None:
-            choices = replace(choices, **{name: getattr(earlier, name)})
-    return choices
+    if chosen.options["seed"] is None and made is not None:
+        chosen = chosen.replaced(seed=made.seed)
+    return chosen if earlier is None else chosen.completedFrom(earlier, "seed", "mapping", "fill", "noise_hu")
 
 
 def maskOf(run, volumeNode, segmentationNode, mapping) -> np.ndarray | None:
@@ -100,51 +90,3 @@ def maskOf(run, volumeNode, segmentationNode, mapping) -> np.ndarray | None:
     if isOther or tuple(snapshot.shape) != volumeNode.GetImageData().GetDimensions():
         return None
     return knownInModelLabels(snapshot, run.manifest, mapping)
-
-
-def editedCopy(node, snapshot: InputSnapshot, volume, manifest, name: str, task: str = "edit", **facts: Any):
-    """A changed copy of a volume node, beside it and with its window.
-
-    Parameters
-    ----------
-    snapshot: the node as the worker got it; volume: a Volume or PreparedImage of the copy's voxels.
-    name: of the copy, with {name} for the node's own.
-    task, facts: of its provenance.
-    """
-    image = volume if isinstance(volume, PreparedImage) else results.prepareImage(volume)
-    display = node.GetDisplayNode()
-    if display is not None:
-        image = replace(image, window=display.GetWindow(), level=display.GetLevel())
-    image = replace(image, modality=manifest.output.modality, unit=manifest.output.unit)
-    made = Provenance(
-        model=manifest.name,
-        modelVersion=manifest.version,
-        task=task,
-        modality=image.modality,
-        unit=image.unit,
-        input=snapshot.name,
-        **facts,
-    )
-    copy = results.addResult(snapshot, image, made)
-    copy.SetName(slicer.mrmlScene.GenerateUniqueName(name.format(name=snapshot.name)))
-    return copy
-
-
-def markEdited(node) -> None:
-    """Tell that a volume is no longer what the model made from its mask; only the first time changes anything."""
-    made = provenance.read(node)
-    if made is None or EDITED in made.parameters:
-        return
-    note = _("Regions were redrawn after the mask was edited; the checks of the image are from before.")
-    provenance.write(
-        node, replace(made, python="", parameters={**made.parameters, EDITED: True}, checks=[*made.checks, note])
-    )
-
-
-def showInstead(node, copy) -> None:
-    """The slice views that show the volume show its copy."""
-    for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-        if view.GetBackgroundVolumeID() == node.GetID():
-            view.SetBackgroundVolumeID(copy.GetID())
-        if view.GetForegroundVolumeID() == node.GetID():
-            view.SetForegroundVolumeID(copy.GetID())

@@ -1,14 +1,17 @@
-"""Work in a Python thread, with its end reported in the GUI thread."""
+"""Work in a Python thread, with its end reported in the GUI thread; and waiting while Slicer's event loop goes on."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import qt
+import slicer
 
 POLL_MS = 10
+WAIT_SECONDS = 0.005
 YIELD_SECONDS = 0.003
 """How long each poll lets go of Python's lock. Slicer's event loop holds the lock between Python calls, because
 PythonQt's support of threads is off there: a thread goes on only while some Python call waits."""
@@ -57,3 +60,18 @@ class Background:
 
     def _outlive(self) -> None:
         """Being bound to a later event keeps the timer from being destroyed while it emits."""
+
+
+def waitUntil(condition: Callable[[], bool], timeout: float | None = None) -> bool:
+    """Let Slicer's event loop go on until `condition()` holds; whether it did within `timeout` seconds."""
+    start = time.monotonic()
+    while not condition():
+        if timeout is not None and time.monotonic() - start > timeout:
+            return False
+        slicer.app.processEvents()
+        time.sleep(WAIT_SECONDS)
+    return True
+
+
+def ignore(*unused: Any) -> None:
+    """A callback that does nothing."""

@@ -15,12 +15,16 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.modality import guess_modality
 from MedGenLib.worker.protocol.transfer import put
 from MedGenSlicer.engine.engine import Engine
-from MedGenSlicer.jobs.synthesis import Run
+from MedGenSlicer.jobs.run import Run
 from MedGenSlicer.nodes import provenance
-from MedGenSlicer.nodes import reading as nodes
-from MedGenSlicer.nodes.reading import InputSnapshot
+from MedGenSlicer.nodes.geometry import worldTransform
+from MedGenSlicer.nodes.hierarchy import volumesOfStudy
+from MedGenSlicer.nodes.inputs import InputSnapshot
+from MedGenSlicer.nodes.kinds import isSegmentation
+from MedGenSlicer.nodes.segmentations import referenceVolume
 
 INSTANCES = "DICOM.instanceUIDs"
 """Attribute in which Slicer keeps the instances that a volume was loaded from."""
@@ -43,7 +47,7 @@ def sourceFiles(node) -> list[str]:
 def findSource(node):
     """The volume from DICOM in whose study a node belongs: itself, the reference volume of a segmentation, or a
     neighbor in the same study of the subject hierarchy; None where there is none."""
-    candidates = [node, nodes.referenceVolume(node) if node.IsA("vtkMRMLSegmentationNode") else None, *_neighbors(node)]
+    candidates = [node, referenceVolume(node) if isSegmentation(node) else None, *volumesOfStudy(node)]
     return next((found for found in candidates if found is not None and sourceFiles(found)), None)
 
 
@@ -103,7 +107,7 @@ class DicomRun(Run):
         self.files: list[str] = []
         self.series = ""
         self.sentences: list[str] = []
-        node = slicer.mrmlScene.GetNodeByID(snapshot.nodeID)
+        node = snapshot.node
         self._made = provenance.read(node)
         if self._made is not None and self._made.content != "image":
             raise InputError(
@@ -121,7 +125,7 @@ class DicomRun(Run):
             )
         if source is not None:
             # The study's frame of reference is that of the source without its transforms.
-            snapshot.affine = np.linalg.inv(nodes.worldTransform(source)) @ snapshot.affine
+            snapshot.affine = np.linalg.inv(worldTransform(source)) @ snapshot.affine
         self._watch(node, _("image"))
 
     def result(self) -> list[str]:
@@ -135,8 +139,6 @@ class DicomRun(Run):
         if snapshot.kind == "labels":
             key = "labels"
         elif snapshot.modality is None:
-            from MedGenLib.checks.input import guess_modality
-
             item["modality"] = guess_modality(snapshot.image)
             item["unit"] = "HU" if item["modality"] == "CT" else item["unit"]
             self.sentences = [
@@ -152,25 +154,7 @@ class DicomRun(Run):
             "description": snapshot.name,
         }
 
-    def _receive(self, answer: dict[str, Any]) -> dict[str, Any]:
-        return answer
-
     def _add(self, answer: dict[str, Any]) -> list:
         self.files, self.series = list(answer["files"]), answer.get("series") or ""
         self.sentences += answer.get("sentences") or []
         return []
-
-
-def _neighbors(node) -> list:
-    """Volumes in the same study of the subject hierarchy."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    item = hierarchy.GetItemByDataNode(node)
-    study = hierarchy.GetItemAncestorAtLevel(item, "Study") if item else 0
-    if not study:
-        return []
-    import vtk
-
-    children = vtk.vtkIdList()
-    hierarchy.GetItemChildren(study, children, True)
-    found = [hierarchy.GetItemDataNode(children.GetId(index)) for index in range(children.GetNumberOfIds())]
-    return [other for other in found if other is not None and other.IsA("vtkMRMLScalarVolumeNode")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,31 +12,17 @@ from slicer.i18n import tr as _
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.worker.protocol.transfer import put, take
-from MedGenSlicer.editing.origin import editedCopy
+from MedGenSlicer.console import RunParameters
 from MedGenSlicer.engine.engine import Engine
-from MedGenSlicer.jobs.synthesis import Run
-from MedGenSlicer.nodes import reading as nodes
-from MedGenSlicer.nodes.reading import InputSnapshot
-from MedGenSlicer.results import volumes as results
+from MedGenSlicer.jobs.run import Run
+from MedGenSlicer.nodes.geometry import matrixIn, worldTransform
+from MedGenSlicer.nodes.hierarchy import placeBeside
+from MedGenSlicer.nodes.inputs import InputSnapshot, captureOn
+from MedGenSlicer.nodes.voxels import imageData
+from MedGenSlicer.results.edited_copy import editedCopy
+from MedGenSlicer.results.volumes import removeResult
 
 COLOR = (0.90, 0.30, 0.20)
-
-
-@dataclass(frozen=True)
-class LesionChoices:
-    """What is put where; see `MedGenLogic.insertLesion`."""
-
-    shape: str = "sphere"
-    sizeMm: float | None = None
-    label: int | str | None = None
-    contrast: float | None = None
-    organ: int | str | None = None
-    seed: int | None = None
-    preset: str = "normal"
-    device: str = "auto"
-    mapping: Any = None
-    fill: int | str | None = None
-    acceptLicense: bool = False
 
 
 class LesionRun(Run):
@@ -47,7 +32,6 @@ class LesionRun(Run):
     ----------
     place: (x, y, z) in world RAS mm, a node with control points, a segmentation or label map that was painted, or None.
     segment: name or ID of the painted segment; needed where the segmentation has several.
-    labelsNode: tissues or organs, None lets the worker find them in the image.
 
     Attributes
     ----------
@@ -56,26 +40,27 @@ class LesionRun(Run):
     sentences: of the checks; haloMm: how far from the lesion the volume may differ.
     """
 
+    parameters: RunParameters
+
     def __init__(
         self,
         engine: Engine,
-        volumeNode,
-        place,
+        parameters: RunParameters,
         manifest,
-        choices: LesionChoices,
+        place,
         segment: str | None = None,
-        labelsNode=None,
         onProgress: Callable[[dict], None] | None = None,
         onDone: Callable[[Run], None] | None = None,
     ) -> None:
-        super().__init__(engine, choices, onProgress, onDone)
-        self.manifest, self.snapshot = manifest, nodes.captureInput(volumeNode, "volume")
-        isMask = hasattr(place, "IsA") and not place.IsA("vtkMRMLMarkupsNode")
+        super().__init__(engine, parameters, onProgress, onDone)
+        self.manifest = manifest
+        self.snapshot: InputSnapshot = parameters.options["image"]
+        volumeNode = self.snapshot.node
+        isPainted = hasattr(place, "IsA") and not place.IsA("vtkMRMLMarkupsNode")
         self._toFrame = _toFrame(volumeNode, self.snapshot)
-        self._at = None if isMask or place is None else _moved(self._toFrame, pointOf(place))
-        self._painted = nodes.captureOn(place, volumeNode) if isMask else None
-        self._value = _valueOf(self._painted, segment) if isMask else 0
-        self._labels = nodes.captureOn(labelsNode, volumeNode) if labelsNode is not None else None
+        self._at = None if isPainted or place is None else _moved(self._toFrame, pointOf(place))
+        self._painted = captureOn(place, volumeNode) if isPainted else None
+        self._value = _valueOf(self._painted, segment) if isPainted else 0
         self.sentences: list[str] = []
         self.lesionNode = None
         self.haloMm: float | None = None
@@ -83,27 +68,11 @@ class LesionRun(Run):
         self._watch(volumeNode, _("volume"))
 
     def _request(self, folder: str) -> tuple[str, dict[str, Any]]:
-        chosen = self.parameters
-        mapping = self._labels.mappingByValue(chosen.mapping) if self._labels is not None else None
-        return "insert_lesion", {
-            "image": put(self.snapshot.image, folder, "image"),
-            "at": self._at,
-            "mask": put(self._drawn(), folder, "mask") if self._painted is not None else None,
-            "labels": put(self._labels.image, folder, "labels") if self._labels is not None else None,
-            "shape": chosen.shape,
-            "size_mm": chosen.sizeMm,
-            "label": chosen.label,
-            "contrast": chosen.contrast,
-            "organ": chosen.organ,
-            "mapping": mapping,
-            "fill": chosen.fill,
-            "model": self.manifest.name,
-            "seed": chosen.seed,
-            "preset": chosen.preset,
-            "device": chosen.device,
-            "accept_license": chosen.acceptLicense,
-            "folder": folder,
-        }
+        chosen = self.parameters.replaced(model=self.manifest.name, at=self._at)
+        labels = chosen.options["labels"]
+        mapping = labels.mappingByValue(chosen.mapping) if labels is not None else None
+        lesion = put(self._drawn(), folder, "lesion") if self._painted is not None else None
+        return "insert_lesion", chosen.replaced(mapping=mapping, lesion=lesion).forWorker(folder)
 
     def _drawn(self) -> LabelMap:
         """The painted segment alone."""
@@ -126,9 +95,8 @@ class LesionRun(Run):
         report = answer.get("report") or {}
         self.sentences, self.haloMm = list(answer.get("sentences") or []), answer.get("halo_mm")
         self.at = _moved(np.linalg.inv(self._toFrame), answer["at"])
-        source = slicer.mrmlScene.GetNodeByID(self.snapshot.nodeID)
         node = editedCopy(
-            source,
+            self.snapshot.node,
             self.snapshot,
             volume,
             self.manifest,
@@ -145,7 +113,7 @@ class LesionRun(Run):
         try:
             self.lesionNode = _addSegmentation(node, lesion, self.snapshot)
         except BaseException:
-            results.removeResult(node)
+            removeResult(node)
             raise
         return [node]
 
@@ -183,7 +151,7 @@ def pointOf(place) -> list[float]:
 
 def _toFrame(volumeNode, snapshot: InputSnapshot) -> np.ndarray:
     """(4, 4) world RAS -> the frame that the worker sees: another one only under a transform that shears."""
-    return snapshot.affine @ np.linalg.inv(nodes.worldTransform(volumeNode) @ snapshot.ijkToParent)
+    return snapshot.affine @ np.linalg.inv(worldTransform(volumeNode) @ snapshot.ijkToParent)
 
 
 def _moved(matrix: np.ndarray, point: Sequence[float]) -> list[float]:
@@ -213,11 +181,11 @@ def _addSegmentation(volumeNode, lesion: np.ndarray, snapshot: InputSnapshot):
         node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
         node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
         image = slicer.vtkOrientedImageData()
-        image.ShallowCopy(results.imageData(lesion))
-        image.SetGeometryFromImageToWorldMatrix(nodes.matrixIn(volumeNode, volumeNode))
+        image.ShallowCopy(imageData(lesion))
+        image.SetGeometryFromImageToWorldMatrix(matrixIn(volumeNode, volumeNode))
         node.AddSegmentFromBinaryLabelmapRepresentation(image, _("lesion"), COLOR)
-        results.placeBeside(node, snapshot)
+        placeBeside(node, snapshot.node)
     except BaseException:
-        results.removeResult(node)
+        removeResult(node)
         raise
     return node

@@ -30,7 +30,7 @@ _JSON = {"parameters": "Parameters", "software": "Software", "checks": "Checks",
 
 
 @dataclass(frozen=True)
-class Provenance:
+class NodeProvenance:
     """What is told with a synthetic volume.
 
     Attributes
@@ -65,7 +65,7 @@ class Provenance:
     content: str = "image"
 
     @classmethod
-    def ofReport(cls, report: dict[str, Any], sample: int = 0, **more: Any) -> Provenance:
+    def ofReport(cls, report: dict[str, Any], sample: int = 0, **more: Any) -> NodeProvenance:
         """From a report as the worker sends it; `sample` chooses the seed that this volume was made with."""
         return cls(
             model=report.get("model", ""),
@@ -90,11 +90,10 @@ class Provenance:
                 "'{reference}'."
             ).format(image=self.input, reference=self.parameters.get("reference", ""))
         model = f"{self.model} {self.modelVersion}".strip()
-        lines = [
-            _("SYNTHETIC - not for diagnosis. Made by MedGen with the model {model} from '{input}'.").format(
-                model=model, input=self.input
-            )
-        ]
+        text = _("SYNTHETIC - not for diagnosis. Made by MedGen with the model {model} from '{input}'.")
+        if not self.input:
+            text = _("SYNTHETIC - not for diagnosis. Made by MedGen with the model {model}, without an input.")
+        lines = [text.format(model=model, input=self.input)]
         if self.content == "spread":
             lines.append(
                 _("Voxel-wise standard deviation over several views of the input.")
@@ -112,7 +111,7 @@ class Provenance:
         return "\n".join([*lines, *self.checks])
 
 
-def write(node, provenance: Provenance) -> None:
+def write(node, provenance: NodeProvenance) -> None:
     """Set the attributes and the description of a node; what an earlier run left there is replaced."""
     erase(node)
     node.SetAttribute(SYNTHETIC, "1")
@@ -128,7 +127,7 @@ def write(node, provenance: Provenance) -> None:
     node.SetDescription(provenance.description)
 
 
-def read(node) -> Provenance | None:
+def read(node) -> NodeProvenance | None:
     """The provenance of a node, None for one that MedGen did not make."""
     if node is None or node.GetAttribute(SYNTHETIC) != "1":
         return None
@@ -138,16 +137,15 @@ def read(node) -> Provenance | None:
     seed, passed = node.GetAttribute(PREFIX + "Seed"), node.GetAttribute(PREFIX + "Passed")
     values["seed"] = int(seed) if seed else None
     values["passed"] = None if passed is None else passed == "1"
-    return Provenance(**values)
+    return NodeProvenance(**values)
 
 
-def libraryFacts(made: Provenance) -> dict[str, Any]:
+def libraryFacts(made: NodeProvenance) -> dict[str, Any]:
     """The same in the words of `MedGenLib.io.provenance`, which go into DICOM files."""
-    from MedGenLib.io.provenance import Provenance as Facts
-    from MedGenLib.io.provenance import Source
+    from MedGenLib.io.provenance import Provenance, Source
 
     role = "mask" if made.task == "generate" else "image"
-    return Facts(
+    return Provenance(
         content=made.content,
         modality=made.modality or None,
         unit=made.unit or "a.u.",
@@ -158,7 +156,7 @@ def libraryFacts(made: Provenance) -> dict[str, Any]:
         preset=made.preset or None,
         passed=made.passed,
         checks=tuple(made.checks),
-        inputs=(Source(role, made.input, ""),),
+        inputs=(Source(role, made.input, ""),) if made.input else (),
         parameters=made.parameters,
         software=made.software,
         device=made.device,

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import MedGenError, WorkerError
+from MedGenSlicer.engine.background import ignore
+from MedGenSlicer.panel import widgets
+from MedGenSlicer.panel.catalogue import Models
 
 
 class Context:
@@ -15,7 +18,9 @@ class Context:
     Attributes
     ----------
     ui: widgets of MedGen.ui by name.
+    models: the installed models.
     parameters: MedGenParameterNode, None while a scene is closed.
+    tabs: task -> the tab for it.
     changed: call it after a choice that matters for the run; the panel checks the input again.
     failed: call it with a MedGenError to show it.
     unexpected: tracebacks of faults that no sentence was written for.
@@ -25,10 +30,23 @@ class Context:
         self.ui = ui
         self.logic = logic
         self.dialogs = dialogs
+        self.models = Models()
         self.parameters = None
-        self.changed: Callable[[], None] = _nothing
-        self.failed: Callable[[MedGenError], None] = _nothing
+        self.tabs: dict = {}
+        self.changed: Callable[[], None] = ignore
+        self.failed: Callable[[MedGenError], None] = ignore
         self.unexpected: list[str] = []
+
+    @property
+    def task(self) -> str:
+        """ "generate" or "translate", the tab that is open."""
+        task = self.parameters.task if self.parameters is not None else ""
+        return task if task in self.tabs else next(iter(self.tabs))
+
+    @property
+    def tab(self):
+        """The tab that is open."""
+        return self.tabs[self.task]
 
     def connect(self, signal, function: Callable[[], None]) -> None:
         """Call `function` without arguments at a Qt signal; what it raises is shown, never lost in Qt."""
@@ -37,6 +55,16 @@ class Context:
             self.guarded(function)
 
         signal.connect(slot)
+
+    def bind(self, combo, parameter: str, then: Callable[[], None] = ignore) -> None:
+        """Keep the data of the item that the user selects in a parameter, and call `then()`."""
+
+        def store() -> None:
+            if self.parameters is not None:
+                setattr(self.parameters, parameter, widgets.chosen(combo))
+                then()
+
+        self.connect(combo.currentIndexChanged, store)
 
     def guarded(self, function: Callable, *arguments) -> None:
         """Call `function`; an error becomes the failure box of the panel."""
@@ -55,7 +83,3 @@ class Context:
             )
             fault.detail = text
             self.failed(fault)
-
-
-def _nothing(*unused) -> None:
-    pass

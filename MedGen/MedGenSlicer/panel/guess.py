@@ -2,7 +2,7 @@
 
 import slicer
 
-from MedGenSlicer.nodes import reading as nodes
+from MedGenSlicer.nodes.modality import guessModality
 
 MASK_CLASSES = ("vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode")
 
@@ -48,6 +48,6 @@ def task(mask, image) -> str:
 
 def target(node, targets: list[str]) -> str:
     """The other modality: MR for a CT, CT for everything else; "" where no model makes it."""
-    isCT = nodes.guessModality(node) == "CT"
+    isCT = guessModality(node) == "CT"
     wanted = [name for name in targets if (name != "CT") == isCT]
     return wanted[0] if wanted else (targets[0] if targets else "")

@@ -33,6 +33,12 @@ def setIcon(label, meaning: str) -> None:
     label.setPixmap(icon.pixmap(size, size))
 
 
+def tell(label, text: str) -> None:
+    """Show a text on a label; "" hides it."""
+    label.text = text
+    label.setVisible(bool(text))
+
+
 @contextlib.contextmanager
 def quiet(*widgets):
     """Change widgets without their signals."""
@@ -85,8 +91,8 @@ FIGURES = ("Figure", "Label", "Value", "Unit")
 
 
 def fillTable(table, node) -> None:
-    """Show a table node of figures (see `MedGenSlicer.results.tables`), with their intervals; what they mean is "
-    "the tooltip."""
+    """Show a table node of figures (see `MedGenSlicer.results.tables`), with their intervals; the tooltip says what
+    they mean."""
     source = node.GetTable()
 
     def text(row: int, name: str) -> str:
@@ -112,6 +118,16 @@ def cell(text: str, tooltip: str = ""):
     item = qt.QTableWidgetItem(text)
     item.setToolTip(tooltip or text)
     return item
+
+
+def addMenu(context, button, *actions: tuple[str, Callable[[], None]]):
+    """Give a button a menu of (text, function); keep what is returned."""
+    menu = qt.QMenu(button)
+    menu.setToolTipsVisible(True)
+    for text, function in actions:
+        context.connect(menu.addAction(text).triggered, function)
+    button.setMenu(menu)
+    return menu
 
 
 def singleShot(milliseconds: int, function: Callable[[], None]):

@@ -8,8 +8,8 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from MedGenSlicer.nodes.provenance import Provenance
-from MedGenSlicer.nodes.reading import InputSnapshot
+from MedGenSlicer.nodes.inputs import InputSnapshot
+from MedGenSlicer.nodes.provenance import NodeProvenance
 from MedGenSlicer.results import volumes as results
 from MedGenSlicer.results.volumes import PreparedImage
 
@@ -48,7 +48,7 @@ def addErrorMap(snapshot: InputSnapshot, image: PreparedImage, reference: str, s
     snapshot: the image that was judged; the map gets its grid, parent transform and place.
     reference: name of the node it was compared with.
     """
-    made = Provenance(
+    made = NodeProvenance(
         content="error", task="evaluate", unit=image.unit, input=snapshot.name, parameters={"reference": reference}
     )
     node = results.addResult(snapshot, image, made, saveState=saveState)

@@ -15,6 +15,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError
+from MedGenSlicer.nodes.voxels import imageData
 from MedGenSlicer.results import volumes as results
 
 AWAY_MM = 20_000.0
@@ -94,7 +95,7 @@ class ReadingView:
         node.SetName(title)
         node.SetAttribute(READING, "1")
         node.SetSaveWithScene(False)
-        node.SetAndObserveImageData(results.imageData(np.ascontiguousarray(image)))
+        node.SetAndObserveImageData(imageData(np.ascontiguousarray(image)))
         # As DICOM has it: columns to the left of the patient, rows to the back, slices upwards.
         node.SetSpacing(spacing)
         node.SetIJKToRASDirections(-1, 0, 0, 0, -1, 0, 0, 0, 1)

@@ -1,4 +1,4 @@
-"""MRML nodes out: a Volume becomes a scalar volume node beside its input, and is shown.
+"""MRML nodes out: a Volume becomes a scalar volume node beside its input.
 
 A node is added whole or not at all: everything that can fail is done before the scene is touched, and what is left
 is undone when it fails after all.
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError
 from MedGenSlicer.nodes import provenance
-from MedGenSlicer.nodes.provenance import Provenance
-from MedGenSlicer.nodes.reading import InputSnapshot
+from MedGenSlicer.nodes.hierarchy import placeBeside
+from MedGenSlicer.nodes.inputs import InputSnapshot
+from MedGenSlicer.nodes.provenance import NodeProvenance
+from MedGenSlicer.nodes.voxels import imageData
 
 CT_WINDOW, CT_LEVEL = 400.0, 40.0
 """Soft tissue window in HU."""
@@ -67,7 +68,7 @@ def checkOutput(snapshot: InputSnapshot, outputNode) -> None:
         )
 
 
-def addResult(snapshot: InputSnapshot, image, made: Provenance, outputNode=None, saveState: bool = True):
+def addResult(snapshot: InputSnapshot, image, made: NodeProvenance, outputNode=None, saveState: bool = True):
     """Put a synthetic volume into the scene, on the grid and under the parent transform of its input.
 
     Parameters
@@ -114,7 +115,7 @@ def addResult(snapshot: InputSnapshot, image, made: Provenance, outputNode=None,
         scene.AddNode(display)
         node.SetAndObserveDisplayNodeID(display.GetID())
         scene.AddNode(node)
-        placeBeside(node, snapshot)
+        placeBeside(node, snapshot.node)
     except BaseException:
         for added in (node, display):
             if added.GetScene() is not None:
@@ -131,86 +132,18 @@ def removeResult(node) -> None:
             slicer.mrmlScene.RemoveNode(removed)
 
 
-def resultName(snapshot: InputSnapshot, made: Provenance) -> str:
+def resultName(snapshot: InputSnapshot, made: NodeProvenance) -> str:
     """ "Mask synthetic CT (ct-tissue)"."""
     if made.content == "error":
         return _("{image} error").format(image=snapshot.name)
     what = made.modality or _("volume")
     if made.content == "spread":
         what = _("{modality} spread").format(modality=what)
-    return _("{input} synthetic {what} ({model})").format(input=snapshot.name, what=what, model=made.model)
+    text = _("{input} synthetic {what} ({model})") if snapshot.name else _("Synthetic {what} ({model})")
+    return text.format(input=snapshot.name, what=what, model=made.model)
 
 
-def showOver(inputNode, outputNode, opacity: float = 0.5) -> None:
-    """Show a result in the slice views over its input; `setOpacity` then blends between them."""
-    isMask = inputNode is None or inputNode.IsA("vtkMRMLSegmentationNode") or inputNode.IsA("vtkMRMLLabelMapVolumeNode")
-    label = inputNode if inputNode is not None and inputNode.IsA("vtkMRMLLabelMapVolumeNode") else None
-    slicer.util.setSliceViewerLayers(
-        background=None if isMask else inputNode,
-        foreground=outputNode,
-        label=label,
-        foregroundOpacity=float(opacity),
-        fit=False,
-    )
-    manager = slicer.app.layoutManager()
-    if manager is not None and hasattr(manager, "resetSliceViews"):
-        manager.resetSliceViews()
-
-
-def setOpacity(opacity: float) -> None:
-    """Opacity of the result over its input, 0 to 1, in every slice view."""
-    slicer.util.setSliceViewerLayers(foregroundOpacity=float(opacity))
-
-
-def compareSideBySide(inputNode, outputNode) -> None:
-    """Input in the left view, result in the right one, moving together.
-
-    Raises
-    ------
-    InputError: Slicer runs without views.
-    """
-    manager = _layoutManager()
-    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
-    isImage = (
-        inputNode is not None
-        and inputNode.IsA("vtkMRMLScalarVolumeNode")
-        and not inputNode.IsA("vtkMRMLLabelMapVolumeNode")
-    )
-    orientation = None
-    for view, node in (("Red", inputNode if isImage else None), ("Yellow", outputNode)):
-        widget = manager.sliceWidget(view)
-        if widget is None:
-            continue
-        composite = widget.sliceLogic().GetSliceCompositeNode()
-        composite.SetBackgroundVolumeID(node.GetID() if node is not None else None)
-        composite.SetForegroundVolumeID(None)
-        composite.SetLinkedControl(True)
-        orientation = orientation or widget.sliceLogic().GetSliceNode().GetOrientation()
-        widget.sliceLogic().GetSliceNode().SetOrientation(orientation)
-    manager.resetSliceViews()
-
-
-def show3D(node) -> None:
-    """Volume rendering of a result, with a preset for its modality.
-
-    Raises
-    ------
-    InputError: Slicer runs without views, or without the Volume Rendering module.
-    """
-    _layoutManager()
-    module = getattr(slicer.modules, "volumerendering", None)
-    if module is None:
-        raise InputError(_("The module Volume Rendering is not part of this Slicer; use the slice views."))
-    logic = module.logic()
-    display = logic.CreateDefaultVolumeRenderingNodes(node)
-    made = provenance.read(node)
-    preset = logic.GetPresetByName("CT-Bone" if made is not None and made.modality == "CT" else "MR-Default")
-    if preset is not None and display.GetVolumePropertyNode() is not None:
-        display.GetVolumePropertyNode().Copy(preset)
-    display.SetVisibility(True)
-
-
-def _overwrite(node, snapshot: InputSnapshot, image: PreparedImage, made: Provenance, saveState: bool):
+def _overwrite(node, snapshot: InputSnapshot, image: PreparedImage, made: NodeProvenance, saveState: bool):
     scene = slicer.mrmlScene
     if saveState:
         scene.SaveStateForUndo()
@@ -230,7 +163,7 @@ def _overwrite(node, snapshot: InputSnapshot, image: PreparedImage, made: Proven
             if not hadDisplay:
                 node.CreateDefaultDisplayNodes()
             _setDisplay(node.GetDisplayNode(), image, made)
-            placeBeside(node, snapshot)
+            placeBeside(node, snapshot.node)
     except BaseException:
         newDisplay = None if hadDisplay else node.GetDisplayNode()
         provenance.erase(node)
@@ -244,7 +177,7 @@ def _overwrite(node, snapshot: InputSnapshot, image: PreparedImage, made: Proven
     return node
 
 
-def _fill(node, snapshot: InputSnapshot, image: PreparedImage, made: Provenance) -> None:
+def _fill(node, snapshot: InputSnapshot, image: PreparedImage, made: NodeProvenance) -> None:
     """Voxels, geometry, transform and provenance. The image data is a new object: undo keeps the old one."""
     node.SetAndObserveImageData(imageData(image.array))
     snapshot.place.applyTo(node)
@@ -261,16 +194,6 @@ def _fill(node, snapshot: InputSnapshot, image: PreparedImage, made: Provenance)
     _setUnits(node, image.unit)
 
 
-def imageData(array: np.ndarray):
-    """vtkImageData over the array's own memory, which it keeps alive."""
-    from vtk.util.numpy_support import numpy_to_vtk
-
-    image = vtk.vtkImageData()
-    image.SetDimensions(array.shape[::-1])
-    image.GetPointData().SetScalars(numpy_to_vtk(array.reshape(-1), deep=False))
-    return image
-
-
 def _setUnits(node, unit: str) -> None:
     units = None
     if unit == "HU":
@@ -279,7 +202,7 @@ def _setUnits(node, unit: str) -> None:
     node.SetVoxelValueUnits(units)
 
 
-def _setDisplay(display, image: PreparedImage, made: Provenance) -> None:
+def _setDisplay(display, image: PreparedImage, made: NodeProvenance) -> None:
     display.SetAutoWindowLevel(False)
     display.SetWindowLevel(image.window, image.level)
     display.SetInterpolate(True)
@@ -289,33 +212,9 @@ def _setDisplay(display, image: PreparedImage, made: Provenance) -> None:
         display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
 
 
-def placeBeside(node, snapshot: InputSnapshot) -> None:
-    """Put a node under the same parent item as the input, where Slicer's subject hierarchy holds both."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    inputNode = slicer.mrmlScene.GetNodeByID(snapshot.nodeID)
-    if hierarchy is None or inputNode is None:
-        return
-    inputItem = hierarchy.GetItemByDataNode(inputNode)
-    if not inputItem:
-        return
-    parent = hierarchy.GetItemParent(inputItem)
-    item = hierarchy.GetItemByDataNode(node)
-    if not item:
-        hierarchy.CreateItem(parent, node)
-    elif hierarchy.GetItemParent(item) != parent:
-        hierarchy.SetItemParent(item, parent)
-
-
 def _windowOf(array: np.ndarray) -> tuple[float, float]:
     """Between the percentiles of what is not background; a sample of the voxels is enough."""
     sample = array.reshape(-1)[:: max(1, array.size // 500_000)]
     inside = sample[sample > sample.min()]
     low, high = np.percentile(inside if inside.size else sample, PERCENTILES)
     return max(float(high - low), 1e-3), float(high + low) / 2
-
-
-def _layoutManager():
-    manager = slicer.app.layoutManager()
-    if manager is None:
-        raise InputError(_("Slicer runs without views, so there is nothing to show the result in."))
-    return manager

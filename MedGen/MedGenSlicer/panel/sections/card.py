@@ -8,20 +8,21 @@ from MedGenLib.packages.license import is_accepted, require_acceptance
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.catalogue import modalityText
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import Section
 
 
-class Card:
+class Card(Section):
     """The section *About this model* and the row that asks to accept a license."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._ui = context.ui
+        self._context, self._ui = context, context.ui
         self._manifest = None
         context.connect(self._ui.licenseCheckBox.toggled, self._accept)
         context.connect(self._ui.licenseButton.clicked, self.showLicense)
 
-    def update(self, manifest) -> None:
-        """Show a model, None for none."""
+    def update(self) -> None:
+        """Show the model of the open tab."""
+        manifest = self._context.tab.manifest
         if manifest is not self._manifest:
             self._ui.cardLabel.text = cardText(manifest) if manifest is not None else ""
         self._manifest = manifest

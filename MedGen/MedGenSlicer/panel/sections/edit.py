@@ -4,13 +4,16 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import MedGenError
+from MedGenSlicer.editing.origin import modelFor
+from MedGenSlicer.nodes.kinds import isSegmentation
 from MedGenSlicer.panel import widgets
-from MedGenSlicer.panel.catalogue import Models, modelItems
+from MedGenSlicer.panel.catalogue import modelItems
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import Section
 from MedGenSlicer.panel.sections.labels import mappingFor
 
 
-class EditSection:
+class EditSection(Section):
     """Live editing of one volume; it goes on while another module, such as the Segment Editor, is open.
 
     Attributes
@@ -18,9 +21,8 @@ class EditSection:
     edit: the LiveEdit that is on, None when there is none.
     """
 
-    def __init__(self, context: Context, models: Models) -> None:
-        self._context, self._models = context, models
-        self._ui = context.ui
+    def __init__(self, context: Context) -> None:
+        self._context, self._ui = context, context.ui
         self.edit = None
         self._labelTable = ""
         self._otherTimer = widgets.singleShot(0, lambda: context.guarded(self._endOther))
@@ -29,7 +31,7 @@ class EditSection:
         context.connect(self._ui.redrawButton.clicked, self.redraw)
         context.connect(self._ui.undoEditButton.clicked, lambda: self.edit.undo())
         context.connect(self._ui.redoEditButton.clicked, lambda: self.edit.redo())
-        context.connect(self._ui.editModelComboBox.currentIndexChanged, self._modelChosen)
+        context.bind(self._ui.editModelComboBox, "editModel", self._modelChosen)
 
     def forget(self) -> None:
         """The scene is closed; why it ended stays to be read."""
@@ -45,29 +47,25 @@ class EditSection:
             self.edit.stop(self.edit.sentence)
         self.edit = None
 
-    def propose(self, run) -> None:
+    def made(self, run) -> None:
         """A new volume from a segmentation is what one wants to edit next, unless another one is being edited."""
-        parameters = self._context.parameters
-        if parameters is None or self.edit is not None and self.edit.isLive or run.snapshot.kind != "labels":
-            return
-        mask = slicer.mrmlScene.GetNodeByID(run.snapshot.nodeID)
-        if mask is not None and mask.IsA("vtkMRMLSegmentationNode"):
+        parameters, mask = self._context.parameters, run.snapshot.node
+        isLive = self.edit is not None and self.edit.isLive
+        if parameters is not None and not isLive and isSegmentation(mask):
             parameters.editVolume, parameters.editMask = run.nodes[0], mask
 
     def update(self) -> None:
-        """Show what the parameter node says; end what was on for other nodes."""
+        """Show what the parameter node says; end the editing of other nodes."""
         parameters = self._context.parameters
-        if parameters is None:
-            return
         name = parameters.editModel
         items = [(_("Automatic"), "", _("The one that made the volume, else the first of its modality"))]
-        widgets.fillCombo(self._ui.editModelComboBox, items + modelItems(self._models.generators(), name), name)
+        widgets.fillCombo(self._ui.editModelComboBox, items + modelItems(self._context.models.generators(), name), name)
         if self._isOther():
-            # A node that is deleted is deselected first, and then that is the reason to be told.
+            # A node that is deleted is deselected first, and then that is the reason.
             self._otherTimer.start()
         elif self.edit is not None and parameters.mapping != self._labelTable:
             self._labelTable = parameters.mapping
-            manifest = self._models.named(self.edit.model)
+            manifest = self._context.models.named(self.edit.model)
             if manifest is not None:
                 self.edit.setMapping(mappingFor(parameters, self.edit.segmentationNode, manifest))
         self._showButtons()
@@ -115,12 +113,12 @@ class EditSection:
         editor.setSourceVolumeNode(parameters.editVolume)
 
     def _begin(self, isLive: bool) -> None:
-        from MedGenSlicer.editing.origin import modelFor
-
         parameters = self._context.parameters
         try:
-            name = parameters.editModel or modelFor(parameters.editVolume, self._models.manifests, parameters.editMask)
-            manifest = self._models.named(name)
+            name = parameters.editModel or modelFor(
+                parameters.editVolume, self._context.models.manifests, parameters.editMask
+            )
+            manifest = self._context.models.named(name)
             mapping = mappingFor(parameters, parameters.editMask, manifest) if manifest is not None else None
             self._labelTable = parameters.mapping
             self.edit = self._context.logic.liveEdit(
@@ -169,11 +167,8 @@ class EditSection:
         return _("Select the segmentation that it follows.") if parameters.editMask is None else ""
 
     def _modelChosen(self) -> None:
-        if self._context.parameters is not None:
-            if self.edit is not None:
-                self.edit.stop(_("Live editing ended because another model was chosen; switch it on again to go on."))
-            self._context.parameters.editModel = widgets.chosen(self._ui.editModelComboBox)
+        if self.edit is not None:
+            self.edit.stop(_("Live editing ended because another model was chosen; switch it on again to go on."))
 
     def _tell(self, text: str) -> None:
-        self._ui.editStatusLabel.text = text
-        self._ui.editStatusLabel.setVisible(bool(text))
+        widgets.tell(self._ui.editStatusLabel, text)

@@ -4,19 +4,22 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedGenLib.errors import InputError, MedGenError
-from MedGenSlicer.panel import widgets, words
+from MedGenLib.errors import InputError
+from MedGenLib.segmentation import segmenters
+from MedGenSlicer.jobs.dicom import newFolder
+from MedGenSlicer.nodes.kinds import isMask
+from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import RunningSection
+from MedGenSlicer.results import error_map
 
 
-class Evaluation:
+class EvaluationSection(RunningSection):
     """Figures to a table node, the error map over the image, the report in the browser."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._ui = context.ui
-        self._tableID = self._errorID = self._imageID = self._toldProblem = ""
-        self._isRunning = False
+        super().__init__(context, context.ui.evaluateLabel)
+        self._tableID = self._errorID = self._imageID = self._shownProblem = ""
         table = self._ui.evaluateTable
         table.verticalHeader().setVisible(False)
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
@@ -24,12 +27,11 @@ class Evaluation:
         context.connect(self._ui.reportButton.clicked, self._report)
         context.connect(self._ui.errorMapCheckBox.toggled, self._showErrorMap)
         context.connect(self._ui.saveTableButton.clicked, self._save)
-        context.connect(self._ui.evaluateSegmenterComboBox.currentIndexChanged, self._segmenterChosen)
+        context.bind(self._ui.evaluateSegmenterComboBox, "evaluateSegmenter")
         context.connect(self._ui.evaluateSection.contentsCollapsed, self.update)
 
     def forget(self) -> None:
-        """The scene is closed, and with it what was compared."""
-        self._tableID = self._errorID = self._imageID = self._toldProblem = ""
+        self._tableID = self._errorID = self._imageID = self._shownProblem = ""
         for widget in (self._ui.evaluateTable, self._ui.saveTableButton, self._ui.errorMapCheckBox):
             widget.setVisible(False)
         self._tell("")
@@ -48,49 +50,39 @@ class Evaluation:
         self._ui.evaluateButton.text = _("Cancel") if self._isRunning else _("Compare")
         self._ui.evaluateButton.setEnabled(self._isRunning or not problem)
         self._ui.reportButton.setEnabled(not self._isRunning and not problem)
-        if problem != self._toldProblem and not self._isRunning:
-            self._toldProblem = problem
+        if problem != self._shownProblem and not self._isRunning:
+            self._shownProblem = problem
             self._tell(problem)
 
-    def propose(self, run) -> None:
-        """The image to judge is the newest result, unless the user chose one. The mask it was made from, what finds
+    def made(self, run) -> None:
+        """The image to measure is the newest result, unless the user chose one. The mask it was made from, what finds
         its labels again and its spread come with it."""
         parameters = self._context.parameters
         if parameters is None or parameters.evaluateImage is not None:
             return
         parameters.evaluateImage = run.nodes[0]
-        source = slicer.mrmlScene.GetNodeByID(run.snapshot.nodeID)
-        if run.snapshot.kind == "labels" and source.GetClassName() != "vtkMRMLScalarVolumeNode":
+        source = run.snapshot.node
+        if isMask(source):
             parameters.evaluateLabels = source
             parameters.evaluateSegmenter = _segmenterOf(run.manifest)
         if run.spreadNode is not None:
             parameters.evaluateUncertainty = run.spreadNode
 
     def evaluate(self, reportFolder: str | None = None) -> None:
-        """Compare in the worker; the panel stays usable."""
+        """Compare in the worker."""
         parameters = self._context.parameters
-        self._isRunning = True
         self._imageID = parameters.evaluateImage.GetID()
-        self.update()
-        self._tell(_("Comparing…"))
-        try:
-            self._context.logic.evaluate(
-                parameters.evaluateImage,
-                parameters.evaluateReference,
-                parameters.evaluateMask,
-                wait=False,
-                onProgress=lambda progress: self._context.guarded(self._tell, words.stage(progress)),
-                onDone=lambda run: self._context.guarded(self._done, run),
-                labelsNode=parameters.evaluateLabels,
-                segmenter=parameters.evaluateSegmenter if parameters.evaluateLabels is not None else None,
-                uncertaintyNode=parameters.evaluateUncertainty,
-                reportFolder=reportFolder,
-            )
-        except MedGenError as error:
-            self._ended(str(error))
-        except BaseException:
-            self._ended("")
-            raise
+        self._run(
+            _("Comparing…"),
+            self._context.logic.evaluate,
+            parameters.evaluateImage,
+            parameters.evaluateReference,
+            parameters.evaluateMask,
+            labelsNode=parameters.evaluateLabels,
+            segmenter=parameters.evaluateSegmenter if parameters.evaluateLabels is not None else None,
+            uncertaintyNode=parameters.evaluateUncertainty,
+            reportFolder=reportFolder,
+        )
 
     def save(self, path: str) -> None:
         """Write the table to a CSV file.
@@ -121,16 +113,11 @@ class Evaluation:
         else:
             self.evaluate()
 
-    def _done(self, run) -> None:
-        self._ended("")  # whatever comes now, the button is back
-        if run.error is not None:
-            self._ended(str(run.error))
-            return
+    def _shown(self, run) -> str:
         node = run.node
         self._tableID = node.GetID()
         self._errorID = run.errorNode.GetID() if run.errorNode is not None else ""
         widgets.fillTable(self._ui.evaluateTable, node)
-        self._ended(_("In the scene as '{name}'.").format(name=node.GetName()))
         for widget in (self._ui.evaluateTable, self._ui.saveTableButton):
             widget.setVisible(True)
         self._ui.errorMapCheckBox.setVisible(bool(self._errorID))
@@ -140,35 +127,21 @@ class Evaluation:
             self._showErrorMap()
         if run.report:
             self._context.dialogs.open(run.report)
-
-    def _ended(self, text: str) -> None:
-        self._isRunning = False
-        self.update()
-        self._tell(text)
+        return _("In the scene as '{name}'.").format(name=node.GetName())
 
     def _fillSegmenters(self, wanted: str) -> None:
-        from MedGenLib.segmentation.segmenters import names
-
-        items = [(_("Not looked for"), "", ""), *((name, name, sentence) for name, sentence in names())]
+        items = [(_("Not looked for"), "", ""), *((name, name, sentence) for name, sentence in segmenters.names())]
         if wanted not in [data for _text, data, _tip in items]:
             items.append((_("{name} (not installed)").format(name=wanted), wanted, ""))
         widgets.fillCombo(self._ui.evaluateSegmenterComboBox, items, wanted)
 
-    def _segmenterChosen(self) -> None:
-        if self._context.parameters is not None:
-            self._context.parameters.evaluateSegmenter = widgets.chosen(self._ui.evaluateSegmenterComboBox)
-
     def _report(self) -> None:
         folder = self._context.dialogs.folder(_("Folder for the report"))
         if folder:
-            from MedGenSlicer.jobs.dicom import newFolder
-
             name = self._context.parameters.evaluateImage.GetName()
             self.evaluate(newFolder(folder, _("Report of {name}").format(name=name)))
 
     def _showErrorMap(self) -> None:
-        from MedGenSlicer.results import error_map
-
         node = slicer.mrmlScene.GetNodeByID(self._errorID) if self._errorID else None
         if node is None:
             raise InputError(_("The error map is no longer in the scene; compare once more."))
@@ -191,10 +164,6 @@ class Evaluation:
         if node is None:
             raise InputError(_("The table is no longer in the scene; compare once more."))
         return node
-
-    def _tell(self, text: str) -> None:
-        self._ui.evaluateLabel.text = text
-        self._ui.evaluateLabel.setVisible(bool(text))
 
 
 def _segmenterOf(manifest) -> str:

@@ -7,14 +7,14 @@ from slicer.i18n import tr as _
 from MedGenLib.errors import LicenseError, MedGenError, MemoryPlanError, PackageError, WorkerError
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import Section
 
 
-class FailureBox:
+class FailureBox(Section):
     """The box that is shown instead of a result."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._ui = context.ui
+        self._context, self._ui = context, context.ui
         self.error: MedGenError | None = None
         self._action: Callable[[], None] | None = None
         context.connect(self._ui.failureActionButton.clicked, self._act)
@@ -34,6 +34,9 @@ class FailureBox:
         """Nothing failed."""
         self.error = self._action = None
         self._ui.failureFrame.setVisible(False)
+
+    def forget(self) -> None:
+        self.hide()
 
     def report(self) -> str:
         """What happened, the log and the diagnostics, as text."""

@@ -5,69 +5,42 @@ from slicer.i18n import tr as _
 from MedGenSlicer.nodes.labels import suggestMapping
 from MedGenSlicer.nodes.segments import segmentsOf
 from MedGenSlicer.panel import widgets
-from MedGenSlicer.panel.catalogue import Models, modelItems
+from MedGenSlicer.panel.catalogue import modelItems
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.sections.labels import LabelTable
+from MedGenSlicer.panel.tab import TaskTab
 
 
-class GenerateTab:
+class GenerateTab(TaskTab):
     """Mask, model, labels, gaps, output."""
 
     task = "generate"
 
-    def __init__(self, context: Context, models: Models) -> None:
-        self._context = context
-        self._ui = context.ui
-        self._models = models
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self.labels = LabelTable(context)
-        self._fittingFor, self._fitting = None, ""
-        context.connect(self._ui.generateModelComboBox.currentIndexChanged, self._modelChosen)
-        context.connect(self._ui.fillComboBox.currentIndexChanged, self._fillChosen)
-
-    @property
-    def inputNode(self):
-        """The mask, None where none is selected."""
-        return self._context.parameters.generateInput if self._context.parameters else None
-
-    @property
-    def outputNode(self):
-        """The volume to write into, None for a new one."""
-        return self._context.parameters.generateOutput if self._context.parameters else None
-
-    @property
-    def manifest(self):
-        """The model that is selected, None where it is not installed."""
-        wanted = self._context.parameters.generateModel if self._context.parameters else ""
-        return self._models.named(wanted) if wanted else self._bestFitting()
+        self._fittingFor, self._fittingName = None, ""
+        context.bind(self._ui.generateModelComboBox, "generateModel", self._modelChosen)
+        context.bind(self._ui.fillComboBox, "fill")
 
     def update(self) -> None:
-        """Show what the parameter node says."""
-        parameters = self._context.parameters
         manifest = self.manifest
-        name = manifest.name if manifest else parameters.generateModel
-        widgets.fillCombo(self._ui.generateModelComboBox, modelItems(self._models.generators(), name), name)
+        name = manifest.name if manifest else self._context.parameters.generateModel
+        models = modelItems(self._context.models.generators(), name)
+        widgets.fillCombo(self._ui.generateModelComboBox, models, name)
         self._fillGaps(manifest)
         self.labels.show(self.inputNode, manifest)
 
     def problem(self) -> str:
-        """Why it cannot run yet, as one sentence; "" when it can as far as this tab knows."""
-        if self.inputNode is None:
-            return _("Select a segmentation or label map.")
-        if self.manifest is None:
-            return _("The model '{name}' is not installed; choose another.").format(
-                name=self._context.parameters.generateModel
-            )
-        unmapped = self.labels.unmapped()
-        if unmapped:
+        problem = super().problem()
+        if self.inputNode is not None and self.manifest is not None and self.labels.unmapped():
             return _("Choose a label for each segment, or leave it out.")
-        return _outputProblem(self.inputNode, self.outputNode)
+        return problem
 
     def checkArguments(self) -> dict:
-        """What the input check needs besides node and model."""
         return {"mapping": self.labels.mapping() or None}
 
     def arguments(self) -> dict:
-        """Keyword arguments of MedGenLogic.generate that belong to this tab."""
         parameters = self._context.parameters
         return {
             "model": self.manifest.name,
@@ -75,12 +48,15 @@ class GenerateTab:
             "fill": parameters.fill or None,
             "style": parameters.generateStyle,
             "samples": parameters.samples,
-            "spread": parameters.spread and parameters.samples > 1,
+            "uncertainty": parameters.spread and parameters.samples > 1,
         }
 
-    def _bestFitting(self):
+    def _noInput(self) -> str:
+        return _("Select a segmentation or label map.")
+
+    def _fitting(self):
         """The first of the models that know most of the segments; None where no model is installed."""
-        generators, node = self._models.generators(), self.inputNode
+        generators, node = self._context.models.generators(), self.inputNode
         if len(generators) < 2 or node is None:
             return generators[0] if generators else None
         key = (node.GetID(), tuple((s.name, s.terminology) for s in segmentsOf(node)), len(generators))
@@ -88,8 +64,8 @@ class GenerateTab:
             known = [
                 sum(label is not None for label in suggestMapping(node, manifest).values()) for manifest in generators
             ]
-            self._fittingFor, self._fitting = key, generators[known.index(max(known))].name
-        return self._models.named(self._fitting)
+            self._fittingFor, self._fittingName = key, generators[known.index(max(known))].name
+        return self._context.models.named(self._fittingName)
 
     def _fillGaps(self, manifest) -> None:
         usable = manifest is not None and manifest.settings.outside == "background"
@@ -100,17 +76,4 @@ class GenerateTab:
         widgets.fillCombo(self._ui.fillComboBox, items, self._context.parameters.fill)
 
     def _modelChosen(self) -> None:
-        if self._context.parameters is not None:
-            self._context.parameters.generateModel = widgets.chosen(self._ui.generateModelComboBox)
-            # A label to fill with belongs to one model.
-            self._context.parameters.fill = ""
-
-    def _fillChosen(self) -> None:
-        if self._context.parameters is not None:
-            self._context.parameters.fill = widgets.chosen(self._ui.fillComboBox)
-
-
-def _outputProblem(inputNode, outputNode) -> str:
-    if outputNode is not None and outputNode.GetID() == inputNode.GetID():
-        return _("The output would replace the input; choose another output.")
-    return ""
+        self._context.parameters.fill = ""  # a label to fill with belongs to one model

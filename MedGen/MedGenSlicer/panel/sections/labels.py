@@ -5,11 +5,12 @@ import json
 import qt
 from slicer.i18n import tr as _
 
-from MedGenSlicer.nodes import reading as nodes
+from MedGenSlicer.nodes.labels import LEFT_OUT, suggestMapping
+from MedGenSlicer.nodes.segments import segmentsOf
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
 
-LEAVE_OUT = nodes.LEFT_OUT
+LEAVE_OUT = LEFT_OUT
 """Background, in the mapping that goes to the model."""
 
 
@@ -71,7 +72,7 @@ class LabelTable:
             return {}
         key = (manifest.name, manifest.version, tuple((s.name, s.terminology, s.value) for s in segments))
         if key != self._suggestedFor:
-            self._suggestedFor, self._suggestions = key, nodes.suggestMapping(node, manifest)
+            self._suggestedFor, self._suggestions = key, suggestMapping(node, manifest)
         return self._suggestions
 
     def _fill(self, segments: list) -> None:
@@ -115,8 +116,7 @@ class LabelTable:
             text = _("{count} segments have no label yet: {names}.").format(
                 count=len(unmapped), names=words.listed(unmapped)
             )
-        self._ui.labelHintLabel.text = text
-        self._ui.labelHintLabel.setVisible(bool(text))
+        widgets.tell(self._ui.labelHintLabel, text)
         self._ui.leaveOutButton.setVisible(bool(text))
 
     def _chosen(self) -> dict[str, str]:
@@ -141,13 +141,13 @@ class LabelTable:
 def mappingFor(parameters, node, manifest) -> dict[str, str] | None:
     """Segment name -> label of the model, as the table would show it: what the user chose for this model, else what
     names and terminology say; None where nothing is known."""
-    known = {name: label for name, label in nodes.suggestMapping(node, manifest).items() if label}
+    known = {name: label for name, label in suggestMapping(node, manifest).items() if label}
     return {**known, **_read(parameters.mapping).get(manifest.name, {})} or None
 
 
 def _namedSegments(node) -> list:
     """Segments that can be mapped by name; a label map without names is taken by its numbers."""
-    return [segment for segment in nodes.segmentNames(node) if segment.name]
+    return [segment for segment in segmentsOf(node) if segment.name]
 
 
 def _read(text: str) -> dict[str, dict[str, str]]:

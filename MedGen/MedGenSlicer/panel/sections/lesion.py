@@ -3,42 +3,40 @@
 import slicer
 from slicer.i18n import tr as _
 
+from MedGenLib.editing.lesions.library import names
 from MedGenLib.errors import MedGenError
-from MedGenSlicer.nodes import reading as nodes
-from MedGenSlicer.panel import widgets, words
+from MedGenSlicer.editing.origin import modelFor
+from MedGenSlicer.nodes.kinds import isSegmentation
+from MedGenSlicer.nodes.segments import segmentsOf
+from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import RunningSection
 from MedGenSlicer.panel.sections.labels import mappingFor
+from MedGenSlicer.results import views
 
 
-class LesionSection:
+class LesionSection(RunningSection):
     """Makes a volume with a lesion, and the lesion as a segmentation."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._ui = context.ui
-        self._isRunning = False
+        super().__init__(context, context.ui.lesionStatusLabel)
         self._suits = self._suitsFor = None
         context.connect(self._ui.insertLesionButton.clicked, self._pressed)
         context.connect(self._ui.placePointButton.clicked, self._placePoint)
         context.connect(self._ui.lesionSection.contentsCollapsed, self.update)
         for name in ("Segment", "Shape", "Tissue", "Organ"):
-            combo = getattr(self._ui, f"lesion{name}ComboBox")
-            context.connect(combo.currentIndexChanged, self._storing(combo, f"lesion{name}"))
+            context.bind(getattr(self._ui, f"lesion{name}ComboBox"), f"lesion{name}")
 
     def forget(self) -> None:
-        """The scene is closed."""
         self._tell("")
 
     def update(self) -> None:
-        """Show what the parameter node says."""
         parameters, ui = self._context.parameters, self._ui
         if parameters is None or ui.lesionSection.collapsed:
             return
-        from MedGenLib.editing.lesions.library import names
-
         place, organs, manifest = parameters.lesionPlace, parameters.lesionOrgans, self._manifest()
-        isPainted = _isMask(place)
-        segments = [(segment.name, segment.segmentID, "") for segment in nodes.segmentNames(place)] if isPainted else []
+        isPainted = isSegmentation(place)
+        segments = [(segment.name, segment.segmentID, "") for segment in segmentsOf(place)] if isPainted else []
         widgets.fillCombo(ui.lesionSegmentComboBox, segments, parameters.lesionSegment)
         widgets.fillCombo(
             ui.lesionShapeComboBox, [(name, name, sentence) for name, sentence in names()], parameters.lesionShape
@@ -49,7 +47,7 @@ class LesionSection:
             [(_("As it is there"), "", ""), *((n, n, "") for n in labels)],
             parameters.lesionTissue,
         )
-        known = [segment.name for segment in nodes.segmentNames(organs)] if organs is not None else labels
+        known = [segment.name for segment in segmentsOf(organs)] if organs is not None else labels
         widgets.fillCombo(
             ui.lesionOrganComboBox, [(_("The body"), "", ""), *((n, n, "") for n in known)], parameters.lesionOrgan
         )
@@ -65,59 +63,33 @@ class LesionSection:
             self._tell(problem)
 
     def insert(self) -> None:
-        """Start it; the panel stays usable."""
+        """Start it."""
         parameters = self._context.parameters
-        isPainted, organs = _isMask(parameters.lesionPlace), parameters.lesionOrgans
-        self._isRunning = True
-        self.update()
-        self._tell(_("Inserting…"))
-        try:
-            self._context.logic.insertLesion(
-                parameters.lesionVolume,
-                parameters.lesionPlace,
-                parameters.lesionShape,
-                None if isPainted else parameters.lesionSize,
-                parameters.lesionTissue or None,
-                parameters.lesionContrast or None,
-                wait=False,
-                device=parameters.device,
-                segment=widgets.chosen(self._ui.lesionSegmentComboBox) or None if isPainted else None,
-                organ=parameters.lesionOrgan or None,
-                labelsNode=organs,
-                mapping=mappingFor(parameters, organs, self._manifest()) if organs is not None else None,
-                onProgress=lambda progress: self._context.guarded(self._tell, words.stage(progress)),
-                onDone=lambda run: self._context.guarded(self._done, run),
-            )
-        except MedGenError as error:
-            self._ended(str(error))
-        except BaseException:
-            self._ended("")
-            raise
-
-    def _done(self, run) -> None:
-        if run.error is not None:
-            self._ended(str(run.error))
-            return
-        from MedGenSlicer.editing.origin import showInstead
-
-        node = run.node
-        showInstead(slicer.mrmlScene.GetNodeByID(run.snapshot.nodeID), node)
-        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *run.at)
-        self._ended(
-            " ".join(
-                [
-                    _(
-                        "In the scene as '{name}'; nothing farther than {halo:.0f} mm from the lesion was changed."
-                    ).format(name=node.GetName(), halo=run.haloMm),
-                    *run.sentences,
-                ]
-            )
+        isPainted, organs = isSegmentation(parameters.lesionPlace), parameters.lesionOrgans
+        self._run(
+            _("Inserting…"),
+            self._context.logic.insertLesion,
+            parameters.lesionVolume,
+            parameters.lesionPlace,
+            parameters.lesionShape,
+            None if isPainted else parameters.lesionSize,
+            parameters.lesionTissue or None,
+            parameters.lesionContrast or None,
+            device=parameters.device,
+            segment=widgets.chosen(self._ui.lesionSegmentComboBox) or None if isPainted else None,
+            organ=parameters.lesionOrgan or None,
+            labelsNode=organs,
+            mapping=mappingFor(parameters, organs, self._manifest()) if organs is not None else None,
         )
 
-    def _ended(self, text: str) -> None:
-        self._isRunning = False
-        self.update()
-        self._tell(text or self._problem())
+    def _shown(self, run) -> str:
+        views.showInstead(run.snapshot.node, run.node)
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *run.at)
+        text = _("In the scene as '{name}'; nothing farther than {halo:.0f} mm from the lesion was changed.")
+        return " ".join([text.format(name=run.node.GetName(), halo=run.haloMm), *run.sentences])
+
+    def _end(self, sentence: str) -> None:
+        super()._end(sentence or self._problem())
 
     def _pressed(self) -> None:
         if self._isRunning:
@@ -128,7 +100,7 @@ class LesionSection:
     def _placePoint(self) -> None:
         """A new point list where none is chosen; the next click in a slice view is its point."""
         parameters = self._context.parameters
-        if parameters.lesionPlace is None or _isMask(parameters.lesionPlace):
+        if parameters.lesionPlace is None or isSegmentation(parameters.lesionPlace):
             node = slicer.mrmlScene.AddNewNodeByClass(
                 "vtkMRMLMarkupsFiducialNode", slicer.mrmlScene.GenerateUniqueName(_("Lesion"))
             )
@@ -155,8 +127,6 @@ class LesionSection:
 
     def _manifest(self):
         """The model that suits the volume, None where there is none."""
-        from MedGenSlicer.editing.origin import modelFor
-
         volume = self._context.parameters.lesionVolume
         if volume is None or volume.GetImageData() is None:
             return None
@@ -171,18 +141,3 @@ class LesionSection:
             self._suits = next((manifest for manifest in models if manifest.name == name), None)
             self._suitsFor = key
         return self._suits
-
-    def _storing(self, combo, name: str):
-        def store() -> None:
-            if self._context.parameters is not None:
-                setattr(self._context.parameters, name, widgets.chosen(combo))
-
-        return store
-
-    def _tell(self, text: str) -> None:
-        self._ui.lesionStatusLabel.text = text
-        self._ui.lesionStatusLabel.setVisible(bool(text))
-
-
-def _isMask(place) -> bool:
-    return place is not None and place.IsA("vtkMRMLSegmentationNode")

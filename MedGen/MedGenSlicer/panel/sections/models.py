@@ -8,19 +8,17 @@ from MedGenLib.packages.catalogue import is_embedded
 from MedGenLib.packages.hub.install import DOWNLOAD_MB, available
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.ask import askWorker
-from MedGenSlicer.panel.catalogue import Models
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import Section
 
 MIB = 2**20
 
 
-class ModelsSection:
+class ModelsSection(Section):
     """Lists the models; the worker checks, installs, adds and removes them."""
 
-    def __init__(self, context: Context, models: Models) -> None:
-        self._context = context
-        self._ui = context.ui
-        self._models = models
+    def __init__(self, context: Context) -> None:
+        self._context, self._ui, self._models = context, context.ui, context.models
         self._offers = []
         self._isInstalling = False
         table = self._ui.modelsTable
@@ -29,15 +27,41 @@ class ModelsSection:
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         for column in (1, 2):
             table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
-        self._addMenu()
-        self._installMenu()
+        self._menus = [
+            widgets.addMenu(
+                context,
+                self._ui.addModelButton,
+                (_("From a folder…"), lambda: self.add(context.dialogs.folder(_("Folder of a model package")))),
+                (
+                    _("From a zip file…"),
+                    lambda: self.add(context.dialogs.file(_("Model package"), _("Model packages (*.zip)"))),
+                ),
+                (
+                    _("From a web address…"),
+                    lambda: self.add(context.dialogs.text(_("Add a model"), _("Web address of the zip file:"))),
+                ),
+            ),
+            widgets.addMenu(
+                context,
+                self._ui.installModelButton,
+                (_("From the Hugging Face hub…"), self.install),
+                (
+                    _("From a folder with the published files…"),
+                    lambda: self.install(context.dialogs.folder(_("Folder with the published files"))),
+                ),
+                (
+                    _("From a mirror of the hub…"),
+                    lambda: self.install(context.dialogs.text(_("Install a model"), _("Web address of the mirror:"))),
+                ),
+            ),
+        ]
         context.connect(table.itemSelectionChanged, self._selected)
         context.connect(self._ui.stopModelButton.clicked, self.stop)
         context.connect(self._ui.removeModelButton.clicked, self.removeSelected)
         context.connect(self._ui.openModelsFolderButton.clicked, self.openFolder)
         context.connect(self._ui.modelsSection.contentsCollapsed, self._opened)
 
-    def update(self) -> None:
+    def fill(self) -> None:
         """Show the models that are installed, then the published ones that are not."""
         table = self._ui.modelsTable
         self._offers = available({manifest.name for manifest in self._models.manifests})
@@ -111,47 +135,10 @@ class ModelsSection:
         folder.mkdir(parents=True, exist_ok=True)
         self._context.dialogs.open(str(folder))
 
-    def _addMenu(self) -> None:
-        menu = qt.QMenu(self._ui.addModelButton)
-        for text, function in (
-            (_("From a folder…"), self._addFolder),
-            (_("From a zip file…"), self._addFile),
-            (_("From a web address…"), self._addAddress),
-        ):
-            self._context.connect(menu.addAction(text).triggered, function)
-        self._ui.addModelButton.setMenu(menu)
-        self._menu = menu
-
-    def _installMenu(self) -> None:
-        menu = qt.QMenu(self._ui.installModelButton)
-        for text, function in (
-            (_("From the Hugging Face hub…"), self.install),
-            (_("From a folder with the published files…"), self._installFolder),
-            (_("From a mirror of the hub…"), self._installMirror),
-        ):
-            self._context.connect(menu.addAction(text).triggered, function)
-        self._ui.installModelButton.setMenu(menu)
-        self._installSources = menu
-
-    def _installFolder(self) -> None:
-        self.install(self._context.dialogs.folder(_("Folder with the published files")))
-
-    def _installMirror(self) -> None:
-        self.install(self._context.dialogs.text(_("Install a model"), _("Web address of the mirror:")))
-
-    def _addFolder(self) -> None:
-        self.add(self._context.dialogs.folder(_("Folder of a model package")))
-
-    def _addFile(self) -> None:
-        self.add(self._context.dialogs.file(_("Model package"), _("Model packages (*.zip)")))
-
-    def _addAddress(self) -> None:
-        self.add(self._context.dialogs.text(_("Add a model"), _("Web address of the zip file:")))
-
     def _ask(self, method: str, params: dict, done: str, onEnd=None) -> None:
         def finished(answer: dict) -> None:
             self._models.reload()
-            self.update()
+            self.fill()
             self._tell(done)
             self._context.changed()
 
@@ -167,7 +154,7 @@ class ModelsSection:
 
     def _opened(self) -> None:
         if not self._ui.modelsSection.collapsed:
-            self.update()
+            self.fill()
 
     def _selected(self) -> None:
         manifest = self._selectedManifest()
@@ -199,8 +186,7 @@ class ModelsSection:
             table.setItem(row, column, item)
 
     def _tell(self, text: str) -> None:
-        self._ui.modelsLabel.text = text
-        self._ui.modelsLabel.setVisible(bool(text))
+        widgets.tell(self._ui.modelsLabel, text)
 
 
 def taskText(task: str) -> str:

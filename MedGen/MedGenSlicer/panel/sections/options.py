@@ -7,23 +7,23 @@ from slicer.i18n import tr as _
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.catalogue import QUALITIES, qualityText
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import Section
 from MedGenSlicer.parameters import LARGEST_SEED
 
 
-class Options:
+class Options(Section):
     """The row *Quality* and the section *Options*."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._ui = context.ui
+        self._context, self._ui = context, context.ui
         self._devices: list[dict] = []
-        context.connect(self._ui.presetComboBox.currentIndexChanged, self._presetChosen)
-        context.connect(self._ui.deviceComboBox.currentIndexChanged, self._deviceChosen)
+        context.bind(self._ui.presetComboBox, "preset")
+        context.bind(self._ui.deviceComboBox, "device")
         context.connect(self._ui.seedSpinBox.valueChanged, self._seedChosen)
 
-    def update(self, task: str, manifest) -> None:
-        """Show what the parameter node says; `manifest` is the model selected, or None."""
-        parameters, ui = self._context.parameters, self._ui
+    def update(self) -> None:
+        parameters, ui, task = self._context.parameters, self._ui, self._context.task
+        manifest = self._context.tab.manifest
         widgets.fillCombo(
             ui.presetComboBox, [(qualityText(name, manifest), name, "") for name in QUALITIES], parameters.preset
         )
@@ -66,14 +66,6 @@ class Options:
                 (_("{device} (not on this computer)").format(device=text) if self._devices else text, wanted, "")
             )
         widgets.fillCombo(self._ui.deviceComboBox, items, wanted)
-
-    def _presetChosen(self) -> None:
-        if self._context.parameters is not None:
-            self._context.parameters.preset = widgets.chosen(self._ui.presetComboBox)
-
-    def _deviceChosen(self) -> None:
-        if self._context.parameters is not None:
-            self._context.parameters.device = widgets.chosen(self._ui.deviceComboBox)
 
     def _seedChosen(self) -> None:
         """Somebody who types a seed wants that one."""

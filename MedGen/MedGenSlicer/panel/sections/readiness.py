@@ -1,18 +1,18 @@
 """The strip at the top: is everything here that a run needs?"""
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import Cancelled
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import Section
 
 MOST_LETTERS = 60
 """Of an installer's line that are shown; the tooltip has all."""
 
 
-class Readiness:
+class Readiness(Section):
     """Installed? Then which device, with how much free memory; else one button that installs.
 
     States: "idle" (nothing asked yet), "missing", "installing", "extension" (of Slicer, needed for PyTorch),
@@ -20,16 +20,22 @@ class Readiness:
     """
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._ui = context.ui
+        self._context, self._ui = context, context.ui
         self.state = ""
         self._device = ""
         self._onDevices = lambda devices: None
         context.connect(self._ui.installButton.clicked, self._pressed)
-        self._addMenu()
+        self._menu = widgets.addMenu(
+            context,
+            self._ui.readinessMenuButton,
+            (_("Copy diagnostics"), self.copyDiagnostics),
+            (_("Check installation again"), self._checkAgain),
+            (_("Install from a folder…"), self.installFromFolder),
+            (_("Offline and proxy help"), self.showHelp),
+        )
 
     def onDevices(self, function) -> None:
-        """Call `function(devices)` whenever the worker told its devices."""
+        """Call `function(devices)` whenever the worker has listed its devices."""
         self._onDevices = function
 
     @property
@@ -43,7 +49,7 @@ class Readiness:
         if self.state in ("installing", "restart", "extension") or (self.state == "failed" and engine.state == "off"):
             return
         if engine.info:
-            self._ready(engine.info)
+            self._updated(engine.info.get("devices") or [])
         elif self._context.logic.dependencies.missing():
             self._show(
                 "missing",
@@ -55,7 +61,7 @@ class Readiness:
         elif engine.state == "starting":
             self._show("starting", "wait", _("Checking this computer…"))
         else:
-            # A worker that was stopped leaves what it told about the computer.
+            # A worker that was stopped leaves what is known of the computer.
             self._show("idle", "ok", self._device or _("Installed. Select an input to begin."))
 
     def startWorker(self) -> None:
@@ -115,19 +121,6 @@ class Readiness:
         if folder:
             self.install(folder)
 
-    def _addMenu(self) -> None:
-        menu = qt.QMenu(self._ui.readinessMenuButton)
-        menu.setToolTipsVisible(True)
-        for text, function in (
-            (_("Copy diagnostics"), self.copyDiagnostics),
-            (_("Check installation again"), self._checkAgain),
-            (_("Install from a folder…"), self.installFromFolder),
-            (_("Offline and proxy help"), self.showHelp),
-        ):
-            self._context.connect(menu.addAction(text).triggered, function)
-        self._ui.readinessMenuButton.setMenu(menu)
-        self._menu = menu
-
     def _pressed(self) -> None:
         if self.state == "failed":
             self._checkAgain()
@@ -147,7 +140,7 @@ class Readiness:
     def _started(self) -> None:
         info = self._context.logic.engine.info
         if info:
-            self._ready(info)
+            self._updated(info.get("devices") or [])
 
     def _notStarted(self, error) -> None:
         # A scene that was closed, or a cancel, ended it on purpose: it starts again with the next input.
@@ -157,10 +150,6 @@ class Readiness:
             self.refresh()
             return
         self._show("failed", "error", str(error), _("Try again"), _("Start the worker again"))
-
-    def _ready(self, info: dict) -> None:
-        devices = info.get("devices") or []
-        self._updated(devices)
 
     def _updated(self, devices: list[dict]) -> None:
         # The last one named is what "Automatic" takes when a GPU is there.

@@ -1,41 +1,37 @@
 """What a run made: verdict, view, export, once more."""
 
-from collections.abc import Callable
-
 import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError
+from MedGenSlicer.console import pythonLine
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
-from MedGenSlicer.results import volumes as results
+from MedGenSlicer.panel.section import Section
+from MedGenSlicer.results import views
 
 
-class ResultBox:
+class ResultBox(Section):
     """The box below the button once a run has ended well.
 
     Attributes
     ----------
     run: the run shown, None when there is none.
-    exportWanted: called with the volume that the user wants to export.
     """
 
-    def __init__(self, context: Context, exportWanted: Callable[[object], None]) -> None:
-        self._context = context
-        self._ui = context.ui
-        self.exportWanted = exportWanted
+    def __init__(self, context: Context) -> None:
+        self._context, self._ui = context, context.ui
         self.run = None
         self._nodeIDs: list[str] = []
         ui = self._ui
         context.connect(ui.resultComboBox.currentIndexChanged, self._show)
         context.connect(ui.blendSlider.valueChanged, self._blend)
         context.connect(ui.compareButton.clicked, self._compare)
-        context.connect(ui.show3DButton.clicked, lambda: results.show3D(self.node()))
-        context.connect(ui.dicomButton.clicked, lambda: self.exportWanted(self.node()))
+        context.connect(ui.show3DButton.clicked, lambda: views.show3D(self.node()))
+        context.connect(ui.dicomButton.clicked, self._export)
         context.connect(ui.copyPythonButton.clicked, self._copyPython)
 
-    def show(self, run) -> None:
-        """Show what a run made."""
+    def made(self, run) -> None:
         self.run = run
         made = [node for node in (*run.nodes, run.spreadNode) if node is not None]
         self._nodeIDs = [node.GetID() for node in made]
@@ -56,8 +52,10 @@ class ResultBox:
         self._nodeIDs = []
         self._ui.resultFrame.setVisible(False)
 
+    def forget(self) -> None:
+        self.hide()
+
     def nodeRemoved(self) -> None:
-        """Some node left the scene: forget the results that are gone."""
         if self._nodeIDs and not any(slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in self._nodeIDs):
             self.hide()
 
@@ -74,21 +72,24 @@ class ResultBox:
         return node
 
     def _inputNode(self):
-        return slicer.mrmlScene.GetNodeByID(self.run.snapshot.nodeID) if self.run is not None else None
+        return self.run.snapshot.node if self.run is not None else None
 
     def _show(self) -> None:
-        results.showOver(self._inputNode(), self.node(), self._ui.blendSlider.value / 100)
+        views.showOver(self._inputNode(), self.node(), self._ui.blendSlider.value / 100)
 
     def _blend(self) -> None:
-        results.setOpacity(self._ui.blendSlider.value / 100)
+        views.setOpacity(self._ui.blendSlider.value / 100)
 
     def _compare(self) -> None:
-        results.compareSideBySide(self._inputNode(), self.node())
+        views.compareSideBySide(self._inputNode(), self.node())
+
+    def _export(self) -> None:
+        """Select it in the section that exports to DICOM."""
+        self._context.parameters.exportNode = self.node()
+        self._ui.exportSection.collapsed = False
 
     def _copyPython(self) -> None:
-        from MedGenSlicer import console
-
-        self._context.dialogs.copy(console.pythonLine(self.run.parameters))
+        self._context.dialogs.copy(pythonLine(self.run.parameters))
         self._ui.copyPythonButton.text = _("Python copied")
 
 

@@ -4,14 +4,14 @@ from slicer.i18n import tr as _
 
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import Section
 
 
-class RunSection:
+class RunSection(Section):
     """Input check, plan line, Run or Cancel, progress, log."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._ui = context.ui
+        self._context, self._ui = context, context.ui
         self.isRunning = False
         self._cancelling = False
         context.connect(self._ui.logSection.contentsCollapsed, self.updateLog)
@@ -94,8 +94,7 @@ class RunSection:
 
     def showStatus(self, text: str) -> None:
         """The line below the button."""
-        self._ui.statusLabel.text = text
-        self._ui.statusLabel.setVisible(bool(text))
+        widgets.tell(self._ui.statusLabel, text)
 
     def updateLog(self) -> None:
         """Show the newest lines, if the log is open."""

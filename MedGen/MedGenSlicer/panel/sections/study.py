@@ -7,9 +7,10 @@ import slicer
 
 from MedGenSlicer import paths
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import Section
 
 
-class StudySection:
+class StudySection(Section):
     """Prepare, read and score, one tab each.
 
     Attributes
@@ -24,7 +25,7 @@ class StudySection:
         context.connect(context.ui.studySection.contentsCollapsed, self._opened)
 
     def pause(self) -> None:
-        """Another module or another scene is opened: give the views back; every answer is kept."""
+        """Give the views back; every answer is kept."""
         if self.read is not None:
             self._context.guarded(self.read.pause)
 

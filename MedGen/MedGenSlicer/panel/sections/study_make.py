@@ -6,11 +6,11 @@ from slicer.i18n import tr as _
 
 from MedGenSlicer.jobs.dicom import newFolder
 from MedGenSlicer.panel import widgets
-from MedGenSlicer.panel.ask import askWorker
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import RunningSection
 
 
-class MakeTab:
+class MakeTab(RunningSection):
     """Two folders, what is shown of their volumes, and where the study goes.
 
     Parameters
@@ -19,8 +19,8 @@ class MakeTab:
     """
 
     def __init__(self, context: Context, ui, onMade: Callable[[str], None]) -> None:
-        self._context, self._ui, self._onMade = context, ui, onMade
-        self._isRunning = False
+        super().__init__(context, ui.makeStudyLabel, ui)
+        self._onMade = onMade
         widgets.fillCombo(
             ui.itemsComboBox, [(_("Slices"), "slices", ""), (_("Whole volumes"), "volumes", "")], "slices"
         )
@@ -41,11 +41,8 @@ class MakeTab:
     def make(self) -> None:
         """Prepare the study in the worker."""
         ui = self._ui
-        self._isRunning = True
-        self.update()
-        self._tell(_("Preparing…"))
-        askWorker(
-            self._context,
+        self._ask(
+            _("Preparing…"),
             "reader_study/make",
             {
                 "real": [ui.realFolderEdit.currentPath],
@@ -54,23 +51,12 @@ class MakeTab:
                 "items": widgets.chosen(ui.itemsComboBox),
                 "per_volume": ui.perVolumeSpinBox.value,
             },
-            self._done,
-            self._tell,
-            self._ended,
         )
 
-    def _done(self, answer: dict) -> None:
+    def _shown(self, answer: dict) -> str:
         self._onMade(answer["study"])
         text = _(
             "{count} images are ready to read in {study}. The key that tells which is which is {key}; keep it from"
             " the readers."
         ).format(count=answer["items"], study=answer["study"], key=answer["key"])
-        self._tell("\n".join([text, *answer.get("warnings", [])]))
-
-    def _ended(self) -> None:
-        self._isRunning = False
-        self.update()
-
-    def _tell(self, text: str) -> None:
-        self._ui.makeStudyLabel.text = text
-        self._ui.makeStudyLabel.setVisible(bool(text))
+        return "\n".join([text, *answer.get("warnings", [])])

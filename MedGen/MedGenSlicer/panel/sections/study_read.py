@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from MedGenLib.errors import MedGenError
 from MedGenSlicer.engine.background import Background
+from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.context import Context
 
 CONFIDENCES = (1, 2, 3, 4, 5)
@@ -167,5 +168,4 @@ class ReadTab:
         return getattr(self._ui, f"confidence{confidence}Button")
 
     def _tell(self, text: str) -> None:
-        self._ui.readingLabel.text = text
-        self._ui.readingLabel.setVisible(bool(text))
+        widgets.tell(self._ui.readingLabel, text)

@@ -1,21 +1,20 @@
-"""The tab *Score* of a reader study: how well the readers told synthetic images from real ones."""
+"""The tab *Score* of a reader study: how well the readers separate synthetic images from real ones."""
 
 import qt
 from slicer.i18n import tr as _
 
 from MedGenSlicer.jobs.dicom import newFolder
 from MedGenSlicer.panel import widgets
-from MedGenSlicer.panel.ask import askWorker
 from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import RunningSection
 from MedGenSlicer.results import tables
 
 
-class ScoreTab:
+class ScoreTab(RunningSection):
     """Scores to a table node, and a report with the ROC curve in the browser."""
 
     def __init__(self, context: Context, ui) -> None:
-        self._context, self._ui = context, ui
-        self._isRunning = False
+        super().__init__(context, ui.scoreLabel, ui)
         ui.scoreTable.verticalHeader().setVisible(False)
         ui.scoreTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         context.connect(ui.scoreStudyEdit.currentPathChanged, self.update)
@@ -28,20 +27,14 @@ class ScoreTab:
 
     def score(self, folder: str) -> None:
         """Score in the worker; the report goes into a new folder below `folder`."""
-        self._isRunning = True
-        self.update()
-        self._tell(_("Scoring…"))
-        askWorker(
-            self._context,
+        self._ask(
+            _("Scoring…"),
             "reader_study/score",
             {
                 "study": self._ui.scoreStudyEdit.currentPath,
                 "key": self._ui.scoreKeyEdit.currentPath or None,
                 "output": newFolder(folder, _("reader study scores")),
             },
-            self._done,
-            self._tell,
-            self._ended,
         )
 
     def _chooseFolder(self) -> None:
@@ -49,18 +42,11 @@ class ScoreTab:
         if folder:
             self.score(folder)
 
-    def _done(self, answer: dict) -> None:
-        node = tables.addTable(_("Reader study"), answer["rows"], answer.get("note") or "")
+    def _shown(self, answer: dict) -> str:
+        note = answer.get("note") or ""
+        node = tables.addTable(_("Reader study"), answer["rows"], note)
         widgets.fillTable(self._ui.scoreTable, node)
         self._ui.scoreTable.setVisible(True)
-        self._tell(_("In the scene as '{name}'. {note}").format(name=node.GetName(), note=answer.get("note") or ""))
         if answer.get("report"):
             self._context.dialogs.open(answer["report"])
-
-    def _ended(self) -> None:
-        self._isRunning = False
-        self.update()
-
-    def _tell(self, text: str) -> None:
-        self._ui.scoreLabel.text = text
-        self._ui.scoreLabel.setVisible(bool(text))
+        return _("In the scene as '{name}'. {note}").format(name=node.GetName(), note=note)

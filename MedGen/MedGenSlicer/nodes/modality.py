@@ -1,0 +1,31 @@
+"""Of which modality an image is."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+
+from MedGenLib.imaging.modality import MR_MODALITIES, guess_modality
+from MedGenLib.imaging.volume import Volume
+from MedGenSlicer.nodes import hierarchy, provenance
+from MedGenSlicer.nodes.kinds import isLabelMap
+
+
+def statedModality(node) -> str | None:
+    """The modality that is kept with an image ("CT", "MR", "T1w"), or None."""
+    stated = node.GetAttribute(provenance.MODALITY) or node.GetAttribute("DICOM.Modality")
+    stated = stated or hierarchy.attribute(node, "DICOM.Modality")
+    stated = {"MRI": "MR"}.get(stated, stated)
+    return stated if stated in ("CT", *MR_MODALITIES) else None
+
+
+def guessModality(node) -> str | None:
+    """ "CT", "MR" or None: the modality that is kept with the node, else what the values look like."""
+    if node is None or not node.IsA("vtkMRMLScalarVolumeNode") or isLabelMap(node):
+        return None
+    stated = statedModality(node)
+    if stated or node.GetImageData() is None or node.GetImageData().GetNumberOfScalarComponents() != 1:
+        return stated
+    array = slicer.util.arrayFromVolume(node)
+    # The order of the axes does not matter for values, and this one needs no copy.
+    return guess_modality(Volume(array, np.eye(4))) if array.size > 1 else None

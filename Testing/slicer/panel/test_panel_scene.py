@@ -1,0 +1,111 @@
+"""The choices are saved with the scene and come back with it; reload and closing leave nothing behind."""
+
+import json
+import sys
+import unittest
+
+import slicer
+
+import support
+from support.panelcase import PanelCase
+
+
+class SavedSceneTest(PanelCase):
+    def test_choicesComeBackWithABundle(self):
+        self.assertChoicesComeBack("scene.mrb")
+
+    def test_choicesComeBackWithASceneFile(self):
+        self.assertChoicesComeBack("scene.mrml")
+
+    def assertChoicesComeBack(self, name):
+        mask, output = support.ctSegmentation(), support.headVolume(16)
+        mask.SetName("My mask")
+        output.SetName("My output")
+        self.settle()
+        self.choose(self.ui.generateModelComboBox, "ct-tissue")
+        self.panel.tab.labels._store({"bone": "0"})
+        self.choose(self.ui.fillComboBox, "fat")
+        self.ui.generateOutputSelector.setCurrentNode(output)
+        self.choose(self.ui.presetComboBox, "best")
+        self.ui.seedSpinBox.setValue(1234)
+        self.ui.samplesSpinBox.setValue(4)
+        self.ui.spreadCheckBox.setChecked(True)
+        self.parameters.device = "cuda:7"
+        self.choose(self.ui.translateTargetComboBox, "T1w")
+        self.settle()
+        path = self.temporaryFolder() / name
+        self.assertTrue(slicer.util.saveScene(str(path)))
+
+        slicer.mrmlScene.Clear(0)
+        self.settle()
+        self.assertIsNone(self.ui.generateInputSelector.currentNode())
+        self.assertEqual(self.parameters.preset, "normal")
+        self.assertEqual(self.ui.samplesSpinBox.value, 1)
+
+        slicer.util.loadScene(str(path))
+        self.settle()
+        self.assertEqual(self.ui.generateInputSelector.currentNode().GetName(), "My mask")
+        self.assertEqual(self.ui.generateOutputSelector.currentNode().GetName(), "My output")
+        self.assertEqual(self.panel.tab.manifest.name, "ct-tissue")
+        self.assertEqual(json.loads(self.parameters.mapping), {"ct-tissue": {"bone": "0"}})
+        if name.endswith(".mrb"):  # the voxels, and with them the segments, are only in a bundle
+            self.assertEqual(self.panel.tab.labels.mapping()["bone"], "0")
+        self.assertEqual(self.panel.tab.arguments()["fill"], "fat")
+        for combo, data in (
+            (self.ui.presetComboBox, "best"),
+            (self.ui.deviceComboBox, "cuda:7"),
+            (self.ui.translateTargetComboBox, "T1w"),
+            (self.ui.fillComboBox, "fat"),
+        ):
+            self.assertEqual(combo.itemData(combo.currentIndex), data, combo.objectName)
+        self.assertEqual(self.ui.seedSpinBox.value, 1234)
+        self.assertTrue(self.ui.seedLockCheckBox.checked)
+        self.assertEqual(self.ui.samplesSpinBox.value, 4)
+        self.assertTrue(self.ui.spreadCheckBox.checked)
+        self.assertFalse(self.panel.sections["run"].isRunning)
+
+    def test_openTabComesBack(self):
+        support.hippocampusSegmentation()
+        support.headVolume(16)
+        self.settle()
+        self.ui.taskTabWidget.setCurrentIndex(1)
+        self.settle()
+        path = self.temporaryFolder() / "scene.mrb"
+        self.assertTrue(slicer.util.saveScene(str(path)))
+        slicer.mrmlScene.Clear(0)
+        self.settle()
+        self.assertEqual(self.ui.taskTabWidget.currentIndex, 0)
+        slicer.util.loadScene(str(path))
+        self.settle()
+        self.assertEqual(self.ui.taskTabWidget.currentIndex, 1)
+
+
+class ReloadTest(PanelCase):
+    def test_reloadBringsFreshModulesAndNoWorker(self):
+        from MedGenSlicer.panel.panel import Panel
+
+        support.hippocampusSegmentation()
+        self.settle()
+        support.processUntil(lambda: self.logic.engine.state == "ready", 120)
+        self.widget.onReload()
+        type(self).widget = slicer.util.getModuleWidget("MedGen")
+        self.assertIsNot(type(self.widget.panel), Panel)
+        self.assertIsNot(sys.modules["MedGenSlicer.panel.panel"].Panel, Panel)
+        self.assertEqual(self.logic.engine.state, "off")
+        self.assertIsNot(self.widget.logic, self.logic)
+        self.widget.enter()
+        self.panel, self.ui, self.logic = self.widget.panel, self.widget.ui, self.widget.logic
+        self.settle()
+        self.assertTrue(self.ui.generateButton.enabled, self.ui.checkLabel.text)
+
+    def test_leavingAndComingBack(self):
+        self.widget.exit()
+        mask = support.hippocampusSegmentation()
+        self.settle()
+        self.widget.enter()
+        self.settle()
+        self.assertEqual(self.ui.generateInputSelector.currentNode().GetID(), mask.GetID())
+
+
+if __name__ == "__main__":
+    unittest.main()
