@@ -70,7 +70,7 @@ class CohortEvaluation:
             "notes": list(self.notes),
         }
         if self.memorization is not None:
-            found["memorization"] = {
+            found["memorisation"] = {
                 "note": self.memorization.note,
                 "distance_limit": self.memorization.nearest,
                 "correlation_limit": self.memorization.most,
@@ -171,7 +171,7 @@ def evaluate_cohorts(
     standard = _standard(paths["real"])
     resampled: list[str] = []
     cohorts = {kind: _described(kind, files, standard, extract, resampled, progress) for kind, files in paths.items()}
-    groups = _same_input(list(paths["synthetic"].values()))
+    groups = same_input(list(paths["synthetic"].values()))
     comparison = compare_cohorts(cohorts["real"], cohorts["synthetic"], groups, seed, progress)
     memorization = None
     if training is not None:
@@ -212,7 +212,7 @@ def _described(
     return cohort
 
 
-def _same_input(paths: Sequence[Path]) -> list[list[int]]:
+def same_input(paths: Sequence[Path]) -> list[list[int]]:
     """Indices of volumes that MedGen made from one input, as their provenance tells."""
     from MedGenLib.io.recorded import read
 

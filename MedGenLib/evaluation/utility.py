@@ -128,24 +128,24 @@ def utility(
     folders = {
         name: Path(path) for name, path in zip(("real", "synthetic", "test"), (real, synthetic, test), strict=True)
     }
-    cases = _read(folders, progress)
+    cases = read_sets(folders, progress)
     values = _labels(cases, folders)
-    cases = {name: [_renumbered(case, values) for case in found] for name, found in cases.items()}
+    cases = {name: [renumbered(case, values) for case in found] for name, found in cases.items()}
     cases["both"] = cases["real"] + cases["synthetic"]
     patch = _patch(cases["real"])
     runs: dict[str, list[NDArray]] = {name: [] for name in SETS}
     for repeat, name in itertools.product(range(repeats), SETS):
         told = _named(progress, f"training on {name}, {repeat + 1} of {repeats}")
-        network = _trained(cases[name], patch, len(values), steps, seed + repeat, device, told)
+        network = trained(cases[name], patch, len(values), steps, seed + repeat, device, told)
         runs[name].append(_tested(network, cases["test"], len(values)))
     scores = {name: np.stack(found) for name, found in runs.items()}
     labels = {value: f"label {value}" for value in values}
-    rows = _rows(scores, labels, {name: len(cases[name]) for name in SETS}, seed)
+    rows = rows_of(scores, labels, {name: len(cases[name]) for name in SETS}, seed)
     names = tuple(case.name for case in cases["test"])
     return Utility(rows, labels, steps, repeats, seed, names, scores)
 
 
-def _read(folders: dict[str, Path], progress: ProgressCallback | None) -> dict[str, list[TrainingCase]]:
+def read_sets(folders: dict[str, Path], progress: ProgressCallback | None) -> dict[str, list[TrainingCase]]:
     from MedGenLib.imaging.normalization import ZScore
     from MedGenLib.imaging.orientation import Reorientation
     from MedGenLib.io.files import read_volume
@@ -187,7 +187,7 @@ def _labels(cases: dict[str, list[TrainingCase]], folders: dict[str, Path]) -> l
     return sorted(found["real"])
 
 
-def _renumbered(case: TrainingCase, values: Sequence[int]) -> TrainingCase:
+def renumbered(case: TrainingCase, values: Sequence[int]) -> TrainingCase:
     """Label values -> 1, 2, ... in the same order."""
     return replace(case, labels=np.searchsorted([0, *values], case.labels).astype(np.uint8))
 
@@ -198,7 +198,7 @@ def _patch(cases: Sequence[TrainingCase]) -> tuple[int, ...]:
     return tuple(int(min(-(-n // 8) * 8, LONGEST_PATCH)) for n in typical)
 
 
-def _trained(
+def trained(
     cases: Sequence[TrainingCase],
     patch: Sequence[int],
     labels: int,
@@ -250,7 +250,7 @@ def _tested(network: Any, cases: Sequence[TrainingCase], labels: int) -> NDArray
     return np.array(rows)
 
 
-def _rows(
+def rows_of(
     scores: dict[str, NDArray], labels: dict[int, str], counts: dict[str, int], seed: int
 ) -> tuple[UtilityRow, ...]:
     generator = np.random.default_rng(seed)
@@ -260,12 +260,12 @@ def _rows(
     for place, (value, label) in enumerate([*labels.items(), (0, "mean of all labels")]):
         usable = np.isfinite(whole["real"][0, :, place])
         runs = {name: s[:, usable, place] for name, s in whole.items()}
-        draws = _draws(runs["real"].shape, generator)
+        draws = draws_of(runs["real"].shape, generator)
         for name in SETS:
             apart = (None, None, None)
             if name != "real":
                 difference = runs[name] - runs["real"]
-                apart = (float(difference.mean()), *_interval(difference, draws))
+                apart = (float(difference.mean()), *interval_of(difference, draws))
             repeats = runs[name].mean(1)
             spread = float(repeats.std(ddof=1)) if len(repeats) > 1 else None
             rows.append(
@@ -275,7 +275,7 @@ def _rows(
                     value,
                     label,
                     float(runs[name].mean()),
-                    *_interval(runs[name], draws),
+                    *interval_of(runs[name], draws),
                     *apart,
                     spread,
                 )
@@ -288,13 +288,13 @@ def _mean(scores: NDArray, axis: int) -> NDArray[np.float64]:
     return np.ma.masked_invalid(scores).mean(axis).filled(np.nan)
 
 
-def _draws(shape: tuple[int, int], generator: np.random.Generator) -> tuple[NDArray, NDArray]:
+def draws_of(shape: tuple[int, int], generator: np.random.Generator) -> tuple[NDArray, NDArray]:
     """Which repeats and which cases stand in each resample: they vary independently."""
     repeats, cases = (generator.integers(n, size=(RESAMPLES, n)) for n in shape)
     return repeats[:, :, None], cases[:, None, :]
 
 
-def _interval(values: NDArray, draws: tuple[NDArray, NDArray]) -> tuple[float, float]:
+def interval_of(values: NDArray, draws: tuple[NDArray, NDArray]) -> tuple[float, float]:
     """95 % percentile interval of the mean of (repeats, cases), both resampled (Efron 1979).
 
     Of few repeats the variance comes out too small, of three by a third.

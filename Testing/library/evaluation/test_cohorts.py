@@ -139,10 +139,10 @@ def test_seeds_of_one_input_are_known_from_provenance(folders, tmp_path):
         write_volume(Volume(texture(case), np.eye(4), "MR"), path)
         mask = Source("mask", "mask.nii.gz", str(case // 2))
         Provenance(model="mr-hippocampus", seed=case, inputs=(mask,)).write_beside(path)
-    assert cohorts._same_input(sorted(tmp_path.glob("*.nii.gz"))) == [[0, 1], [2, 3]]
+    assert cohorts.same_input(sorted(tmp_path.glob("*.nii.gz"))) == [[0, 1], [2, 3]]
     found = evaluate_cohorts(tmp_path, folders / "real", device="cpu")
     assert 0.3 < found.comparison.value("seed diversity") < 3
-    assert cohorts._same_input(sorted((folders / "real").iterdir())) == []
+    assert cohorts.same_input(sorted((folders / "real").iterdir())) == []
 
 
 def test_the_shipped_package_is_small_and_its_card_has_figures():

@@ -88,11 +88,11 @@ def test_good_cases_train_a_segmenter_and_wrong_ones_do_not(folders, small):
 
 def test_the_same_seed_gives_the_same_weights(folders, small):
     cases = [
-        module._renumbered(c, [3, 7])
-        for c in module._read({n: folders / n for n in ("real", "synthetic", "test")}, None)["real"]
+        module.renumbered(c, [3, 7])
+        for c in module.read_sets({n: folders / n for n in ("real", "synthetic", "test")}, None)["real"]
     ]
     first, again, other = (
-        next(module._trained(cases, (16, 16, 16), 2, 3, seed, "cpu", None).parameters()).detach() for seed in (4, 4, 5)
+        next(module.trained(cases, (16, 16, 16), 2, 3, seed, "cpu", None).parameters()).detach() for seed in (4, 4, 5)
     )
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
@@ -101,7 +101,7 @@ def test_the_interval_is_that_of_the_mean():
     """Of normal numbers, 1.96 standard errors on both sides."""
     generator = np.random.default_rng(0)
     values = generator.normal(0.8, 0.05, (1, 400))
-    low, high = module._interval(values, module._draws(values.shape, generator))
+    low, high = module.interval_of(values, module.draws_of(values.shape, generator))
     error = 1.96 * values.std() / 20
     assert low == pytest.approx(values.mean() - error, abs=4e-4)
     assert high == pytest.approx(values.mean() + error, abs=4e-4)
@@ -111,7 +111,7 @@ def test_the_interval_counts_repeats_that_differ():
     """All cases alike and repeats that scatter: the spread is that of the mean of the repeats."""
     generator = np.random.default_rng(0)
     values = generator.normal(0.8, 0.05, (30, 1)).repeat(5, axis=1)
-    low, high = module._interval(values, module._draws(values.shape, generator))
+    low, high = module.interval_of(values, module.draws_of(values.shape, generator))
     assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(30), rel=0.1)
 
 
@@ -119,7 +119,7 @@ def test_the_difference_is_between_the_same_cases():
     """Cases differ much, trainings by 0.01 everywhere: the interval of the difference is narrow."""
     cases = np.linspace(0.3, 0.9, 20)[None, :, None].repeat(2, axis=0)
     scores = {"real": cases, "synthetic": cases - 0.01, "both": cases}
-    rows = module._rows(scores, {1: "a"}, dict.fromkeys(SETS, 4), seed=0)
+    rows = module.rows_of(scores, {1: "a"}, dict.fromkeys(SETS, 4), seed=0)
     row = next(row for row in rows if row.training == "synthetic")
     assert row.high - row.low > 0.1
     assert (row.difference_low, row.difference, row.difference_high) == pytest.approx([-0.01] * 3)
@@ -128,7 +128,7 @@ def test_the_difference_is_between_the_same_cases():
 
 def test_a_case_without_the_label_does_not_count():
     scores = {name: np.array([[[0.8, np.nan], [0.6, 0.4]]]) for name in SETS}
-    rows = module._rows(scores, {1: "a", 2: "b"}, dict.fromkeys(SETS, 2), seed=0)
+    rows = module.rows_of(scores, {1: "a", 2: "b"}, dict.fromkeys(SETS, 2), seed=0)
     found = {row.label: row.dice for row in rows if row.training == "real"}
     assert found == pytest.approx({1: 0.7, 2: 0.4, 0: (0.8 + 0.5) / 2})
     assert rows[0].repeat_sd is None
