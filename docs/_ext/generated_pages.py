@@ -78,7 +78,7 @@ def _model(model: Manifest) -> str:
 def _command(parser: argparse.ArgumentParser, level: int = 1) -> str:
     """The command, then its actions as sections."""
     parts = [f"{'#' * level} {parser.prog}\n", f"{_escaped(_description(parser))}\n"]
-    parts += [f"```text\n{parser.format_usage().removeprefix('usage: ').rstrip()}\n```\n"]
+    parts += [f"```text\n{textwrap.dedent(parser.format_usage().replace('usage:', ' ' * 6)).rstrip()}\n```\n"]
     parts += [f"```{{program}} {parser.prog}\n```\n", *_options(parser)]
     if parser.epilog:
         parts += [f"```text\n{textwrap.dedent(parser.epilog).rstrip()}\n```\n"]
