@@ -1,4 +1,4 @@
-"""Downloading one file over HTTP."""
+"""Downloading over HTTP."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from MedGenLib.errors import PackageError
@@ -16,6 +18,12 @@ from MedGenLib.progress import Progress, ProgressCallback
 
 BLOCK = 1 << 18
 TIMEOUT_SECONDS = 30
+SECRET = "authorization"
+"""Header that only the server gets that was asked, and none that it redirects to."""
+
+
+class Interrupted(PackageError):
+    """The connection failed; another attempt may succeed."""
 
 
 def is_url(text: str) -> bool:
@@ -39,23 +47,75 @@ def download(url: str, path: Path, sha256: str | None = None, progress: Progress
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise PackageError(f"'{url}' is not an http or https address.")
-    with _open(url) as response, path.open("xb") as stream:
-        digest = _copy(url, response, stream, progress)
+    with path.open("x+b") as stream:
+        transfer(url, stream, progress=progress)
+        stream.seek(0)
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if sha256 is not None and digest != sha256.strip().lower():
         raise PackageError(f"The checksum of {url} is {digest} and not {sha256}, so it is not the file you want.")
 
 
-def _open(url: str) -> http.client.HTTPResponse:
+def transfer(
+    url: str,
+    stream: BinaryIO,
+    start: int = 0,
+    headers: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    progress: ProgressCallback | None = None,
+    stage: str = "downloading",
+    unit: int = 1 << 10,
+) -> None:
+    """Write what an address holds from byte `start` on, or all of it where the server sends no parts.
+
+    Parameters
+    ----------
+    stream: positioned at `start`.
+    limit: largest size in bytes; None is that of packages.
+    progress: called with steps of `unit` bytes; the total is 0 when the server does not tell it.
+
+    Raises
+    ------
+    Interrupted, a PackageError: no answer, or the connection broke; what came is in the stream.
+    PackageError: an error of the server, an unsafe redirection, or more bytes than the limit.
+    OSError: the stream cannot be written.
+    """
+    limit = rules.MAX_PACKAGE_BYTES if limit is None else limit
+    with _open(url, start, headers or {}) as response:
+        if start and response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            start = stream.seek(0)
+            stream.truncate()
+        length = int(response.headers.get("Content-Length") or 0)
+        done, total = start, start + length if length else 0
+        began = time.monotonic()
+        _report(progress, stage, unit, done, total, None)
+        while block := _read(url, response):
+            done += len(block)
+            if max(done, total) > limit:
+                raise PackageError(f"{url} is larger than the limit of {limit / rules.MIB:,.1f} MiB.")
+            stream.write(block)
+            left = (time.monotonic() - began) / (done - start) * (total - done) if total else None
+            _report(progress, stage, unit, done, total, left)
+    if done < total:
+        sentence = f"The download of {url} was cut off after {done:,} of {total:,} bytes."
+        raise Interrupted(sentence) from EOFError(f"{done:,} of {total:,} bytes came")
+
+
+def _open(url: str, start: int, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    request = urllib.request.Request(url)
+    for name, value in headers.items():
+        (request.add_unredirected_header if name.lower() == SECRET else request.add_header)(name, value)
+    if start:
+        request.add_header("Range", f"bytes={start}-")
     try:
-        response = urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         with error:
             raise PackageError(
-                f"The server answered '{error.code} {error.reason}' to {url}; check the address."
+                f"The server answered '{error.code} {error.reason}' to {url}; check the address, or try again later."
             ) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise PackageError(f"{url} cannot be reached: {reason}.") from error
+        raise Interrupted(f"{url} cannot be reached: {reason}.") from error
     # A redirect must not lead from a protected connection to an open one, or to another protocol.
     scheme = urlsplit(response.geturl()).scheme
     if scheme not in ("https", urlsplit(url).scheme):
@@ -64,35 +124,16 @@ def _open(url: str) -> http.client.HTTPResponse:
     return response
 
 
-def _copy(url: str, response, stream, progress: ProgressCallback | None) -> str:
-    """Copies and returns the SHA-256."""
-    total = int(response.headers.get("Content-Length") or 0)
-    digest = hashlib.sha256()
-    start, done = time.monotonic(), 0
-    _report(progress, done, total, start)
-    while block := _read(url, response):
-        done += len(block)
-        if max(done, total) > rules.MAX_PACKAGE_BYTES:
-            limit = rules.MAX_PACKAGE_BYTES / rules.MIB
-            raise PackageError(f"{url} is larger than the limit of {limit:,.1f} MiB.")
-        digest.update(block)
-        stream.write(block)
-        _report(progress, done, total, start)
-    if done < total:
-        raise PackageError(f"The download of {url} was cut off after {done:,} of {total:,} bytes.")
-    return digest.hexdigest()
-
-
-def _read(url: str, response) -> bytes:
+def _read(url: str, response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read(BLOCK)
     except (OSError, http.client.HTTPException) as error:
-        raise PackageError(f"The download of {url} was cut off: {error}.") from error
+        raise Interrupted(f"The download of {url} was cut off: {error}.") from error
 
 
-def _report(progress: ProgressCallback | None, done: int, total: int, start: float) -> None:
-    if progress is None:
-        return
-    known = done > 0 and total > 0
-    seconds_left = (time.monotonic() - start) / done * (total - done) if known else None
-    progress(Progress("downloading", done >> 10, total >> 10, seconds_left))
+def _report(
+    progress: ProgressCallback | None, stage: str, unit: int, done: int, total: int, seconds_left: float | None
+) -> None:
+    if progress is not None:
+        last = -(-total // unit)
+        progress(Progress(stage, last if done >= total > 0 else done // unit, last, seconds_left))

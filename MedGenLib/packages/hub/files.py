@@ -14,10 +14,12 @@ from typing import Any, BinaryIO
 
 from MedGenLib.errors import PackageError
 from MedGenLib.packages import rules
-from MedGenLib.progress import Progress, ProgressCallback
+from MedGenLib.packages.hub.download import Interrupted, transfer
+from MedGenLib.progress import ProgressCallback
 
 HUB = "https://huggingface.co"
-BLOCK = 1 << 20
+ATTEMPTS, PAUSE_SECONDS = 5, 1.0
+"""Attempts in a row without a single byte after which a download is given up, and the time between two."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
 
@@ -154,17 +156,29 @@ def _token(mirror: str | None) -> bool | None:
 
 
 def _download(remote: RemoteFile, stream: BinaryIO, mirror: str | None, progress: ProgressCallback | None) -> None:
-    """Append what is missing, with new attempts as long as each of them brings something."""
-    done = _usable(stream, remote)
-    while (fault := _attempt(remote, stream, done, mirror, progress)) is not None:
+    """Append what is missing, in new attempts until several in a row bring nothing.
+
+    `huggingface_hub.hf_hub_download` deletes the part that it has when it is stopped.
+    """
+    from huggingface_hub.utils import build_hf_headers
+
+    headers, stage = build_hf_headers(token=_token(mirror)), f"downloading {remote.name} (MiB)"
+    attempts, done = ATTEMPTS, _usable(stream, remote)
+    while done < remote.size:
+        fault: Exception = EOFError("the server closed the connection")
+        try:
+            transfer(remote.url, stream, done, headers, remote.size, progress, stage, rules.MIB)
+        except Interrupted as error:
+            fault = error.__cause__ or error
         before, done = done, _usable(stream, remote)
-        refused = _refusal(fault, remote.repo, remote.url)
-        if refused or done <= before:
-            cut = (
-                f"The download of {remote.name} was cut off ({_reason(fault)}); try again, and it "
-                "goes on where it stopped."
-            )
-            raise PackageError(refused or cut) from fault
+        if done < remote.size:
+            attempts = ATTEMPTS if done > before else attempts - 1
+            if not attempts:
+                raise PackageError(
+                    f"The download of {remote.name} was cut off ({_reason(fault)}); try again, and it "
+                    "goes on where it stopped."
+                ) from fault
+            time.sleep(PAUSE_SECONDS)
 
 
 def _usable(stream: BinaryIO, remote: RemoteFile) -> int:
@@ -176,62 +190,10 @@ def _usable(stream: BinaryIO, remote: RemoteFile) -> int:
     return done
 
 
-def _attempt(
-    remote: RemoteFile, stream: BinaryIO, done: int, mirror: str | None, progress: ProgressCallback | None
-) -> Exception | None:
-    """Download the rest after `done` bytes; what went wrong on the line, None when all is there."""
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
-
-    meter = _Meter(f"downloading {remote.name} (MiB)", done, remote.size, progress)
-    if done == remote.size:
-        return None
-    try:
-        http_get(
-            remote.url,
-            stream,
-            resume_size=done,
-            headers=build_hf_headers(token=_token(mirror)),
-            expected_size=remote.size,
-            _tqdm_bar=meter,
-        )
-    except Exception as error:  # of the HTTP library, which changes from version to version
-        if error is meter.raised or isinstance(error, OSError) and error.errno is not None:
-            raise
-        return error
-    return None
-
-
-class _Meter:
-    """Takes the place of the library's progress bar."""
-
-    def __init__(self, stage: str, done: int, total: int, callback: ProgressCallback | None) -> None:
-        self.raised: BaseException | None = None
-        self._stage, self._callback = stage, callback
-        self._done, self._first, self._total = done, done, total
-        self._start = time.monotonic()
-        self.update(0)
-
-    def update(self, size: int) -> None:
-        """Count bytes; negative when the server starts from the beginning again."""
-        self._done += size
-        if self._callback is None:
-            return
-        new = self._done - self._first
-        seconds = time.monotonic() - self._start
-        left = seconds / new * (self._total - self._done) if new > 0 else None
-        step, total = self._done // rules.MIB, -(-self._total // rules.MIB)
-        if self._done >= self._total:
-            step = total
-        try:
-            self._callback(Progress(self._stage, step, total, left))
-        except BaseException as error:
-            self.raised = error
-            raise
-
-
 def _check(remote: RemoteFile, path: Path) -> None:
-    if _checksum(path, _new_hash(remote)) != remote.checksum:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, _new_hash(remote)).hexdigest()
+    if digest != remote.checksum:
         path.unlink()
         raise PackageError(
             f"The checksum of {remote.name} from {remote.repo} is wrong, so it was damaged on its "
@@ -247,14 +209,6 @@ def _new_hash(remote: RemoteFile) -> Callable[[], Any]:
         return hashlib.sha1(f"blob {remote.size}\0".encode(), usedforsecurity=False)
 
     return blob
-
-
-def _checksum(path: Path, new_hash: Callable[[], Any]) -> str:
-    digest = new_hash()
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _refusal(error: Exception, repo: str, url: str) -> str | None:
