@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
 
 MIB = 2**20
-MEMORY_PLANS = ("normal", "small", "auto")
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -174,13 +173,6 @@ _OUT_OF_MEMORY = (
     "could not create a primitive",  # oneDNN, which has no other reason inside a known network
     "could not create a memory object",
 )
-
-
-def require_memory_plan(name: str) -> None:
-    """InputError unless it is one of the plans that there are."""
-    if name not in MEMORY_PLANS:
-        known = f"{', '.join(MEMORY_PLANS[:-1])} or {MEMORY_PLANS[-1]}"
-        raise InputError(f"There is no memory plan '{name}'; choose {known}.")
 
 
 def release_memory() -> None:

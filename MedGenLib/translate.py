@@ -6,6 +6,7 @@ image -> head mask -> LPS grid -> slices in up to three planes -> weighted mean 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 from MedGenLib import devices
 from MedGenLib.checks.input import check_image
@@ -15,6 +16,7 @@ from MedGenLib.findings import notes, require_usable
 from MedGenLib.imaging.modality import modality_of, same_modality
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import read_volume
+from MedGenLib.options import TranslateOptions, documented
 from MedGenLib.packages.catalogue import find, for_translation
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest
@@ -24,42 +26,34 @@ from MedGenLib.report import Attempt, Report
 from MedGenLib.result import Result
 
 
+@documented("translate")
 def translate(
     image: str | Path | Volume,
     to: str,
     *,
-    model: str | None = None,
-    seed: int | None = None,
-    preset: str = "normal",
-    device: str = "auto",
-    accept_license: bool = False,
-    memory: str = "auto",
-    uncertainty: bool = False,
-    series: str | None = None,
     progress: ProgressCallback | None = None,
+    **options: Unpack[TranslateOptions],
 ) -> Result:
     """Translate a CT into an MR image or the reverse.
 
+    The image may have any size, spacing (mm) and orientation; the result lies on its grid. Thick slices and single
+    slices are translated in the plane they were acquired in.
+
     Parameters
     ----------
-    image: path (file or DICOM folder) or Volume, any size, spacing (mm) and orientation.
-        Thick slices and single slices are translated in the plane they were acquired in.
-    to: modality wanted, "CT" or "T1w".
-    model: name of a package; None takes the one that fits.
-    seed: kept in the report; translation draws nothing at random.
-    preset: "draft" uses one plane, "normal" up to three, "best" averages mirrored passes too.
-    device, accept_license, progress: as in `generate`.
-    memory: "normal", or "small" for a quarter of the slices at once: more time, the same image up
-        to rounding. "auto" takes the first of them that fits into the memory which is free.
-    uncertainty: also give `Result.uncertainty`, how much the views of a voxel differ: the planes,
-        each plain and mirrored (sagittal ones plain and shifted). It tells where the image may be
-        wrong, not by how much: the error is several times as large. The image stays the same;
-        without mirrored passes of its own it takes twice the time.
-    series: UID of the series to read from a DICOM folder that holds several.
+    {options}
+    progress: called at every step; what it raises stops the run.
 
     Raises
     ------
     InputError, PackageError, LicenseError, MemoryPlanError: one sentence, nothing was done.
+
+    Notes
+    -----
+    Translation draws nothing at random; the seed is only kept in the report. The preset "draft" uses one plane,
+    "normal" up to three, "best" averages mirrored passes too. The small memory plan takes a quarter of the slices at
+    once and gives the same image up to rounding. The uncertainty shows where the image may be wrong, not by how much:
+    the error is several times as large.
 
     Examples
     --------
@@ -68,19 +62,18 @@ def translate(
     'HU'
     """
     stage, timings = Stage("preparing", 3, progress), Timings()
-    devices.require_memory_plan(memory)
-    volume = image if isinstance(image, Volume) else read_volume(image, series=series)
-    manifest = _model(volume, to, model)
-    require_acceptance(manifest, accept_license)
+    seed, preset = options["seed"], options["preset"]
+    volume = image if isinstance(image, Volume) else read_volume(image, series=options["series"])
+    manifest = _model(volume, to, options["model"])
+    require_acceptance(manifest, options["accept_license"])
     manifest.preset(preset)
     findings = [*notes(volume), *check_image(volume, manifest)]
     require_usable(findings)
     stage.advance()
 
-    place = devices.pick_device(device)
+    place = devices.pick_device(options["device"])
     stage.advance()
-    options = SamplingOptions(preset=preset, memory=memory, uncertainty=uncertainty)
-    run = pipeline_of(manifest).prepare(volume, place, options)
+    run = pipeline_of(manifest).prepare(volume, place, SamplingOptions.of(options))
     stage.advance()
     timings.lap("preparing")
     sampled = run.sample(seed, progress)

@@ -2,11 +2,11 @@
 
 from MedGenLib.options.declarations import COMMANDS
 from MedGenLib.options.option import REQUIRED
-from MedGenLib.options.surfaces import SURFACES, missing, of
+from MedGenLib.options.surfaces import DEFAULTS, SURFACES, missing, of
 
 
 def table(command: str) -> str:
-    """The options of a command as a Markdown table, followed by what each surface lacks."""
+    """The options of a command as a Markdown table, followed by what each surface lacks or has otherwise."""
     lines = ["| Python | Command line | Slicer | Type | Default | Range | Description |", "|---" * 7 + "|"]
     slicer = {option.name: f"`{name}`" for name, option in of(command, "slicer").items()}
     line = {option.name: option for option in of(command, "cli").values()}
@@ -23,6 +23,9 @@ def table(command: str) -> str:
         )
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     for surface in SURFACES:
+        others = DEFAULTS.get((command, surface), {}).items()
+        lines += [""] * bool(others)
+        lines += [f"- In {surface}, `{name}` is {default!r} by default ({reason})." for name, (default, reason) in others]
         reasons: dict[str, list[str]] = {}
         for name, reason in missing(command, surface).items():
             reasons.setdefault(reason, []).append(f"`{name}`")

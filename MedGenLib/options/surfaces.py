@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from MedGenLib.options.declarations import COMMANDS
-from MedGenLib.options.option import Option
+from MedGenLib.options.option import REQUIRED, Option
 
 SURFACES = ("python", "cli", "worker", "client", "slicer", "canvas")
 RENAMED: Mapping[str, Mapping[str, str]] = {
@@ -75,6 +75,7 @@ NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
 """Names that no rule gives; they stay as scripts know them."""
 OF_VOLUME = {"model": (None, "None takes the model that made the volume, else one of its modality")}
 DEFAULTS: Mapping[tuple[str, str], Mapping[str, tuple[Any, str]]] = {
+    ("generate", "canvas"): {"mask": (REQUIRED, "a canvas follows the changes of its mask")},
     ("edit", "slicer"): OF_VOLUME,
     ("insert_lesion", "slicer"): OF_VOLUME,
     ("live_edit", "slicer"): OF_VOLUME | {"preset": ("draft", "the volume has to follow the brush")},

@@ -9,7 +9,8 @@ for the packages that name it by ``@pipeline("name")``; their settings class is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from MedGenLib.registry import Registry
@@ -38,6 +39,11 @@ class SamplingOptions:
     guidance: float | None = None
     classifier_guidance: float = 0.0
     uncertainty: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> SamplingOptions:
+        """Those of the options that a pipeline reads."""
+        return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
 
 
 @dataclass(frozen=True)
