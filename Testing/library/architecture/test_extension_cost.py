@@ -276,11 +276,11 @@ print(main(["train", "threshold", "--data", "config.json", "--out", "out", "--st
 print(train("threshold", "config.json", "out", device="cpu", steps=5).read_text())
 print(train("autoencoder", "config.json", "other", device="cpu").name)
 """
-    unknown, first, code, more, of_ours = run(toys, code).splitlines()
+    unknown, first, exported, code, more, of_ours = run(toys, code).splitlines()
     assert unknown.startswith("There is no recipe 'threshold'; choose ")
     assert json.loads(first)["steps"] == 2 and json.loads(more)["steps"] == 5
     assert json.loads(more)["weight"] != json.loads(first)["weight"]
-    assert code == "0", "the command line knows the recipe"
+    assert (exported, code) == ("Exported out/threshold.json.", "0")
     assert of_ours == "autoencoder.safetensors", "a recipe of ours reads the data by the new reader"
 
 
