@@ -53,7 +53,7 @@ def psnr(
 def pearson(reference: ArrayLike, candidate: ArrayLike, mask: ArrayLike | None = None) -> float:
     """Pearson's correlation inside the mask, -1 to 1; NaN if an image is constant there.
 
-    For images it is also called normalised cross-correlation (NCC).
+    For images it is also called normalized cross-correlation (NCC).
     """
     first, second = _select(mask, reference, candidate)
     first, second = first - first.mean(), second - second.mean()
@@ -67,32 +67,6 @@ def dice(first: ArrayLike, second: ArrayLike) -> float:
     first, second = first.astype(bool), second.astype(bool)
     total = first.sum() + second.sum()
     return float(2 * (first & second).sum() / total) if total else float("nan")
-
-
-def ssim(
-    reference: ArrayLike,
-    candidate: ArrayLike,
-    mask: ArrayLike | None = None,
-    data_range: float = CT_RANGE,
-    outside: float = -1024.0,
-    window: int = 7,
-) -> float:
-    """Structural similarity with a uniform window, averaged over the mask's bounding box.
-
-    Both images are set to `outside` beyond the mask, so that only the body is compared. The window
-    slides over every axis longer than one voxel: 7 x 7 in a slice, 7 x 7 x 7 in a volume.
-
-    Source: Wang et al., Image quality assessment: from error visibility to structural similarity,
-    IEEE TIP 13 (2004), equation 13, with the unbiased covariance.
-    """
-    x, y = _same_shape(reference, candidate)
-    box: tuple[slice, ...] = (slice(None),) * x.ndim
-    if mask is not None:
-        inside = _mask_like(mask, x)
-        x, y = np.where(inside, x, outside), np.where(inside, y, outside)
-        box = ndimage.find_objects(inside.astype(np.uint8))[0]
-    luminance, contrast = _ssim_maps(x, y, data_range, window)
-    return float((luminance * contrast)[box].mean())
 
 
 @dataclass(frozen=True)
@@ -127,12 +101,12 @@ def ms_ssim(
     """Structural similarity over scales, each half as fine as the one before.
 
     Both images are set to `outside` beyond the mask and shifted so that this is 0. At each scale
-    the map is averaged over the windows (uniform, as in `ssim`) that lie wholly in the image and
-    whose centre lies in the mask: air around the body earns nothing. Means of 2 voxels along each
+    the map is averaged over the windows (uniform) that lie wholly in the image and
+    whose center lies in the mask: air around the body earns nothing. Means of 2 voxels along each
     axis, other than axes of one voxel, lead to the next scale.
 
     There are up to five scales. A small image or mask has fewer: a scale counts while a window fits
-    into the image with its centre in the mask. The weights are then the first ones, divided by
+    into the image with its center in the mask. The weights are then the first ones, divided by
     their sum.
 
     Source: Wang, Simoncelli and Bovik, Multi-scale structural similarity for image quality
@@ -170,7 +144,7 @@ def ms_ssim(
 
 
 def _box_around(mask: NDArray[np.bool_], window: int) -> tuple[slice, ...]:
-    """A box that holds every window of every scale whose centre lies in the mask.
+    """A box that holds every window of every scale whose center lies in the mask.
 
     It starts at a multiple of the coarsest voxel, so that the scales halve as those of the whole.
     """
@@ -207,9 +181,9 @@ def _mean_similarity(
         stop = min(start + _SLAB, fits[0].stop)
         slab = slice(start - margins[0], stop + margins[0])
         luminance, contrast = _ssim_maps(x[slab], y[slab], data_range, window)
-        centres = (slice(margins[0], margins[0] + stop - start), *fits[1:])
-        chosen = inside[slab][centres]
-        luminance, contrast = luminance[centres][chosen], contrast[centres][chosen]
+        centers = (slice(margins[0], margins[0] + stop - start), *fits[1:])
+        chosen = inside[slab][centers]
+        luminance, contrast = luminance[centers][chosen], contrast[centers][chosen]
         totals += (luminance * contrast).sum(), contrast.sum()
     return float(totals[0] / count), float(totals[1] / count)
 
@@ -217,13 +191,12 @@ def _mean_similarity(
 def _ssim_maps(
     x: NDArray, y: NDArray, data_range: float, window: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The luminance term of SSIM, and its contrast times its structure term."""
+    """The luminance term of SSIM, and its contrast times its structure term, in a uniform window.
+
+    Source: Wang et al., Image quality assessment: from error visibility to structural similarity,
+    IEEE TIP 13 (2004), equation 13, with the unbiased covariance.
+    """
     size = [window if length > 1 else 1 for length in x.shape]
-    if any(length < side for length, side in zip(x.shape, size, strict=True)):
-        raise InputError(
-            f"SSIM needs at least {window} voxels along each axis that is longer than one, "
-            f"but the image measures {_times(x.shape)}; crop less."
-        )
     count = int(np.prod(size))
     x, y = x.astype(np.float64), y.astype(np.float64)
 
@@ -259,11 +232,11 @@ def stripe_index(image: ArrayLike, labels: ArrayLike | None = None, periods: Seq
     return float(np.nanmax(ratios)) if np.isfinite(ratios).any() else float("nan")
 
 
-def seam_index(image: ArrayLike, axis: int, plane: int, labels: ArrayLike | None = None, neighbours: int = 2) -> float:
+def seam_index(image: ArrayLike, axis: int, plane: int, labels: ArrayLike | None = None, neighbors: int = 2) -> float:
     """Jump across a plane against its surroundings: about 1 without a seam.
 
     The mean absolute step from voxel plane - 1 to voxel plane along `axis`, divided by the mean of
-    the `neighbours` steps before and after it. Given a mask, or a label map, steps count where both
+    the `neighbors` steps before and after it. Given a mask, or a label map, steps count where both
     voxels have the same label other than 0. NaN if there are none, or if the surroundings are
     constant.
     """
@@ -276,8 +249,8 @@ def seam_index(image: ArrayLike, axis: int, plane: int, labels: ArrayLike | None
     if labels is not None:
         labels = np.asarray(labels)
         _check_shape(labels, image)
-    first = max(plane - 1 - neighbours, 0)
-    beside = tuple(slice(first, plane + neighbours + 1) if a == axis else slice(None) for a in range(image.ndim))
+    first = max(plane - 1 - neighbors, 0)
+    beside = tuple(slice(first, plane + neighbors + 1) if a == axis else slice(None) for a in range(image.ndim))
     image = image[beside]
     labels = _labels_like(None if labels is None else labels[beside], image)
     total, count = _steps(image, labels, axis)

@@ -89,32 +89,6 @@ class TestDice:
         assert np.isnan(metrics.dice(empty, empty))
 
 
-class TestSsim:
-    @pytest.mark.parametrize("index", [np.s_[:, :, 5], np.s_[:]])
-    def test_is_that_of_scikit_image(self, pair, index):
-        first, second = pair[0][index], pair[1][index]
-        _, full = skimage_metrics.structural_similarity(first, second, win_size=7, data_range=3024, full=True)
-        assert metrics.ssim(first, second) == pytest.approx(full.mean(), abs=1e-9)
-
-    def test_counts_only_the_box_of_the_mask_and_blanks_the_rest(self, pair):
-        mask = np.zeros(pair[0].shape, bool)
-        mask[4:14, 5:16, 6:18] = True
-        mask[4:6, 5:7, 6:8] = False
-        first, second = (np.where(mask, image, -1024) for image in pair)
-        _, full = skimage_metrics.structural_similarity(first, second, win_size=7, data_range=3024, full=True)
-        expected = full[4:14, 5:16, 6:18].mean()
-        assert metrics.ssim(*pair, mask) == pytest.approx(expected, abs=1e-9)
-
-    def test_a_lone_slice_is_measured_in_its_plane(self, pair):
-        flat = [image[:, :, 5] for image in pair]
-        volume = [image[:, :, 5:6] for image in pair]
-        assert metrics.ssim(*volume) == pytest.approx(metrics.ssim(*flat))
-
-    def test_too_small_an_image_is_refused(self):
-        with pytest.raises(InputError, match="at least 7"):
-            metrics.ssim(np.zeros((4, 4, 4)), np.zeros((4, 4, 4)))
-
-
 class TestMsSsim:
     LARGE = (120, 112, 113)
 
