@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from MedGenLib.io.provenance import Provenance, Source
 from MedGenLib.metrics.compare import Comparison, ImageMeasure, compare, require_same_grid
 from MedGenLib.metrics.labels import LabelRow, compare_labels
 from MedGenLib.metrics.uncertainty import Calibration, error_correlation
+from MedGenLib.options import EvaluateOptions, documented
 from MedGenLib.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class CaseOrigin:
     made: Provenance | None = None
 
 
+@documented("evaluate")
 def evaluate(
     image: Volume,
     reference: Volume | None = None,
@@ -139,25 +141,18 @@ def evaluate(
     labels: LabelMap | None = None,
     segmenter: str | Segmenter | None = None,
     uncertainty: Volume | None = None,
-    resample: bool = False,
-    device: str = "auto",
+    *,
     origin: CaseOrigin | None = None,
     progress: ProgressCallback | None = None,
+    **options: Unpack[EvaluateOptions],
 ) -> Evaluation:
-    """Everything that can be said of an image with what is given.
+    """Measure an image in every way that the given images allow.
 
     Parameters
     ----------
-    image: what is judged. Everything is measured on its grid.
-    reference: the real image of the same patient and modality.
-    mask: where to compare with the reference; None takes the body.
-    labels: structures that are measured by themselves; what the image should show.
-    segmenter: finds the labels again in the image: a name that `quality.segmenters.segmenter`
-        knows, or the segmenter itself.
-    uncertainty: voxel-wise standard deviation, on the image's grid.
-    resample: bring reference, mask and labels onto the image's grid instead of refusing another.
-    device: where a segmenter with a network runs: "auto", "cpu", "cuda:0".
+    {options}
     origin: of the images, for the report.
+    progress: called at every step; what it raises stops the evaluation.
 
     Raises
     ------
@@ -172,7 +167,7 @@ def evaluate(
     given = {"image": image, "reference": reference, "mask": mask, "labels": labels, "uncertainty": uncertainty}
     origin = origin or CaseOrigin()
     inputs = tuple(Source.of(role, grid, origin.files.get(role, "")) for role, grid in given.items() if grid)
-    find = _segmenter(segmenter, device)
+    find, resample = _segmenter(segmenter, options["device"]), options["resample"]
     if labels is not None and find is not None:
         labels = _named(labels, find)
     notes: list[str] = []

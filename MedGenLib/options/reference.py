@@ -25,7 +25,9 @@ def table(command: str) -> str:
     for surface in SURFACES:
         others = DEFAULTS.get((command, surface), {}).items()
         lines += [""] * bool(others)
-        lines += [f"- In {surface}, `{name}` is {default!r} by default ({reason})." for name, (default, reason) in others]
+        lines += [
+            f"- In {surface}, `{name}` is {default!r} by default ({reason})." for name, (default, reason) in others
+        ]
         reasons: dict[str, list[str]] = {}
         for name, reason in missing(command, surface).items():
             reasons.setdefault(reason, []).append(f"`{name}`")

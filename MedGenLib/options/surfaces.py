@@ -103,6 +103,10 @@ HELPS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "labels": "segmentation or label map node with tissues or organs; by default the model's labels are found in "
         "the image",
     },
+    **dict.fromkeys(
+        (("evaluate", surface) for surface in ("python", "worker", "client")),
+        {"image": "image on whose grid everything is measured", "reference": "real image of the same patient"},
+    ),
     ("evaluate", "slicer"): {
         "image": "scalar volume node",
         "reference": "scalar volume node, the real image of the same patient; resampled where its grid is another one",
