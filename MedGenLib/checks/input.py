@@ -72,13 +72,13 @@ def check_left_out(mapped: MappingReport, manifest: Manifest) -> list[Finding]:
 def check_gaps(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
     """Warns when much of the body around a segmentation of organs has no label.
 
-    Only for models that take unlabelled voxels for air. The setting "fill" of a package names the
+    Only for models that take unlabeled voxels for air. The setting "fill" of a package names the
     label that such gaps are best filled with.
     """
     if manifest.settings.outside != "background":
         return []
-    labelled = int(np.count_nonzero(label_map.array))
-    share = 1 - labelled / max(1, int(np.count_nonzero(close_body(label_map).array)))
+    labeled = int(np.count_nonzero(label_map.array))
+    share = 1 - labeled / max(1, int(np.count_nonzero(close_body(label_map).array)))
     if share < _LARGEST_GAP:
         return []
     label = manifest.settings.fill or next(iter(manifest.input.labels.values())).name
@@ -187,7 +187,7 @@ def _check_field_of_view(image: Volume | LabelMap, manifest: Manifest) -> list[F
             _warning(
                 "small-field-of-view",
                 f"The field of view is smaller than the model '{manifest.name}' was made for: "
-                f"{', '.join(small)}; it may not recognise the anatomy.",
+                f"{', '.join(small)}; it may not recognize the anatomy.",
             )
         )
     if large:

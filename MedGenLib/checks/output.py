@@ -259,7 +259,7 @@ def _check_stripes(check: OutputCheck, image: NDArray, labels: NDArray, limit: f
 
 
 def _inner(labels: NDArray) -> NDArray[np.integer]:
-    """Labels of the voxels whose neighbours all have the same one, 0 for the others.
+    """Labels of the voxels whose neighbors all have the same one, 0 for the others.
 
     The blurred faces of tissues, which may be flat and evenly spaced, are no stripes.
     """

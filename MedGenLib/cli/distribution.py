@@ -80,9 +80,9 @@ def describe(result: CohortEvaluation, console: Console) -> None:
     for measure in measures:
         if measure.value is None:
             console.say(measure.sentence)
-    if result.memorisation is not None:
-        console.say(result.memorisation.note)
-        for neighbour in result.memorisation.copies:
+    if result.memorization is not None:
+        console.say(result.memorization.note)
+        for neighbour in result.memorization.copies:
             console.note(f"warning: {neighbour.sentence}")
     for note in result.notes:
         console.note(note)

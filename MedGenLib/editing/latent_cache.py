@@ -81,7 +81,7 @@ class LatentCache:
         for tile in _tiles(missing, cells):
             outer = wider(tile, halo, self.known.shape)
             voxels = scaled(outer, self.grid_map.cell)
-            values = torch.from_numpy(self._standardised(voxels, image, labels))[None, None]
+            values = torch.from_numpy(self._standardized(voxels, image, labels))[None, None]
             with torch.inference_mode(), precision(device, bfloat16):
                 found = autoencoder.encode(values.to(device))[0].float().cpu().numpy()
             inner = inside(tile, outer)
@@ -89,13 +89,13 @@ class LatentCache:
             self.latent[(slice(None), *tile)][:, new] = found[(slice(None), *inner)][:, new]
             self.known[tile] |= new
 
-    def _standardised(self, box: Box, image: NDArray, labels: NDArray) -> NDArray[np.float32]:
+    def _standardized(self, box: Box, image: NDArray, labels: NDArray) -> NDArray[np.float32]:
         """Network values of the image in a box of the working grid."""
         voxels = self.grid_map.voxels_in(box)
         shape = [part.stop - part.start for part in box]
         if any(part.start >= part.stop for part in voxels):
             return np.zeros(shape, np.float32)
-        values = standardise(self.codec, image[voxels] / self.scale, labels[voxels])
+        values = standardize(self.codec, image[voxels] / self.scale, labels[voxels])
         x = self.grid_map.values(values, tuple(part.start for part in voxels), box)
         if self.filled:
             for axis, (part, room) in enumerate(zip(box, self.grid_map.extent, strict=True)):
@@ -105,7 +105,7 @@ class LatentCache:
         return x
 
 
-def standardise(codec: TissueStandard | Affine, values: NDArray, labels: NDArray) -> NDArray[np.float32]:
+def standardize(codec: TissueStandard | Affine, values: NDArray, labels: NDArray) -> NDArray[np.float32]:
     """Intensities of a part of an image as network values, on the scale of the whole image."""
     if isinstance(codec, Affine):
         return (values.astype(np.float32) - codec.mean) / codec.sd

@@ -45,7 +45,7 @@ class NoiseField:
     def _block(self, index: tuple[int, int, int]) -> Tensor:
         if index not in self._blocks:
             i, j, k = index
-            # Large odd factors keep the seeds of neighbouring blocks and canvases apart.
+            # Large odd factors keep the seeds of neighboring blocks and canvases apart.
             mixed = self.seed + 1_000_003 * i + 998_244_353 * j + 2_147_483_647 * k
             generator = torch.Generator().manual_seed(mixed * 6_364_136_223 % 2**62)
             self._blocks[index] = torch.randn(1, self.channels, SIDE, SIDE, SIDE, generator=generator)

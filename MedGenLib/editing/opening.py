@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from MedGenLib.result import Result
 
 SAME_SCALE = 0.1
-"""Relative difference of an image's grey values to the model's that is no other scale."""
+"""Relative difference of an image's gray values to the model's that is no other scale."""
 MOST_SAMPLES = 1_000_000
 NOISE_SIDE = 96
 """Voxels of the middle of an image in which its noise is measured."""
@@ -239,7 +239,7 @@ def _own_contrast(volume: Volume, box: Any) -> Affine:
 
 def _own_scale(volume: Volume, labels: LabelMap, codec: TissueStandard) -> float:
     """How many of the image's units are one of the model's: the median over the voxels of bright
-    labels, each compared with its label's centre."""
+    labels, each compared with its label's center."""
     step = max(1, round((volume.array.size / MOST_SAMPLES) ** (1 / 3)))
     thin = (slice(None, None, step),) * 3
     centers = np.asarray(codec.centers, np.float32)

@@ -59,7 +59,7 @@ class WindowScene:
         """Conditioning maps (channels, ...) of a box of the window."""
         maps = label_channels(self.labels[box], max(self.manifest.input.labels))
         if self.manifest.settings.coordinates:
-            coordinates = coordinates_about(self._centre, self.labels.shape, self.spacing)
+            coordinates = coordinates_about(self._center, self.labels.shape, self.spacing)
             maps = np.concatenate([maps, coordinates[(slice(None), *box)]])
         if self.seen is not None:
             seen = np.zeros(self.labels.shape, np.float32)
@@ -68,7 +68,7 @@ class WindowScene:
         return maps
 
     @property
-    def _centre(self) -> list[float]:
+    def _center(self) -> list[float]:
         """Middle of the labels; of the window where they were all erased."""
         places = np.nonzero(self.labels)
         if not len(places[0]):

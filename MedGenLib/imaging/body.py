@@ -44,19 +44,19 @@ def close_body(label_map: LabelMap, radius: float = 15.0) -> LabelMap:
     """The body around a segmentation that leaves gaps: 1 is body, 0 outside.
 
     Gaps narrower than 2 x `radius` (mm) are bridged (closing by distance), and what is then
-    enclosed is filled. Every labelled voxel is inside.
+    enclosed is filled. Every labeled voxel is inside.
 
     Raises
     ------
     InputError: the mask is empty.
     """
-    labelled = label_map.array > 0
-    if not labelled.any():
+    labeled = label_map.array > 0
+    if not labeled.any():
         raise InputError("The mask is empty, so there is no body to close; label some voxels.")
-    mask = Volume(labelled.astype(np.float32), label_map.affine)
+    mask = Volume(labeled.astype(np.float32), label_map.affine)
     coarse = _coarse(mask)
     closed = _fill(_close(coarse.array >= 0.5, radius, coarse.spacing), _axial(mask))
-    body = labelled | (_share_on(mask, closed, coarse) >= 0.5)
+    body = labeled | (_share_on(mask, closed, coarse) >= 0.5)
     return LabelMap(body, label_map.affine, {1: "body"})
 
 
@@ -90,7 +90,7 @@ def _axial(volume: Volume) -> int:
 
 
 def _structure(shape: tuple[int, ...]) -> np.ndarray:
-    """Face neighbours along the axes that have more than one voxel."""
+    """Face neighbors along the axes that have more than one voxel."""
     from scipy.ndimage import generate_binary_structure
 
     element = generate_binary_structure(3, 1)

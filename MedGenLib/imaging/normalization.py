@@ -16,7 +16,7 @@ KEPT_TEXTURE = 0.3
 
 @dataclass(frozen=True)
 class TissueStandard:
-    """HU standardised by tissue: ``x = asinh((HU - center[label]) / scale[label])``.
+    """HU standardized by tissue: ``x = asinh((HU - center[label]) / scale[label])``.
 
     Every tissue has about unit spread, so that a flow spends the same care on soft tissue
     (spread 30 HU) as on bone (spread 250 HU). ``centers`` and ``scales`` are in HU, indexed by
@@ -30,13 +30,13 @@ class TissueStandard:
 
     def encode(self, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """(i, j, k) values and integer labels -> float32 of the same shape."""
-        centre, scale = self._maps(labels)
-        return np.arcsinh((values.astype(np.float32) - centre) / scale)
+        center, scale = self._maps(labels)
+        return np.arcsinh((values.astype(np.float32) - center) / scale)
 
     def decode(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Inverse of `encode` within the limit."""
-        centre, scale = self._maps(labels)
-        return np.sinh(np.clip(x, -self.limit, self.limit)) * scale + centre
+        center, scale = self._maps(labels)
+        return np.sinh(np.clip(x, -self.limit, self.limit)) * scale + center
 
     def _maps(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return (np.asarray(self.centers, np.float32)[labels], np.asarray(self.scales, np.float32)[labels])
@@ -44,7 +44,7 @@ class TissueStandard:
 
 @dataclass(frozen=True)
 class TissueRange:
-    """What a tissue label promises: the range of HU of the voxel's neighbourhood.
+    """What a tissue label promises: the range of HU of the voxel's neighborhood.
 
     Masks of tissues come from thresholds on a median-filtered image. A sample of the flow may
     leave its tissue's range at thin structures; `enforce` moves it back by what the local median
@@ -102,7 +102,7 @@ def _moved(hu: np.ndarray, shift: np.ndarray, furthest: np.ndarray) -> np.ndarra
 
 
 def _count_near(marked: np.ndarray) -> np.ndarray:
-    """How many of the 3 x 3 x 3 neighbours are marked; beyond the border the outermost count."""
+    """How many of the 3 x 3 x 3 neighbors are marked; beyond the border the outermost count."""
     count = marked.view(np.uint8)
     for axis, n in enumerate(count.shape):
         if n > 1:

@@ -20,7 +20,7 @@ _FWHM_PER_SIGMA = 2.3548  # 2 sqrt(2 ln 2)
 
 
 def resample(image: Grid, spacing: Sequence[float], order: int = 1) -> Grid:
-    """The image at another voxel size, same centre, covering at least the same field of view.
+    """The image at another voxel size, same center, covering at least the same field of view.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Volume and LabelMap: an array on a rectangular grid in the patient.
 
-Arrays are indexed (i, j, k). The affine takes a voxel index to RAS millimetres: +x is the
+Arrays are indexed (i, j, k). The affine takes a voxel index to RAS millimeters: +x is the
 patient's right, +y anterior, +z superior. SimpleITK and DICOM use LPS instead; the two functions
 `affine_from_lps` and `lps_from_affine` are the only place where one becomes the other.
 """
@@ -58,7 +58,7 @@ class Geometry:
 
     @property
     def origin(self) -> np.ndarray:
-        """RAS position in mm of the centre of voxel (0, 0, 0)."""
+        """RAS position in mm of the center of voxel (0, 0, 0)."""
         return self.affine[:3, 3]
 
     @property
@@ -89,7 +89,7 @@ class Geometry:
         return Geometry(tuple(shape), affine)
 
     def with_spacing(self, spacing: Sequence[float]) -> Geometry:
-        """The grid of another voxel size (mm) with the same centre, covering at least as much.
+        """The grid of another voxel size (mm) with the same center, covering at least as much.
 
         An axis of one voxel keeps its size: there is nothing to interpolate along it.
         """
@@ -102,8 +102,8 @@ class Geometry:
         shape = np.ceil(np.array(self.field_of_view) / wanted - 1e-6).clip(1).astype(int)
         affine = np.eye(4)
         affine[:3, :3] = self.direction * wanted
-        centre = self.affine[:3, :3] @ ((np.array(self.shape) - 1) / 2) + self.origin
-        affine[:3, 3] = centre - affine[:3, :3] @ ((shape - 1) / 2)
+        center = self.affine[:3, :3] @ ((np.array(self.shape) - 1) / 2) + self.origin
+        affine[:3, 3] = center - affine[:3, :3] @ ((shape - 1) / 2)
         return Geometry(tuple(shape), affine)
 
     def is_close(self, other: Geometry, tolerance: float = 1e-3) -> bool:
@@ -142,7 +142,7 @@ class _Grid:
 
     @property
     def origin(self) -> np.ndarray:
-        """RAS position in mm of the centre of voxel (0, 0, 0)."""
+        """RAS position in mm of the center of voxel (0, 0, 0)."""
         return self.geometry.origin
 
     @property

@@ -1,5 +1,5 @@
 """The rest of the body around a segmentation: from an image of the patient, or closed from the
-mask. Models that take unlabelled voxels for air need it."""
+mask. Models that take unlabeled voxels for air need it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume
 
 _APART, _DOUBTFUL = 0.9, 0.1
-"""Parts of the labelled voxels outside of the image's body: another patient, or a doubt; a lung
+"""Parts of the labeled voxels outside of the image's body: another patient, or a doubt; a lung
 that the image's border cuts open is outside of its body, too."""
 _CLOSED = 0.02
 """Smaller gaps are closed without a word."""
@@ -61,7 +61,7 @@ def _closed(labels: LabelMap, value: int) -> tuple[LabelMap, list[Finding]]:
 
 
 def _outline(labels: LabelMap, image: Volume) -> tuple[LabelMap, list[Finding]]:
-    """The image's body on the mask's grid, with every labelled voxel inside."""
+    """The image's body on the mask's grid, with every labeled voxel inside."""
     seen = resample_to(LabelMap(np.ones(image.shape, np.uint8), image.affine), labels.geometry).array
     if not seen.any():
         raise InputError(
@@ -70,13 +70,13 @@ def _outline(labels: LabelMap, image: Volume) -> tuple[LabelMap, list[Finding]]:
         )
     image = replace(image, modality=modality_of(image))
     body = resample_to(body_envelope_from_image(image), labels.geometry)
-    labelled = labels.array > 0
+    labeled = labels.array > 0
     findings = []
-    if labelled.any():
-        outside = np.count_nonzero(labelled & (body.array == 0)) / np.count_nonzero(labelled)
+    if labeled.any():
+        outside = np.count_nonzero(labeled & (body.array == 0)) / np.count_nonzero(labeled)
         if outside > _APART:
             raise InputError(
-                f"{outside:.0%} of the labelled voxels lie outside of the body in the image, so "
+                f"{outside:.0%} of the labeled voxels lie outside of the body in the image, so "
                 "the two do not belong together; give a mask and an image of one patient and one "
                 "frame of reference."
             )
@@ -85,16 +85,16 @@ def _outline(labels: LabelMap, image: Volume) -> tuple[LabelMap, list[Finding]]:
                 Finding(
                     "warning",
                     "body-apart",
-                    f"{outside:.0%} of the labelled voxels lie outside of the body in the image; see "
+                    f"{outside:.0%} of the labeled voxels lie outside of the body in the image; see "
                     "whether mask and image lie over each other.",
                 )
             )
-    if not (labelled.any() or body.array.any()):
+    if not (labeled.any() or body.array.any()):
         raise InputError("The body in the image lies outside of the mask's grid; nothing to make.")
-    return body.with_array((labelled | (body.array > 0)).astype(np.uint8)), findings
+    return body.with_array((labeled | (body.array > 0)).astype(np.uint8)), findings
 
 
 def fill_body(label_map: LabelMap, body: LabelMap, value: int) -> LabelMap:
-    """Give unlabelled voxels inside the body the label `value`, and clear those outside of it."""
+    """Give unlabeled voxels inside the body the label `value`, and clear those outside of it."""
     filled = np.where(label_map.array == 0, np.min_scalar_type(value).type(value), label_map.array)
     return label_map.with_array(np.where(body.array > 0, filled, filled.dtype.type(0)))

@@ -275,7 +275,7 @@ def _rows(
             "peak signal-to-noise ratio",
             lambda: metrics.psnr(clipped(first), clipped(second), data_range=high - low),
         ),
-        ("NCC", "", "normalised cross-correlation (Pearson's; 1 is best)", lambda: metrics.pearson(first, second)),
+        ("NCC", "", "normalized cross-correlation (Pearson's; 1 is best)", lambda: metrics.pearson(first, second)),
     ]
     rows = []
     for name, of, words, measure in measures:

@@ -33,7 +33,7 @@ SPLITS = 20
 """Random divisions of the cohorts into halves."""
 FEWEST = 8
 """Volumes a cohort needs so that its halves can tell anything."""
-NEIGHBOURS = 5
+NEIGHBORS = 5
 _NORMAL_95 = 1.96
 
 Cohort = Sequence[Features]
@@ -286,7 +286,7 @@ def _mmd_measure(pair: _Pair, generator: np.random.Generator) -> Measure:
     return _measure("MMD", value, words, parts)
 
 
-# manifolds of nearest neighbours
+# manifolds of nearest neighbors
 
 
 def distances(first: NDArray, second: NDArray) -> NDArray[np.float64]:
@@ -296,7 +296,7 @@ def distances(first: NDArray, second: NDArray) -> NDArray[np.float64]:
     return cdist(first, second)
 
 
-def manifold(real: NDArray, synthetic: NDArray, k: int = NEIGHBOURS) -> dict[str, float]:
+def manifold(real: NDArray, synthetic: NDArray, k: int = NEIGHBORS) -> dict[str, float]:
     """Precision, recall, density and coverage of vectors (n, f), (m, f).
 
     precision: share of synthetic ones inside the ball of a real one, whose radius is the distance
@@ -320,14 +320,14 @@ def manifold(real: NDArray, synthetic: NDArray, k: int = NEIGHBOURS) -> dict[str
 _MANIFOLD_WORDS = {
     "precision": "{:.0%} of the synthetic volumes lie where real ones do (precision, k = {}).",
     "recall": "{:.0%} of the real volumes lie where synthetic ones do (recall, k = {}).",
-    "density": "A synthetic volume lies in {:.2f} times as many real neighbourhoods as a real one "
+    "density": "A synthetic volume lies in {:.2f} times as many real neighborhoods as a real one "
     "would (density, k = {}).",
-    "coverage": "{:.0%} of the real volumes have a synthetic one in their neighbourhood (coverage, k = {}).",
+    "coverage": "{:.0%} of the real volumes have a synthetic one in their neighborhood (coverage, k = {}).",
 }
 
 
 def _manifold_measures(real: NDArray, synthetic: NDArray) -> list[Measure]:
-    k = min(NEIGHBOURS, len(real) - 1, len(synthetic) - 1)
+    k = min(NEIGHBORS, len(real) - 1, len(synthetic) - 1)
     return [
         _measure(name, value, _MANIFOLD_WORDS[name].format(value, k))
         for name, value in manifold(real, synthetic, k).items()

@@ -86,9 +86,9 @@ def hd95(first: NDArray, second: NDArray, spacing: tuple[float, float, float]) -
     """95 % Hausdorff distance of two masks in mm: the larger of the two directed distances.
 
     A directed distance is the 95th percentile (linear interpolation) of the distances from each
-    surface voxel of one mask to the nearest surface voxel of the other, centre to centre. Surface
-    voxels are those with a face neighbour outside of the mask; beyond the image is outside, but an
-    axis of one voxel has no neighbours. MONAI's `compute_hausdorff_distance(percentile=95)` means
+    surface voxel of one mask to the nearest surface voxel of the other, center to center. Surface
+    voxels are those with a face neighbor outside of the mask; beyond the image is outside, but an
+    axis of one voxel has no neighbors. MONAI's `compute_hausdorff_distance(percentile=95)` means
     the same. Of more than 200,000 surface voxels (no organ, but a noisy segmentation) every n-th is
     asked. NaN if a mask is empty.
     """

@@ -1,6 +1,6 @@
-"""The nearest training image of each synthetic one: has the model memorised a patient?
+"""The nearest training image of each synthetic one: has the model memorized a patient?
 
-Near is not memorised: how near a *new* patient comes to the training images is seen from real ones
+Near is not memorized: how near a *new* patient comes to the training images is seen from real ones
 that are not among them. A synthetic image is called a copy where it is nearer than chance among
 real ones allows, by the features of its slices or by the correlation of its voxels.
 """
@@ -18,7 +18,7 @@ from MedGenLib.metrics.distribution import distances
 from MedGenLib.metrics.features import Features
 
 FEWEST = 5
-"""Real images whose nearest neighbour is known, below which nothing can be called a copy."""
+"""Real images whose nearest neighbor is known, below which nothing can be called a copy."""
 _DEVIATIONS = 5.0
 """How many standard deviations nearer than real images are to each other a copy has to be."""
 _LARGEST_Z = 8.0  # of Fisher's z: a correlation of 1 - 2e-7
@@ -28,7 +28,7 @@ _LARGEST_SHIFT = 3
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """The training images next to one synthetic image.
 
     Attributes
@@ -62,8 +62,8 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Memorisation:
-    """All neighbours, the limits beyond which one is a copy, and what they come from.
+class Memorization:
+    """All neighbors, the limits beyond which one is a copy, and what they come from.
 
     Attributes
     ----------
@@ -71,27 +71,27 @@ class Memorisation:
     nearest, most: limits of distance and correlation; None where there are too few real images.
     """
 
-    neighbours: tuple[Neighbour, ...]
+    neighbors: tuple[Neighbor, ...]
     real: NDArray[np.float64]
     nearest: float | None
     most: float | None
     note: str
 
     @property
-    def copies(self) -> list[Neighbour]:
-        return [n for n in self.neighbours if n.copied]
+    def copies(self) -> list[Neighbor]:
+        return [n for n in self.neighbors if n.copied]
 
 
-def find_memorised(
+def find_memorized(
     synthetic: Sequence[Features], training: Sequence[Features], real: Sequence[Features] = ()
-) -> Memorisation:
+) -> Memorization:
     """The nearest training images of each synthetic one, and whether it is a copy.
 
     Parameters
     ----------
     real: real images that were not trained on. Chance is told from their nearest training images
         and from those of the training images among themselves; an image never counts as its own
-        neighbour, even if a file lies in both cohorts.
+        neighbor, even if a file lies in both cohorts.
 
     The limits lie five standard deviations beyond the mean of these nearest distances (of their
     logarithm) and correlations (of Fisher's z). A generator that is given the mask of a training
@@ -111,13 +111,13 @@ def find_memorised(
     among = [_nearest(*known.to(image, itself=False)) for image in [*real, *training]]
     chance = np.array([(distance, r) for _, distance, _, r in among if np.isfinite(distance)])
     nearest, most = _limits(chance)
-    neighbours = []
+    neighbors = []
     for image in synthetic:
         close, distance, alike, r = _nearest(*known.to(image, itself=True))
         names = training[close].name, training[alike].name
         verdict = _verdict(names, distance, r, nearest, most)
-        neighbours.append(Neighbour(image.name, names[0], distance, names[1], r, *verdict))
-    return Memorisation(tuple(neighbours), chance, nearest, most, _note(neighbours, chance))
+        neighbors.append(Neighbor(image.name, names[0], distance, names[1], r, *verdict))
+    return Memorization(tuple(neighbors), chance, nearest, most, _note(neighbors, chance))
 
 
 def _verdict(
@@ -189,14 +189,14 @@ def _fisher(correlation: NDArray) -> NDArray[np.float64]:
     return np.minimum(np.arctanh(np.clip(correlation, -1, _IDENTICAL)), _LARGEST_Z)
 
 
-def _note(neighbours: Sequence[Neighbour], chance: NDArray) -> str:
+def _note(neighbors: Sequence[Neighbor], chance: NDArray) -> str:
     if len(chance) < FEWEST:
         return (
             f"With fewer than {FEWEST} real images nothing tells how near chance comes, so no copy can be called one."
         )
-    count = sum(bool(n.copied) for n in neighbours)
+    count = sum(bool(n.copied) for n in neighbors)
     if count:
-        return f"{count} of {len(neighbours)} synthetic images look like copies of training images."
+        return f"{count} of {len(neighbors)} synthetic images look like copies of training images."
     return "No synthetic image is nearer to a training image than chance among real ones allows."
 
 

@@ -17,7 +17,7 @@ from MedGenLib.imaging.volume import Volume
 PLANES = ("sagittal", "coronal", "axial")
 """Names of the slices across array axis 0, 1, 2 of a volume in RAS orientation."""
 
-CENTRE_HU, SCALE_HU = 40.0, 200.0
+CENTER_HU, SCALE_HU = 40.0, 200.0
 _MR_PERCENTILE = 99.5
 _SAME_SPACING = 0.05
 _SMALLEST_SIDE = 16
@@ -87,7 +87,7 @@ def encode(array: NDArray, ct: bool) -> NDArray[np.float32]:
     """
     array = array.astype(np.float32)
     if ct:
-        return np.arcsinh((np.clip(array, -1024, 3000) - CENTRE_HU) / SCALE_HU)
+        return np.arcsinh((np.clip(array, -1024, 3000) - CENTER_HU) / SCALE_HU)
     top = max(float(np.percentile(array, _MR_PERCENTILE)), 1e-6)
     return 4 * np.clip(array / top, 0, 1.5) - 2
 

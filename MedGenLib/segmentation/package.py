@@ -95,7 +95,7 @@ class PackageSegmenter:
 
 
 def probabilities(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Standardised image (i, j, k) -> share of background and each label (n + 1, i, j, k).
+    """Standardized image (i, j, k) -> share of background and each label (n + 1, i, j, k).
 
     An axis longer than `WHOLE` voxels is done in overlapping pieces.
     """
@@ -120,5 +120,5 @@ def probabilities(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.
 
 
 def label_array(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Standardised image (i, j, k) -> the most probable label of each voxel, 0 is background."""
+    """Standardized image (i, j, k) -> the most probable label of each voxel, 0 is background."""
     return probabilities(network, image).argmax(0).astype(np.uint8)

@@ -57,7 +57,7 @@ def segmenter(name: str, device: str = "auto") -> Segmenter:
     Raises
     ------
     InputError: unknown (names the known ones), or a tool that is not installed.
-    PackageError, LicenseError: the package is broken, or its licence has to be accepted first.
+    PackageError, LicenseError: the package is broken, or its license has to be accepted first.
     """
     kind, _, folder = name.partition(":")
     if kind.casefold() == "nnunet":

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from MedGenLib.metrics.distribution import CohortComparison
 from MedGenLib.metrics.features import Features
-from MedGenLib.metrics.memorization import Memorisation
+from MedGenLib.metrics.memorization import Memorization
 from MedGenLib.visual.figures import FIRST, MUTED, SECOND, new_figure, png
 from MedGenLib.visual.grid import PAPER, Panel, draw
 from MedGenLib.visual.views import PLANES
 
 _SHOWN = 6
-"""Pairs of neighbours that are shown, the most alike ones."""
+"""Pairs of neighbors that are shown, the most alike ones."""
 
 
 def principal_axes(vectors: NDArray, reference: NDArray) -> NDArray[np.float64]:
@@ -31,9 +31,9 @@ def map_picture(real: Sequence[Features], synthetic: Sequence[Features]) -> byte
     first = np.stack([f.vector for f in real])
     second = np.stack([f.vector for f in synthetic])
     figure, axes = new_figure()
-    for vectors, colour, name, mark in ((first, FIRST, "real", "o"), (second, SECOND, "synthetic", "^")):
+    for vectors, color, name, mark in ((first, FIRST, "real", "o"), (second, SECOND, "synthetic", "^")):
         x, y = principal_axes(vectors, first).T
-        axes.scatter(x, y, s=28, c=colour, marker=mark, label=name, alpha=0.75, linewidths=0)
+        axes.scatter(x, y, s=28, c=color, marker=mark, label=name, alpha=0.75, linewidths=0)
     axes.set(xlabel="first main axis of the real volumes' features", ylabel="second main axis")
     axes.legend(frameon=False)
     return png(figure)
@@ -63,11 +63,11 @@ def curve_picture(result: CohortComparison) -> bytes:
     return png(figure)
 
 
-def neighbours_picture(found: Memorisation) -> bytes:
+def neighbors_picture(found: Memorization) -> bytes:
     """Distance and correlation to the nearest training image: real ones and synthetic ones."""
     figure, axes = new_figure()
     axes.scatter(*found.real.T, s=22, c=FIRST, label="real, to others", alpha=0.6, linewidths=0)
-    points = np.array([(n.distance, n.correlation) for n in found.neighbours])
+    points = np.array([(n.distance, n.correlation) for n in found.neighbors])
     axes.scatter(*points.T, s=30, c=SECOND, marker="^", label="synthetic, to training", linewidths=0)
     if found.nearest is not None:
         axes.axvline(found.nearest, color=MUTED, linestyle="--", linewidth=1)
@@ -79,10 +79,10 @@ def neighbours_picture(found: Memorisation) -> bytes:
     return png(figure)
 
 
-def pairs_picture(found: Memorisation, synthetic: Sequence[Features], training: Sequence[Features]) -> bytes:
+def pairs_picture(found: Memorization, synthetic: Sequence[Features], training: Sequence[Features]) -> bytes:
     """The synthetic volumes that resemble a training image most, above it: middle slices."""
     cubes = {f.name: f.cube for f in [*synthetic, *training]}
-    chosen = sorted(found.neighbours, key=lambda n: -n.correlation)[:_SHOWN]
+    chosen = sorted(found.neighbors, key=lambda n: -n.correlation)[:_SHOWN]
     above = [_middle(cubes[n.name], _short(n.name)) for n in chosen]
     below = [_middle(cubes[n.by_voxels], f"{_short(n.by_voxels)}\nr = {n.correlation:.3f}") for n in chosen]
     style = replace(PAPER, panel=1.6, caption=0.4, rise=0.19, size=8)

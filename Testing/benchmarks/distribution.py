@@ -36,7 +36,7 @@ from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.provenance import Provenance, Source
 from MedGenLib.metrics import distribution
 from MedGenLib.metrics.features import Extractor, Features, describe
-from MedGenLib.metrics.memorization import find_memorised
+from MedGenLib.metrics.memorization import find_memorized
 from MedGenLib.metrics.slices import Standard
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.loading import network
@@ -218,10 +218,10 @@ def copies(extract: PackageExtractor, data: Path) -> dict:
     for kind, change in kinds.items():
         source = unseen if kind.startswith("unseen") else training[:10]
         images = described_by(extract, [(n, change(v)) for n, v in source])
-        found = find_memorised(images, known, others)
+        found = find_memorized(images, known, others)
         figures[kind] = len(found.copies) / len(images)
         rows.append(
-            [kind, f"{len(found.copies)} of {len(images)}", float(np.median([n.correlation for n in found.neighbours]))]
+            [kind, f"{len(found.copies)} of {len(images)}", float(np.median([n.correlation for n in found.neighbors]))]
         )
     print(table(["images", "reported as copies", "median correlation"], rows))
     return figures
@@ -298,7 +298,7 @@ def hippocampus(features: str, data: Path) -> dict:
         (OUT / "cohorts" / name).write_text(text, encoding="utf-8")
     rows = [[m.name, m.value, m.low, m.high] for m in result.comparison.measures]
     print(table(["metric", "value", "95 % from", "to"], rows))
-    print(result.memorisation.note)
+    print(result.memorization.note)
     return result.to_dict()
 
 

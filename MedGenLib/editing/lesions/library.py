@@ -40,7 +40,7 @@ def shape(name: str, seed: int) -> Shape:
 
     Parameters
     ----------
-    name: one of `names`, or the path of a mask in which the shape is labelled.
+    name: one of `names`, or the path of a mask in which the shape is labeled.
     seed: of what a procedural shape draws at random.
 
     Raises

@@ -126,7 +126,7 @@ class Placement:
     lesion: (i, j, k) bool.
     shape: name of its shape.
     size_mm: greatest diameter.
-    at: centre in RAS mm.
+    at: center in RAS mm.
     """
 
     lesion: NDArray[np.bool_]

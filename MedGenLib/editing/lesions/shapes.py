@@ -1,7 +1,7 @@
 """Shapes of lesions: procedural ones, drawn from a seed, and shapes taken from masks.
 
-A shape is a solid about its centre, measured in units of its greatest diameter, and is drawn onto
-any grid in millimetres of the patient: oblique or anisotropic voxels do not distort it.
+A shape is a solid about its center, measured in units of its greatest diameter, and is drawn onto
+any grid in millimeters of the patient: oblique or anisotropic voxels do not distort it.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ _DIRECTIONS = 2000
 
 
 class Shape(Protocol):
-    """A solid about its centre.
+    """A solid about its center.
 
     Attributes
     ----------
     size_mm: its own greatest diameter in mm; None where it has none.
-    reach: distance from the centre to its furthest point, in greatest diameters.
+    reach: distance from the center to its furthest point, in greatest diameters.
     """
 
     size_mm: float | None
     reach: float
 
     def contains(self, points: NDArray) -> NDArray[np.bool_]:
-        """Which points (n, 3) lie inside; RAS axes, in greatest diameters from the centre."""
+        """Which points (n, 3) lie inside; RAS axes, in greatest diameters from the center."""
         ...
 
 
 @dataclass(frozen=True)
 class StarShape:
-    """A solid whose surface is seen from its centre: one radius in every direction.
+    """A solid whose surface is seen from its center: one radius in every direction.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class StarShape:
 
     def contains(self, points: NDArray) -> NDArray[np.bool_]:
         distance = np.linalg.norm(points, axis=1)
-        inside = distance < 1e-6  # the centre, which lies in no direction
+        inside = distance < 1e-6  # the center, which lies in no direction
         near = ~inside & (distance <= 1.02 * self.reach)  # between two directions it may be more
         away = distance[near]
         inside[near] = away <= self.scale * self.radius(points[near] / away[:, None])
@@ -79,7 +79,7 @@ class MaskShape:
     Attributes
     ----------
     depth: distance in mm to the surface, above 0 inside, on the mask's voxels about the shape.
-    to_index: (3, 3) and (3,), mm from the centre -> index of `depth`.
+    to_index: (3, 3) and (3,), mm from the center -> index of `depth`.
     """
 
     depth: NDArray[np.float32]
@@ -89,7 +89,7 @@ class MaskShape:
 
     @classmethod
     def of(cls, mask: LabelMap, value: int | None = None) -> MaskShape:
-        """Of one label, or of all that is labelled.
+        """Of one label, or of all that is labeled.
 
         Raises
         ------
@@ -105,13 +105,13 @@ class MaskShape:
         part = np.pad(wanted[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], 1)
         inner, outer = (distance_transform_edt(m, mask.spacing) for m in (part, ~part))
         axes = mask.affine[:3, :3]
-        centre = index.mean(0)
-        offsets = (index - centre) @ axes.T
+        center = index.mean(0)
+        offsets = (index - center) @ axes.T
         # Voxels are no points: half of one more on both sides.
         along = offsets @ _directions(500).T
         size = float((along.max(0) - along.min(0)).max()) + float(np.mean(mask.spacing))
         reach = float(np.linalg.norm(offsets, axis=1).max()) + max(mask.spacing)
-        start = centre - low + 1
+        start = center - low + 1
         return cls((inner - outer).astype(np.float32), (np.linalg.inv(axes), start), size, reach / size)
 
     def contains(self, points: NDArray) -> NDArray[np.bool_]:
@@ -152,21 +152,21 @@ PROCEDURAL: dict[str, Callable[[np.random.Generator], StarShape]] = {
 }
 
 
-def rasterize(shape: Shape, geometry: Geometry, centre: NDArray, size_mm: float) -> NDArray[np.bool_]:
+def rasterize(shape: Shape, geometry: Geometry, center: NDArray, size_mm: float) -> NDArray[np.bool_]:
     """The voxels (i, j, k) of a grid that a shape fills at least by half.
 
-    The voxel that holds the centre always belongs to it, so that no lesion is lost between two
-    thick slices. `centre` is in RAS mm, `size_mm` the greatest diameter.
+    The voxel that holds the center always belongs to it, so that no lesion is lost between two
+    thick slices. `center` is in RAS mm, `size_mm` the greatest diameter.
     """
     drawn = np.zeros(geometry.shape, bool)
     inverse = np.linalg.inv(geometry.affine)
-    middle = inverse[:3, :3] @ centre + inverse[:3, 3]
+    middle = inverse[:3, :3] @ center + inverse[:3, 3]
     room = shape.reach * size_mm / np.array(geometry.spacing) + 1
     low = np.maximum(np.floor(middle - room), 0).astype(int)
     high = np.minimum(np.ceil(middle + room) + 1, geometry.shape).astype(int)
     if (low < high).all():
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        drawn[box] = _share(shape, geometry, centre, size_mm, low, high) >= 0.5
+        drawn[box] = _share(shape, geometry, center, size_mm, low, high) >= 0.5
     own = np.rint(middle).astype(int)
     if ((own >= 0) & (own < geometry.shape)).all():
         drawn[tuple(own)] = True
@@ -174,7 +174,7 @@ def rasterize(shape: Shape, geometry: Geometry, centre: NDArray, size_mm: float)
 
 
 def _share(
-    shape: Shape, geometry: Geometry, centre: NDArray, size_mm: float, low: NDArray, high: NDArray
+    shape: Shape, geometry: Geometry, center: NDArray, size_mm: float, low: NDArray, high: NDArray
 ) -> NDArray[np.float64]:
     """Share (0 to 1) of every voxel of a box that lies inside, plane by plane."""
     parts = 1 if size_mm / max(geometry.spacing) > _PLENTY else PARTS
@@ -185,7 +185,7 @@ def _share(
     for number in range(len(share)):
         first = sides[0][number * parts : (number + 1) * parts]
         index = np.stack(np.meshgrid(first, *sides[1:], indexing="ij"), -1).reshape(-1, 3)
-        inside = shape.contains((index @ axes.T + origin - centre) / size_mm)
+        inside = shape.contains((index @ axes.T + origin - center) / size_mm)
         cells = inside.reshape(parts, high[1] - low[1], parts, high[2] - low[2], parts)
         share[number] = cells.mean((0, 2, 4))
     return share

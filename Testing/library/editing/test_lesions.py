@@ -21,12 +21,12 @@ MIDDLE = np.array([24.0, 23.0, 25.0])
 NAMES = [name for name, _ in names()]
 
 
-def drawn(name, size, geometry=FINE, centre=MIDDLE, seed=1):
-    return rasterize(shape(name, seed), geometry, centre, size)
+def drawn(name, size, geometry=FINE, center=MIDDLE, seed=1):
+    return rasterize(shape(name, seed), geometry, center, size)
 
 
 def diameter(mask, geometry=FINE):
-    """Greatest distance in mm between the centres of two voxels."""
+    """Greatest distance in mm between the centers of two voxels."""
     places = np.argwhere(mask) @ geometry.affine[:3, :3].T
     places = places[ConvexHull(places).vertices]
     return max(float(np.linalg.norm(places - place, axis=1).max()) for place in places)
@@ -72,18 +72,18 @@ def test_the_seed_decides_on_the_form_and_nothing_else_does(name):
     ids=["thick", "oblique", "flipped"],
 )
 @pytest.mark.parametrize("name", ["sphere", "spiculated", "plaque-round"])
-def test_a_shape_keeps_its_form_and_place_in_millimetres_on_any_grid(name, affine):
+def test_a_shape_keeps_its_form_and_place_in_millimeters_on_any_grid(name, affine):
     size = 26.0
     geometry = Geometry((50, 48, 24), affine)
-    centre = affine[:3, :3] @ [24.3, 23.8, 11.6] + affine[:3, 3]
-    mask = drawn(name, size, geometry, centre)
+    center = affine[:3, :3] @ [24.3, 23.8, 11.6] + affine[:3, 3]
+    mask = drawn(name, size, geometry, center)
     # The same on a fine grid, at the same place of the patient.
-    fine = Geometry((64, 64, 64), np.block([[0.5 * np.eye(3), (centre - 15.75)[:, None]], [0, 0, 0, 1]]))
-    truth = drawn(name, size, fine, centre)
+    fine = Geometry((64, 64, 64), np.block([[0.5 * np.eye(3), (center - 15.75)[:, None]], [0, 0, 0, 1]]))
+    truth = drawn(name, size, fine, center)
     voxel = float(np.prod(geometry.spacing))
     assert mask.sum() * voxel == pytest.approx(truth.sum() * 0.125, rel=0.15)
     place = affine[:3, :3] @ np.argwhere(mask).mean(0) + affine[:3, 3]
-    expected = 0.5 * np.argwhere(truth).mean(0) + centre - 15.75
+    expected = 0.5 * np.argwhere(truth).mean(0) + center - 15.75
     assert np.linalg.norm(place - expected) < 0.3 * max(geometry.spacing) + 0.3
 
 
@@ -97,9 +97,9 @@ def test_a_lesion_smaller_than_a_voxel_is_one_voxel():
 
 def test_a_lesion_at_the_border_of_the_image_is_cut_there():
     whole = drawn("sphere", 20.0)
-    corner = drawn("sphere", 20.0, centre=np.array([0.0, 0, 0]))
+    corner = drawn("sphere", 20.0, center=np.array([0.0, 0, 0]))
     assert 0.1 < corner.sum() / whole.sum() < 0.2
-    assert not drawn("sphere", 5.0, centre=np.array([-100.0, 0, 0])).any()
+    assert not drawn("sphere", 5.0, center=np.array([-100.0, 0, 0])).any()
 
 
 def test_a_mask_is_a_shape_with_a_size_of_its_own(tmp_path):

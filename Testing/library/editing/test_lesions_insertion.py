@@ -205,8 +205,8 @@ def test_oblique_and_thick_grids_are_kept(affine):
     at = affine[:3, :3] @ [6, 11, 6] + affine[:3, 3]
     made = insert_lesion(image, at=at, size_mm=14, label="bone", labels=mask, **FAST)
     assert made.volume.geometry.is_close(image.geometry, 0) and unchanged_outside(made)
-    centre = np.argwhere(made.lesion.array).mean(0)
-    assert np.abs(centre - [6, 11, 6]).max() < 1.5
+    center = np.argwhere(made.lesion.array).mean(0)
+    assert np.abs(center - [6, 11, 6]).max() < 1.5
 
 
 def test_a_single_slice_is_kept(abdomen, tissues):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_volume import oblique
+from grids import oblique
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.resampling import resample, resample_to

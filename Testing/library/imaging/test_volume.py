@@ -18,17 +18,6 @@ from MedGenLib.imaging.volume import (
 )
 
 
-def oblique(spacing=(0.7, 1.1, 2.5), left_handed=False, seed=0):
-    """An affine with axes that are parallel to nothing."""
-    axes = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
-    if (np.linalg.det(axes) < 0) != left_handed:
-        axes[:, 0] *= -1
-    affine = np.eye(4)
-    affine[:3, :3] = axes * spacing
-    affine[:3, 3] = (31.25, -120.5, 77.125)
-    return affine
-
-
 def test_properties_come_from_the_affine():
     volume = Volume(np.zeros((4, 5, 6)), np.diag([1.0, 2.0, 3.0, 1.0]), "CT", "HU")
     assert volume.shape == (4, 5, 6)
@@ -83,13 +72,13 @@ def test_crop_outside_is_refused():
         crop(Volume(np.zeros((2, 2, 2)), np.eye(4)), (0, 0, 0), (3, 2, 2))
 
 
-def test_with_spacing_keeps_the_centre_and_covers_the_field_of_view():
+def test_with_spacing_keeps_the_center_and_covers_the_field_of_view():
     grid = Geometry((10, 7, 1), oblique())
     other = grid.with_spacing((2, 2, 2))
     np.testing.assert_allclose(other.spacing, (2, 2, 2.5))
     assert (np.array(other.field_of_view) >= np.array(grid.field_of_view) - 1e-9).all()
-    centres = [g.affine[:3, :3] @ ((np.array(g.shape) - 1) / 2) + g.origin for g in (grid, other)]
-    np.testing.assert_allclose(*centres, atol=1e-9)
+    centers = [g.affine[:3, :3] @ ((np.array(g.shape) - 1) / 2) + g.origin for g in (grid, other)]
+    np.testing.assert_allclose(*centers, atol=1e-9)
 
 
 def test_geometry_is_close_measures_corners_in_mm():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_volume import oblique
+from grids import oblique
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.body import body_envelope_from_image, close_body

@@ -10,7 +10,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.metrics import distribution
 from MedGenLib.metrics.distribution import compare_cohorts, extrapolate, fid, manifold, mmd
 from MedGenLib.metrics.features import CUBE, Features
-from MedGenLib.metrics.memorization import find_memorised
+from MedGenLib.metrics.memorization import find_memorized
 
 FEATURES = 12
 
@@ -134,8 +134,8 @@ def test_manifold_against_a_plain_loop():
     generator = np.random.default_rng(3)
     real, fake, k = generator.normal(size=(12, 4)), generator.normal(size=(9, 4)), 3
 
-    def radius(points, centre):
-        return sorted(np.linalg.norm(points - centre, axis=1))[k]
+    def radius(points, center):
+        return sorted(np.linalg.norm(points - center, axis=1))[k]
 
     inside = [[np.linalg.norm(r - f) <= radius(real, r) for f in fake] for r in real]
     recalled = [any(np.linalg.norm(r - f) <= radius(fake, f) for f in fake) for r in real]
@@ -194,7 +194,7 @@ def test_a_plane_that_some_do_not_show_is_left_out():
         compare_cohorts(real, nothing)
 
 
-# memorisation
+# memorization
 
 
 def noisy(image: Features, noise: float, generator: np.random.Generator, name: str) -> Features:
@@ -209,7 +209,7 @@ def test_exact_and_noisy_copies_are_found_and_fresh_ones_are_not():
     training, held_out = volumes(30, 1, name="train"), volumes(15, 2, name="real")
     fresh = volumes(20, 3, name="fresh")
     copies = [Features("exact", training[4].planes, training[4].cube), noisy(training[7], 0.2, generator, "noisy")]
-    found = find_memorised([*fresh, *copies], training, held_out)
+    found = find_memorized([*fresh, *copies], training, held_out)
     assert [n.name for n in found.copies] == ["exact", "noisy"]
     assert [n.copy_of for n in found.copies] == ["train4", "train7"]
     assert "exact looks like a copy of the training image train4" in found.copies[0].sentence
@@ -220,9 +220,9 @@ def test_a_copy_that_moved_is_found_by_its_features_alone():
     generator = np.random.default_rng(0)
     training = volumes(30, 1, name="train")
     moved = Features("moved", training[3].planes, unit_cube(generator))
-    found = find_memorised([moved], training, volumes(10, 2))
-    assert found.neighbours[0].copied
-    assert found.neighbours[0].copy_of == "train3"
+    found = find_memorized([moved], training, volumes(10, 2))
+    assert found.neighbors[0].copied
+    assert found.neighbors[0].copy_of == "train3"
 
 
 def test_moved_and_mirrored_copies_are_found_by_their_voxels_alone():
@@ -233,23 +233,23 @@ def test_moved_and_mirrored_copies_are_found_by_their_voxels_alone():
         Features("moved", other[0].planes, moved),
         Features("mirrored", other[1].planes, np.ascontiguousarray(training[6].cube[::-1])),
     ]
-    found = find_memorised(changed, training, volumes(10, 2))
-    assert [n.copy_of for n in found.neighbours] == ["train5", "train6"]
+    found = find_memorized(changed, training, volumes(10, 2))
+    assert [n.copy_of for n in found.neighbors] == ["train5", "train6"]
 
 
 def test_images_in_both_cohorts_do_not_widen_what_chance_allows():
     training = volumes(20, 1, name="train")
-    apart = find_memorised(volumes(4, 2), training)
-    overlapping = find_memorised(volumes(4, 2), training, real=training[:10])
+    apart = find_memorized(volumes(4, 2), training)
+    overlapping = find_memorized(volumes(4, 2), training, real=training[:10])
     assert overlapping.nearest == pytest.approx(apart.nearest, rel=0.2)
     copy = Features("copy", training[0].planes, training[0].cube)
-    assert find_memorised([copy], training, real=training[:10]).copies
+    assert find_memorized([copy], training, real=training[:10]).copies
 
 
 def test_too_few_real_images_call_nothing_a_copy():
     training = volumes(2, 1)
-    found = find_memorised(volumes(2, 2), training)
-    assert [n.copied for n in found.neighbours] == [None, None]
+    found = find_memorized(volumes(2, 2), training)
+    assert [n.copied for n in found.neighbors] == [None, None]
     assert "fewer than 5 real images" in found.note
     with pytest.raises(InputError, match="training cohort has 1 volume,"):
-        find_memorised(volumes(2, 2), training[:1])
+        find_memorized(volumes(2, 2), training[:1])

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from balls import phantom, write_cases
 
 from MedGenLib import generate
 from MedGenLib.checks.output import check_generated
@@ -40,29 +41,6 @@ SAMPLE = catalogue.embedded_dir().parent / "SampleData" / "hippocampus_mask.nii.
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDGEN_HOME", str(tmp_path / "home"))
-
-
-def phantom(seed: int, shape=(20, 24, 18)) -> tuple[Volume, LabelMap]:
-    """A dark and a bright ball in noise; both move from case to case."""
-    generator = np.random.default_rng(seed)
-    grid = np.indices(shape).astype(float)
-    labels = np.zeros(shape, np.uint8)
-    for value, centre in ((1, (9, 7, 9)), (2, (10, 16, 9))):
-        middle = np.array(centre) + generator.integers(-2, 3, 3)
-        labels[np.linalg.norm(grid - middle[:, None, None, None], axis=0) < 4.5] = value
-    image = np.select([labels == 1, labels == 2], [60.0, 160.0], 110.0)
-    image = (image + generator.normal(0, 6, shape)).astype(np.float32)
-    return Volume(image, np.eye(4), "T1w"), LabelMap(labels, np.eye(4))
-
-
-def write_cases(folder: Path, seeds, change=lambda image, labels: (image, labels)) -> Path:
-    for part in ("images", "labels"):
-        (folder / part).mkdir(parents=True)
-    for seed in seeds:
-        image, labels = change(*phantom(seed))
-        write_volume(image, folder / "images" / f"case_{seed:02}.nii.gz")
-        write_volume(labels, folder / "labels" / f"case_{seed:02}.nii.gz")
-    return folder
 
 
 CONFIG = {
@@ -265,7 +243,7 @@ def test_the_embedded_segmenter_never_saw_the_generators_test_cases():
     assert manifest.license.spdx == "CC-BY-SA-4.0"
 
 
-def test_a_package_whose_licence_was_not_accepted_is_not_used(trained, monkeypatch):
+def test_a_package_whose_license_was_not_accepted_is_not_used(trained, monkeypatch):
     asking = replace(trained, license=replace(trained.license, acceptance_required=True))
     monkeypatch.setattr(catalogue, "catalogue", lambda: [asking])
     with pytest.raises(LicenseError):

@@ -76,14 +76,14 @@ def test_values_that_were_not_measured_are_no_color(ball):
 
 def test_pairs_of_a_cohort_are_seen_as_by_a_radiologist(monkeypatch):
     """A bright corner at the patient's right and front is at the upper left, as in all other pictures."""
-    from MedGenLib.metrics.memorization import Memorisation, Neighbour
+    from MedGenLib.metrics.memorization import Memorization, Neighbor
 
     monkeypatch.setattr(cohorts, "png", lambda figure: figure)
     cube = np.zeros((32, 32, 32), np.float32)
     cube[28:, 28:] = 1
     copy, original = (Features(f"{kind}/$a$", (), cube) for kind in ("synthetic", "training"))
-    neighbor = Neighbour(copy.name, original.name, 0.1, original.name, 0.987, None)
-    figure = cohorts.pairs_picture(Memorisation((neighbor,), np.zeros((0, 2)), None, None, ""), [copy], [original])
+    neighbor = Neighbor(copy.name, original.name, 0.1, original.name, 0.987, None)
+    figure = cohorts.pairs_picture(Memorization((neighbor,), np.zeros((0, 2)), None, None, ""), [copy], [original])
     for axes in figure.axes:
         assert axes.images[0].get_array()[:4, :4].min() == 1 and axes.images[0].get_array().sum() == 16
         assert "".join(text.get_text() for text in axes.texts) == "RLAP" and not axes.lines
