@@ -2,7 +2,7 @@
 
 The surfaces are read as their users meet them: signatures and docstrings of functions, the parser of the command line,
 and the source of the Slicer side, which imports Slicer. Its process tests the same by import, with `RunParameters` and
-the line for the console (Testing/slicer/jobs/test_options.py).
+the line for the console (Testing/slicer/jobs/test_console.py).
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ BESIDE = {
     "canvas": {"self", "progress", "mask", "box"},
 }
 """Parameters that are no options: what connects a call with its caller."""
-PASSED_ON = {("edit", "worker"): (Canvas.generate, Canvas.of_image)}
-"""Functions that hand ``**options`` to others, which check and document them."""
+PASSED_ON = {("edit", "worker"): {"generate": Canvas.generate, "edit": Canvas.of_image}}
+"""Functions that hand ``**options`` to those of other commands, which check and document them."""
 
 CALLS = pytest.mark.parametrize(("command", "surface"), FUNCTIONS, ids=map("-".join, FUNCTIONS))
 LINES = pytest.mark.parametrize("command", [command for command in COMMANDS if of(command, "cli")])
@@ -107,15 +107,13 @@ def test_a_function_has_each_option_with_its_default_and_no_other(command, surfa
     for name, option in declared.items():
         assert name in found, name
         assert found[name] == option.default or name in optional, name
-    more = {"body_from", "sampler", "steps", "guidance", "classifier_guidance", "retries", "preset"}
-    beside = BESIDE[surface] | (more if (command, surface) in PASSED_ON else set())
-    assert set(found) - set(declared) <= beside
+    others = {name for other in PASSED_ON.get((command, surface), ()) for name in of(other, "canvas")}
+    assert set(found) - set(declared) <= BESIDE[surface] | others
 
 
 @CALLS
 def test_a_function_describes_each_option(command, surface):
-    functions = PASSED_ON.get((command, surface), (FUNCTIONS[command, surface],))
-    doc = flat(functions[-1].__doc__)
+    doc = flat(PASSED_ON.get((command, surface), {}).get(command, FUNCTIONS[command, surface]).__doc__)
     for name, option in of(command, surface).items():
         shown = option.name if (command, surface) in PASSED_ON else name
         assert flat(line_of(option, shown)) in doc, name
@@ -123,11 +121,11 @@ def test_a_function_describes_each_option(command, surface):
 
 @CALLS
 def test_a_function_refuses_an_option_that_it_does_not_have(command, surface):
-    if (command, surface) in PASSED_ON:
-        pytest.skip("the functions that it passes them on to are in the table")
-    needed = {name: None for name, value in parameters_of(command, surface).items() if value is REQUIRED}
-    with pytest.raises(InputError, match=f"'sede' of {command} is unknown; use "):
-        FUNCTIONS[command, surface](**needed, sede=1)
+    for name, function in PASSED_ON.get((command, surface), {command: FUNCTIONS[command, surface]}).items():
+        parameters = inspect.signature(function).parameters
+        needed = dict.fromkeys(name for name, item in parameters.items() if item.default is item.empty)
+        with pytest.raises(InputError, match=f"'sede' of {name} is unknown; use "):
+            function(**needed, sede=1)
 
 
 # The command line

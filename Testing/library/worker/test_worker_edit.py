@@ -155,6 +155,10 @@ def test_bad_input_is_one_sentence_and_loses_nothing(client, mask, image):
     far[0, 3] += 5
     with pytest.raises(InputError, match="does not lie on the image's grid"):
         client.open(LabelMap(mask.array, far), image)
+    with pytest.raises(InputError, match="'sede' of edit is unknown; use "):
+        client.open(mask, image, sede=4)
+    with pytest.raises(InputError, match="'samples' of generate is not available here.*a canvas holds one volume"):
+        client.open(mask, samples=4)
     with pytest.raises(InputError, match="cannot be read"):
         client.worker.call("edit/open", input={"path": "/nowhere.npy", "kind": "labels"})
     name = client.open(mask, image)["canvas"]
