@@ -1,1 +1,1 @@
-"""What `MedGenLib.editing.session` is made of: where an edit lies, what is known there, what it changed."""
+"""Editing of an image by editing its mask: `session` holds the public classes, the other modules are its parts."""

@@ -1,4 +1,4 @@
-"""The field of view of a model of one structure, which lies about the labels."""
+"""The field of view of a model of one structure, placed around the labels."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlacedFieldOfView:
-    """What the model sees at once, at a place on the working grid.
+    """The field of view at one place of the working grid.
 
     Attributes
     ----------
-    box: working voxels that the model sees; window: these with padding to whole strides.
+    box: working voxels that the model sees.
+    window: the same voxels with padding to whole strides.
     """
 
     box: Box
     window: Box
 
     def about(self, box: Box, unit: int, shape: tuple[int, ...], manifest: Manifest) -> PlacedFieldOfView:
-        """The same field of view about a box of the working grid, moved by multiples of ``unit``.
+        """The field of view moved around a box of the working grid, by multiples of ``unit``.
 
         Raises
         ------
-        InputError: it is too small for that.
+        InputError: the box is larger than the field of view.
         """
         steps = []
         for part, seen, window, n in zip(box, self.box, self.window, shape, strict=True):

@@ -1,9 +1,9 @@
-"""The working grid of a model laid over a whole image, and the way between the two.
+"""The map between an image and the working grid of a model that covers it.
 
-The networks work on a grid of their own: turned to RAS, at the model's spacing, in whole network
-strides. Its axes are parallel to the image's, so that each axis is one straight line: working
-index = ``scale`` * image index + ``shift``. That makes every map between the two separable, and
-exact where the working grid has the image's own voxels.
+The networks work on a grid in RAS orientation, at the spacing of the model, in whole network
+strides. Its axes are parallel to those of the image, so that the map is linear along each axis:
+working index = ``scale`` * image index + ``shift``. Every resampling between the two is therefore
+separable, and exact where the working grid has the voxels of the image.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class GridMap:
-    """Working voxels over an image.
+    """The map between an image and its working grid.
 
     Attributes
     ----------
     image: voxels of the image along i, j, k as stored; `Box`es of the image are in this order.
-    reorientation: between the image's axes and the working grid's.
+    reorientation: from the axes of the image to those of the working grid.
     scale, shift: per axis of the working grid; an axis of one image voxel is repeated and has scale 0.
     shape: working voxels, multiples of the networks' stride.
-    own: the working grid has the image's own voxels.
+    own: the working grid has the voxels of the image.
     cell: working voxels along a side of a latent cell.
     """
 
@@ -49,7 +49,7 @@ class GridMap:
 
     @classmethod
     def over(cls, scene: Scene, stride: int) -> tuple[GridMap, Box]:
-        """The working grid that continues a scene's grid over its whole image, and the scene's place."""
+        """The map for a working grid that extends that of a scene over the whole image, and the place of the scene."""
         original, grid, reorientation = scene.original.geometry, scene.grid.geometry, scene.reorientation
         scale, shift, shape, place = [], [], [], []
         for axis, stored in enumerate(reorientation.order):
@@ -80,11 +80,11 @@ class GridMap:
         )
 
     def reach(self, voxels: int) -> tuple[int, int, int]:
-        """How many image voxels along i, j, k a change spreads over that spreads over so many of
-        the working grid.
+        """The number of image voxels along i, j, k over which a change spreads that spreads over a number of working
+        voxels.
 
-        Between the voxels of the two it reaches farther: a working voxel that an image voxel
-        touches lies up to half of both from it, and linear interpolation spreads over one more.
+        Between two grids it spreads farther: a working voxel that an image voxel touches lies up to half of both
+        from it, and linear interpolation adds one more.
         """
         if self.own:
             return self._stored([voxels if a else 0 for a in self.scale])
@@ -105,7 +105,7 @@ class GridMap:
         return self._stored(parts)
 
     def cells_of(self, where: np.ndarray, box: Box) -> tuple[Box, np.ndarray]:
-        """Latent cells (two working voxels wide) that the voxels ``where`` of an image box touch.
+        """Latent cells that the voxels ``where`` of an image box touch.
 
         Returns their bounding box in cells and the bool array of it.
         """
@@ -131,8 +131,8 @@ class GridMap:
         return found * np.logical_and.outer(np.logical_and.outer(*inside[:2]), inside[2])
 
     def values(self, values: np.ndarray, offset: tuple[int, ...], box: Box) -> np.ndarray:
-        """Image values (a block at ``offset``) in a box of the working grid, smoothed where it is
-        coarser; beyond the block its border goes on."""
+        """Image values (a block at ``offset``) in a box of the working grid, smoothed where that is coarser; beyond
+        the block the border values are repeated."""
         array, offset = values.transpose(self.reorientation.order), self.reorientation.axes(offset)
         for axis, (part, a, b, _) in enumerate(self._axes(box)):
             index = np.arange(part.start, part.stop)
@@ -181,14 +181,14 @@ def _line(original: Geometry, grid: Geometry, stored: int, flipped: bool, before
 
 
 def _room(scale: float, shift: float, count: int) -> tuple[int, int]:
-    """First working index that an image of ``count`` voxels touches, and the one after the last."""
+    """First working index that an image of ``count`` voxels touches, and one more than the last."""
     ends = sorted((shift - scale / 2, shift + scale * (count - 0.5)))
     return math.floor(ends[0] + 0.5 + _TINY), math.ceil(ends[1] - 0.5 - _TINY) + 1
 
 
 def _sampled(array: np.ndarray, position: np.ndarray, axis: int, nearest: bool, width: float) -> np.ndarray:
-    """Values at positions along an axis: linear, or the mean under a triangle of half ``width``
-    where that is more than one voxel."""
+    """Values at positions along an axis: linear interpolation, or the mean under a triangle of half ``width`` where
+    that is more than one voxel."""
     n = array.shape[axis]
     if nearest or n == 1:
         return array.take(np.rint(position).astype(int).clip(0, n - 1), axis)
@@ -198,5 +198,5 @@ def _sampled(array: np.ndarray, position: np.ndarray, axis: int, nearest: bool, 
 
 
 def _along(matrix: np.ndarray, array: np.ndarray, axis: int) -> np.ndarray:
-    """A matrix applied along an axis."""
+    """The product with a matrix along an axis."""
     return np.moveaxis(np.tensordot(matrix, array, axes=(1, axis)), 0, axis)

@@ -1,4 +1,4 @@
-"""The states that a canvas has been in: steps that can be undone, found again by their mask."""
+"""The history of a canvas: steps that can be undone, and states that are found again by their mask."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_BYTES = 512 * 2**20
-"""Memory of a history; beyond it the oldest steps are forgotten."""
+"""Memory of a history; the oldest steps beyond it are dropped."""
 
 
 @dataclass(frozen=True)
 class HistoryStep:
-    """One change: which array was written where, what was there before and what is there after.
+    """One change: which array was written where, with the values before and after it.
 
     Attributes
     ----------
@@ -34,10 +34,10 @@ class HistoryStep:
 
 
 class History:
-    """Steps in their order, the place in it, and the content of the mask at every state.
+    """Steps in their order, the current place among them, and a key of the mask at every state.
 
-    The content is known by a key that is changed with each voxel (Zobrist hashing): state n has
-    key n, and step n leads from state n to n + 1.
+    The key is a Zobrist hash, updated with each voxel that changes: state n has key n, and step n
+    leads from state n to n + 1.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
@@ -48,23 +48,23 @@ class History:
 
     @property
     def key(self) -> int:
-        """Content of the mask now."""
+        """Key of the current mask."""
         return self.keys[self.place]
 
     def key_after(self, index: NDArray, before: NDArray, after: NDArray) -> int:
-        """Content of the mask when voxels (flat index, rising or not) change their labels."""
+        """Key of the mask after the labels of voxels (flat indices in any order) have changed."""
         mixed = _mixed(index, before) ^ _mixed(index, after)
         return self.key ^ int(np.bitwise_xor.reduce(mixed, initial=0))
 
     def find(self, key: int) -> int | None:
-        """The state of that content, the latest one before now if there are several."""
+        """The state with a key, the latest one before the current state if there are several; None without any."""
         for state in (*range(self.place - 1, -1, -1), *range(self.place + 1, len(self.keys))):
             if self.keys[state] == key:
                 return state
         return None
 
     def add(self, step: HistoryStep, key: int) -> None:
-        """Take a step that was made from here; what had been undone is forgotten."""
+        """Add a step made from the current state; undone steps are dropped."""
         del self.steps[self.place :], self.keys[self.place + 1 :]
         self.steps.append(step)
         self.keys.append(key)
@@ -77,7 +77,7 @@ class History:
 
 
 def _mixed(index: NDArray, label: NDArray) -> NDArray[np.uint64]:
-    """A 64-bit hash of place and label (splitmix64, Steele et al. 2014)."""
+    """A 64-bit hash of index and label (splitmix64, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         x = index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         x = x + (label.astype(np.uint64) + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""What is known of an image in latent space: encoded where it is needed first, then kept."""
+"""The latent of an image: encoded where it is needed, then kept."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ TILE = 64
 
 
 class LatentCache:
-    """The latent of an image on a working grid, as far as it is known.
+    """The latent of an image on its working grid, as far as it is known.
 
     Parameters
     ----------
-    codec: intensities to network values and back, on the image's own scale.
-    noise: what samples start from.
-    scale: what the image's values are multiples of, in units of the model: 1 for CT.
+    codec: intensities to network values and back.
+    noise: the initial noise of samples.
     content: box of the working grid in which the image shows what the model makes; None is everywhere,
-        as background goes on beyond the image.
+        as background continues beyond the image.
+    scale: units of the image in one unit of the model: 1 for CT.
 
     Attributes
     ----------
-    latent: (c, i, j, k) float32, meaningful where `known`, bool (i, j, k), is true.
-    content: bool (i, j, k), cells that can be known.
+    latent: (c, i, j, k) float32, valid where `known`, bool (i, j, k), is true.
+    content: bool (i, j, k), cells that can be encoded.
+    filled: the model fills what lies outside of the labels with background.
     """
 
     def __init__(
@@ -51,29 +52,29 @@ class LatentCache:
         self.grid_map, self.codec, self.noise, self.scale = grid_map, codec, noise, scale
         self.filled = content is None
         cells = tuple(n // grid_map.cell for n in grid_map.shape)
-        self.latent = np.zeros((noise.channels, *cells), np.float32)  # pages are taken when written to
+        self.latent = np.zeros((noise.channels, *cells), np.float32)  # the system allocates pages on the first write
         self.known = np.zeros(cells, bool)
         self.content = np.full(cells, self.filled)
         if content is not None:
             self.content[tuple(slice(-(-p.start // grid_map.cell), p.stop // grid_map.cell) for p in content)] = True
 
     def intensities(self, x: NDArray, labels: NDArray, limits: TissueRange | None) -> NDArray[np.float32]:
-        """Network values as values of the image."""
+        """Network values -> values of the image."""
         values = self.codec.decode(x, labels)
         if limits is not None:
             values = limits.enforce(values, labels)
         return values * np.float32(self.scale)
 
-    def take(self, place: Box, latent: Tensor) -> None:
-        """Keep a latent (1, c, i, j, k) that lies at a box of the working grid."""
+    def store(self, place: Box, latent: Tensor) -> None:
+        """Store the latent (1, c, i, j, k) of a box of the working grid."""
         cells = shrunk(place, self.grid_map.cell)
         self.latent[(slice(None), *cells)] = latent[0].cpu().float().numpy()
         self.known[cells] = True
 
-    def explore(
+    def encode(
         self, cells: Box, image: NDArray, labels: NDArray, autoencoder: nn.Module, device: torch.device, bfloat16: bool
     ) -> None:
-        """Encode what is not known yet in a box of cells; ``labels`` are those of the image."""
+        """Encode the unknown part of a box of cells; ``labels`` are those of the image."""
         missing = ~self.known[cells] & self.content[cells]
         if not missing.any():
             return
@@ -106,14 +107,14 @@ class LatentCache:
 
 
 def standardize(codec: TissueStandard | Affine, values: NDArray, labels: NDArray) -> NDArray[np.float32]:
-    """Intensities of a part of an image as network values, on the scale of the whole image."""
+    """Intensities of a part of an image -> network values, on the scale of the whole image."""
     if isinstance(codec, Affine):
         return (values.astype(np.float32) - codec.mean) / codec.sd
     return codec.encode(values, labels)
 
 
 def _tiles(missing: NDArray[np.bool_], cells: Box) -> list[Box]:
-    """The box about what is missing, in tiles."""
+    """Tiles that cover the missing cells of a box."""
     edges = []
     for axis, part in enumerate(cells):
         index = np.flatnonzero(missing.any(axis=tuple(a for a in range(3) if a != axis)))

@@ -1,4 +1,4 @@
-"""Masks of a client in the model's labels, block by block."""
+"""Blocks of the mask of a canvas in the labels of the model."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class MaskReader:
-    """Translates the numbers of the mask that a canvas was made with.
+    """Maps the numbers of the mask that a canvas was made with to the labels of the model.
 
     Parameters
     ----------
-    mapping: as `MedGenLib.generate` takes it.
+    mapping: as of `MedGenLib.generate`.
     names: of the mask's numbers.
-    fill: the model's label for voxels without one inside of ``body``, a bool array; None and None
-        leave them without.
+    fill: label of the model for voxels without a label inside ``body``, a bool array; None leaves
+        them without.
 
     Raises
     ------
@@ -46,14 +46,14 @@ class MaskReader:
         self._known = {0: 0}
 
     def value_of(self, label: int | str) -> int:
-        """The model's label of a number or name."""
+        """The label of the model with a number or name."""
         value = self._vocabulary.value_of(label)
         if value is None:
             raise InputError(f"The model has no label '{label}'; it knows {self._vocabulary} and 0 background.")
         return value
 
     def number_of(self, label: int | str) -> int:
-        """A number of the client's for a label of the model: its own where that is not taken."""
+        """A number of the mask for a label of the model: that of the label where the mask does not use it otherwise."""
         value = self.value_of(label)
         numbers = [number for number, target in self._known.items() if target == value]
         if not numbers:
@@ -64,12 +64,11 @@ class MaskReader:
         return value if value in numbers else numbers[0]
 
     def read(self, block: NDArray, box: Box, names: dict[int, str] | None = None) -> NDArray:
-        """A block of the client's mask in the model's labels, uint8.
+        """A block of the mask in the labels of the model, uint8.
 
         Raises
         ------
-        InputError: numbers that the model does not know, named, with the way out; names that give
-            a number another meaning than before.
+        InputError: numbers without a label of the model, or names that give a number another meaning than before.
         """
         values, numbers = np.unique(block, return_inverse=True)
         self.learn(values, names)
@@ -80,7 +79,7 @@ class MaskReader:
         return labels
 
     def learn(self, values: Iterable[int], names: dict[int, str] | None = None) -> None:
-        """Find out what numbers mean; raises as `read` does."""
+        """Map numbers that are new; raises as `read` does."""
         if names:
             self._require_same_meaning({int(v) for v in values} & self._known.keys(), names)
         new = [int(value) for value in values if int(value) not in self._known]
@@ -92,17 +91,16 @@ class MaskReader:
         self._names |= {value: name for value, name in line.names.items() if value in new}
 
     def _require_same_meaning(self, values: set[int], names: dict[int, str]) -> None:
-        """Another program may have numbered its segments anew; names that tell nothing are no
-        contradiction."""
-        told = {v: names[v] for v in values if v and names.get(v, "") != self._names.get(v, "")}
-        if not told:
+        """Another program may have renumbered its segments; meaningless names are no contradiction."""
+        stated = {v: names[v] for v in values if v and names.get(v, "") != self._names.get(v, "")}
+        if not stated:
             return
-        line = LabelMap(np.array(list(told)).reshape(-1, 1, 1), np.eye(4), told)
+        line = LabelMap(np.array(list(stated)).reshape(-1, 1, 1), np.eye(4), stated)
         found = map_labels(line, self._vocabulary, self._mapping, strict=False)[1].mapped
         for value, target in found.items():
-            if value in told and target != self._known[value]:
+            if value in stated and target != self._known[value]:
                 labels = {0: "background", **self._vocabulary.names}
                 raise InputError(
-                    f"The number {value} is '{told[value]}' in the new mask, but the first mask "
+                    f"The number {value} is '{stated[value]}' in the new mask, but the first mask "
                     f"uses it for {labels[self._known[value]]}; give both the same numbers."
                 )

@@ -1,4 +1,4 @@
-"""Noise that belongs to a place: the same seed gives a cell the same noise in every window."""
+"""Noise of latent cells: the same seed gives a cell the same noise in every window."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 SIDE = 16
-"""Cells of a block that is drawn at once."""
+"""Cells along a side of a block that is drawn at once."""
 KEPT = 512
 """Blocks of 128 KiB that are kept."""
 
 
 class NoiseField:
-    """Standard normal noise over a latent grid, drawn block by block.
+    """Standard normal noise over a grid of latent cells, drawn block by block.
 
     Parameters
     ----------
-    seed: any number from 0 up.
+    seed: 0 or more.
     channels: of the latent.
-    drawn: noise (1, c, i, j, k) that is there already, such as that of a generated volume, and
-        the cell where it starts; elsewhere blocks are drawn.
+    drawn: noise (1, c, i, j, k) that exists, such as that of a generated volume; elsewhere blocks are drawn.
+    start: first cell of ``drawn``.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class NoiseField:
         self._blocks: collections.OrderedDict[tuple, Tensor] = collections.OrderedDict()
 
     def read(self, box: tuple[slice, slice, slice]) -> Tensor:
-        """Noise (1, c, i, j, k) of a box of cells."""
+        """The noise (1, c, i, j, k) of a box of cells."""
         noise = torch.empty(1, self.channels, *(part.stop - part.start for part in box))
         if self._drawn is not None and self._overlay(noise, box, self._drawn, self._start):
             return noise
@@ -55,7 +55,7 @@ class NoiseField:
 
     @staticmethod
     def _overlay(noise: Tensor, box: tuple[slice, ...], part: Tensor, start: tuple[int, ...]) -> bool:
-        """Copy what lies in the box; whether that fills it."""
+        """Copy the part that lies in the box; returns whether it fills the box."""
         there, here = [slice(None)] * 2, [slice(None)] * 2
         for b, s, n in zip(box, start, part.shape[2:], strict=True):
             low, high = max(b.start, s), min(b.stop, s + n)

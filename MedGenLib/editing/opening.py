@@ -1,4 +1,4 @@
-"""Opening of a canvas: of a volume that is generated, or of an image that is there."""
+"""Opening of a canvas on a generated volume or on an image."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from MedGenLib import devices
 from MedGenLib.checks.input import check_mask
@@ -27,6 +28,7 @@ from MedGenLib.imaging.normalization import Affine, TissueRange, TissueStandard
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, check_finite, crop
 from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.pipelines.base import is_editable
@@ -39,15 +41,15 @@ if TYPE_CHECKING:
     from MedGenLib.result import Result
 
 SAME_SCALE = 0.1
-"""Relative difference of an image's gray values to the model's that is no other scale."""
+"""Relative difference between the gray values of image and model up to which they have one scale."""
 MOST_SAMPLES = 1_000_000
 NOISE_SIDE = 96
-"""Voxels of the middle of an image in which its noise is measured."""
+"""Voxels along a side of the middle of an image, where its noise is measured."""
 
 
 @dataclass
 class Opened:
-    """A region editor and what came with it."""
+    """A region editor and what it was made from."""
 
     editor: RegionEditor
     reader: MaskReader
@@ -76,10 +78,12 @@ def generated(
     scene, volume, labels = run.scene, result.volume, result.source
     grid_map, place = GridMap.over(scene, grid_stride(scene.manifest))
     cells = shrunk(place, grid_map.cell)
-    noise = NoiseField(chosen, latent.shape[1], run.noise(_generator(chosen)), tuple(part.start for part in cells))
+    noise = NoiseField(
+        chosen, latent.shape[1], run.noise(torch.Generator().manual_seed(chosen)), tuple(part.start for part in cells)
+    )
     view = _view(scene, place)
     cache = LatentCache(grid_map, scene.codec, noise, view and view.box)
-    cache.take(place, latent)
+    cache.store(place, latent)
     editor = _editor(
         scene, cache, view, volume, labels, mask, run.device, options["memory"], scene.manifest.output.range
     )
@@ -94,7 +98,7 @@ def of_image(
     options: Mapping[str, Any],
     progress: ProgressCallback | None,
 ) -> Opened:
-    """Take an image as it is; its latent is found window by window, when it is needed."""
+    """Take an image as it is; its latent is encoded window by window, when it is needed."""
     stage = Stage("preparing", 2, progress)
     manifest = find(model)
     manifest.require_task("generate")
@@ -104,7 +108,7 @@ def of_image(
     volume = volume if isinstance(volume, Volume) else as_stored(read_volume(volume))
     mask = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     _check(volume, mask, manifest)
-    if volume.modality is None:  # what it looks like
+    if volume.modality is None:  # its values fit
         volume = volume.with_array(volume.array, manifest.output.modality, manifest.output.unit)
     labels, _, found = model_labels(mask, manifest, options["mapping"], options["fill"])
     findings = [*found, *notes(volume), *notes(mask), *check_mask(labels, manifest)]
@@ -134,7 +138,7 @@ def of_image(
 
 
 def require_editable(manifest: Manifest) -> None:
-    """Raise InputError for a model that cannot redraw a region."""
+    """Raise InputError for a model that cannot regenerate a region."""
     if not is_editable(manifest):
         raise InputError(
             f"The model '{manifest.name}' cannot redraw a part of an image; choose one that can, "
@@ -173,12 +177,12 @@ def _editor(
 
 
 def _own(array: np.ndarray) -> np.ndarray:
-    """A copy that can be written, in plain C order."""
+    """A writable copy in C order."""
     return np.array(array, order="C", subok=False)
 
 
 def _view(scene: Scene, place: Any) -> PlacedFieldOfView | None:
-    """The field of view of a model that fills it with anatomy."""
+    """The field of view of a model that fills it with anatomy; None for other models."""
     if scene.manifest.settings.outside == "background":
         return None
     box = tuple(
@@ -197,7 +201,7 @@ def _reader(manifest: Manifest, options: Mapping[str, Any], mask: LabelMap, labe
 
 
 def _check(volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
-    """Raise InputError where image, mask and model do not belong together."""
+    """Raise InputError for a mask on another grid or an image of another modality than the model makes."""
     if not volume.geometry.is_close(mask.geometry):
         raise InputError(
             f"The mask ({mask.geometry}) does not lie on the image's grid ({volume.geometry}); "
@@ -217,8 +221,8 @@ def _check(volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
 
 
 def _noise_of(volume: Volume, labels: LabelMap, manifest: Manifest) -> float | None:
-    """Noise of the image's soft tissue at the model's spacing in HU, for the network to go on with
-    it; None where the middle of the image shows too little of it."""
+    """Noise in HU of the soft tissue at the spacing of the model; None where the middle of the image shows too little
+    soft tissue."""
     value = next((v for v, x in manifest.input.labels.items() if x.name == "soft tissue"), None)
     if value is None:
         return None
@@ -228,18 +232,18 @@ def _noise_of(volume: Volume, labels: LabelMap, manifest: Manifest) -> float | N
     spacing = [min(max(s, limits.min), limits.max) for s in volume.spacing]
     image, mask = (resample(crop(item, low, high), spacing) for item in (volume, labels))
     level = noise_level(image.array, mask.array == value)
-    return None if level is None else min(max(level, 1.0), 50.0)
+    return None if level is None else min(max(level, float(LEAST_NOISE_HU)), float(MOST_NOISE_HU))
 
 
 def _own_contrast(volume: Volume, box: Any) -> Affine:
-    """The codec of an image in arbitrary units: its own mean and spread."""
+    """The codec of an image in arbitrary units, from the mean and standard deviation of a box."""
     values = volume.array[box].astype(np.float32)
     return Affine(float(values.mean()), max(float(values.std()), 1e-6))
 
 
 def _own_scale(volume: Volume, labels: LabelMap, codec: TissueStandard) -> float:
-    """How many of the image's units are one of the model's: the median over the voxels of bright
-    labels, each compared with its label's center."""
+    """Units of the image in one unit of the model: the median ratio of the voxels of bright labels to the center of
+    their label."""
     step = max(1, round((volume.array.size / MOST_SAMPLES) ** (1 / 3)))
     thin = (slice(None, None, step),) * 3
     centers = np.asarray(codec.centers, np.float32)
@@ -252,9 +256,3 @@ def _own_scale(volume: Volume, labels: LabelMap, codec: TissueStandard) -> float
     if scale <= 0 or abs(scale - 1) < SAME_SCALE:
         return 1.0
     return scale
-
-
-def _generator(seed: int) -> Any:
-    import torch
-
-    return torch.Generator().manual_seed(seed)

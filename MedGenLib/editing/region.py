@@ -1,4 +1,4 @@
-"""An image whose regions follow its mask: the work behind `MedGenLib.editing.session.Canvas`."""
+"""Regeneration of the regions of an image whose labels have changed."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ if TYPE_CHECKING:
     from MedGenLib.progress import ProgressCallback
 
 FEWEST_VOXELS = 200
-"""Of a tissue, below which its mean tells little."""
+"""Voxels of a tissue below which its mean is not checked."""
 
 
 @dataclass
 class RegionEditor:
-    """Image, mask and what is known of the latent, and how one follows the other.
+    """An image, its mask and its latent: the image and the latent follow the mask.
 
     Attributes
     ----------
-    image: (i, j, k) voxels, changed in place; labels: uint8, the model's; mask: as it was given.
-    spacing, scalars: of the working grid, as the networks are told.
-    limits: what tissues promise, for models that say so.
+    image: (i, j, k) voxels, changed in place.
+    labels: the mask in the labels of the model, uint8; mask: in the numbers that were given.
+    spacing, scalars: conditions of the networks on the working grid.
+    limits: range of each tissue, for models that have it.
     allowed: least and largest value that is written.
     view: field of view of a model of one structure; None for models of whole bodies.
-    conditions: what else the networks are told, in words.
+    conditions: other conditions of the networks, for the report.
     """
 
     manifest: Manifest
@@ -68,7 +69,7 @@ class RegionEditor:
 
     @property
     def halo(self) -> tuple[int, int, int]:
-        """Voxels of the image along each axis beyond which a change of the mask changes nothing."""
+        """Voxels of the image along each axis beyond which a change of the mask has no effect."""
         return self.grid_map.reach(HALO_CELLS * self.grid_map.cell)
 
     def other_noise(self, seed: int) -> NoiseField:
@@ -76,7 +77,7 @@ class RegionEditor:
         return NoiseField(seed, self.manifest.settings.latent_channels)
 
     def require_room(self, mask: NDArray) -> None:
-        """Take larger numbers than those of the first mask."""
+        """Make room for larger numbers than those of the first mask."""
         if mask.max() > np.iinfo(self.mask.dtype).max:
             self.mask = self.mask.astype(np.int64)
 
@@ -89,7 +90,10 @@ class RegionEditor:
         noise: NoiseField | None,
         progress: ProgressCallback | None,
     ) -> tuple[Box, int, list[Finding]]:
-        """Follow a block of the mask; where the image changed, voxels of the mask, findings."""
+        """Follow a block of the mask.
+
+        Returns the box in which the image changed, the number of changed voxels of the mask, and findings.
+        """
         changed = self.labels[box] != labels
         count = int(np.count_nonzero(changed))
         if not count:  # other numbers for the same labels
@@ -105,9 +109,9 @@ class RegionEditor:
         labels, changed = labels[cut], changed[cut]
         cells_box, cells = self.grid_map.cells_of(changed, box)
         with self._transaction():
-            findings = self._look_at(box, labels)
+            findings = self._move_view(box, labels)
             parts = self._plan(cells_box, cells)
-            self._explore([window for window, _, _ in parts], plan)
+            self._encode([window for window, _, _ in parts], plan)
             self._write("labels", box, labels)
             self._write("mask", box, mask[cut])
             written = []
@@ -122,7 +126,7 @@ class RegionEditor:
         return whole, count, findings
 
     def put(self, box: Box, values: NDArray) -> Box:
-        """Replace voxels of the image; their latent is read anew when it is needed."""
+        """Replace voxels of the image; their latent is encoded again when it is needed."""
         cells, _ = self.grid_map.cells_of(np.ones(values.shape, bool), box)
         with self._transaction():
             self._write("image", box, self._as_voxels(values))
@@ -131,7 +135,7 @@ class RegionEditor:
         return box
 
     def go(self, state: int) -> Box:
-        """Go to another state of the history; where the image differs from now."""
+        """Go to another state of the history; returns the box in which the image changed."""
         boxes, history = [], self.history
         while history.place > state:
             history.place -= 1
@@ -150,7 +154,7 @@ class RegionEditor:
     # Planning
 
     def _plan(self, box: Box, cells: NDArray) -> list[tuple[Box, Box, NDArray]]:
-        """Windows, and in each the box and the marks of the cells that are made anew."""
+        """Windows, and in each the box and the marks of the cells to regenerate."""
         shape = self.cache.known.shape
         if self.view is not None:
             window = shrunk(self.view.window, self.grid_map.cell)
@@ -163,7 +167,7 @@ class RegionEditor:
             parts.append((about(free, shape, self._stride), free, marks))
         return parts
 
-    def _look_at(self, box: Box, labels: NDArray) -> list[Finding]:
+    def _move_view(self, box: Box, labels: NDArray) -> list[Finding]:
         """Move the field of view where a change lies outside of it."""
         if self.view is None:
             return []
@@ -171,7 +175,7 @@ class RegionEditor:
         if contains(self.view.box, scaled(cells, self.grid_map.cell)):
             return []
         before = self.labels[box].copy()
-        self.labels[box] = labels  # only to see how far all labels reach
+        self.labels[box] = labels  # for the extent of all labels
         index = np.nonzero(self.labels)
         self.labels[box] = before
         if len(index[0]):
@@ -194,11 +198,11 @@ class RegionEditor:
 
     # Doing
 
-    def _explore(self, windows: list[Box], plan: FlowPreset) -> None:
-        """Encode what the windows show, as long as the labels are those of the image."""
+    def _encode(self, windows: list[Box], plan: FlowPreset) -> None:
+        """Encode the windows while the labels are still those of the image."""
         for window in windows:
             sampling = self._sampling(window, plan)
-            self.cache.explore(window, self.image, self.labels, sampling.autoencoder, self.device, sampling.bfloat16)
+            self.cache.encode(window, self.image, self.labels, sampling.autoencoder, self.device, sampling.bfloat16)
 
     def _sampling(self, window: Box, plan: FlowPreset) -> Sampling:
         place = scaled(window, self.grid_map.cell)
@@ -219,12 +223,12 @@ class RegionEditor:
         changed: NDArray,
         progress: ProgressCallback | None,
     ) -> tuple[Box, list[Finding]]:
-        """Make the marked cells of a window anew; the part of the image that this changed."""
+        """Regenerate the marked cells of a window; returns the box of the image that changed, and findings."""
         sampling, cache = self._sampling(window, plan), self.cache
         free = torch.zeros(1, 1, *(part.stop - part.start for part in window), dtype=torch.bool)
         free[(0, 0, *inside(box, window))] = torch.from_numpy(marks)
         weight = fade(free, self.grid_map.cell)
-        if self.view is not None:  # what is not known cannot be kept
+        if self.view is not None:  # unknown cells cannot be kept
             free |= torch.from_numpy(~cache.known[window])
         known = torch.from_numpy(cache.latent[(slice(None), *window)])[None].to(self.device)
         place = free.to(self.device)
@@ -238,7 +242,7 @@ class RegionEditor:
         return written, sampling.scene.findings
 
     def _keep(self, latent: NDArray, free: NDArray, window: Box, box: Box) -> None:
-        """Write the new latent of a window."""
+        """Store the new latent of a window."""
         box = box if self.view is None else window
         part = inside(box, window)
         self._write("latent", (slice(None), *box), latent[(slice(None), *part)])
@@ -246,7 +250,7 @@ class RegionEditor:
         self._write("content", box, self.cache.content[box] | free[part])
 
     def _blend(self, values: NDArray, weight: NDArray, window: Box, box: Box, where: Box, changed: NDArray) -> Box:
-        """Write network values (of a window) into the image as far as their weight says."""
+        """Blend the network values of a window into the image by their weight; returns the box that was written."""
         start = tuple(part.start for part in window)
         box = self.grid_map.voxels_in(common(wider(box, self.grid_map.cell * FADE + 1, self.grid_map.shape), window))
         outer = wider(box, self.limits.passes if self.limits else 0, self.image.shape)
@@ -265,8 +269,8 @@ class RegionEditor:
         return box
 
     def _check(self, box: Box, changed: NDArray) -> list[Finding]:
-        """Whether the new voxels have the means that the model card promises for their tissues."""
-        if isinstance(self.cache.codec, Affine):  # a scale of the image's own
+        """Findings on new voxels whose mean is outside of the range of the model card for their tissue."""
+        if isinstance(self.cache.codec, Affine):  # arbitrary units
             return []
         values, labels, findings = self.image[box][changed], self.labels[box][changed], []
         for value, tissue in self.manifest.statistics.tissues.items():
@@ -293,7 +297,7 @@ class RegionEditor:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All that is written inside happens, or nothing."""
+        """Undo all writes of the block where it raises."""
         self._parts, view = [], self.view
         try:
             yield

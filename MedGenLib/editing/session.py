@@ -1,9 +1,9 @@
-"""Editing a volume by editing its mask: only the window about the change is made anew.
+"""Editing of a volume by editing its mask: only the window around the change is regenerated.
 
     changed mask -> window -> known latent + noise -> latent flow inside -> decode -> blended block
 
-An image and its mask lie on a `Canvas`. Every `edit` regenerates what the changed labels need and
-leaves each voxel farther away than `Canvas.halo_voxels` as it was, bit by bit.
+A `Canvas` holds an image and its mask. Every `edit` regenerates what the changed labels need and
+leaves each voxel farther away than `Canvas.halo_voxels` unchanged, bit for bit.
 
 >>> with Canvas.of_image("ct.nii.gz", "tissues.nii.gz", seed=1) as canvas:      # doctest: +SKIP
 ...     done = canvas.edit("tissues_with_lesion.nii.gz")
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Edit:
-    """What one change did: all that a client needs to bring its own copy of the image up to date.
+    """The result of one change: all that a client needs to update its copy of the image.
 
     Attributes
     ----------
-    box: slices on the input's grid; no voxel outside of it differs.
-    values: the voxels of that box after the change, in the image's unit and number format.
-    mask: the mask of that box after the change, in the numbers of the mask that was given.
+    box: slices on the grid of the input; no voxel outside of it changed.
+    values: voxels of the box after the change, in the unit and number format of the image.
+    mask: mask of the box after the change, in the numbers of the mask that was given.
     changed: voxels of the mask that changed; where it is 0 and voxels were not `put` in, nothing
-        is different and the box is empty.
+        changed and the box is empty.
     halo_voxels: how far along each axis from a changed voxel the image may differ.
     halo_mm: the same in mm, the largest of the three.
     seconds: wall time.
@@ -64,13 +64,13 @@ class Edit:
 
 
 class Canvas:
-    """An image with its mask and its latent, ready to be changed region by region.
+    """An image with its mask and its latent, ready to be edited region by region.
 
-    Made by `generate` or `of_image`; `close` gives the memory back (it is a context manager, too).
+    Made by `generate` or `of_image`; `close` frees the memory, as does the end of a ``with`` block.
 
     Attributes
     ----------
-    seed: whose noise every place of the image keeps.
+    seed: of the initial noise, which every place of the image keeps.
     halo_voxels, halo_mm: how far from a changed voxel of the mask the image may change.
     result: the `Result` of `generate`; None for `of_image`.
     findings: what the user should know about image and mask.
@@ -93,7 +93,7 @@ class Canvas:
         progress: ProgressCallback | None = None,
         **options: Unpack[CanvasOptions],
     ) -> Canvas:
-        """Generate a volume as `MedGenLib.generate` does, and keep what its edits need.
+        """Generate a volume as `MedGenLib.generate` does, and keep its latent for edits.
 
         Parameters
         ----------
@@ -115,10 +115,10 @@ class Canvas:
         progress: ProgressCallback | None = None,
         **options: Unpack[EditOptions],
     ) -> Canvas:
-        """Take any image, real or synthetic, with its mask on the same grid.
+        """Open any image, real or synthetic, with its mask on the same grid.
 
-        Nothing is computed yet; windows are encoded when they are edited first. An MR image keeps
-        its own scale, an image of whole numbers its number format, and a CT its noise.
+        No network runs yet; windows are encoded at their first edit. An MR image keeps its scale, an image of whole
+        numbers its number format, and a CT its noise level.
 
         Parameters
         ----------
@@ -167,8 +167,8 @@ class Canvas:
     ) -> Edit:
         """Make the image follow a changed mask.
 
-        A mask that the canvas has had before gives back exactly the voxels it had then.
-        What fails or is stopped leaves the canvas as it was.
+        A mask that the canvas has had before restores exactly the voxels of that state. An edit that fails or is
+        stopped leaves the canvas unchanged.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class Canvas:
         return self._edit(where, changed, start, findings)
 
     def put(self, values: NDArray, box: Box) -> Edit:
-        """Replace the image's voxels of a box by other ones, as an edit that can be undone.
+        """Replace the voxels of a box, as an edit that can be undone.
 
         Raises InputError for values that do not fit the box or are not finite.
         """
@@ -213,7 +213,7 @@ class Canvas:
         return self._edit(editor.put(box, values), 0, start)
 
     def report(self, done: Edit, preset: str = "draft") -> Report:
-        """How an edit was made, as of every other run; ``preset`` is the one that it had."""
+        """The report of an edit; ``preset`` is the one that it had."""
         editor = self._open
         manifest, plan = editor.manifest, editor.manifest.preset(preset)
         return Report(
@@ -239,26 +239,26 @@ class Canvas:
         )
 
     def undo(self) -> Edit | None:
-        """Take back the last edit; None where there is none."""
+        """Undo the last edit; None without one."""
         return self._go(-1) if self.can_undo else None
 
     def redo(self) -> Edit | None:
-        """Make the edit again that `undo` took back; None where there is none."""
+        """Redo the edit that `undo` took back; None without one."""
         return self._go(1) if self.can_redo else None
 
     @property
     def can_undo(self) -> bool:
-        """Whether `undo` has something to take back."""
+        """Whether there is an edit to undo."""
         return self._open.history.place > 0
 
     @property
     def can_redo(self) -> bool:
-        """Whether `redo` has something to bring back."""
+        """Whether there is an edit to redo."""
         history = self._open.history
         return history.place < len(history.steps)
 
     def close(self) -> None:
-        """Forget image, latent and history; whatever is asked afterwards raises InputError."""
+        """Free image, latent and history; other methods raise InputError afterwards."""
         self._editor = None
 
     @property
@@ -344,14 +344,14 @@ def edit_image(
 
 
 def _locked(array: NDArray) -> NDArray:
-    """A view that cannot be written."""
+    """A read-only view."""
     view = array.view()
     view.setflags(write=False)
     return view
 
 
 def _checked(box: Box, shape: tuple[int, ...]) -> Box:
-    """The box in whole numbers. Raises InputError where it does not lie inside of the image."""
+    """The box with integer bounds; InputError where it does not lie inside the image."""
     found = []
     for part, n in zip(box, shape, strict=True):
         start = 0 if part.start is None else int(part.start)

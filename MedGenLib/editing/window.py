@@ -1,4 +1,4 @@
-"""The window that an edit is made in: its place, its mask for the networks, and what is free."""
+"""The window of an edit: its place, its mask for the networks, and the cells that are regenerated."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
 
 GROW = 2
-"""Latent cells about a changed one that are made anew, too: partial volume and edges."""
+"""Latent cells around a changed one that are regenerated with it, for partial volume and edges."""
 FADE = 2
-"""Latent cells over which the new image goes over into the old one."""
+"""Latent cells over which the new image fades into the old one."""
 CONTEXT = 10
-"""Latent cells about the free ones that the networks see. The decoder's reach, the fade and the
-filter of the tissues' ranges need 9 of them."""
+"""Latent cells around the free ones that the networks see. The receptive field of the decoder, the fade and the
+filter of the tissue ranges need 9 of them."""
 SIDES = (32, 40, 48, 56, 64, 72, 80)
-"""Sides of windows in cells: few sizes, because kernels are prepared for each size once."""
+"""Sides of windows in cells: few sizes, because convolutions are tuned once for each size."""
 
 HALO_CELLS = GROW + FADE + 1
 """Cells from a changed voxel beyond which nothing changes: free and fading cells, and one as a change may lie at the
@@ -40,7 +40,7 @@ class WindowScene:
     ----------
     labels: (i, j, k) labels of the window's voxels.
     seen: part of the window that the model sees; None is all of it.
-    findings: what was noticed on the way.
+    findings: what the user should know of the sampling.
     """
 
     manifest: Manifest
@@ -52,7 +52,7 @@ class WindowScene:
 
     @property
     def output_voxels(self) -> int:
-        """Voxels of the window: an edit has no grid of its own to come back to."""
+        """Voxels of the window, which is not resampled."""
         return self.labels.size
 
     def maps(self, box: Box) -> np.ndarray:
@@ -69,7 +69,7 @@ class WindowScene:
 
     @property
     def _center(self) -> list[float]:
-        """Middle of the labels; of the window where they were all erased."""
+        """Center of the labels; of the window where all labels were erased."""
         places = np.nonzero(self.labels)
         if not len(places[0]):
             return [(n - 1) / 2 for n in self.labels.shape]
@@ -77,7 +77,7 @@ class WindowScene:
 
 
 def about(box: Box, shape: tuple[int, ...], stride: int) -> Box:
-    """The window about the free cells: with context, of a usual size, in whole strides."""
+    """The window around the free cells: with context, of one of `SIDES`, in whole strides."""
     window = []
     for part, n in zip(box, shape, strict=True):
         first = (part.start - CONTEXT) // stride * stride
@@ -90,7 +90,8 @@ def about(box: Box, shape: tuple[int, ...], stride: int) -> Box:
 
 
 def pieces(box: Box, cells: np.ndarray, shape: tuple[int, ...], stride: int) -> list[tuple[Box, np.ndarray]]:
-    """Changes far from each other one by one where that takes less than one window about all."""
+    """Changes that are far from each other as separate pieces, where their windows have fewer cells than one window
+    around all."""
     whole = [(box, cells)]
     if max(cells.shape) + 2 * (GROW + CONTEXT) <= SIDES[0]:
         return whole
@@ -113,7 +114,7 @@ def pieces(box: Box, cells: np.ndarray, shape: tuple[int, ...], stride: int) -> 
 
 
 def grown(cells: np.ndarray, box: Box, margin: int, shape: tuple[int, ...]) -> tuple[Box, np.ndarray]:
-    """Marked cells with all within ``margin`` of them, and their box, inside of the working grid."""
+    """Marked cells dilated by ``margin``, and their box, inside the working grid."""
     wide = wider(box, margin, shape)
     marked = torch.zeros(1, 1, *(part.stop - part.start for part in wide))
     marked[(0, 0, *inside(box, wide))] = torch.from_numpy(cells).float()
@@ -121,8 +122,10 @@ def grown(cells: np.ndarray, box: Box, margin: int, shape: tuple[int, ...]) -> t
 
 
 def fade(free: Tensor, cell: int) -> np.ndarray:
-    """How much of the new image counts at each voxel: 1 in free cells (1, 1, i, j, k), falling to
-    0 within `FADE` cells of so many voxels."""
+    """Weight of the new image at each voxel: 1 in free cells (1, 1, i, j, k), falling to 0 within `FADE` cells.
+
+    ``cell`` is the number of voxels along a side of a cell.
+    """
     weight = reach = free.float()
     for ring in range(1, FADE + 1):
         reach = _spread(reach, 1)
@@ -131,7 +134,7 @@ def fade(free: Tensor, cell: int) -> np.ndarray:
 
 
 def _spread(marked: Tensor, margin: int) -> Tensor:
-    """Maximum over a cube, axis by axis."""
+    """Dilation by a cube, axis by axis."""
     for axis in range(3):
         size, padding = [1, 1, 1], [0, 0, 0]
         size[axis], padding[axis] = 2 * margin + 1, margin

@@ -1,10 +1,10 @@
-"""Lesions of a chosen shape, put into a real or a generated volume.
+"""Lesions of a chosen shape in a real or a generated volume.
 
 from MedGenLib.editing.lesions import insert_lesion
 
 made = insert_lesion("ct.nii.gz", at=(52, 10, -120), shape="spiculated", size_mm=22,
                      label="soft tissue", seed=1)
-made.volume, made.lesion                   # the image with it, and its mask
+made.volume, made.lesion                   # the image with the lesion, and the mask of the lesion
 """
 
 from __future__ import annotations

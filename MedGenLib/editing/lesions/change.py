@@ -1,4 +1,4 @@
-"""What happens to the image at the place of a lesion: another tissue, another level."""
+"""Changes of an image at the place of a lesion: another tissue, another level."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from MedGenLib.editing.session import Canvas
 
 NEAR, FAR = 1.5, 4.0
-"""Working voxels from the lesion up to which it is all new, and from which it is all old."""
+"""Working voxels from the lesion up to which the image is new, and from which it is unchanged."""
 EDGE = 2
-"""Voxels from the lesion over which a contrast fades, as by the blur of a scanner."""
+"""Voxels from the lesion over which a contrast fades, as with the blur of a scanner."""
 _EDGE_SIGMA = 0.6
 
 
@@ -35,8 +35,8 @@ def regenerate(
 ) -> tuple[list[Finding], tuple[int, int, int], float]:
     """Give the place its label and generate it again.
 
-    The canvas generates surroundings, too, so that the lesion fits into them. As their labels have
-    not changed, the image's own voxels come back there, over a soft edge.
+    The canvas regenerates the surroundings as well, so that the lesion fits into them. As their labels
+    have not changed, the voxels of the image are restored there, with a soft transition.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def regenerate(
 
     Returns
     -------
-    What the user should know, and how far from the lesion voxels change: voxels along each axis,
-    and mm in any direction.
+    Findings, and how far from the lesion voxels change: voxels along each axis, and mm in any
+    direction.
     """
     edit = canvas.edit(lesion.astype(np.uint8), label=value, preset=preset, progress=progress)
     if not edit.changed:
@@ -92,7 +92,7 @@ def add_contrast(canvas: Canvas, lesion: NDArray[np.bool_], contrast: float) -> 
     box = around(lesion, reach)
     sigma = [_EDGE_SIGMA if r else 0 for r in reach]
     profile = gaussian_filter(lesion[box].astype(np.float32), sigma, radius=reach, mode="nearest")
-    # The filter's corners reach farther than its sides.
+    # The corners of the filter reach farther than its sides.
     profile[distance_transform_edt(~lesion[box], spacing) > farthest] = 0
     before = canvas.volume.array
     values = before[box] + contrast * profile / profile.max()

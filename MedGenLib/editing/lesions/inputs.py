@@ -1,4 +1,4 @@
-"""What an insertion reads: the image, its tissues, a painted lesion, names of organs."""
+"""Inputs of an insertion: the image, its tissues, a painted lesion, names of organs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from MedGenLib.packages.manifest import Manifest
 
 
 def read_image(image: str | Path | Volume, manifest: Manifest) -> Volume:
-    """The image, known to be of the modality that the model makes.
+    """The image, with the modality that the model makes.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def read_painted(lesion: str | Path | LabelMap, volume: Volume) -> NDArray[np.bo
 def read_tissues(
     labels: str | Path | LabelMap | None, volume: Volume, manifest: Manifest, device: str
 ) -> tuple[LabelMap, str]:
-    """Labels on the image's grid, and where they come from in words.
+    """Labels on the grid of the image, and their origin in words.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def read_tissues(
 
 
 def names_of(tissues: LabelMap, mapping: Mapping[int | str, int | str] | str | None) -> dict[int, str]:
-    """Names of a segmentation's labels: its own, else those of the table it comes from."""
+    """Names of the labels of a segmentation: its own, else those of the table that its numbers come from."""
     source = mapping if isinstance(mapping, str) else dict(mapping or {}).get("table")
     known = table(str(source)).names if source else {}
     return {**known, **tissues.names}

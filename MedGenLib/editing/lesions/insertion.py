@@ -46,11 +46,11 @@ class Insertion:
     Attributes
     ----------
     volume: the image with the lesion, on the grid of the input.
-    lesion: where the lesion is, 1 there.
+    lesion: mask of the lesion, 1 inside.
     source: the image as it was.
     report: what was done and found.
-    halo_voxels, halo_mm: how far from the lesion voxels may differ from the input's, along each
-        axis and in any direction; all others are the same, bit by bit.
+    halo_voxels, halo_mm: how far from the lesion voxels may differ from those of the input, along
+        each axis and in any direction; all others are the same, bit for bit.
     """
 
     volume: Volume
@@ -134,10 +134,10 @@ def _change(
     options: Mapping[str, Any],
     progress: ProgressCallback | None,
 ) -> tuple[list[Finding], tuple[int, int, int], float]:
-    """Another tissue and another level at the place of the lesion.
+    """Change tissue and level at the place of the lesion.
 
-    Returns what the user should know, and how far from the lesion voxels change: voxels along each
-    axis, and mm in any direction.
+    Returns findings, and how far from the lesion voxels change: voxels along each axis, and mm in
+    any direction.
     """
     findings, halo, halo_mm = [], (0, 0, 0), 0.0
     contrast = options["contrast"]
@@ -181,7 +181,7 @@ def _working_step(volume: Volume, manifest: Manifest) -> float:
 
 
 def _value_of(label: int | str | None, manifest: Manifest) -> int | None:
-    """The model's number of a label that the place gets."""
+    """The number of a label in the model; None for None."""
     if label is None:
         return None
     known = manifest.input.vocabulary
@@ -198,7 +198,7 @@ def _host(
     labels: LabelMap,
     manifest: Manifest,
 ) -> Host:
-    """What the lesion stays inside of; ``labels`` are the tissues in the model's labels."""
+    """What the lesion stays inside of; ``labels`` are the tissues in the labels of the model."""
     if organ is not None:
         known = manifest.input.vocabulary
         try:
@@ -214,7 +214,7 @@ def _host(
 
 
 def _placement(host: Host, painted: NDArray[np.bool_] | None, seed: int, options: Mapping[str, Any]) -> Placement:
-    """Where the lesion is, inside its host."""
+    """The lesion inside its host."""
     if painted is not None:
         own = MaskShape.of(LabelMap(painted, host.geometry.affine))
         return Placement.inside(host, painted, "painted", own.size_mm)

@@ -1,4 +1,4 @@
-"""The shapes that a lesion can have, by name."""
+"""Shapes of lesions by name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SENTENCES = {
 
 
 def names() -> list[tuple[str, str]]:
-    """The shapes that come with MedGen, each with a sentence on it. Reads no file."""
+    """The shapes of MedGen, each with a sentence. Reads no file."""
     return list(_SENTENCES.items())
 
 
@@ -41,7 +41,7 @@ def shape(name: str, seed: int) -> Shape:
     Parameters
     ----------
     name: one of `names`, or the path of a mask in which the shape is labeled.
-    seed: of what a procedural shape draws at random.
+    seed: of the random parameters of a procedural shape.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where a lesion may lie: inside an organ or the body, never beyond it."""
+"""Placement of a lesion inside an organ or the body."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _CORNERS = np.array(np.meshgrid((0, 1), (0, 1), (0, 1))).reshape(3, -1)
 
 @dataclass(frozen=True)
 class Host:
-    """What the lesion has to stay inside of.
+    """The structure that a lesion stays inside of.
 
     Attributes
     ----------
-    name: as the user is told it, such as "'lung'" or "the body".
-    array: (i, j, k) bool, where it is.
+    name: for messages, such as "'lung'" or "the body".
+    array: (i, j, k) bool, its voxels.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Host:
 
         Raises
         ------
-        InputError: the segmentation has no such label (names those that it has).
+        InputError: the segmentation has no such label; the message names its labels.
         """
         value = _value(wanted, names)
         array = labels.array == value if value else None
@@ -49,7 +49,7 @@ class Host:
         return cls(f"'{names.get(value, value)}'", array, labels.geometry)
 
     def index_of(self, at: Sequence[float]) -> tuple[int, int, int]:
-        """The voxel at a place in RAS mm.
+        """The voxel at a position in RAS mm.
 
         Raises
         ------
@@ -61,7 +61,7 @@ class Host:
         return index
 
     def random_place(self, size_mm: float, generator: np.random.Generator) -> tuple[float, float, float]:
-        """A place in RAS mm about which a ball of `size_mm` stays inside the host and the image.
+        """A random position in RAS mm around which a ball of `size_mm` stays inside the host and the image.
 
         Raises
         ------
@@ -76,11 +76,11 @@ class Host:
         return tuple(float(x) for x in affine[:3, :3] @ chosen + affine[:3, 3])
 
     def keep_inside(self, lesion: NDArray[np.bool_], size_mm: float) -> tuple[NDArray[np.bool_], list[Finding]]:
-        """The part of a lesion inside the host, and a warning where something was cut off.
+        """The part of a lesion inside the host, and a warning where a part was cut off.
 
         Raises
         ------
-        InputError: nothing is inside, or the lesion is the larger of the two.
+        InputError: no part is inside, or the lesion is larger than the host.
         """
         inside = lesion & self.array
         drawn, kept = int(lesion.sum()), int(inside.sum())
@@ -96,17 +96,17 @@ class Host:
         return inside, [Finding("warning", "lesion-cut", sentence)]
 
     def _depth(self) -> NDArray[np.float64]:
-        """Distance in mm to the host's surface; the image ends there, too."""
+        """Distance in mm to the surface of the host, or to the border of the image."""
         from scipy.ndimage import distance_transform_edt
 
-        # Along an axis of one voxel there is nothing to be close to.
+        # An axis of one voxel has no surface.
         margin = [(int(n > 1),) * 2 for n in self.array.shape]
         depth = distance_transform_edt(np.pad(self.array, margin), self.geometry.spacing)
         inner = tuple(slice(m, m + n) for (m, _), n in zip(margin, self.array.shape, strict=True))
         return depth[inner]
 
     def _across(self) -> float:
-        """Diagonal in mm of the box about the host."""
+        """Diagonal in mm of the bounding box of the host."""
         sides = [int(i.max()) - int(i.min()) + 1 for i in np.nonzero(self.array)]
         return float(np.linalg.norm(np.multiply(sides, self.geometry.spacing)))
 
@@ -119,7 +119,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Placement:
-    """A lesion where it will be.
+    """A lesion at its position in an image.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ class Placement:
     def inside(
         cls, host: Host, lesion: NDArray[np.bool_], shape: str, size_mm: float, at: NDArray[np.float64] | None = None
     ) -> Placement:
-        """A drawn lesion cut to its host (see `Host.keep_inside`); None puts `at` in its middle."""
+        """A drawn lesion cut to its host (see `Host.keep_inside`); ``at`` None is its center of mass."""
         kept, findings = host.keep_inside(lesion, size_mm)
         if at is None:
             affine = host.geometry.affine
@@ -147,7 +147,7 @@ class Placement:
         return cls(kept, shape, size_mm, at, findings)
 
     def to_dict(self, image: Volume) -> dict[str, Any]:
-        """For the report."""
+        """Plain JSON types for the report."""
         voxels = int(self.lesion.sum())
         return {
             "shape": self.shape,
@@ -159,11 +159,11 @@ class Placement:
 
 
 def voxel_at(geometry: Geometry, at: Sequence[float]) -> tuple[int, int, int]:
-    """The voxel that holds a place in RAS mm.
+    """The voxel that contains a position in RAS mm.
 
     Raises
     ------
-    InputError: it lies outside of the grid (tells what that reaches over).
+    InputError: it lies outside of the grid; the message names its extent.
     """
     affine = geometry.affine
     index = np.rint(np.linalg.solve(affine[:3, :3], np.subtract(at, affine[:3, 3]))).astype(int)

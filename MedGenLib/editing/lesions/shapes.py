@@ -1,7 +1,7 @@
-"""Shapes of lesions: procedural ones, drawn from a seed, and shapes taken from masks.
+"""Shapes of lesions: procedural shapes, drawn from a seed, and shapes from masks.
 
-A shape is a solid about its center, measured in units of its greatest diameter, and is drawn onto
-any grid in millimeters of the patient: oblique or anisotropic voxels do not distort it.
+A shape is a solid around its center, in units of its greatest diameter. It is rasterized in
+millimeters of the patient: oblique or anisotropic voxels do not distort it.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import Geometry, LabelMap
 
 PARTS = 3
-"""Points along each axis of a voxel; a voxel belongs to the shape when half of them do."""
+"""Sampling points along each axis of a voxel; a voxel belongs to the shape if half of them do."""
 _PLENTY = 24
-"""Voxels across a shape from which on one point a voxel is enough."""
+"""Voxels across a shape above which one point in each voxel is enough."""
 _DIRECTIONS = 2000
 
 
 class Shape(Protocol):
-    """A solid about its center.
+    """A solid around its center.
 
     Attributes
     ----------
-    size_mm: its own greatest diameter in mm; None where it has none.
-    reach: distance from the center to its furthest point, in greatest diameters.
+    size_mm: its own greatest diameter in mm; None for a shape of any size.
+    reach: distance from the center to the furthest point, in greatest diameters.
     """
 
     size_mm: float | None
     reach: float
 
     def contains(self, points: NDArray) -> NDArray[np.bool_]:
-        """Which points (n, 3) lie inside; RAS axes, in greatest diameters from the center."""
+        """Which points (n, 3) lie inside; along RAS, in greatest diameters from the center."""
         ...
 
 
 @dataclass(frozen=True)
 class StarShape:
-    """A solid whose surface is seen from its center: one radius in every direction.
+    """A star-shaped solid: one radius in every direction from the center.
 
     Attributes
     ----------
     radius: unit vectors (n, 3) -> relative radius (n,).
-    scale: what makes the greatest diameter 1.
+    scale: factor that makes the greatest diameter 1.
     """
 
     radius: Callable[[NDArray], NDArray]
@@ -65,8 +65,8 @@ class StarShape:
 
     def contains(self, points: NDArray) -> NDArray[np.bool_]:
         distance = np.linalg.norm(points, axis=1)
-        inside = distance < 1e-6  # the center, which lies in no direction
-        near = ~inside & (distance <= 1.02 * self.reach)  # between two directions it may be more
+        inside = distance < 1e-6  # the center, which has no direction
+        near = ~inside & (distance <= 1.02 * self.reach)  # between two directions the radius may be larger
         away = distance[near]
         inside[near] = away <= self.scale * self.radius(points[near] / away[:, None])
         return inside
@@ -89,7 +89,7 @@ class MaskShape:
 
     @classmethod
     def of(cls, mask: LabelMap, value: int | None = None) -> MaskShape:
-        """Of one label, or of all that is labeled.
+        """Of one label, or of all labels.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class MaskShape:
         axes = mask.affine[:3, :3]
         center = index.mean(0)
         offsets = (index - center) @ axes.T
-        # Voxels are no points: half of one more on both sides.
+        # A voxel extends by half its size on both sides.
         along = offsets @ _directions(500).T
         size = float((along.max(0) - along.min(0)).max()) + float(np.mean(mask.spacing))
         reach = float(np.linalg.norm(offsets, axis=1).max()) + max(mask.spacing)
@@ -123,7 +123,7 @@ class MaskShape:
 
 
 def sphere(generator: np.random.Generator) -> StarShape:
-    """The same for every seed."""
+    """A ball, for every seed."""
     return StarShape.of(lambda d: np.ones(len(d)))
 
 
@@ -153,9 +153,9 @@ PROCEDURAL: dict[str, Callable[[np.random.Generator], StarShape]] = {
 
 
 def rasterize(shape: Shape, geometry: Geometry, center: NDArray, size_mm: float) -> NDArray[np.bool_]:
-    """The voxels (i, j, k) of a grid that a shape fills at least by half.
+    """The voxels (i, j, k) of a grid of which a shape fills at least half.
 
-    The voxel that holds the center always belongs to it, so that no lesion is lost between two
+    The voxel that contains the center always belongs to it, so that no lesion is lost between two
     thick slices. `center` is in RAS mm, `size_mm` the greatest diameter.
     """
     drawn = np.zeros(geometry.shape, bool)
@@ -193,7 +193,7 @@ def _share(
 
 def _bumpy(generator: np.random.Generator, count: int, width: float, height: tuple[float, float]) -> StarShape:
     """A ball with bumps: sums of exp((cos(angle) - 1) / width^2) about evenly spread directions."""
-    # Evenly spread and then jittered: random directions alone would heap up on one side.
+    # Evenly spread and then jittered: random directions alone would cluster.
     towards = _directions(count) + generator.normal(0, 0.25, (count, 3))
     towards = towards / np.linalg.norm(towards, axis=1, keepdims=True) @ _rotation(generator)
     heights = generator.uniform(*height, count)
