@@ -30,7 +30,7 @@ SMALL_UNET = {
     "num_head_channels": [0, 32],
     "resblock_updown": True,
     "include_fc": True,
-    "num_class_embeds": 8,
+    "num_class_embeds": 128,
 }
 SMALL = {
     "autoencoder": {
@@ -46,13 +46,7 @@ SMALL = {
         "with_encoder_nonlocal_attn": False,
         "with_decoder_nonlocal_attn": False,
     },
-    "flow": {
-        **SMALL_UNET,
-        "out_channels": 4,
-        "include_top_region_index_input": False,
-        "include_bottom_region_index_input": False,
-        "include_spacing_input": True,
-    },
+    "flow": {**SMALL_UNET, "out_channels": 4, "include_spacing_input": True},
     "controlnet": {
         **SMALL_UNET,
         "conditioning_embedding_in_channels": 8,
@@ -65,8 +59,12 @@ SMALL = {
 def shrunk(model: Published) -> Published:
     """The published model with small networks in the place of its own."""
     networks = {
-        role: {"network": network["network"], "arguments": SMALL[role]} for role, network in model.networks.items()
+        role: {"network": network["network"], "arguments": dict(SMALL[role])}
+        for role, network in model.networks.items()
     }
+    for part in ("top", "bottom"):
+        key = f"include_{part}_region_index_input"
+        networks["flow"]["arguments"][key] = model.networks["flow"]["arguments"][key]
     return dataclasses.replace(model, networks=networks)
 
 
