@@ -1,7 +1,7 @@
-"""Does an input suit a model? Compares it with the model's manifest, in words.
+"""Checks of an input against the model that reads it.
 
-A finding of level "error" means that the model cannot run on the input; a "warning" that the
-result may be worse than the model card promises.
+A finding of level "error" means that the model cannot run on the input, a "warning" that the
+result may be worse than the model card states.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
 
 _LARGEST_GAP = 0.1
-_NAMED = 6  # longer lists of labels are cut
+_NAMED = 6  # labels that a sentence names
 
 
 def check_mask(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
-    """Checks a mask whose values are the model's labels already.
+    """Check a mask in the labels of the model.
 
-    Errors: the mask is empty, or holds values that the model does not know. Warnings: labels of
-    the model that are absent (unless it was trained on partial masks), spacing or field of view
-    outside of the model's range.
+    Errors: the mask is empty, or has labels that the model does not know. Warnings: labels of the
+    model that are absent (unless it was trained on partial masks), spacing or field of view
+    outside of the range of the model.
     """
     found = [int(value) for value in label_map.values()]
     if not found:
@@ -58,7 +58,7 @@ def check_mask(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
 
 
 def check_left_out(mapped: MappingReport, manifest: Manifest) -> list[Finding]:
-    """A warning that names the labels that became background as the model does not make them."""
+    """A warning that names the labels that became background because the model does not make them."""
     if not mapped.left_out:
         return []
     names = _listed([mapped.names[value] for value in mapped.left_out])
@@ -70,10 +70,10 @@ def check_left_out(mapped: MappingReport, manifest: Manifest) -> list[Finding]:
 
 
 def check_gaps(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
-    """Warns when much of the body around a segmentation of organs has no label.
+    """A warning where much of the body around a segmentation of organs has no label.
 
     Only for models that take unlabeled voxels for air. The setting "fill" of a package names the
-    label that such gaps are best filled with.
+    label for such gaps.
     """
     if manifest.settings.outside != "background":
         return []
@@ -93,11 +93,11 @@ def check_gaps(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
 
 
 def check_image(volume: Volume, manifest: Manifest) -> list[Finding]:
-    """Checks an image that a model is to translate.
+    """Check the source of a translation.
 
-    The modality that the volume states counts; where it states none, it is guessed from the
-    values. Errors: the wrong modality, or a constant image. Warnings: a stated modality that the
-    values contradict, an unknown modality, spacing or field of view outside of the model's range.
+    The modality is that of the volume, else it is guessed from the values. Errors: another
+    modality than the model reads, or a constant image. Warnings: a modality that the values
+    contradict, an unknown modality, spacing or field of view outside of the range of the model.
     """
     if np.ptp(volume.array) == 0:
         value = float(volume.array.flat[0])
@@ -147,9 +147,9 @@ def _check_geometry(image: Volume | LabelMap, manifest: Manifest) -> list[Findin
 
 def _check_spacing(image: Volume | LabelMap, manifest: Manifest) -> list[Finding]:
     limits = manifest.spacing
-    # The width of a lone slice is not sampled at all, so it cannot be too coarse.
+    # The thickness of a single slice is not sampled, so it cannot be too coarse.
     used = [mm for mm, n in zip(image.spacing, image.shape, strict=True) if n > 1] or image.spacing
-    # A millionth is lost when a header stores single precision.
+    # A header in single precision loses a millionth.
     coarse, fine = max(used) > limits.max * (1 + 1e-6), min(used) < limits.min * (1 - 1e-6)
     if not coarse and not fine:
         return []

@@ -1,4 +1,4 @@
-"""Did an insertion change what it should, and nothing else?"""
+"""Checks of an inserted lesion: it is visible, and the rest of the image is unchanged."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from MedGenLib.findings import Finding, OutputCheck
 from MedGenLib.imaging.volume import Volume
 
 RING = 4
-"""Voxels round the lesion that it is compared with."""
+"""Voxels around the lesion that it is compared with."""
 VISIBLE = 0.5
-"""Least distance of the means, in standard deviations of the surroundings."""
+"""Least difference of the means, in standard deviations of the surroundings."""
 _FEWEST = 20
 
 
 def check_inserted(
     before: Volume, after: Volume, lesion: NDArray[np.bool_], host: NDArray[np.bool_], halo: Sequence[int]
 ) -> OutputCheck:
-    """Checks an image with a new lesion against the image without it.
+    """Check an image with a new lesion against the image without it.
 
     Figures: "outside_difference", the largest one further than `halo` voxels from the lesion;
     "lesion_mean", "surroundings_mean", "surroundings_sd", of the voxels within `RING` of the
@@ -54,14 +54,14 @@ def check_inserted(
                 "warning",
                 "hardly-visible",
                 f"The lesion hardly differs from what surrounds it (mean {inside:.0f} against "
-                f"{level:.0f} {after.unit}); give it a contrast if it shall be seen.",
+                f"{level:.0f} {after.unit}); give it a contrast to make it visible.",
             )
         )
     return check
 
 
 def around(lesion: NDArray[np.bool_], margin: Sequence[int]) -> tuple[slice, ...]:
-    """The box about a lesion with so many more voxels on both sides, as far as the grid goes."""
+    """The bounding box of a lesion with a margin in voxels, cut at the border of the grid."""
     index = np.nonzero(lesion)
     return tuple(
         slice(max(0, int(i.min()) - m), min(n, int(i.max()) + m + 1))
@@ -70,7 +70,7 @@ def around(lesion: NDArray[np.bool_], margin: Sequence[int]) -> tuple[slice, ...
 
 
 def _grown(mask: NDArray[np.bool_], by: Sequence[int]) -> NDArray[np.bool_]:
-    """Grown by so many voxels along each axis, corners included."""
+    """Dilation by a box of so many voxels to each side."""
     from scipy.ndimage import maximum_filter
 
     return maximum_filter(mask, [2 * int(n) + 1 for n in by], mode="constant") > 0

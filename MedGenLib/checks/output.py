@@ -1,4 +1,4 @@
-"""Is an output plausible? Compares it with its mask or source and with the model's statistics.
+"""Checks of an output against its mask or source and against the statistics of the model.
 
 The limits come from the package's `statistics` (`MedGenLib.packages.sections.Statistics`); a check whose limits are
 not given there is left out.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from MedGenLib.packages.sections import Range, Resegment, SegmenterCheck
 
 SEAM_LIMIT = 1.25
-"""Within tissues, real images stay below 1.1 at any plane; windows without overlap make 1.7."""
+"""Within tissues, real images stay below 1.1 at any plane; windows without overlap reach 1.7."""
 STRIPE_LIMIT = 1.08
 """Within tissues, real images stay below 1.03 on their own grid; grids show from about 1.1."""
 STRIPE_PERIODS = (2, 4)
@@ -48,7 +48,7 @@ def check_generated(
     seams: Iterable[tuple[int, int]] = (),
     own_grid: bool | None = None,
 ) -> OutputCheck:
-    """Checks a volume that was generated from a mask.
+    """Check a volume that was generated from a mask.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ def check_generated(
     mask: the model's labels on the same grid.
     seams: borders between sampling or decoding windows as (axis, plane); the border lies between
         the voxels plane - 1 and plane.
-    own_grid: the model worked on this very grid; None tells it by the spacing. Seams and stripes
-        are looked for only there: interpolation from another grid makes stripes of its own (up to
-        1.2 in real images) and smears seams.
+    own_grid: the model worked on this grid; None decides by the spacing. Seams and stripes are
+        measured only there: interpolation from another grid makes stripes of its own (up to 1.2 in
+        real images) and blurs seams.
 
     Figures: "range", "mean" and "dice" per tissue, "background", "seam" and "stripe" indices.
     """
@@ -80,7 +80,7 @@ def check_generated(
 
 
 def check_translated(volume: Volume, source: Volume, manifest: Manifest) -> OutputCheck:
-    """Checks an image that was translated from another modality, on the same grid.
+    """Check an image that was translated from another modality, on the same grid.
 
     Figures: "range", "mean" per tissue, "body_dice" of source and output, "stripe" index.
     """
@@ -97,7 +97,7 @@ def check_translated(volume: Volume, source: Volume, manifest: Manifest) -> Outp
             f"expected {BODY_LIMIT} or more).",
         )
         return check
-    # Where only one of them sees body, the other shows air, which would count as lung.
+    # Where only one of them shows the body, the other shows air, which would count as lung.
     body = outline & made
     if manifest.statistics.resegment:
         labels = _tissue_labels(coarse.array, coarse_source.array, body, manifest)
@@ -108,7 +108,7 @@ def check_translated(volume: Volume, source: Volume, manifest: Manifest) -> Outp
 
 
 def _check_values(check: OutputCheck, volume: Volume, manifest: Manifest) -> bool:
-    """Whether all values are finite and in range; otherwise no other check makes sense."""
+    """Whether all values are finite, as the other checks need; also checks their range."""
     low, high = manifest.output.range
     unit = manifest.output.unit
     if bad := int(np.count_nonzero(~np.isfinite(volume.array))):
@@ -143,7 +143,7 @@ def _check_means(check: OutputCheck, image: NDArray, labels: NDArray, manifest: 
 
 def _check_fidelity(check: OutputCheck, image: NDArray, labels: NDArray, manifest: Manifest, spec: Resegment) -> None:
     found = resegment(image, spec)
-    # Outside and other labels belong to none of these tissues, whatever their values.
+    # Background and other labels belong to none of these tissues.
     found[~np.isin(labels, spec.labels)] = 0
     names = {value: tissue.name for value, tissue in manifest.statistics.tissues.items()}
     for value in spec.labels:
@@ -153,10 +153,10 @@ def _check_fidelity(check: OutputCheck, image: NDArray, labels: NDArray, manifes
 def _check_segmented(
     check: OutputCheck, volume: Volume, mask: LabelMap, manifest: Manifest, spec: SegmenterCheck
 ) -> None:
-    """Does a segmenter find the mask in the image? A warning where it cannot tell."""
+    """Whether a segmenter finds the mask in the image; a warning where it cannot run."""
     made, wanted = _made(volume, mask, manifest.output.background)
     try:
-        # Small enough for the CPU, where the answer does not depend on the machine.
+        # The network is small enough for the CPU, where the result does not depend on the machine.
         find = segmenter(spec.package, "cpu")
         found = find(made).array
     except MedGenError as error:
@@ -170,7 +170,7 @@ def _check_segmented(
 
 
 def _made(volume: Volume, mask: LabelMap, background: float) -> tuple[Volume, LabelMap]:
-    """Image and mask without the margins that hold nothing but background."""
+    """Image and mask without margins of background."""
     places = ndimage.find_objects((volume.array != background).astype(np.uint8))
     if not places:
         return volume, mask
@@ -237,7 +237,7 @@ def _check_translated_stripes(
     image, original = volume.array[np.ix_(*middle)], source.array[np.ix_(*middle)]
     inside = body[np.ix_(*(n // step for n, step in zip(middle, _steps(volume), strict=True)))]
     labels = _tissue_labels(image, original, inside, manifest)
-    # A source with uneven slices keeps them in its translation.
+    # A translation keeps the uneven slices of its source.
     own = stripe_index(original, _inner(labels), STRIPE_PERIODS)
     _check_stripes(check, image, labels, float(np.fmax(1, own)) * STRIPE_LIMIT)
 
@@ -259,9 +259,9 @@ def _check_stripes(check: OutputCheck, image: NDArray, labels: NDArray, limit: f
 
 
 def _inner(labels: NDArray) -> NDArray[np.integer]:
-    """Labels of the voxels whose neighbors all have the same one, 0 for the others.
+    """Labels of the voxels whose neighbors all have the same label, 0 for the others.
 
-    The blurred faces of tissues, which may be flat and evenly spaced, are no stripes.
+    Blurred borders of tissues, which may be flat and evenly spaced, are no stripes.
     """
     size = [3 if length > 1 else 1 for length in labels.shape]
     same = ndimage.minimum_filter(labels, size) == ndimage.maximum_filter(labels, size)
@@ -279,14 +279,14 @@ def _steps(volume: Volume) -> list[int]:
 
 
 def _coarse(volume: Volume) -> Volume:
-    """Every n-th voxel, so that outlines and means of a large volume take little time."""
+    """Every n-th voxel, which makes outlines and means of a large volume quick."""
     steps = _steps(volume)
     array = volume.array[tuple(slice(None, None, step) for step in steps)]
     return replace(volume, array=array, affine=volume.affine @ np.diag([*steps, 1]))
 
 
 def _body(volume: Volume) -> NDArray[np.bool_]:
-    """The body's silhouette; empty where the image shows none."""
+    """The outline of the body; empty where the image shows none."""
     try:
         modality = modality_of(volume)
         return body_envelope_from_image(volume.with_array(volume.array, modality)).array > 0

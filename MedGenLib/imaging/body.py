@@ -13,38 +13,38 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 _BODY_ABOVE_HU = -300.0
 _NOTCH_MM = 8.0
 _BODY_GRID_MM = 3.0
-"""Voxels of the envelope's coarse computations."""
+"""Voxel size of coarse computations."""
 
 
 def body_envelope_from_image(volume: Volume) -> LabelMap:
-    """The patient without the air around, air inside included: 1 is body, 0 outside.
+    """The body of the patient with enclosed air: 1 is body, 0 outside.
 
-    CT is cut at -300 HU, anything else between the noise of the air and the tissue (Otsu of the
-    logarithm, or a quarter of the way up). Thin things (a table, wires) are opened away on a grid
-    of 3 mm, the largest piece is kept, and air that it encloses is filled.
+    The threshold of CT is -300 HU, that of other images lies between the noise of the air and the
+    tissue (Otsu of the logarithm, or a quarter of the way up). Thin objects (a table, wires) are
+    removed by opening on a grid of 3 mm, the largest component is kept, and enclosed air is filled.
 
     Raises
     ------
-    InputError: there is nothing but air.
+    InputError: the image shows no body.
     """
     coarse = _coarse(replace(volume, array=volume.array.astype(np.float32)))
     threshold = _BODY_ABOVE_HU if volume.modality == "CT" else _air_threshold(coarse.array)
     inside = _largest_piece(_open(coarse.array > threshold))
     if not inside.any():
         raise InputError("The image shows no body to make an envelope of; check its values.")
-    # Sinuses and cortical bone are as dark as air in MR: bridge the notches they make in the skin.
+    # Sinuses and cortical bone are as dark as air in MR: close the notches that they make in the skin.
     filled = _fill(_close(inside, _NOTCH_MM, coarse.spacing), _axial(volume))
     share = _share_on(volume, filled, coarse)
-    # The skin is where the image says; what lies deeper was decided on the coarse grid.
+    # The image decides at the skin, the coarse grid inside.
     body = (share > 0.9) | ((share > 0.1) & (volume.array > threshold))
     return LabelMap(body, volume.affine, {1: "body"})
 
 
 def close_body(label_map: LabelMap, radius: float = 15.0) -> LabelMap:
-    """The body around a segmentation that leaves gaps: 1 is body, 0 outside.
+    """The body around a segmentation with gaps: 1 is body, 0 outside.
 
-    Gaps narrower than 2 x `radius` (mm) are bridged (closing by distance), and what is then
-    enclosed is filled. Every labeled voxel is inside.
+    Gaps narrower than 2 x `radius` (mm) are closed (closing by distance), and enclosed holes are
+    filled. Every labeled voxel is inside.
 
     Raises
     ------
@@ -61,12 +61,12 @@ def close_body(label_map: LabelMap, radius: float = 15.0) -> LabelMap:
 
 
 def _coarse(volume: Volume) -> Volume:
-    """On voxels of at least 3 mm: large radii stay cheap, and noise is averaged away."""
+    """The volume on voxels of at least 3 mm, where large radii are cheap and noise is averaged."""
     return resample(volume, [max(s, _BODY_GRID_MM) for s in volume.spacing])
 
 
 def _share_on(reference: Volume, inside: np.ndarray, coarse: Volume) -> np.ndarray:
-    """On the reference's grid, how much (0 to 1) of the surroundings is inside."""
+    """Local share (0 to 1) of the inside, on the grid of the reference."""
     return resample_to(coarse.with_array(inside.astype(np.float32)), reference, fill=0.0).array
 
 
@@ -78,14 +78,14 @@ def _air_threshold(array: np.ndarray) -> float:
     top = float(np.percentile(shifted, 99))
     if top <= 0:
         return float(array.max())
-    floor = 0.005 * top  # keeps the spread of an air that is nearly 0 from ruling the histogram
+    floor = 0.005 * top  # otherwise air near 0 dominates the histogram of the logarithm
     split = np.exp(threshold_otsu(np.log(shifted.clip(floor, top))))
     air, tissue = (float(np.median(part)) for part in (shifted[shifted <= split], shifted[shifted > split]))
     return max(float(split), air + (tissue - air) / 4) + float(array.min())
 
 
 def _axial(volume: Volume) -> int:
-    """The array axis that runs nearest to the patient's length."""
+    """The array axis nearest to foot-head."""
     return next(axis for axis, letter in enumerate(volume.orientation) if letter in "SI")
 
 
@@ -104,7 +104,7 @@ def _open(mask: np.ndarray) -> np.ndarray:
     from scipy.ndimage import binary_dilation, binary_erosion
 
     element = _structure(mask.shape)
-    # Beyond the border the body goes on: it must not be eroded from there.
+    # The body continues beyond the border, so that the border does not erode it.
     eroded = binary_erosion(mask, element, border_value=1)
     return binary_dilation(eroded, element) & mask
 
@@ -119,10 +119,10 @@ def _largest_piece(mask: np.ndarray) -> np.ndarray:
 
 
 def _fill(mask: np.ndarray, axial: int) -> np.ndarray:
-    """Fill what is enclosed in an axial slice, in two of the three slices, or in 3-D.
+    """Fill holes of axial slices, holes of the slices in two of the three planes, and holes in 3-D.
 
-    The lungs and the bowel run through the border of many volumes, so that only the axial slices
-    enclose them; the mouth and the ear canals are enclosed by the other two.
+    The border of many volumes cuts lungs and bowel, so that only axial slices enclose them; the
+    other two planes enclose the mouth and the ear canals.
     """
     from scipy.ndimage import binary_fill_holes
 
@@ -137,7 +137,7 @@ def _fill(mask: np.ndarray, axial: int) -> np.ndarray:
 
 
 def _close(mask: np.ndarray, radius: float, spacing: tuple[float, ...]) -> np.ndarray:
-    """Closing by a ball of `radius` mm, as if the border went on, so that nothing sticks to it."""
+    """Closing by a ball of `radius` mm; the border values are repeated beyond the border."""
     from scipy.ndimage import distance_transform_edt
 
     if not mask.any():

@@ -13,7 +13,7 @@ NOWHERE: Box = (slice(0, 0),) * 3
 
 
 def inside(box: Box, outer: Box) -> Box:
-    """A box as a part of a larger one."""
+    """A box in the indices of a larger box."""
     return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))
 
 
@@ -42,13 +42,13 @@ def placed(marks: NDArray, place: Box, box: Box) -> NDArray[np.bool_]:
 
 
 def common(one: Box, other: Box) -> Box:
-    """Where two boxes meet; empty parts where they do not."""
+    """The intersection of two boxes; empty slices where they are apart."""
     parts = ((max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
     return tuple(slice(start, max(start, stop)) for start, stop in parts)
 
 
 def tight(marks: NDArray, box: Box) -> tuple[Box, Box]:
-    """The box about the marks, and the same as a part of the box given."""
+    """The bounding box of marks in a box, and the same in the indices of that box."""
     index = np.nonzero(marks)
     part = tuple(slice(int(i.min()), int(i.max()) + 1) for i in index)
     return moved(part, tuple(b.start for b in box)), part

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Volume
 
 MR_MODALITIES = ("MR", "T1w", "T2w", "PDw", "FLAIR")
-_MAX_VALUES = 500_000  # enough for any histogram below, and quick on the largest volume
+_MAX_VALUES = 500_000  # enough for the histogram, and quick on the largest volume
 
 
 def same_modality(asked: str | None, offered: str | None) -> bool:
@@ -34,11 +34,11 @@ def modality_of(volume: Volume) -> str | None:
 
 
 def guess_modality(volume: Volume) -> str | None:
-    """ "CT" in HU, "MR", or None where the values cannot tell.
+    """ "CT" in HU, "MR", or None where the values are ambiguous.
 
-    In Hounsfield units a body has most of its mass within 200 HU of water with a peak there, and
-    next to nothing between fat (-120) and lung (-600). CT that was stored without its offset
-    of -1024, label maps and images scaled to a few units give None.
+    In Hounsfield units most voxels of a body lie within 200 HU of water with a peak there, and
+    few between fat (-120) and lung (-600). CT that was stored without its offset of -1024, label
+    maps, and images with a range of a few units give None.
     """
     values = _sample(volume.array)
     if _looks_like_hu(values):
@@ -50,13 +50,13 @@ def guess_modality(volume: Volume) -> str | None:
 
 
 def looks_like_labels(volume: Volume) -> bool:
-    """Whether an image holds only a few whole numbers from 0 up, as masks do."""
+    """Whether an image holds only a few non-negative whole numbers, as masks do."""
     values = _sample(volume.array)
     return bool(values.min() >= 0 and len(np.unique(values)) < 32 and (values % 1 == 0).all())
 
 
 def _looks_like_hu(values: NDArray) -> bool:
-    values = values[values > values.min()]  # padding says nothing
+    values = values[values > values.min()]  # without padding
     body = values[values > -200]
     if body.size < 50 or (values < -20).mean() < 0.03:
         return False
@@ -67,7 +67,7 @@ def _looks_like_hu(values: NDArray) -> bool:
 
 
 def _sample(array: NDArray) -> NDArray[np.float32]:
-    """At most `_MAX_VALUES` values, evenly from the whole volume, in a fixed random order."""
+    """At most `_MAX_VALUES` values of the whole volume, in a fixed random order."""
     flat = array.reshape(-1)
     generator = np.random.default_rng(0)
     if flat.size <= _MAX_VALUES:

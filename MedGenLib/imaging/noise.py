@@ -6,7 +6,7 @@ import numpy as np
 
 
 def noise_level(hu: np.ndarray, soft: np.ndarray) -> float | None:
-    """Noise of a CT in HU: robust SD of the high-pass image inside soft tissue.
+    """Noise of a CT in HU: robust standard deviation of the high-pass image inside soft tissue.
 
     ``hu`` and the bool mask ``soft`` are (i, j, k); high-pass is the image minus its Gaussian
     of sigma 1 voxel; SD is 1.4826 times the median absolute deviation. None where fewer than

@@ -1,4 +1,4 @@
-"""Intensity codecs: from stored values to what a network sees, and back.
+"""Intensity codecs: stored values to network values and back.
 
 A package names its codec and the codec's numbers; training and inference use the same objects.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 KEPT_TEXTURE = 0.3
-"""Share of a voxel's difference from its tissue's middle that the furthest shift leaves."""
+"""Share of the difference between a voxel and the middle of its tissue that the largest shift leaves."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TissueStandard:
 
 @dataclass(frozen=True)
 class TissueRange:
-    """What a tissue label promises: the range of HU of the voxel's neighborhood.
+    """The range of HU around a voxel of each tissue.
 
     Masks of tissues come from thresholds on a median-filtered image. A sample of the flow may
     leave its tissue's range at thin structures; `enforce` moves it back by what the local median
@@ -57,7 +57,7 @@ class TissueRange:
     passes: int
 
     def enforce(self, hu: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """(i, j, k) HU and labels -> HU; voxels of label 0 are left alone."""
+        """(i, j, k) HU and labels -> HU; voxels of label 0 are unchanged."""
         start = hu
         for _ in range(self.passes):
             outside = np.nonzero(self._outside(hu, labels))
@@ -71,7 +71,7 @@ class TissueRange:
         return hu
 
     def _outside(self, hu: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Voxels whose local median is not in their label's range.
+        """Voxels whose local median is outside of the range of their label.
 
         The median of n values is below a limit where more than half of them are: counting takes a
         fraction of the time of sorting, and few medians have to be known.
@@ -86,7 +86,7 @@ class TissueRange:
 
 
 def _furthest(hu: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Where shifts of a voxel end: about the middle of its tissue's range.
+    """Limits of the shift of a voxel: around the middle of the range of its tissue.
 
     What is thinner than the median (a corner, a spike, a nodule of a few voxels) has a median that
     belongs to its surroundings however far it is shifted. A part of its texture is kept.
@@ -102,7 +102,7 @@ def _moved(hu: np.ndarray, shift: np.ndarray, furthest: np.ndarray) -> np.ndarra
 
 
 def _count_near(marked: np.ndarray) -> np.ndarray:
-    """How many of the 3 x 3 x 3 neighbors are marked; beyond the border the outermost count."""
+    """Number of marked voxels among the 3 x 3 x 3 neighbors; the border is repeated."""
     count = marked.view(np.uint8)
     for axis, n in enumerate(count.shape):
         if n > 1:
@@ -130,7 +130,7 @@ def _local_median(values: np.ndarray, places: tuple[np.ndarray, ...]) -> np.ndar
 
 @dataclass(frozen=True)
 class Affine:
-    """One mean and one spread for the whole crop: ``x = (value - mean) / sd``.
+    """One mean and one standard deviation for all voxels: ``x = (value - mean) / sd``.
 
     In training mean and sd are each image's own; ``mean`` and ``sd`` kept here are typical ones
     and give the level of generated images, in arbitrary units.
@@ -149,7 +149,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class ZScore:
-    """Each image by its own mean and spread, clipped to ``low``..``high`` (in spreads)."""
+    """Mean 0 and standard deviation 1 of each image, clipped to ``low``..``high``."""
 
     low: float = -3.0
     high: float = 5.0

@@ -1,4 +1,4 @@
-"""Resampling by SimpleITK: to another voxel size, and onto another image's grid.
+"""Resampling with SimpleITK: to another voxel size, and onto the grid of another image.
 
 A model runs at its own spacing, and its output has to come back exactly onto the user's grid:
 

@@ -1,5 +1,7 @@
-"""The rest of the body around a segmentation: from an image of the patient, or closed from the
-mask. Models that take unlabeled voxels for air need it."""
+"""Filling of a segmentation up to the outline of the body, from an image of the patient or closed from the mask.
+
+Models that take unlabeled voxels for air need it.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,19 @@ from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume
 
 _APART, _DOUBTFUL = 0.9, 0.1
-"""Parts of the labeled voxels outside of the image's body: another patient, or a doubt; a lung
-that the image's border cuts open is outside of its body, too."""
+"""Share of the labeled voxels outside of the body in the image above which it is another patient, or doubtful; a lung
+that the border of the image cuts is outside of the body, too."""
 _CLOSED = 0.02
-"""Smaller gaps are closed without a word."""
+"""Smaller gaps are closed without a warning."""
 
 
 def fill_rest(labels: LabelMap, value: int, image: Volume | None = None) -> tuple[LabelMap, list[Finding]]:
-    """Give voxels of the body without a label the label `value`.
+    """Give unlabeled voxels of the body the label `value`.
 
     Parameters
     ----------
-    labels: in the model's labels.
-    image: of the same patient, on any grid; its outline is the body's. Without one the outline is
-        closed from the mask.
+    labels: in the labels of the model.
+    image: of the same patient, on any grid, for the outline of the body; None closes it from the mask.
 
     Raises
     ------
@@ -61,7 +62,7 @@ def _closed(labels: LabelMap, value: int) -> tuple[LabelMap, list[Finding]]:
 
 
 def _outline(labels: LabelMap, image: Volume) -> tuple[LabelMap, list[Finding]]:
-    """The image's body on the mask's grid, with every labeled voxel inside."""
+    """The body in the image, on the grid of the mask, with every labeled voxel inside."""
     seen = resample_to(LabelMap(np.ones(image.shape, np.uint8), image.affine), labels.geometry).array
     if not seen.any():
         raise InputError(

@@ -14,21 +14,21 @@ from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.labels.vocabulary import TABLES, Label, Vocabulary, plain_name, table, words_of
 
 _LONG = 12
-"""More labels than that are not all named in a sentence."""
+"""Labels that a sentence names at most."""
 _NO_NAME = re.compile(r"(segment|label|class|region)?\s*\d*")
-"""Names that say nothing, as drawing tools give them."""
+"""Default names of drawing tools."""
 
 
 @dataclass(frozen=True)
 class MappingReport:
-    """What became of each label present.
+    """The mapping of each label of a mask.
 
     Attributes
     ----------
-    mapped: label in the mask -> label of the model (0: dropped as the user wished).
-    unmapped: labels that the model does not know; they became background.
+    mapped: label of the mask -> label of the model, 0 for labels that were dropped.
+    unmapped: labels that the model does not know, which became background.
+    names: label of the mask -> name, where it has one.
     left_out: labels in `mapped` that became background because the model leaves them out.
-    names: label in the mask -> name, as far as it is known.
     """
 
     mapped: dict[int, int]
@@ -67,10 +67,9 @@ def map_labels(
 ) -> tuple[LabelMap, MappingReport]:
     """Translate a segmentation into a model's labels.
 
-    The first of these that applies decides on each label of the mask: the user's mapping by
-    number; by name; the label's own name in the vocabulary; the nearest structure that the tables
-    say it is part of (spleen -> soft tissue, a cortical parcel -> cortex or else brain); its
-    number, if it has no name.
+    Each label of the mask is mapped by the first of these that applies: ``mapping`` by number; ``mapping``
+    by name; its name in the vocabulary; the nearest structure that contains it according to the tables
+    (spleen -> soft tissue, a cortical parcel -> cortex or brain); its number, if it has no name.
 
     Parameters
     ----------
@@ -81,8 +80,7 @@ def map_labels(
 
     Raises
     ------
-    InputError: labels that the model does not know (named, with the way out), or a mapping to a
-        label that the model does not have.
+    InputError: labels that the model does not know, or a mapping to a label that it does not have.
     """
     rules = {"table": mapping} if isinstance(mapping, str) else dict(mapping or {})
     source = table(str(rules.pop("table"))) if "table" in rules else None
@@ -121,7 +119,7 @@ def _find(value: int, name: str | None, rules: dict[int | str, int], vocabulary:
 
 
 def _wider(name: str) -> Iterator[str]:
-    """The name, other names of the same structure, then what it is part of, by all tables."""
+    """The name, other names of the same structure, then the structures that contain it, by all tables."""
     level = [name]
     seen: set[str] = set()
     while level:
@@ -155,7 +153,7 @@ def _relabel(label_map: LabelMap, mapped: dict[int, int], vocabulary: Vocabulary
     targets = np.array([0, *(mapped[v] for v in sorted(mapped))])
     targets = targets.astype(np.min_scalar_type(int(targets.max())))
     result = np.zeros(label_map.shape, targets.dtype)
-    # Plane by plane: the places of a whole volume would take many times its memory.
+    # Plane by plane: the indices of a whole volume take several times its memory.
     for plane, new in zip(label_map.array, result, strict=True):
         place = np.searchsorted(sources, plane).clip(max=len(sources) - 1)
         known = sources[place] == plane
@@ -180,7 +178,7 @@ def _unknown_labels(report: MappingReport, vocabulary: Vocabulary) -> str:
 
 
 def _similar(name: str, vocabulary: Vocabulary) -> tuple[Label, ...]:
-    """Up to five labels whose names are like this one, else the first ones there are."""
+    """Up to five labels with similar names, else the first five."""
     names = {plain_name(label.name): label for label in vocabulary.labels}
     shared = {key: len(set(words_of(name)) & set(words_of(key))) for key in names}
     near = sorted((key for key in names if shared[key]), key=lambda key: -shared[key])

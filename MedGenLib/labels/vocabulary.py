@@ -1,4 +1,4 @@
-"""Label vocabularies: what a model or a segmentation tool calls its labels, and the tables of common tools."""
+"""Label vocabularies of models and segmentation tools, and the tables of common tools."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BACKGROUND = {"background", "outside", "none", "0"}
 
 @dataclass(frozen=True)
 class Label:
-    """One structure: its number, its name, other names, and the coarser structure it is part of."""
+    """One structure: number, name, other names, and the coarser structure that it is part of."""
 
     value: int
     name: str
@@ -28,10 +28,9 @@ class Label:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The labels that a model or a segmentation tool knows; 0 is always the background.
+    """The labels of a model or a segmentation tool; 0 is always the background.
 
-    `left_out` names structures that a model of a part of the body knows to lie outside of it:
-    they become background without a question.
+    `left_out` names structures outside of the part of the body that a model makes; they become background.
 
     >>> tissue = Vocabulary.from_dict({"1": {"name": "fat", "aliases": ["adipose"]}})
     >>> tissue.value_of("Adipose"), tissue.value_of(1), tissue.value_of("liver")
@@ -55,10 +54,10 @@ class Vocabulary:
         return {label.value: label.name for label in self.labels}
 
     def label_of(self, key: int | str) -> Label | None:
-        """The label of a number, name or alias; case, "_" and "-" make no difference.
+        """The label of a number, name or alias; case, "_" and "-" are ignored.
 
-        Nor does the order of the words, as long as no other label has the same ones:
-        "kidney_left" and "left kidney" are one.
+        The order of the words is ignored, too, unless several labels have the same words:
+        "kidney_left" and "left kidney" are the same.
         """
         if isinstance(key, int):
             return self._index.get(key)
@@ -84,7 +83,7 @@ class Vocabulary:
 
     @functools.cached_property
     def _by_words(self) -> dict[tuple[str, ...], Label]:
-        """Sorted words of a name -> label, without those that several labels have."""
+        """Sorted words of a name -> label, without words that several labels share."""
         index: dict[tuple[str, ...], Label | None] = {}
         for label in self.labels:
             for words in {words_of(name) for name in (label.name, *label.aliases)}:
@@ -124,5 +123,5 @@ def plain_name(name: str) -> str:
 
 
 def words_of(name: str) -> tuple[str, ...]:
-    """The words of a name in one order, whatever order they were written in."""
+    """The words of a name, sorted."""
     return tuple(sorted(re.sub(r"[,.()]", " ", plain_name(name)).split()))

@@ -1,1 +1,1 @@
-"""Finding the labels in an image."""
+"""Segmentation of images."""

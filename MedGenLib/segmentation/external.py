@@ -107,14 +107,14 @@ class NnUnet:
 
     @property
     def _folds(self) -> list[str]:
-        """The folds that were trained: those of a cross-validation, or the one of all cases."""
+        """The trained folds: those of a cross-validation, or the one of all cases."""
         names = sorted(path.name.removeprefix("fold_") for path in self.folder.glob("fold_*"))
         numbers = [name for name in names if name.isdigit()]
         return ["-f", *(numbers or ["all"])]
 
 
 def _dataset(folder: Path) -> dict[str, Any]:
-    """What a trained model says of its input and labels, as far as it fits one volume."""
+    """The description of a trained model that reads one volume and finds labels."""
     path = folder / "dataset.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -138,7 +138,7 @@ def _dataset(folder: Path) -> dict[str, Any]:
 
 
 def _command(name: str, installation: str) -> str:
-    """Where the user's command lies."""
+    """The path of an installed command."""
     found = shutil.which(name)
     if found is None:
         raise InputError(
@@ -155,7 +155,7 @@ def _run(
     log: Path,
     progress: ProgressCallback | None,
 ) -> None:
-    """Write the image and run the tool; what `progress` or Ctrl-C raises ends it at once."""
+    """Write the image and run the tool; an exception of `progress`, or Ctrl-C, ends it at once."""
     check_finite(volume)
     write_volume(volume, source)
     with log.open("wb") as stream:
@@ -168,7 +168,7 @@ def _run(
         stage = f"running {tool.name}"
         try:
             while (code := _ended(process)) is None:
-                if progress is not None:  # a sign of life, at which a run can be cancelled
+                if progress is not None:  # a chance to cancel
                     progress(Progress(stage, 0, 1))
         finally:
             _end(process)
@@ -179,7 +179,7 @@ def _run(
 
 
 def _labels(tool: TotalSegmentator | NnUnet, path: Path, volume: Volume) -> LabelMap:
-    """What the tool has written, on the volume's own grid."""
+    """The labels that the tool has written, on the grid of the volume."""
     if not path.is_file():
         raise InputError(f"{tool.name} ended without writing its labels; run it by hand on the image to see why.")
     try:
@@ -205,7 +205,7 @@ def _ended(process: subprocess.Popen) -> int | None:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End a process that still runs, and what it has started."""
+    """End a process that still runs, and its children."""
     import psutil
 
     if process.poll() is not None:

@@ -65,7 +65,7 @@ class PackageSegmenter:
         return LabelMap(found, volume.affine, dict(self.labels.names))
 
     def _working(self, volume: Volume) -> Volume:
-        """The volume at the package's own voxel size; itself where that is near enough."""
+        """The volume at the voxel size of the package; the volume itself where its voxel size is close to that."""
         native = self.manifest.spacing.native
         if all(abs(s / native - 1) <= SAME_SPACING for s in volume.spacing):
             return volume
@@ -97,7 +97,7 @@ class PackageSegmenter:
 def probabilities(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Standardized image (i, j, k) -> share of background and each label (n + 1, i, j, k).
 
-    An axis longer than `WHOLE` voxels is done in overlapping pieces.
+    An axis longer than `WHOLE` voxels is segmented in overlapping windows.
     """
     import torch
 

@@ -1,12 +1,12 @@
-"""Finding the labels in an image again: by thresholds, by a package, or by the user's own tools.
+"""Segmentation of an image: by thresholds, by a package, or by tools that the user has installed.
 
     find = segmenter("hippocampus-segmenter")
-    labels = find(volume)            # on the volume's own grid, values as in find.labels
+    labels = find(volume)            # on the grid of the volume, values as in find.labels
 
-Names: a package of task "segment"; a generator whose manifest says how its labels are found again
+Names: a package of task "segment"; a generator whose package says how its labels are segmented
 (ct-tissue: `statistics.resegment`, mr-hippocampus: `statistics.segmenter`); "totalsegmentator";
-"nnunet:FOLDER" with the folder of a trained nnU-Net model. The last two run the command that the
-user has installed, in a process of its own.
+"nnunet:FOLDER" with the folder of a trained nnU-Net model. The last two run an installed command in
+a separate process.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ if TYPE_CHECKING:
 
 
 class Segmenter(Protocol):
-    """Finds labels in a volume.
+    """Segments a volume.
 
     Attributes
     ----------
-    name: as the user calls it.
-    labels: the vocabulary of the values that it gives.
+    name: as of `segmenter`.
+    labels: vocabulary of its labels.
     """
 
     name: str
     labels: Vocabulary
 
     def __call__(self, volume: Volume, progress: ProgressCallback | None = None) -> LabelMap:
-        """Labels on the volume's own grid.
+        """Labels on the grid of the volume.
 
         Raises
         ------
-        InputError: the volume is not what the segmenter reads, or an external tool failed.
+        InputError: the segmenter does not read such volumes, or an external tool failed.
         """
         ...
 
 
 def segmenter(name: str, device: str = "auto") -> Segmenter:
-    """The segmenter of that name (see the module).
+    """The segmenter of a name (see the module).
 
     Raises
     ------
-    InputError: unknown (names the known ones), or a tool that is not installed.
-    PackageError, LicenseError: the package is broken, or its license has to be accepted first.
+    InputError: an unknown name, or a tool that is not installed.
+    PackageError, LicenseError: the package is damaged, or its license has to be accepted first.
     """
     kind, _, folder = name.partition(":")
     if kind.casefold() == "nnunet":
@@ -73,10 +73,9 @@ def segmenter(name: str, device: str = "auto") -> Segmenter:
 
 
 def names() -> list[tuple[str, str]]:
-    """The segmenters that can be used here, each with a sentence on what it does.
+    """The segmenters that are available, each with a sentence.
 
-    nnU-Net is not among them: it needs the folder of a model. Reads no weights and needs neither
-    torch nor the schema, so that a panel can ask.
+    nnU-Net is left out, as it needs the folder of a model. Reads no weights and imports neither torch nor the schema.
     """
     known = []
     for manifest in light_catalogue():
@@ -91,10 +90,10 @@ def names() -> list[tuple[str, str]]:
 
 
 def _package(name: str) -> Manifest:
-    """A package that can find labels."""
+    """A package that can segment images."""
     manifest = next((known for known in catalogue() if known.name == name), None)
     if manifest is None and any(package.folder.name == name for package in broken()):
-        find(name)  # raises the sentence that tells what is wrong with it
+        find(name)  # raises the error of the package
     if manifest is None or not _finds_labels(manifest):
         known = ", ".join(usable for usable, _ in names())
         raise InputError(f"There is no segmenter '{name}'; choose one of {known}, totalsegmentator or nnunet:FOLDER.")
