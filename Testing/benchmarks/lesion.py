@@ -1,11 +1,10 @@
-"""Lesions put into the real CT of the sample data: is the rest untouched, is the lesion right?
+"""Lesions inserted into the real CT of the sample data: intensities, and changes outside the halo.
 
     python Testing/benchmarks/lesion.py [--repeats 4] [--preset draft]
 
-Each kind is put at random places of its organ, and what was generated is taken out again with its
-mask. In range: share of the lesion's voxels whose HU are in the range of its label (of its organ,
-once it was taken out), by the thresholds of ct-tissue.
-Outside: largest difference farther from the lesion than the halo that was told.
+Each kind is inserted at random positions of its organ; generated lesions are removed again with their
+mask. In range: share of the lesion's voxels with HU in the range of its label (after removal, of its
+organ), by the thresholds of ct-tissue. Outside: largest difference beyond the reported halo.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ import numpy as np
 import torch
 from common import save, table
 
-from MedGenLib.io.samples import sample
 from MedGenLib.editing.lesions import Insertion, insert_lesion
 from MedGenLib.editing.lesions.inputs import as_stored
 from MedGenLib.io.files import read_label_map, read_volume
-from MedGenLib.packages.catalogue import find
+from MedGenLib.io.samples import sample
 from MedGenLib.labels.tissues import resegment
+from MedGenLib.packages.catalogue import find
 
 KINDS = {
     "nodule in lung or gas": ("lung or gas", 15.0, "spiculated", "soft tissue", None),
@@ -82,7 +81,7 @@ def main() -> None:
         "HU before",
         "HU after",
         "in range",
-        "taken out: in range",
+        "after removal: in range",
         "halo mm",
         "outside, largest",
         "seconds",
