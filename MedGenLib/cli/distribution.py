@@ -42,7 +42,7 @@ def words(parser: Parser) -> None:
 def distribution(arguments: Namespace, console: Console) -> int:
     """Folders of volumes -> measures on the console and, where asked for, a report."""
     from MedGenLib.evaluation.cohorts import FILES, evaluate_cohorts
-    from MedGenLib.evaluation.folders import report_folder, require_apart
+    from MedGenLib.evaluation.folders import report_folder, require_apart, write_files
 
     report = contextlib.nullcontext()
     if arguments.report is not None:  # its place is checked before the work
@@ -60,8 +60,7 @@ def distribution(arguments: Namespace, console: Console) -> int:
             progress=console,
         )
         if outputs is not None:
-            for name, text in result.files().items():
-                outputs.staged(arguments.report / name).write_text(text, encoding="utf-8")
+            write_files(outputs, arguments.report, result.files())
             outputs.commit()
     describe(result, console)
     for path in outputs.paths if outputs is not None else ():

@@ -14,7 +14,7 @@ from MedGenLib.cli.table import table
 
 if TYPE_CHECKING:
     from MedGenLib.evaluation.utility import Utility, UtilityRow
-    from MedGenLib.io.outputs import Outputs
+    from MedGenLib.io.atomic import Outputs
 
 HEADS = ("Trained on", "Cases", "Label", "Dice", "95 % interval", "Against real", "SD of repeats")
 FILES = ("report.html", "metrics.json", "metrics.csv", "dice.png")
@@ -84,6 +84,7 @@ def cells(result: Utility) -> list[tuple[str, ...]]:
 
 def write_report(result: Utility, outputs: Outputs, folder: Path) -> None:
     """The files of `FILES`, at their staged places."""
+    from MedGenLib.evaluation.folders import write_files
     from MedGenLib.evaluation.html import Picture, Section, Table, page
     from MedGenLib.evaluation.tables import csv_text, json_text
 
@@ -101,14 +102,9 @@ def write_report(result: Utility, outputs: Outputs, folder: Path) -> None:
             ],
         )
     ]
-    texts = {
-        "report.html": page("Can the synthetic images train a segmenter?", sections),
-        "metrics.json": json_text(figures),
-        "metrics.csv": csv_text(figures["rows"]),
-    }
-    for name, text in texts.items():
-        outputs.staged(folder / name).write_text(text, encoding="utf-8")
-    outputs.staged(folder / "dice.png").write_bytes(picture)
+    html = page("Can the synthetic images train a segmenter?", sections)
+    contents = (html, json_text(figures), csv_text(figures["rows"]), picture)
+    write_files(outputs, folder, dict(zip(FILES, contents, strict=True)))
 
 
 def draw(result: Utility) -> bytes:

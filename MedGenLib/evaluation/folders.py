@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from MedGenLib.errors import InputError
@@ -63,8 +63,7 @@ def report_folder(
     """The files of a report, which appear in `folder` together on `commit`, or not at all.
 
     with report_folder(folder, ("report.html", "metrics.json")) as outputs:
-        outputs.staged(folder / "report.html").write_text(text, encoding="utf-8")
-        ...
+        write_files(outputs, folder, {"report.html": text, "metrics.json": figures})
         outputs.commit()
 
     The folder is made if it is missing, and taken away again when nothing was written.
@@ -81,6 +80,13 @@ def report_folder(
         if made:
             with contextlib.suppress(OSError):  # it is not empty: the report is there
                 folder.rmdir()
+
+
+def write_files(outputs: Outputs, folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Write the files of a report to their staged places: name -> text or bytes."""
+    for name, content in contents.items():
+        data = content.encode() if isinstance(content, str) else content
+        outputs.staged(folder / name).write_bytes(data)
 
 
 def _make(folder: Path) -> bool:

@@ -7,7 +7,7 @@
             Section("Pictures", [Picture(png, "Difference in HU")]),
         ],
     )
-    outputs.staged(folder / "report.html").write_text(text, encoding="utf-8")
+    write_files(outputs, folder, {"report.html": text})
 
 The template escapes all text, so callers pass what users and files said as it is.
 """

@@ -16,6 +16,7 @@ from typing import Any
 
 from MedGenLib import __version__
 from MedGenLib.evaluation.cases import SHOWN, Cohort
+from MedGenLib.evaluation.folders import write_files
 from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, Values, page
 from MedGenLib.evaluation.pair import Evaluation
 from MedGenLib.evaluation.tables import Summary, csv_text, json_text, summary
@@ -57,9 +58,7 @@ def write(evaluated: Evaluation | Cohort, outputs: Outputs, folder: Path) -> Non
             {"label": row.label, "name": row.name, "unit": row.unit, **vars(found)} for row, found in summaries(cohort)
         ]
     html = _single_page(single) if single else _cohort_page(cohort)
-    outputs.staged(folder / REPORT).write_text(html, encoding="utf-8")
-    outputs.staged(folder / JSON).write_text(json_text(data), encoding="utf-8")
-    outputs.staged(folder / CSV).write_text(csv_text(csv_rows(cohort)), encoding="utf-8")
+    write_files(outputs, folder, {REPORT: html, JSON: json_text(data), CSV: csv_text(csv_rows(cohort))})
     if single and single.comparison:
         difference = single.comparison.difference
         facts = Provenance(

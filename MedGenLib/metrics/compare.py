@@ -76,6 +76,11 @@ class Comparison:
         """The value of the row of that name."""
         return next(row.value for row in self.rows if (row.name, row.label) == (name, label))
 
+    def sample(self, most: int) -> NDArray[np.int64]:
+        """Flat indices of the region's voxels, or of so many of them, always the same ones."""
+        index = np.flatnonzero(self.region)
+        return index if len(index) <= most else np.random.default_rng(0).choice(index, most, replace=False)
+
     def to_dict(self) -> dict[str, Any]:
         """Rows and note as plain JSON types."""
         return {"rows": [asdict(row) for row in self.rows], "note": self.note}

@@ -129,10 +129,9 @@ def error_correlation(uncertainty: Volume, comparison: Comparison) -> Calibratio
 
 def _drawn(uncertainty: Volume, comparison: Comparison) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
     """Spread and absolute error inside the region, of at most `_MOST_VOXELS` voxels."""
-    index = np.flatnonzero(comparison.region)
+    index = comparison.sample(_MOST_VOXELS)
     note = "Measured where the images were compared."
-    if len(index) > _MOST_VOXELS:
-        index = np.random.default_rng(0).choice(index, _MOST_VOXELS, replace=False)
+    if len(index) < np.count_nonzero(comparison.region):
         note += f" {_MOST_VOXELS} voxels of it were drawn."
     deviation = uncertainty.array.ravel()[index].astype(np.float64)
     error = np.abs(comparison.difference.array.ravel()[index].astype(np.float64))

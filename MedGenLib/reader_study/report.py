@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MedGenLib.evaluation.folders import report_folder
+from MedGenLib.evaluation.folders import report_folder, write_files
 from MedGenLib.evaluation.html import Picture, Section, Table, Values, page
 from MedGenLib.evaluation.tables import csv_text, json_text
 from MedGenLib.reader_study.scoring import ALL, CHANCE, LITERATURE, Answers, ReaderMeasure, Scores
@@ -41,15 +41,12 @@ def write_report(scores: Scores, folder: str | Path, overwrite: bool = False) ->
     folder = Path(folder)
     with report_folder(folder, FILES, overwrite) as outputs:
         pictures = {"roc.png": roc_picture(scores.readers), "accuracy.png": _accuracy(scores.rows)}
-        for name, data in pictures.items():
-            outputs.staged(folder / name).write_bytes(data)
         texts = {
             "scores.json": json_text(scores.to_dict()),
             "scores.csv": csv_text([asdict(row) for row in scores.rows]),
             REPORT: _page(scores, pictures),
         }
-        for name, text in texts.items():
-            outputs.staged(folder / name).write_text(text, encoding="utf-8")
+        write_files(outputs, folder, pictures | texts)
         outputs.commit()
     return folder / REPORT
 

@@ -24,8 +24,7 @@ FIRST, SECOND, DARK, MUTED = "#2c6fad", "#d1602b", "#1c2733", "#7a8793"
 """Colors of the reference, of the image, of lines and of what stands back; told apart by the
 color-blind too."""
 _DPI = 130
-_MOST_VOXELS = 500_000
-_MOST_BARS = 30
+_MOST_VOXELS, _MOST_BARS = 500_000, 30
 _LIMITS = 1.96
 """Standard deviations to each side that hold 95 % of a normal distribution."""
 
@@ -92,7 +91,7 @@ def bland_altman(comparison: Comparison) -> bytes:
     Bland and Altman, Statistical methods for assessing agreement between two methods of clinical
     measurement, Lancet 1986. Bias and limits are those of all voxels; at most 500,000 are drawn.
     """
-    index = _drawn(comparison.region)
+    index = comparison.sample(_MOST_VOXELS)
     difference = comparison.difference.array.ravel()[index].astype(np.float64)
     mean = comparison.reference.array.ravel()[index] + difference / 2
     inside = comparison.difference.array[comparison.region]
@@ -126,7 +125,7 @@ def bland_altman(comparison: Comparison) -> bytes:
 
 def histogram(comparison: Comparison) -> bytes:
     """Share of the region's voxels by their value, of the image and of the reference."""
-    index = _drawn(comparison.region)
+    index = comparison.sample(_MOST_VOXELS)
     reference = comparison.reference.array.ravel()[index].astype(np.float64)
     image = reference + comparison.difference.array.ravel()[index]
     low, high = _axis_range(np.concatenate([image, reference]))
@@ -205,14 +204,6 @@ def _mark_height(axes: Axes, value: float, text: str, linestyle: str = "-", font
 
 def _legend_above(axes: Axes, columns: int) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=9)
-
-
-def _drawn(region: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Flat places of voxels of the region, at most `_MOST_VOXELS`, always the same ones."""
-    index = np.flatnonzero(region)
-    if len(index) > _MOST_VOXELS:
-        index = np.random.default_rng(0).choice(index, _MOST_VOXELS, replace=False)
-    return index
 
 
 def _axis_range(values: NDArray) -> tuple[float, float]:
