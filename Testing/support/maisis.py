@@ -7,6 +7,7 @@ kinds of networks, conditions, schedules, limits.
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.networks import build
 from MedGenLib.packages.export import write_package
 from MedGenLib.packages.hub.nv_generate import PUBLISHED
-from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.manifest import Manifest, load_manifest
 
 SCALE_FACTOR = 0.9
 CHANNELS = {
@@ -63,6 +64,24 @@ def small_package(name: str, folder: Path) -> Manifest:
         for seed, (role, spec) in enumerate(metadata["medgen"]["networks"].items())
     }
     return write_package(folder / name, metadata, weights, "# Random weights\n", "No licence.\n")
+
+
+def manifest_of(name, folder, **preprocessing):
+    """The manifest that an installed package of NV-Generate has; no weights are needed."""
+    data = PUBLISHED[name].metadata()
+    medgen = data["medgen"]
+    medgen["checksums"] = {net["weights"]: "0" * 64 for net in medgen["networks"].values()}
+    medgen["preprocessing"].update({"scale_factor": 1.0, **preprocessing})
+    data |= {
+        "version": "1.0.0",
+        "changelog": {"1.0.0": "-"},
+        "monai_version": "1.5",
+        "pytorch_version": "2.6",
+        "numpy_version": "2.0",
+    }
+    (folder / "configs").mkdir(exist_ok=True)
+    (folder / "configs" / "metadata.json").write_text(json.dumps(data))
+    return load_manifest(folder)
 
 
 def trunk(shape=(40, 34, 28), affine=None) -> LabelMap:

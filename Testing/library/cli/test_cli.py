@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_packages import write_generator
 
 import MedGenLib
 from MedGenLib import cli
@@ -449,8 +450,6 @@ def test_models_without_an_action_lists_them(capsys):
 
 
 def test_model_info_add_verify_remove(tmp_path, capsys):
-    from test_packages import write_generator
-
     write_generator(tmp_path / "made")
     assert cli.main(["models", "add", str(tmp_path / "made" / "tiny-ct")]) == 0
     assert "Added the model 'tiny-ct' 1.2.0" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_training import crops, small_config, sphere  # noqa: F401  (crops is a fixture)
+from hippocampi import small_config, sphere
 
 from MedGenLib import generate
 from MedGenLib.diffusion import SAMPLERS
@@ -77,7 +77,7 @@ def test_the_flow_denoiser_takes_part():
 
 
 @pytest.fixture(scope="module")
-def package(crops, tmp_path_factory) -> Path:  # noqa: F811
+def package(crops, tmp_path_factory) -> Path:
     """A classifier of the embedded hippocampus model, trained for some steps on drawn crops."""
     folder = tmp_path_factory.mktemp("classifier")
     path = small_config(folder, crops)

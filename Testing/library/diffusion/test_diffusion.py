@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedGenLib.diffusion import SAMPLERS, ddim, ddpm, heun
+from MedGenLib.diffusion import SAMPLERS, ddim, ddpm
 from MedGenLib.diffusion.flow import FlowDenoiser, path_times, velocity_target
 from MedGenLib.diffusion.variance_preserving import cumulative_signal, respaced
 from MedGenLib.errors import Cancelled

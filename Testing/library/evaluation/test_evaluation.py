@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from trunks import BONE, stored_as
 
 from MedGenLib.errors import Cancelled, InputError
 from MedGenLib.evaluation.cases import SHOWN, Case, evaluate_cases, holds_cases, match
@@ -11,62 +12,16 @@ from MedGenLib.evaluation.folders import report_folder, volumes_in
 from MedGenLib.evaluation.pair import CaseOrigin, Evaluation, evaluate
 from MedGenLib.evaluation.report import csv_rows, file_names, summaries, told
 from MedGenLib.evaluation.tables import summary
-from MedGenLib.imaging.orientation import Reorientation
-from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import write_volume
 from MedGenLib.metrics.compare import ImageMeasure
 from MedGenLib.metrics.labels import LabelRow
-
-FAT, SOFT, BONE = 1, 2, 3
-HU = {FAT: -100.0, SOFT: 45.0, BONE: 700.0}
-
-
-@pytest.fixture(scope="module")
-def tissue() -> LabelMap:
-    """A trunk of fat round muscle round a bone, 3 mm voxels."""
-    i, j, _ = np.indices((32, 28, 20))
-    radius = np.hypot(i - 15.5, (j - 13.5) * 1.2)
-    array = np.zeros(i.shape, np.uint8)
-    array[radius < 13] = FAT
-    array[radius < 10] = SOFT
-    array[radius < 4] = BONE
-    return LabelMap(array, np.diag([3.0, 3.0, 3.0, 1.0]))
-
-
-@pytest.fixture(scope="module")
-def real(tissue) -> Volume:
-    return ct(tissue, seed=0)
-
-
-@pytest.fixture(scope="module")
-def synthetic(tissue) -> Volume:
-    return ct(tissue, seed=1)
-
-
-def ct(tissue: LabelMap, seed: int, sigma: float = 10.0) -> Volume:
-    values = np.full(tissue.shape, -1000.0)
-    for label, hu in HU.items():
-        values[tissue.array == label] = hu
-    noise = np.random.default_rng(seed).normal(0, sigma, values.shape)
-    array = np.where(tissue.array > 0, values + noise, values).astype(np.float32)
-    return Volume(array, tissue.affine, "CT", "HU")
 
 
 def moved(image, shift: float):
     affine = image.affine.copy()
     affine[0, 3] += shift
     return replace(image, affine=affine)
-
-
-def stored_as(image, orientation: str):
-    """The same image with its voxels stored in the order of another orientation."""
-    reorientation = Reorientation.to(image.geometry, orientation)
-    array = reorientation.apply(image.array)
-    affine = image.affine[:, [*reorientation.order, 3]].copy()
-    for axis in reorientation.flips:
-        affine[:3, 3] += affine[:3, axis] * (array.shape[axis] - 1)
-        affine[:3, axis] *= -1
-    return replace(image, array=array, affine=affine)
 
 
 def test_a_reference_alone_gives_the_errors(synthetic, real):

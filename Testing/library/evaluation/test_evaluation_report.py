@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from test_evaluation import BONE, ct, real, stored_as, synthetic, tissue  # noqa: F401 (fixtures)
+from trunks import BONE, ct, stored_as
 
 import MedGenLib
 from MedGenLib.cli import main
@@ -148,7 +148,7 @@ def drawn(monkeypatch):
     monkeypatch.setattr(figures, "png", lambda figure: figure)
 
 
-def test_a_plot_is_a_png(synthetic, real):  # noqa: F811
+def test_a_plot_is_a_png(synthetic, real):
     from PIL import Image
 
     picture = Image.open(io.BytesIO(figures.histogram(compare(synthetic, real))))
@@ -156,7 +156,7 @@ def test_a_plot_is_a_png(synthetic, real):  # noqa: F811
     assert len(np.unique(np.asarray(picture))) > 10
 
 
-def test_bland_altman_marks_bias_and_limits(drawn, real, tissue):  # noqa: F811
+def test_bland_altman_marks_bias_and_limits(drawn, real, tissue):
     noise = np.random.default_rng(3).normal(20, 50, real.shape)
     comparison = compare(real.with_array((real.array + noise).astype(np.float32)), real, tissue)
     axes = figures.bland_altman(comparison).axes[0]
@@ -165,7 +165,7 @@ def test_bland_altman_marks_bias_and_limits(drawn, real, tissue):  # noqa: F811
     assert axes.get_xlabel().endswith("HU")
 
 
-def test_label_bars_are_the_errors(drawn, synthetic, real, tissue):  # noqa: F811
+def test_label_bars_are_the_errors(drawn, synthetic, real, tissue):
     brighter = synthetic.with_array(synthetic.array + 100 * (tissue.array == BONE))
     labels = replace(tissue, names={1: "fat", 2: "soft tissue", 3: "bone"})
     comparison = compare(brighter, real, labels=labels)
@@ -177,17 +177,17 @@ def test_label_bars_are_the_errors(drawn, synthetic, real, tissue):  # noqa: F81
     assert lengths[-1] == pytest.approx(100, abs=2)
 
 
-def test_without_labels_there_are_no_bars(synthetic, real):  # noqa: F811
+def test_without_labels_there_are_no_bars(synthetic, real):
     assert figures.label_errors(compare(synthetic, real).rows) is None
 
 
-def test_histograms_are_shares_of_the_voxels(drawn, synthetic, real, tissue):  # noqa: F811
+def test_histograms_are_shares_of_the_voxels(drawn, synthetic, real, tissue):
     axes = figures.histogram(compare(synthetic, real, tissue)).axes[0]
     shares = [patch.get_data().values.sum() for patch in axes.patches]
     assert shares == pytest.approx([100] * len(shares), abs=0.2)
 
 
-def test_plots_of_equal_or_constant_images_can_be_drawn(real, tissue):  # noqa: F811
+def test_plots_of_equal_or_constant_images_can_be_drawn(real, tissue):
     constant = real.with_array(np.full(real.shape, 40, np.float32))
     for image, reference in ((real, real), (constant, constant)):
         comparison = compare(image, reference, tissue)
@@ -205,7 +205,7 @@ def test_many_cases_and_strange_names_can_be_drawn():
 # Planes
 
 
-def test_the_difference_is_symmetric_in_colour_and_masked(drawn, synthetic, real, tissue):  # noqa: F811
+def test_the_difference_is_symmetric_in_colour_and_masked(drawn, synthetic, real, tissue):
     brighter = synthetic.with_array(synthetic.array + 100 * (tissue.array == BONE))
     comparison = compare(brighter, real, tissue)
     figure = planes.difference_planes(brighter, comparison)
@@ -225,7 +225,7 @@ def test_the_difference_is_symmetric_in_colour_and_masked(drawn, synthetic, real
 @pytest.mark.parametrize(
     ("error", "limit"), [(1.9, 2), (2.1, 5), (49, 50), (51, 100), (130, 200), (0.03, 0.05), (0, 1)]
 )
-def test_the_colour_scale_ends_at_a_round_number_above_the_errors(real, error, limit):  # noqa: F811
+def test_the_colour_scale_ends_at_a_round_number_above_the_errors(real, error, limit):
     comparison = compare(real.with_array(real.array + np.float32(error)), real)
     assert planes.difference_limit(comparison) == pytest.approx(limit)
 
@@ -238,7 +238,7 @@ def lesion(axes) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "SAR"])
-def test_errors_are_shown_where_a_radiologist_looks_for_them(drawn, real, tissue, orientation):  # noqa: F811
+def test_errors_are_shown_where_a_radiologist_looks_for_them(drawn, real, tissue, orientation):
     image = real.array.copy()
     image[4:8, 17:21, 12:16] += 400  # to the patient's left, in front, and high
     wrong = real.with_array(image)
@@ -255,13 +255,13 @@ def test_errors_are_shown_where_a_radiologist_looks_for_them(drawn, real, tissue
     assert x < 0.5 and y < 0.5
 
 
-def test_a_lone_slice_is_shown_in_its_own_plane(drawn, synthetic, real, tissue):  # noqa: F811
+def test_a_lone_slice_is_shown_in_its_own_plane(drawn, synthetic, real, tissue):
     flat = [replace(image, array=image.array[:, :, 10:11]) for image in (synthetic, real, tissue)]
     figure = planes.difference_planes(flat[0], compare(*flat))
     assert len([axes for axes in figure.axes if axes.images]) == 3
 
 
-def test_labels_wanted_and_found_have_one_colour_and_a_name(drawn, synthetic, tissue):  # noqa: F811
+def test_labels_wanted_and_found_have_one_colour_and_a_name(drawn, synthetic, tissue):
     found = evaluate(synthetic, labels=tissue, segmenter="ct-tissue")
     figure = planes.label_planes(found.image, found.wanted, found.found)
     assert [text.get_text() for text in figure.texts][-3:] == ["fat", "soft tissue", "bone"]
@@ -280,7 +280,7 @@ def written(evaluated, folder):
     return {path.name for path in folder.iterdir()}
 
 
-def test_the_files_of_one_image(tmp_path, synthetic, real, tissue):  # noqa: F811
+def test_the_files_of_one_image(tmp_path, synthetic, real, tissue):
     names = {"image": "ct.nii.gz", "reference": "real.nii.gz"}
     found = evaluate(synthetic, real, labels=tissue, segmenter="ct-tissue", origin=CaseOrigin("ct", names))
     assert written(found, tmp_path / "r") == {"report.html", "metrics.json", "metrics.csv", "error_map.nii.gz"}
@@ -304,14 +304,14 @@ def test_the_files_of_one_image(tmp_path, synthetic, real, tissue):  # noqa: F81
     assert facts.software == {"medgen": MedGenLib.__version__} and facts.created.endswith("+00:00")
 
 
-def test_a_label_that_vanished_stands_out(tmp_path, synthetic, tissue):  # noqa: F811
+def test_a_label_that_vanished_stands_out(tmp_path, synthetic, tissue):
     lost = synthetic.with_array(np.where(tissue.array == BONE, np.float32(45), synthetic.array))
     written(evaluate(lost, labels=tissue, segmenter="ct-tissue", origin=CaseOrigin("x")), tmp_path / "r")
     text = (tmp_path / "r" / "report.html").read_text("utf-8")
     assert re.search(r"class='notice' role='note'>bone: [^<]*nothing of it was found", text)
 
 
-def test_a_cohort_lists_the_worst_first_and_what_failed(tmp_path, real, tissue):  # noqa: F811
+def test_a_cohort_lists_the_worst_first_and_what_failed(tmp_path, real, tissue):
     cases = [
         evaluate(ct(tissue, seed, sigma), real, labels=tissue, segmenter="ct-tissue", origin=CaseOrigin(name))
         for name, seed, sigma in (("worst", 1, 60.0), ("best", 2, 5.0))
@@ -340,7 +340,7 @@ def test_a_cohort_of_failures_alone_is_a_page_too(tmp_path):
 
 
 @pytest.fixture
-def case(tmp_path, synthetic, real, tissue):  # noqa: F811
+def case(tmp_path, synthetic, real, tissue):
     """Folders image, reference and labels, with the cases a and b."""
     for name, image in (("image", synthetic), ("reference", real), ("labels", tissue)):
         (tmp_path / name).mkdir()
@@ -368,14 +368,14 @@ def test_the_command_tells_and_writes(case, capsys):
     assert run(*words, "--overwrite") == 0
 
 
-def test_a_series_can_be_judged(case, synthetic, capsys):  # noqa: F811
+def test_a_series_can_be_judged(case, synthetic, capsys):
     write_series(synthetic, case / "series", facts=None)
     assert run(case / "series", "--reference", case / "image/a.nii.gz") == 0
     mae = float(re.search(r"^MAE +(\S+)", capsys.readouterr().out, re.M)[1])
     assert mae <= 0.5, "what rounding to whole HU leaves, though the axes are stored otherwise"
 
 
-def test_the_user_says_what_the_values_do_not(case, synthetic, tissue, capsys):  # noqa: F811
+def test_the_user_says_what_the_values_do_not(case, synthetic, tissue, capsys):
     """A crop inside of fat and muscle has no air by which a CT could be known."""
     middle = [slice(n // 2 - 4, n // 2 + 4) for n in synthetic.shape]
     for name, image in (("crop", synthetic), ("mask", tissue)):
@@ -388,7 +388,7 @@ def test_the_user_says_what_the_values_do_not(case, synthetic, tissue, capsys): 
     assert "Dice" in capsys.readouterr().out
 
 
-def test_two_series_in_one_folder_are_not_chosen_from(case, synthetic, capsys):  # noqa: F811
+def test_two_series_in_one_folder_are_not_chosen_from(case, synthetic, capsys):
     both = case / "both"
     both.mkdir()
     for name in "12":

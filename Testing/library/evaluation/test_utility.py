@@ -9,7 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
-from test_segmenter import write_cases
+from balls import write_cases
 
 from MedGenLib import cli
 from MedGenLib.errors import Cancelled, InputError

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from grids import oblique
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import (

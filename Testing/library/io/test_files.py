@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_volume import oblique
+from grids import oblique
 
 from MedGenLib.errors import InputError, MemoryPlanError
 from MedGenLib.imaging.volume import LabelMap, Volume

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from test_training import crops, small_config, trained  # noqa: F401  (fixtures)
+from hippocampi import small_config
 
 from MedGenLib.networks import build
 from MedGenLib.training import train
@@ -125,7 +125,7 @@ def test_group_normalisation_sees_the_whole_and_channel_normalisation_does_not()
     assert reach["group"] > 1e-4
 
 
-def test_a_control_branch_is_trained_on_a_frozen_flow(crops, trained, tmp_path):  # noqa: F811
+def test_a_control_branch_is_trained_on_a_frozen_flow(crops, trained, tmp_path):
     """What was trained stays to the last bit, and the branch is in the package."""
     path = small_config(tmp_path, crops)
     config = json.loads(path.read_text())

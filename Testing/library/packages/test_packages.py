@@ -20,11 +20,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_packages import (
+    WEIGHTS,
+    features_metadata,
+    generator_metadata,
+    segmenter_metadata,
+    write_generator,
+    write_judge,
+    write_translator,
+)
 
 from MedGenLib import user_folders
 from MedGenLib.errors import InputError, LicenseError, PackageError
 from MedGenLib.io import user_config
-from MedGenLib.packages import archive, catalogue, export, rules, store, text
+from MedGenLib.packages import archive, catalogue, rules, store, text
 from MedGenLib.packages.export import seal, write_package
 from MedGenLib.packages.inspection import verify, verify_all
 from MedGenLib.packages.license import is_accepted, license_notice, require_acceptance
@@ -34,102 +43,6 @@ from MedGenLib.packages.store import add, remove
 from MedGenLib.packages.weights import load_weights
 
 EMBEDDED = catalogue.embedded_dir()
-WEIGHTS = {
-    "autoencoder": {"weight": np.arange(6, dtype=np.float32).reshape(2, 3)},
-    "flow": {"weight": np.ones((4,), np.float16), "bias": np.zeros((1,), np.float32)},
-}
-
-
-def generator_metadata(name="tiny-ct"):
-    return {
-        "version": "1.2.0",
-        "changelog": {"1.2.0": "first"},
-        "monai_version": "1.6.0",
-        "pytorch_version": "2.13.0",
-        "numpy_version": "2.3.0",
-        "name": name,
-        "task": "Labels to CT",
-        "description": "A package for tests.",
-        "authors": "MedGen contributors",
-        "copyright": "MedGen contributors",
-        "network_data_format": {"inputs": {}, "outputs": {}},
-        "medgen": {
-            "schema": 1,
-            "task": "generate",
-            "input": {
-                "kind": "labels",
-                "labels": {"2": {"name": "soft tissue"}, "1": {"name": "fat", "aliases": ["a"]}},
-            },
-            "output": {"modality": "CT", "unit": "HU", "range": [-1024, 2000], "background": -1000},
-            "spacing_mm": {"min": 1.5, "max": 3.0, "native": 2.0},
-            "field_of_view_mm": {"min": [64, 64, 64], "max": [512, 512, 512]},
-            "networks": {
-                "autoencoder": {"network": "Autoencoder", "arguments": {"channels": 8}},
-                "flow": {"network": "FlowUNet", "arguments": {}},
-            },
-            "preprocessing": {"name": "affine", "mean": 40, "sd": 200, "outside": "background"},
-            "sampler": {"name": "euler", "presets": {"draft": {"steps": 4}, "normal": {"steps": 12, "most_steps": 48}}},
-            "performance": [
-                {"size": [96, 96, 96], "preset": "normal", "seconds": 1.5, "peak_mib": 900, "device": "CPU, 2 threads"}
-            ],
-            "statistics": {"tissues": {"1": {"name": "fat", "mean": -100.0}}},
-            "training": {
-                "data": [{"name": "set", "license": "CC-BY-4.0", "url": "https://x.org", "subjects": 2}],
-                "commands": ["medgen train autoencoder --data c.json --out d"],
-                "held_out": ["s1"],
-            },
-            "license": {"spdx": "CC-BY-4.0", "commercial_use": True, "acceptance_required": False},
-            "checksums": {},
-            "citation": "Nobody 2025",
-        },
-    }
-
-
-def translator_metadata(name, source, target):
-    metadata = generator_metadata(name)
-    medgen = metadata["medgen"]
-    medgen["task"] = "translate"
-    medgen["input"] = {"kind": "image", "modality": source}
-    medgen["output"] |= {"modality": target}
-    medgen["networks"] = {"translator": {"network": "SliceTranslator", "arguments": {}}}
-    medgen["preprocessing"] = {"name": "head-slices"}
-    medgen["license"] = {"spdx": "CC-BY-NC-4.0", "commercial_use": False, "acceptance_required": True}
-    del medgen["sampler"]
-    return metadata
-
-
-def segmenter_metadata(name="tiny-segmenter"):
-    metadata = translator_metadata(name, "T1w", "none")
-    medgen = metadata["medgen"]
-    medgen["task"] = "segment"
-    medgen["output"] = {"labels": {"7": {"name": "liver"}, "2": {"name": "lung", "aliases": ["l"]}}}
-    medgen["networks"] = {"segmenter": {"network": "Segmenter", "arguments": {"labels": 2}}}
-    medgen["preprocessing"] = {"name": "z-score", "low": -3, "high": 5}
-    return metadata
-
-
-def features_metadata(name="tiny-features"):
-    metadata = translator_metadata(name, "any", "none")
-    medgen = metadata["medgen"]
-    medgen["task"], medgen["output"] = "features", {"features": 96}
-    medgen["networks"] = {"encoder": {"network": "FeatureEncoder", "arguments": {}}}
-    medgen["preprocessing"] = {"name": "slices"}
-    return metadata
-
-
-def write_judge(folder, metadata):
-    weights = {role: WEIGHTS["flow"] for role in metadata["medgen"]["networks"]}
-    return write_package(folder / metadata["name"], metadata, weights, "# Card", "Licence")
-
-
-def write_generator(folder, name="tiny-ct"):
-    return write_package(folder / name, generator_metadata(name), WEIGHTS, "# Card", "Licence")
-
-
-def write_translator(folder, name="tiny-mr-to-ct", source="T1w", target="CT"):
-    metadata = translator_metadata(name, source, target)
-    weights = {"translator": WEIGHTS["flow"]}
-    return write_package(folder / name, metadata, weights, "# Card", "Non-commercial")
 
 
 @pytest.fixture(autouse=True)

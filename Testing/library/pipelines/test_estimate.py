@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_maisi_masks import manifest_of
+from maisis import manifest_of
 
 from MedGenLib import generate, user_folders
 from MedGenLib.errors import InputError, MemoryPlanError

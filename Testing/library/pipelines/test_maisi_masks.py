@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from maisis import small_package
-from test_volume import oblique
+from grids import oblique
+from maisis import manifest_of, small_package
 
 from MedGenLib import cli
 from MedGenLib.checks.input import check_mask
@@ -21,33 +21,13 @@ from MedGenLib.labels.body import fill_rest
 from MedGenLib.labels.mapping import map_labels
 from MedGenLib.labels.vocabulary import Vocabulary, table
 from MedGenLib.packages.catalogue import find
-from MedGenLib.packages.hub.nv_generate import PUBLISHED
 from MedGenLib.packages.hub.nv_generate_labels import package_labels, regions
 from MedGenLib.packages.hub.nv_generate_limits import BODY
-from MedGenLib.packages.manifest import load_manifest
 from MedGenLib.pipelines.maisi.legal import find_grid
 from MedGenLib.pipelines.maisi.masks import prepare, prepare_grid
 
 MAISI = Vocabulary.from_dict(package_labels())
 SMALL = {"grids": [[32, 32, 32], [64, 64, 32], [64, 64, 64]], "least_view_mm": 0.0}
-
-
-def manifest_of(name, folder, **preprocessing):
-    """The manifest that an installed package of NV-Generate has; no weights are needed."""
-    data = PUBLISHED[name].metadata()
-    medgen = data["medgen"]
-    medgen["checksums"] = {net["weights"]: "0" * 64 for net in medgen["networks"].values()}
-    medgen["preprocessing"].update({"scale_factor": 1.0, **preprocessing})
-    data |= {
-        "version": "1.0.0",
-        "changelog": {"1.0.0": "-"},
-        "monai_version": "1.5",
-        "pytorch_version": "2.6",
-        "numpy_version": "2.0",
-    }
-    (folder / "configs").mkdir(exist_ok=True)
-    (folder / "configs" / "metadata.json").write_text(json.dumps(data))
-    return load_manifest(folder)
 
 
 @pytest.fixture

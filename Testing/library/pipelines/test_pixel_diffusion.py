@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hippocampi import small_config, sphere
 from safetensors.torch import load_file
-from test_training import crops, small_config, sphere  # noqa: F401  (crops is a fixture)
 
 from MedGenLib import generate
 from MedGenLib.diffusion import SAMPLERS
@@ -62,7 +62,7 @@ def test_the_path_keeps_unit_variance_and_v_leads_along_it():
 
 
 @pytest.fixture(scope="module")
-def package(crops, tmp_path_factory) -> Path:  # noqa: F811
+def package(crops, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pixel")
     path = small_config(folder, crops)
     config = json.loads(path.read_text())

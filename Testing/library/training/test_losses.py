@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_training import crops, small_config  # noqa: F401 - a fixture
+from hippocampi import small_config
 
-from MedGenLib.cli.demo import sample
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.imaging.normalization import Affine, TissueStandard, ZScore
 from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.io.samples import sample
 from MedGenLib.networks import FlowUNet
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.loading import network
@@ -36,7 +36,7 @@ CODEC = Affine(500, 200)
 
 
 @pytest.fixture(scope="module")
-def run(crops, tmp_path_factory) -> Path:  # noqa: F811
+def run(crops, tmp_path_factory) -> Path:
     """A folder with a trained autoencoder and the configuration beside it."""
     folder = tmp_path_factory.mktemp("losses")
     train("autoencoder", small_config(folder, crops), folder / "autoencoder", device="cpu")
