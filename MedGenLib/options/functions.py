@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from MedGenLib.errors import InputError
 from MedGenLib.options.option import REQUIRED, Option, one_of
-from MedGenLib.options.surfaces import RENAMED, missing, of, snake
+from MedGenLib.options.surfaces import RENAMED, camel, missing, of, snake
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -36,7 +36,7 @@ def validate(command: str, values: Mapping[str, Any], surface: str = "python") -
         if value is not None:
             option.check(value)
         elif option.default is REQUIRED:
-            raise InputError(f"The option '{name}' of {command} is missing; give it: {option.help}.")
+            raise InputError(f"The option '{name}' of {_shown(command, surface)} is missing; give it: {option.help}.")
         complete[option.name] = option.default if value is None else value
     return complete
 
@@ -62,11 +62,16 @@ def _renamed(values: Mapping[str, Any], known: Mapping[str, Option], surface: st
 
 
 def _unknown(command: str, name: str, surface: str) -> str:
+    shown = _shown(command, surface)
     if reason := missing(command, surface).get(snake(name)):
-        return f"The option '{name}' of {command} is not available here; leave it out: {reason}."
+        return f"The option '{name}' of {shown} is not available here; leave it out: {reason}."
     names = list(of(command, surface))
     near = difflib.get_close_matches(name, names, 1) or difflib.get_close_matches(snake(name), names, 1)
-    return f"The option '{name}' of {command} is unknown; use {near[0] if near else one_of(names)}."
+    return f"The option '{name}' of {shown} is unknown; use {near[0] if near else one_of(names)}."
+
+
+def _shown(command: str, surface: str) -> str:
+    return camel(command) if surface == "slicer" else command
 
 
 def documented(command: str, surface: str = "python") -> Callable[[Function], Function]:
