@@ -486,7 +486,7 @@ class TroubleTest(LiveCase):
     def testADrawnBlockThatCannotBeReadIsDrawnAgain(self):
         edit = self.live()
         before = self.voxels().copy()
-        with mock.patch("MedGenSlicer.editing.canvas.take", side_effect=InputError("The image cannot be read.")):
+        with mock.patch("MedGenSlicer.editing.remote_canvas.take", side_effect=InputError("The image cannot be read.")):
             first = self.painter.paint("bone", (10, 20, 14), 3)
             edit.wait(SECONDS)
         self.assertEqual((edit.state, edit.sentence), ("ready", "The image cannot be read."))
@@ -535,7 +535,7 @@ class TroubleTest(LiveCase):
         self.volume.SetAttribute("DICOM.Modality", "MR")
         with self.assertRaisesRegex(InputError, "is MR, but the model 'ct-tissue' draws CT"):
             self.api.liveEdit(self.volume, self.segmentation, model="ct-tissue")
-        with self.assertRaisesRegex(InputError, "No node is selected"):
+        with self.assertRaisesRegex(InputError, "'volumeNode' of liveEdit is missing; give it: scalar volume node"):
             self.api.liveEdit(None, self.segmentation)
         with self.assertRaisesRegex(InputError, "follows a segmentation"):
             self.api.liveEdit(self.volume, support.ctMaskNode(24), model="mr-hippocampus")

@@ -14,7 +14,8 @@ from support.processes import PYTHON, WorkerTestCase, playing, script, withoutPa
 support.useModuleFolder()
 
 from MedGenLib.errors import Cancelled, InputError, WorkerError
-from MedGenSlicer.engine.engine import Engine, asBytes
+from MedGenSlicer.engine.engine import Engine
+from MedGenSlicer.engine.process import asBytes
 from support.processes import ANSWERS_ONCE, SILENT
 
 
@@ -114,11 +115,13 @@ class EndTest(EngineTestCase):
         engine = self.started()
         engine.runFolder()
         errors, stopped = [], []
+        engine.addObserver(lambda: engine.isStopping or stopped.append((self.left(), self.files())))
         engine.request("self_test", {}, lambda answer: None, errors.append)
-        engine.cancel(lambda: stopped.append((self.left(), self.files())))
+        stopped.clear()
+        engine.cancel()
         self.assertEqual([type(error) for error in errors], [Cancelled])
         processUntil(lambda: stopped, 3)
-        self.assertEqual(stopped, [([], [])])
+        self.assertEqual(stopped[0], ([], []))
         self.assertStopped(engine)
 
     def testCancelWhileStarting(self):
@@ -138,18 +141,16 @@ class EndTest(EngineTestCase):
         processUntil(lambda: infos)
         self.assertNotEqual(infos[0]["pid"], first)
 
-    def testShutdownLetsItEnd(self):
+    def testKillWhileItEnds(self):
         engine = self.started()
-        stopped = []
-        engine.shutdown(lambda: stopped.append(True))
-        processUntil(lambda: stopped, 5)
-        self.assertStopped(engine)
+        engine.cancel()
+        engine.kill()
+        self.assertEqual((self.left(), self.files(), engine.isStopping), ([], [], False))
 
-    def testShutdownKillsWhatDoesNotEnd(self):
+    def testCancelEndsWhatDoesNotAnswer(self):
         engine = self.started(python=playing(self.workFolder, ANSWERS_ONCE + SILENT))
-        stopped = []
-        engine.shutdown(lambda: stopped.append(True))
-        processUntil(lambda: stopped, 6)
+        engine.cancel()
+        self.assertTrue(engine.isStopping)
         self.assertStopped(engine)
 
     def testKillHasEndedItWhenItReturns(self):
@@ -266,7 +267,6 @@ class FailLaterTest(EngineTestCase):
         self.assertLessEqual(len(lines), 500)
         self.assertIn("line 1999", lines)
         self.assertIn("line 1999", errors[0].detail)
-        self.assertEqual(engine.logSince(engine.lineCount), "")
 
 
 if __name__ == "__main__":
