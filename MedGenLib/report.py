@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, OutputCheck
 from MedGenLib.io.atomic import write_json
-
-NOTE = "synthetic - not for diagnosis"
+from MedGenLib.io.provenance import NOTE, plain
 
 
 @dataclass
@@ -89,20 +86,3 @@ class Report:
             raise InputError(
                 f"The report '{path}' cannot be written: {error.strerror}; choose another place."
             ) from error
-
-
-def plain(value: Any) -> Any:
-    """Plain JSON types; figures that are not finite become None."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):  # numpy arrays and scalars
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

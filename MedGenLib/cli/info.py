@@ -13,9 +13,8 @@ from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.findings import Finding
 from MedGenLib.io.files import READABLE, read_volume
-from MedGenLib.io.provenance import Provenance, content_hash, sidecar
+from MedGenLib.io.provenance import Provenance, content_hash, plain, sidecar
 from MedGenLib.io.recorded import read_beside, read_inside
-from MedGenLib.report import plain
 
 _CONTENTS = {
     "image": "synthetic image",

@@ -22,7 +22,7 @@ from itertools import groupby
 from pathlib import Path
 
 from MedGenLib import __version__
-from MedGenLib.report import NOTE
+from MedGenLib.io.provenance import NOTE
 
 Cell = str | int | float | None
 """What a table shows: a text, a number (4 digits, to the right), or nothing (a dash)."""

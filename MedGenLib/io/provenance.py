@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,11 @@ import numpy as np
 from MedGenLib.errors import InputError
 from MedGenLib.io.atomic import write_json
 from MedGenLib.io.output_names import split_suffix
-from MedGenLib.report import NOTE, plain
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume
 
+NOTE = "synthetic - not for diagnosis"
 KEY = "MedGen"
 """Key of the header entry."""
 FORMAT = 1
@@ -185,3 +186,20 @@ def content_hash(image: Volume | LabelMap) -> str:
         slab = np.ascontiguousarray(image.array[start : start + _SLAB], "<f4")
         digest.update(slab.data)
     return digest.hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """Plain JSON types; figures that are not finite become None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

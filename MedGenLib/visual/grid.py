@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.report import NOTE
+from MedGenLib.io.provenance import NOTE
 from MedGenLib.visual.views import View
 
 if TYPE_CHECKING:
@@ -181,7 +181,8 @@ def draw(
         left = (_WIDTH - beside - (widths.sum() + gaps)) / 2
         for panel, width, height in zip(panels, widths, heights, strict=True):
             if panel.caption:
-                sheet.text(style.margin if title else left, top - style.rise, panel.caption, style.size)
+                x = style.margin if title and panel is panels[0] else left
+                sheet.text(x, top - style.rise, panel.caption, style.size)
             axes = sheet.axes(left, top + (tall - height) / 2, width, height)
             shown = _draw_panel(axes, panel, colors, style.interpolation, bar)
             left += width + style.gap

@@ -10,7 +10,7 @@ import numpy as np
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import temporary_output
-from MedGenLib.report import NOTE
+from MedGenLib.io.provenance import NOTE
 from MedGenLib.visual.grid import Panel, draw, label_colors, row
 from MedGenLib.visual.views import LUNG, View, Window, default_windows
 

@@ -138,7 +138,7 @@ def quality(radius: float, count: int, preset: str) -> dict[str, float]:
 
     image, mask = scan()
     image, mask = (crop(item, (12, 8, 20), (108, 93, 100)) for item in (image, mask))
-    spec = find("ct-tissue").statistics["resegment"]
+    spec = find("ct-tissue").statistics.resegment
     outside, edited, generated, steps = [], [], [], []
     with Canvas.generate(mask, seed=1, preset="draft", retries=0, device="cpu") as canvas:
         for new in strokes(mask, radius, count):
@@ -164,15 +164,10 @@ def quality(radius: float, count: int, preset: str) -> dict[str, float]:
 
 def picture(path: Path) -> None:
     """Figure of an edit: before, painted mask, after; a mass with gas in the fat of the mesentery."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.colors import ListedColormap
-
     from MedGenLib.editing.session import edit_image
-    from MedGenLib.report import NOTE
-    from MedGenLib.visual.grid import COLORS
+    from MedGenLib.io.provenance import NOTE
+    from MedGenLib.visual.grid import COLORS, Panel, draw
+    from MedGenLib.visual.views import PLANES, SOFT_TISSUE
 
     image, mask = scan()
     index, new = np.indices(mask.shape), mask.array.copy()
@@ -180,29 +175,20 @@ def picture(path: Path) -> None:
         inside = sum(((i - c) * s / r) ** 2 for i, c, s, r in zip(index, center, mask.spacing, radii, strict=True))
         new[(inside <= 1) & (new > 0)] = tissue
     result = edit_image(image, mask, mask.with_array(new), seed=SEED, preset="draft", device="cpu")
-    painted = np.ma.masked_where(new == mask.array, new)
-    panels = [
-        ("before", image.array, None),
-        ("mask painted", image.array, painted),
-        ("after the edit", result.volume.array, None),
-    ]
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.9), facecolor="black")
-    for axis, (title, array, labels) in zip(axes, panels, strict=True):
-        plane = {"origin": "lower", "interpolation": "nearest"}
-        axis.imshow(axial(array), cmap="gray", vmin=-160, vmax=240, **plane)
-        if labels is not None:
-            colors = ListedColormap(COLORS[:4])
-            axis.imshow(axial(labels), cmap=colors, vmin=1, vmax=4, alpha=0.6, **plane)
-        axis.set_title(title, color="white", fontsize=10)
-        axis.set_axis_off()
-    figure.text(0.01, 0.02, NOTE, color="#a0a0a0", fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110, metadata={"Description": NOTE})
-
-
-def axial(array):
-    """Axial slice through the edit: patient's right on the left, anterior up."""
-    return array[12:84, 28:100, SHELL[0][2]][::-1].T
+    painted, axial = np.where(new == mask.array, 0, new), PLANES[0]
+    panels = []
+    for caption, shown, labels in (
+        ("Before", image.array, None),
+        ("Mask painted", image.array, painted),
+        ("After the edit", result.volume.array, None),
+    ):
+        values, marked = (
+            None if array is None else axial.cut(array[12:84, 28:100], SHELL[0][2]) for array in (shown, labels)
+        )
+        size = (72 * image.spacing[0], 72 * image.spacing[1])
+        panels.append(Panel(values, SOFT_TISSUE.limits, size, axial.letters, caption, labels=marked, opacity=0.6))
+    figure = draw([panels], dict(enumerate(COLORS, 1)), title="An edit of the mask by ct-tissue")
+    figure.savefig(path, metadata={"Description": NOTE})
 
 
 def mean_dice(found: np.ndarray, labels: np.ndarray, changed: np.ndarray, box) -> float:
