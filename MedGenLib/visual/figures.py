@@ -100,16 +100,8 @@ def bland_altman(comparison: Comparison) -> bytes:
     figure, axes = new_figure()
     reach = 1.1 * max(np.percentile(np.abs(difference), 99.9), _LIMITS * sd + abs(bias), 1e-6)
     low, high = _axis_range(mean)
-    cells = axes.hexbin(
-        mean,
-        difference,
-        gridsize=70,
-        bins="log",
-        mincnt=1,
-        cmap="Blues",
-        extent=(low, high, -reach, reach),
-        linewidths=0,
-    )
+    shown = {"extent": (low, high, -reach, reach), "gridsize": 70, "mincnt": 1, "bins": "log"}
+    cells = axes.hexbin(mean, difference, cmap="Blues", linewidths=0, **shown)
     for value, name, style in (
         (bias, "bias", "-"),
         (bias + _LIMITS * sd, "+1.96 SD", "--"),
