@@ -126,7 +126,7 @@ def _residual(values: np.ndarray) -> np.ndarray:
 
 def tissues(image: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Dice of the three tissues by thresholds, their means and contrasts."""
-    spec = find(MODEL).statistics["resegment"]
+    spec = find(MODEL).statistics.resegment
     found = np.where(np.isin(labels, list(TISSUES)), resegment(image, spec), 0)
     row: dict[str, float] = {}
     for value, name in TISSUES.items():

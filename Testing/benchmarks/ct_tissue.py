@@ -28,6 +28,7 @@ from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.metrics import image as metrics
 from MedGenLib.packages.catalogue import find
+from MedGenLib.packages.sections import Resegment
 from MedGenLib.pipelines.loading import network
 from MedGenLib.training.data.tissue import TISSUES, tissue_labels
 from MedGenLib.visual import preview
@@ -119,7 +120,7 @@ def _colored(blocks: list[np.ndarray], shape: tuple[int, ...], seed: int) -> np.
 
 def measure(name: str, ct: Volume, mask: LabelMap, model: str, seeds: int, preset: str) -> dict:
     real, labels = ct.array, mask.array
-    spec = find(model).statistics["resegment"]
+    spec = find(model).statistics.resegment
     results = [generate(mask, model, seed=s, preset=preset, retries=0).volume for s in range(1, seeds + 1)]
     preview.preview(mask, results[0], OUT / f"{name.split(',')[0].replace(' ', '_')}.png")
     preview.preview(mask, ct, OUT / f"{name.split(',')[0].replace(' ', '_')}_real.png")
@@ -143,7 +144,7 @@ def measure(name: str, ct: Volume, mask: LabelMap, model: str, seeds: int, prese
     return figures
 
 
-def _one(image: np.ndarray, real: np.ndarray, labels: np.ndarray, spec: dict) -> dict[str, float]:
+def _one(image: np.ndarray, real: np.ndarray, labels: np.ndarray, spec: Resegment) -> dict[str, float]:
     from MedGenLib.labels.tissues import resegment
 
     found = np.where(labels > 0, resegment(image, spec), 0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -34,8 +35,8 @@ LABELS = {"fat": 1, "soft tissue": 2, "bone": 3, "lung or gas": 4}
 
 
 def in_range(made: Insertion, label: str) -> float:
-    spec = find("ct-tissue").statistics["resegment"]
-    labels = resegment(made.volume.array, {**spec, "median": 1})
+    spec = find("ct-tissue").statistics.resegment
+    labels = resegment(made.volume.array, replace(spec, median=1))
     return float((labels[made.lesion.array > 0] == LABELS[label]).mean())
 
 

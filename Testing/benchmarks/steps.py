@@ -85,7 +85,7 @@ class Case:
         image, evaluated = self.make(role, sampler, steps, guidance=guidance)
         labels = self.mask.array
         body = labels > 0
-        found = np.where(body, resegment(image, self.manifest.statistics["resegment"]), 0)
+        found = np.where(body, resegment(image, self.manifest.statistics.resegment), 0)
         scores = [metrics.dice(found == v, labels == v) for v in (1, 2, 3, 4)]
         row = {"evaluations": evaluated, "Dice": float(np.mean(scores))}
         for name, high in (("FD", False), ("FD-hp", True)):
