@@ -93,6 +93,13 @@ class Run(Protocol):
         """The image on the grid of the input."""
 
 
+class TranslationRun(Run, Protocol):
+    """A prepared run that translates an image."""
+
+    def uncertainty(self, sampled: Any) -> Volume | None:
+        """How much the views of each voxel differ; None unless the options ask for it."""
+
+
 class Pipeline(Protocol):
     """How packages of one kind make an image.
 

@@ -39,6 +39,10 @@ PIPELINES = {
 }
 
 
+CENTERS = "centres"
+"""As the embedded packages spell it."""
+
+
 def medgen_of(name):
     return json.loads((embedded_dir() / name / "configs" / "metadata.json").read_text())["medgen"]
 
@@ -182,7 +186,7 @@ HIPPOCAMPUS = "mr-hippocampus"
 CONTRADICTIONS = [
     (
         FLOW,
-        "preprocessing/centres",
+        f"preprocessing/{CENTERS}",
         [0.0, 1.0],
         "preprocessing.centers has 2 values, but the labels of the model go up to",
     ),
@@ -239,7 +243,7 @@ CONTRADICTIONS = [
         "resegment.thresholds is [1.0, 0.0, 2.0]; give them in rising",
     ),
     (HIPPOCAMPUS, "statistics/segmenter/minimum_dice/3", 0.5, "segmenter.minimum_dice names the label 3"),
-    (HIPPOCAMPUS, "preprocessing/centres", [1, 2, 3], "preprocessing.centers does not belong to the codec 'affine'"),
+    (HIPPOCAMPUS, f"preprocessing/{CENTERS}", [1, 2, 3], "preprocessing.centers does not belong to the codec 'affine'"),
     (HIPPOCAMPUS, "preprocessing/sd", None, "preprocessing has no 'sd', which the codec 'affine' needs"),
     ("head-mr-to-ct", "statistics/resegment/names", ["a"], "resegment.names has 1 names, but there are 3 labels"),
     ("head-mr-to-ct", "input/modality", "T2w", "input.modality is 'T2w', but head-slices knows CT or T1w"),
