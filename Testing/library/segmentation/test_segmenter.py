@@ -19,6 +19,7 @@ from balls import phantom, write_cases
 from MedGenLib import generate
 from MedGenLib.checks.output import check_generated
 from MedGenLib.errors import Cancelled, InputError, LicenseError, PackageError
+from MedGenLib.imaging.normalization import ZScore
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
@@ -109,7 +110,7 @@ def test_a_flip_exchanges_left_and_right():
 
 def test_patches_vary_and_are_the_same_for_the_same_generator(tmp_path):
     folder = write_cases(tmp_path / "cases", range(2))
-    cases = [read_case(folder, name, segmenters.ZScore()) for name in case_names(folder)]
+    cases = [read_case(folder, name, ZScore()) for name in case_names(folder)]
     patches = Patches(cases, (16, 32, 16))
     first, again = (patches.sample(np.random.default_rng(5), 3) for _ in range(2))
     assert first["image"].shape == (3, 1, 16, 32, 16) and first["labels"].shape == (3, 16, 32, 16)
@@ -128,10 +129,10 @@ def test_cases_are_read_in_ras_at_one_voxel_size(tmp_path):
         return replace(image, affine=affine), replace(labels, affine=affine)
 
     folder = write_cases(tmp_path / "cases", [1], turned)
-    plain = read_case(folder, "case_01.nii.gz", segmenters.ZScore())
+    plain = read_case(folder, "case_01.nii.gz", ZScore())
     assert plain.image.shape == (18, 24, 20)  # k runs to the left, so it comes first, mirrored
     assert np.array_equal(plain.labels, phantom(1)[1].array.transpose(2, 1, 0)[::-1])
-    finer = read_case(folder, "case_01.nii.gz", segmenters.ZScore(), (1, 1, 1))
+    finer = read_case(folder, "case_01.nii.gz", ZScore(), (1, 1, 1))
     assert finer.image.shape == (18, 48, 20) and finer.labels.shape == (18, 48, 20)
 
 
@@ -147,7 +148,7 @@ def test_folders_that_are_no_cases_are_refused(tmp_path):
         case_names(folder)
     shifted = write_cases(tmp_path / "c", [1], lambda i, m: (i, replace(m, affine=np.diag([1, 1, 2, 1.0]))))
     with pytest.raises(InputError, match="lie on different grids"):
-        read_case(shifted, "case_01.nii.gz", segmenters.ZScore())
+        read_case(shifted, "case_01.nii.gz", ZScore())
 
 
 # Packages
@@ -178,13 +179,13 @@ def test_a_package_finds_labels_on_the_volumes_own_grid(trained, grid):
 
 def test_a_large_image_is_segmented_in_pieces(trained, monkeypatch):
     image, wanted = phantom(51)
-    network = segmenters.PackageSegmenter(trained)
+    network = PackageSegmenter(trained)
     from MedGenLib.pipelines.loading import network as load
 
     net = load(trained, "segmenter", torch.device("cpu"))
-    x = segmenters.ZScore().encode(image.array)
+    x = ZScore().encode(image.array)
     whole = label_array(net, x)
-    monkeypatch.setattr(segmenters, "WHOLE", 16)
+    monkeypatch.setattr("MedGenLib.segmentation.package.WHOLE", 16)
     pieces = label_array(net, x)
     assert pieces.shape == whole.shape == image.shape
     assert min(dice(pieces == v, whole == v) for v in (1, 2)) > 0.9
@@ -245,7 +246,7 @@ def test_the_embedded_segmenter_never_saw_the_generators_test_cases():
 
 def test_a_package_whose_license_was_not_accepted_is_not_used(trained, monkeypatch):
     asking = replace(trained, license=replace(trained.license, acceptance_required=True))
-    monkeypatch.setattr(catalogue, "catalogue", lambda: [asking])
+    monkeypatch.setattr(segmenters, "catalogue", lambda: [asking])
     with pytest.raises(LicenseError):
         segmenter("balls")
 
