@@ -22,7 +22,7 @@ from MedGenLib.options import GenerateOptions, documented
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest
-from MedGenLib.pipelines.appearance import Style
+from MedGenLib.pipelines.appearance import Appearance
 from MedGenLib.pipelines.base import Run, SamplingOptions, pipeline_of
 from MedGenLib.pipelines.empty_grid import wanted_grid
 from MedGenLib.pipelines.model_labels import model_labels
@@ -89,7 +89,7 @@ def generate(
         raise InputError("The uncertainty is the spread of several samples; ask for at least 2 (--samples 8).")
     labels, mapped, findings = _labels(mask, manifest, options)
     require_usable(findings)
-    look = None if options["style"] is None else Style.of(options["style"], manifest)
+    look = None if options["style"] is None else Appearance.of(options["style"], manifest)
     if look is not None and options["noise_hu"] is None:
         options["noise_hu"] = look.noise_hu
     stage.advance()

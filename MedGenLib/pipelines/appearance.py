@@ -35,7 +35,7 @@ FEWEST_LEVELS = 32
 
 
 @dataclass(frozen=True)
-class Style:
+class Appearance:
     """What is taken from the reference.
 
     Attributes
@@ -51,7 +51,7 @@ class Style:
     landmarks: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, reference: str | Path | Volume, manifest: Manifest) -> Style:
+    def of(cls, reference: str | Path | Volume, manifest: Manifest) -> Appearance:
         """Measure a reference of the modality that the model makes.
 
         Raises
@@ -80,7 +80,7 @@ class Style:
         return cls._of_ct(volume, manifest) if is_ct else cls._of_mr(volume, manifest)
 
     @classmethod
-    def _of_ct(cls, volume: Volume, manifest: Manifest) -> Style:
+    def _of_ct(cls, volume: Volume, manifest: Manifest) -> Appearance:
         spec = manifest.statistics.resegment
         if spec is None:
             raise InputError(
@@ -108,7 +108,7 @@ class Style:
         return cls(noise, levels)
 
     @classmethod
-    def _of_mr(cls, volume: Volume, manifest: Manifest) -> Style:
+    def _of_mr(cls, volume: Volume, manifest: Manifest) -> Appearance:
         array = volume.array.astype(np.float32)
         whole = manifest.settings.outside == "anatomy"
         values = array if whole else array[body_envelope_from_image(volume).array > 0]

@@ -14,7 +14,7 @@ from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import embedded_dir, find
-from MedGenLib.pipelines.appearance import PERCENTILES, Style
+from MedGenLib.pipelines.appearance import PERCENTILES, Appearance
 
 SAMPLES = embedded_dir().parent / "SampleData"
 
@@ -34,11 +34,11 @@ def mask():
 
 
 def test_noise_and_levels_of_a_ct_are_measured():
-    style = Style.of(torso(noise=16, fat=-110, soft=58), find("ct-tissue"))
+    style = Appearance.of(torso(noise=16, fat=-110, soft=58), find("ct-tissue"))
     assert style.levels[1] == pytest.approx(-110, abs=4)
     assert style.levels[2] == pytest.approx(58, abs=4)
     assert set(style.levels) == {1, 2}
-    quiet = Style.of(torso(noise=5), find("ct-tissue"))
+    quiet = Appearance.of(torso(noise=5), find("ct-tissue"))
     # White noise loses a share to the Gaussian that the high-pass takes away.
     assert 0.75 * 16 < style.noise_hu < 16
     assert style.noise_hu / quiet.noise_hu == pytest.approx(16 / 5, rel=0.1)
@@ -62,7 +62,7 @@ def test_a_generated_ct_takes_noise_and_levels(mask):
 def test_a_tissue_stays_within_the_model_cards_range(mask):
     """Contrast-filled tissue of a reference must not turn soft tissue into bone."""
     manifest = find("ct-tissue")
-    style = Style(levels={2: 170.0})
+    style = Appearance(levels={2: 170.0})
     volume = Volume(np.full(mask.shape, 40, np.int16), mask.affine, "CT", "HU")
     styled = style.apply(volume, mask, manifest)
     high = manifest.statistics.tissues[2].high
@@ -76,7 +76,7 @@ def test_the_contrast_of_an_mr_is_taken_over_in_order(mask):
     reference = read_volume(SAMPLES / "hippocampus_real.nii.gz")
     dark = reference.with_array((reference.array.astype(np.float32) / 4) ** 1.3)
     labels = read_label_map(SAMPLES / "hippocampus_mask.nii.gz")
-    style = Style.of(dark, manifest)
+    style = Appearance.of(dark, manifest)
     plain = generate(labels, "mr-hippocampus", seed=3, steps=4, retries=0, device="cpu")
     styled = generate(labels, "mr-hippocampus", seed=3, steps=4, retries=0, device="cpu", style=dark)
     found = np.percentile(styled.volume.array, PERCENTILES)
@@ -93,7 +93,7 @@ def test_a_reference_in_small_numbers_keeps_its_fractions():
     reference = read_volume(SAMPLES / "hippocampus_real.nii.gz")
     unit = reference.with_array(reference.array / np.float32(reference.array.max()))
     generated = Volume(reference.array.astype(np.int16), reference.affine, "T1w")
-    styled = Style.of(unit, manifest).apply(generated, labels, manifest)
+    styled = Appearance.of(unit, manifest).apply(generated, labels, manifest)
     assert len(np.unique(styled.array)) > 50
     assert styled.array.max() <= 1.2
 
@@ -107,18 +107,18 @@ def test_a_reference_in_small_numbers_keeps_its_fractions():
 )
 def test_a_reference_of_another_modality_is_refused(reference, model, words):
     with pytest.raises(InputError, match=words):
-        Style.of(SAMPLES / reference, find(model))
+        Appearance.of(SAMPLES / reference, find(model))
 
 
 def test_a_reference_without_anatomy_is_refused():
     flat = Volume(np.full((20, 20, 20), 7, np.float32), np.eye(4), "T1w")
     with pytest.raises(InputError, match="the same value nearly everywhere"):
-        Style.of(flat, find("mr-hippocampus"))
+        Appearance.of(flat, find("mr-hippocampus"))
     air = Volume(np.full((20, 20, 20), -1000, np.float32), np.eye(4), "CT", "HU")
     with pytest.raises(InputError, match="as masks have"):
-        Style.of(sample("hippocampus_mask.nii.gz"), find("mr-hippocampus"))
+        Appearance.of(sample("hippocampus_mask.nii.gz"), find("mr-hippocampus"))
     with pytest.raises(InputError, match="no body"):
-        Style.of(air, find("ct-tissue"))
+        Appearance.of(air, find("ct-tissue"))
 
 
 def test_the_command_line_takes_a_style_and_never_overwrites_it(tmp_path, capsys):
