@@ -179,7 +179,7 @@ def _tell_cohort(cohort: Cohort, console: Console) -> None:
             number(found.low),
             number(found.high),
         )
-        for row, found in report.told(report.summaries(cohort))
+        for row, found in report.short_list(report.summaries(cohort))
     ]
     if rows:
         heads = ("label", "measure", "unit", "cases", "mean", "SD", "median", "CI from", "to")

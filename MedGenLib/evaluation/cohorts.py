@@ -1,4 +1,4 @@
-"""Cohorts in folders: described, compared, searched for copies, and told in a report.
+"""Cohorts in folders: described, compared, searched for copies, and reported.
 
 For example:
 

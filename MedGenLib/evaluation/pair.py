@@ -245,7 +245,7 @@ def _on_grid(labels: LabelMap, image: Volume, resample: bool, notes: list[str]) 
         advice = "bring them onto one grid first (--resample does)"
         require_same_grid(("image", image), ("label volume", labels), advice)
     note = "The label volume was resampled onto the grid of the image."
-    if not any(note in told for told in notes):
+    if not any(note in other for other in notes):
         notes.append(note)
     return resample_to(labels, image)
 

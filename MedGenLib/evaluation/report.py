@@ -28,7 +28,7 @@ from MedGenLib.visual import figures, planes
 
 REPORT, JSON, CSV, ERROR_MAP = "report.html", "metrics.json", "metrics.csv", "error_map.nii.gz"
 _HEADLINE = ("MAE", "PSNR", "SSIM", "MS-SSIM", "Dice")
-_TOLD = ("MAE", "RMSE", "Bias", "Dice", "HD95", "Volume difference")
+_SHORT = ("MAE", "RMSE", "Bias", "Dice", "HD95", "Volume difference")
 """Figures of a label that a page or a terminal has room for; the JSON has all."""
 _MOST_LABELS = 30  # of a plot
 _MANY = 40
@@ -91,9 +91,9 @@ def summaries(cohort: Cohort) -> list[tuple[ImageMeasure, Summary]]:
     return [(rows[0], summary([row.value for row in rows])) for rows in same]
 
 
-def told(described: Sequence[tuple[ImageMeasure, Summary]]) -> list[tuple[ImageMeasure, Summary]]:
+def short_list(described: Sequence[tuple[ImageMeasure, Summary]]) -> list[tuple[ImageMeasure, Summary]]:
     """Those of `summaries` that a table for people shows."""
-    return [pair for pair in described if not pair[0].label or pair[0].name in _TOLD]
+    return [pair for pair in described if not pair[0].label or pair[0].name in _SHORT]
 
 
 def _single_page(case: Evaluation) -> str:
@@ -266,7 +266,7 @@ def _failures(cohort: Cohort) -> list[Part]:
 
 def _cohort_table(described: Sequence[tuple[ImageMeasure, Summary]], labels: bool) -> list[Part]:
     """Of the whole images, or of their labels."""
-    shown = [(row, found) for row, found in told(described) if bool(row.label) == labels]
+    shown = [(row, found) for row, found in short_list(described) if bool(row.label) == labels]
     if not shown:
         return []
     rows = [(row.label, row.name, row.unit, *astuple(found)) for row, found in shown]

@@ -116,7 +116,7 @@ def utility(
         Cases are brought to the median voxel size of the real ones.
     test: the same for the real cases that are kept apart. A file name may be in `real` or in
         `test`, not in both.
-    steps: optimisation steps of each of the 3 x `repeats` trainings.
+    steps: optimization steps of each of the 3 x `repeats` trainings.
     seed: of weights, patches and resampling; the same seed gives the same figures on the same
         machine.
 
@@ -135,8 +135,8 @@ def utility(
     patch = _patch(cases["real"])
     runs: dict[str, list[NDArray]] = {name: [] for name in SETS}
     for repeat, name in itertools.product(range(repeats), SETS):
-        told = _named(progress, f"training on {name}, {repeat + 1} of {repeats}")
-        network = trained(cases[name], patch, len(values), steps, seed + repeat, device, told)
+        renamed = _named(progress, f"training on {name}, {repeat + 1} of {repeats}")
+        network = trained(cases[name], patch, len(values), steps, seed + repeat, device, renamed)
         runs[name].append(_tested(network, cases["test"], len(values)))
     scores = {name: np.stack(found) for name, found in runs.items()}
     labels = {value: f"label {value}" for value in values}
@@ -183,7 +183,7 @@ def _labels(cases: dict[str, list[TrainingCase]], folders: dict[str, Path]) -> l
                 f"{folders[key]}; give both the same labels."
             )
     if not found["real"]:
-        raise InputError(f"The labels in {folders['real']} are all empty; give labelled cases.")
+        raise InputError(f"The labels in {folders['real']} are all empty; give labeled cases.")
     return sorted(found["real"])
 
 

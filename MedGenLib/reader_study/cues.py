@@ -22,13 +22,13 @@ _BY_CHANCE = 1e-3
 
 
 def figures_of(array: NDArray, white: int) -> Figures:
-    """Brightness, contrast, sharpness and so on of (k, j, i) greys from 0 to `white`."""
-    grey = array.astype(np.float32)
-    steps = [np.abs(np.diff(grey, axis=axis)) for axis in (1, 2)]
-    second = [np.abs(np.diff(grey, 2, axis=axis)) for axis in (1, 2)]
+    """Brightness, contrast, sharpness and so on of (k, j, i) grays from 0 to `white`."""
+    gray = array.astype(np.float32)
+    steps = [np.abs(np.diff(gray, axis=axis)) for axis in (1, 2)]
+    second = [np.abs(np.diff(gray, 2, axis=axis)) for axis in (1, 2)]
     return {
-        "brightness": float(grey.mean()),
-        "contrast": float(grey.std()),
+        "brightness": float(gray.mean()),
+        "contrast": float(gray.std()),
         "share of black": float((array == 0).mean()),
         "share of white": float((array == white).mean()),
         "sharpness of edges": float(np.mean([np.percentile(s, 95) for s in steps])),

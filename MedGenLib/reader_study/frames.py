@@ -26,8 +26,8 @@ from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import read_volume
 from MedGenLib.visual.views import PLANES, SOFT_TISSUE, Plane, Window, box_around, default_windows
 
-GREYS = {"slices": 255, "volumes": 4095}
-"""White; black is 0. A slice is an 8-bit picture, a volume has 12 bits as scanners have."""
+WHITE = {"slices": 255, "volumes": 4095}
+"""Largest gray value; black is 0. A slice is an 8-bit picture, a volume has 12 bits as scanners have."""
 _SAME_SPACING = 0.01
 """Relative difference of voxel sizes that is not worth an interpolation, which would blur."""
 _SHORTEST = 16
@@ -142,16 +142,16 @@ class Frame:
         """
         volume = self._sampled(read_volume(source.path, modality=source.modality))
         reorientation = Reorientation.to(volume.geometry, "RAS")
-        grey = reorientation.apply(self._grey(volume))
-        box = self._box(source, grey.shape)
+        gray = reorientation.apply(self._gray(volume))
+        box = self._box(source, gray.shape)
         if self.kind == "volumes":
             # As DICOM has it: columns to the patient's left, rows to the back, slices upwards.
-            return [np.ascontiguousarray(grey[box][::-1, ::-1].transpose(2, 1, 0))]
+            return [np.ascontiguousarray(gray[box][::-1, ::-1].transpose(2, 1, 0))]
         items = []
         for position in positions:
             place = list(box)
             place[self.plane.axis] = slice(position, position + 1)
-            flat = np.squeeze(grey[tuple(place)], self.plane.axis)  # (across, up)
+            flat = np.squeeze(gray[tuple(place)], self.plane.axis)  # (across, up)
             items.append(np.ascontiguousarray(flat[::-1, ::-1].T[None]))
         return items
 
@@ -163,10 +163,10 @@ class Frame:
                 wanted[stored] = spacing
         return resample(volume, wanted)
 
-    def _grey(self, volume: Volume) -> NDArray:
+    def _gray(self, volume: Volume) -> NDArray:
         """The window's black to white as whole numbers; what lies outside is cut off."""
         low, high = (self.window or default_windows(volume)[0]).limits
-        white = GREYS[self.kind]
+        white = WHITE[self.kind]
         scaled = np.clip((volume.array - low) / (high - low), 0, 1) * white
         if volume.modality == "CT":
             scaled[_body(volume) == 0] = 0

@@ -8,10 +8,10 @@
 |----------------------------|---------------------------------------------------------------|
 | GET  /TOKEN/               | page.html, which needs nothing else                           |
 | GET  /TOKEN/state          | what comes next, as JSON; no item at the end or on an error   |
-| GET  /TOKEN/image/NAME     | the greys of that next image, one byte each, (k, j, i)        |
+| GET  /TOKEN/image/NAME     | the grays of that next image, one byte each, (k, j, i)        |
 | POST /TOKEN/answer         | item, synthetic, confidence, seconds -> the next state        |
 
-What goes wrong is told as {"error": sentence}; the page shows it.
+A fault is sent as {"error": sentence}; the page shows it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class ReadingPage:
                 state["item"] = {"name": item.name, "shape": shape, "spacing_mm": spacing}
             return state
 
-    def greys(self, name: str) -> bytes:
+    def grays(self, name: str) -> bytes:
         """The next image as one byte a voxel; any other is refused: readers see one at a time."""
         with self._lock:
             item = self.reading.next()
@@ -114,11 +114,11 @@ class ReadingPage:
                 raise InputError("This image is not the next one; reload the page.")
             image = self._image(item)
         low = image.level - image.window / 2
-        greys = (image.array.astype(np.float32) - low) * (255 / image.window)
-        return np.clip(np.round(greys), 0, 255).astype(np.uint8).tobytes()
+        grays = (image.array.astype(np.float32) - low) * (255 / image.window)
+        return np.clip(np.round(grays), 0, 255).astype(np.uint8).tobytes()
 
     def answer(self, item: str, synthetic: bool, confidence: int, seconds: float) -> None:
-        """Writes an answer down; an InputError is told to the terminal too."""
+        """Writes an answer down; an InputError is printed in the terminal as well."""
         try:
             with self._lock:
                 self.reading.answer(item, synthetic, confidence, seconds)
@@ -132,7 +132,7 @@ class ReadingPage:
         self._server.shutdown()
 
     def _image(self, item: Item) -> DisplayedImage:
-        """Read once for state and greys."""
+        """Read once for state and grays."""
         if self._shown is None or self._shown[0] != item.name:
             self._shown = item.name, item.image()
         return self._shown[1]
@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "state":
             self._reply(page.state)
         elif path is not None and path.startswith("image/"):
-            self._reply(lambda: page.greys(path.removeprefix("image/")))
+            self._reply(lambda: page.grays(path.removeprefix("image/")))
         else:
             self._fail(HTTPStatus.NOT_FOUND, "There is nothing here.")
 
@@ -184,8 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _path(self) -> str | None:
         """What is asked for below the token; None for a request that is not from our page.
 
-        The name of the host is checked as well: a page of the internet whose name was bent to this
-        computer shall not read along.
+        The name of the host is checked as well, so that a page of the internet whose name was made to
+        resolve to this computer cannot read the study.
         """
         hosts = {f"{name}:{self.server.page.port}" for name in (HOST, "localhost")}
         host, origin = self.headers.get("Host"), self.headers.get("Origin")

@@ -1,4 +1,4 @@
-"""Prepares a blinded, balanced and randomised reading list from real and synthetic volumes."""
+"""Prepares a blinded, balanced and randomized reading list from real and synthetic volumes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from MedGenLib.io.files import READABLE
 from MedGenLib.io.recorded import read
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.reader_study.cues import Figures, figures_of, warnings_on
-from MedGenLib.reader_study.frames import GREYS, Frame, SourceImage, frame_of, survey
+from MedGenLib.reader_study.frames import WHITE, Frame, SourceImage, frame_of, survey
 from MedGenLib.reader_study.study import (
     ANSWERS,
     FORMAT,
@@ -233,7 +233,7 @@ def _write_items(folder: Path, frame: Frame, picks: list[_Pick], progress: Progr
         for number, array in zip(numbers, arrays, strict=True):
             path = folder / _file_name(number, len(picks), frame.kind)
             write_item(path, array, frame.item_spacing)
-            figures[number] = figures_of(array, GREYS[frame.kind])
+            figures[number] = figures_of(array, WHITE[frame.kind])
         stage.advance()
     return [figures[number] for number in range(len(picks))]
 
@@ -250,7 +250,7 @@ def _write_list(folder: Path, frame: Frame, identity: str, count: int) -> list[d
         file = _file_name(number, count, frame.kind)
         name = file.removesuffix(KINDS[frame.kind])
         rows.append({"name": name, "file": file, "sha256": hash_of(folder / ITEMS / file)})
-    white = GREYS[frame.kind]
+    white = WHITE[frame.kind]
     shown = {
         "title": frame.title,
         "spacing_mm": [round(s, 6) for s in frame.item_spacing],

@@ -236,7 +236,7 @@ def _verdict(low: float, high: float) -> str:
     if low > CHANCE:
         first = "this is better than guessing"
     elif high < CHANCE:
-        first = "this is worse than guessing: the kinds are told apart, but taken for each other"
+        first = "this is worse than guessing: the kinds are distinguished, but taken for each other"
     else:
         first = "this is not shown to be better than guessing"
     place = "above" if low > LITERATURE else "below"
@@ -322,10 +322,10 @@ def _kappa(readers: Sequence[Answers]) -> ReaderMeasure:
         kappa = statistics.fleiss_kappa(np.stack([votes, len(said) - votes], 1))
     if kappa is None:
         why = "all gave the same answer to all" if common else "no image was answered by all"
-        told = f"is not defined: {why}"
+        words = f"is not defined: {why}"
     else:
-        told = f"is {kappa:.2f} on {len(common)} images (0 is chance, 1 full agreement)"
-    return _row(ALL, "Fleiss' kappa", kappa, f"the agreement between them {told}.")
+        words = f"is {kappa:.2f} on {len(common)} images (0 is chance, 1 full agreement)"
+    return _row(ALL, "Fleiss' kappa", kappa, f"the agreement between them {words}.")
 
 
 def _note(readers: Sequence[Answers], total: int) -> str:

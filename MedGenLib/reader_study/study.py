@@ -29,7 +29,7 @@ class DisplayedImage:
 
     Attributes
     ----------
-    array: (k, j, i) grey values; one k for a slice. i runs to the right and j downwards on the
+    array: (k, j, i) gray values; one k for a slice. i runs to the right and j downwards on the
         screen; in a volume these are the patient's left and back, and k runs upwards.
     spacing: of i, j, k in mm.
     window, level: black is level - window / 2, white is level + window / 2.
@@ -194,7 +194,7 @@ def write_item(path: Path, array: NDArray, spacing: tuple[float, float, float]) 
 
 
 def _png(array: NDArray) -> bytes:
-    """(row, column) uint8 as an 8-bit grey PNG whose length depends on the shape alone.
+    """(row, column) uint8 as an 8-bit gray PNG whose length depends on the shape alone.
 
     SimpleITK compresses even at level 0 where an image is flat, and adds the pixel size.
     """

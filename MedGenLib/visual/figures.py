@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from MedGenLib.metrics.uncertainty import Calibration
 
 FIRST, SECOND, DARK, MUTED = "#2c6fad", "#d1602b", "#1c2733", "#7a8793"
-"""Colors of the reference, of the image, of lines and of what stands back; told apart by the
-color-blind too."""
+"""Colors of the reference, of the image, of lines and of secondary marks; the color-blind can
+distinguish them."""
 _DPI = 130
 _MOST_VOXELS, _MOST_BARS = 500_000, 30
 _LIMITS = 1.96

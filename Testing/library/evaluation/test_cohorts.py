@@ -68,10 +68,10 @@ def test_the_command_writes_a_report_or_nothing(folders, tmp_path, capsys):
     report = tmp_path / "report"
     options = ("--reference", folders / "real", "--training", folders / "training", "--report", report)
     assert run(synthetic, *options) == 0
-    told = capsys.readouterr()
-    assert "FID infinity" in told.out and "coverage" in told.out
-    assert "1 of 11 synthetic images look like copies" in told.out
-    assert "synthetic/copied looks like a copy of the training image training/case_3" in told.err
+    printed = capsys.readouterr()
+    assert "FID infinity" in printed.out and "coverage" in printed.out
+    assert "1 of 11 synthetic images look like copies" in printed.out
+    assert "synthetic/copied looks like a copy of the training image training/case_3" in printed.err
     assert sorted(p.name for p in report.iterdir()) == sorted(FILES)
     data = json.loads((report / "metrics.json").read_text())
     assert data["volumes"] == {"real": 10, "synthetic": 11, "training": 10}
@@ -113,7 +113,7 @@ def test_nothing_is_left_behind_when_a_cohort_is_refused(folders, tmp_path, caps
     assert "There is no folder" in capsys.readouterr().err
 
 
-def test_another_spacing_is_resampled_and_told(folders, tmp_path):
+def test_another_spacing_is_resampled_and_reported(folders, tmp_path):
     for case in range(2):
         coarse = Volume(texture(case, size=30), np.diag([0.8, 0.8, 0.8, 1]), "MR")
         write_volume(coarse, tmp_path / f"{case}.nii.gz")

@@ -10,7 +10,7 @@ from MedGenLib.errors import Cancelled, InputError
 from MedGenLib.evaluation.cases import SHOWN, Case, evaluate_cases, holds_cases, match
 from MedGenLib.evaluation.folders import report_folder, volumes_in
 from MedGenLib.evaluation.pair import CaseOrigin, Evaluation, evaluate
-from MedGenLib.evaluation.report import csv_rows, file_names, summaries, told
+from MedGenLib.evaluation.report import csv_rows, file_names, short_list, summaries
 from MedGenLib.evaluation.tables import summary
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import write_volume
@@ -44,7 +44,7 @@ def test_labels_and_a_segmenter_need_no_reference(synthetic, tissue):
     assert found.badness == pytest.approx(1 - mean)
 
 
-def test_a_wrong_image_is_told_from_its_mask(synthetic, tissue):
+def test_a_wrong_image_is_distinguished_from_its_mask(synthetic, tissue):
     without_bone = np.where(tissue.array == BONE, np.float32(45), synthetic.array)
     found = evaluate(synthetic.with_array(without_bone), labels=tissue, segmenter="ct-tissue")
     bone = next(row for row in found.anatomy if row.name == "bone")
@@ -191,7 +191,7 @@ def test_folders_that_do_not_match_at_all_are_refused(tmp_path):
         match(images, {"reference": images / "a.nii.gz"})
 
 
-def test_a_folder_of_volumes_is_told_from_a_series(tmp_path):
+def test_a_folder_of_volumes_is_distinguished_from_a_series(tmp_path):
     assert holds_cases(files(tmp_path / "volumes", "a.nii.gz"))
     patients = tmp_path / "patients"
     (patients / "p1").mkdir(parents=True)
@@ -236,7 +236,7 @@ def test_summaries_describe_each_figure_over_the_cases():
     found = {(row.label, row.name): figures for row, figures in summaries(cohort)}
     assert found["", "MAE"].count == 3 and found["", "MAE"].mean == 4
     assert found["bone", "MAE"].count == 1 and found["bone", "MAE"].sd is None
-    assert len(told(summaries(cohort))) == 2
+    assert len(short_list(summaries(cohort))) == 2
     rows = csv_rows(cohort)
     assert [row["case"] for row in rows] == ["a", "a", "b", "c", "d"]
     assert rows[-1] == {"case": "d", "name": "failed", "sentence": "Gone."}

@@ -205,7 +205,7 @@ def test_many_cases_and_strange_names_can_be_drawn():
 # Planes
 
 
-def test_the_difference_is_symmetric_in_colour_and_masked(drawn, synthetic, real, tissue):
+def test_the_difference_is_symmetric_in_color_and_masked(drawn, synthetic, real, tissue):
     brighter = synthetic.with_array(synthetic.array + 100 * (tissue.array == BONE))
     comparison = compare(brighter, real, tissue)
     figure = planes.difference_planes(brighter, comparison)
@@ -225,7 +225,7 @@ def test_the_difference_is_symmetric_in_colour_and_masked(drawn, synthetic, real
 @pytest.mark.parametrize(
     ("error", "limit"), [(1.9, 2), (2.1, 5), (49, 50), (51, 100), (130, 200), (0.03, 0.05), (0, 1)]
 )
-def test_the_colour_scale_ends_at_a_round_number_above_the_errors(real, error, limit):
+def test_the_color_scale_ends_at_a_round_number_above_the_errors(real, error, limit):
     comparison = compare(real.with_array(real.array + np.float32(error)), real)
     assert planes.difference_limit(comparison) == pytest.approx(limit)
 
@@ -261,7 +261,7 @@ def test_a_lone_slice_is_shown_in_its_own_plane(drawn, synthetic, real, tissue):
     assert len([axes for axes in figure.axes if axes.images]) == 3
 
 
-def test_labels_wanted_and_found_have_one_colour_and_a_name(drawn, synthetic, tissue):
+def test_labels_wanted_and_found_have_one_color_and_a_name(drawn, synthetic, tissue):
     found = evaluate(synthetic, labels=tissue, segmenter="ct-tissue")
     figure = planes.label_planes(found.image, found.wanted, found.found)
     assert [text.get_text() for text in figure.texts][-3:] == ["fat", "soft tissue", "bone"]
@@ -357,10 +357,10 @@ def test_the_command_tells_and_writes(case, capsys):
     words = [case / "image/a.nii.gz", "--reference", case / "reference/a.nii.gz"]
     words += ["--report", case / "r"]
     assert run(*words, "--labels", case / "labels/a.nii.gz", "--segmenter", "ct-tissue") == 0
-    told = capsys.readouterr().out
-    assert re.search(r"^MAE +\d+\.\d+ +HU$", told, re.M)
-    assert re.search(r"^bone +\d+ ", told, re.M) and "bone: Dice" in told
-    assert f"Wrote {case / 'r' / 'report.html'}" in told
+    printed = capsys.readouterr().out
+    assert re.search(r"^MAE +\d+\.\d+ +HU$", printed, re.M)
+    assert re.search(r"^bone +\d+ ", printed, re.M) and "bone: Dice" in printed
+    assert f"Wrote {case / 'r' / 'report.html'}" in printed
     before = (case / "r" / "metrics.json").read_bytes()
     assert run(*words) == 2
     assert "exists already" in capsys.readouterr().err
@@ -405,12 +405,12 @@ def test_folders_give_a_table_and_fail_loudly(case, capsys):
     (case / "image" / "b.nii.gz").write_bytes(b"broken")
     (case / "image" / "c.nii.gz").write_bytes((case / "image" / "a.nii.gz").read_bytes())
     assert run(*folders, "--overwrite") == 1
-    told = capsys.readouterr()
-    assert "1 of 3 images evaluated." in told.out
-    assert "failed: b: " in told.err and "failed: c: There is no reference named 'c'" in told.err
+    printed = capsys.readouterr()
+    assert "1 of 3 images evaluated." in printed.out
+    assert "failed: b: " in printed.err and "failed: c: There is no reference named 'c'" in printed.err
     assert run(*folders, "--overwrite", "-q") == 1
-    told = capsys.readouterr()
-    assert told.out == "" and "failed: b: " in told.err
+    printed = capsys.readouterr()
+    assert printed.out == "" and "failed: b: " in printed.err
     (case / "image" / "a.nii.gz").write_bytes(b"broken")
     assert run(*folders, "--overwrite") == 2
     assert "0 of 3 images evaluated." in capsys.readouterr().out

@@ -165,8 +165,8 @@ def test_volume_is_left_posterior_superior_with_the_window_in_it(tmp_path):
     assert array.dtype == np.int16 and (array.min(), array.max()) == (0, 4095)
     front_right = array[:, : array.shape[1] // 2, : array.shape[2] // 2]
     assert (front_right == 4095).any() and (array == 4095).sum() == (front_right == 4095).sum()
-    centre = array[:, array.shape[1] // 2, array.shape[2] // 2]
-    assert centre[-1] > centre[0]
+    center = array[:, array.shape[1] // 2, array.shape[2] // 2]
+    assert center[-1] > center[0]
 
 
 def test_all_outside_of_the_body_is_black_in_ct(tmp_path):
@@ -177,7 +177,7 @@ def test_all_outside_of_the_body_is_black_in_ct(tmp_path):
         assert item.image().array[0, -1].max() == 0
 
 
-def test_different_grids_are_cut_to_one_and_told(tmp_path):
+def test_different_grids_are_cut_to_one_and_reported(tmp_path):
     real = written(tmp_path / "a", [phantom(n) for n in range(2)])
     coarse = [phantom(n, (24, 22, 12), (3, 3, 3)) for n in range(2)]
     wide = [replace(c, array=np.pad(c.array, ((8, 8), (8, 8), (0, 0)), constant_values=-1000)) for c in coarse]
@@ -187,7 +187,7 @@ def test_different_grids_are_cut_to_one_and_told(tmp_path):
     assert "The real images show 80 x 72 x 36 mm of the patient" in made.warnings[1]
 
 
-def test_a_figure_that_tells_is_told(tmp_path):
+def test_a_figure_that_tells_is_reported(tmp_path):
     real = written(tmp_path / "a", [phantom(n) for n in range(4)])
     smooth = written(tmp_path / "b", [phantom(n + 9, noise=4) for n in range(4)])
     warnings = make([real], [smooth], tmp_path / "s").warnings
@@ -196,7 +196,7 @@ def test_a_figure_that_tells_is_told(tmp_path):
     assert make([real], [like], tmp_path / "t").warnings == ()
 
 
-def test_a_synthetic_image_on_the_side_of_the_real_ones_is_told(tmp_path):
+def test_a_synthetic_image_on_the_side_of_the_real_ones_is_reported(tmp_path):
     made = write_volume(phantom(1), tmp_path / "made.nrrd", Provenance(model="ct-tissue"))
     other = write_volume(phantom(2), tmp_path / "other.nrrd")
     (warning,) = make([made], [other], tmp_path / "s").warnings
@@ -244,7 +244,7 @@ def test_mr_needs_no_common_scale(tmp_path):
         ({"output": "real"}, "exists already, and a study is never replaced"),
     ],
 )
-def test_what_cannot_be_made_is_told_in_a_sentence(folders, tmp_path, change, words):
+def test_what_cannot_be_made_is_reported_in_a_sentence(folders, tmp_path, change, words):
     (tmp_path / "empty").mkdir()
     written(tmp_path / "copies", [phantom(0)])
     mr = phantom(5).array.clip(-200) + 200
@@ -271,7 +271,7 @@ def test_an_interrupted_making_leaves_nothing(folders, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["slices", "volumes"])
-def test_a_disk_without_room_is_told_before_the_work(folders, tmp_path, monkeypatch, kind):
+def test_a_disk_without_room_is_reported_before_the_work(folders, tmp_path, monkeypatch, kind):
     usage = type("Usage", (), {"free": 2000})
     monkeypatch.setattr("MedGenLib.io.atomic.shutil.disk_usage", lambda _: usage)
     with pytest.raises(InputError, match="free some space or write elsewhere"):
@@ -537,7 +537,7 @@ def test_one_readers_rows():
     [
         ((195, 190), "better than guessing, and the interval lies above the 55 %"),
         ((100, 98), "not shown to be better than guessing, and the interval lies below the 55 %"),
-        ((20, 30), "worse than guessing: the kinds are told apart, but taken for each other"),
+        ((20, 30), "worse than guessing: the kinds are distinguished, but taken for each other"),
     ],
 )
 def test_verdicts(right, words):
@@ -632,16 +632,16 @@ def test_commands(folders, tmp_path, capsys):
     study = tmp_path / "s"
     words = ["reader-study", "make", "--real", str(folders[0]), "--synthetic", str(folders[1])]
     assert main([*words, "-o", str(study), "--seed", "2", "--window", "350,40"]) == 0
-    told = capsys.readouterr()
-    assert "18 images, half of them synthetic" in told.out
-    assert "6 of the synthetic images were left out" not in told.err
+    printed = capsys.readouterr()
+    assert "18 images, half of them synthetic" in printed.out
+    assert "6 of the synthetic images were left out" not in printed.err
     read_all(study, "a", 0.6)
     assert main(["reader-study", "run", str(study), "--reader", "a", "--no-browser"]) == 0
     assert "has answered all 18 images already" in capsys.readouterr().out
     assert main(["reader-study", "score", str(study), "-o", str(tmp_path / "out")]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("Reader       Accuracy %")
-    assert f"Wrote {tmp_path / 'out' / 'roc.png'}" in told
+    printed = capsys.readouterr().out
+    assert printed.startswith("Reader       Accuracy %")
+    assert f"Wrote {tmp_path / 'out' / 'roc.png'}" in printed
     assert main([*words, "-o", str(study)]) == 2
     assert main([*words, "-o", str(tmp_path / "t"), "--window", "wide"]) == 2
     assert main(["reader-study"]) == 2

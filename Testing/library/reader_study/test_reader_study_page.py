@@ -100,10 +100,10 @@ def test_a_whole_reading(study):
         while state["item"] is not None:
             names.append(state["item"]["name"])
             depth, height, width = state["item"]["shape"]
-            status, headers, greys = run.ask(f"image/{names[-1]}")
+            status, headers, grays = run.ask(f"image/{names[-1]}")
             assert (status, headers["Content-Type"]) == (200, "application/octet-stream")
             expected = next(i for i in Study.open(study).items if i.name == names[-1]).image().array
-            assert depth == 1 and greys == expected.tobytes()
+            assert depth == 1 and grays == expected.tobytes()
             status, state = run.answer(names[-1], synthetic=len(names) % 2 == 0, seconds=2)
             assert (status, state["done"]) == (200, len(names))
         code, out, error = run.ended()
@@ -135,15 +135,15 @@ def test_a_killed_reading_keeps_what_was_answered(study):
     assert Reading(study, "A").progress == (1, 4)
 
 
-def test_volumes_come_as_greys_of_their_window(made, tmp_path):
+def test_volumes_come_as_grays_of_their_window(made, tmp_path):
     study = shutil.copytree(made / "volumes", tmp_path / "study")
     with Run(study) as run:
         item = run.json("state")[1]["item"]
-        greys = np.frombuffer(run.ask(f"image/{item['name']}")[2], np.uint8)
+        grays = np.frombuffer(run.ask(f"image/{item['name']}")[2], np.uint8)
         assert item["spacing_mm"] == [1, 1, 2]
         array = next(i for i in Study.open(study).items if i.name == item["name"]).image().array
         assert array.shape == tuple(item["shape"]) == (18, 20, 24)
-        np.testing.assert_array_equal(greys.reshape(array.shape), np.round(array * np.float32(255 / 4095)))
+        np.testing.assert_array_equal(grays.reshape(array.shape), np.round(array * np.float32(255 / 4095)))
 
 
 def test_only_our_own_page_gets_anything(study):
@@ -162,8 +162,8 @@ def test_only_our_own_page_gets_anything(study):
         assert run.ask("state", host="bent.example:80")[0] == 404
         assert run.ask("state", Origin="http://bent.example")[0] == 404
         assert run.ask("state", Origin=f"http://127.0.0.1:{run.port}")[0] == 200
-        status, told = run.json(f"image/{other}")
-        assert (status, told["error"]) == (409, "This image is not the next one; reload the page.")
+        status, answer = run.json(f"image/{other}")
+        assert (status, answer["error"]) == (409, "This image is not the next one; reload the page.")
         # Nobody outside of this computer reaches it.
         own = socket.gethostbyname(socket.gethostname())
         if not own.startswith("127."):
@@ -196,12 +196,12 @@ def test_errors_reach_the_page_and_the_terminal(study):
         name = run.json("state")[1]["item"]["name"]
         assert run.answer(name, confidence=7)[0] == 409
         run.answer(name)
-        status, told = run.answer(name)
-        assert (status, "has an answer already" in told["error"]) == (409, True)
+        status, answer = run.answer(name)
+        assert (status, "has an answer already" in answer["error"]) == (409, True)
         path = study / "study.json"
         path.write_text(path.read_text() + " ")
-        status, told = run.answer(run.json("state")[1]["item"]["name"])
-        assert (status, "is not the one that was read so far" in told["error"]) == (409, True)
+        status, answer = run.answer(run.json("state")[1]["item"]["name"])
+        assert (status, "is not the one that was read so far" in answer["error"]) == (409, True)
         run.process.send_signal(signal.SIGINT)
         code, _, error = run.ended()
     assert code == 130
@@ -209,7 +209,7 @@ def test_errors_reach_the_page_and_the_terminal(study):
     assert len(error.splitlines()) == 4
 
 
-def test_an_image_changed_half_way_is_told(study):
+def test_an_image_changed_half_way_is_reported(study):
     first, second, *_ = Reading(study, "A").items
     with Run(study) as run:
         second.path.write_bytes(b"other")

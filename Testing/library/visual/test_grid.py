@@ -1,6 +1,5 @@
 """The one way in which all pictures show cuts: places, scales, legends, and small copies of volumes."""
 
-
 import numpy as np
 import pytest
 
