@@ -16,7 +16,7 @@ from MedGenLib.io.files import check_output_path, read_label_map, read_volume, w
 from MedGenLib.io.output_names import numbered
 from MedGenLib.io.provenance import Provenance, Source, sidecar
 from MedGenLib.labels.mapping import parse_mapping
-from MedGenLib.options import of
+from MedGenLib.options import of, validate
 from MedGenLib.packages.license import is_accepted, license_notice, require_acceptance
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.report import Report
@@ -54,6 +54,8 @@ class Run:
         self.images: dict[str, Volume | LabelMap] = {}
         self._sources: list[Source] = []
         self._notes: list[str] = []
+        read = {} if self._given("mapping") is None else {"mapping": parse_mapping(arguments.mapping)}
+        self._options = validate(command, from_namespace(command, arguments, **read))
         self._inputs = {name: path for name in ROLES if (path := self._given(name)) is not None}
         self.outputs = Outputs(self._paths(), overwrite=arguments.overwrite, keep=self._inputs.values())
 
@@ -89,10 +91,7 @@ class Run:
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of the function of the library."""
-        read = dict(self.images)
-        if self._given("mapping") is not None:
-            read["mapping"] = parse_mapping(self.arguments.mapping)
-        return from_namespace(self.command, self.arguments, **read)
+        return {**self._options, **self.images}
 
     def write(self, result: Result, draw: Draw | None = None) -> None:
         """Write all that was asked for; ``draw`` makes the preview, by default of input and result."""

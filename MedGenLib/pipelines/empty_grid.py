@@ -12,8 +12,6 @@ from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.io.files import read_label_map
 from MedGenLib.packages.manifest import Manifest
 
-LONGEST_SIDE = 4096
-
 
 def wanted_grid(
     mask: str | Path | LabelMap | None, size: Sequence[int] | None, spacing: Sequence[float] | None, manifest: Manifest
@@ -55,14 +53,6 @@ def _centred(size: Sequence[int] | None, spacing: Sequence[float], manifest: Man
             f"The model '{manifest.name}' takes no mask; give the size of the image in voxels and "
             "its spacing in mm (--size 256 256 128 --spacing 1 1 1)."
         )
-    if len(size) != 3 or not all(1 <= n <= LONGEST_SIDE and n == int(n) for n in size):
-        raise InputError(f"The size is {_words(size)}; give three numbers of voxels.")
-    if len(spacing) != 3 or not all(np.isfinite(s) and 0 < s <= 100 for s in spacing):
-        raise InputError(f"The spacing is {_words(spacing)}; give three lengths in mm.")
     affine = np.diag([*map(float, spacing), 1.0])
     affine[:3, 3] = [-s * (n - 1) / 2 for n, s in zip(size, spacing, strict=True)]
     return LabelMap(np.zeros([int(n) for n in size], np.uint8), affine)
-
-
-def _words(figures: Sequence[float]) -> str:
-    return " x ".join(f"{figure:g}" for figure in figures)
