@@ -91,7 +91,7 @@ class Scene:
     def finish(self, x: np.ndarray) -> Volume:
         """Network values on the padded working grid -> volume on the input's grid.
 
-        The standardised values are resampled, not the intensities: with the input's own labels
+        The standardized values are resampled, not the intensities: with the input's own labels
         they become intensities whose borders lie on the mask's, whatever the working grid.
         """
         values = _middle(self.reorientation.undo(x[self._inside]), self.grid.shape)
@@ -107,7 +107,7 @@ class Scene:
         return volume.with_array(whole_numbers(array))
 
     def _intensities(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Standardised values -> intensities."""
+        """Standardized values -> intensities."""
         array = self.codec.decode(x, labels)
         limits = self._limits
         return array if limits is None else limits.enforce(array, labels)
@@ -284,7 +284,7 @@ def _scalars(
 ) -> tuple[list[float], dict[str, Any]]:
     """Scalar conditions of the network and, in words, what they were set to.
 
-    The noise is in the image's ``unit``: HU in CT, grey values in MR.
+    The noise is in the image's ``unit``: HU in CT, gray values in MR.
     """
     if settings.noise_hu is None:
         if noise_hu is not None:
