@@ -1,4 +1,4 @@
-"""DICOM series, made here slice by slice: order, rescaling, gaps, tilt, and what is refused."""
+"""Reading DICOM series written slice by slice: order, rescaling, gaps, tilt, invalid input."""
 
 import numpy as np
 import pytest
@@ -43,26 +43,26 @@ def axes(orientation=UPRIGHT):
     return row, column, np.cross(row, column)
 
 
-def write_series(folder, places, orientation=UPRIGHT, tilt=0.0, origin=(10.0, -20.0, 5.0), content=None, **tags):
-    """Slices at `places` mm along the normal, shifted along the columns by tilt mm per mm."""
+def write_series(folder, positions, orientation=UPRIGHT, tilt=0.0, origin=(10.0, -20.0, 5.0), content=None, **tags):
+    """Slices at `positions` mm along the normal, shifted in-plane along the columns by tilt mm per mm."""
     folder.mkdir(exist_ok=True)
     _, column, normal = axes(orientation)
     rng = np.random.default_rng(0)
-    order = rng.permutation(len(places))  # file names tell nothing about the order
+    order = rng.permutation(len(positions))  # file names do not follow the order
     for number, index in enumerate(order):
-        place = places[index]
-        position = np.array(origin) + place * normal + tilt * place * column
-        pixels = np.full(SHAPE, 500 + index) if content is None else content(place, tilt * place)
+        depth = positions[index]
+        position = np.array(origin) + depth * normal + tilt * depth * column
+        pixels = np.full(SHAPE, 500 + index) if content is None else content(depth, tilt * depth)
         write_slice(folder, f"{number:03d}.dcm", pixels, position, orientation, **tags)
     return folder
 
 
 def rotation(seed=4):
-    turned = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
-    return tuple(np.concatenate([turned[:, 0], turned[:, 1]]))
+    matrix = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+    return tuple(np.concatenate([matrix[:, 0], matrix[:, 1]]))
 
 
-def test_slices_are_sorted_by_place_and_rescaled(tmp_path):
+def test_slices_are_sorted_by_position_and_rescaled(tmp_path):
     volume = read_volume(write_series(tmp_path / "s", [0, 2.5, 5, 7.5, 10]))
     assert volume.shape == (*SHAPE, 5)
     assert (volume.modality, volume.unit, volume.notes) == ("CT", "HU", ())
@@ -81,7 +81,7 @@ def test_columns_are_i_and_rows_are_j(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
-def test_an_oblique_series_keeps_its_geometry_through_every_format(tmp_path, suffix):
+def test_oblique_geometry_is_preserved_in_every_format(tmp_path, suffix):
     orientation = rotation()
     volume = read_volume(write_series(tmp_path / "s", [0, 3, 6, 9], orientation))
     expected = affine_from_lps((*PIXEL, 3.0), (10, -20, 5), np.stack(axes(orientation), axis=1))
@@ -98,7 +98,7 @@ def test_a_single_slice(tmp_path):
     assert volume.spacing[2] == 1.0 and "1 mm is assumed" in volume.notes[0]
 
 
-def test_padding_below_air_is_cut(tmp_path):
+def test_padding_below_air_is_clipped(tmp_path):
     volume = read_volume(write_series(tmp_path / "s", [0, 1], content=lambda *_: np.full(SHAPE, -2000)))
     assert volume.array.min() == -1024
 
@@ -106,10 +106,10 @@ def test_padding_below_air_is_cut(tmp_path):
 # --- Gaps and tilt ----------------------------------------------------------------------------
 
 
-def linear(place, shift):
-    """Pixels equal to what a body linear in the patient's coordinates would show, in HU + 1000."""
+def linear(depth, shift):
+    """Pixels of an object that is linear in patient coordinates, in HU + 1000."""
     i, j = np.meshgrid(np.arange(SHAPE[0]), np.arange(SHAPE[1]), indexing="ij")
-    return np.round(500 + 10 * place + 5 * (j * PIXEL[1] + shift) + 2 * i)
+    return np.round(500 + 10 * depth + 5 * (j * PIXEL[1] + shift) + 2 * i)
 
 
 def test_gaps_within_one_percent_are_even(tmp_path):
@@ -118,37 +118,37 @@ def test_gaps_within_one_percent_are_even(tmp_path):
     assert volume.spacing[2] == pytest.approx(2.0)
 
 
-def test_uneven_gaps_are_interpolated_and_said(tmp_path):
+def test_uneven_gaps_are_interpolated_and_noted(tmp_path):
     volume = read_volume(write_series(tmp_path / "s", [0, 2, 4, 7, 10, 12, 14], content=linear))
     assert volume.shape[2] == 8 and volume.spacing[2] == pytest.approx(2.0)
     assert "from 2.00 to 3.00 mm" in volume.notes[0]
-    places = 2.0 * np.arange(8)
-    np.testing.assert_allclose(volume.array[0, 0], 2 * (500 + 10 * places) - 1000, atol=1e-2)
+    positions = 2.0 * np.arange(8)
+    np.testing.assert_allclose(volume.array[0, 0], 2 * (500 + 10 * positions) - 1000, atol=1e-2)
 
 
-def test_lost_slices_are_refused(tmp_path):
+def test_missing_slices_are_an_error(tmp_path):
     with pytest.raises(InputError, match=r"gap of 8.0 mm after its slice 3 of 5"):
         read_volume(write_series(tmp_path / "s", [0, 2, 4, 12, 14]))
 
 
 @pytest.mark.parametrize("orientation", [UPRIGHT, rotation(7)])
-def test_gantry_tilt_is_made_upright_and_said(tmp_path, orientation):
-    places = [0.0, 3.0, 6.0, 9.0]
+def test_gantry_tilt_is_resampled_and_noted(tmp_path, orientation):
+    positions = [0.0, 3.0, 6.0, 9.0]
     tilt = np.tan(np.radians(18.5))
-    volume = read_volume(write_series(tmp_path / "s", places, orientation, tilt, content=linear))
+    volume = read_volume(write_series(tmp_path / "s", positions, orientation, tilt, content=linear))
     assert "18.5 degrees" in volume.notes[0]
     assert volume.shape == (SHAPE[0], SHAPE[1] + 3, 4)  # wider by 9 mm x tan 18.5 = 2.5 rows
     row, column, normal = axes(orientation)
     expected = affine_from_lps((*PIXEL, 3.0), (10, -20, 5), np.stack(axes(orientation), axis=1))
     far = (*SHAPE, 4, 1)
     np.testing.assert_allclose(volume.affine @ far, expected @ far, atol=1e-4)
-    # Where every slice has data the body is linear in the patient, as it was made.
+    # Where every slice has data, the volume is linear in patient coordinates.
     i, j, k = 3, 5, np.arange(4)
     value = 2 * (500 + 10 * 3.0 * k + 5 * j * PIXEL[1] + 2 * i) - 1000
-    np.testing.assert_allclose(volume.array[i, j], value, atol=2.5)  # pixels hold whole numbers
+    np.testing.assert_allclose(volume.array[i, j], value, atol=2.5)  # pixels are integers
 
 
-def test_tilt_to_the_other_side(tmp_path):
+def test_tilt_in_the_opposite_direction(tmp_path):
     volume = read_volume(write_series(tmp_path / "s", [0.0, 3.0, 6.0], tilt=-0.2, content=linear))
     first_row = volume.affine @ (0, 0, 0, 1)
     np.testing.assert_allclose(first_row[:3], (-10, 20 + 1.2, 5), atol=1e-4)
@@ -156,7 +156,7 @@ def test_tilt_to_the_other_side(tmp_path):
     assert volume.array[3, 4, 0] == pytest.approx(value, abs=2.5)
 
 
-# --- What lies in a folder --------------------------------------------------------------------
+# --- Contents of a folder --------------------------------------------------------------------
 
 
 def test_two_series_are_listed_and_one_can_be_chosen(tmp_path):
@@ -177,7 +177,7 @@ def test_two_series_are_listed_and_one_can_be_chosen(tmp_path):
             read_volume(tmp_path, series=wrong)
 
 
-def test_other_files_are_passed_over(tmp_path):
+def test_other_files_are_skipped(tmp_path):
     folder = write_series(tmp_path / "s", [0, 2])
     (folder / "notes.txt").write_text("not DICOM")
     (folder / "empty").write_bytes(b"")
@@ -203,7 +203,7 @@ def test_one_file_of_a_series(tmp_path):
         read_volume(path)
 
 
-def test_duplicates_are_left_out_but_time_points_are_refused(tmp_path):
+def test_duplicates_are_left_out_but_time_points_are_an_error(tmp_path):
     folder = write_series(tmp_path / "s", [0, 2])
     write_slice(folder, "again.dcm", np.full(SHAPE, 500), (10, -20, 5))
     volume = read_volume(folder)
@@ -239,7 +239,7 @@ def test_mixed_sizes_in_one_series(tmp_path):
         ({"ImageOrientationPatient": [0, 0, 0, 0, 1, 0]}, "position and orientation"),
     ],
 )
-def test_headers_that_cannot_be_used(tmp_path, tags, words):
+def test_invalid_headers(tmp_path, tags, words):
     write_slice(tmp_path, "a.dcm", np.zeros(SHAPE), (0, 0, 0), **tags)
     with pytest.raises(InputError, match=words):
         read_volume(tmp_path)
@@ -263,7 +263,7 @@ def test_compressed_pixels(tmp_path):
     np.testing.assert_array_equal(read_volume(tmp_path).array, plain.array)
 
 
-def test_pixels_of_a_codec_that_pydicom_lacks(tmp_path, monkeypatch):
+def test_pixels_without_a_decoder_in_pydicom(tmp_path, monkeypatch):
     from pydicom.dataset import Dataset
 
     write_slice(tmp_path, "a.dcm", np.arange(120).reshape(SHAPE), (0, 0, 0))
@@ -276,7 +276,7 @@ def test_pixels_of_a_codec_that_pydicom_lacks(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read_volume(tmp_path).array, plain.array)
 
 
-def test_mr_has_no_unit_and_no_floor(tmp_path):
+def test_mr_has_arbitrary_units_and_no_lower_limit(tmp_path):
     volume = read_volume(write_series(tmp_path / "s", [0, 2], Modality="MR", content=lambda *_: np.full(SHAPE, -900)))
     assert (volume.modality, volume.unit) == ("MR", "a.u.")
     assert volume.array.min() == -2800

@@ -1,4 +1,4 @@
-"""De-identification: nothing of the patient is left, and what belongs together still does."""
+"""De-identification: identifiers are removed, and references between objects are preserved."""
 
 import json
 
@@ -46,7 +46,7 @@ def written(tmp_path, source, name="out", **options):
     )
 
 
-def test_nothing_of_the_patient_is_left(tmp_path, source):
+def test_all_identifiers_are_removed(tmp_path, source):
     files = written(tmp_path, source)
     mask = LabelMap(read_volume(source).array > 15, read_volume(source).affine, {1: "bone"})
     files += write_segmentation(
@@ -64,23 +64,23 @@ def test_nothing_of_the_patient_is_left(tmp_path, source):
     assert judge(files[0], files[-1]) == []
 
 
-def test_how_it_was_made_is_still_told_without_names_hashes_and_dates(tmp_path, source):
-    told = read_facts(written(tmp_path, source)[0])
-    assert told == {"model": "head-mr-to-ct", "version": "1.0.0", "seed": 1, "inputs": [{"role": "image"}]}
+def test_provenance_is_kept_without_names_hashes_and_dates(tmp_path, source):
+    facts = read_facts(written(tmp_path, source)[0])
+    assert facts == {"model": "head-mr-to-ct", "version": "1.0.0", "seed": 1, "inputs": [{"role": "image"}]}
     data = pydicom.dcmread(tmp_path / "out" / "CT0001.dcm")
     assert data.SeriesDescription == "SYNTHETIC CT head-mr-to-ct 1.0.0"
     purposes = [item.PurposeOfReferenceCodeSequence[0].CodeMeaning for item in data.ContributingEquipmentSequence]
     assert purposes == ["Acquisition Equipment", "Synthesizing Equipment", "De-identifying Equipment"]
 
 
-def test_place_and_values_stay(tmp_path, source):
+def test_geometry_and_values_are_unchanged(tmp_path, source):
     written(tmp_path, source)
     original, copy = read_series(source), read_series(tmp_path / "out")
     np.testing.assert_array_equal(copy.array, original.array)
     assert copy.geometry.is_close(original.geometry, 1e-3)
 
 
-def test_what_belongs_together_still_does_when_exported_one_by_one(tmp_path, source):
+def test_pseudonyms_are_consistent_between_separate_exports(tmp_path, source):
     image = read_volume(source)
     one = pydicom.dcmread(written(tmp_path, source, "one")[0])
     two = pydicom.dcmread(written(tmp_path, source, "two")[0])
@@ -98,7 +98,7 @@ def test_what_belongs_together_still_does_when_exported_one_by_one(tmp_path, sou
     assert len(referenced) == 3
 
 
-def test_others_cannot_compute_the_new_identifiers(tmp_path, source, home):
+def test_pseudonyms_depend_on_the_secret_key(tmp_path, source, home):
     first = pydicom.dcmread(written(tmp_path, source, "one")[0])
     key = json.loads((home / "config.json").read_text())["pseudonym_key"]
     assert len(bytes.fromhex(key)) == 32
@@ -111,14 +111,14 @@ def test_others_cannot_compute_the_new_identifiers(tmp_path, source, home):
         written(tmp_path, source, "three")
 
 
-def test_a_new_patient_can_be_deidentified_too(tmp_path, source):
+def test_a_synthetic_patient_can_be_deidentified(tmp_path, source):
     files = write_series(read_volume(source), tmp_path / "out", facts=FACTS, deidentify=True)
     data = pydicom.dcmread(files[0])
     assert data.PatientIdentityRemoved == "YES" and data.StudyDate == "" and judge(files[0]) == []
     assert [mark for mark in MARKS if mark in files[0].read_bytes()] == []
 
 
-def test_the_command_tells_that_faces_stay(tmp_path, source, capsys):
+def test_the_command_warns_about_faces(tmp_path, source, capsys):
     path = write_volume(read_volume(source), tmp_path / "ct.nrrd")
     assert (
         main(
@@ -130,7 +130,7 @@ def test_the_command_tells_that_faces_stay(tmp_path, source, capsys):
     assert pydicom.dcmread(tmp_path / "out" / "CT0001.dcm").PatientIdentityRemoved == "YES"
 
 
-def test_a_missing_library_is_a_sentence(tmp_path, source, monkeypatch):
+def test_a_missing_library_is_an_input_error(tmp_path, source, monkeypatch):
     import sys
 
     for name in [name for name in sys.modules if name.startswith("dicomanonymizer")]:

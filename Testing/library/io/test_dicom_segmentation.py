@@ -1,4 +1,4 @@
-"""Labels as DICOM Segmentation, and the codes of their names."""
+"""Writing DICOM Segmentation objects, and the codes of label names."""
 
 import json
 from pathlib import Path
@@ -19,14 +19,14 @@ from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.labels.vocabulary import TABLES, table
 from MedGenLib.packages.catalogue import catalogue
 
-PLACES = [0.0, 2.0, 4.0, 6.0]
+POSITIONS = [0.0, 2.0, 4.0, 6.0]
 NAMES = {2: "kidney_left", 7: "anterior hippocampus", 300: "ctx-lh-precentral"}
 
 
 @pytest.fixture(params=["upright", "oblique"])
 def source(tmp_path, request):
     orientation = rotation() if request.param == "oblique" else (1.0, 0, 0, 0, 1, 0)
-    return patient_series(tmp_path / "s", PLACES, orientation)
+    return patient_series(tmp_path / "s", POSITIONS, orientation)
 
 
 def labels_on(volume, names=NAMES):
@@ -38,14 +38,14 @@ def labels_on(volume, names=NAMES):
 
 
 def labels_in(path):
-    """What a reader of DICOM finds: label value -> the places (LPS mm) of its voxels, sorted."""
+    """Label value -> sorted positions (LPS mm) of its voxels, as read by highdicom."""
     read = highdicom.seg.segread(path)
     volume = read.get_volume(combine_segments=True)
     values = {s.SegmentNumber: int(s.SegmentDescription.split()[1]) for s in read.SegmentSequence}
-    return {value: places(volume.array == number, volume.affine) for number, value in values.items()}
+    return {value: positions(volume.array == number, volume.affine) for number, value in values.items()}
 
 
-def places(mask, affine):
+def positions(mask, affine):
     points = np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]
     return points[np.lexsort(np.round(points, 4).T)]
 
@@ -55,35 +55,35 @@ def check_same(labels, path):
     assert sorted(found) == labels.values()
     to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])
     for value, points in found.items():
-        np.testing.assert_allclose(points, places(labels.array == value, to_lps @ labels.affine), atol=1e-3)
+        np.testing.assert_allclose(points, positions(labels.array == value, to_lps @ labels.affine), atol=1e-3)
 
 
-def test_labels_come_back_at_their_place(source, tmp_path):
+def test_labels_survive_a_round_trip(source, tmp_path):
     labels = labels_on(read_volume(source))
     (path,) = write_segmentation(labels, tmp_path / "seg", source=source)
     check_same(labels, path)
     assert judge(path) == []
 
 
-def test_labels_on_a_grid_of_their_own(source, tmp_path):
+def test_labels_on_another_grid(source, tmp_path):
     image = read_volume(source)
     geometry = image.geometry.with_spacing((0.5, 0.7, 1.1))
     labels = labels_on(Volume(np.zeros(geometry.shape, np.float32), geometry.affine))
-    turned = LabelMap(np.flip(labels.array, 0).copy(), _flipped(labels), labels.names)
-    (path,) = write_segmentation(turned, tmp_path / "seg", source=source)
+    flipped = LabelMap(np.flip(labels.array, 0).copy(), _flipped(labels), labels.names)
+    (path,) = write_segmentation(flipped, tmp_path / "seg", source=source)
     check_same(labels, path)
     assert judge(path) == []
 
 
 def _flipped(image):
-    """The affine of the same voxels when the first axis runs the other way."""
+    """Affine of the same voxels after flipping the first axis."""
     affine = image.affine.copy()
     affine[:3, 3] += affine[:3, 0] * (image.shape[0] - 1)
     affine[:3, 0] *= -1
     return affine
 
 
-def test_it_belongs_to_its_images_and_brings_nothing_else_along(source, tmp_path):
+def test_it_refers_to_its_images_and_copies_no_other_attribute(source, tmp_path):
     labels = labels_on(read_volume(source))
     (path,) = write_segmentation(labels, tmp_path / "seg", source=source, description="Nieren")
     data = pydicom.dcmread(path)
@@ -99,7 +99,7 @@ def test_it_belongs_to_its_images_and_brings_nothing_else_along(source, tmp_path
     assert not any(text.encode() in content for text in (*FOREIGN.values(), PRIVATE, "GEHEIM"))
 
 
-def test_segments_carry_names_and_codes(source, tmp_path):
+def test_segments_have_names_and_codes(source, tmp_path):
     labels = labels_on(read_volume(source))
     facts = {"model": "hippocampus-segmenter", "version": "1.0.0"}
     (path,) = write_segmentation(labels, tmp_path / "seg", source=source, facts=facts)
@@ -127,13 +127,13 @@ def test_labels_of_a_synthetic_image_are_marked(source, tmp_path):
     assert data.StudyInstanceUID == STUDY and judge(path) == []
 
 
-def test_a_segmentation_in_the_folder_does_not_hinder_reading_the_images(source, tmp_path):
+def test_a_segmentation_in_the_folder_is_skipped_when_reading(source, tmp_path):
     image = read_volume(source)
     write_segmentation(labels_on(image), source / "seg", source=source)
     np.testing.assert_array_equal(read_series(source).array, image.array)
 
 
-def test_labels_that_cannot_be_written(source, tmp_path, monkeypatch):
+def test_invalid_input_is_refused(source, tmp_path, monkeypatch):
     image = read_volume(source)
     empty = LabelMap(np.zeros(image.shape, np.uint8), image.affine)
     with pytest.raises(InputError, match="label volume is empty"):
@@ -153,23 +153,23 @@ def test_labels_that_cannot_be_written(source, tmp_path, monkeypatch):
     assert not (tmp_path / "other").exists()
 
 
-def test_the_command_says_which_labels_have_no_code(source, tmp_path, capsys):
+def test_the_command_lists_labels_without_a_code(source, tmp_path, capsys):
     labels = labels_on(read_volume(source), {2: "liver", 7: "gizmo"})
     path = write_volume(labels, tmp_path / "labels.nrrd")
     words = ["dicom", str(path), "--labels", "-o", str(tmp_path / "seg")]
     assert main(words) == 2
     assert "belongs to an image series" in capsys.readouterr().err
     assert main([*words, "--like", str(source)]) == 0
-    told = capsys.readouterr()
-    assert "Wrote 1 DICOM file into" in told.out
-    assert "gizmo (Tissue), label 300 (Tissue)" in told.err and "liver" not in told.err
-    assert "--names tells whose numbers" in told.err
+    printed = capsys.readouterr()
+    assert "Wrote 1 DICOM file into" in printed.out
+    assert "gizmo (Tissue), label 300 (Tissue)" in printed.err and "liver" not in printed.err
+    assert "--names tells whose numbers" in printed.err
     check_same(labels, tmp_path / "seg" / "segmentation.dcm")
 
 
 @pytest.mark.parametrize(("whose", "named"), [("ct-tissue", "soft tissue"), ("totalsegmentator", "kidney_right")])
-def test_the_command_names_labels_that_are_mere_numbers(tmp_path, capsys, whose, named):
-    source = patient_series(tmp_path / "s", PLACES, (1.0, 0, 0, 0, 1, 0))
+def test_the_command_names_labels_without_names(tmp_path, capsys, whose, named):
+    source = patient_series(tmp_path / "s", POSITIONS, (1.0, 0, 0, 0, 1, 0))
     labels = labels_on(read_volume(source), {})
     labels = labels.with_array(np.where(labels.array == 300, 0, labels.array))
     path = write_volume(labels, tmp_path / "labels.nii.gz")
@@ -185,8 +185,8 @@ def test_the_command_names_labels_that_are_mere_numbers(tmp_path, capsys, whose,
     assert judge(file) == []
 
 
-def test_names_in_the_file_go_before_those_of_a_model(tmp_path):
-    source = patient_series(tmp_path / "s", PLACES, (1.0, 0, 0, 0, 1, 0))
+def test_names_in_the_file_take_precedence(tmp_path):
+    source = patient_series(tmp_path / "s", POSITIONS, (1.0, 0, 0, 0, 1, 0))
     path = write_volume(labels_on(read_volume(source), {2: "liver"}), tmp_path / "labels.nrrd")
     assert (
         main(
@@ -222,7 +222,7 @@ def test_names_have_codes(name, meaning, modifiers):
     assert [modifier.meaning for modifier in term.modifiers] == modifiers
 
 
-def test_parts_get_the_code_of_the_whole_and_the_unknown_is_tissue():
+def test_parts_have_the_code_of_the_whole_and_unknown_names_that_of_tissue():
     term = term_of("ctx-rh-precuneus")
     assert (term.type.meaning, term.modifiers[0].meaning, term.is_own) == ("Cerebral Gray Matter", "Right", False)
     assert term_of("gizmo").type.meaning == "Tissue" and not term_of("gizmo").is_own
@@ -241,14 +241,14 @@ def test_all_labels_of_our_models_and_of_totalsegmentator_have_codes():
     assert [name for name in names if not term_of(name).is_own] == []
 
 
-def test_most_labels_of_freesurfer_have_codes_or_a_coarser_one():
+def test_most_labels_of_freesurfer_have_a_code():
     names = list(table("freesurfer").names.values())
     nothing = [name for name in names if term_of(name).type.meaning == "Tissue"]
     assert len(nothing) <= 20, nothing
 
 
-def test_codes_mean_what_the_standard_says():
-    """Every code that pydicom's copy of PS3.16 has means there what it means here."""
+def test_codes_agree_with_the_standard():
+    """Codes in pydicom's copy of PS3.16 have the same meaning there."""
     from pydicom.sr._concepts_dict import concepts
 
     path = Path(MedGenLib.__path__[0]) / "labels" / "tables" / "dicom_terms.json"

@@ -1,4 +1,4 @@
-"""Volumes as DICOM series: judged by dciodvfy, read back by SimpleITK and by ourselves."""
+"""Writing DICOM series: validated by dciodvfy, read back by SimpleITK and by MedGen."""
 
 import json
 import os
@@ -40,16 +40,16 @@ def volume(shape=(7, 6, 5), affine=None, modality="CT", seed=0, whole=True):
 
 
 def oblique(seed=1, hand=1.0):
-    turned = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
-    turned *= np.sign(np.linalg.det(turned)) * hand
+    rotation_matrix = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+    rotation_matrix *= np.sign(np.linalg.det(rotation_matrix)) * hand
     affine = np.eye(4)
-    affine[:3, :3] = turned * (0.9, 1.4, 2.2)
+    affine[:3, :3] = rotation_matrix * (0.9, 1.4, 2.2)
     affine[:3, 3] = (-31.4, 15.9, 265.35)
     return affine
 
 
 def with_axes(letters):
-    """An affine whose axes point where the letters say."""
+    """Affine with axes in the directions of the letters."""
     directions = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
     affine = np.eye(4)
     affine[:3, :3] = np.array([directions[letter] for letter in letters]).T * (1.0, 1.5, 2.0)
@@ -58,10 +58,10 @@ def with_axes(letters):
 
 
 def largest_difference(first, second):
-    """How far any voxel's value of the second is from that of the first at its place; and mm."""
+    """Largest difference of values at the same position, and largest distance to a voxel center in mm."""
     index = np.indices(first.shape).reshape(3, -1)
-    place = first.affine[:3, :3] @ index + first.affine[:3, 3:]
-    found = np.linalg.solve(second.affine[:3, :3], place - second.affine[:3, 3:])
+    position = first.affine[:3, :3] @ index + first.affine[:3, 3:]
+    found = np.linalg.solve(second.affine[:3, :3], position - second.affine[:3, 3:])
     nearest = np.round(found).astype(int)
     assert (nearest.min(axis=1) >= 0).all() and (nearest.max(axis=1) < second.shape).all()
     away = np.linalg.norm(second.affine[:3, :3] @ (found - nearest), axis=0).max()
@@ -90,18 +90,18 @@ GRIDS = {
 
 @pytest.mark.parametrize("modality", ["CT", "T1w"])
 @pytest.mark.parametrize("grid", GRIDS)
-def test_place_and_values_come_back(tmp_path, grid, modality):
+def test_geometry_and_values_survive_a_round_trip(tmp_path, grid, modality):
     original = volume(affine=GRIDS[grid], modality=modality)
     files = write_series(original, tmp_path / "out", facts=FACTS)
     for copy in (read_series(tmp_path / "out"), by_simpleitk(tmp_path / "out")):
-        values, millimetres = largest_difference(original, copy)
-        assert values == 0 and millimetres < 1e-3
+        values, mm = largest_difference(original, copy)
+        assert values == 0 and mm < 1e-3
     assert read_series(tmp_path / "out").modality == ("CT" if modality == "CT" else "MR")
     assert judge(files[0], files[-1]) == []
 
 
-def test_slices_that_shift_a_little_keep_their_places(tmp_path):
-    """Scanners' slices may run off their normal by what `Geometry` allows: each has its place."""
+def test_small_in_plane_shifts_are_preserved(tmp_path):
+    """Slice positions may deviate from the normal within the tolerance of `Geometry`."""
     affine = np.diag([1.0, 1.0, 2.0, 1.0])
     affine[0, 2] = 0.0015
     original = volume((6, 5, 200), affine)
@@ -129,8 +129,8 @@ def test_a_single_slice_has_its_thickness(tmp_path, shape):
         ("RAS", (1, 6, 7), "PIR"),
     ],
 )
-def test_slices_lie_as_radiologists_see_them(tmp_path, letters, shape, expected):
-    """Axial: columns to the patient's left, rows to the back; coronal and sagittal: heads up."""
+def test_slices_have_the_radiological_orientation(tmp_path, letters, shape, expected):
+    """Axial: columns to the left, rows to posterior; coronal and sagittal: superior is up."""
     write_series(volume(shape, with_axes(letters)), tmp_path / "out")
     assert read_series(tmp_path / "out").orientation[:2] == expected[:2]
 
@@ -139,7 +139,7 @@ def header(path):
     return pydicom.dcmread(path)
 
 
-def test_a_synthetic_image_says_so(tmp_path):
+def test_a_synthetic_image_is_marked(tmp_path):
     files = write_series(volume(), tmp_path / "out", facts=FACTS, description="für die Übung")
     first = header(files[0])
     assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
@@ -158,12 +158,12 @@ def test_a_synthetic_image_says_so(tmp_path):
     assert read_facts(files[0]) == read_facts(tmp_path / "out") == FACTS
 
 
-def test_a_failed_check_is_not_hidden(tmp_path):
+def test_a_failed_check_is_stated(tmp_path):
     files = write_series(volume(), tmp_path / "out", facts={**FACTS, "passed": False})
     assert "did NOT pass" in header(files[0]).DerivationDescription
 
 
-def test_what_is_not_known_to_be_synthetic_is_not_called_so(tmp_path):
+def test_an_image_without_provenance_is_not_marked_as_synthetic(tmp_path):
     files = write_series(volume(), tmp_path / "out")
     first = header(files[0])
     assert "ContentQualification" not in first and "ImageComments" not in first
@@ -172,15 +172,15 @@ def test_what_is_not_known_to_be_synthetic_is_not_called_so(tmp_path):
     assert judge(files[0]) == [] and read_facts(tmp_path / "out") is None
 
 
-def test_long_facts_are_shortened_and_say_so(tmp_path):
+def test_long_facts_are_shortened_and_listed(tmp_path):
     facts = {**FACTS, "parameters": {"x": "y" * 20000}, "software": {"torch": "2"}}
     files = write_series(volume(), tmp_path / "out", facts=facts)
     assert judge(files[0]) == []
-    told = read_facts(files[0])
-    assert told["left_out"] == ["parameters"] and told["software"] == {"torch": "2"}
+    kept = read_facts(files[0])
+    assert kept["left_out"] == ["parameters"] and kept["software"] == {"torch": "2"}
 
 
-def test_provenance_objects_are_facts_too(tmp_path):
+def test_provenance_objects_are_accepted(tmp_path):
     class Made:
         def to_dict(self):
             return FACTS
@@ -189,26 +189,26 @@ def test_provenance_objects_are_facts_too(tmp_path):
     assert read_facts(files[0]) == FACTS
 
 
-def test_the_hash_of_the_output_is_that_of_what_a_reader_gets(tmp_path):
-    """Slices are turned and values rounded, so that the hash of the volume itself tells nothing."""
+def test_the_output_hash_is_that_of_the_volume_read_back(tmp_path):
+    """Slices are reoriented and values rounded, so the hash of the original volume differs."""
     original = volume(affine=GRIDS["PSR"], whole=False)
     made = Provenance(model="m", modality="CT", output_sha256=content_hash(original))
     write_series(original, tmp_path / "out", facts=made)
-    told = recorded.read(tmp_path / "out")
-    assert told.output_sha256 == content_hash(read_series(tmp_path / "out"))
-    assert told == replace(made, output_sha256=told.output_sha256)
+    read = recorded.read(tmp_path / "out")
+    assert read.output_sha256 == content_hash(read_series(tmp_path / "out"))
+    assert read == replace(made, output_sha256=read.output_sha256)
 
 
-def test_a_map_of_uncertainty_is_no_ct(tmp_path):
+def test_an_uncertainty_map_is_refused(tmp_path):
     made = Provenance(content="uncertainty", model="m")
     with pytest.raises(InputError, match="the uncertainty of an image, which is neither"):
         write_series(volume(), tmp_path / "out", facts=made)
 
 
-# --- Whose image it is ------------------------------------------------------------------------
+# --- Patient and study ------------------------------------------------------------------------
 
 
-def test_samples_of_one_input_are_one_new_patient(tmp_path):
+def test_samples_of_one_input_share_a_synthetic_patient(tmp_path):
     one, two = (header(write_series(volume(seed=n), tmp_path / f"{n}", facts=FACTS)[0]) for n in range(2))
     other = {**FACTS, "inputs": [{"sha256": "cd" * 32}]}
     third = header(write_series(volume(), tmp_path / "3", facts=other)[0])
@@ -220,7 +220,7 @@ def test_samples_of_one_input_are_one_new_patient(tmp_path):
 
 
 @pytest.mark.parametrize("modality", ["CT", "MR"])
-def test_a_series_joins_the_study_of_its_source_and_nothing_else_comes_along(tmp_path, modality):
+def test_a_series_joins_the_study_of_its_source_without_other_attributes(tmp_path, modality):
     source = patient_series(tmp_path / "s", [0, 2, 4, 6], rotation(), modality=modality)
     image = read_volume(source)
     made = Volume(image.array, image.affine, "CT" if modality == "MR" else "T1w")
@@ -242,7 +242,7 @@ def test_a_series_joins_the_study_of_its_source_and_nothing_else_comes_along(tmp
     assert model.ManufacturerModelName == "head-mr-to-ct"
 
 
-def test_source_images_are_referred_to_plane_by_plane(tmp_path):
+def test_source_images_are_referenced_by_plane(tmp_path):
     source = patient_series(tmp_path / "s", [0, 2, 4, 6])
     image = read_volume(source)
     files = write_series(image, tmp_path / "same", source=source, facts=FACTS)
@@ -253,21 +253,21 @@ def test_source_images_are_referred_to_plane_by_plane(tmp_path):
     finer = Volume(np.zeros((24, 20, 7), np.float32), image.geometry.with_spacing((0.4, 0.6, 1.0)).affine, "CT", "HU")
     files = write_series(finer, tmp_path / "finer", source=source, facts=FACTS)
     assert {header(p).SourceImageSequence[0].SpatialLocationsPreserved for p in files} == {"NO"}
-    turned = Volume(np.zeros((9, 9, 9), np.float32), oblique(5), "CT", "HU")
-    turned = Volume(turned.array, _centred(turned, image), "CT", "HU")
-    files = write_series(turned, tmp_path / "turned", source=source, facts=FACTS)
+    tilted = Volume(np.zeros((9, 9, 9), np.float32), oblique(5), "CT", "HU")
+    tilted = Volume(tilted.array, _centered(tilted, image), "CT", "HU")
+    files = write_series(tilted, tmp_path / "tilted", source=source, facts=FACTS)
     assert "SourceImageSequence" not in header(files[4])
     assert judge(*files[:1]) == []
 
 
-def _centred(image, on):
+def _centered(image, on):
     affine = image.affine.copy()
     middle = on.affine @ [*((np.array(on.shape) - 1) / 2), 1]
     affine[:3, 3] = middle[:3] - affine[:3, :3] @ ((np.array(image.shape) - 1) / 2)
     return affine
 
 
-def test_a_list_of_files_is_a_source(tmp_path):
+def test_a_list_of_files_is_accepted_as_source(tmp_path):
     source = patient_series(tmp_path / "s", [0, 2])
     image = read_volume(source)
     files = write_series(image, tmp_path / "out", source=sorted(source.iterdir()), facts=FACTS)
@@ -284,7 +284,7 @@ def test_one_of_two_series_is_chosen(tmp_path):
     assert header(files[0]).SeriesNumber == 9008
 
 
-def test_what_is_made_from_synthetic_is_synthetic(tmp_path):
+def test_images_derived_from_synthetic_ones_are_marked(tmp_path):
     write_series(volume(), tmp_path / "first", facts=FACTS)
     files = write_series(volume(), tmp_path / "second", source=tmp_path / "first")
     second = header(files[0])
@@ -293,7 +293,7 @@ def test_what_is_made_from_synthetic_is_synthetic(tmp_path):
     assert str(second.PatientName) == "MEDGEN^SYNTHETIC" and second.QualityControlImage == "YES"
 
 
-def test_a_damaged_source_does_not_damage_the_series(tmp_path):
+def test_invalid_attributes_of_the_source_are_not_copied(tmp_path):
     source = patient_series(
         tmp_path / "s", [0, 2], PatientSex="X", BodyPartExamined="KNEE", PatientWeight="62.5", PatientSize="1.70"
     )
@@ -314,7 +314,7 @@ def test_a_damaged_source_does_not_damage_the_series(tmp_path):
     assert first.FrameOfReferenceUID == again.FrameOfReferenceUID
 
 
-def test_a_source_elsewhere_is_refused(tmp_path):
+def test_a_source_that_does_not_overlap_is_refused(tmp_path):
     source = patient_series(tmp_path / "s", [0, 2])
     with pytest.raises(InputError, match="outside the images of the DICOM series"):
         write_series(volume(affine=oblique()), tmp_path / "out", source=source, facts=FACTS)
@@ -326,13 +326,13 @@ def test_a_source_elsewhere_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "name", ["ct_head_ge_tilt", "ct_head_slicer", "mr_brain_pgbm_study3_t1post", "mr_brain_pgbm_study3_t2reg"]
 )
-def test_scanners_series_as_sources(tmp_path, name, modality):
+def test_series_of_scanners_as_sources(tmp_path, name, modality):
     source = Path(os.environ["MEDGEN_DATA"]) / "dicom_series" / name
     image = read_volume(source)
     made = Volume(image.array, image.affine, modality)
     files = write_series(made, tmp_path / "out", source=source, facts=FACTS)
-    values, millimetres = largest_difference(made, read_series(tmp_path / "out"))
-    assert values <= 0.5 and millimetres < 1e-3 and judge(files[0], files[-1]) == []
+    values, mm = largest_difference(made, read_series(tmp_path / "out"))
+    assert values <= 0.5 and mm < 1e-3 and judge(files[0], files[-1]) == []
     assert header(files[0]).StudyInstanceUID == header(min(source.iterdir())).StudyInstanceUID
 
 
@@ -347,7 +347,7 @@ def test_fractions_of_hu_are_rounded(tmp_path):
 
 
 @pytest.mark.parametrize("low, high", [(0.0, 1.0), (-3.0, 5.0), (0.0, 1e-6), (1e5, 9e6)])
-def test_mr_of_any_span_keeps_16_bits(tmp_path, low, high):
+def test_mr_of_any_range_keeps_16_bits(tmp_path, low, high):
     array = np.random.default_rng(0).uniform(low, high, (9, 8, 4)).astype(np.float32)
     original = Volume(array, np.diag([1.0, 1.0, 2.0, 1.0]), "T1w")
     files = write_series(original, tmp_path / "out", facts=FACTS)
@@ -358,7 +358,7 @@ def test_mr_of_any_span_keeps_16_bits(tmp_path, low, high):
 
 
 @pytest.mark.parametrize("dtype, top", [(np.uint16, 65535), (np.int16, 32767), (np.uint8, 255)])
-def test_whole_numbers_of_mr_are_stored_as_they_are(tmp_path, dtype, top):
+def test_integers_in_mr_are_stored_unchanged(tmp_path, dtype, top):
     array = np.arange(60).reshape(5, 4, 3).astype(dtype)
     array[0, 0, 0] = top
     files = write_series(Volume(array, np.eye(4), "MR"), tmp_path / "out", facts=FACTS)
@@ -366,7 +366,7 @@ def test_whole_numbers_of_mr_are_stored_as_they_are(tmp_path, dtype, top):
     assert largest_difference(Volume(array.astype(np.float32), np.eye(4)), read_series(tmp_path / "out"))[0] == 0
 
 
-def test_hu_beyond_16_bits_get_a_slope(tmp_path):
+def test_hu_beyond_16_bits_use_a_slope(tmp_path):
     original = volume()
     original.array[0, 0, 0] = 60000
     files = write_series(original, tmp_path / "out", facts=FACTS)
@@ -381,7 +381,7 @@ def test_a_constant_image(tmp_path):
         assert largest_difference(original, read_series(tmp_path / modality))[0] == 0
 
 
-# --- What is refused, and what is left behind then ------------------------------------------------
+# --- Invalid input leaves no files ------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_a_constant_image(tmp_path):
         ({"value": np.nan}, "NaN or infinite"),
     ],
 )
-def test_images_that_cannot_be_dicom(tmp_path, change, words):
+def test_invalid_images_are_refused(tmp_path, change, words):
     image = volume()
     image.array[1, 2, 3] = change.get("value", 0)
     image = Volume(image.array, image.affine, change.get("modality", "CT"))
@@ -401,7 +401,7 @@ def test_images_that_cannot_be_dicom(tmp_path, change, words):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_with_files_is_never_touched(tmp_path):
+def test_a_folder_with_files_is_not_changed(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds files already"):
         write_series(volume(), tmp_path, facts=FACTS)
@@ -418,16 +418,16 @@ def test_a_folder_with_files_is_never_touched(tmp_path):
     assert len(write_series(volume(), tmp_path / "empty", facts=FACTS)) == 5
 
 
-def test_no_permission_is_a_sentence(tmp_path, monkeypatch):
+def test_no_permission_is_an_input_error(tmp_path, monkeypatch):
     def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")  # tests may run as root, who is never asked
+        raise PermissionError(13, "Permission denied")  # tests may run as root, which has all permissions
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(InputError, match="Permission denied; free some space or choose another"):
         write_series(volume(), tmp_path / "out", facts=FACTS)
 
 
-def test_a_full_disk_leaves_nothing(tmp_path):
+def test_a_full_disk_leaves_no_file(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
@@ -438,7 +438,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_is_stopped_leaves_nothing(tmp_path):
+def test_a_canceled_run_leaves_no_file(tmp_path):
     def stop(progress):
         if progress.step == 3:
             raise Cancelled("Stopped.")
@@ -464,8 +464,8 @@ def test_the_command_writes_a_series_into_the_study(tmp_path, capsys):
     assert main([*words, "--modality", "PET"]) == 2
     assert "give CT or MR" in capsys.readouterr().err
     assert main([*words, "--modality", "ct"]) == 0
-    told = capsys.readouterr()
-    assert "Wrote 3 DICOM files" in told.out and "not marked as synthetic" in told.err
+    printed = capsys.readouterr()
+    assert "Wrote 3 DICOM files" in printed.out and "not marked as synthetic" in printed.err
     copy = read_series(tmp_path / "out")
     assert largest_difference(image, copy)[0] == 0
     assert header(tmp_path / "out" / "CT0001.dcm").StudyInstanceUID == STUDY
@@ -473,7 +473,7 @@ def test_the_command_writes_a_series_into_the_study(tmp_path, capsys):
     assert "holds files already" in capsys.readouterr().err
 
 
-def test_the_command_takes_one_of_several_series(tmp_path, capsys):
+def test_the_command_selects_one_of_several_series(tmp_path, capsys):
     patient_series(tmp_path / "s", [0, 2])
     source = patient_series(tmp_path / "s" / "b", [0, 2], series="1.2.3.4.301", SeriesNumber=8)
     path = write_volume(read_volume(source), tmp_path / "ct.nrrd")
@@ -484,7 +484,7 @@ def test_the_command_takes_one_of_several_series(tmp_path, capsys):
     assert header(tmp_path / "out" / "CT0002.dcm").SeriesNumber == 9008
 
 
-def test_the_command_knows_what_the_provenance_tells(tmp_path, capsys):
+def test_the_command_reads_the_provenance(tmp_path, capsys):
     made = Provenance(model="mr-hippocampus", version="1.0.0", modality="T1w", seed=3)
     path = write_volume(volume(modality="T1w"), tmp_path / "mr.nii.gz")
     made.write_beside(path)
@@ -502,18 +502,18 @@ def test_a_dicom_folder_stays_in_its_study(tmp_path):
     assert first.StudyInstanceUID == STUDY and "ContentQualification" not in first
 
 
-def test_an_image_made_from_another_scan_is_doubted(tmp_path, capsys):
+def test_the_command_warns_about_another_source(tmp_path, capsys):
     own = patient_series(tmp_path / "own", [0, 2, 4])
     scan = read_volume(own)
     other = scan.with_array(scan.array + 1)
-    for name, made_from, doubted in (("same", scan, False), ("other", other, True)):
+    for name, made_from, warned in (("same", scan, False), ("other", other, True)):
         facts = provenance.Provenance(
             modality="CT", unit="HU", inputs=(provenance.Source.of("image", made_from, "t1.nrrd"),)
         )
         write_volume(scan, tmp_path / f"{name}.nrrd", facts)
         argv = ["dicom", tmp_path / f"{name}.nrrd", "--like", own, "-o", tmp_path / name]
         assert main([str(word) for word in argv]) == 0
-        assert ("made from t1.nrrd" in capsys.readouterr().err) == doubted
+        assert ("made from t1.nrrd" in capsys.readouterr().err) == warned
 
 
 def test_the_worker_writes_series_and_segmentations(tmp_path):

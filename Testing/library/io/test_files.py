@@ -1,4 +1,4 @@
-"""Files: every format keeps the geometry, bad ones end in a sentence, nothing half written."""
+"""Image files: geometry in every format, errors for invalid files, atomic writes."""
 
 import errno
 import gzip
@@ -27,16 +27,16 @@ def image(shape=(7, 6, 5), left_handed=False, dtype=np.float32):
 
 
 def corner_distance(a, b):
-    """Largest distance in mm between the two positions of a corner voxel."""
+    """Largest distance in mm between corresponding corner voxels."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape])).reshape(3, -1)
-    places = [v.affine[:3, :3] @ corners + v.affine[:3, 3:] for v in (a, b)]
-    return np.linalg.norm(places[0] - places[1], axis=0).max()
+    positions = [v.affine[:3, :3] @ corners + v.affine[:3, 3:] for v in (a, b)]
+    return np.linalg.norm(positions[0] - positions[1], axis=0).max()
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("left_handed", [False, True])
-def test_round_trip_keeps_geometry_and_values(tmp_path, suffix, shape, left_handed):
+def test_geometry_and_values_survive_a_round_trip(tmp_path, suffix, shape, left_handed):
     volume = image(shape, left_handed)
     result = read_volume(write_volume(volume, tmp_path / f"v{suffix}"))
     assert result.shape == volume.shape
@@ -46,11 +46,11 @@ def test_round_trip_keeps_geometry_and_values(tmp_path, suffix, shape, left_hand
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_others_read_the_same_positions(tmp_path, suffix):
+def test_simpleitk_reads_the_same_positions(tmp_path, suffix):
     volume = image(left_handed=True)
     picture = sitk.ReadImage(str(write_volume(volume, tmp_path / f"v{suffix}")))
-    place = np.array(picture.TransformIndexToPhysicalPoint((6, 5, 4))) * (-1, -1, 1)
-    np.testing.assert_allclose(place, (volume.affine @ (6, 5, 4, 1))[:3], atol=1e-4)
+    position = np.array(picture.TransformIndexToPhysicalPoint((6, 5, 4))) * (-1, -1, 1)
+    np.testing.assert_allclose(position, (volume.affine @ (6, 5, 4, 1))[:3], atol=1e-4)
 
 
 def test_a_detached_metaimage_is_read(tmp_path):
@@ -59,7 +59,7 @@ def test_a_detached_metaimage_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_labels_come_back_as_small_integers(tmp_path, suffix):
+def test_labels_are_read_as_small_integers(tmp_path, suffix):
     array = np.zeros((4, 5, 6), np.int32)
     array[1], array[2] = 4, 200
     result = read_label_map(write_volume(LabelMap(array, oblique()), tmp_path / f"m{suffix}"))
@@ -67,13 +67,13 @@ def test_labels_come_back_as_small_integers(tmp_path, suffix):
     assert result.array.dtype == np.uint8
 
 
-def test_nrrd_keeps_the_names(tmp_path):
+def test_nrrd_keeps_label_names(tmp_path):
     labels = LabelMap(np.eye(3, dtype=np.uint8)[None].repeat(3, 0), np.eye(4), {1: "soft tissue"})
     assert read_label_map(write_volume(labels, tmp_path / "m.nrrd")).names == {1: "soft tissue"}
 
 
-def test_nifti_names_in_the_extension(tmp_path):
-    """As TotalSegmentator and Connectome Workbench write them."""
+def test_label_names_in_a_nifti_extension(tmp_path):
+    """As written by TotalSegmentator and Connectome Workbench."""
     write_volume(LabelMap(np.ones((3, 3, 3), np.uint8), np.eye(4)), tmp_path / "m.nii")
     raw = (tmp_path / "m.nii").read_bytes()
     text = b'<LabelTable><Label Key="1" Red="0.5"><![CDATA[spleen]]></Label></LabelTable>'
@@ -92,11 +92,11 @@ def test_modality_sets_the_unit(tmp_path):
     assert read_volume(path, modality="CT").unit == "HU"
 
 
-# --- NIfTI headers, written by hand -----------------------------------------------------------
+# --- Modified NIfTI headers -----------------------------------------------------------
 
 
 def nifti(path, **fields):
-    """A 4 x 5 x 6 float NIfTI-1 with fields of its header replaced: name=(format, offset, *v)."""
+    """NIfTI-1 file with 4 x 5 x 6 float voxels and replaced header fields: name=(format, offset, *v)."""
     write_volume(Volume(np.ones((4, 5, 6), np.float32), np.diag([2.0, 2, 3, 1])), path)
     raw = bytearray(path.read_bytes())
     for code, offset, *values in fields.values():
@@ -109,7 +109,7 @@ NO_SFORM = ("<h", 254, 0)
 NO_QFORM = ("<h", 252, 0)
 
 
-def test_nifti_qform_when_there_is_no_sform(tmp_path):
+def test_nifti_qform_without_sform(tmp_path):
     volume = image(left_handed=True)
     path = write_volume(volume, tmp_path / "v.nii")
     raw = bytearray(path.read_bytes())
@@ -119,13 +119,13 @@ def test_nifti_qform_when_there_is_no_sform(tmp_path):
     assert corner_distance(volume, read_volume(path)) < 1e-4
 
 
-def test_nifti_without_orientation_says_so(tmp_path):
+def test_nifti_without_orientation_is_noted(tmp_path):
     volume = read_volume(nifti(tmp_path / "v.nii", sform=NO_SFORM, qform=NO_QFORM))
     np.testing.assert_allclose(volume.affine, np.diag([2.0, 2, 3, 1]))
     assert "does not state its orientation" in volume.notes[0]
 
 
-def test_nifti_in_metres(tmp_path):
+def test_nifti_in_meters(tmp_path):
     volume = read_volume(nifti(tmp_path / "v.nii", units=("<B", 123, 1)))
     np.testing.assert_allclose(volume.spacing, (2000, 2000, 3000))
 
@@ -149,7 +149,7 @@ def test_sheared_nifti(tmp_path):
         read_volume(path)
 
 
-def test_a_claim_of_2000_cubed_is_refused_before_reading(tmp_path, monkeypatch):
+def test_a_header_of_2000_cubed_voxels_is_refused_before_reading(tmp_path, monkeypatch):
     import psutil
 
     memory = type("Memory", (), {"available": 16 * 2**30})
@@ -159,7 +159,7 @@ def test_a_claim_of_2000_cubed_is_refused_before_reading(tmp_path, monkeypatch):
         read_volume(path)
 
 
-def test_colour_nifti(tmp_path):
+def test_color_nifti(tmp_path):
     with pytest.raises(InputError, match="colors"):
         read_volume(nifti(tmp_path / "v.nii", datatype=("<h", 70, 128)))
 
@@ -174,7 +174,7 @@ def test_truncated_files(tmp_path, suffix, part):
         read_volume(path)
 
 
-def test_something_else_under_a_nifti_name(tmp_path):
+def test_files_with_a_wrong_suffix(tmp_path):
     for name in ("v.nii", "v.nii.gz", "v.nrrd", "v.mha"):
         (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
         with pytest.raises(InputError, match="not an? |truncated"):
@@ -219,7 +219,7 @@ def test_unknown_suffix_and_picture(tmp_path):
             read_volume(tmp_path / name)
 
 
-def test_a_mask_is_no_folder(tmp_path):
+def test_a_folder_is_not_a_mask(tmp_path):
     with pytest.raises(InputError, match="folder"):
         read_label_map(tmp_path)
 
@@ -232,12 +232,12 @@ def test_four_axes(tmp_path, suffix):
         read_volume(tmp_path / f"v{suffix}")
 
 
-def test_a_fourth_axis_of_one_is_dropped(tmp_path):
+def test_a_fourth_axis_of_one_voxel_is_dropped(tmp_path):
     sitk.WriteImage(sitk.JoinSeries([sitk.Image(4, 5, 6, sitk.sitkInt16)]), str(tmp_path / "v.nii.gz"))
     assert read_volume(tmp_path / "v.nii.gz").shape == (4, 5, 6)
 
 
-def test_several_numbers_in_a_voxel(tmp_path):
+def test_several_numbers_per_voxel(tmp_path):
     sitk.WriteImage(sitk.Image([4, 4, 4], sitk.sitkVectorFloat32, 3), str(tmp_path / "v.mha"))
     with pytest.raises(InputError, match="3 numbers"):
         read_volume(tmp_path / "v.mha")
@@ -254,13 +254,13 @@ def test_values_must_be_finite(tmp_path, value, suffix):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 9)])
-def test_a_voxel_or_a_line_is_no_image(tmp_path, shape):
+def test_a_voxel_or_a_line_is_not_an_image(tmp_path, shape):
     path = write_volume(Volume(np.ones(shape), np.eye(4)), tmp_path / "v.nrrd")
     with pytest.raises(InputError, match="has only"):
         read_volume(path)
 
 
-def test_an_image_is_no_mask(tmp_path):
+def test_an_image_is_not_a_mask(tmp_path):
     path = write_volume(image(), tmp_path / "v.nii.gz")
     with pytest.raises(InputError, match="whole numbers"):
         read_label_map(path)
@@ -270,7 +270,7 @@ def test_an_image_is_no_mask(tmp_path):
 
 
 @pytest.mark.parametrize("name, words", [("v.png", "suffixes"), ("v.mhd", "suffixes"), ("no/v.nii", "does not exist")])
-def test_impossible_outputs(tmp_path, name, words):
+def test_invalid_output_paths(tmp_path, name, words):
     with pytest.raises(InputError, match=words):
         write_volume(image(), tmp_path / name)
     assert not list(tmp_path.iterdir())
@@ -286,8 +286,8 @@ def test_no_permission(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_full_disk_leaves_nothing(tmp_path, suffix):
-    """A limit on the size of files is as a full disk to the writer."""
+def test_a_full_disk_leaves_no_file(tmp_path, suffix):
+    """A limit on the file size has the same effect as a full disk."""
     code = f"""
 import resource, numpy as np
 from MedGenLib.errors import InputError
@@ -321,7 +321,7 @@ def test_an_interruption_keeps_the_old_file(tmp_path, error):
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_the_terminal_stays_clean(tmp_path, capfd):
+def test_nothing_is_printed_on_the_terminal(tmp_path, capfd):
     path = nifti(tmp_path / "v.nii", scale=("<f", 280, 2.0001))
     read_volume(path)
     captured = capfd.readouterr()

@@ -1,4 +1,4 @@
-"""How an image was made: in the file, beside it, read back, and doubted where it no longer fits."""
+"""Provenance in the file and beside it, reading it back, and detection of disagreement."""
 
 import json
 import shutil
@@ -63,10 +63,10 @@ def facts(volume, **changed):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_header_keeps_the_facts_and_the_image_stays_what_it_was(name, volume, tmp_path):
+def test_the_header_holds_the_provenance_and_the_image_is_unchanged(name, volume, tmp_path):
     made, path = facts(volume), tmp_path / name
     write_volume(volume, path, made)
-    assert [p.name for p in tmp_path.iterdir()] == [name], "something was left behind"
+    assert [p.name for p in tmp_path.iterdir()] == [name], "temporary files remain"
     assert recorded.read(path) == recorded.read_inside(path) == made
     again = read_volume(path)
     assert np.array_equal(again.array, volume.array) and again.geometry.is_close(volume.geometry)
@@ -79,8 +79,8 @@ def test_the_header_keeps_the_facts_and_the_image_stays_what_it_was(name, volume
     assert recorded.read(tmp_path / f"plain_{name}") is None
 
 
-def test_the_real_slicer_reader_takes_the_files(volume, tmp_path):
-    """vtkITK's archetype reader, which is what Slicer loads volumes with."""
+def test_the_reader_of_slicer_reads_the_files(volume, tmp_path):
+    """With vtkITK's archetype reader, which Slicer uses for volumes."""
     slicer_core = pytest.importorskip("slicer_core")
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
@@ -103,8 +103,8 @@ def test_the_real_slicer_reader_takes_the_files(volume, tmp_path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_facts_too_long_for_a_header_are_left_out_and_named(name, volume, tmp_path, capsys):
-    """MetaImage cannot be read with 32,768 characters in one entry, and nobody says so."""
+def test_entries_too_long_for_a_header_are_left_out_and_listed(name, volume, tmp_path, capsys):
+    """A MetaImage file with an entry of 32,768 characters is unreadable."""
     long = facts(volume, parameters={str(n): "label" for n in range(5000)}, checks=("x" * 40000,))
     path = tmp_path / name
     written(volume, path, long)
@@ -113,14 +113,14 @@ def test_facts_too_long_for_a_header_are_left_out_and_named(name, volume, tmp_pa
     assert np.array_equal(read_volume(path).array, volume.array)
     assert SimpleITK.ReadImage(str(path)).GetSize() == volume.shape
     assert recorded.read_beside(path) == long
-    code, told, warned = info(capsys, path, "--json")
-    assert (code, warned) == (0, "") and json.loads(told)["parameters"]["4999"] == "label"
+    code, shown, warned = info(capsys, path, "--json")
+    assert (code, warned) == (0, "") and json.loads(shown)["parameters"]["4999"] == "label"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
 @pytest.mark.parametrize("name, limit", [("a.nii", 60_000), ("a.nii.gz", 60_000), ("a.nii", 256_400)])
-def test_a_full_disk_leaves_nothing(name, limit, tmp_path):
-    """Full while SimpleITK writes; and, the last one, while the facts come into the header."""
+def test_a_full_disk_leaves_no_file(name, limit, tmp_path):
+    """Full while SimpleITK writes or, in the last case, while the header is extended."""
     code = f"""
 import resource, numpy as np
 from MedGenLib.errors import InputError
@@ -141,19 +141,19 @@ except InputError as error:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_description_of_a_nifti_calls_it_synthetic(volume, tmp_path):
+def test_the_description_of_a_nifti_marks_it_as_synthetic(volume, tmp_path):
     path = write_volume(volume, tmp_path / "ct.nii", facts(volume, version="1.0.0-" + "x" * 90))
     field = path.read_bytes()[148:228]
     assert field.startswith(b"synthetic - not for diagnosis; ct-tissue 1.0.0-x")
     assert field.endswith(b"x\0") and SimpleITK.ReadImage(str(path)).GetMetaData("descrip")
 
 
-def test_no_folder_of_the_user_is_kept(volume):
+def test_folder_names_are_not_stored(volume):
     text = facts(volume).line()
     assert "mask.nii.gz" in text and "secret" not in text
 
 
-def test_the_hash_is_of_shape_and_numbers_not_of_their_type(volume):
+def test_the_hash_depends_on_shape_and_values_but_not_on_the_type(volume):
     labels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     mask = LabelMap(labels, np.eye(4))
     assert content_hash(mask) == content_hash(Volume(labels.astype(np.float64), np.eye(4)))
@@ -164,7 +164,7 @@ def test_the_hash_is_of_shape_and_numbers_not_of_their_type(volume):
     assert content_hash(volume) != content_hash(volume.with_array(changed))
 
 
-def test_unknown_keys_of_a_later_version_are_passed_over(volume):
+def test_unknown_keys_of_a_later_version_are_ignored(volume):
     made = facts(volume)
     later = {**made.to_dict(), "new": 1}
     assert Provenance.from_dict(json.loads(json.dumps(later))) == made
@@ -172,17 +172,17 @@ def test_unknown_keys_of_a_later_version_are_passed_over(volume):
 
 @pytest.mark.parametrize("dtype", [">i4", "<i4"])
 def test_comments_of_either_byte_order(dtype, volume, tmp_path):
-    """A big-endian file, as old scanners' software writes them, keeps its order."""
+    """A big-endian file keeps its byte order."""
     plain = tmp_path / "plain.nii"
     write_volume(volume, plain)
     if dtype == ">i4":
         header = bytearray(plain.read_bytes())
         values = np.frombuffer(header[352:], "<f4").astype(">f4").tobytes()
         plain.write_bytes(_swapped(header[:348]) + header[348:352] + values)
-    add_nifti_comment(plain, tmp_path / "told.nii.gz", '{"MedGen":1}')
-    assert read_nifti_comments(tmp_path / "told.nii.gz") == ['{"MedGen":1}']
+    add_nifti_comment(plain, tmp_path / "comment.nii.gz", '{"MedGen":1}')
+    assert read_nifti_comments(tmp_path / "comment.nii.gz") == ['{"MedGen":1}']
     assert read_nifti_comments(plain) == []
-    assert np.array_equal(read_volume(tmp_path / "told.nii.gz").array, volume.array)
+    assert np.array_equal(read_volume(tmp_path / "comment.nii.gz").array, volume.array)
 
 
 def _swapped(header):
@@ -198,11 +198,11 @@ def _swapped(header):
 
 def info(capsys, *argv):
     code = cli.main(["info", *map(str, argv)])
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
 
 
-def test_a_real_run_tells_how_it_was_made(tmp_path, capsys):
+def test_a_run_records_its_provenance(tmp_path, capsys):
     mask = sample("hippocampus_mask.nii.gz")
     out = tmp_path / "t1.nrrd"
     argv = [
@@ -230,29 +230,29 @@ def test_a_real_run_tells_how_it_was_made(tmp_path, capsys):
     assert made.inputs == (Source.of("mask", read_label_map(mask), mask),)
     assert made.package_sha256 == package_hash(find("mr-hippocampus"))
     assert made.software["torch"] and recorded.read_beside(second) == made
-    # the seed told is the one that makes this very image again
+    # The recorded seed reproduces this image.
     again = generate(mask, "mr-hippocampus", seed=made.seed, preset="draft", retries=0)
     assert content_hash(again.volume) == made.output_sha256
     capsys.readouterr()
     assert recorded.read(first).seed != made.seed
-    code, told, warned = info(capsys, second)
+    code, shown, warned = info(capsys, second)
     assert code == 0 and warned == ""
     for words in ("synthetic", "mr-hippocampus", "not for diagnosis", mask.name, str(made.seed)):
-        assert words in told
-    spread = recorded.read(tmp_path / "u.nii.gz")
-    assert spread.content == "uncertainty" and spread.passed is None
+        assert words in shown
+    uncertainty = recorded.read(tmp_path / "u.nii.gz")
+    assert uncertainty.content == "uncertainty" and uncertainty.passed is None
     assert info(capsys, tmp_path / "u.nii.gz")[0] == 0
-    code, told, _ = info(capsys, tmp_path / "dicom_2")
-    assert code == 0 and "mr-hippocampus" in told and f"seed      {made.seed}" in told
+    code, shown, _ = info(capsys, tmp_path / "dicom_2")
+    assert code == 0 and "mr-hippocampus" in shown and f"seed      {made.seed}" in shown
     series = pydicom.dcmread(next((tmp_path / "dicom_2").iterdir()))
     assert series.PatientName != "" and "SYNTHETIC" in series.SeriesDescription
 
 
-def test_json_is_all_of_it(volume, tmp_path, capsys):
+def test_json_has_all_entries(volume, tmp_path, capsys):
     made = facts(volume)
     write_volume(volume, tmp_path / "ct.mha", made)
-    code, told, _ = info(capsys, tmp_path / "ct.mha", "--json")
-    assert code == 0 and json.loads(told) == {**made.to_dict(), "findings": []}
+    code, shown, _ = info(capsys, tmp_path / "ct.mha", "--json")
+    assert code == 0 and json.loads(shown) == {**made.to_dict(), "findings": []}
 
 
 def written(volume, path, made):
@@ -260,7 +260,7 @@ def written(volume, path, made):
     made.write_beside(path)
 
 
-def test_changed_voxels_are_noticed(volume, tmp_path, capsys):
+def test_changed_voxels_are_detected(volume, tmp_path, capsys):
     path = tmp_path / "ct.nrrd"
     written(volume, path, facts(volume))
     brighter = volume.with_array(volume.array + 1)
@@ -269,22 +269,22 @@ def test_changed_voxels_are_noticed(volume, tmp_path, capsys):
     assert code == 1 and "The voxels of ct.nrrd are not those that were written" in warned
 
 
-def test_facts_that_disagree_or_lie_only_beside_are_noticed(volume, tmp_path, capsys):
+def test_provenance_that_disagrees_or_is_only_beside_the_image_is_reported(volume, tmp_path, capsys):
     path = tmp_path / "ct.nii.gz"
     written(volume, path, facts(volume))
     facts(volume, seed=8).write_beside(path)
-    code, told, warned = info(capsys, path)
-    assert code == 1 and "ct.medgen.json tells other facts" in warned and "seed      7" in told
+    code, shown, warned = info(capsys, path)
+    assert code == 1 and "ct.medgen.json tells other facts" in warned and "seed      7" in shown
     write_volume(volume, path)
-    code, told, warned = info(capsys, path)
-    assert code == 0 and "tells nothing any more" in warned and "seed      8" in told
+    code, shown, warned = info(capsys, path)
+    assert code == 0 and "tells nothing any more" in warned and "seed      8" in shown
     write_volume(volume.with_array(volume.array + 1), path)
     assert info(capsys, path)[0] == 1
-    code, told, warned = info(capsys, sidecar(path))
-    assert (code, warned) == (0, "") and "seed      8" in told
+    code, shown, warned = info(capsys, sidecar(path))
+    assert (code, warned) == (0, "") and "seed      8" in shown
 
 
-def test_the_file_beside_an_image_is_not_that_of_a_folder_of_its_name(volume, tmp_path, capsys):
+def test_the_file_beside_an_image_does_not_apply_to_a_folder_of_the_same_name(volume, tmp_path, capsys):
     written(volume, tmp_path / "ct.nii.gz", facts(volume))
     (tmp_path / "ct").mkdir()
     assert sidecar("ct.nii.gz") == sidecar("ct.nrrd") == sidecar("ct.medgen.json")
@@ -293,7 +293,7 @@ def test_the_file_beside_an_image_is_not_that_of_a_folder_of_its_name(volume, tm
     assert code == 2 and "does not tell how it was made" in warned
 
 
-def test_another_or_a_missing_package_is_noticed(volume, tmp_path, capsys):
+def test_another_or_a_missing_package_is_reported(volume, tmp_path, capsys):
     path = tmp_path / "ct.nrrd"
     write_volume(volume, path, facts(volume, package_sha256="0" * 64))
     code, _, warned = info(capsys, path)
@@ -303,7 +303,7 @@ def test_another_or_a_missing_package_is_noticed(volume, tmp_path, capsys):
     assert code == 0 and "gone is not installed" in warned
 
 
-def test_a_card_that_was_written_anew_is_no_other_model():
+def test_the_package_hash_does_not_depend_on_the_card():
     installed = find("ct-tissue")
 
     def altered(name):
@@ -317,19 +317,19 @@ def test_a_card_that_was_written_anew_is_no_other_model():
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(volume, tmp_path, capsys):
     made = facts(volume, model="\x1b[31mred", checks=("one\ntwo",))
-    _, told, _ = info(capsys, write_volume(volume, tmp_path / "ct.nrrd", made))
-    assert "\x1b" not in told and "one two" in told
+    _, shown, _ = info(capsys, write_volume(volume, tmp_path / "ct.nrrd", made))
+    assert "\x1b" not in shown and "one two" in shown
 
 
-def test_one_of_several_series_is_told_but_not_compared(volume, tmp_path, capsys):
+def test_several_series_are_described_but_not_compared(volume, tmp_path, capsys):
     (tmp_path / "study").mkdir()
     for number in (1, 2):
         write_series(volume, tmp_path / "study" / str(number), facts=facts(volume))
-    code, told, warned = info(capsys, tmp_path / "study")
-    assert code == 0 and "ct-tissue" in told and "The voxels were not compared" in warned
+    code, shown, warned = info(capsys, tmp_path / "study")
+    assert code == 0 and "ct-tissue" in shown and "The voxels were not compared" in warned
 
 
-def test_changed_voxels_of_a_series_are_noticed(volume, tmp_path, capsys):
+def test_changed_voxels_of_a_series_are_detected(volume, tmp_path, capsys):
     folder = tmp_path / "series"
     path = write_series(volume, folder, facts=facts(volume))[0]
     assert info(capsys, folder)[0] == 0
@@ -338,38 +338,38 @@ def test_changed_voxels_of_a_series_are_noticed(volume, tmp_path, capsys):
     header.save_as(path)
     code, _, warned = info(capsys, folder)
     assert code == 1 and "voxels" in warned
-    assert info(capsys, path)[0] == 0  # one file alone is not the image
+    assert info(capsys, path)[0] == 0  # a single file is not the whole image
 
 
-def test_what_holds_no_model_is_told_too(volume, tmp_path, capsys):
-    """An error map, as `medgen evaluate` writes it."""
+def test_provenance_without_a_model_is_described(volume, tmp_path, capsys):
+    """For an error map, as written by `medgen evaluate`."""
     made = Provenance(content="error map", unit="HU", inputs=(Source("image", "ct.nrrd", "12"),))
-    code, told, warned = info(capsys, write_volume(volume, tmp_path / "error.nrrd", made))
-    assert (code, warned) == (0, "") and "error map, image minus reference in HU" in told
-    assert "image     ct.nrrd, sha256 12" in told and "model   " not in told
+    code, shown, warned = info(capsys, write_volume(volume, tmp_path / "error.nrrd", made))
+    assert (code, warned) == (0, "") and "error map, image minus reference in HU" in shown
+    assert "image     ct.nrrd, sha256 12" in shown and "model   " not in shown
 
 
 @pytest.mark.parametrize(
     "damage", [{"inputs": ["x"]}, {"seed": "seven"}, {"software": []}, {"passed": "yes"}, {"created": 5}]
 )
-def test_damaged_facts_are_no_facts(damage, volume, tmp_path, capsys):
+def test_invalid_provenance_is_not_read(damage, volume, tmp_path, capsys):
     path = write_volume(volume, tmp_path / "ct.nii")
     damaged = json.dumps({**facts(volume).to_dict(), **damage})
     sidecar(path).write_text(damaged)
     code, _, warned = info(capsys, path)
     assert code == 2 and "is not a provenance file of MedGen; delete it" in warned
     sidecar(path).unlink()
-    add_nifti_comment(path, tmp_path / "told.nii", damaged)
-    assert recorded.read(tmp_path / "told.nii") is None
+    add_nifti_comment(path, tmp_path / "comment.nii", damaged)
+    assert recorded.read(tmp_path / "comment.nii") is None
 
 
-def test_null_is_what_was_not_known(volume):
+def test_null_entries_are_unknown(volume):
     made = facts(volume)
     data = {**made.to_dict(), "software": None, "checks": None, "note": None}
     assert Provenance.from_dict(data) == made
 
 
-def test_each_sample_has_its_own_seed_and_findings(volume):
+def test_each_sample_has_its_seed_and_findings(volume):
     soft, fine = OutputCheck(), OutputCheck()
     soft.fail("bone", "The bone is soft.")
     report = Report("stub", "1", "generate", seed=5)
@@ -395,24 +395,24 @@ def test_each_sample_has_its_own_seed_and_findings(volume):
         ),
     ],
 )
-def test_what_cannot_be_told_is_one_sentence(make, sentence, tmp_path, capsys):
+def test_missing_provenance_is_one_sentence(make, sentence, tmp_path, capsys):
     path = tmp_path / "image.nii.gz"
     make(path)
-    code, told, warned = info(capsys, path)
-    assert code == 2 and told == "" and sentence in warned and warned.count("\n") == 1
+    code, shown, warned = info(capsys, path)
+    assert code == 2 and shown == "" and sentence in warned and warned.count("\n") == 1
 
 
-def test_the_facts_beside_need_a_place(volume, tmp_path):
+def test_the_file_beside_needs_an_existing_folder(volume, tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         facts(volume).write_beside(tmp_path / "nowhere" / "ct.nii.gz")
 
 
-# DICOM beside the volume
+# DICOM series in addition to the volume
 
 
 @pytest.fixture
 def translator(monkeypatch):
-    """`medgen translate` with a quick stand-in for the networks."""
+    """`medgen translate` with a substitute for the networks."""
 
     def work(image, to, seed, **_):
         report = Report("stub", "1.0.0", "translate", seed=seed, peak_memory_mib=1.0)
@@ -453,13 +453,13 @@ def test_a_series_joins_the_study_it_was_made_from(patient, translator, tmp_path
     assert series.SeriesInstanceUID != source.SeriesInstanceUID
     again, volume = (read_volume(tmp_path / "out" / name) for name in ("series", "ct.nrrd"))
     assert np.array_equal(np.sort(again.array, axis=None), np.sort(volume.array, axis=None))
-    code, told, _ = info(capsys, tmp_path / "out" / "series")
-    assert code == 0 and "image     patient, sha256" in told
+    code, shown, _ = info(capsys, tmp_path / "out" / "series")
+    assert code == 0 and "image     patient, sha256" in shown
     text = (tmp_path / "out" / "ct.medgen.json").read_text()
     assert "Doe" not in text and "4711" not in text and str(tmp_path) not in text
 
 
-def test_deidentified_the_series_names_neither_patient_nor_input(patient, translator, tmp_path, capsys):
+def test_a_deidentified_series_names_neither_patient_nor_input(patient, translator, tmp_path, capsys):
     assert translated(patient, tmp_path / "out", "--deidentify")[0] == 0
     warned = capsys.readouterr().err
     assert "a face can still be recognised" in warned
@@ -469,11 +469,11 @@ def test_deidentified_the_series_names_neither_patient_nor_input(patient, transl
     assert "Doe" not in str(series) and "4711" not in str(series.PatientID)
     made = recorded.read(folder)
     assert made.inputs == (Source("image", "", ""),) and made.model == "stub"
-    code, told, _ = info(capsys, folder)
-    assert code == 0 and "image     not named, sha256 left out" in told
+    code, shown, _ = info(capsys, folder)
+    assert code == 0 and "image     not named, sha256 left out" in shown
 
 
-def test_a_series_that_fails_leaves_no_volume_either(patient, translator, tmp_path, monkeypatch, capsys):
+def test_a_failed_series_leaves_no_volume(patient, translator, tmp_path, monkeypatch, capsys):
     def fail(*_, **__):
         raise InputError("The slices do not fit.")
 
@@ -489,7 +489,7 @@ def test_deidentify_without_dicom_is_refused(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dicom_folder_that_is_there_is_refused_before_the_run(tmp_path, capsys):
+def test_a_dicom_folder_with_files_is_refused_before_the_run(tmp_path, capsys):
     folder = tmp_path / "series"
     folder.mkdir()
     (folder / "old.dcm").write_bytes(b"someone's series")

@@ -1,4 +1,4 @@
-"""Mask encoder and control branch behind one interface, and the options of ADM."""
+"""Mask encoder, control branch and the options of ADM."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def built(**arguments) -> torch.nn.Module:
     return build("FlowUNet", {**FLOW, **arguments}).eval()
 
 
-def randomised(network: torch.nn.Module) -> torch.nn.Module:
-    """No weight stays at the zero it starts at."""
+def randomized(network: torch.nn.Module) -> torch.nn.Module:
+    """Random weights everywhere, also in layers initialized to zero."""
     torch.manual_seed(1)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -40,14 +40,14 @@ def velocity(network: torch.nn.Module, maps=None) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("conditioner", ["mask-encoder", "control"])
-def test_every_conditioner_lets_the_mask_decide(conditioner):
-    network = randomised(built(conditioner=conditioner))
+def test_the_velocity_depends_on_the_mask_with_every_conditioner(conditioner):
+    network = randomized(built(conditioner=conditioner))
     _, _, maps, _ = inputs()
     assert float((velocity(network) - velocity(network, maps.flip(2))).abs().max()) > 1e-3
 
 
-def test_a_new_control_branch_changes_nothing():
-    """Its outputs go through convolutions that start at zero (ControlNet's own argument)."""
+def test_an_untrained_control_branch_does_not_change_the_velocity():
+    """Its outputs pass through convolutions initialized to zero (ControlNet)."""
     network = built(conditioner="control")
     base = [p for n, p in network.named_parameters() if not n.startswith("mask_encoder.")]
     for parameter in base:
@@ -56,7 +56,7 @@ def test_a_new_control_branch_changes_nothing():
     assert torch.equal(velocity(network), velocity(network, torch.zeros_like(maps)))
 
 
-def test_the_mask_encoder_works_once_the_control_branch_at_every_evaluation():
+def test_the_mask_encoder_runs_once_and_the_control_branch_at_every_evaluation():
     x, time, maps, scalars = inputs()
     calls = []
     for conditioner in ("mask-encoder", "control"):
@@ -69,14 +69,14 @@ def test_the_mask_encoder_works_once_the_control_branch_at_every_evaluation():
     assert calls == [1, 0, 1, 1, 1, 0]
 
 
-def test_a_frozen_base_learns_through_its_conditioner_only():
-    network = randomised(built(conditioner="control"))
+def test_with_a_frozen_base_only_the_conditioner_is_trained():
+    network = randomized(built(conditioner="control"))
     network.freeze_base()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     x, time, maps, scalars = inputs()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.1)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
     network(x, time, network.encode_mask(maps), scalars).square().mean().backward()
-    optimiser.step()
+    optimizer.step()
     changed = {n for n, v in network.state_dict().items() if not torch.equal(v, before[n])}
     assert changed
     assert all(name.startswith("mask_encoder.") for name in changed)
@@ -92,30 +92,30 @@ def test_a_frozen_base_learns_through_its_conditioner_only():
         {"norm": "group", "resample": "residual", "attention": [0, 1, 2], "conditioner": "control"},
     ],
 )
-def test_the_options_of_adm_give_a_network_that_learns(options):
-    """It can be made again from its arguments, and fits a fixed target."""
+def test_networks_with_the_options_of_adm_can_be_trained(options):
+    """A network can be rebuilt from its arguments and fits a fixed target."""
     network = built(**options)
     build("FlowUNet", network.arguments).load_state_dict(network.state_dict())
     x, time, maps, scalars = inputs()
     target = torch.roll(x, 1, 2) - x
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     losses = []
     for _ in range(30):
         loss = (network(x, time, network.encode_mask(maps), scalars) - target).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_group_normalisation_sees_the_whole_and_channel_normalisation_does_not():
+def test_the_receptive_field_is_infinite_with_group_and_finite_with_channel_normalization():
     x = torch.randn(1, 8, 48, 4, 4)
     far = x.clone()
     far[:, :, 40:] += 3
     reach = {}
     for norm in ("channel", "group"):
-        network = randomised(built(norm=norm, widths=[8, 16], blocks=[1, 1]))
+        network = randomized(built(norm=norm, widths=[8, 16], blocks=[1, 1]))
         maps = torch.zeros(1, 3, 96, 8, 8)
         with torch.inference_mode():
             time, scalars, features = torch.ones(1), torch.zeros(1, 1), network.encode_mask(maps)
@@ -126,7 +126,7 @@ def test_group_normalisation_sees_the_whole_and_channel_normalisation_does_not()
 
 
 def test_a_control_branch_is_trained_on_a_frozen_flow(crops, trained, tmp_path):
-    """What was trained stays to the last bit, and the branch is in the package."""
+    """The base is bit-identical, and the branch is in the package."""
     path = small_config(tmp_path, crops)
     config = json.loads(path.read_text())
     config["flow"]["network"]["conditioner"] = "control"

@@ -1,4 +1,4 @@
-"""MAISI's networks computed our way against MONAI's own: the same numbers, less memory."""
+"""MAISI's networks against MONAI's own: the same values, less memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARAMETERS = {"autoencoder": 20.9e6, "flow": 180.5e6, "controlnet": 72.0e6}
 
 
 def pair(role: str) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """A small network and MONAI's own with the same weights."""
+    """A small network and its MONAI counterpart with the same weights."""
     spec = CT[role]
     arguments = {**spec["arguments"], **copy.deepcopy(CHANNELS[role])}
     ours = random_network(spec["network"], arguments)
@@ -58,7 +58,7 @@ ROOMS = {
 @pytest.mark.parametrize("slab", [2**24, 3000], ids=["one slab", "many slabs"])
 @pytest.mark.parametrize("room", ROOMS)
 @torch.inference_mode()
-def test_decoding_is_exact_however_little_is_kept(autoencoders, room, slab, monkeypatch):
+def test_decoding_is_exact_for_every_memory_limit(autoencoders, room, slab, monkeypatch):
     monkeypatch.setattr(slabs, "SLAB_VALUES", slab)
     ours, theirs = autoencoders
     latent = 3 * torch.randn((1, 4, 10, 6, 5), generator=torch.Generator().manual_seed(1))
@@ -81,8 +81,8 @@ def test_encoding_is_exact(autoencoders, room, monkeypatch):
 
 
 @torch.inference_mode()
-def test_tiles_of_a_group_normalised_decoder_would_be_wrong(autoencoders):
-    """Why slabs are needed: half a latent, far from the cut, is not half the image."""
+def test_tiles_of_a_decoder_with_group_normalization_differ(autoencoders):
+    """The reason for slabs: the image of half a latent differs from the whole even far from the cut."""
     _, theirs = autoencoders
     latent = torch.randn((1, 4, 24, 4, 4), generator=torch.Generator().manual_seed(3))
     latent[:, :, 12:] *= 4
@@ -91,7 +91,7 @@ def test_tiles_of_a_group_normalised_decoder_would_be_wrong(autoencoders):
 
 
 @torch.inference_mode()
-def test_half_precision_maps_cost_little_accuracy(autoencoders):
+def test_half_precision_maps_have_a_small_error(autoencoders):
     ours, theirs = autoencoders
     latent = torch.randn((1, 4, 8, 8, 8), generator=torch.Generator().manual_seed(4))
     expected = theirs.decode(latent)
@@ -100,8 +100,8 @@ def test_half_precision_maps_cost_little_accuracy(autoencoders):
 
 
 @torch.inference_mode()
-def test_large_maps_are_never_in_memory(autoencoders, monkeypatch):
-    """With a limit, no map above it is kept but the image itself."""
+def test_maps_above_the_limit_are_not_kept(autoencoders, monkeypatch):
+    """With a limit, no larger map is kept except the image itself."""
     kept = []
     monkeypatch.setattr(Kept, "__init__", _recording(Kept.__init__, kept))
     latent = torch.randn(1, 4, 8, 8, 8)
@@ -122,8 +122,8 @@ def _recording(original, sizes):
 
 
 @torch.inference_mode()
-def test_a_block_writes_over_what_it_needs_no_more(autoencoders, monkeypatch):
-    """The second convolution of a block takes the memory of the first one's result."""
+def test_a_block_reuses_memory(autoencoders, monkeypatch):
+    """The second convolution of a block overwrites the result of the first one."""
     monkeypatch.setattr(slabs, "SLAB_VALUES", 500)
     targets = []
     original = slabs.keep
@@ -150,7 +150,7 @@ def test_progress_counts_the_layers(autoencoders):
     "wrong",
     [{"attention_levels": [False, False, True]}, {"with_decoder_nonlocal_attn": True}, {"use_convtranspose": True}],
 )
-def test_autoencoders_that_slabs_cannot_do_are_refused(wrong):
+def test_unsupported_autoencoders_are_refused(wrong):
     with pytest.raises(ValueError, match="attention or transposed"):
         build("MaisiAutoencoder", {**AUTOENCODER["arguments"], **CHANNELS["autoencoder"], **wrong})
 
@@ -161,7 +161,7 @@ def bits(labels: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("tile", [32, 5])
 @torch.inference_mode()
-def test_the_mask_is_read_once_and_in_tiles(controlnets, tile, monkeypatch):
+def test_the_mask_is_encoded_once_and_in_tiles(controlnets, tile, monkeypatch):
     monkeypatch.setattr(nets, "EMBED_TILE", tile)
     ours, theirs = controlnets
     numbers = torch.Generator().manual_seed(5)
@@ -179,7 +179,7 @@ def test_the_mask_is_read_once_and_in_tiles(controlnets, tile, monkeypatch):
 
 
 @torch.inference_mode()
-def test_attention_without_its_matrix_is_the_same():
+def test_fused_attention_is_exact():
     ours, theirs = pair("flow")
     latent = torch.randn((1, 4, 8, 12, 8), generator=torch.Generator().manual_seed(6))
     conditions = {
@@ -222,7 +222,7 @@ def test_published_architectures_have_monais_keys_and_size(name):
 
 @torch.inference_mode()
 def test_the_published_decoder_is_exact():
-    """Exactly the published architecture, random weights."""
+    """The published architecture with random weights."""
     ours = random_network("MaisiAutoencoder", AUTOENCODER["arguments"])
     theirs = AutoencoderKlMaisi(**AUTOENCODER["arguments"], num_splits=1, save_mem=False).eval()
     theirs.load_state_dict(ours.state_dict())

@@ -1,4 +1,4 @@
-"""Networks: exact transforms, finite receptive fields, conditioning that counts."""
+"""Networks: exact transforms, finite receptive fields, effect of the conditions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from MedGenLib.packages.manifest import ALLOWED_NETWORKS
 from MedGenLib.pipelines.windows import decode_tiled
 
 
-def randomised(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Random weights everywhere: zero-initialised layers would hide what they do."""
+def randomized(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Random weights everywhere, also in layers initialized to zero."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
-        fresh = torch.randn(parameter.shape, generator=generator)
-        parameter.data.copy_(fresh / max(1, parameter[0].numel()) ** 0.5)
+        weights = torch.randn(parameter.shape, generator=generator)
+        parameter.data.copy_(weights / max(1, parameter[0].numel()) ** 0.5)
     return network.eval().requires_grad_(False)
 
 
@@ -35,7 +35,7 @@ def test_haar_is_orthonormal_and_inverts():
     assert torch.allclose(flat.flatten()[1:], torch.zeros(7), atol=1e-6)
 
 
-def test_haar_keeps_its_precision_under_autocast():
+def test_haar_is_exact_under_autocast():
     x = torch.randn(1, 1, 8, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         back = inverse_haar(haar(x))
@@ -49,8 +49,8 @@ def test_space_to_depth_keeps_every_value_in_its_block():
     assert sorted(folded[0, :, 0, 0].tolist()) == [0, 1, 4, 5]
 
 
-def test_autoencoder_normalisation_is_undone_by_the_decoder():
-    network = randomised(build("Autoencoder", {"width": 8, "blocks": 1}))
+def test_the_decoder_inverts_the_normalization_of_the_autoencoder():
+    network = randomized(build("Autoencoder", {"width": 8, "blocks": 1}))
     image = torch.randn(1, 1, 16, 16, 16)
     before = network.decode(network.encode(image))
     latents = network.encode(image).flatten(2)[0]
@@ -63,7 +63,7 @@ def test_autoencoder_normalisation_is_undone_by_the_decoder():
 
 @pytest.mark.parametrize("tile", [4, 7, 8])
 def test_tiled_decoding_equals_decoding_at_once(tile):
-    network = randomised(build("Autoencoder", {"width": 8, "blocks": 1}))
+    network = randomized(build("Autoencoder", {"width": 8, "blocks": 1}))
     latent = torch.randn(1, 8, 18, 13, 11)
     whole = network.decode(latent)
     tiles = []
@@ -72,8 +72,8 @@ def test_tiled_decoding_equals_decoding_at_once(tile):
     assert tiles == list(range(1, len(tiles) + 1)) and len(tiles) > 1
 
 
-def test_too_small_a_halo_would_show():
-    network = randomised(build("Autoencoder", {"width": 8, "blocks": 1}))
+def test_tiles_without_a_halo_differ():
+    network = randomized(build("Autoencoder", {"width": 8, "blocks": 1}))
     latent = torch.randn(1, 8, 16, 8, 8)
     tiled = decode_tiled(network.decode, latent, 8, 0, network.stride)
     assert not torch.allclose(tiled, network.decode(latent), atol=1e-4)
@@ -83,7 +83,7 @@ FLOW = {"maps": 3, "scalars": 2, "widths": [8, 16], "blocks": [1, 1]}
 
 
 def test_velocity_depends_on_time_mask_and_scalars():
-    network = randomised(build("FlowUNet", FLOW))
+    network = randomized(build("FlowUNet", FLOW))
     x, maps = torch.randn(1, 8, 8, 8, 8), torch.randn(1, 3, 16, 16, 16)
     features, scalars = network.encode_mask(maps), torch.zeros(1, 2)
     base = network(x, torch.tensor([0.5]), features, scalars)
@@ -99,7 +99,7 @@ def test_velocity_depends_on_time_mask_and_scalars():
 
 
 def test_the_flow_network_without_attention_is_local():
-    network = randomised(build("FlowUNet", FLOW))
+    network = randomized(build("FlowUNet", FLOW))
     x, maps = torch.randn(1, 8, 64, 4, 4), torch.randn(1, 3, 128, 8, 8)
     changed = x.clone()
     changed[:, :, 56:] += 1
@@ -110,16 +110,16 @@ def test_the_flow_network_without_attention_is_local():
     assert float(difference[:, :, 56:].abs().max()) > 0
 
 
-def test_translator_keeps_the_size_and_uses_the_plane():
-    network = randomised(build("SliceTranslator", {"widths": [8, 16], "blocks": [1, 1], "stem": 4}))
+def test_the_translator_preserves_the_size_and_depends_on_the_plane():
+    network = randomized(build("SliceTranslator", {"widths": [8, 16], "blocks": [1, 1], "stem": 4}))
     x = torch.randn(2, 1, 24, 32)
     axial = network(x, torch.zeros(2, dtype=torch.long))
     assert axial.shape == (2, 1, 24, 32)
     assert not torch.allclose(axial, network(x, torch.ones(2, dtype=torch.long)))
 
 
-def test_an_empty_slice_is_not_amplified_by_its_neighbours_in_the_batch():
-    network = randomised(build("SliceTranslator", {"widths": [8, 16], "blocks": [1, 1], "stem": 4}))
+def test_an_empty_slice_does_not_depend_on_other_slices_of_the_batch():
+    network = randomized(build("SliceTranslator", {"widths": [8, 16], "blocks": [1, 1], "stem": 4}))
     empty, full = torch.zeros(1, 1, 16, 16), torch.randn(1, 1, 16, 16)
     plane = torch.zeros(1, dtype=torch.long)
     alone = network(empty, plane)
