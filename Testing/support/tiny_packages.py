@@ -1,4 +1,4 @@
-"""Packages of each task with made-up metadata and weights that no network has."""
+"""Packages of each task with placeholder metadata and weights."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ def features_metadata(name="tiny-features"):
 
 def write_judge(folder, metadata):
     weights = {role: WEIGHTS["flow"] for role in metadata["medgen"]["networks"]}
-    return write_package(folder / metadata["name"], metadata, weights, "# Card", "Licence")
+    return write_package(folder / metadata["name"], metadata, weights, "# Card", "License")
 
 
 def write_generator(folder, name="tiny-ct"):
-    return write_package(folder / name, generator_metadata(name), WEIGHTS, "# Card", "Licence")
+    return write_package(folder / name, generator_metadata(name), WEIGHTS, "# Card", "License")
 
 
 def write_translator(folder, name="tiny-mr-to-ct", source="T1w", target="CT"):

@@ -14,7 +14,7 @@ HU = {FAT: -100.0, SOFT: 45.0, BONE: 700.0}
 
 
 def trunk_of_tissues() -> LabelMap:
-    """A trunk of fat round muscle round a bone, 3 mm voxels."""
+    """A trunk of fat around muscle around a bone, 3 mm voxels."""
     i, j, _ = np.indices((32, 28, 20))
     radius = np.hypot(i - 15.5, (j - 13.5) * 1.2)
     array = np.zeros(i.shape, np.uint8)
@@ -34,7 +34,7 @@ def ct(tissue: LabelMap, seed: int, sigma: float = 10.0) -> Volume:
 
 
 def stored_as(image, orientation: str):
-    """The same image with its voxels stored in the order of another orientation."""
+    """The same image stored in another orientation."""
     reorientation = Reorientation.to(image.geometry, orientation)
     array = reorientation.apply(image.array)
     affine = image.affine[:, [*reorientation.order, 3]].copy()

@@ -1,4 +1,4 @@
-"""Helpers of the tests that start real workers."""
+"""Helpers for tests that start workers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def left_handed_oblique(spacing=(2.0, 2.0, 2.0)) -> np.ndarray:
 
 
 def eventually(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether it becomes true within so many seconds."""
+    """Whether the condition becomes true within ``seconds``."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -65,7 +65,7 @@ def at_start(folder: Path, code: str) -> dict[str, str]:
 
 
 def data_mib(pid: int) -> int:
-    """What RLIMIT_DATA counts."""
+    """Memory counted by RLIMIT_DATA."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmData"))
 
@@ -85,9 +85,9 @@ def temporary_environment(**values: str) -> Iterator[None]:
 
 
 def share_number_format() -> None:
-    """Make workers that start from here compute in the number format of this process.
+    """Store the number format of this process for workers started later.
 
-    Whether bfloat16 pays is probed once a home; on a busy machine a second probe may differ.
+    The probe for bfloat16 runs once per home; on a busy machine a second probe may differ.
     """
     device, threads = torch.device("cpu"), torch.get_num_threads()
     pays, known = loading.bfloat16_pays(device), {}

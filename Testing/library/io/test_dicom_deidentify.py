@@ -126,7 +126,7 @@ def test_the_command_warns_about_faces(tmp_path, source, capsys):
         )
         == 0
     )
-    assert "a face can still be recognised" in capsys.readouterr().err
+    assert "a face can still be recognized" in capsys.readouterr().err
     assert pydicom.dcmread(tmp_path / "out" / "CT0001.dcm").PatientIdentityRemoved == "YES"
 
 

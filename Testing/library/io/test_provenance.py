@@ -462,7 +462,7 @@ def test_a_series_joins_the_study_it_was_made_from(patient, translator, tmp_path
 def test_a_deidentified_series_names_neither_patient_nor_input(patient, translator, tmp_path, capsys):
     assert translated(patient, tmp_path / "out", "--deidentify")[0] == 0
     warned = capsys.readouterr().err
-    assert "a face can still be recognised" in warned
+    assert "a face can still be recognized" in warned
     assert "ct.nrrd and the file beside it still name the input" in warned
     folder = tmp_path / "out" / "series"
     series = pydicom.dcmread(next(folder.iterdir()))

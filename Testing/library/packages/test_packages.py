@@ -112,7 +112,7 @@ def test_manifest_is_typed(package):
     assert package.performance[0].size == (96, 96, 96)
     assert package.training.held_out == ("s1",)
     assert package.training.data[0].subjects == 2
-    assert package.card == "# Card" and package.license_text == "Licence"
+    assert package.card == "# Card" and package.license_text == "License"
     assert package.folder.is_absolute()
 
 
