@@ -13,12 +13,7 @@ editors complete it (PEP 692). `documented` adds the options to the signature an
 
 from MedGenLib.options.declarations import (
     COMMANDS,
-    LARGEST_CLASSIFIER_GUIDANCE,
-    LARGEST_GUIDANCE,
-    LARGEST_NV_GUIDANCE,
-    LARGEST_SEED,
     LEAST_NOISE_HU,
-    LONGEST_SIDE,
     MOST_NOISE_HU,
     CanvasOptions,
     EditOptions,
@@ -35,12 +30,7 @@ from MedGenLib.options.surfaces import RENAMED, SURFACES, camel, missing, of, sn
 
 __all__ = [
     "COMMANDS",
-    "LARGEST_CLASSIFIER_GUIDANCE",
-    "LARGEST_GUIDANCE",
-    "LARGEST_NV_GUIDANCE",
-    "LARGEST_SEED",
     "LEAST_NOISE_HU",
-    "LONGEST_SIDE",
     "MOST_NOISE_HU",
     "RENAMED",
     "REQUIRED",

@@ -14,15 +14,10 @@ from MedGenLib.options.option import REQUIRED, Option, helped
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume  # noqa: F401 - in annotations that are text
 
-LARGEST_SEED = 2**62
-LARGEST_GUIDANCE, LARGEST_NV_GUIDANCE, LARGEST_CLASSIFIER_GUIDANCE = 10, 30, 1
-"""Weights beyond which artifacts dominate; NV-Generate's models have their own."""
 LEAST_NOISE_HU, MOST_NOISE_HU = 1, 50
-LONGEST_SIDE = 4096
-"""Voxels along an axis of an image without a mask."""
 
 Model = Annotated[str, Option("ct-tissue", metavar="NAME")]
-Seed = Annotated[int | None, Option(None, low=0, high=LARGEST_SEED, metavar="N", term="seed of the initial noise")]
+Seed = Annotated[int | None, Option(None, low=0, high=2**62, metavar="N", term="seed of the initial noise")]
 Preset = Annotated[Literal["draft", "normal", "best"], Option("normal")]
 Device = Annotated[str, Option("auto", metavar="auto|cpu|cuda:0")]
 Switch = Annotated[bool, Option(False)]
@@ -95,17 +90,9 @@ class CanvasOptions(EditOptions, total=False):
     steps: Annotated[int | None, Option(None, low=1, phrase="number of steps", metavar="N")]
     guidance: Annotated[
         float | None,
-        Option(
-            None,
-            low=0,
-            high=LARGEST_NV_GUIDANCE,
-            metavar="W",
-            term="classifier-free guidance weight w: v_un + w (v_cond - v_un)",
-        ),
+        Option(None, low=0, high=30, metavar="W", term="classifier-free guidance weight w: v_un + w (v_cond - v_un)"),
     ]
-    classifier_guidance: Annotated[
-        float, Option(0.0, low=0, high=LARGEST_CLASSIFIER_GUIDANCE, metavar="W", term="classifier guidance scale s")
-    ]
+    classifier_guidance: Annotated[float, Option(0.0, low=0, high=1, metavar="W", term="classifier guidance scale s")]
     retries: Annotated[int, Option(2, low=0, phrase="number of retries", metavar="N")]
 
 
@@ -127,7 +114,7 @@ class GenerateOptions(CanvasOptions, total=False):
     style: Annotated["str | Path | Volume | None", Option(None, metavar="REF")]
     any_grid: Switch
     size: Annotated[
-        Sequence[int] | None, Option(None, count=3, low=1, high=LONGEST_SIDE, unit="voxels", metavar=("X", "Y", "Z"))
+        Sequence[int] | None, Option(None, count=3, low=1, high=4096, unit="voxels", metavar=("X", "Y", "Z"))
     ]
     spacing: Annotated[
         Sequence[float] | None, Option(None, count=3, above=0, high=100, unit="mm", metavar=("X", "Y", "Z"))

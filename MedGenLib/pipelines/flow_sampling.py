@@ -19,13 +19,15 @@ from MedGenLib.diffusion.inpainting import Known
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.boxes import Box, scaled
-from MedGenLib.options import LARGEST_CLASSIFIER_GUIDANCE, LARGEST_GUIDANCE
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.generation import GenerationRun
 from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
 from MedGenLib.pipelines.memory_plan import BASE_MIB, OVERLAP, SMALL_PLAN, MemoryDemand, Plan, choose, plans, too_little
 from MedGenLib.pipelines.windows import Windows, blend, decode_tiled, tile_count
 from MedGenLib.progress import ProgressCallback, Stage
+
+LARGEST_GUIDANCE = 10
+"""Beyond this weight artifacts dominate."""
 
 
 class FlowScene(Protocol):
@@ -82,15 +84,13 @@ class Sampling(GenerationRun):
 
         Raises
         ------
-        InputError: an unknown sampler, a number of steps below 1, a guidance out of range, or classifier guidance of
-            a package without a classifier.
+        InputError: an unknown sampler, a guidance out of range, or classifier guidance of a package without a
+            classifier.
         PackageError: the autoencoder has another latent than the settings of the package say.
         MemoryPlanError: the scene does not fit into memory.
         """
         name = sampler or manifest.sampler.name
         SAMPLERS.require(name)
-        if not steps or steps < 1:
-            raise InputError(f"The number of steps is {steps}; choose at least 1.")
         weight = 1.0 if guidance is None else guidance
         if not 0 <= weight <= LARGEST_GUIDANCE:
             raise InputError(f"The guidance is {weight:g}; choose 0 to {LARGEST_GUIDANCE}.")
@@ -239,8 +239,6 @@ def _latent_shape(scene: FlowScene) -> tuple[int, ...]:
 
 
 def _check_classifier(manifest: Manifest, weight: float) -> None:
-    if not 0 <= weight <= LARGEST_CLASSIFIER_GUIDANCE:
-        raise InputError(f"The classifier guidance is {weight:g}; choose 0 to {LARGEST_CLASSIFIER_GUIDANCE}.")
     if weight and "classifier" not in manifest.networks:
         raise InputError(
             f"The model '{manifest.name}' has no classifier to guide it; leave the classifier guidance out."

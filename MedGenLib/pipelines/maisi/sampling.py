@@ -15,7 +15,6 @@ from MedGenLib.diffusion.flow import FlowDenoiser
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
 from MedGenLib.networks.maisi import lower_precision
-from MedGenLib.options import LARGEST_NV_GUIDANCE
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.generation import GenerationRun
 from MedGenLib.pipelines.loading import bfloat16_pays, network
@@ -80,7 +79,7 @@ class MaisiSampling(GenerationRun):
         MemoryPlanError: the scene does not fit into the memory of the device.
         """
         name = _checked_sampler(manifest, sampler)
-        if not steps or not 1 <= steps <= TRAIN_STEPS:
+        if steps > TRAIN_STEPS:
             raise InputError(f"The number of steps is {steps}; choose 1 to {TRAIN_STEPS}.")
         weight = _checked_guidance(manifest, guidance)
         if manifest.settings.regions and scene.regions is None:
@@ -276,8 +275,6 @@ def _checked_guidance(manifest: Manifest, guidance: float | None) -> float:
             f"The model '{manifest.name}' makes one modality only, so that there is nothing to "
             "guide it to; leave guidance out."
         )
-    if not 0 <= guidance <= LARGEST_NV_GUIDANCE:
-        raise InputError(f"The guidance is {guidance:g}; choose 0 to {LARGEST_NV_GUIDANCE}.")
     return guidance
 
 
