@@ -97,20 +97,14 @@ class CohortEvaluation:
 
         rows = [(m.name, m.value, m.low, m.high, m.sentence) for m in self.comparison.measures]
         heads = ("Measure", "Value", "95 % from", "to", "What it says")
-        return Section(
-            "Likeness, coverage and diversity",
-            [
-                Table(heads, rows, self.comparison.note),
-                Picture(
-                    curve_picture(self.comparison),
-                    "The Frechet distance falls with the number of volumes; the line leads to infinitely many.",
-                ),
-                Picture(
-                    map_picture(self.cohorts["real"], self.cohorts["synthetic"]),
-                    "Every volume on the two main axes of the real volumes' features.",
-                ),
-            ],
-        )
+        curve = "The Frechet distance falls with the number of volumes; the line leads to infinitely many."
+        axes = "Every volume on the two main axes of the real volumes' features."
+        parts = [
+            Table(heads, rows, self.comparison.note),
+            Picture(curve_picture(self.comparison), curve),
+            Picture(map_picture(self.cohorts["real"], self.cohorts["synthetic"]), axes),
+        ]
+        return Section("Likeness, coverage and diversity", parts)
 
     def _memorized(self, found: Memorization) -> Section:
         from MedGenLib.visual.cohorts import neighbors_picture, pairs_picture
@@ -122,23 +116,18 @@ class CohortEvaluation:
         heads = ("Synthetic", "Nearest by features", "Distance", "Nearest by voxels", "Correlation", "Copy")
         copies = frozenset(number for number, row in enumerate(rows) if row[-1] == "yes")
         pairs = pairs_picture(found, self.cohorts["synthetic"], self.cohorts["training"])
-        return Section(
-            "Memorized training images",
-            [
-                Notice(found.note) if found.copies else found.note,
-                Picture(
-                    neighbors_picture(found),
-                    "How near the training images are to each synthetic image, and to real ones.",
-                ),
-                Picture(
-                    pairs,
-                    "Above the synthetic images that are most alike to a training image, "
-                    "below that image (middle axial slices on 32 voxels along each axis).",
-                    True,
-                ),
-                Table(heads, rows, strong=copies),
-            ],
+        near = "How near the training images are to each synthetic image, and to real ones."
+        alike = (
+            "Above the synthetic images that are most alike to a training image, "
+            "below that image (middle axial slices on 32 voxels along each axis)."
         )
+        parts = [
+            Notice(found.note) if found.copies else found.note,
+            Picture(neighbors_picture(found), near),
+            Picture(pairs, alike, wide=True),
+            Table(heads, rows, strong=copies),
+        ]
+        return Section("Memorized training images", parts)
 
 
 def evaluate_cohorts(

@@ -125,9 +125,7 @@ def utility(
     InputError: folders that do not fit together, a label that one of them lacks, or fewer than
         two test cases.
     """
-    folders = {
-        name: Path(path) for name, path in zip(("real", "synthetic", "test"), (real, synthetic, test), strict=True)
-    }
+    folders = {"real": Path(real), "synthetic": Path(synthetic), "test": Path(test)}
     cases = read_sets(folders, progress)
     values = _labels(cases, folders)
     cases = {name: [renumbered(case, values) for case in found] for name, found in cases.items()}
@@ -262,25 +260,17 @@ def rows_of(
         runs = {name: s[:, usable, place] for name, s in whole.items()}
         draws = draws_of(runs["real"].shape, generator)
         for name in SETS:
-            apart = (None, None, None)
-            if name != "real":
-                difference = runs[name] - runs["real"]
-                apart = (float(difference.mean()), *interval_of(difference, draws))
+            apart = (None,) * 3 if name == "real" else _estimate(runs[name] - runs["real"], draws)
             repeats = runs[name].mean(1)
             spread = float(repeats.std(ddof=1)) if len(repeats) > 1 else None
-            rows.append(
-                UtilityRow(
-                    name,
-                    counts[name],
-                    value,
-                    label,
-                    float(runs[name].mean()),
-                    *interval_of(runs[name], draws),
-                    *apart,
-                    spread,
-                )
-            )
+            dice_of = _estimate(runs[name], draws)
+            rows.append(UtilityRow(name, counts[name], value, label, *dice_of, *apart, spread))
     return tuple(rows)
+
+
+def _estimate(values: NDArray, draws: tuple[NDArray, NDArray]) -> tuple[float, float, float]:
+    """The mean and its interval."""
+    return float(values.mean()), *interval_of(values, draws)
 
 
 def _mean(scores: NDArray, axis: int) -> NDArray[np.float64]:

@@ -270,16 +270,12 @@ def _rows(
     scales = _attempt(lambda: metrics.ms_ssim(clipped(reference.array), clipped(image.array), inside, high - low, low))
     stage.advance()
     unit = _unit(kind)
+    span = high - low
     measures: list[tuple[str, str, str, Callable[[], float]]] = [
         ("MAE", unit, "mean absolute error", lambda: metrics.mae(first, second)),
         ("RMSE", unit, "root of the mean squared error", lambda: metrics.rmse(first, second)),
         ("Bias", unit, "mean of image - reference", lambda: metrics.bias(first, second)),
-        (
-            "PSNR",
-            "dB",
-            "peak signal-to-noise ratio",
-            lambda: metrics.psnr(clipped(first), clipped(second), data_range=high - low),
-        ),
+        ("PSNR", "dB", "peak signal-to-noise ratio", lambda: metrics.psnr(clipped(first), clipped(second), None, span)),
         ("NCC", "", "normalized cross-correlation (Pearson's; 1 is best)", lambda: metrics.pearson(first, second)),
     ]
     rows = []

@@ -102,9 +102,11 @@ def make(
         folder = outputs.staged(study)
         (folder / ITEMS).mkdir(parents=True)
         (folder / ANSWERS).mkdir()
-        figures = _write_items(folder / ITEMS, frame, picks, progress)
+        digits = max(3, len(str(len(picks))))
+        names = [f"item_{number:0{digits}d}" for number in range(1, len(picks) + 1)]
+        figures = _write_items(folder / ITEMS, frame, picks, names, progress)
         identity = secrets.token_hex(8)
-        rows = _write_list(folder, frame, identity, len(picks))
+        rows = _write_list(folder, frame, identity, names)
         _write_key(outputs.staged(key), folder, identity, seed, rows, picks)
         _hide_times(folder)
         outputs.commit()
@@ -220,7 +222,9 @@ def _spread(candidates: list[int], count: int, dice: random.Random) -> list[int]
     return chosen
 
 
-def _write_items(folder: Path, frame: Frame, picks: list[_Pick], progress: ProgressCallback | None) -> list[Figures]:
+def _write_items(
+    folder: Path, frame: Frame, picks: list[_Pick], names: Sequence[str], progress: ProgressCallback | None
+) -> list[Figures]:
     """Writes the images, one volume after the other; their figures in the order of the list."""
     places: dict[Path, list[int]] = {}
     for number, pick in enumerate(picks):
@@ -231,25 +235,16 @@ def _write_items(folder: Path, frame: Frame, picks: list[_Pick], progress: Progr
         source = picks[numbers[0]].source
         arrays = frame.images(source, [picks[number].position for number in numbers])
         for number, array in zip(numbers, arrays, strict=True):
-            path = folder / _file_name(number, len(picks), frame.kind)
-            write_item(path, array, frame.item_spacing)
+            write_item(folder / (names[number] + KINDS[frame.kind]), array, frame.item_spacing)
             figures[number] = figures_of(array, WHITE[frame.kind])
         stage.advance()
     return [figures[number] for number in range(len(picks))]
 
 
-def _file_name(number: int, total: int, kind: str) -> str:
-    digits = max(3, len(str(total)))
-    return f"item_{number + 1:0{digits}d}{KINDS[kind]}"
-
-
-def _write_list(folder: Path, frame: Frame, identity: str, count: int) -> list[dict[str, str]]:
+def _write_list(folder: Path, frame: Frame, identity: str, names: Sequence[str]) -> list[dict[str, str]]:
     """Writes the reading list; its rows."""
-    rows = []
-    for number in range(count):
-        file = _file_name(number, count, frame.kind)
-        name = file.removesuffix(KINDS[frame.kind])
-        rows.append({"name": name, "file": file, "sha256": hash_of(folder / ITEMS / file)})
+    files = {name: name + KINDS[frame.kind] for name in names}
+    rows = [{"name": name, "file": file, "sha256": hash_of(folder / ITEMS / file)} for name, file in files.items()]
     white = WHITE[frame.kind]
     shown = {
         "title": frame.title,

@@ -91,17 +91,8 @@ class NnUnet:
             target = Path(folder, "out", f"case{ending}")
             source.parent.mkdir()
             target.parent.mkdir()
-            words = [
-                "-i",
-                source.parent,
-                "-o",
-                target.parent,
-                "-m",
-                self.folder,
-                *self._folds,
-                "-device",
-                pick_device(self.device).type,
-            ]
+            words = ["-i", source.parent, "-o", target.parent, "-m", self.folder]
+            words += [*self._folds, "-device", pick_device(self.device).type]
             _run(self, words, volume, source, Path(folder, "log.txt"), progress)
             return _labels(self, target, volume)
 
