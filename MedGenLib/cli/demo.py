@@ -15,7 +15,7 @@ from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.cli.run import warn, write_with_facts
 from MedGenLib.errors import InputError
-from MedGenLib.io.outputs import Outputs
+from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.provenance import Source
 from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import find

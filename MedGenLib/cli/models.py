@@ -91,10 +91,7 @@ def words_of_add(parser: Parser) -> None:
 
 
 @action(
-    "models add",
-    "install a model package",
-    "It is verified first; nothing in it is ever run as code.",
-    words_of_add,
+    "models add", "install a model package", "It is verified first; nothing in it is ever run as code.", words_of_add
 )
 def add(arguments: Namespace, console: Console) -> int:
     manifest = store.add(arguments.path, sha256=arguments.sha256, progress=console)
