@@ -266,7 +266,7 @@ def trained(tmp_path_factory):
         scans.append({"subject": f"s{number}", "image": str(path), "modality": "T1w"})
     config["data"] = {"scans": scans, "held_out": ["everybody else"]}
     config["features"] = {"patch": 16, "network": {"widths": [8, 16], "blocks": [1, 1]}}
-    config["optimization"]["features"].update(steps=4, batch=4, checkpoint_every=2)
+    config["optimisation"]["features"].update(steps=4, batch=4, checkpoint_every=2)
     config["package"]["medgen"]["output"]["features"] = 24
     for name in ("card", "license_file"):
         source = CONFIGS / config["package"][name]
@@ -290,7 +290,7 @@ def test_training_learns_to_find_partners(trained, tmp_path):
     """Some more steps: views of one slice with one fault become more alike than others."""
     path, _ = trained
     config = json.loads(path.read_text())
-    config["optimization"]["features"].update(steps=150, batch=16, warmup=5, ema=0.9)
+    config["optimisation"]["features"].update(steps=150, batch=16, warmup=5, ema=0.9)
     longer = path.with_name("longer.json")
     longer.write_text(json.dumps(config))
     train("features", longer, tmp_path, threads=1, device="cpu")
