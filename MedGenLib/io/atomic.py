@@ -1,6 +1,6 @@
-"""Writing files and folders: under a hidden name beside the final path, and renamed when they are complete.
+"""Atomic writes: files and folders are written under a hidden name beside the final path, then renamed.
 
-A file or folder is complete or absent, however the program ends; what was there before stays until then.
+After an interruption, a file or folder is either complete or unchanged.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from MedGenLib.errors import InputError
 
 
 def hidden_beside(path: Path) -> Path:
-    """A new hidden name in the folder of a path, with the same suffix."""
+    """New hidden path in the folder of ``path``, with the same suffix."""
     return path.with_name(f".{secrets.token_hex(4)}.part.{path.name}")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path for a file, renamed to `path` at the end; any exception leaves `path` as it was."""
+    """Temporary path of a file, renamed to `path` on exit; after an exception `path` is unchanged."""
     temporary = hidden_beside(path)
     try:
         yield temporary
@@ -36,11 +36,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON; NumPy scalars, arrays and tensors become plain numbers and lists.
+    """Write a JSON file atomically; NumPy scalars, arrays and tensors become numbers and lists.
 
     Raises
     ------
-    ValueError: NaN or infinity, which JSON does not know.
+    ValueError: the data contain NaN or infinity, which JSON does not support.
     OSError: the file cannot be written.
     """
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=lambda value: value.tolist())
@@ -50,7 +50,7 @@ def write_json(path: Path, data: Any) -> None:
 
 @contextlib.contextmanager
 def hidden_folder(parent: Path) -> Iterator[Path]:
-    """A hidden folder, deleted at the end; what is made in it can be renamed into `parent`."""
+    """Hidden folder in `parent`, deleted on exit; its files can be renamed into `parent`."""
     folder = hidden_beside(parent / "folder")
     folder.mkdir(mode=0o700)
     try:
@@ -60,7 +60,7 @@ def hidden_folder(parent: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Rename a folder to the path of another one, which is deleted then, or stays when that fails."""
+    """Replace `folder` by the folder `new`; if that fails, `folder` is unchanged."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     old = hidden_beside(folder)
     if folder.exists():
@@ -75,10 +75,10 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder, renamed first, so that it is never found with half of its files."""
-    doomed = hidden_beside(folder)
-    os.replace(folder, doomed)
-    shutil.rmtree(doomed)
+    """Delete a folder after renaming it, so that it is never visible with a part of its files."""
+    hidden = hidden_beside(folder)
+    os.replace(folder, hidden)
+    shutil.rmtree(hidden)
 
 
 class Outputs:
@@ -113,14 +113,14 @@ class Outputs:
         kept = {path.resolve() for path in keep}
         seen = set()
         for path in self.paths:
-            place = path.resolve()
-            if place in seen:
+            resolved = path.resolve()
+            if resolved in seen:
                 raise InputError(f"The output {path} is named twice; give each file its own name.")
-            if place in kept:
+            if resolved in kept:
                 raise InputError(f"The output {path} is also the input; choose another name.")
             if path.exists() and not overwrite:
                 raise InputError(f"The output {path} exists already; choose another name or add --overwrite.")
-            seen.add(place)
+            seen.add(resolved)
 
     def __enter__(self) -> Outputs:
         with contextlib.ExitStack() as folders:

@@ -147,11 +147,11 @@ class Provenance:
 
     def write_beside(self, path: str | Path) -> None:
         """Write the file `sidecar(path)` atomically; raises InputError if it cannot be written."""
-        place = sidecar(path)
+        path = sidecar(path)
         try:
-            write_json(place, self.to_dict())
+            write_json(path, self.to_dict())
         except OSError as error:
-            raise InputError(f"{place} cannot be written: {error.strerror or error}; choose another folder.") from error
+            raise InputError(f"{path} cannot be written: {error.strerror or error}; choose another folder.") from error
 
 
 _KINDS = {
@@ -189,7 +189,7 @@ def content_hash(image: Volume | LabelMap) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Plain JSON types; figures that are not finite become None."""
+    """Value converted to plain JSON types; numbers that are not finite become None."""
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):

@@ -43,18 +43,18 @@ def read_beside(path: str | Path) -> Provenance | None:
     ------
     InputError: the file exists but cannot be read.
     """
-    place = sidecar(path)
+    file = sidecar(path)
     if Path(path).is_dir():  # ct/ may lie beside ct.nii.gz
         return None
     try:
-        text = place.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{place} cannot be read ({error}); check or delete it.") from error
+        raise InputError(f"{file} cannot be read ({error}); check or delete it.") from error
     made = _parsed(text)
     if made is None:
-        raise InputError(f"{place} is not a provenance file of MedGen; delete it.")
+        raise InputError(f"{file} is not a provenance file of MedGen; delete it.")
     return made
 
 

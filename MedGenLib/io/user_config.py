@@ -1,4 +1,4 @@
-"""The user's configuration, a JSON object in the folder of `MedGenLib.user_folders`."""
+"""Configuration of the user, a JSON object in the folder of `MedGenLib.user_folders`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from MedGenLib.io.atomic import write_json
 
 
 def config_path() -> Path:
-    """The configuration file, which need not exist."""
+    """Path of the configuration file, which may not exist."""
     return user_folders.config_dir() / "config.json"
 
 
 def read_config() -> dict[str, Any]:
-    """The user's configuration, empty when there is none yet.
+    """Read the configuration; empty if the file does not exist.
 
     Raises
     ------
@@ -38,11 +38,11 @@ def read_config() -> dict[str, Any]:
 
 
 def write_config(config: dict[str, Any]) -> None:
-    """Replace the user's configuration in one step.
+    """Replace the configuration atomically.
 
     Raises
     ------
-    InputError: the folder cannot be written, for instance without permission or disk space.
+    InputError: the file cannot be written, e.g. without permission or disk space.
     """
     path = config_path()
     try:
