@@ -362,7 +362,9 @@ class ResultTest(ExportCase):
     def test_theResultsButtonOpensTheSection(self):
         self.ui.exportSection.collapsed = True
         node = self.result(maskNode())
-        self.panel.sections["result"].exportWanted(node)
+        self.ui.resultComboBox.addItem(node.GetName(), node.GetID())
+        self.addCleanup(self.ui.resultComboBox.clear)
+        self.ui.dicomButton.click()
         self.settle()
         self.assertFalse(self.ui.exportSection.collapsed)
         self.assertIs(self.ui.exportNodeSelector.currentNode(), node)

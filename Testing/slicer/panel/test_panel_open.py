@@ -50,11 +50,7 @@ class StartTest(unittest.TestCase):
 
     def test_importsNextToNothing(self):
         process = subprocess.run(
-            [sys.executable, "-c", START],
-            cwd=support.FOLDER,
-            capture_output=True,
-            text=True,
-            timeout=120,
+            [sys.executable, "-c", START], cwd=support.FOLDER, capture_output=True, text=True, timeout=120
         )
         self.assertEqual(process.returncode, 0, process.stderr)
         modules = json.loads(process.stdout.partition("REPORT")[2])
@@ -69,11 +65,7 @@ class OpenTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         process = subprocess.run(
-            [sys.executable, "-c", PROGRAM],
-            cwd=support.FOLDER,
-            capture_output=True,
-            text=True,
-            timeout=120,
+            [sys.executable, "-c", PROGRAM], cwd=support.FOLDER, capture_output=True, text=True, timeout=120
         )
         lines = [line for line in process.stdout.splitlines() if line.startswith("REPORT")]
         assert lines, process.stderr

@@ -67,19 +67,17 @@ class StudyCase(PanelCase):
 
     def makeNothingRandom(self):
         """Choice, order and times of a study are always the same, and so are the screenshots."""
-        making, reading = (
-            module("MedGenSlicer.panel.sections.study_make"),
-            module("MedGenSlicer.panel.sections.study_read"),
-        )
-        ask = making.askWorker
+        section, reading = module("MedGenSlicer.panel.section"), module("MedGenSlicer.panel.sections.study_read")
+        ask = section.askWorker
 
         def askWithSeed(context, method, params, *others):
-            ask(context, method, {**params, "seed": SEED}, *others)
+            seed = {"seed": SEED} if method == "reader_study/make" else {}
+            ask(context, method, {**params, **seed}, *others)
 
         clock = types.SimpleNamespace(monotonic=itertools.count(0, 3.5).__next__)
         order = types.SimpleNamespace(Random=lambda text: random.Random(text.split()[-1]))  # of the reader alone
         for place, name, value in (
-            (making, "askWorker", askWithSeed),
+            (section, "askWorker", askWithSeed),
             (reading, "time", clock),
             (module("MedGenLib.reader_study.reading"), "random", order),
         ):
