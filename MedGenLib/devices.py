@@ -190,7 +190,7 @@ def release_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def favour_small_memory() -> None:
+def favor_small_memory() -> None:
     """From now on return every freed array to the system at once, for about a tenth more time.
 
     Otherwise GNU's C library keeps arrays below 32 MiB in one heap, which they leave full of holes.

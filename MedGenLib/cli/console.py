@@ -1,4 +1,4 @@
-"""What the user sees while a command works: bars on a terminal, plain lines elsewhere."""
+"""Output of a command: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """Prints results to stdout and everything else to stderr; is itself a progress callback.
+    """Prints results on stdout and everything else on stderr; is itself a progress callback.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Console:
         self.close()
 
     def close(self) -> None:
-        """Ends a bar that is still open, so that the next line starts on its own."""
+        """End a bar that is still open, so that the next line starts on its own."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -55,12 +55,12 @@ class Console:
             print(f"medgen: {text}", file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
-        """A failure, on stderr, however quiet it shall be."""
+        """A failure, on stderr, also when quiet."""
         self.close()
         print(f"medgen: {text}", file=sys.stderr, flush=True)
 
     def detail(self, text: str) -> None:
-        """A remark for those who asked for more, on stderr."""
+        """A remark for --verbose, on stderr."""
         if self.verbose:
             self.note(text)
 

@@ -32,7 +32,7 @@ IMAGE_SAMPLE, IMAGE_MODEL = "head_t1.nii.gz", "head-mr-to-ct"
 
 @dataclass
 class Diary:
-    """What was done, how long it took and which file came of it; the table at the end."""
+    """Steps with their duration and output file; the table at the end."""
 
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     seconds: float = 0.0
@@ -135,7 +135,7 @@ def _outputs(folder: Path, stem: str) -> Outputs:
 
 
 def _record(result: Result, outputs: Outputs, diary: Diary, made_from: Source) -> None:
-    """Writes volume, picture and report and puts them with the run's own stages into the diary."""
+    """Write volume, picture and report, and add them with the stages of the run to the diary."""
     from MedGenLib.visual import preview
 
     for stage, seconds in result.report.timings.items():

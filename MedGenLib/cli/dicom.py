@@ -22,7 +22,7 @@ STILL_THERE = (
     "Names, dates and numbers were removed from the DICOM series, the voxels were not changed: a "
     "face can still be recognized in a head."
 )
-"""What the user of --deidentify should know."""
+"""Note on --deidentify."""
 _MODALITIES = {"ct": "CT", "mr": "MR", "t1w": "T1w", "t2w": "T2w"}
 
 
@@ -51,7 +51,7 @@ def words(parser: Parser) -> None:
     words,
 )
 def export(arguments: Namespace, console: Console) -> int:
-    """IMAGE -> the files of a new series in a new or empty folder."""
+    """IMAGE -> files of a new series in a new or empty folder."""
     check_folder(arguments.output)
     if arguments.names is not None and not arguments.labels:
         raise InputError("--names is for label volumes; add --labels, or leave it out.")
@@ -90,7 +90,7 @@ def export(arguments: Namespace, console: Console) -> int:
 
 
 def _doubts(arguments: Namespace, facts: provenance.Provenance | None) -> list[str]:
-    """A sentence where the image was made from other voxels than those of the patient's series."""
+    """A sentence if the image was made from other voxels than those of the series of the patient."""
     made_from = [source for source in facts.inputs if source.role == "image"] if facts else []
     if arguments.like is None or not any(source.sha256 for source in made_from):
         return []
@@ -105,7 +105,7 @@ def _doubts(arguments: Namespace, facts: provenance.Provenance | None) -> list[s
 
 
 def _named(labels: LabelMap, whose: str | None) -> LabelMap:
-    """Labels that the file does not name get the name that a table or a model has for them."""
+    """Labels without a name in the file get that of a table or a model."""
     if whose is None:
         return labels
     names = {value: labels.names.get(value) or name for value, name in _names(whose).items()}
@@ -123,7 +123,7 @@ def _names(whose: str) -> dict[int, str]:
 
 
 def _volume(arguments: Namespace, facts: provenance.Provenance | None) -> Volume:
-    """The image, with the modality that the user, its provenance or itself names."""
+    """The image, with the modality from the option, its provenance or the file."""
     modality = None
     if arguments.modality is not None:
         modality = _MODALITIES.get(arguments.modality.lower())

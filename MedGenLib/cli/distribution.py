@@ -69,7 +69,7 @@ def distribution(arguments: Namespace, console: Console) -> int:
 
 
 def describe(result: CohortEvaluation, console: Console) -> None:
-    """The table of measures, and each synthetic image that looks like a copy."""
+    """Print the table of measures, and each synthetic image that looks like a copy."""
     from MedGenLib.evaluation.html import number
 
     measures = result.comparison.measures
@@ -81,8 +81,8 @@ def describe(result: CohortEvaluation, console: Console) -> None:
             console.say(measure.sentence)
     if result.memorization is not None:
         console.say(result.memorization.note)
-        for neighbour in result.memorization.copies:
-            console.note(f"warning: {neighbour.sentence}")
+        for copy in result.memorization.copies:
+            console.note(f"warning: {copy.sentence}")
     for note in result.notes:
         console.note(note)
 

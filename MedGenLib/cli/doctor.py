@@ -41,7 +41,7 @@ def run(_: Namespace, console: Console) -> int:
 
 
 def examine() -> Iterator[Diagnosis]:
-    """All examinations, one after the other; one that fails does not stop the others."""
+    """All examinations in order; one that fails does not stop the others."""
     examinations: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
         _versions,
         _devices,
@@ -100,7 +100,7 @@ def _write_access() -> Iterator[Diagnosis]:
 
 
 def _write_problem(folder: Path) -> str:
-    """Tries it in the folder, or in its closest parent that exists: nothing is left behind."""
+    """Try it in the folder, or in its closest parent that exists; nothing is left behind."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing) as file:

@@ -99,7 +99,7 @@ def _cohort(arguments: Namespace, others: dict[str, Path | None], outputs: Outpu
 
 
 def _segmenter(arguments: Namespace) -> Segmenter | None:
-    """Made once, so that a wrong name is told before any work."""
+    """Made once, so that a wrong name is found before any work."""
     if arguments.segmenter is None:
         return None
     from MedGenLib.segmentation.segmenters import segmenter
@@ -115,7 +115,7 @@ def _judge(case: Case, arguments: Namespace, segmenter: Segmenter | None, progre
 
 
 def _read(role: str, path: Path, made: Provenance | None, modality: str | None) -> Volume | LabelMap:
-    """`modality` is what the user says of files that do not say it themselves."""
+    """`modality` is that of files that do not state theirs."""
     if role in ("mask", "labels"):
         return read_label_map(path)
     if path.is_dir() and (count := len(list_series(path))) > 1:
@@ -127,7 +127,7 @@ def _read(role: str, path: Path, made: Provenance | None, modality: str | None) 
 
 
 def _provenance(path: Path) -> Provenance | None:
-    """How the image was made; a damaged note on it must not keep it from being measured."""
+    """How the image was made; an image with a damaged record is measured all the same."""
     with suppress(InputError):
         return None if path.is_dir() else read(path)
     return None
@@ -159,7 +159,7 @@ def _tell(evaluation: Evaluation, console: Console) -> None:
 
 
 def _label_table(rows: list) -> str:
-    """One line a label, one column a measure."""
+    """One line per label, one column per measure."""
     heads = list(dict.fromkeys((row.name, f"{row.name} ({row.unit})" if row.unit else row.name) for row in rows))
     values = {(row.label, row.name): number(row.value) for row in rows}
     lines = [(label, *(values[label, name] for name, _ in heads)) for label in dict.fromkeys(row.label for row in rows)]

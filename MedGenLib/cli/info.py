@@ -1,4 +1,4 @@
-"""`medgen info`: how a file was made, and whether it is still what was made."""
+"""`medgen info`: how a file was made, and whether it has changed since."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def info(arguments: Namespace, console: Console) -> int:
     made, findings = _facts(path)
     findings += [*_of_voxels(path, made), *_of_model(made)]
     if arguments.json:
-        told = {**made.to_dict(), "findings": plain(findings)}
-        console.say(json.dumps(told, indent=2, ensure_ascii=False))
+        facts = {**made.to_dict(), "findings": plain(findings)}
+        console.say(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
         for line in _lines(path, made):
             console.say(_printable(line))
@@ -51,7 +51,7 @@ def info(arguments: Namespace, console: Console) -> int:
 
 
 def _facts(path: Path) -> tuple[Provenance, list[Finding]]:
-    """The facts in the file, else those beside it; and what is odd about where they are.
+    """The facts in the file, else those beside it; and findings on where they are.
 
     Raises
     ------
@@ -62,29 +62,28 @@ def _facts(path: Path) -> tuple[Provenance, list[Finding]]:
     inside, beside = read_inside(path), read_beside(path)
     if inside is None and beside is None:
         raise InputError(
-            f"{path} does not tell how it was made: MedGen did not write it, or another program "
-            "has written it anew since."
+            f"{path} does not tell how it was made: MedGen did not write it, or another program has rewritten it since."
         )
     if beside is None:
         return inside, []
     place = sidecar(path)
     if inside is None:
-        lost = f"{path.name} itself tells nothing any more; this is from {place.name}."
+        lost = f"{path.name} itself no longer has a record; this is from {place.name}."
         return beside, [] if path == place else [Finding("warning", "header-lost", lost)]
     if inside == _shortened(beside, inside.left_out):
         return beside, []
-    differ = f"{place.name} tells other facts than {path.name} itself."
+    differ = f"{place.name} has another record than {path.name} itself."
     return inside, [Finding("error", "facts-differ", differ)]
 
 
 def _shortened(made: Provenance, left_out: tuple[str, ...]) -> Provenance:
-    """The facts as a header tells them that has no room for these keys."""
+    """The facts as in a header without room for these keys."""
     kept = {key: value for key, value in made.to_dict().items() if key not in left_out}
     return replace(Provenance.from_dict(kept), left_out=left_out)
 
 
 def _of_voxels(path: Path, made: Provenance) -> Iterator[Finding]:
-    """Whether they are as they were written; a single file of a DICOM series cannot tell."""
+    """Whether they are as they were written; a single file of a DICOM series cannot be compared."""
     whole = path.is_dir() or path.name.lower().endswith(READABLE)
     if not made.output_sha256 or not whole:
         return
@@ -99,7 +98,7 @@ def _of_voxels(path: Path, made: Provenance) -> Iterator[Finding]:
 
 
 def _of_model(made: Provenance) -> Iterator[Finding]:
-    """Whether the model that made it is still at hand."""
+    """Whether the model that made it is still installed."""
     if not made.model:
         return
     from MedGenLib.packages.catalogue import find, package_hash
@@ -135,8 +134,8 @@ def _lines(path: Path, made: Provenance) -> Iterator[str]:
         if value not in (None, ""):
             yield f"  {name:<9} {value}"
     for source in made.inputs:
-        told = f"{source.name or 'not named'}, sha256 {source.sha256 or 'left out'}"
-        yield f"  {source.role:<9} {told}"
+        name, content = source.name or "not named", source.sha256 or "left out"
+        yield f"  {source.role:<9} {name}, sha256 {content}"
     if made.passed is not None:
         yield f"  {'checks':<9} {'passed' if made.passed else 'FAILED'}"
     for sentence in made.checks:
@@ -144,5 +143,5 @@ def _lines(path: Path, made: Provenance) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """One line without control characters, whatever somebody wrote into the file."""
+    """One line without the control characters that a file may contain."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

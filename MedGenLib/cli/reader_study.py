@@ -14,9 +14,9 @@ from MedGenLib.errors import InputError
 STOPPED = 130
 
 
-@command("reader-study", "ask readers which images are real, without telling them")
+@command("reader-study", "prepare, read and score a blinded reading of real and synthetic images")
 def explain(arguments: Namespace, console: Console) -> int:
-    """The command without an action."""
+    """Without an action."""
     raise InputError("A reader study needs an action; give make, run or score after reader-study.")
 
 

@@ -165,7 +165,7 @@ class Run:
             write_series(volume, self.outputs.staged(folder), facts=fact, **options)
 
     def _on_identity(self) -> list[str]:
-        """What --deidentify does not reach."""
+        """Notes on what --deidentify does not reach."""
         if not self._given("deidentify"):
             return []
         from MedGenLib.cli.dicom import STILL_THERE

@@ -67,7 +67,7 @@ def utility(arguments: Namespace, console: Console) -> int:
 
 
 def cells(result: Utility) -> list[tuple[str, ...]]:
-    """The table's rows as text, under `HEADS`."""
+    """The rows of the table as text, under `HEADS`."""
     return [
         (
             row.training,
@@ -111,14 +111,14 @@ def draw(result: Utility) -> bytes:
     """Dice of each label by training set, with intervals, as PNG."""
     from MedGenLib.visual.figures import FIRST, MUTED, SECOND, new_figure, png
 
-    colours = {"real": FIRST, "synthetic": SECOND, "both": MUTED}
+    colors = {"real": FIRST, "synthetic": SECOND, "both": MUTED}
     groups = list(dict.fromkeys(row.name for row in result.rows))
     figure, axes = new_figure(2.2 + 1.6 * len(groups), 3.6)
-    for offset, (training, colour) in enumerate(colours.items()):
+    for offset, (training, color) in enumerate(colors.items()):
         rows = [row for row in result.rows if row.training == training]
         places = [group + 0.26 * (offset - 1) for group in range(len(groups))]
         reach = [[r.dice - r.low for r in rows], [r.high - r.dice for r in rows]]
-        axes.bar(places, [row.dice for row in rows], 0.24, yerr=reach, capsize=4, color=colour, label=training)
+        axes.bar(places, [row.dice for row in rows], 0.24, yerr=reach, capsize=4, color=color, label=training)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel("Dice")
     axes.set_ylim(0, 1)

@@ -1,4 +1,4 @@
-"""The worker: a process that runs the jobs, so that nobody has to wait in the one that asks.
+"""The worker: a process that runs the jobs, so that the one that asks does not have to wait.
 
 `python -m MedGenLib.worker` is the process, `MedGenLib.worker.client.Worker` its client for plain
 Python; Slicer has a client of its own on the same `Connection`. They speak JSON-RPC 2.0, one

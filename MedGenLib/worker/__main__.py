@@ -1,7 +1,7 @@
 """`python -m MedGenLib.worker`: the worker process.
 
-This file has to be readable by any Python 3: whoever starts the worker with one that is too old
-shall get a sentence and not a syntax error.
+This file has to be readable by any Python 3, so that one that is too old answers with a sentence
+instead of a syntax error.
 """
 
 import sys

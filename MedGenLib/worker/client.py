@@ -7,8 +7,8 @@
         job = worker.submit("translate", "head.nii.gz", to="CT", accept_license=True)
         print(job.result().sentences)
 
-The second run finds the networks loaded. This process stays free of torch, and survives whatever
-happens to the worker.
+The second run finds the networks loaded. This process stays free of torch, and goes on when the worker
+ends.
 """
 
 from __future__ import annotations
@@ -353,8 +353,8 @@ class Worker:
 
     def _ended(self, code: int | None) -> WorkerError:
         if not self.info:
-            sentence = f"The worker could not start with the Python '{self._python}'; its log tells"
-            sentence += " why, and another Python may do."
+            sentence = f"The worker could not start with the Python '{self._python}'; its log says"
+            sentence += " why, and another Python may work."
         else:
             reason = "; the system may have run out of memory" if code in (-9, 137) else ""
             sentence = f"The worker ended unexpectedly (exit code {code}{reason}); run again to"

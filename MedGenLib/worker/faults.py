@@ -11,7 +11,7 @@ from MedGenLib.worker.protocol.messages import error_of
 
 
 def explained(error: BaseException) -> BaseException:
-    """An error in a user's words, as far as its kind tells what to do."""
+    """An error as a sentence for the user, where its kind allows advice."""
     if isinstance(error, MedGenError):
         return error
     found = _explained(error)

@@ -221,9 +221,9 @@ def _limit_memory() -> None:
 
         size = int(float(text) * 2**20)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-        from MedGenLib.devices import favour_small_memory
+        from MedGenLib.devices import favor_small_memory
 
-        favour_small_memory()
+        favor_small_memory()
         # Compiled kernels reserve more than they use, and reserved memory counts for the limit.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "0")
     except (ImportError, ValueError, OSError) as error:

@@ -178,7 +178,7 @@ def test_labels_are_mapped_by_number_and_by_name():
     assert np.array_equal(by_number.volume.array, straight)
 
 
-def test_gaps_of_an_organ_segmentation_are_told_and_can_be_filled():
+def test_gaps_of_an_organ_segmentation_are_reported_and_can_be_filled():
     mask = torso()
     organs = mask.with_array(
         np.array([0, 11, 0, 27, 10], np.uint8)[mask.array],
@@ -354,7 +354,7 @@ def test_networks_are_loaded_once():
     assert first is again
 
 
-def test_values_that_are_not_finite_are_told(monkeypatch):
+def test_values_that_are_not_finite_are_reported(monkeypatch):
     decode = flow_sampling.Sampling.decode
 
     def broken(self, latent, progress):

@@ -1,4 +1,4 @@
-"""MR <-> CT with the real embedded models: geometry, planes, units, licences."""
+"""MR <-> CT with the real embedded models: geometry, planes, units, licenses."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_values_of_mr_are_refused_by_ct_to_mr(slab):
         translate(nameless, "T1w", model="head-ct-to-mr", **FAST)
 
 
-def test_the_licence_is_asked_for_once(slab):
+def test_the_license_is_asked_for_once(slab):
     thin = crop(slab, (0, 0, 0), (*slab.shape[:2], 1))
     options = {"device": "cpu", "preset": "draft"}
     with pytest.raises(LicenseError, match="--accept-license"):

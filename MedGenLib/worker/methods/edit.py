@@ -180,13 +180,13 @@ def _short_of_memory() -> bool:
 
 def _answer(job: Request, name: str, done: Edit | None, folder: Path, with_mask: bool = False) -> dict[str, Any]:
     try:
-        return _told(job, _canvases[name], done, folder, with_mask)
+        return _described(job, _canvases[name], done, folder, with_mask)
     except BaseException:  # the client would never see what the canvas shows now
         close_canvas(job, name)
         raise
 
 
-def _told(job: Request, canvas: Canvas, done: Edit | None, folder: Path, with_mask: bool) -> dict[str, Any]:
+def _described(job: Request, canvas: Canvas, done: Edit | None, folder: Path, with_mask: bool) -> dict[str, Any]:
     from MedGenLib.imaging.volume import crop
     from MedGenLib.worker.protocol.transfer import put
 

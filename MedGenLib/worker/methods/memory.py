@@ -28,12 +28,12 @@ def within_memory(job: Request, attempt: Callable[[str], Result], memory: str, d
     _forget_networks()
     if memory == "small":
         raise too_large(failure, detail, device, what)
-    from MedGenLib.devices import favour_small_memory
+    from MedGenLib.devices import favor_small_memory
     from MedGenLib.findings import Finding
     from MedGenLib.pipelines.memory_plan import SMALL_PLAN
 
     job.log(f"{failure} Trying again with the small plan.", "warning")
-    favour_small_memory()
+    favor_small_memory()
     result, failure, detail = _tried(attempt, "small")
     if result is None:
         _forget_networks()

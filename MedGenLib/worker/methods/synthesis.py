@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from MedGenLib.result import Result
 
 SHORT_RUN = 2.0
-"""Seconds: a shorter run is mostly overhead and tells nothing about the time of a large one."""
+"""Seconds: a shorter run is mostly overhead and no measure for the time of a large one."""
 
 
 @method("generate")
@@ -82,8 +82,8 @@ def _remember(result: Result, options: dict[str, Any], seconds: float) -> None:
     manifest, done = find(report.model), report.parameters
     usual = manifest.preset(preset).steps in (None, report.steps)
     # A short run is better than nothing where the card has no figures either.
-    telling = seconds > SHORT_RUN or not manifest.performance
-    if usual and telling and done.get("memory") == "normal" and done.get("guidance", 1) == 1:
+    long_enough = seconds > SHORT_RUN or not manifest.performance
+    if usual and long_enough and done.get("memory") == "normal" and done.get("guidance", 1) == 1:
         tries = max(options.get("samples", 1 + options["uncertainty"]), len(report.attempts))
         remember(manifest, result.source.geometry, preset, options["device"], tries, seconds)
 

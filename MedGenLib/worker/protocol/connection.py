@@ -1,7 +1,7 @@
 """The client's side of the conversation, without a process, a thread or a clock of its own.
 
-Whoever owns the pipes feeds what arrives and passes on what is written: a pair of threads in
-plain Python (`client.py`), Qt's event loop in Slicer. Callbacks run inside `feed` and `fail`.
+The owner of the pipes feeds what arrives and passes on what is written: threads in plain Python
+(`piped.py`), Qt's event loop in Slicer. Callbacks run inside `feed` and `fail`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Connection:
     def _answer(self, message: dict[str, Any]) -> None:
         number = message.get("id")
         if number is None and "error" in message:
-            # The worker could not read a request, so nobody knows whose it was.
+            # The worker could not read a request, so it is not known which one it was.
             self.fail(messages.exception_of(message["error"]))
             return
         entry = self._pending.pop(number, None) if isinstance(number, int) else None

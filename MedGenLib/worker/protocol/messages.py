@@ -18,7 +18,7 @@ from MedGenLib.errors import (
 )
 
 PROTOCOL = 1
-"""Version of what the two sides say to each other."""
+"""Version of the protocol."""
 LONGEST_LINE = 64 * 2**20
 """Bytes of a line beyond which the other side cannot be speaking this protocol."""
 
@@ -38,7 +38,7 @@ _KINDS = {kind: code for code, kind in _CODES.items()}
 
 
 class ProtocolError(WorkerError):
-    """A message that is not as the protocol wants it; `code` is JSON-RPC's own."""
+    """A message that does not follow the protocol; `code` is JSON-RPC's own."""
 
     def __init__(self, code: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -62,9 +62,9 @@ def decode(line: bytes) -> dict[str, Any]:
     try:
         message = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise _told(ProtocolError(PARSE_ERROR, "A message is not JSON."), _start(line)) from error
+        raise _detailed(ProtocolError(PARSE_ERROR, "A message is not JSON."), _start(line)) from error
     if not isinstance(message, dict):
-        raise _told(ProtocolError(INVALID_REQUEST, "A message is no JSON object."), _start(line))
+        raise _detailed(ProtocolError(INVALID_REQUEST, "A message is no JSON object."), _start(line))
     return message
 
 
@@ -93,7 +93,7 @@ def error_of(exception: BaseException) -> dict[str, Any]:
         return _error(FAULT, exception)
     name = type(exception).__name__
     sentence = f"An unexpected fault stopped the run ({name}: {_one_line(str(exception))})."
-    fault = _told(WorkerError(sentence), "".join(traceback.format_exception(exception)))
+    fault = _detailed(WorkerError(sentence), "".join(traceback.format_exception(exception)))
     return _error(FAULT, fault)
 
 
@@ -104,8 +104,8 @@ def exception_of(error: Any) -> MedGenError:
     kind = _CODES.get(error.get("code"), WorkerError)
     data = error.get("data")
     detail = data.get("detail") if isinstance(data, dict) else None
-    sentence = error.get("message") or "The worker refused the request without telling why."
-    return _told(kind(str(sentence)), str(detail or ""))
+    sentence = error.get("message") or "The worker refused the request without a reason."
+    return _detailed(kind(str(sentence)), str(detail or ""))
 
 
 def _error(code: int, exception: MedGenError) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _error(code: int, exception: MedGenError) -> dict[str, Any]:
     return {"code": code, "message": message, "data": {"kind": kind, "detail": exception.detail}}
 
 
-def _told(exception: MedGenError, detail: str) -> MedGenError:
+def _detailed(exception: MedGenError, detail: str) -> MedGenError:
     exception.detail = detail
     return exception
 

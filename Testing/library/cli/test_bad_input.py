@@ -125,7 +125,7 @@ def nifti(path, shape=(8, 8, 8), spacing=(1, 1, 1), rows=None, values=None, code
 
 
 def png(path, side=8):
-    """A grey picture."""
+    """A gray picture."""
 
     def chunk(kind, data):
         check = zlib.crc32(kind + data)
@@ -398,7 +398,7 @@ def test_unknown_sampler(generate, tmp_path):
 
 
 @needs("head-mr-to-ct")
-def test_licence_that_was_not_accepted(medgen, out, tmp_path):
+def test_license_that_was_not_accepted(medgen, out, tmp_path):
     sentence = medgen("translate", mr_file(tmp_path), "-o", out / "ct.nii", "--to", "CT")
     assert "--accept-license" in sentence and "commercial" in sentence
 

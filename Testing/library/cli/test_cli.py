@@ -233,7 +233,7 @@ def test_translate_reads_an_image_and_passes_the_target(mask, out, engine):
     assert engine[0]["to"] == "CT" and engine[0]["device"] == "cpu"
 
 
-def test_the_first_acceptance_of_a_licence_is_told_once(mask, out, engine, monkeypatch, capsys):
+def test_the_first_acceptance_of_a_license_is_noted_once(mask, out, engine, monkeypatch, capsys):
     accepted = iter([False, True])
     monkeypatch.setattr(run, "is_accepted", lambda manifest: next(accepted))
     monkeypatch.setattr(run, "license_notice", lambda manifest: "For research only.")
@@ -323,7 +323,7 @@ def test_too_little_disk_space_is_noticed_before_the_run(mask, out, engine, monk
     assert not engine and names(out) == []
 
 
-def test_findings_are_told(mask, out, engine, monkeypatch, capsys):
+def test_findings_are_printed(mask, out, engine, monkeypatch, capsys):
     monkeypatch.setattr(Report, "sentences", property(lambda self: ["The bone is soft."]))
     monkeypatch.setattr(Report, "passed", property(lambda self: False))
     assert cli.main(["generate", str(mask), "-o", str(out / "ct.nii.gz")]) == 0
@@ -517,8 +517,8 @@ def test_demo_writes_both_results_and_a_table(accept, mask, tmp_path, monkeypatc
     else:
         assert "The translation is left out" in captured.err
     assert names(folder) == written
-    told = [name for name in written if not name.endswith(".medgen.json")]
-    assert all(str(folder / name) in captured.out for name in told)
+    listed = [name for name in written if not name.endswith(".medgen.json")]
+    assert all(str(folder / name) in captured.out for name in listed)
     assert "stub: sampling" in captured.out and "CC-BY-NC" in captured.err
 
 

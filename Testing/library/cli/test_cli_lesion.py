@@ -102,8 +102,8 @@ def test_all_files_are_written_and_tell_how_they_were_made(folder, place, tmp_pa
     made = read_inside(out)
     assert [source.role for source in made.inputs] == ["image", "labels"]
     assert made.parameters["shape"] == "spiculated" and made.model == "ct-tissue"
-    told = subprocess.run([sys.executable, "-m", "MedGenLib", "info", str(out)], capture_output=True, text=True)
-    assert told.returncode == 0 and "insert-lesion" in told.stdout
+    info = subprocess.run([sys.executable, "-m", "MedGenLib", "info", str(out)], capture_output=True, text=True)
+    assert info.returncode == 0 and "insert-lesion" in info.stdout
 
 
 def test_a_painted_lesion_and_a_contrast(folder, tmp_path):

@@ -221,7 +221,7 @@ def test_models_can_be_listed_added_and_removed(worker, tmp_path):
 # Progress
 
 
-def test_every_stage_is_told_with_time_and_memory(worker):
+def test_every_stage_is_reported_with_time_and_memory(worker):
     seen = []
     worker.generate(trunk(), progress=seen.append, **QUICK)
     order = list(dict.fromkeys(progress.stage for progress in seen))
@@ -475,7 +475,7 @@ def test_a_folder_for_the_results_that_is_not_there(worker, tmp_path):
         worker.call("generate", input=item, folder="/nowhere")
 
 
-def test_a_licence_that_was_not_accepted(home, slab, tmp_path):
+def test_a_license_that_was_not_accepted(home, slab, tmp_path):
     with Worker(env={"MEDGEN_HOME": str(tmp_path)}) as worker:
         with pytest.raises(LicenseError, match="not be used commercially"):
             worker.translate(slab, "CT", device="cpu")

@@ -138,7 +138,7 @@ def test_a_generated_canvas_answers_as_generate_and_stays_warm(client, worker, m
     client.ask("close", opened["canvas"])
 
 
-def test_a_closed_or_forgotten_canvas_is_told_without_an_error(client, mask, image):
+def test_a_closed_or_forgotten_canvas_is_reported_without_an_error(client, mask, image):
     names = [client.open(mask, image)["canvas"] for _ in range(edit.MOST_CANVASES + 1)]
     assert len(set(names)) == len(names)
     assert client.edit(names[0], brush(mask)) == {"closed": True}, "the oldest one went"
@@ -175,7 +175,7 @@ def test_bad_input_is_one_sentence_and_loses_nothing(client, mask, image):
     client.ask("close", name)
 
 
-def test_a_change_that_cannot_be_told_is_not_kept(client, mask, image):
+def test_a_change_that_cannot_be_answered_is_not_kept(client, mask, image):
     name = client.open(mask, image)["canvas"]
     full = client.folder / "full"
     full.mkdir()

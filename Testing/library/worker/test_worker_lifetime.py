@@ -1,4 +1,4 @@
-"""A worker never outlives whoever started it, whatever happens to them."""
+"""A worker never outlives the process that started it, whatever happens to it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ time.sleep(60)
 
 
 def client_of(tmp_path, busy: bool, python: str = sys.executable) -> tuple[subprocess.Popen, list]:
-    """A process that uses a worker, and what it told: pid, worker's pid, private folder."""
+    """A process that uses a worker, and what it printed: pid, worker's pid, private folder."""
     code = CLIENT.format(tests=str(Path(workers.__file__).parent), python=python, busy=busy)
     process = subprocess.Popen(
         [sys.executable, "-c", code],
