@@ -1,6 +1,6 @@
 """Published models: which there are, their licence, and the way from the hub to a package.
 
->>> from MedGenLib.packages import install
+>>> from MedGenLib.packages.hub import install
 >>> offer = install.offer("nv-generate-ct")                       # doctest: +SKIP
 >>> print(offer.license_text)                                     # doctest: +SKIP
 >>> install.install(offer, accept_license=True)                   # doctest: +SKIP
