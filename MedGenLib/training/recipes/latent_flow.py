@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from MedGenLib.diffusion import euler
-from MedGenLib.diffusion.flow import FlowDenoiser, velocity_target
+from MedGenLib.diffusion import DENOISERS, SAMPLERS
+from MedGenLib.diffusion.flow import velocity_target
 from MedGenLib.errors import InputError
 from MedGenLib.networks import Autoencoder, FlowUNet
 from MedGenLib.training.data import read_data
@@ -36,6 +36,8 @@ class LatentFlowRecipe:
 
     prediction = "velocity"
     """What the network gives, as the sampler section of packages names it."""
+    sampling = ("euler", 12)
+    """Sampler and steps of the picture that validation makes."""
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
         self.config = config
@@ -104,12 +106,13 @@ class LatentFlowRecipe:
 
     def _sample(self, network: nn.Module, batch: dict[str, Tensor], draw: Draw) -> Tensor:
         features = network.encode_mask(batch["maps"])
-        noise = self._noise(batch["x"], draw)
+        name, steps = self.sampling
 
-        def velocity(x: Tensor, t: float) -> Tensor:
+        def predict(x: Tensor, t: float) -> Tensor:
             return network(x, torch.full((1,), t).to(x), features, batch.get("scalars"))
 
-        return self.autoencoder.decode(euler.sample(FlowDenoiser(velocity), noise, 12))
+        latent = SAMPLERS[name](DENOISERS[self.prediction](predict), self._noise(batch["x"], draw), steps)
+        return self.autoencoder.decode(latent)
 
     def _noise(self, image: Tensor, draw: Draw) -> Tensor:
         """Of the shape of the latent of an image."""

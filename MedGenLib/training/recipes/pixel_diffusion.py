@@ -15,16 +15,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from MedGenLib.diffusion import ddim
-from MedGenLib.diffusion.cosine import CosineDenoiser, v_target
+from MedGenLib.diffusion.cosine import v_target
 from MedGenLib.networks import Autoencoder
 from MedGenLib.training.loop import Draw
 from MedGenLib.training.recipes import recipe
 from MedGenLib.training.recipes.latent_flow import MASK_DROP, OUTSIDE_WEIGHT, LatentFlowRecipe
 
-SAMPLING_STEPS = 25
 LOW_PASS_SPREAD = 2.5
 """About the standard deviation of the low-pass Haar band of an image of unit variance."""
 
@@ -34,6 +32,7 @@ class PixelDiffusionRecipe(LatentFlowRecipe):
     """See the module. Configuration as for `latent-flow`, but no autoencoder is trained."""
 
     prediction = "v"
+    sampling = ("ddim", 25)
 
     def _made_autoencoder(self, out: Path) -> Autoencoder:
         """The bare Haar transform: an autoencoder's learned correction starts at nothing."""
@@ -56,12 +55,3 @@ class PixelDiffusionRecipe(LatentFlowRecipe):
         weight = F.avg_pool3d(batch["valid"], self.autoencoder.stride).clamp(min=OUTSIDE_WEIGHT)
         loss = (weight * error).sum() / (weight.sum() * error.shape[1])
         return loss, {"v": float(loss.detach())}
-
-    def _sample(self, network: nn.Module, batch: dict[str, Tensor], draw: Draw) -> Tensor:
-        features = network.encode_mask(batch["maps"])
-        start = self._noise(batch["x"], draw)
-
-        def v(x: Tensor, t: float) -> Tensor:
-            return network(x, torch.full((1,), t).to(x), features, batch.get("scalars"))
-
-        return self.autoencoder.decode(ddim.sample(CosineDenoiser(v), start, SAMPLING_STEPS))
