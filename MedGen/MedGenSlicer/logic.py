@@ -125,9 +125,9 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
             kindOf(maskNode, "labels")
         options |= {"mask": maskNode, "model": model, "seed": seed, "preset": preset, "device": device}
         parameters = self._parameters("generate", manifest, options, outputNode)
-        run = SynthesisRun(self.engine, parameters, manifest, outputNode, onProgress, onDone)
+        run = SynthesisRun(self.engine, parameters, manifest, outputNode)
         self._lastGeneration = run
-        return self._started(run, wait)
+        return self._started(run, wait, onProgress, onDone)
 
     @documented("translate", "slicer")
     def translate(
@@ -171,7 +171,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         manifest = models.usable(model, "translate", options["accept_license"])
         options |= {"image": volumeNode, "to": to, "model": model, "seed": seed, "preset": preset, "device": device}
         parameters = self._parameters("translate", manifest, options, outputNode)
-        return self._started(SynthesisRun(self.engine, parameters, manifest, outputNode, onProgress, onDone), wait)
+        return self._started(SynthesisRun(self.engine, parameters, manifest, outputNode), wait, onProgress, onDone)
 
     @documented("live_edit", "slicer")
     def liveEdit(
@@ -260,7 +260,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         parameters = self._parameters("edit", manifest, options).replaced(
             mask=captureOn(maskNode, volumeNode), new_mask=captureOn(newMaskNode, volumeNode)
         )
-        return self._started(EditRun(self.engine, parameters, manifest, onProgress, onDone), wait)
+        return self._started(EditRun(self.engine, parameters, manifest), wait, onProgress, onDone)
 
     @documented("insert_lesion", "slicer")
     def insertLesion(
@@ -305,7 +305,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         parameters = self._parameters("insert_lesion", manifest, options).replaced(
             labels=None if labelsNode is None else captureOn(labelsNode, volumeNode)
         )
-        return self._started(LesionRun(self.engine, parameters, manifest, place, segment, onProgress, onDone), wait)
+        return self._started(LesionRun(self.engine, parameters, manifest, place, segment), wait, onProgress, onDone)
 
     def models(self) -> list[Manifest]:
         """The models that can be used, embedded ones first; needs no worker.
@@ -364,7 +364,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
             )
         options |= {"image": imageNode, "reference": referenceNode, "mask": maskNode}
         parameters = self._parameters("evaluate", None, options)
-        return self._started(EvaluationRun(self.engine, parameters, onProgress, onDone), wait)
+        return self._started(EvaluationRun(self.engine, parameters), wait, onProgress, onDone)
 
     def exportDicom(
         self,
@@ -397,7 +397,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         """
         self._refuseSecond()
         snapshot = captureInput(node)
-        return self._started(DicomRun(self.engine, snapshot, folder, sourceNode, deidentify, onProgress, onDone), wait)
+        return self._started(DicomRun(self.engine, snapshot, folder, sourceNode, deidentify), wait, onProgress, onDone)
 
     def checkInput(self, node, model: str | None = None, to: str | None = None, mapping: Any = None) -> list[Finding]:
         """What the library would say about an input, before anything is computed; in this process, without torch.
@@ -501,7 +501,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         if self.isRunning:
             raise InputError(_("A run is going on already; wait for its end or cancel it first."))
 
-    def _started(self, run: Run, wait: bool):
+    def _started(self, run: Run, wait: bool, onProgress: OnProgress | None, onDone: OnDone | None):
         self.currentRun = run
-        run.start()
+        run.start(onProgress, onDone)
         return run.result() if wait else run

@@ -26,12 +26,11 @@ def isOurs(node) -> bool:
 def requireSuits(node, manifest) -> None:
     """Raise InputError where the model takes no mask, or draws another modality than the image has."""
     if manifest.input.kind != "labels":
-        raise InputError(
-            _(
-                "The model '{model}' makes images without a mask, so nothing can be edited with it; choose "
-                "a model for masks."
-            ).format(model=manifest.name)
+        sentence = _(
+            "The model '{model}' makes images without a mask, so nothing can be edited with it; choose "
+            "a model for masks."
         )
+        raise InputError(sentence.format(model=manifest.name))
     stated = statedModality(node)
     if stated is not None and not same_modality(stated, manifest.output.modality):
         raise InputError(

@@ -235,12 +235,11 @@ def _privateFolder(parent: str, prefix: str = "medgen-") -> str:
     try:
         return tempfile.mkdtemp(prefix=prefix, dir=parent)
     except OSError as error:
-        raise InputError(
-            _(
-                "The temporary folder '{folder}' cannot be written ({reason}); choose another in Slicer's application "
-                "settings, or free some space."
-            ).format(folder=parent, reason=error.strerror or error)
-        ) from error
+        sentence = _(
+            "The temporary folder '{folder}' cannot be written ({reason}); choose another in Slicer's application "
+            "settings, or free some space."
+        )
+        raise InputError(sentence.format(folder=parent, reason=error.strerror or error)) from error
 
 
 def _missingModule(text: str, python: str, detail: str) -> WorkerError | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -89,24 +88,16 @@ class DicomRun(Run):
 
     Attributes
     ----------
-    files: paths of what was written; series: its Series Instance UID; sentences: what the user should know.
+    files: paths of what was written; series: its Series Instance UID.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        snapshot: InputSnapshot,
-        folder: str,
-        source=None,
-        deidentify: bool = False,
-        onProgress: Callable[[dict], None] | None = None,
-        onDone: Callable[[Run], None] | None = None,
+        self, engine: Engine, snapshot: InputSnapshot, folder: str, source=None, deidentify: bool = False
     ) -> None:
-        super().__init__(engine, None, onProgress, onDone)
+        super().__init__(engine)
         self.snapshot, self.folder, self.deidentify = snapshot, folder, deidentify
         self.files: list[str] = []
         self.series = ""
-        self.sentences: list[str] = []
         node = snapshot.node
         self._made = provenance.read(node)
         if self._made is not None and self._made.content != "image":
@@ -117,12 +108,11 @@ class DicomRun(Run):
             )
         self._source = sourceFiles(source)
         if source is not None and not self._source:
-            raise InputError(
-                _(
-                    "The DICOM files of '{name}' are no longer in Slicer's DICOM database; import them "
-                    "again, or export without them as a new synthetic patient."
-                ).format(name=source.GetName())
+            sentence = _(
+                "The DICOM files of '{name}' are no longer in Slicer's DICOM database; import them "
+                "again, or export without them as a new synthetic patient."
             )
+            raise InputError(sentence.format(name=source.GetName()))
         if source is not None:
             # The study's frame of reference is that of the source without its transforms.
             snapshot.affine = np.linalg.inv(worldTransform(source)) @ snapshot.affine

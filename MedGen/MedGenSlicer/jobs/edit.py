@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,26 +26,15 @@ class EditRun(Run):
 
     Attributes
     ----------
-    sentences: what the user should know about the edit.
     changed: how many voxels of the mask differ.
     """
 
-    parameters: RunParameters
-
-    def __init__(
-        self,
-        engine: Engine,
-        parameters: RunParameters,
-        manifest,
-        onProgress: Callable[[dict], None] | None = None,
-        onDone: Callable[[Run], None] | None = None,
-    ) -> None:
-        super().__init__(engine, parameters, onProgress, onDone)
+    def __init__(self, engine: Engine, parameters: RunParameters, manifest) -> None:
+        super().__init__(engine, parameters)
         self.manifest = manifest
         self.snapshot: InputSnapshot = parameters.options["volume"]
         self._newMask: dict[str, Any] = {}
         self._canvas = ""
-        self.sentences: list[str] = []
         self.changed = 0
         for name, role in (("volume", _("volume")), ("mask", _("mask")), ("new_mask", _("new mask"))):
             self._watch(parameters.options[name].node, role)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import slicer
@@ -23,22 +22,12 @@ class EvaluationRun(Run):
 
     Attributes
     ----------
-    sentences: the figures in words, then the note.
     errorNode: the error map, None where there was no reference.
     report: path of the HTML report, "" where none was asked for.
     """
 
-    parameters: RunParameters
-
-    def __init__(
-        self,
-        engine: Engine,
-        parameters: RunParameters,
-        onProgress: Callable[[dict], None] | None = None,
-        onDone: Callable[[Run], None] | None = None,
-    ) -> None:
-        super().__init__(engine, parameters, onProgress, onDone)
-        self.sentences: list[str] = []
+    def __init__(self, engine: Engine, parameters: RunParameters) -> None:
+        super().__init__(engine, parameters)
         self.errorNode = None
         self.report = ""
         options = parameters.options

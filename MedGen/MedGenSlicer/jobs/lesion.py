@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,22 +37,11 @@ class LesionRun(Run):
     ----------
     lesionNode: the segmentation with the lesion, None unless the run is done.
     at: center of the lesion in world RAS mm, None unless the run is done.
-    sentences: of the checks; haloMm: how far from the lesion the volume may differ.
+    haloMm: how far from the lesion the volume may differ.
     """
 
-    parameters: RunParameters
-
-    def __init__(
-        self,
-        engine: Engine,
-        parameters: RunParameters,
-        manifest,
-        place,
-        segment: str | None = None,
-        onProgress: Callable[[dict], None] | None = None,
-        onDone: Callable[[Run], None] | None = None,
-    ) -> None:
-        super().__init__(engine, parameters, onProgress, onDone)
+    def __init__(self, engine: Engine, parameters: RunParameters, manifest, place, segment: str | None = None) -> None:
+        super().__init__(engine, parameters)
         self.manifest = manifest
         self.snapshot: InputSnapshot = parameters.options["image"]
         volumeNode = self.snapshot.node
@@ -61,7 +50,6 @@ class LesionRun(Run):
         self._at = None if isPainted or place is None else _moved(self._toFrame, pointOf(place))
         self._painted = captureOn(place, volumeNode) if isPainted else None
         self._value = _valueOf(self._painted, segment) if isPainted else 0
-        self.sentences: list[str] = []
         self.lesionNode = None
         self.haloMm: float | None = None
         self.at: list[float] | None = None

@@ -16,6 +16,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import Cancelled, InputError, MedGenError, WorkerError
+from MedGenSlicer.console import RunParameters
 from MedGenSlicer.engine.background import Background, ignore, waitUntil
 from MedGenSlicer.engine.engine import Engine
 from MedGenSlicer.engine.faults import asSentence, notify
@@ -30,22 +31,19 @@ class Run:
     progress: the last progress: {"stage", "step", "total", "seconds_left", "memory_mib"}.
     error: what ended it (MedGenLib.errors), None when it is done.
     nodes: what was added or written, empty unless it is done.
-    parameters: the choices it was started with; after the end with the seed and the model that were used.
+    sentences: what the user should know about the result, such as what the checks found.
+    parameters: the options it was started with; after the end with the seed and the model that were used.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        parameters: Any = None,
-        onProgress: Callable[[dict], None] | None = None,
-        onDone: Callable[[Run], None] | None = None,
-    ) -> None:
+    def __init__(self, engine: Engine, parameters: RunParameters | None = None) -> None:
         self.engine, self.parameters = engine, parameters
         self.state = "idle"
         self.progress: dict[str, Any] = {}
         self.error: MedGenError | None = None
         self.nodes: list = []
-        self._onProgress, self._onDone = onProgress, onDone
+        self.sentences: list[str] = []
+        self._onProgress: Callable[[dict], None] | None = None
+        self._onDone: Callable[[Run], None] | None = None
         self._folder: str | None = None
         self._watched: dict[str, str] = {}
         self._observers: list[int] = []
@@ -59,9 +57,16 @@ class Run:
         """The first of `nodes`, None if there is none."""
         return self.nodes[0] if self.nodes else None
 
-    def start(self) -> Run:
-        """Begin; returns at once."""
-        self.state = "preparing"
+    def start(
+        self, onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None
+    ) -> Run:
+        """Begin; returns at once.
+
+        Parameters
+        ----------
+        onProgress(progress): called with each `progress`. onDone(run): called once when it has ended, however.
+        """
+        self.state, self._onProgress, self._onDone = "preparing", onProgress, onDone
         self._tell({"stage": _("starting the worker"), "step": 0, "total": 0, "seconds_left": None, "memory_mib": None})
         if self.isDone:  # cancelled by the callback
             return self

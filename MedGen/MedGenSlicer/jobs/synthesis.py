@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
@@ -27,26 +26,15 @@ class SynthesisRun(Run):
     Attributes
     ----------
     snapshot: the input; None until the run is done where the model takes none.
-    sentences: of the input and output checks; passed: whether all checks passed.
+    passed: whether all checks of input and output passed.
     report: the library's report as a dictionary.
     spreadNode: the voxel-wise standard deviation, where it was asked for.
     """
 
-    parameters: RunParameters
-
-    def __init__(
-        self,
-        engine: Engine,
-        parameters: RunParameters,
-        manifest: Manifest,
-        outputNode=None,
-        onProgress: Callable[[dict], None] | None = None,
-        onDone: Callable[[Run], None] | None = None,
-    ) -> None:
-        super().__init__(engine, parameters, onProgress, onDone)
+    def __init__(self, engine: Engine, parameters: RunParameters, manifest: Manifest, outputNode=None) -> None:
+        super().__init__(engine, parameters)
         self.manifest, self.outputNode = manifest, outputNode
         self.snapshot: InputSnapshot | None = parameters.options.get("mask") or parameters.options.get("image")
-        self.sentences: list[str] = []
         self.passed: bool | None = None
         self.report: dict[str, Any] = {}
         self.spreadNode = None
@@ -60,55 +48,40 @@ class SynthesisRun(Run):
             requireMapped(self.snapshot.image, self.manifest, chosen.options["mapping"])
         return chosen.command, chosen.forWorker(folder)
 
-    def _receive(self, answer: dict[str, Any]) -> _Received:
-        volumes = [take(item) for item in answer["volumes"]]
-        spread = answer.get("uncertainty")
-        return _Received(
-            self.snapshot or InputSnapshot.ofGrid(volumes[0]),
-            [results.prepareImage(volume) for volume in volumes],
-            results.prepareImage(take(spread), spread=True) if spread else None,
-            answer["report"],
-            list(answer.get("sentences") or []),
-            bool(answer.get("passed")),
-        )
+    def _receive(self, answer: dict[str, Any]) -> tuple:
+        volumes, spread = [take(item) for item in answer["volumes"]], answer.get("uncertainty")
+        self.snapshot = self.snapshot or InputSnapshot.ofGrid(volumes[0])
+        images = [results.prepareImage(volume) for volume in volumes]
+        return answer, images, results.prepareImage(take(spread), spread=True) if spread else None
 
-    def _add(self, received: _Received) -> list:
-        self.report, self.sentences, self.passed = received.report, received.sentences, received.passed
-        self.snapshot = received.snapshot
-        used = {name: received.report[name] for name in ("model", "seed") if name in received.report}
+    def _add(self, received: tuple) -> list:
+        answer, images, spread = received
+        report, sentences, passed = answer["report"], list(answer.get("sentences") or []), bool(answer.get("passed"))
+        self.report, self.sentences, self.passed = report, sentences, passed
+        used = {name: report[name] for name in ("model", "seed") if name in report}
         self.parameters = self.parameters.replaced(**used)
         python = pythonLine(self.parameters)
         added: list = []
         try:
-            for sample, image in enumerate(received.images):
+            for sample, image in enumerate(images):
                 made = NodeProvenance.ofReport(
-                    received.report,
+                    report,
                     sample,
                     modality=image.modality,
                     unit=image.unit,
-                    checks=received.sentences,
-                    passed=received.passed,
+                    checks=sentences,
+                    passed=passed,
                     input=self.snapshot.name,
                     python=python,
                 )
                 output = self.outputNode if sample == 0 else None
                 added.append(results.addResult(self.snapshot, image, made, output, saveState=sample == 0))
-            if received.spread is not None:
+            if spread is not None:
                 made = replace(made, content="spread", passed=None)
-                self.spreadNode = results.addResult(self.snapshot, received.spread, made, saveState=False)
+                self.spreadNode = results.addResult(self.snapshot, spread, made, saveState=False)
         except BaseException:
             for node in added:
                 if node is not self.outputNode:
                     results.removeResult(node)
             raise
         return added
-
-
-@dataclass(frozen=True)
-class _Received:
-    snapshot: InputSnapshot
-    images: list[results.PreparedImage]
-    spread: results.PreparedImage | None
-    report: dict[str, Any]
-    sentences: list[str] = field(default_factory=list)
-    passed: bool = False

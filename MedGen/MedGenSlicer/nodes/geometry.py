@@ -77,24 +77,22 @@ def worldTransform(node) -> np.ndarray:
     if parent is None:
         return np.eye(4)
     if not parent.IsTransformToWorldLinear():
-        raise InputError(
-            _(
-                "'{name}' lies under the non-linear transform '{transform}'; harden the transform on a copy and use "
-                "the copy."
-            ).format(name=node.GetName(), transform=parent.GetName())
+        sentence = _(
+            "'{name}' lies under the non-linear transform '{transform}'; harden the transform on a copy and use "
+            "the copy."
         )
+        raise InputError(sentence.format(name=node.GetName(), transform=parent.GetName()))
     matrix = vtk.vtkMatrix4x4()
     parent.GetMatrixTransformToWorld(matrix)
     result = slicer.util.arrayFromVTKMatrix(matrix)
     columns = np.linalg.norm(result[:3, :3], axis=0) if np.isfinite(result).all() else np.zeros(3)
     flat = columns.min() <= 0 or abs(np.linalg.det(result[:3, :3] / columns)) < SMALLEST_DETERMINANT
     if flat or not np.allclose(result[3], (0, 0, 0, 1)):
-        raise InputError(
-            _(
-                "'{name}' lies under the transform '{transform}', which cannot be inverted; correct the transform "
-                "or take the node out of it."
-            ).format(name=node.GetName(), transform=parent.GetName())
+        sentence = _(
+            "'{name}' lies under the transform '{transform}', which cannot be inverted; correct the transform "
+            "or take the node out of it."
         )
+        raise InputError(sentence.format(name=node.GetName(), transform=parent.GetName()))
     return result
 
 

@@ -147,23 +147,21 @@ def captureOn(node, volume) -> InputSnapshot:
         return snapshot
     snapshot = captureInput(node, "labels")
     if snapshot.shape != image.shape or not isSameGrid(snapshot.affine, image.affine, image.shape):
-        raise InputError(
-            _(
-                "'{mask}' and '{volume}' lie on different grids; resample the mask, or import it into a segmentation."
-            ).format(mask=snapshot.name, volume=volume.GetName())
+        sentence = _(
+            "'{mask}' and '{volume}' lie on different grids; resample the mask, or import it into a segmentation."
         )
+        raise InputError(sentence.format(mask=snapshot.name, volume=volume.GetName()))
     return snapshot
 
 
 def _placeInWorld(snapshot: InputSnapshot, node, worldMatrix: np.ndarray) -> None:
     own = snapshot.ijkToParent
     if not isRectangular(own):
-        raise InputError(
-            _(
-                "The axes of '{name}' are not at right angles to each other; resample it onto a rectangular grid "
-                "first, for instance with the module Resample Scalar/Vector/DWI Volume."
-            ).format(name=node.GetName())
+        sentence = _(
+            "The axes of '{name}' are not at right angles to each other; resample it onto a rectangular grid "
+            "first, for instance with the module Resample Scalar/Vector/DWI Volume."
         )
+        raise InputError(sentence.format(name=node.GetName()))
     world = worldMatrix @ own
     if isRectangular(world):
         snapshot.affine = world

@@ -60,9 +60,8 @@ def _requireScalarVolume(node, name: str) -> None:
     # vtkMRMLTensorVolumeNode and its children (vector, diffusion) keep several numbers per voxel; a multi-volume
     # node is a series of frames.
     if components != 1 or node.IsA("vtkMRMLTensorVolumeNode") or node.IsA("vtkMRMLMultiVolumeNode"):
-        raise InputError(
-            _(
-                "'{name}' holds {count} numbers per voxel (a vector, color or 4-D volume); choose a volume with "
-                "one, for instance made with the module Vector to Scalar Volume."
-            ).format(name=name, count=components)
+        sentence = _(
+            "'{name}' holds {count} numbers per voxel (a vector, color or 4-D volume); choose a volume with "
+            "one, for instance made with the module Vector to Scalar Volume."
         )
+        raise InputError(sentence.format(name=name, count=components))

@@ -90,12 +90,11 @@ def withBinaryLabelmaps(node):
     copy = slicer.vtkSegmentation()
     copy.DeepCopy(segmentation)
     if not copy.CreateRepresentation(BINARY_LABELMAP):
-        raise InputError(
-            _(
-                "The segments of '{name}' cannot be turned into voxels; create their binary labelmap in the module "
-                "Segmentations."
-            ).format(name=node.GetName())
+        sentence = _(
+            "The segments of '{name}' cannot be turned into voxels; create their binary labelmap in the module "
+            "Segmentations."
         )
+        raise InputError(sentence.format(name=node.GetName()))
     return copy
 
 

@@ -2,6 +2,8 @@
 
 import doctest
 import os
+import shutil
+import subprocess
 import unittest
 from unittest import mock
 
@@ -10,16 +12,18 @@ import slicer
 
 import support
 from support import processUntil
-from support.processes import MODEL, WorkerTestCase, children
+from support.panelcase import ctVolume
+from support.processes import MODEL, PYTHON, WorkerTestCase, children
 from support.snapshots import differences, snapshotOfScene
 
 support.useModuleFolder()
 
 import MedGenLib
+from MedGenLib import user_folders
 from MedGenLib.errors import Cancelled, InputError, LicenseError, PackageError
 from MedGenSlicer import logic as logicModule
 from MedGenSlicer.nodes import provenance
-from support.nodes import readInput, volumeNode
+from support.nodes import GRIDS, maskNode, readInput, volumeNode
 
 QUICK = {"model": MODEL, "preset": "draft", "seed": 11, "device": "cpu"}
 
@@ -53,6 +57,15 @@ class GenerateTest(WorkerTestCase):
         self.assertIn("torch", made.software)
         run = self.api.currentRun
         self.assertEqual((run.state, run.node, run.error, run.sentences), ("done", node, None, made.checks))
+
+    def testOptionsReachTheLibrary(self):
+        python = {"sampler": "heun", "steps": 4, "guidance": 1.5, "memory": "small", "retries": 0}
+        node = self.api.generate(self.mask, **QUICK, **python)
+        direct = MedGenLib.generate(readInput(self.mask).image, **QUICK, **python)
+        np.testing.assert_array_equal(voxels(node), direct.volume.array)
+        line = provenance.read(node).python
+        for name, value in python.items():
+            self.assertIn(f'{name}="{value}"' if isinstance(value, str) else f"{name}={value}", line)
 
     def testSecondRunIsWarmAndTheSame(self):
         first = self.api.generate(self.mask, **QUICK)
@@ -135,6 +148,54 @@ class GenerateTest(WorkerTestCase):
         np.testing.assert_array_equal(voxels(again), voxels(node))
 
 
+class WithoutMaskTest(WorkerTestCase):
+    """A small package for images without a mask, with random weights."""
+
+    NAME = "nv-generate-mr-brain"
+    QUICK = {"model": NAME, "modality": "T2w", "seed": 3, "steps": 2, "device": "cpu", "acceptLicense": True}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        program = (
+            "import sys; from pathlib import Path; from maisis import small_package;"
+            "from MedGenLib.user_folders import models_dir; models_dir().mkdir(parents=True, exist_ok=True);"
+            f"small_package('{cls.NAME}', models_dir())"
+        )
+        paths = os.pathsep.join([str(support.ROOT), str(support.ROOT / "Testing" / "support")])
+        subprocess.run([PYTHON, "-c", program], check=True, env={**os.environ, "PYTHONPATH": paths}, timeout=120)
+        cls.addClassCleanup(shutil.rmtree, user_folders.models_dir() / cls.NAME, ignore_errors=True)
+
+    def testSizeAndSpacing(self):
+        api = self.logic()
+        node = api.generate(size=(40, 36, 32), spacing=(1.2, 1.2, 2), retries=0, **self.QUICK)
+        self.assertEqual(node.GetImageData().GetDimensions(), (40, 36, 32))
+        np.testing.assert_allclose(node.GetSpacing(), (1.2, 1.2, 2))
+        center = support.matrixOf(node) @ [19.5, 17.5, 15.5, 1]
+        np.testing.assert_allclose(center[:3], 0, atol=1e-4)
+        made = provenance.read(node)
+        self.assertEqual((made.seed, made.modality, made.input), (3, "T2w", ""))
+        self.assertIn("without an input", made.description)
+        self.assertEqual(node.GetName(), f"Synthetic T2w ({self.NAME})")
+        self.assertIsNone(api.currentRun.snapshot.node)
+        with mock.patch.object(slicer.util, "getModuleLogic", lambda name: api):
+            again = eval(made.python, {"slicer": slicer})
+        np.testing.assert_array_equal(voxels(again), voxels(node))
+
+    def testTheGridOfANode(self):
+        mask = maskNode(GRIDS["anisotropic"], shape=(32, 32, 32))
+        node = self.logic().generate(mask, retries=0, **self.QUICK)
+        self.assertEqual(support.matrixOf(node).tobytes(), support.matrixOf(mask).tobytes())
+
+    def testNeitherMaskNorSize(self):
+        api = self.logic()
+        with self.assertRaisesRegex(InputError, "No node is selected"):
+            api.generate(**self.QUICK)
+        with self.assertRaisesRegex(InputError, "No node is selected"):
+            api.generate(size=(32, 32, 32))  # for a model that needs a mask
+        self.assertEqual(api.engine.state, "off")
+
+
 class LabelMapTest(WorkerTestCase):
     def testCtFromALabelMap(self):
         mask = support.ctMaskNode(32)
@@ -146,6 +207,14 @@ class LabelMapTest(WorkerTestCase):
         self.assertGreater(bone, 150)
         self.assertLess(fat, 0)
         self.assertEqual(support.matrixOf(node).tobytes(), support.matrixOf(mask).tobytes())
+
+    def testBodyOfAnImage(self):
+        mask, image = support.ctMaskNode(32), ctVolume(32)
+        choices = {"model": "ct-tissue", "preset": "draft", "seed": 2, "device": "cpu", "fill": "fat"}
+        node = self.logic().generate(mask, bodyFromNode=image, **choices)
+        direct = MedGenLib.generate(readInput(mask).image, body_from=readInput(image).image, **choices)
+        np.testing.assert_array_equal(voxels(node), direct.volume.array)
+        self.assertIn('bodyFromNode=slicer.util.getNode("Abdomen CT")', provenance.read(node).python)
 
 
 class TranslateTest(WorkerTestCase):
