@@ -5,7 +5,8 @@ pydicom, highdicom and dicom-anonymizer are imported inside the functions that u
 
 from MedGenLib.io.dicom.facts import read_facts
 from MedGenLib.io.dicom.folder import check_folder
-from MedGenLib.io.dicom.reading import Series, list_series, read_series
+from MedGenLib.io.dicom.reading import read_series
+from MedGenLib.io.dicom.scan import Series, list_series
 from MedGenLib.io.dicom.segmentation import write_segmentation
 from MedGenLib.io.dicom.series import write_series
 

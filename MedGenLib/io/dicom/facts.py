@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from MedGenLib.io.dicom.elements import LONG_TEXT, SHORT_TEXT, shortened
-from MedGenLib.io.dicom.reading import read_tags
+from MedGenLib.io.dicom.headers import read_tags
 
 NOTE = "SYNTHETIC - not for diagnosis."
 _LINE = "\r\n"

@@ -14,6 +14,7 @@ from MedGenLib.io.dicom.deidentify import deidentified, mark
 from MedGenLib.io.dicom.elements import LONG_STRING, SYNTHETIC, code, decimal, decimals, shortened
 from MedGenLib.io.dicom.facts import as_facts, comment, without_patient
 from MedGenLib.io.dicom.folder import new_files
+from MedGenLib.io.dicom.headers import integer
 from MedGenLib.io.dicom.identity import identity_of, new_uid
 from MedGenLib.io.dicom.planes import cut
 from MedGenLib.io.dicom.source import SourceSeries
@@ -92,7 +93,7 @@ def write_segmentation(
             _segment(hd, number, value, labels.names.get(value), facts) for number, value in enumerate(values, start=1)
         ],
         series_instance_uid=new_uid(),
-        series_number=9000 + int(patient.header.get("SeriesNumber") or 0) % 1000,
+        series_number=9000 + integer(patient.header, "SeriesNumber") % 1000,
         sop_instance_uid=new_uid(),
         instance_number=1,
         manufacturer="MedGen",

@@ -22,6 +22,7 @@ from MedGenLib.io.dicom.elements import LONG_STRING, SYNTHETIC, code, decimal, d
 from MedGenLib.io.dicom.encoding import Encoding
 from MedGenLib.io.dicom.facts import as_facts, comment, derivation, model_of, without_patient
 from MedGenLib.io.dicom.folder import new_files
+from MedGenLib.io.dicom.headers import integer
 from MedGenLib.io.dicom.identity import derived_uid, identity_of, new_uid, synthetic_identity
 from MedGenLib.io.dicom.planes import Slices, cut
 from MedGenLib.io.dicom.source import SourceSeries
@@ -31,7 +32,7 @@ from MedGenLib.progress import ProgressCallback, Stage
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from MedGenLib.io.dicom.reading import ImageHeader
+    from MedGenLib.io.dicom.scan import ImageHeader
 
 _CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
 _EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -166,7 +167,7 @@ def _common(
 
 def _series_number(patient: SourceSeries | None) -> int:
     """Number above those of scanners, derived from the number of the source series."""
-    return 1 if patient is None else 9000 + int(patient.header.get("SeriesNumber") or 0) % 1000
+    return 1 if patient is None else 9000 + integer(patient.header, "SeriesNumber") % 1000
 
 
 def _series_description(volume: Volume, facts: Mapping[str, Any], description: str, is_synthetic: bool) -> str:

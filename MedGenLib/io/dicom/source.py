@@ -11,9 +11,10 @@ import numpy as np
 
 from MedGenLib.errors import InputError
 from MedGenLib.io.dicom.elements import SYNTHETIC_DATA, is_synthetic
+from MedGenLib.io.dicom.headers import read_tags
 from MedGenLib.io.dicom.identity import FRAME, PATIENT_AND_STUDY
 from MedGenLib.io.dicom.planes import Slices
-from MedGenLib.io.dicom.reading import ImageHeader, choose, list_series, read_tags
+from MedGenLib.io.dicom.scan import ImageHeader, choose, scan
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -58,7 +59,7 @@ class SourceSeries:
         ------
         InputError: no series, several without a choice, or files that cannot be read.
         """
-        chosen = choose(list_series(source), series, _subject(source))
+        chosen = choose(scan(source), series, _subject(source))
         # Unused attributes, private ones included, are not read.
         header = read_tags(chosen.images[0].path, _USED)
         return cls(header, chosen.images, is_synthetic(header))
