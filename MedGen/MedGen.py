@@ -110,7 +110,7 @@ class MedGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.enter()
 
     def exit(self) -> None:
-        """Called each time the user opens a different module; a run goes on."""
+        """Called each time the user opens a different module; a run continues."""
         self.panel.exit()
 
     def initializeParameterNode(self) -> None:

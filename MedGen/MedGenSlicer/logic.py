@@ -188,8 +188,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
     ) -> LiveEdit:
         """Redraw a volume while its segmentation is painted; returns at once.
 
-        Only the region about each change is redrawn, every other voxel stays as it is, bit by bit. There is never
-        more than one edit on its way. One volume at a time: a second call ends the first editing.
+        Only the region about each change is redrawn, every other voxel stays as it is, bit by bit. The worker has at
+        most one edit. One volume at a time: a second call ends the first editing.
 
         Parameters
         ----------
@@ -400,7 +400,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         return self._started(DicomRun(self.engine, snapshot, folder, sourceNode, deidentify), wait, onProgress, onDone)
 
     def checkInput(self, node, model: str | None = None, to: str | None = None, mapping: Any = None) -> list[Finding]:
-        """What the library would say about an input, before anything is computed; in this process, without torch.
+        """What the library finds in an input, before anything is computed; in this process, without torch.
 
         Parameters
         ----------

@@ -1,6 +1,6 @@
 """The choices of the panel, kept in the scene and restored with it.
 
-Nothing about a run that is on is kept here: a scene saved during a run opens idle.
+Nothing about the current run is kept here: a scene saved during a run opens idle.
 """
 
 from typing import Annotated
@@ -38,7 +38,7 @@ class MedGenParameterNode:
         the user chose.
     fill: label of the model that fills the gaps of a mask; "" leaves them empty.
     preset: "draft", "normal" or "best".
-    seed, seedLocked: the seed of the run; drawn anew for each run unless locked.
+    seed, seedLocked: the seed of the run; a new one for each run unless locked.
     samples, spread: volumes per run, and whether a voxel-wise deviation is wanted.
     device: "auto", "cpu", "cuda:0" ...
     editVolume, editMask, editModel: of the section Edit; "" takes the model that suits the volume.

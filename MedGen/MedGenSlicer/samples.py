@@ -1,6 +1,6 @@
 """The embedded examples, offered in Slicer's Sample Data module and by *Try on sample data*.
 
-Nothing is downloaded: the files lie in ``Resources/SampleData``. Their sources and licences are in the README there.
+Nothing is downloaded: the files lie in ``Resources/SampleData``. Their sources and licenses are in the README there.
 """
 
 import hashlib

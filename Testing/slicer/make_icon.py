@@ -11,7 +11,7 @@ from PIL import Image
 SIZE, SCALE = 128, 4
 ICON = Path(__file__).resolve().parents[2] / "Resources" / "Icons" / "MedGen.png"
 
-#: Center, radii (parts of the size), color in the mask, grey value in the CT; later ones on top.
+#: Center, radii (parts of the size), color in the mask, gray value in the CT; later ones on top.
 PARTS = (
     ((0.50, 0.52), (0.47, 0.38), (236, 205, 96), 58),  # fat
     ((0.50, 0.52), (0.42, 0.33), (201, 92, 74), 150),  # soft tissue
@@ -31,11 +31,11 @@ def draw() -> Image.Image:
     noise = np.random.default_rng(7).normal(0, 1, (count // 8, count // 8))
     texture = np.asarray(Image.fromarray(noise).resize((count, count), Image.BICUBIC)) * 9
     picture = np.zeros((count, count, 4))
-    for (centerX, centerY), (radiusX, radiusY), color, grey in PARTS:
+    for (centerX, centerY), (radiusX, radiusY), color, gray in PARTS:
         inside = ((x - centerX) / radiusX) ** 2 + ((y - centerY) / radiusY) ** 2 < 1
         picture[inside & (x < 0.5)] = (*color, 255)
         right = inside & (x >= 0.5)
-        picture[right, :3] = np.clip(grey + texture, 0, 255)[right, None]
+        picture[right, :3] = np.clip(gray + texture, 0, 255)[right, None]
         picture[right, 3] = 255
     seam = (abs(x - 0.5) < 0.010) & (picture[..., 3] > 0)
     picture[seam, :3] = 255

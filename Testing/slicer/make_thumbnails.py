@@ -22,9 +22,9 @@ HIPPOCAMPUS = ((237, 153, 51), (64, 140, 204))
 
 
 def window(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Grey values as (..., 3) bytes."""
-    grey = np.clip((image - low) / (high - low), 0, 1) * 255
-    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+    """Gray values as (..., 3) bytes."""
+    gray = np.clip((image - low) / (high - low), 0, 1) * 255
+    return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def painted(labels: np.ndarray, colors, background: np.ndarray) -> np.ndarray:

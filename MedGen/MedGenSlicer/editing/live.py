@@ -1,7 +1,7 @@
 """Live editing: the volume is redrawn while its segmentation is painted.
 
-States: "opening" (the worker takes image and mask), "ready", "drawing", "ended". There is never more than one edit on
-its way: what is painted meanwhile becomes the next edit, of the newest mask. The segmentation is only read.
+States: "opening" (the worker takes image and mask), "ready", "drawing", "ended". The worker has at most one edit: what
+is painted meanwhile becomes the next one, of the newest mask. The segmentation is only read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SETTLE_MS = 10
 
 
 class LiveEdit:
-    """Draws a volume anew where its segmentation changes; made by `MedGenLogic.liveEdit`.
+    """Redraws a volume where its segmentation changes; made by `MedGenLogic.liveEdit`.
 
     drawnFrom: (k, j, i) the mask in the model's labels that the volume was made from, where it is known: what was
     painted since is drawn first.
@@ -153,16 +153,18 @@ class LiveEdit:
 
     @property
     def isBusy(self) -> bool:
-        """Whether something is on its way or due."""
+        """Whether an edit is at the worker or due."""
         return self.state in ("opening", "drawing") or self._timer.active
 
     def wait(self, timeout: float | None = None) -> LiveEdit:
         """Let Slicer's event loop go on until everything is drawn; raises what has ended it.
 
-        timeout: seconds after which WorkerError is raised; the drawing goes on.
+        timeout: seconds after which WorkerError is raised; the drawing continues.
         """
         if not waitUntil(lambda: not self.isBusy, timeout):
-            raise WorkerError(_("The volume is not redrawn within {seconds:g} s; it goes on.").format(seconds=timeout))
+            raise WorkerError(
+                _("The volume is not redrawn within {seconds:g} s; it continues.").format(seconds=timeout)
+            )
         if self.error is not None:
             raise self.error
         return self
@@ -210,7 +212,7 @@ class LiveEdit:
         """The node that is drawn from now on: the source where MedGen made it, else a copy beside it."""
         source, copied, self._copied = self.sourceNode, self._copied, None
         if isOurs(source):
-            with slicer.util.NodeModify(source):  # it tells that it was changed when `_drawn` knows of it
+            with slicer.util.NodeModify(source):  # its event comes when `_drawn` is known
                 self._drawn = EditableVolume(source, copied.array)
             self.volumeNode = source
         else:
@@ -245,7 +247,7 @@ class LiveEdit:
             self._timer.start()
 
     def _flush(self) -> None:
-        """Send what has changed since the last edit, if nothing is on its way."""
+        """Send what has changed since the last edit, if no edit is at the worker."""
         self._timer.stop()
         if self.state != "ready":
             return
@@ -280,7 +282,7 @@ class LiveEdit:
             )
 
     def _isDrawing(self, sentence: str) -> bool:
-        """Tell that something is on its way; False where the callback has ended it."""
+        """Show that an edit is at the worker; False where the callback has ended the editing."""
         self.state = "drawing"
         self._tell(sentence)
         return self.state == "drawing"
@@ -374,7 +376,7 @@ class LiveEdit:
         if self.state == "ended":
             return
         if self.volumeNode is None and error is not None:
-            self._end(str(error), error)  # it never began; the worker's own reason tells what to do
+            self._end(str(error), error)  # it never began; the worker's own reason says what to do
             return
         self._endWith(_("the worker stopped"), kind=WorkerError)
 

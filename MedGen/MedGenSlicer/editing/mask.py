@@ -94,7 +94,7 @@ class TrackedMask:
 
         Raises
         ------
-        InputError: it has no binary labelmap any more.
+        InputError: it no longer has a binary labelmap.
         """
         before, self._layers = self._layers, self._read(self._layers)
         if [(layer.values, key[0]) for key, layer in before.items()] != [
@@ -130,7 +130,7 @@ class TrackedMask:
         self.known[block.box] = block.labels
 
     def restore(self, block: MaskBlock) -> None:
-        """Go back to what was known before; the segmentation itself may say something else there."""
+        """Go back to what was known before; the segmentation itself may differ there."""
         self.accept(block)
         self.reject(block)
 

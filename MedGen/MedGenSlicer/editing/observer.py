@@ -1,4 +1,4 @@
-"""Observes the scene, the segmentation and the volume of live editing, and tells what ends it."""
+"""Observes the scene, the segmentation and the volume of live editing, and reports what ends it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class EditObserver(VTKObservationMixin):
         self._volumeNode = volumeNode
 
     def close(self) -> None:
-        """Observe nothing any more."""
+        """Remove all observers."""
         self.removeObservers()
 
     def _volumeEvents(self) -> list[tuple]:

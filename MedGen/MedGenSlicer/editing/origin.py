@@ -83,7 +83,7 @@ def completed(chosen: RunParameters, volumeNode, earlier: RunParameters | None) 
 
 def maskOf(run, volumeNode, segmentationNode, mapping) -> np.ndarray | None:
     """(k, j, i) The mask in the model's labels that a run made a volume from; None where it is of another segmentation
-    or the volume does not show it any more."""
+    or the volume no longer shows it."""
     made, snapshot = provenance.read(volumeNode), run.snapshot
     isOther = snapshot.nodeID != segmentationNode.GetID() or made is None or EDITED in made.parameters
     if isOther or tuple(snapshot.shape) != volumeNode.GetImageData().GetDimensions():

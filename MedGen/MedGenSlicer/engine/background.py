@@ -1,4 +1,4 @@
-"""Work in a Python thread, with its end reported in the GUI thread; and waiting while Slicer's event loop goes on."""
+"""Work in a Python thread, with its end reported in the GUI thread; and waiting while Slicer's event loop runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Background:
     >>> Background(lambda: 6 * 7, print, print)   # doctest: +SKIP
     """
 
-    _alive: set[Background] = set()
+    alive: set[Background] = set()
 
     def __init__(
         self, function: Callable[[], Any], onDone: Callable[[Any], None], onError: Callable[[Exception], None]
@@ -35,7 +35,7 @@ class Background:
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self._poll)
-        Background._alive.add(self)  # a timer does not keep its Python object
+        Background.alive.add(self)  # a timer does not keep its Python object
         self._timer.start()
         threading.Thread(target=self._work, name="MedGen", daemon=True).start()
 
@@ -47,11 +47,11 @@ class Background:
         self._finished.set()
 
     def _poll(self) -> None:
-        if self not in Background._alive or not self._finished.wait(YIELD_SECONDS):
+        if self not in Background.alive or not self._finished.wait(YIELD_SECONDS):
             return
         self._timer.stop()
         self._timer.timeout.disconnect(self._poll)  # a connection keeps what it calls, and its result
-        Background._alive.discard(self)
+        Background.alive.discard(self)
         qt.QTimer.singleShot(0, self._outlive)
         if self._error is not None:
             self._onError(self._error)

@@ -63,7 +63,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class InstallPlan:
-    """What an installation would do; `sentence` says it in words."""
+    """What an installation would do; `sentence` describes it."""
 
     packages: list[Requirement]
     downloadMiB: float

@@ -67,7 +67,7 @@ def addToDatabase(folder: str, series: str) -> bool:
 
     Returns
     -------
-    Whether it is; Slicer's import itself tells only of faults in Python.
+    Whether it is; Slicer's import itself reports only exceptions of Python.
     """
     if database() is None:
         return False

@@ -27,7 +27,7 @@ class Run:
 
     Attributes
     ----------
-    state: see the module; isDone tells whether it has ended, however.
+    state: see the module; isDone: whether it has ended, in whichever way.
     progress: the last progress: {"stage", "step", "total", "seconds_left", "memory_mib"}.
     error: what ended it (MedGenLib.errors), None when it is done.
     nodes: what was added or written, empty unless it is done.
@@ -64,7 +64,7 @@ class Run:
 
         Parameters
         ----------
-        onProgress(progress): called with each `progress`. onDone(run): called once when it has ended, however.
+        onProgress(progress): called with each `progress`. onDone(run): called once when it has ended.
         """
         self.state, self._onProgress, self._onDone = "preparing", onProgress, onDone
         self._tell({"stage": _("starting the worker"), "step": 0, "total": 0, "seconds_left": None, "memory_mib": None})
@@ -86,11 +86,13 @@ class Run:
     def wait(self, timeout: float | None = None) -> Run:
         """Let Slicer's event loop go on until the run has ended.
 
-        timeout: seconds after which WorkerError is raised; the run goes on.
+        timeout: seconds after which WorkerError is raised; the run continues.
         """
         try:
             if not waitUntil(lambda: self.isDone, timeout):
-                raise WorkerError(_("The run has not ended within {seconds:g} s; it goes on.").format(seconds=timeout))
+                raise WorkerError(
+                    _("The run has not ended within {seconds:g} s; it continues.").format(seconds=timeout)
+                )
         except KeyboardInterrupt:
             self.cancel()
             raise

@@ -1,4 +1,4 @@
-"""What the library says about an input node, before anything is computed; without torch."""
+"""What the library finds in an input node, before anything is computed; without torch."""
 
 from __future__ import annotations
 

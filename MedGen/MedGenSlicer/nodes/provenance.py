@@ -31,11 +31,11 @@ _JSON = {"parameters": "Parameters", "software": "Software", "checks": "Checks",
 
 @dataclass(frozen=True)
 class NodeProvenance:
-    """What is told with a synthetic volume.
+    """What is kept with a synthetic volume.
 
     Attributes
     ----------
-    model, modelVersion, task ("generate" or "translate"), preset, device: as the report says.
+    model, modelVersion, task ("generate" or "translate"), preset, device: of the report.
     seed: of this volume; None where nothing is random.
     parameters, software, timings: of the report.
     checks: sentences of the quality check.

@@ -31,7 +31,7 @@ class Layer:
 
 
 def referenceVolume(node):
-    """The volume that a segmentation was drawn on, None where it does not say."""
+    """The volume that a segmentation was drawn on, None where that is not known."""
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     # Asking for a reference of a role that a node does not have adds the role to the node.
     if role not in [node.GetNthNodeReferenceRole(index) for index in range(node.GetNumberOfNodeReferenceRoles())]:

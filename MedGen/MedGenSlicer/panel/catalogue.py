@@ -58,7 +58,7 @@ def modelItems(manifests: list[Manifest], wanted: str) -> list[tuple[str, str, s
 
 
 def modalityText(modality: str) -> str:
-    """A modality as a radiologist says it."""
+    """A modality in the words of a radiologist."""
     return {
         "T1w": _("T1-weighted MR"),
         "T2w": _("T2-weighted MR"),

@@ -10,8 +10,8 @@ class InputCheck:
 
     Attributes
     ----------
-    findings: of the last check that ended; empty while another one is on.
-    isPending: whether a check is on.
+    findings: of the last check that ended; empty while another one is running.
+    isPending: whether a check is running.
     """
 
     def __init__(self, context: Context, onDone: Callable[[], None]) -> None:

@@ -67,7 +67,7 @@ class Panel(VTKObservationMixin):
         self.scheduleCheck()
 
     def exit(self) -> None:
-        """Another module was opened; a run goes on, but nothing is proposed and no worker is started."""
+        """Another module was opened; a run continues, but nothing is proposed and no worker is started."""
         self._isEntered = False
         self._each("pause")
         self._guessTimer.stop()
@@ -125,7 +125,7 @@ class Panel(VTKObservationMixin):
         self.proposals.propose()
 
     def update(self) -> None:
-        """Show what the parameter node says; quick."""
+        """Show the parameter node; quick."""
         if self.context.parameters is None:
             return
         with widgets.quiet(self.ui.taskTabWidget):
@@ -183,7 +183,7 @@ class Panel(VTKObservationMixin):
         self.showButtons()
 
     def _problem(self, task: str) -> str:
-        """Why a task cannot run yet, "" if it can as far as the choices tell."""
+        """Why a task cannot run yet, "" if it can as far as the choices show."""
         if not self.readiness.isInstalled:
             return _("Install the packages first; see the top of the panel.")
         problem = self.context.tabs[task].problem()

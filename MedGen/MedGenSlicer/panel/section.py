@@ -16,7 +16,7 @@ class Section(Protocol):
     section; where one of these moments does not matter to it, it inherits the method."""
 
     def update(self) -> None:
-        """Show what the parameter node says, which is there; quick."""
+        """Show the parameter node, which is there; quick."""
 
     def forget(self) -> None:
         """The scene is closed."""
@@ -35,11 +35,11 @@ class Section(Protocol):
 
 
 class RunningSection(Section):
-    """A section with runs of its own, or requests to the worker, and a line that says how far they are.
+    """A section with runs of its own, or requests to the worker, and a line for their progress.
 
     Parameters
     ----------
-    label: widget of the line; hidden while there is nothing to say.
+    label: widget of the line; hidden while it is empty.
     ui: the widgets, where they are not those of the context.
     """
 

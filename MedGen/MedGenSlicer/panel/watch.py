@@ -38,7 +38,7 @@ class InputWatcher(VTKObservationMixin):
         return True
 
     def _watchSegments(self, node) -> None:
-        # The node passes on what its vtkSegmentation tells; it gets another one when its file is read again.
+        # The node passes on the events of its vtkSegmentation; it gets another one when its file is read again.
         events = slicer.vtkSegmentation
         for event in (
             events.SegmentAdded,

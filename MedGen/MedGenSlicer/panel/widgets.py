@@ -16,7 +16,7 @@ ICONS = {
     "error": "SP_MessageBoxCritical",
     "wait": "SP_BrowserReload",
 }
-"""What an icon says -> the platform's own picture of it."""
+"""Meaning of an icon -> the platform's own picture of it."""
 
 ROW_MARGIN = 11
 """Pixels around the text of a row, enough for a combo box."""

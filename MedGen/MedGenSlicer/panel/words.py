@@ -1,4 +1,4 @@
-"""Figures as a person says them."""
+"""Figures in words."""
 
 import math
 

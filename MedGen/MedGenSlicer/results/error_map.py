@@ -1,4 +1,4 @@
-"""The error of an image as a coloured volume over it: blue below the reference, red above, none where it is small."""
+"""The error of an image as a colored volume over it: blue below the reference, red above, none where it is small."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PERCENTILE = 99.0
 STEPS = (1.0, 2.0, 5.0, 10.0)
 OPACITY = 0.7
 BLUE, PALE, RED = (0.13, 0.40, 0.78), (0.93, 0.93, 0.93), (0.79, 0.13, 0.16)
-"""Ends and middle of the colours; blue and red are told apart with any colour vision."""
+"""Ends and middle of the colors; blue and red differ for any color vision."""
 
 
 def prepareErrorMap(volume) -> PreparedImage:
@@ -32,7 +32,7 @@ def prepareErrorMap(volume) -> PreparedImage:
 
 
 def largestShown(error: np.ndarray) -> float:
-    """The error at the ends of the colours: almost all of the errors, as 1, 2 or 5 times a power of ten."""
+    """The error at the ends of the colors: almost all of the errors, as 1, 2 or 5 times a power of ten."""
     sample = np.abs(error.reshape(-1)[:: max(1, error.size // 500_000)].astype(np.float32))
     sample = sample[sample > 0]
     wanted = float(np.percentile(sample, PERCENTILE)) if sample.size else 1.0
@@ -81,7 +81,7 @@ def hide(errorNode) -> None:
 
 
 def errorColors():
-    """The colour table of all error maps of the scene; made when it is first needed."""
+    """The color table of all error maps of the scene; made when it is first needed."""
     for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode"):
         if node.GetAttribute(COLORS_ATTRIBUTE) == "error":
             return node
@@ -92,7 +92,7 @@ def errorColors():
     table.SetNumberOfColors(COLORS)
     for index in range(COLORS):
         position = 2 * index / (COLORS - 1) - 1
-        # Slicer's slice views know only opaque and transparent colours.
+        # Slicer's slice views know only opaque and transparent colors.
         table.SetColor(index, f"{position:+.2f}", *_mixed(position), 0.0 if abs(position) < SMALL else 1.0)
     return slicer.mrmlScene.AddNode(table)
 
@@ -105,7 +105,7 @@ def _mixed(position: float) -> tuple[float, ...]:
 
 
 def _addLegend(node, unit: str) -> None:
-    """A bar of the colours with its numbers; Slicer draws it where the volume is shown."""
+    """A bar of the colors with its numbers; Slicer draws it where the volume is shown."""
     legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
     legend.SetTitleText(_("Error ({unit})").format(unit=unit))
     legend.SetMaxNumberOfColors(COLORS)

@@ -1,7 +1,7 @@
 """Shows one image after the other for a reader study, and gives the user's views back afterwards.
 
 Nothing of the user's scene is changed: an image gets a node of its own, far away from everything that could be drawn
-over it, whose name tells nothing.
+over it, with a neutral name.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ReadingView:
         Parameters
         ----------
         image: (k, j, i) voxels; a slice has one k. Rows go to the right and downwards.
-        title: name of the node: it is seen, and must tell nothing.
+        title: neutral name of the node, which the views show.
         spacing: of i, j and k in mm.
         window, level: of the display, in the image's values.
         """

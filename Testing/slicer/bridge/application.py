@@ -187,7 +187,7 @@ class Application(QtWidgets.QApplication, StandIn):
         self._logic.SetViewLogics(vtk.vtkCollection())
 
     def _attachColors(self):
-        """A colour table for label maps under the name of Slicer's, which the wheel leaves out."""
+        """A color table for label maps under the name of Slicer's, which the wheel leaves out."""
         folder = os.path.join(self._folder, "share", "ColorFiles")
         os.makedirs(folder)
         hues = [QtGui.QColor.fromHsv(index * 47 % 360, 130 + index % 3 * 50, 230) for index in range(64)]

@@ -14,7 +14,7 @@ classes: dict[str, type] = {}
 #: What forms set although it is no property of the class: the loader itself knows it.
 FORM_ONLY = {("QLabel", "buddy")}
 
-#: The Python objects of loaded widgets: one made anew would have lost its state.
+#: The Python objects of loaded widgets: a new one would have lost its state.
 _alive: list = []
 
 

@@ -199,7 +199,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
             self._settle()
 
     def _settle(self) -> None:
-        """The selection after the list was made anew."""
+        """The selection after the list was filled again."""
         if self._current not in self._nodes:
             self._select(None if self.noneEnabled or not self._nodes else self._nodes[0])
 

@@ -11,7 +11,7 @@ rawGet = QtCore.QObject.__getattribute__
 _connect, _disconnect = QtCore.QObject.connect, QtCore.QObject.disconnect
 
 #: C++ address of the sender -> [(signature, function, adapter)]. Not kept in the Python wrapper,
-#: which may go and be made anew while the C++ object lives on.
+#: which may go and be replaced while the C++ object lives on.
 _connections: dict[int, list] = {}
 
 

@@ -38,11 +38,11 @@ class LiveCase(WorkerTestCase):
 
     def setUp(self):
         super().setUp()
-        self.behaviour = self.workFolder / "behaviour.json"
+        self.behavior = self.workFolder / "behavior.json"
         self.behave()
         program = support.FOLDER / "support" / "played.py"
         python = script(self.workFolder, f'exec "{PYTHON}" -u "{program}" "$@"')
-        variables = {"MEDGEN_PLAYED": str(self.behaviour), "MEDGEN_ROOT": str(support.ROOT)}
+        variables = {"MEDGEN_PLAYED": str(self.behavior), "MEDGEN_ROOT": str(support.ROOT)}
         self.api = self.logic(python=python, variables=variables)
         self.segmentation = support.ctSegmentation(32)
         self.volume = volumeOn(self.segmentation)
@@ -52,7 +52,7 @@ class LiveCase(WorkerTestCase):
         self.painter = Painter(self.segmentation, self.volume)
 
     def behave(self, **how):
-        self.behaviour.write_text(json.dumps(how), encoding="utf-8")
+        self.behavior.write_text(json.dumps(how), encoding="utf-8")
 
     def live(self, **keywords):
         self.changes = []
@@ -62,7 +62,7 @@ class LiveCase(WorkerTestCase):
         return edit
 
     def requests(self, method="edit") -> list[dict]:
-        path = self.behaviour.with_name("requests.jsonl")
+        path = self.behavior.with_name("requests.jsonl")
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return [line for line in map(json.loads, lines) if line["method"] == method]
 
@@ -414,7 +414,7 @@ class EndTest(LiveCase):
         processUntil(lambda: ready, SECONDS)
         edit = self.api.liveEdit(self.volume, self.segmentation)
         edit.stop()
-        processUntil(lambda: not Background._alive, SECONDS)
+        processUntil(lambda: not Background.alive, SECONDS)
         self.assertEqual((self.requests("edit/open"), self.runFolders()), ([], []))
 
     def testStoppedByWhomItIsTold(self):
@@ -556,7 +556,7 @@ class TroubleTest(LiveCase):
         self.behave(seconds=2)
         self.painter.paint("bone", (10, 20, 14), 3)
         start = time.monotonic()
-        with self.assertRaisesRegex(WorkerError, "goes on"):
+        with self.assertRaisesRegex(WorkerError, "continues"):
             edit.wait(0.2)
         self.assertLess(time.monotonic() - start, 2)
         edit.wait(SECONDS)

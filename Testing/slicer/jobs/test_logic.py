@@ -218,8 +218,8 @@ class LabelMapTest(WorkerTestCase):
 
 
 class TranslateTest(WorkerTestCase):
-    def testSameVoxelsAsTheLibraryAndLicence(self):
-        home = mock.patch.dict(os.environ, MEDGEN_HOME=str(self.workFolder / "home"))  # no licence is accepted there
+    def testSameVoxelsAsTheLibraryAndLicense(self):
+        home = mock.patch.dict(os.environ, MEDGEN_HOME=str(self.workFolder / "home"))  # no license is accepted there
         home.start()
         self.addCleanup(home.stop)
         api, head = self.logic(), support.headVolume(64)

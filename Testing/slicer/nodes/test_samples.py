@@ -27,24 +27,21 @@ from MedGenSlicer import samples
 class Recorder:
     """registerCustomSampleDataSource() of Slicer 5.10 to 5.12."""
 
+    ARGUMENTS = {
+        "category": "Custom",
+        **dict.fromkeys(("sampleName", "uris", "fileNames", "nodeNames", "customDownloader", "thumbnailFileName")),
+        **dict.fromkeys(("loadFileTypes", "loadFiles")),
+        "loadFileProperties": {},
+        **dict.fromkeys(("checksums", "loadFileType")),
+    }
     sources: list[dict] = []
 
     @staticmethod
-    def registerCustomSampleDataSource(
-        category="Custom",
-        sampleName=None,
-        uris=None,
-        fileNames=None,
-        nodeNames=None,
-        customDownloader=None,
-        thumbnailFileName=None,
-        loadFileTypes=None,
-        loadFiles=None,
-        loadFileProperties={},  # noqa: B006
-        checksums=None,
-        loadFileType=None,
-    ):
-        Recorder.sources.append(dict(locals()))
+    def registerCustomSampleDataSource(**keywords):
+        unknown = set(keywords) - set(Recorder.ARGUMENTS)
+        if unknown:
+            raise TypeError(f"unexpected keyword arguments {unknown}")
+        Recorder.sources.append({**Recorder.ARGUMENTS, **keywords})
 
 
 def sampleDataModule():
@@ -149,8 +146,7 @@ class RegistrationTest(support.SlicerTestCase):
     @unittest.skipIf(sampleDataModule().SampleDataLogic is Recorder, "Slicer's SampleData module is not there")
     def test_recorder_has_the_parameters_of_the_real_module(self):
         real = sampleDataModule().SampleDataLogic.registerCustomSampleDataSource
-        mine = inspect.signature(Recorder.registerCustomSampleDataSource)
-        self.assertEqual(list(inspect.signature(real).parameters), list(mine.parameters))
+        self.assertEqual(list(inspect.signature(real).parameters), list(Recorder.ARGUMENTS))
 
     @unittest.skipIf(sampleDataModule().SampleDataLogic is Recorder, "Slicer's SampleData module is not there")
     def test_downloaded_by_the_real_module(self):

@@ -13,7 +13,7 @@ from MedGenSlicer.engine.dependencies import Dependencies
 
 
 class Computer:
-    """A Python without some packages, and installers that work or fail as told."""
+    """A Python without some packages, and installers that work or fail as wanted."""
 
     def __init__(self, *missing, torch=True, exitCode=0):
         self.missing, self.hasTorchExtension, self.exitCode = set(missing), torch, exitCode

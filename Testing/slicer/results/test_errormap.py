@@ -1,4 +1,4 @@
-"""The error map: where it lies, what its colours say, how it is marked; and the table beside it."""
+"""The error map: where it lies, what its colors say, how it is marked; and the table beside it."""
 
 import unittest
 
@@ -91,7 +91,7 @@ class ErrorMapTest(SlicerTestCase):
         self.assertEqual(legend.GetTitleText(), "Error (HU)")
 
     def testWhatIsSeen(self):
-        """Blue on one side, red on the other, the grey image where they agree."""
+        """Blue on one side, red on the other, the gray image where they agree."""
         image = volumeNode(np.eye(4), shape=(40, 40, 3), name="Flat")
         slicer.util.updateVolumeFromArray(image, np.full((3, 40, 40), 100, np.int16))
         image.CreateDefaultDisplayNodes()
@@ -102,9 +102,10 @@ class ErrorMapTest(SlicerTestCase):
         snapshot = readInput(image)
         prepared = error_map.prepareErrorMap(Volume(error, snapshot.affine, None, "HU"))
         node = error_map.addErrorMap(snapshot, prepared, "Real")
+        logic = slicer.app.layoutManager().sliceWidget("Red").sliceLogic()
+        logic.GetSliceNode().SetOrientation("Axial")
         slicer.util.setSliceViewerLayers(background=image, fit=False)
         slicer.app.layoutManager().resetSliceViews()
-        logic = slicer.app.layoutManager().sliceWidget("Red").sliceLogic()
         logic.GetSliceNode().SetXYZOrigin(1, 2, 0)
         error_map.showOverImage(image, node)
         self.assertEqual(tuple(logic.GetSliceNode().GetXYZOrigin()), (1, 2, 0))  # views are not moved

@@ -126,9 +126,9 @@ class ReadingViewTest(SlicerTestCase):
         view.show(picture(), "Image 1 of 3")
         drawn = support.sliceImage("Red")
         size = drawn.width()
-        greys = [[drawn.pixelColor(int(size * x), int(size * y)).red() for x in (0.3, 0.7)] for y in (0.3, 0.7)]
-        self.assertGreater(greys[0][0], 200)
-        self.assertLess(max(greys[0][1], *greys[1]), 60)
+        grays = [[drawn.pixelColor(int(size * x), int(size * y)).red() for x in (0.3, 0.7)] for y in (0.3, 0.7)]
+        self.assertGreater(grays[0][0], 200)
+        self.assertLess(max(grays[0][1], *grays[1]), 60)
 
     def testSceneClosedMeanwhile(self):
         view = ReadingView()

@@ -196,7 +196,7 @@ def _load(file: str, name: str, **properties):
 
 
 def colorTable(names, name: str = "labels"):
-    """A colour table that gives the values 1, 2, ... names."""
+    """A color table that gives the values 1, 2, ... names."""
     table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", name)
     table.SetTypeToUser()
     table.SetNumberOfColors(len(names) + 1)

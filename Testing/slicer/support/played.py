@@ -2,7 +2,7 @@
 
 It draws 100 times the label into the changed voxels and two around them, as an exact rule that a test can repeat. The
 file MEDGEN_PLAYED names says how it behaves: {"seconds": of an edit, "fail": sentence, "closed": true, "die": true};
-beside it, requests.jsonl tells what it was asked.
+beside it, requests.jsonl lists its requests.
 """
 
 import json
@@ -12,26 +12,24 @@ import time
 from collections import ChainMap
 from pathlib import Path
 
+import numpy as np
+
 HALO = 2
 SCALE = 100
 
 
-def main() -> None:
-    sys.path.insert(0, os.environ["MEDGEN_ROOT"])
-    import numpy as np
+class Played:
+    """The methods of the worker that live editing calls."""
 
-    from MedGenLib.errors import InputError
-    from MedGenLib.imaging.volume import LabelMap, Volume
-    from MedGenLib.worker import server
-    from MedGenLib.worker.methods import METHODS
-    from MedGenLib.worker.protocol import messages
-    from MedGenLib.worker.protocol.transfer import put, take
+    def __init__(self) -> None:
+        self.behavior = Path(os.environ["MEDGEN_PLAYED"])
+        self.canvases: dict[str, dict] = {}
 
-    behaviour, canvases = Path(os.environ["MEDGEN_PLAYED"]), {}
+    def behave(self, job, **facts) -> dict:
+        from MedGenLib.errors import InputError
 
-    def behave(job, **facts):
-        chosen = json.loads(behaviour.read_text(encoding="utf-8"))
-        with open(behaviour.with_name("requests.jsonl"), "a", encoding="utf-8") as stream:
+        chosen = json.loads(self.behavior.read_text(encoding="utf-8"))
+        with open(self.behavior.with_name("requests.jsonl"), "a", encoding="utf-8") as stream:
             stream.write(json.dumps({"method": job.method, **facts}) + "\n")
         time.sleep(chosen.get("seconds", 0))
         if chosen.get("die"):
@@ -40,7 +38,9 @@ def main() -> None:
             raise InputError(chosen["fail"])
         return chosen
 
-    def initialize(job, folder=None, parent=None):
+    def initialize(self, job, folder=None, parent=None) -> dict:
+        from MedGenLib.worker.protocol import messages
+
         job.session.folder = Path(folder)
         job.session.parents.add(int(parent))
         return {
@@ -51,50 +51,31 @@ def main() -> None:
             "devices": [{"name": "cpu", "description": "CPU"}],
         }
 
-    def open_canvas(job, input, image, folder, **choices):
-        behave(job, choices=choices)
+    def openCanvas(self, job, input, image, folder, **choices) -> dict:
+        from MedGenLib.worker.protocol.transfer import take
+
+        self.behave(job, choices=choices)
         volume, mask = take(image), take(input)
-        canvases[str(job.number)] = {
+        self.canvases[str(job.number)] = {
             "array": volume.array.copy(),
             "mask": mask.array.copy(),
             "affine": volume.affine,
             "past": [],
             "future": [],
         }
-        return {
-            "canvas": str(job.number),
-            "volume": None,
-            "report": None,
-            "sentences": [],
-            "passed": True,
-            "halo_voxels": [HALO] * 3,
-            "halo_mm": 1.0,
-        }
+        halo = {"halo_voxels": [HALO] * 3, "halo_mm": 1.0}
+        return {"canvas": str(job.number), "volume": None, "report": None, "sentences": [], "passed": True, **halo}
 
-    def answer(job, canvas, folder, box, changed, mask=None):
-        affine = canvas["affine"].copy()
-        affine[:3, 3] = (canvas["affine"] @ [*(part.start for part in box), 1.0])[:3]
-        block = put(Volume(canvas["array"][box].copy(), affine), folder, f"block-{job.number}")
-        labels = put(LabelMap(mask.copy(), affine), folder, f"back-{job.number}") if mask is not None else None
-        return {
-            "block": block,
-            "offset": [part.start for part in box],
-            "changed": changed,
-            "seconds": 0.0,
-            "mask": labels,
-            "sentences": [],
-            "can_undo": bool(canvas["past"]),
-            "can_redo": bool(canvas["future"]),
-        }
+    def edit(self, job, canvas, mask, folder, offset=None, preset="draft") -> dict:
+        from MedGenLib.worker.protocol.transfer import take
 
-    def edit(job, canvas, mask, folder, offset=None, preset="draft"):
         block = take(mask).array
-        if behave(job, offset=offset, shape=list(block.shape), preset=preset).get("closed"):
-            behaviour.write_text("{}", encoding="utf-8")
+        if self.behave(job, offset=offset, shape=list(block.shape), preset=preset).get("closed"):
+            self.behavior.write_text("{}", encoding="utf-8")
             return {"closed": True}
-        if canvas not in canvases:
+        if canvas not in self.canvases:
             return {"closed": True}
-        canvas = canvases[canvas]
+        canvas = self.canvases[canvas]
         offset = offset or [0, 0, 0]
         place = tuple(slice(first, first + count) for first, count in zip(offset, block.shape, strict=True))
         changed = int((canvas["mask"][place] != block).sum())
@@ -106,41 +87,66 @@ def main() -> None:
         canvas["future"] = []
         canvas["mask"][place] = block
         canvas["array"][box] = SCALE * canvas["mask"][box].astype(np.int32)
-        return answer(job, canvas, folder, box, changed)
+        return _answer(job, canvas, folder, box, changed)
 
-    def step(source, target):
-        def move(job, canvas, folder):
-            behave(job)
-            canvas = canvases[canvas]
-            if not canvas[source]:
-                return {
-                    "block": None,
-                    "offset": [0, 0, 0],
-                    "mask": None,
-                    "can_undo": bool(canvas["past"]),
-                    "can_redo": bool(canvas["future"]),
-                }
-            box, array, mask = canvas[source].pop()
-            canvas[target].append((box, canvas["array"][box].copy(), canvas["mask"][box].copy()))
-            canvas["array"][box], canvas["mask"][box] = array, mask
-            return answer(job, canvas, folder, box, 1, mask)
+    def undo(self, job, canvas, folder) -> dict:
+        return self._step(job, canvas, folder, "past", "future")
 
-        return move
+    def redo(self, job, canvas, folder) -> dict:
+        return self._step(job, canvas, folder, "future", "past")
 
-    def close(job, canvas):
-        behave(job)
-        canvases.pop(canvas, None)
+    def close(self, job, canvas) -> dict:
+        self.behave(job)
+        self.canvases.pop(canvas, None)
         return {}
 
-    played = {
-        "initialize": initialize,
-        "edit/open": open_canvas,
-        "edit": edit,
-        "edit/close": close,
-        "edit/undo": step("past", "future"),
-        "edit/redo": step("future", "past"),
+    def _step(self, job, canvas, folder, source, target) -> dict:
+        self.behave(job)
+        canvas = self.canvases[canvas]
+        if not canvas[source]:
+            return {"block": None, "offset": [0, 0, 0], "mask": None, **_possible(canvas)}
+        box, array, mask = canvas[source].pop()
+        canvas[target].append((box, canvas["array"][box].copy(), canvas["mask"][box].copy()))
+        canvas["array"][box], canvas["mask"][box] = array, mask
+        return _answer(job, canvas, folder, box, 1, mask)
+
+
+def _answer(job, canvas, folder, box, changed, mask=None) -> dict:
+    from MedGenLib.imaging.volume import LabelMap, Volume
+    from MedGenLib.worker.protocol.transfer import put
+
+    affine = canvas["affine"].copy()
+    affine[:3, 3] = (canvas["affine"] @ [*(part.start for part in box), 1.0])[:3]
+    return {
+        "block": put(Volume(canvas["array"][box].copy(), affine), folder, f"block-{job.number}"),
+        "offset": [part.start for part in box],
+        "changed": changed,
+        "seconds": 0.0,
+        "mask": None if mask is None else put(LabelMap(mask.copy(), affine), folder, f"back-{job.number}"),
+        "sentences": [],
+        **_possible(canvas),
     }
-    server.main(ChainMap(played, METHODS))
+
+
+def _possible(canvas) -> dict:
+    return {"can_undo": bool(canvas["past"]), "can_redo": bool(canvas["future"])}
+
+
+def main() -> None:
+    sys.path.insert(0, os.environ["MEDGEN_ROOT"])
+    from MedGenLib.worker import server
+    from MedGenLib.worker.methods import METHODS
+
+    played = Played()
+    methods = {
+        "initialize": played.initialize,
+        "edit/open": played.openCanvas,
+        "edit": played.edit,
+        "edit/close": played.close,
+        "edit/undo": played.undo,
+        "edit/redo": played.redo,
+    }
+    server.main(ChainMap(methods, METHODS))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from MedGenSlicer.panel.sections.labels import mappingFor
 
 
 class EditSection(Section):
-    """Live editing of one volume; it goes on while another module, such as the Segment Editor, is open.
+    """Live editing of one volume; it continues while another module, such as the Segment Editor, is open.
 
     Attributes
     ----------
-    edit: the LiveEdit that is on, None when there is none.
+    edit: the current LiveEdit, None when there is none.
     """
 
     def __init__(self, context: Context) -> None:
@@ -55,7 +55,7 @@ class EditSection(Section):
             parameters.editVolume, parameters.editMask = run.nodes[0], mask
 
     def update(self) -> None:
-        """Show what the parameter node says; end the editing of other nodes."""
+        """Show the parameter node; end the editing of other nodes."""
         parameters = self._context.parameters
         name = parameters.editModel
         items = [(_("Automatic"), "", _("The one that made the volume, else the first of its modality"))]
@@ -135,7 +135,7 @@ class EditSection(Section):
         self._showButtons()
 
     def _changed(self, edit) -> None:
-        """Live editing has something to tell."""
+        """The state of live editing has changed."""
         if self.edit is not None and edit is not self.edit:
             return
         self._tell(edit.sentence)

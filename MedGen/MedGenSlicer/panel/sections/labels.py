@@ -47,7 +47,7 @@ class LabelTable:
         # A hidden tab takes room as well, so the table goes with its tab.
         isOpen = self._context.parameters is not None and self._context.parameters.task == "generate"
         self._ui.labelsWidget.setVisible(bool(segments) and isOpen)
-        # Combo boxes are only made anew when something changed: the user may be in the middle of one.
+        # Combo boxes are replaced only when something changed: the user may have one open.
         state = (manifest.name if manifest else "", [(s.name, s.color) for s in segments], list(self._rows))
         if state != self._shown:
             self._fill(segments)
@@ -67,7 +67,7 @@ class LabelTable:
         self._store({name: LEAVE_OUT for name in self.unmapped()})
 
     def _suggested(self, node, manifest, segments: list) -> dict[str, str | None]:
-        """What names and terminology say; asked again only when they change."""
+        """The labels that names and terminology suggest; computed again only when they change."""
         if not segments:
             return {}
         key = (manifest.name, manifest.version, tuple((s.name, s.terminology, s.value) for s in segments))

@@ -170,7 +170,7 @@ class ModelsSection(Section):
         return self._offers[row] if 0 <= row < len(self._offers) else None
 
     def _setRow(self, row: int, name: str, about: str, license_, megabytes: float, isThere: bool = True) -> None:
-        """A row of the table; what is not installed is grey, with the size of the download in brackets."""
+        """A row of the table; what is not installed is gray, with the size of the download in brackets."""
         table = self._ui.modelsTable
         use = _("commercial use allowed") if license_.commercial_use else _("no commercial use")
         size = (_("{size} MB") if isThere else _("({size} MB)")).format(size=round(megabytes))
@@ -200,7 +200,7 @@ def taskText(task: str) -> str:
 
 
 def licenseText(license_) -> str:
-    """An identifier as a person says it; SPDX writes one that it does not list with a prefix."""
+    """An identifier without the prefix that SPDX gives those that it does not list."""
     return license_.spdx.removeprefix("LicenseRef-").replace("-OneWay-", "-")
 
 

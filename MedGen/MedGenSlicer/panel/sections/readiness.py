@@ -44,7 +44,7 @@ class Readiness(Section):
         return self.state not in ("missing", "installing", "restart", "extension")
 
     def refresh(self) -> None:
-        """Look again what is installed and what the worker said; quick, starts nothing."""
+        """Show what is installed and what is known of the worker; quick, starts nothing."""
         engine = self._context.logic.engine
         if self.state in ("installing", "restart", "extension") or (self.state == "failed" and engine.state == "off"):
             return

@@ -1,4 +1,4 @@
-"""What is known before the run, the buttons, and what is seen while it is on."""
+"""What is known before the run, the buttons, and its progress."""
 
 from slicer.i18n import tr as _
 
@@ -84,7 +84,7 @@ class RunSection(Section):
         self.showStatus(_("Cancelling…"))
 
     def finish(self, status: str) -> None:
-        """The run has ended; `status` is one short sentence, "" where another part of the panel tells."""
+        """The run has ended; `status` is one short sentence, "" where another part of the panel shows it."""
         self.isRunning = False
         self._ui.checkWidget.setVisible(True)
         self._ui.progressBar.setVisible(False)

@@ -18,7 +18,7 @@ class ReadTab:
     """Leads a reader through the images of a study.
 
     The answer has two clicks, what it is and how sure; neither is suggested. Each is written at once, so that a
-    reading goes on after a pause or a crash.
+    reading continues after a pause or a crash.
     """
 
     def __init__(self, context: Context, ui) -> None:
@@ -41,7 +41,7 @@ class ReadTab:
 
     @property
     def isReading(self) -> bool:
-        """Whether a reading is on."""
+        """Whether a reader is reading."""
         return self._isOn
 
     @property
