@@ -1,4 +1,4 @@
-"""Samplers and the denoisers that they call; each module registers its own.
+"""Registries of samplers and of the denoisers that they call.
 
 ``denoise(x, alpha, sigma)`` estimates the data behind ``x = alpha * data + sigma * noise``.
 """
@@ -25,12 +25,12 @@ class Sampler:
     ----------
     function: ``function(denoise, noise, steps, generator=None, on_step=None)`` samples the data from ``noise``, a
         standard normal tensor of the data's shape. ``steps`` counts network evaluations; ``on_step(done)`` is called
-        after each of them, and what it raises stops the sampler.
-    path: "flow" for the times of the rectified flow, with an option ``shift``; "variance-preserving" for the schedule
-        of DDPM, with an option ``signal``.
-    order: of convergence in the number of steps.
-    evaluations: of the network in one step.
-    total: evaluations that are made when ``steps`` are asked for.
+        after each; an exception raised in it stops the sampler.
+    path: "flow" for times of the rectified flow, with an option ``shift``; "variance-preserving" for the DDPM
+        schedule, with an option ``signal``.
+    order: order of convergence in the number of steps.
+    evaluations: network evaluations per step.
+    total: number of evaluations made for the requested ``steps``.
     """
 
     function: Callable[..., Tensor]
@@ -45,7 +45,7 @@ class Sampler:
 
 SAMPLERS: Registry[Sampler] = Registry("sampler", "sampler", __name__)
 DENOISERS: Registry[Callable[..., Denoiser]] = Registry("prediction", "denoiser", __name__)
-"""By what the network predicts, which packages name in the section ``sampler``."""
+"""Keyed by the network's prediction, which packages name in the section ``sampler``."""
 denoiser = DENOISERS.register
 
 
@@ -57,7 +57,7 @@ def sampler(
     evaluations: int = 1,
     total: Callable[[int], int] = int,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Decorator that registers a function as a sampler, see `Sampler`."""
+    """Decorator that registers a sampling function; see `Sampler`."""
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         SAMPLERS.add(name, Sampler(function, path, order, evaluations, total), function.__module__)

@@ -1,9 +1,9 @@
-"""The variance-preserving cosine path, and its network seen as a denoiser for any other path.
+"""The variance-preserving cosine path, and a denoiser from a network that predicts v.
 
 Path (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17 without its offset, with t = 1 at the
-noise): ``x_t = cos(pi t / 2) data + sin(pi t / 2) noise``. The network gives what Salimans and Ho
-(2022, arXiv 2202.00512, appendix D) call v, ``cos noise - sin data``: unlike the noise alone it
-tells the data at pure noise, too.
+noise): ``x_t = cos(pi t / 2) data + sin(pi t / 2) noise``. The network predicts v (Salimans and Ho
+2022, arXiv 2202.00512, appendix D), ``cos noise - sin data``, which determines the data also at pure
+noise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from MedGenLib.diffusion import denoiser
 
 @denoiser("v")
 class CosineDenoiser:
-    """Data estimate from a network that gives v, at any signal and noise scale.
+    """Data estimate from a network that predicts v, at any signal and noise scale.
 
     ``alpha * data + sigma * noise`` divided by its norm lies on the path at
     ``t = (2 / pi) atan(sigma / alpha)``; there ``data = cos x - sin v``.
@@ -40,7 +40,7 @@ class CosineDenoiser:
 
 
 def v_target(data: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """Point on the path and the v to be learnt there; ``time`` is (batch,) in 0..1."""
+    """Point on the path and the target v at it; ``time`` is (batch,) in 0..1."""
     angle = (math.pi / 2 * time).view(-1, *(1,) * (data.ndim - 1))
     signal, spread = torch.cos(angle), torch.sin(angle)
     return signal * data + spread * noise, signal * noise - spread * data

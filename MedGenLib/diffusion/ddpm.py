@@ -22,7 +22,7 @@ def sample(
     on_step: Callable[[int], None] | None = None,
     signal: np.ndarray | None = None,
 ) -> Tensor:
-    """Draw each point from the posterior, equations 6 and 7, on ``steps`` respaced times.
+    """Sample from the posterior, equations 6 and 7, at ``steps`` respaced times.
 
     ``signal`` gives another schedule: ``alpha_bar`` at ``steps + 1`` times, the last exactly 1.
     """

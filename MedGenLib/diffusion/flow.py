@@ -1,4 +1,4 @@
-"""The rectified-flow path, and its network seen as a denoiser for any other path.
+"""The rectified-flow path, and a denoiser from a network that predicts the velocity.
 
 Path (Liu et al. 2023, arXiv 2209.03003, eq. 1, with t = 1 at the noise):
 ``x_t = (1 - t) data + t noise``, velocity ``dx/dt = noise - data``.
@@ -19,8 +19,8 @@ class FlowDenoiser:
     """Data estimate from a velocity network, at any signal and noise scale.
 
     ``alpha * data + sigma * noise`` divided by ``alpha + sigma`` lies on the flow's path at
-    ``t = sigma / (alpha + sigma)``; there ``data = x_t - t * velocity``. So one network serves
-    the flow's own samplers and the variance-preserving ones (DDPM, DDIM).
+    ``t = sigma / (alpha + sigma)``; there ``data = x_t - t * velocity``. One network therefore serves
+    the flow samplers and the variance-preserving ones (DDPM, DDIM).
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class FlowDenoiser:
 
 
 def velocity_target(data: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """Point on the path and the velocity to be learnt there; ``time`` is (batch,) in 0..1."""
+    """Point on the path and the target velocity at it; ``time`` is (batch,) in 0..1."""
     t = time.view(-1, *(1,) * (data.ndim - 1))
     return torch.lerp(data, noise, t), noise - data
 

@@ -1,4 +1,4 @@
-"""Classifier guidance (Dhariwal and Nichol 2021, arXiv 2105.05233, section 4) of any sampler."""
+"""Classifier guidance (Dhariwal and Nichol 2021, arXiv 2105.05233, section 4) for any sampler."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 LARGEST_FACTOR = 4.0
-"""``sigma^2 / alpha`` grows without end towards pure noise, where no classifier knows anything."""
+"""``sigma^2 / alpha`` grows without bound towards pure noise, where the classifier is not reliable."""
 
 
 class ClassifierGuidance:
-    """A denoiser whose estimates are moved towards what a classifier should see.
+    """A denoiser whose estimates follow the gradient of a classifier.
 
-    With the score of ``p(x) p(labels | x)^weight`` in Tweedie's formula the estimate gets
-    ``weight * sigma^2 / alpha * grad log p(labels | x)`` added.
+    Tweedie's formula with the score of ``p(x) p(labels | x)^weight`` adds
+    ``weight * sigma^2 / alpha * grad log p(labels | x)`` to the estimate.
 
     Parameters
     ----------
     denoise: ``denoise(x, alpha, sigma)``, see `MedGenLib.diffusion`.
-    classifier: ``classifier(x, t)`` gives logits (b, labels, i, j, k) on the flow's path.
-    labels: wanted share of each label, (b, labels, i, j, k).
+    classifier: ``classifier(x, t)`` returns logits (b, labels, i, j, k) on the flow's path.
+    labels: target share of each label, (b, labels, i, j, k).
     weight: 0 changes nothing.
     """
 
@@ -41,7 +41,7 @@ class ClassifierGuidance:
         return data + self.weight * factor * self._gradient(x, alpha + sigma, sigma)
 
     def _gradient(self, x: Tensor, total: float, sigma: float) -> Tensor:
-        """Of the labels' log likelihood by x, whose flow point is x / total at sigma / total."""
+        """Gradient of the labels' log likelihood by x; the flow point is x / total at sigma / total."""
         with torch.inference_mode(False), torch.enable_grad():
             point = (x / total).clone().requires_grad_()
             chances = self.classifier(point, sigma / total).log_softmax(dim=1)

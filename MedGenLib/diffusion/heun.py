@@ -1,4 +1,4 @@
-"""Heun's second-order method on the rectified flow: two evaluations a step, one in the last."""
+"""Heun's second-order method on the rectified flow: two evaluations per step, one in the last."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from MedGenLib.diffusion.flow import path_times
 
 
 def evaluations(steps: int) -> int:
-    """Network evaluations for ``steps``: two a Heun step, one in the last."""
+    """Network evaluations for ``steps``: two per Heun step, one in the last."""
     return 2 * max(1, (steps + 1) // 2) - 1
 
 
@@ -27,8 +27,7 @@ def sample(
 ) -> Tensor:
     """Trapezoidal rule on the velocity (Karras et al. 2022, algorithm 1). Deterministic.
 
-    ``steps`` counts network evaluations, as it does for the other samplers, rounded to whole
-    Heun steps, so that presets cost the same whichever sampler is chosen.
+    ``steps`` counts network evaluations as in the other samplers, rounded to whole Heun steps.
     """
     x = noise
     times = path_times(max(1, (steps + 1) // 2), shift)

@@ -1,4 +1,4 @@
-"""Sampling a part of the data while the rest is known."""
+"""Sampling of a region while the rest of the data is known."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Known:
-    """Data of which only a part is to be sampled.
+    """Data of which only a region is sampled.
 
-    As in RePaint (Lugmayr et al. 2022, arXiv 2201.09865, equation 8) the known part is put back at
-    every step, at that step's noise level. Here the denoiser's estimate of the known part is the
-    known data itself: every deterministic sampler then moves that part along the straight path
-    ``alpha * data + sigma * noise`` with the noise it started from, without a step more.
+    As in RePaint (Lugmayr et al. 2022, arXiv 2201.09865, equation 8) the known part is replaced at
+    every step, at that step's noise level. Here the denoiser returns the known data itself:
+    deterministic samplers then move that part along the straight path
+    ``alpha * data + sigma * noise`` from its initial noise, without additional steps.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Known:
     free: Tensor
 
     def kept_by(self, denoise: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """The denoiser that knows the known part."""
+        """The denoiser with the known part replaced in its estimates."""
 
         def informed(x: Tensor, *scales: float, **options: object) -> Tensor:
             return torch.where(self.free, denoise(x, *scales, **options), self.data)

@@ -1,4 +1,4 @@
-"""The midpoint rule on the rectified flow: a step of second order in two evaluations."""
+"""The midpoint rule on the rectified flow: second order, two evaluations per step."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ def sample(
     on_step: Callable[[int], None] | None = None,
     shift: float = 1.0,
 ) -> Tensor:
-    """Two evaluations make one step with the slope in its middle; an odd last one is Euler's.
+    """Two evaluations make one step with the slope at its midpoint; an odd last one is an Euler step.
 
     ``steps`` counts network evaluations. Deterministic; generator is unused. At four evaluations
-    it errs an eighth as much as Euler's method does: between noise and data the velocity turns
-    slowly, and a rule that looks into the middle of a step sees the turn.
+    its error is an eighth of that of Euler's method.
     """
     x = noise
     times = [*path_times(steps, shift)[:-1:2], 0.0]

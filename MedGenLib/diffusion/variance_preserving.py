@@ -1,4 +1,4 @@
-"""The variance-preserving schedule of DDPM and times on it."""
+"""The variance-preserving schedule of DDPM and its respaced times."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Many images, judged one by one: two folders whose files are matched by name.
+"""Evaluation of many images: two folders whose files are matched by name.
 
-A file's name without its suffix is the name of its case; nothing else is guessed. A case that
-cannot be judged is kept as a failure with its sentence, and the others go on.
+The name of a case is the file name without its suffix. A case that cannot be evaluated is recorded
+as a failure with its sentence, and the others continue.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from MedGenLib.evaluation.pair import Evaluation
 from MedGenLib.progress import ProgressCallback, Stage
 
 SHOWN = 3
-"""Worst cases that keep their voxels, for pictures."""
+"""Number of worst cases whose voxels are kept for pictures."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that could not be judged, and why."""
+    """A case that could not be evaluated, and why."""
 
     name: str
     sentence: str
@@ -38,12 +38,12 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Many cases.
+    """The evaluated cases of two folders.
 
     Attributes
     ----------
-    cases: those that were judged, worst first; the first ones with voxels.
-    failures: those that were not.
+    cases: worst first; only the first ones with voxels.
+    failures: cases that could not be evaluated.
     unmatched: sentences on files that belong to no case.
     """
 
@@ -61,10 +61,9 @@ class Cohort:
 
 
 def holds_cases(path: Path) -> bool:
-    """Whether a path is a folder of volumes rather than a volume.
+    """Whether a path is a folder of volumes rather than one volume.
 
-    Volumes in it, or nothing but sub-folders, make it one; a folder of other files is taken as one
-    DICOM series.
+    It is if it contains volumes or only subfolders; a folder of other files is one DICOM series.
     """
     if not path.is_dir():
         return False
@@ -73,23 +72,23 @@ def holds_cases(path: Path) -> bool:
 
 
 def match(image: Path, others: Mapping[str, Path | None]) -> tuple[list[Case], list[Failure], list[str]]:
-    """The cases of a folder; images that lack a part; sentences on parts that lack an image.
+    """The cases of a folder; failures of images that lack a part; sentences on parts without image.
 
     Parameters
     ----------
     image: folder of volumes.
-    others: role -> folder of volumes matched by name, or one file that serves all cases, or None.
+    others: role -> folder of volumes matched by name, or one file for all cases, or None.
 
     Raises
     ------
-    InputError: a folder is missing, holds no volume or two of one name; the reference is one file;
-        or no image finds all its parts.
+    InputError: a folder is missing, has no volume or two with the same name; the reference is one
+        file; or no image has all its parts.
     """
     images = volumes_in(image)
     reference = others.get("reference")
     if reference is not None and not holds_cases(reference):
         raise InputError(
-            f"{image} is a folder of volumes, but the reference {reference} is none; give a folder "
+            f"{image} is a folder of volumes, but the reference {reference} is not; give a folder "
             "whose files have the same names."
         )
     folders = {role: volumes_in(path) for role, path in others.items() if path and path.is_dir()}
@@ -119,9 +118,9 @@ def match(image: Path, others: Mapping[str, Path | None]) -> tuple[list[Case], l
 def evaluate_cases(
     cases: Sequence[Case], judge: Callable[[Case], Evaluation], progress: ProgressCallback | None = None
 ) -> tuple[tuple[Evaluation, ...], list[Failure]]:
-    """Judges every case; gives the evaluations, worst first, and the cases that failed.
+    """Evaluate every case; returns the evaluations, worst first, and the failures.
 
-    Only the `SHOWN` worst keep their voxels, so that memory does not grow with the cohort.
+    Only the `SHOWN` worst keep their voxels, so memory does not grow with the cohort.
     """
     stage = Stage("evaluating", len(cases), progress)
     done: list[Evaluation] = []

@@ -1,6 +1,6 @@
-"""Cohorts in folders: described, compared, searched for copies, and reported.
+"""Comparison of cohorts in folders, with a search for copies of training images, and its report.
 
-For example:
+Example:
 
     result = evaluate_cohorts("synthetic", "real", training="train")
     for measure in result.comparison.measures:
@@ -30,12 +30,12 @@ from MedGenLib.metrics.slices import Standard, mostly_ct
 from MedGenLib.progress import ProgressCallback, Stage
 
 FILES = ("report.html", "metrics.json", "metrics.csv")
-"""What a report consists of."""
+"""Files of a report."""
 
 _METHOD = (
     "Slices of each volume in three planes pass through the feature network. FID: Frechet distance "
     "between Gaussians fitted to the features of all slices, averaged over the planes. It is too "
-    "large for few volumes, therefore it is extrapolated in 1 / volumes to infinitely many. "
+    "large for few volumes and is therefore extrapolated in 1 / volumes to infinitely many. "
     "Intervals come from random halves of the cohorts (delete-half jackknife over volumes). "
     "Precision and recall are sensitive to outliers, density and coverage less so. "
     "Figures are comparable only for one feature network and one reference cohort."
@@ -44,14 +44,14 @@ _METHOD = (
 
 @dataclass(frozen=True)
 class CohortEvaluation:
-    """Everything that was found out about a synthetic cohort.
+    """Results of a cohort evaluation.
 
     Attributes
     ----------
     network: name of the feature network.
     cohorts: the described volumes under "real", "synthetic" and, if given, "training".
     memorization: None without training images.
-    notes: sentences on what was changed or assumed.
+    notes: sentences on changes and assumptions.
     """
 
     network: str
@@ -70,16 +70,16 @@ class CohortEvaluation:
             "notes": list(self.notes),
         }
         if self.memorization is not None:
-            found["memorisation"] = {
+            found["memorization"] = {
                 "note": self.memorization.note,
-                "distance_limit": self.memorization.nearest,
-                "correlation_limit": self.memorization.most,
+                "distance_limit": self.memorization.distance_limit,
+                "correlation_limit": self.memorization.correlation_limit,
                 "nearest": [asdict(n) for n in self.memorization.neighbors],
             }
         return found
 
     def files(self) -> dict[str, str]:
-        """Name -> content of the files of a report."""
+        """Name -> content of the report's files."""
         rows = [asdict(measure) for measure in self.comparison.measures]
         return dict(zip(FILES, (self.html(), json_text(self.to_dict()), csv_text(rows)), strict=True))
 
@@ -97,8 +97,8 @@ class CohortEvaluation:
 
         rows = [(m.name, m.value, m.low, m.high, m.sentence) for m in self.comparison.measures]
         heads = ("Measure", "Value", "95 % from", "to", "What it says")
-        curve = "The Frechet distance falls with the number of volumes; the line leads to infinitely many."
-        axes = "Every volume on the two main axes of the real volumes' features."
+        curve = "The Frechet distance falls with the number of volumes; the line extrapolates to infinitely many."
+        axes = "Every volume on the first two principal axes of the real volumes' features."
         parts = [
             Table(heads, rows, self.comparison.note),
             Picture(curve_picture(self.comparison), curve),
@@ -116,10 +116,10 @@ class CohortEvaluation:
         heads = ("Synthetic", "Nearest by features", "Distance", "Nearest by voxels", "Correlation", "Copy")
         copies = frozenset(number for number, row in enumerate(rows) if row[-1] == "yes")
         pairs = pairs_picture(found, self.cohorts["synthetic"], self.cohorts["training"])
-        near = "How near the training images are to each synthetic image, and to real ones."
+        near = "Distance of synthetic and of real images to the nearest training image."
         alike = (
-            "Above the synthetic images that are most alike to a training image, "
-            "below that image (middle axial slices on 32 voxels along each axis)."
+            "Top: the synthetic images most similar to a training image; "
+            "bottom: that image (middle axial slices at 32 voxels along each axis)."
         )
         parts = [
             Notice(found.note) if found.copies else found.note,
@@ -139,18 +139,18 @@ def evaluate_cohorts(
     device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> CohortEvaluation:
-    """Compare the volumes of folders (files and DICOM sub-folders).
+    """Compare the volumes in two folders (files and DICOM subfolders).
 
     Parameters
     ----------
-    training: what the generator was trained on, to find copies.
-    features: a package of task "features", or a file of RadImageNet's ResNet-50 weights.
-    seed: of the random halves that tell how sure a figure is.
+    training: folder of the images that the generator was trained on, to find copies.
+    features: package for the task "features", or file with RadImageNet's ResNet-50 weights.
+    seed: seed of the random halves for the intervals.
 
     Raises
     ------
-    InputError: a folder or one of its volumes cannot be used. A cohort without that volume would be
-        another cohort, so nothing is left out.
+    InputError: a folder or one of its volumes cannot be used. No volume is skipped, as that would
+        change the cohort.
     """
     folders = {"real": real, "synthetic": synthetic}
     if training is not None:
@@ -170,7 +170,7 @@ def evaluate_cohorts(
 
 
 def _standard(files: Mapping[str, Path], most: int = 5) -> Standard:
-    """That of the first real volume, taken as CT if most of the first few look so."""
+    """Standard of the first real volume; CT if most of the first ones appear to be CT."""
     volumes = [read_volume(path) for path in list(files.values())[:most]]
     ct = mostly_ct(map(modality_of, volumes))
     return Standard.set_by(volumes[0], f"real/{next(iter(files))}", ct)
@@ -184,7 +184,7 @@ def _described(
     resampled: list[str],
     progress: ProgressCallback | None,
 ) -> list[Features]:
-    """One cohort; the names of volumes of another spacing are added to `resampled`."""
+    """Features of one cohort; the names of resampled volumes are appended to `resampled`."""
     stage, kinds, cohort = Stage(f"describing {kind}", len(files), progress), [], []
     for name, path in files.items():
         volume, name = read_volume(path), f"{kind}/{name}"
@@ -196,13 +196,13 @@ def _described(
     if mostly_ct(kinds) not in (None, standard.ct):
         ours, theirs = ("no CT", "CT") if standard.ct else ("CT", "no CT")
         raise InputError(
-            f"Most {kind} volumes look like {ours} and most real ones like {theirs}; compare images of one kind."
+            f"Most {kind} volumes look like {ours} and most real ones like {theirs}; compare images of the same kind."
         )
     return cohort
 
 
 def same_input(paths: Sequence[Path]) -> list[list[int]]:
-    """Indices of volumes that MedGen made from one input, as their provenance tells."""
+    """Indices of volumes that MedGen made from the same input, according to their provenance."""
     from MedGenLib.io.recorded import read
 
     groups: dict[tuple, list[int]] = defaultdict(list)
@@ -219,7 +219,7 @@ def _notes(standard: Standard, resampled: Sequence[str]) -> tuple[str, ...]:
         return ()
     count = "1 volume" if len(resampled) == 1 else f"{len(resampled)} volumes"
     return (
-        f"{count} of another spacing than {standard.of} had to be resampled to it, which itself "
+        f"{count} with a spacing other than that of {standard.of} had to be resampled to it, which "
         f"changes texture: {', '.join(resampled[:5])}{' ...' if len(resampled) > 5 else ''}.",
     )
 

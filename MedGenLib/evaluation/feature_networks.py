@@ -1,4 +1,4 @@
-"""Feature networks: of packages, and ResNet-50 with weights from a local file."""
+"""Feature networks from packages, and ResNet-50 with weights from a local file."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _WEIGHT_FILES = (".pt", ".pth", ".safetensors")
 
 
 def extractor(name: str = DEFAULT, device: str = "auto") -> Extractor:
-    """The feature network of a package, or of a local file with RadImageNet's ResNet-50.
+    """The feature network of a package, or RadImageNet's ResNet-50 from a local file.
 
     Raises
     ------
-    InputError: the file is not there or holds other weights, or the package has another task.
-    PackageError: there is no such package, or it is damaged.
+    InputError: the file is missing or holds other weights, or the package is for another task.
+    PackageError: the package is missing or damaged.
     """
     place = pick_device(device)
     path = Path(name)
@@ -63,9 +63,9 @@ class ResNetExtractor:
     """ResNet-50 with weights from a local file, such as RadImageNet's; 2048 features.
 
     Mei et al., RadImageNet, Radiology: Artificial Intelligence 2022. The file is a state
-    dictionary (.pt or .pth, read without running any code in it, or .safetensors) with
-    torchvision's names or with those of the published file (backbone.0, backbone.1, backbone.4
-    to backbone.7). Slices are brought to 224 x 224 pixels of -1 to 1, as in its training.
+    dictionary (.safetensors, or .pt or .pth loaded with weights only) with the names of torchvision
+    or of the published file (backbone.0, backbone.1, backbone.4 to backbone.7). Slices are resampled
+    to 224 x 224 pixels and scaled to -1..1, as in its training.
 
     Raises
     ------
@@ -103,7 +103,7 @@ class ResNetExtractor:
 
 
 def _run(forward: Any, images: NDArray[np.float32], device: torch.device) -> NDArray[np.float32]:
-    """In float32 on every machine: features of the cache must not depend on who made them."""
+    """Run in float32 on every device, so that cached features do not depend on the device."""
     import torch
 
     with torch.inference_mode():
@@ -112,7 +112,7 @@ def _run(forward: Any, images: NDArray[np.float32], device: torch.device) -> NDA
 
 
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-"""torchvision's name of each part in a Sequential of the network's children."""
+"""torchvision's name of each part at its index in a Sequential of the network's children."""
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

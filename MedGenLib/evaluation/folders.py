@@ -1,4 +1,4 @@
-"""Folders: of volumes to be evaluated, and the one that a report goes into."""
+"""Folders of volumes to evaluate, and the folder of a report."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from MedGenLib.io.output_names import split_suffix
 
 
 def volumes_in(folder: Path) -> dict[str, Path]:
-    """Name -> path of the volumes in a folder, in the order of their names.
+    """Name -> path of the volumes in a folder, sorted by name.
 
-    A volume is a file with a suffix that can be read, or a sub-folder, taken as a DICOM series; its
-    name is that without the suffix. Hidden ones are left out.
+    A volume is a file with a readable suffix, or a subfolder taken as a DICOM series. The name is
+    that of the file without the suffix. Hidden entries are skipped.
 
     Raises
     ------
-    InputError: there is no such folder, none is in it, or two have one name.
+    InputError: the folder is missing or has no volume, or two have the same name.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; check the path.")
@@ -31,7 +31,7 @@ def volumes_in(folder: Path) -> dict[str, Path]:
         name = path.name if path.is_dir() else split_suffix(path)[0]
         if name in found:
             raise InputError(
-                f"The folder {folder} holds {found[name].name} and {path.name}, which have one "
+                f"The folder {folder} holds {found[name].name} and {path.name}, which have the same "
                 "name; keep one of them there."
             )
         found[name] = path
@@ -44,33 +44,33 @@ def volumes_in(folder: Path) -> dict[str, Path]:
 
 
 def is_volume(path: Path) -> bool:
-    """Whether the file's suffix is one that can be read."""
+    """Whether the file's suffix is readable."""
     return path.is_file() and path.name.lower().endswith(READABLE)
 
 
 def require_apart(report: Path, inputs: Iterable[Path | None]) -> None:
-    """Raise InputError if the report would be taken for a case or a slice of a folder of images."""
+    """Raise InputError if the report lies in an input folder, where it would be read as an image."""
     place = report.resolve()
     for folder in inputs:
         if folder and folder.is_dir() and folder.resolve() in (place, place.parent):
-            raise InputError(f"The report would lie among the images of {folder}; choose a folder elsewhere.")
+            raise InputError(f"The report would lie among the images in {folder}; choose another folder.")
 
 
 @contextlib.contextmanager
 def report_folder(
     folder: Path, names: Iterable[str], overwrite: bool = False, keep: Iterable[Path] = ()
 ) -> Iterator[Outputs]:
-    """The files of a report, which appear in `folder` together on `commit`, or not at all.
+    """Stage the files of a report; on `commit` all appear in `folder` together.
 
     with report_folder(folder, ("report.html", "metrics.json")) as outputs:
         write_files(outputs, folder, {"report.html": text, "metrics.json": figures})
         outputs.commit()
 
-    The folder is made if it is missing, and taken away again when nothing was written.
+    The folder is created if needed, and removed if nothing is written.
 
     Raises
     ------
-    InputError: a file is there already (without `overwrite`), or nothing can be written there.
+    InputError: a file exists (without `overwrite`), or the folder cannot be written.
     """
     made = _make(folder)
     try:
@@ -83,22 +83,22 @@ def report_folder(
 
 
 def write_files(outputs: Outputs, folder: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Write the files of a report to their staged places: name -> text or bytes."""
+    """Write the files of a report to their staged paths: name -> text or bytes."""
     for name, content in contents.items():
         data = content.encode() if isinstance(content, str) else content
         outputs.staged(folder / name).write_bytes(data)
 
 
 def _make(folder: Path) -> bool:
-    """Makes the folder; False if it was there."""
+    """Create the folder; False if it existed."""
     try:
         folder.mkdir()
     except FileExistsError:
         if not folder.is_dir():
-            raise InputError(f"{folder} is a file; name a folder for the report.") from None
+            raise InputError(f"{folder} is a file; give a folder for the report.") from None
         return False
     except OSError as error:
         raise InputError(
-            f"The folder {folder} for the report cannot be made: {error.strerror}; choose another."
+            f"The folder {folder} for the report cannot be created: {error.strerror}; choose another."
         ) from None
     return True

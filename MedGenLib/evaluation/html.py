@@ -1,4 +1,4 @@
-"""Reports as one HTML file that needs nothing else: no network, no scripts, no files beside it.
+"""Reports as one self-contained HTML file, without scripts or external files.
 
     text = page(
         "Evaluation",
@@ -9,7 +9,7 @@
     )
     write_files(outputs, folder, {"report.html": text})
 
-The template escapes all text, so callers pass what users and files said as it is.
+The template escapes all text, so callers pass text of users and files unchanged.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from MedGenLib import __version__
 from MedGenLib.io.provenance import NOTE
 
 Cell = str | int | float | None
-"""What a table shows: a text, a number (4 digits, to the right), or nothing (a dash)."""
+"""Table cell: text, a number (4 digits, right-aligned), or None (a dash)."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headers.
+    """A table.
 
     Attributes
     ----------
-    headers: one for each column.
-    rows: as many cells each.
-    caption: what the table shows, below it.
-    strong: numbers of the rows that stand out, such as a total.
+    headers: one per column.
+    rows: cells, one per column.
+    caption: text below the table.
+    strong: indices of highlighted rows, such as a total.
     """
 
     headers: Sequence[str]
@@ -48,7 +48,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, as wide as the page if `wide`, else two in a row where the screen has room."""
+    """A PNG, as wide as the page if `wide`, else two in a row where they fit."""
 
     png: bytes
     caption: str = ""
@@ -57,14 +57,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Values:
-    """A few figures in large type, each (name, value, unit)."""
+    """Key figures in large type, each (name, value, unit)."""
 
     entries: Sequence[tuple[str, Cell, str]]
 
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence in a box: something the reader must not miss."""
+    """A highlighted sentence in a box."""
 
     text: str
 
@@ -75,14 +75,14 @@ Part = str | Table | Picture | Values | Notice
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and its content."""
 
     title: str
     parts: Sequence[Part]
 
     @property
     def blocks(self) -> Iterator[tuple[str, Iterator[Part]]]:
-        """Parts of one kind that follow each other, under its name; small pictures form a gallery."""
+        """Consecutive parts of one kind, under its name; small pictures form a gallery."""
         return groupby(self.parts, lambda part: "gallery" if _is_small(part) else type(part).__name__)
 
 
@@ -91,9 +91,8 @@ def page(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
 
     Parameters
     ----------
-    title: heading, and name of the browser's tab.
-    sections: in their order; with more than three there is a list of contents. Empty ones are left
-        out.
+    title: heading, and title of the browser tab.
+    sections: in order; empty ones are left out. More than three get a table of contents.
     subtitle: one line below the heading, such as the names of the files.
     """
     from jinja2 import Environment, FileSystemLoader
@@ -109,7 +108,7 @@ def page(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
 
 
 def number(value: Cell) -> str:
-    """A value as it is shown everywhere: 4 digits, whole numbers whole, a dash for none.
+    """Format a value: 4 digits, integers without decimals, a dash for None.
 
     >>> number(0.123456), number(1234567), number(None)
     ('0.1235', '1234567', '–')

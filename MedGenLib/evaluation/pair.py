@@ -1,6 +1,6 @@
-"""One image, judged: against its reference, against the labels that it should show, or both.
+"""Evaluation of one image: against a reference, against the labels that it should show, or both.
 
-For example:
+Example:
 
     result = evaluate(synthetic_ct, real_ct, labels=tissues, segmenter="ct-tissue")
     for row in result.rows:
@@ -38,24 +38,24 @@ ANATOMY = (
     ("Volume difference", "difference_ml", "ml"),
     ("Volume difference", "difference_percent", "%"),
 )
-"""The figures of a `LabelRow`: name, attribute, unit."""
+"""Measures in a `LabelRow`: name, attribute, unit."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What was measured of one image.
+    """Measures of one image.
 
     Attributes
     ----------
-    name: of the case, as the report calls it.
-    rows: of the comparison with the reference; empty without one.
-    anatomy: of each label, as it is in the mask and as the segmenter finds it; may be empty.
-    calibration: the uncertainty against the error; None where none was given.
-    note: what was measured where, and what was assumed.
-    inputs: what was read: role ("image", "reference", ...), name of the file, hash of the content.
-    made: how the image was made, where its file tells.
-    image, comparison, wanted, found: the voxels that pictures are made from; None where there was
-        nothing of the kind, and in a cohort all None for cases that get no pictures.
+    name: name of the case in the report.
+    rows: comparison with the reference; empty without one.
+    anatomy: each label in the mask and as found by the segmenter; may be empty.
+    calibration: the uncertainty against the error; None without uncertainty.
+    note: what was measured where, and assumptions.
+    inputs: role ("image", "reference", ...), file name and hash of each input.
+    made: how the image was made, if its file records it.
+    image, comparison, wanted, found: voxels for pictures; None where missing, and in a cohort for
+        cases without pictures.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Evaluation:
 
     @property
     def figures(self) -> tuple[ImageMeasure, ...]:
-        """Everything in rows of one kind: comparison, anatomy, uncertainty."""
+        """All measures as rows: comparison, anatomy, uncertainty."""
         anatomy = (
             ImageMeasure(name, getattr(label, attribute), unit, label.sentence, label.name)
             for label in self.anatomy
@@ -82,13 +82,13 @@ class Evaluation:
 
     @property
     def uncertainty(self) -> tuple[ImageMeasure, ...]:
-        """The figures of the uncertainty, under names that tell them from the others."""
+        """The measures of the uncertainty, with a prefix in their names."""
         rows = () if self.calibration is None else self.calibration.rows
         return tuple(replace(row, name=f"Uncertainty: {row.name}") for row in rows)
 
     @property
     def badness(self) -> float:
-        """Grows as the image gets worse: the MAE, or without a reference 1 - the mean Dice."""
+        """Sort key, larger for worse images: the MAE, or without a reference 1 - the mean Dice."""
         errors = [row.value for row in self.rows if row.name == "MAE" and not row.label]
         if errors and errors[0] is not None:
             return errors[0]
@@ -96,16 +96,16 @@ class Evaluation:
 
     @property
     def mean_dice(self) -> float | None:
-        """Over the labels, those that are missing on one side with their 0; None without any."""
+        """Mean over the labels, with 0 for those missing on one side; None without labels."""
         dice = [row.dice for row in self.anatomy if row.dice is not None]
         return sum(dice) / len(dice) if dice else None
 
     def without_voxels(self) -> Evaluation:
-        """The figures alone, which take next to no memory."""
+        """The measures without voxels."""
         return replace(self, image=None, comparison=None, wanted=None, found=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain JSON types."""
+        """The measures as plain JSON types."""
         return {
             "name": self.name,
             "inputs": [asdict(source) for source in self.inputs],
@@ -119,7 +119,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class CaseOrigin:
-    """Where the images of a case come from, for its report.
+    """Origin of the images of a case, for its report.
 
     Attributes
     ----------
@@ -146,18 +146,18 @@ def evaluate(
     progress: ProgressCallback | None = None,
     **options: Unpack[EvaluateOptions],
 ) -> Evaluation:
-    """Measure an image in every way that the given images allow.
+    """Measure an image in all ways that the given inputs allow.
 
     Parameters
     ----------
     {options}
-    origin: of the images, for the report.
-    progress: called at every step; what it raises stops the evaluation.
+    origin: origin of the images, for the report.
+    progress: called at each step; an exception raised in it stops the evaluation.
 
     Raises
     ------
-    InputError: there is nothing to compare with, an input is useless without another one, or two
-        do not fit together.
+    InputError: there is nothing to compare with, an input requires another one, or two inputs do
+        not fit together.
     """
     require_purpose(reference, mask, labels, segmenter, uncertainty)
     check_finite(image, "The image")
@@ -193,24 +193,24 @@ def evaluate(
 
 
 def require_purpose(reference: object, mask: object, labels: object, segmenter: object, uncertainty: object) -> None:
-    """Raise InputError if the inputs that are given (not None) cannot lead to a figure."""
+    """Raise InputError if the given inputs (not None) allow no measure."""
     if reference is None and (labels is None or segmenter is None):
         raise InputError(
             "There is nothing to compare the image with; give a reference, or labels together "
             "with a segmenter that finds them in the image."
         )
     if segmenter is not None and labels is None:
-        raise InputError("A segmenter was named but no labels; give the label volume that the image should show.")
+        raise InputError("A segmenter was given without labels; give the label volume that the image should show.")
     for name, given in (("mask", mask), ("uncertainty", uncertainty)):
         if given is not None and reference is None:
-            raise InputError(f"The {name} is of use only with a reference; give one as well.")
+            raise InputError(f"The {name} needs a reference; give one as well.")
 
 
 def in_order_of(grid: Grid, image: Volume) -> Grid:
-    """The same voxels stored in the order of the image's, if both have one lattice in space.
+    """Reorder the voxels to the order of the image's, if both grids have the same voxels in space.
 
-    DICOM is read with its rows from front to back, most other files hold them from back to front:
-    that is no other grid and needs no resampling. Anything else is given back as it is.
+    DICOM rows run from front to back, those of most other files from back to front: the grids are the
+    same and need no resampling. Other grids are returned unchanged.
     """
     reorientation = Reorientation.to(grid.geometry, image.orientation)
     stored = np.eye(4)[:, [*reorientation.order, 3]]  # turned index -> stored index
@@ -232,7 +232,7 @@ def _segmenter(segmenter: str | Segmenter | None, device: str) -> Segmenter | No
 
 
 def _named(labels: LabelMap, segmenter: Segmenter) -> LabelMap:
-    """Labels without a name get the one that the segmenter uses for that number."""
+    """Give labels without a name the segmenter's name for that value."""
     known = {value: segmenter.labels.names.get(value, "") for value in labels.values()}
     names = {value: labels.names.get(value) or name for value, name in known.items()}
     return labels.with_array(labels.array, {v: name for v, name in names.items() if name})
@@ -251,12 +251,12 @@ def _on_grid(labels: LabelMap, image: Volume, resample: bool, notes: list[str]) 
 
 
 def _anatomy(wanted: LabelMap, found: LabelMap, segmenter: Segmenter, notes: list[str]) -> tuple[LabelRow, ...]:
-    """Rows of the labels that the segmenter knows, without those that are nowhere."""
-    notes.append(f"Labels were found again in the image by {segmenter.name}.")
+    """Rows of the labels that the segmenter knows and that occur."""
+    notes.append(f"Labels were segmented in the image by {segmenter.name}.")
     unknown = [value for value in wanted.values() if value not in segmenter.labels.names]
     if unknown:
         listed = ", ".join(wanted.names.get(value) or f"label {value}" for value in unknown)
-        notes.append(f"It does not know {listed}.")
+        notes.append(f"It does not segment {listed}.")
     names = {value: wanted.names.get(value) or name for value, name in segmenter.labels.names.items() if value > 0}
     rows = compare_labels(wanted, found, names)
     return tuple(row for row in rows if row.wanted_ml or row.found_ml)

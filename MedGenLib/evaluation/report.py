@@ -1,4 +1,4 @@
-"""The files of an evaluation: report.html, metrics.json, metrics.csv, and the error as a volume.
+"""The files of an evaluation: report.html, metrics.json, metrics.csv, and the error map as a volume.
 
 with report_folder(folder, file_names(cohort)) as outputs:
     write(cohort, outputs, folder)
@@ -29,22 +29,22 @@ from MedGenLib.visual import figures, planes
 REPORT, JSON, CSV, ERROR_MAP = "report.html", "metrics.json", "metrics.csv", "error_map.nii.gz"
 _HEADLINE = ("MAE", "PSNR", "SSIM", "MS-SSIM", "Dice")
 _SHORT = ("MAE", "RMSE", "Bias", "Dice", "HD95", "Volume difference")
-"""Figures of a label that a page or a terminal has room for; the JSON has all."""
+"""Measures of a label shown on a page or terminal; the JSON has all."""
 _MOST_LABELS = 30  # of a plot
 _MANY = 40
-"""Cases beyond which the page lists the worst ones only; the CSV has all."""
+"""Number of cases above which the page lists only the worst ones; the CSV has all."""
 
 
 def file_names(single: bool, reference: bool) -> list[str]:
-    """What `write` is going to write: of a single image with a reference also its error map."""
+    """Names of the files that `write` writes; a single image with a reference has an error map."""
     return [REPORT, JSON, CSV, *([ERROR_MAP] if single and reference else [])]
 
 
 def write(evaluated: Evaluation | Cohort, outputs: Outputs, folder: Path) -> None:
-    """Writes the files of `file_names` to their staged places.
+    """Write the files of `file_names` to their staged paths.
 
-    metrics.json holds everything; metrics.csv has one row a figure: case, label, name, value, unit,
-    sentence. A case that failed has one row named "failed".
+    metrics.json has everything; metrics.csv has one row per measure: case, label, name, value, unit,
+    sentence. A failed case has one row named "failed".
     """
     cohort = evaluated if isinstance(evaluated, Cohort) else Cohort((evaluated,))
     single = evaluated if isinstance(evaluated, Evaluation) else None
@@ -74,25 +74,25 @@ def write(evaluated: Evaluation | Cohort, outputs: Outputs, folder: Path) -> Non
 
 
 def csv_rows(cohort: Cohort) -> list[dict[str, Any]]:
-    """One row a figure and one a failure."""
+    """One row per measure and per failure."""
     rows = [{"case": case.name, "label": row.label, **asdict(row)} for case in cohort.cases for row in case.figures]
     return rows + [{"case": failed.name, "name": "failed", "sentence": failed.sentence} for failed in cohort.failures]
 
 
 def summaries(cohort: Cohort) -> list[tuple[ImageMeasure, Summary]]:
-    """Each figure that has a value in any case, and what describes it over the cases."""
+    """Each measure with a value in any case, and its summary over the cases."""
     found: dict[tuple[str, str, str], list[ImageMeasure]] = defaultdict(list)
     for row in (row for case in cohort.cases for row in case.figures):
         if row.value is not None and row.name != "Voxels":
             found[row.label, row.name, row.unit].append(row)
-    # By label as the first case that has it lists them, whole image first.
+    # Whole image first, then labels in the order of the first case that has them.
     order = list(dict.fromkeys(label for label, _, _ in found))
     same = sorted(found.values(), key=lambda rows: order.index(rows[0].label))
     return [(rows[0], summary([row.value for row in rows])) for rows in same]
 
 
 def short_list(described: Sequence[tuple[ImageMeasure, Summary]]) -> list[tuple[ImageMeasure, Summary]]:
-    """Those of `summaries` that a table for people shows."""
+    """The part of `summaries` shown in tables."""
     return [pair for pair in described if not pair[0].label or pair[0].name in _SHORT]
 
 
@@ -115,7 +115,7 @@ def _subtitle(case: Evaluation) -> str:
 
 
 def _values(case: Evaluation) -> Values:
-    """The figures most asked for."""
+    """Key figures."""
     entries = [(row.name, row.value, row.unit) for row in case.rows if row.name in _HEADLINE and not row.label]
     if case.mean_dice is not None:
         entries.append(("Mean Dice", case.mean_dice, ""))
@@ -127,7 +127,7 @@ def _note(case: Evaluation) -> list[Part]:
 
 
 def _pictures(case: Evaluation, worst: bool = True) -> list[Part]:
-    """In three planes: image, reference and difference, with `worst` twice; then the labels."""
+    """Image, reference and difference in three planes, with `worst` also in the worst planes; then the labels."""
     parts: list[Part] = []
     if case.image is None:
         return parts
@@ -139,7 +139,7 @@ def _pictures(case: Evaluation, worst: bool = True) -> list[Part]:
             caption = "Planes with the largest sum of absolute errors."
             parts.append(Picture(found, caption, wide=True))
     if case.wanted and case.found:
-        caption = "The labels as the mask has them, and as they are found again in the image."
+        caption = "The labels in the mask, and as found in the image."
         parts.append(Picture(planes.label_planes(case.image, case.wanted, case.found), caption, wide=True))
     return parts
 
@@ -201,7 +201,7 @@ def _uncertainty(case: Evaluation) -> list[Part]:
         return []
     rows = [(row.name, row.value, row.sentence) for row in case.calibration.rows]
     picture = figures.uncertainty_bins(case.calibration, case.rows[0].unit)
-    caption = "Voxels in ten parts by their spread: does a larger spread come with a larger error?"
+    caption = "Voxels in tenths by their uncertainty, with the mean error of each."
     return [Table(("Measure", "Value", "In words"), rows), Picture(picture, caption)]
 
 
@@ -216,7 +216,7 @@ def _inputs(case: Evaluation) -> list[Part]:
             "Made": case.made.created,
         }
         shown = [(name, str(fact)) for name, fact in facts.items() if fact is not None]
-        parts.append(Table(("The image says of itself", ""), shown))
+        parts.append(Table(("Recorded in the image", ""), shown))
     return parts
 
 
@@ -226,7 +226,7 @@ def _cohort_page(cohort: Cohort) -> str:
     sections = [
         Section("Result", _cohort_result(cohort, described)),
         Section("Cases that failed", _failures(cohort)),
-        Section("All cases in figures", _cohort_table(described, labels=False)),
+        Section("All cases", _cohort_table(described, labels=False)),
         Section("Each label over the cases", _cohort_labels(cohort, described)),
         Section("Cases, worst first", _case_list(cohort)),
         *(
@@ -265,13 +265,13 @@ def _failures(cohort: Cohort) -> list[Part]:
 
 
 def _cohort_table(described: Sequence[tuple[ImageMeasure, Summary]], labels: bool) -> list[Part]:
-    """Of the whole images, or of their labels."""
+    """Table of the whole images, or of their labels."""
     shown = [(row, found) for row, found in short_list(described) if bool(row.label) == labels]
     if not shown:
         return []
     rows = [(row.label, row.name, row.unit, *astuple(found)) for row, found in shown]
     heads = ("Label", "Measure", "Unit", "Cases", "Mean", "SD", "Median", "95 % CI from", "to")
-    caption = "SD over the cases (n - 1); confidence interval of the mean by Student's t, for independent cases."
+    caption = "SD over the cases (n - 1); confidence interval of the mean by Student's t, assuming independent cases."
     return [Table(heads, rows, caption) if labels else Table(heads[1:], [row[1:] for row in rows], caption)]
 
 

@@ -1,4 +1,4 @@
-"""Figures as CSV and JSON text, and what describes many of them."""
+"""Measures as CSV and JSON text, and summary statistics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CONFIDENCE = 0.95
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows under the keys of all of them, in the order of their first use; None is empty.
+    """CSV with the keys of all rows as columns, in order of first use; None is empty.
 
     >>> print(csv_text([{"case": "a", "mae": 1.5}, {"case": "b", "error": "no reference"}]))
     case,mae,error
@@ -33,20 +33,20 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def json_text(data: Any) -> str:
-    """Indented JSON; a number that is not finite, which JSON has not, is null."""
+    """Indented JSON; numbers that are not finite become null."""
     return json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Cases in a few figures, all in the unit of the values.
+    """Summary statistics, in the unit of the values.
 
     Attributes
     ----------
-    count: cases that have a value.
+    count: cases with a value.
     sd: standard deviation (n - 1); None for one case, as are `low` and `high`.
-    low, high: 95 % confidence interval of the mean by Student's t, which takes cases as
-        independent and their mean as normally distributed.
+    low, high: 95 % confidence interval of the mean by Student's t, assuming independent cases and
+        a normally distributed mean.
     """
 
     count: int
@@ -58,7 +58,7 @@ class Summary:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """What describes these values, at least one."""
+    """Summary of one or more values."""
     array = np.asarray(values, np.float64)
     count, mean, median = len(array), float(array.mean()), float(np.median(array))
     if count < 2:

@@ -1,7 +1,7 @@
-"""Can synthetic images train a segmenter? Real against synthetic against both, tested on real.
+"""Utility of synthetic images for training a segmenter: real, synthetic and both, tested on real images.
 
-The same small network is trained with the same number of steps on each set, several times from
-different random weights; every training is tested on the same real cases that none has seen.
+The same small network is trained for the same number of steps on each set, repeatedly from
+different random weights, and tested on the same held-out real cases.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SETS = ("real", "synthetic", "both")
 BATCH, LEARNING_RATE, WARMUP, DECAY, AVERAGING = 2, 1.5e-3, 50, 0.5, 0.99
 LONGEST_PATCH = 64
-"""Voxels of a training patch along an axis, at most."""
+"""Maximum size of a training patch along an axis, in voxels."""
 RESAMPLES = 4000
 
 
@@ -36,13 +36,13 @@ class UtilityRow:
 
     Attributes
     ----------
-    training: "real", "synthetic" or "both"; `cases`: how many it was.
+    training: "real", "synthetic" or "both"; `cases`: their number.
     label: value, and 0 for the mean over all labels.
-    dice: mean over test cases and repeats; `low` and `high` its 95 % interval by bootstrap over
+    dice: mean over test cases and repeats; `low` and `high`: its 95 % interval by bootstrap over
         both.
-    difference: to the training on real images in the same cases, with its interval
+    difference: to training on real images on the same cases, with its interval
         `difference_low` to `difference_high`; None for real itself.
-    repeat_sd: standard deviation of the mean Dice between repeats, None for a single one.
+    repeat_sd: standard deviation of the mean Dice between repeats, None for one repeat.
     """
 
     training: str
@@ -60,9 +60,9 @@ class UtilityRow:
 
 @dataclass(frozen=True)
 class Utility:
-    """The rows, and how they were measured.
+    """Dice scores, and how they were measured.
 
-    `scores` holds what they come from: training set -> Dice (repeats, test cases, labels).
+    `scores`: training set -> Dice (repeats, test cases, labels).
     """
 
     rows: tuple[UtilityRow, ...]
@@ -75,9 +75,9 @@ class Utility:
 
     @property
     def note(self) -> str:
-        """How it was measured, in a sentence."""
+        """One sentence on how the scores were measured."""
         repeated = self.repeats > 1
-        times = f"{self.repeats} times from other random weights" if repeated else "once"
+        times = f"{self.repeats} times from different random weights" if repeated else "once"
         over = " and repeats" if repeated else ""
         return (
             f"{len(self.test_cases)} real test cases; each training {self.steps} steps of {BATCH} "
@@ -108,13 +108,13 @@ def utility(
     device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Utility:
-    """Train on real, synthetic and both, and test on real.
+    """Train on real, synthetic and both sets, and test on real cases.
 
     Parameters
     ----------
     real, synthetic: folders for training, each with `images` and `labels` (equal file names).
-        Cases are brought to the median voxel size of the real ones.
-    test: the same for the real cases that are kept apart. A file name may be in `real` or in
+            Cases are resampled to the median voxel size of the real ones.
+        test: folder of held-out real cases, likewise. A file name must not be in both `real` and `test`.
         `test`, not in both.
     steps: optimization steps of each of the 3 x `repeats` trainings.
     seed: of weights, patches and resampling; the same seed gives the same figures on the same
@@ -122,7 +122,7 @@ def utility(
 
     Raises
     ------
-    InputError: folders that do not fit together, a label that one of them lacks, or fewer than
+    InputError: folders that do not fit together, a label missing in one of them, or fewer than
         two test cases.
     """
     folders = {"real": Path(real), "synthetic": Path(synthetic), "test": Path(test)}
@@ -152,7 +152,9 @@ def read_sets(folders: dict[str, Path], progress: ProgressCallback | None) -> di
 
     names = {key: case_names(folder) for key, folder in folders.items()}
     if len(names["test"]) < 2:
-        raise InputError(f"The folder {folders['test']} holds one case; an interval needs at least two, better twenty.")
+        raise InputError(
+            f"The folder {folders['test']} holds one case; an interval needs at least two, preferably twenty."
+        )
     if shared := sorted(set(names["real"]) & set(names["test"])):
         raise InputError(
             f"The case {shared[0]} is both in {folders['real']} and in "
@@ -172,7 +174,7 @@ def read_sets(folders: dict[str, Path], progress: ProgressCallback | None) -> di
 
 
 def _labels(cases: dict[str, list[TrainingCase]], folders: dict[str, Path]) -> list[int]:
-    """The labels, which have to be the same ones in all folders."""
+    """The labels, which must be the same in all folders."""
     found = {key: {int(v) for case in cases[key] for v in np.unique(case.labels) if v} for key in cases}
     for key, other in (("synthetic", "real"), ("real", "synthetic"), ("real", "test"), ("test", "real")):
         if missing := sorted(found[other] - found[key]):
@@ -181,7 +183,7 @@ def _labels(cases: dict[str, list[TrainingCase]], folders: dict[str, Path]) -> l
                 f"{folders[key]}; give both the same labels."
             )
     if not found["real"]:
-        raise InputError(f"The labels in {folders['real']} are all empty; give labeled cases.")
+        raise InputError(f"The label volumes in {folders['real']} are all empty; give labeled cases.")
     return sorted(found["real"])
 
 
@@ -191,7 +193,7 @@ def renumbered(case: TrainingCase, values: Sequence[int]) -> TrainingCase:
 
 
 def _patch(cases: Sequence[TrainingCase]) -> tuple[int, ...]:
-    """A typical case in whole strides of the network, as far as it is not too large."""
+    """Shape of a typical case in whole strides of the network, limited in size."""
     typical = np.median([case.image.shape for case in cases], axis=0)
     return tuple(int(min(-(-n // 8) * 8, LONGEST_PATCH)) for n in typical)
 
@@ -274,12 +276,12 @@ def _estimate(values: NDArray, draws: tuple[NDArray, NDArray]) -> tuple[float, f
 
 
 def _mean(scores: NDArray, axis: int) -> NDArray[np.float64]:
-    """The mean of what is defined; NaN where nothing is."""
+    """The mean of the defined values; NaN where there are none."""
     return np.ma.masked_invalid(scores).mean(axis).filled(np.nan)
 
 
 def draws_of(shape: tuple[int, int], generator: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Which repeats and which cases stand in each resample: they vary independently."""
+    """Indices of repeats and of cases in each bootstrap resample, drawn independently."""
     repeats, cases = (generator.integers(n, size=(RESAMPLES, n)) for n in shape)
     return repeats[:, :, None], cases[:, None, :]
 
@@ -287,14 +289,14 @@ def draws_of(shape: tuple[int, int], generator: np.random.Generator) -> tuple[ND
 def interval_of(values: NDArray, draws: tuple[NDArray, NDArray]) -> tuple[float, float]:
     """95 % percentile interval of the mean of (repeats, cases), both resampled (Efron 1979).
 
-    Of few repeats the variance comes out too small, of three by a third.
+    With few repeats the variance is underestimated, by a third with three.
     """
     low, high = np.percentile(values[draws].mean(axis=(1, 2)), (2.5, 97.5))
     return float(low), float(high)
 
 
 def _named(progress: ProgressCallback | None, stage: str) -> Callable[[Progress], None] | None:
-    """The same progress under another name."""
+    """Report progress under another stage name."""
     if progress is None:
         return None
     return lambda step: progress(replace(step, stage=stage))

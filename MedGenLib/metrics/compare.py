@@ -1,4 +1,4 @@
-"""An image against a reference, in figures and in words, as a whole and label by label.
+"""Error and similarity measures of an image against a reference, in the whole region and per label.
 
     comparison = compare(synthetic_ct, real_ct, labels=tissues)
     for row in comparison.rows:
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from MedGenLib.metrics.image import MultiScale
 
 _COVERED = 0.999
-"""Share of the region below which it is told how much of it the reference covers."""
+"""Coverage of the region by the reference below which the note states it."""
 _NO_MR_BELOW = -200.0
 _OTHER_SCALE = 0.25
-"""Share of the squared error that is the square of the bias, above which MR gets a remark."""
+"""Share of the squared error due to the bias above which an MR image gets a remark."""
 _RESAMPLE = "have it resampled (--resample), or bring them onto one grid first"
 
 
@@ -42,8 +42,8 @@ class ImageMeasure:
 
     Attributes
     ----------
-    value: in `unit`; None where the measure is not defined, and then the sentence tells why.
-    label: name of the structure that was measured; empty for the whole region.
+    value: in `unit`; None where the measure is not defined, and the sentence says why.
+    label: name of the structure measured; empty for the whole region.
     """
 
     name: str
@@ -55,15 +55,15 @@ class ImageMeasure:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """All measures, and what they were taken from.
+    """All measures, and the images and region they come from.
 
     Attributes
     ----------
-    rows: of the whole region first, then of each label.
-    note: what was compared, and what was changed or assumed for it.
-    difference: image - reference on the image's grid, float32, 0 outside of the region.
+    rows: measures of the whole region first, then of each label.
+    note: what was compared, and what was changed or assumed.
+    difference: image - reference on the image's grid, float32, 0 outside the region.
     reference: the reference on that grid.
-    region: (i, j, k), where it was measured.
+    region: boolean (i, j, k), the voxels compared.
     """
 
     rows: tuple[ImageMeasure, ...]
@@ -77,7 +77,7 @@ class Comparison:
         return next(row.value for row in self.rows if (row.name, row.label) == (name, label))
 
     def sample(self, most: int) -> NDArray[np.int64]:
-        """Flat indices of the region's voxels, or of so many of them, always the same ones."""
+        """Flat indices of the region's voxels, at most `most`; the same selection at each call."""
         index = np.flatnonzero(self.region)
         return index if len(index) <= most else np.random.default_rng(0).choice(index, most, replace=False)
 
@@ -99,13 +99,13 @@ def compare(
 
     Parameters
     ----------
-    image: what is judged. Everything is measured on its grid.
-    reference: what it should look like, of the same modality. Where neither says its modality it is
-        guessed from the values, and the note says so.
-    mask: voxels above 0 are compared; None takes the body as the reference shows it.
-    labels: structures to measure each by itself as well, as far as they lie in the region.
-    resample: bring what lies on another grid onto that of `image` (the reference linearly, masks to
-        the nearest voxel) and say so in the note, instead of refusing it.
+    image: the image to evaluate; everything is measured on its grid.
+    reference: the reference image, of the same modality. If neither states a modality, it is guessed
+        from the values, and the note says so.
+    mask: voxels above 0 are compared; None takes the body in the reference.
+    labels: structures to measure separately, within the region.
+    resample: resample what lies on another grid to that of `image` (the reference linearly, masks by
+        nearest neighbor) and say so in the note, instead of raising an error.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def require_same_grid(
     second: tuple[str, Volume | LabelMap],
     advice: str = "bring them onto one grid first",
 ) -> None:
-    """Raise InputError naming both grids unless they are one; each is (its name, the image)."""
+    """Raise InputError that names both grids unless they are equal; each argument is (name, image)."""
     (one, a), (other, b) = first, second
     if not a.geometry.is_close(b.geometry):
         raise InputError(
@@ -150,21 +150,21 @@ def require_same_grid(
 
 
 def _grid(geometry: Geometry, other: Geometry) -> str:
-    """A grid in words, with as much as it takes to tell it from another one."""
+    """Describe a grid with the details in which it differs from another one."""
     if geometry.shape != other.shape or not np.allclose(geometry.spacing, other.spacing, atol=1e-3):
         return str(geometry)
-    place = ", ".join(f"{p:.2f}" for p in geometry.origin)
-    return f"{geometry} ({geometry.orientation}, the first at {place} mm)"
+    origin = ", ".join(f"{p:.2f}" for p in geometry.origin)
+    return f"{geometry} ({geometry.orientation}, the first at {origin} mm)"
 
 
 def _kind(image: Volume, reference: Volume, notes: list[str]) -> str:
-    """ "CT" or what else both are; refuses a CT against an MR image."""
+    """Modality of both images, "CT" or another; raises InputError for a CT against an MR image."""
     known = [volume.modality or _guess(volume) for volume in (image, reference)]
-    of_image, of_reference = (here or there or "" for here, there in (known, known[::-1]))
+    of_image, of_reference = (a or b or "" for a, b in (known, known[::-1]))
     if (of_image == "CT") != (of_reference == "CT"):
         raise InputError(
             f"The image is {of_image} and the reference {of_reference}: HU and the arbitrary units "
-            "of MR cannot be subtracted; choose a reference of the image's own modality."
+            "of MR cannot be subtracted; choose a reference of the same modality."
         )
     if of_image == "CT" and not (image.modality and reference.modality):
         notes.append("Taken as CT in HU.")
@@ -175,18 +175,18 @@ def _kind(image: Volume, reference: Volume, notes: list[str]) -> str:
 
 
 def _doubts(name: str, volume: Volume) -> list[str]:
-    """A sentence on a file that does not say it is CT and whose numbers hold nothing like air."""
+    """A sentence on a file that does not state CT and has no values like those of air."""
     if volume.modality or volume.array.min() < _NO_MR_BELOW:
         return []
     return [
-        f"The {name} has no value below {_NO_MR_BELOW:g} HU: if it shows air or lung, its numbers "
-        "are no HU but shifted or scaled ones, and the errors mean nothing."
+        f"The {name} has no value below {_NO_MR_BELOW:g} HU: if it shows air or lung, its values "
+        "are not HU but shifted or scaled, and the errors mean nothing."
     ]
 
 
 def _guess(volume: Volume) -> str | None:
     guess = guess_modality(volume)
-    # A CT with unusual values is no MR image: that has nothing far below 0.
+    # An unusual CT is not taken for MR, which has nothing far below 0.
     return None if guess == "MR" and volume.array.min() < _NO_MR_BELOW else guess
 
 
@@ -197,7 +197,7 @@ def _unit(kind: str) -> str:
 def _on_grid(
     reference: Volume, image: Volume, kind: str, resample: bool, notes: list[str]
 ) -> tuple[Volume, NDArray[np.bool_]]:
-    """The reference on the image's grid, and where it reaches."""
+    """The reference resampled to the image's grid, and a boolean array of the voxels that it covers."""
     reference = reference.with_array(reference.array, kind or None, _unit(kind))
     if reference.geometry.is_close(image.geometry):
         return reference, np.ones(image.shape, bool)
@@ -258,13 +258,13 @@ def _rows(
     first, second = reference.array[inside], image.array[inside]
     for name, values in (("reference", first), ("image", second)):
         if values.min() == values.max():
-            notes.append(f"The {name} is constant there ({values[0]:.4g}): it shows nothing.")
+            notes.append(f"The {name} is constant there ({values[0]:.4g}): it has no structure.")
     low, high = _data_range(first, kind, notes)
     if kind != "CT":
         notes += _on_scale(first, second)
 
     def clipped(values: NDArray) -> NDArray:
-        # The range of an MR image is its reference's own, which an image may rightly leave.
+        # The range of an MR image is that of its reference, which the image may leave.
         return np.clip(values, low, high) if kind == "CT" else values
 
     scales = _attempt(lambda: metrics.ms_ssim(clipped(reference.array), clipped(image.array), inside, high - low, low))
@@ -279,28 +279,28 @@ def _rows(
         ("NCC", "", "normalized cross-correlation (Pearson's; 1 is best)", lambda: metrics.pearson(first, second)),
     ]
     rows = []
-    for name, of, words, measure in measures:
-        rows.append(_row(name, of, words, _attempt(measure)))
+    for name, unit_of, description, measure in measures:
+        rows.append(_row(name, unit_of, description, _attempt(measure)))
         stage.advance()
     return [*rows[:4], *_similarity_rows(scales, notes), rows[4]]
 
 
 def _similarity_rows(scales: MultiScale | str, notes: list[str]) -> list[ImageMeasure]:
-    """SSIM and MS-SSIM, or the sentence why there is neither."""
-    words = "structural similarity (1 is equal)"
+    """SSIM and MS-SSIM, or rows that say why they are not defined."""
+    description = "structural similarity (1 is equal)"
     if isinstance(scales, str):
-        return [_row(name, "", words, scales) for name in ("SSIM", "MS-SSIM")]
+        return [_row(name, "", description, scales) for name in ("SSIM", "MS-SSIM")]
     weights = ", ".join(f"{weight:.3g}" for weight in scales.weights)
     used = f"{scales.levels} scale{'s' if scales.levels > 1 else ''}, weights {weights}"
     notes.append(f"MS-SSIM uses {used}.")
     return [
-        _row("SSIM", "", words, scales.ssim),
+        _row("SSIM", "", description, scales.ssim),
         _row("MS-SSIM", "", f"structural similarity over scales ({used})", scales.value),
     ]
 
 
 def _data_range(values: NDArray, kind: str, notes: list[str]) -> tuple[float, float]:
-    """The lowest and highest value for PSNR and SSIM; the lowest stands outside of the region."""
+    """Lowest and highest value for PSNR and SSIM; voxels outside the region get the lowest."""
     from MedGenLib.metrics.image import SYNTHRAD_RANGE
 
     if kind == "CT":
@@ -311,7 +311,7 @@ def _data_range(values: NDArray, kind: str, notes: list[str]) -> tuple[float, fl
 
 
 def _on_scale(reference: NDArray, image: NDArray) -> list[str]:
-    """A sentence where much of the error of an MR image may be its scale, which means nothing."""
+    """A remark where a large part of the error of an MR image is an offset of its arbitrary scale."""
     from MedGenLib.metrics import image as metrics
 
     error = metrics.rmse(reference, image) ** 2
@@ -320,7 +320,7 @@ def _on_scale(reference: NDArray, image: NDArray) -> list[str]:
         return []
     return [
         f"MR has no common scale, and {share:.0%} of the squared error is the difference of the "
-        "means: MAE, RMSE, bias and PSNR tell of the brightness of both scans; NCC does not."
+        "means: MAE, RMSE, bias and PSNR mainly reflect the brightness of both scans; NCC does not."
     ]
 
 
@@ -349,9 +349,9 @@ def _label_rows(
     for n, value in enumerate(values):
         label, count = labels.names.get(value) or f"label {value}", int(counts[n])
         rows.append(ImageMeasure("Voxels", count, "", f"{label}: {count} voxels were compared.", label))
-        for name, words, means in columns:
-            found = means[n] if count else "there are no voxels of it where it was measured."
-            rows.append(_row(name, unit, words, found, label))
+        for name, description, means in columns:
+            found = means[n] if count else "the label has no voxels in the region."
+            rows.append(_row(name, unit, description, found, label))
     return rows
 
 
@@ -359,21 +359,21 @@ _Value = TypeVar("_Value")
 
 
 def _attempt(measure: Callable[[], _Value]) -> _Value | str:
-    """What the measure gives, or the sentence why it gives nothing."""
+    """The measure's value, or a sentence that says why it is not defined."""
     try:
         return measure()
     except InputError as error:
         return str(error)
 
 
-def _row(name: str, unit: str, words: str, value: float | str, label: str = "") -> ImageMeasure:
-    """A row of a value, or of the sentence why there is none."""
-    words = f"{label}: {words}" if label else f"The {words}"
+def _row(name: str, unit: str, description: str, value: float | str, label: str = "") -> ImageMeasure:
+    """A row with a value, or with a sentence that says why there is none."""
+    description = f"{label}: {description}" if label else f"The {description}"
     if isinstance(value, str):
-        return ImageMeasure(name, None, unit, f"{words} cannot be given: {value}", label)
+        return ImageMeasure(name, None, unit, f"{description} cannot be given: {value}", label)
     if math.isinf(value):
-        return ImageMeasure(name, None, unit, f"{words} has no limit: both images are equal.", label)
+        return ImageMeasure(name, None, unit, f"{description} has no limit: both images are equal.", label)
     if math.isnan(value):
-        return ImageMeasure(name, None, unit, f"{words} is not defined: an image is constant.", label)
+        return ImageMeasure(name, None, unit, f"{description} is not defined: an image is constant.", label)
     number = f"{value:.4g}{' ' if unit else ''}{unit}"
-    return ImageMeasure(name, float(value), unit, f"{words} is {number}.", label)
+    return ImageMeasure(name, float(value), unit, f"{description} is {number}.", label)

@@ -1,15 +1,15 @@
-"""A cohort of synthetic images against a cohort of real ones: likeness, coverage, diversity.
+"""Fidelity, coverage and diversity of a cohort of synthetic images relative to real images.
 
     result = compare_cohorts(real, synthetic)        # each a list of `features.Features`
     for measure in result.measures:
         print(measure.sentence)
 
-A volume is one observation and its slices are not: everything that asks how sure a figure is
-leaves out or pairs whole volumes.
+A volume is one observation; its slices are not independent. Confidence intervals therefore resample
+whole volumes.
 
 Sources: Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017 (Frechet
-distance); Chong and Forsyth, Effectively unbiased FID and Inception Score, CVPR 2020 (its value for
-infinitely many samples, by extrapolation in 1/N); Binkowski et al., Demystifying MMD GANs, ICLR
+distance); Chong and Forsyth, Effectively unbiased FID and Inception Score, CVPR 2020 (extrapolation
+to infinitely many samples in 1/N); Binkowski et al., Demystifying MMD GANs, ICLR
 2018 (MMD with a cubic kernel); Kynkaanniemi et al., Improved precision and recall metric, NeurIPS
 2019; Naeem et al., Reliable fidelity and diversity metrics, ICML 2020 (density, coverage);
 Shao and Wu, A general theory for jackknife variance estimation, Annals of Statistics 1989.
@@ -32,7 +32,7 @@ from MedGenLib.progress import ProgressCallback, Stage
 SPLITS = 20
 """Random divisions of the cohorts into halves."""
 FEWEST = 8
-"""Volumes a cohort needs so that its halves can tell anything."""
+"""Volumes a cohort needs for statistics of its halves."""
 NEIGHBORS = 5
 _NORMAL_95 = 1.96
 
@@ -41,11 +41,11 @@ Cohort = Sequence[Features]
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure with its 95 % interval.
+    """One measure with its 95 % interval.
 
     Attributes
     ----------
-    value, low, high: None where it cannot be given, and then the sentence tells why.
+    value, low, high: None where the measure is not defined; the sentence says why.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Measure:
 
 @dataclass(frozen=True)
 class CohortComparison:
-    """All measures, what they were taken from, and the points of the extrapolation.
+    """All measures, their basis, and the points of the extrapolation.
 
     Attributes
     ----------
-    curve: (volumes a cohort, mean Frechet distance) of the halves and of the whole.
+    curve: (volumes per cohort, mean Frechet distance) of the halves and of the whole.
     """
 
     measures: tuple[Measure, ...]
@@ -87,16 +87,16 @@ def compare_cohorts(
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> CohortComparison:
-    """Every measure of two cohorts that were described by one extractor and standard.
+    """All measures of two cohorts described with the same extractor and standard.
 
     Parameters
     ----------
-    groups: indices of synthetic volumes that were made from one input with different seeds.
-    seed: of the random halves.
+    groups: indices of synthetic volumes made from the same input with different seeds.
+    seed: seed of the random halves.
 
     Raises
     ------
-    InputError: fewer than two volumes in a cohort, or no plane in which all of them show anything.
+    InputError: fewer than two volumes in a cohort, or no plane in which all volumes have content.
     """
     for cohort, name in ((real, "real"), (synthetic, "synthetic")):
         if len(cohort) < 2:
@@ -123,13 +123,13 @@ def compare_cohorts(
 
 
 def fid(real: Sequence[NDArray], synthetic: Sequence[NDArray]) -> float:
-    """2.5-D Frechet distance: the mean over planes of that between slices, each (slices, f)."""
+    """2.5-D Frechet distance: the mean over planes of the distance between slices, each (slices, f)."""
     values = [frechet_distance(*_rotated(*pair)) for pair in zip(real, synthetic, strict=True)]
     return float(np.mean(values))
 
 
 def extrapolate(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Value at infinite size of a line in 1 / size through the last two points.
+    """Value at infinite size on the line in 1 / size through the last two points.
 
     The bias of the Frechet distance is c / N to first order (Chong and Forsyth, section 3). With
     the sizes N / 2 and N this is 2 FID(N) - FID(N / 2).
@@ -139,7 +139,7 @@ def extrapolate(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def _rotated(first: NDArray, second: NDArray) -> tuple[NDArray, NDArray]:
-    """Where there are more features than slices: both in the space that they span, exactly."""
+    """With more features than slices: both sets in the subspace that they span, without loss."""
     both = np.concatenate([first, second]).astype(np.float64)
     if both.shape[1] > len(both):
         both = np.linalg.qr(both.T, mode="r").T
@@ -157,7 +157,7 @@ class _Pair:
         return fid(_stacked(self.real), _stacked(self.synthetic))
 
     def size(self) -> float:
-        """Harmonic mean of the numbers of volumes: the bias is a sum of 1 / N of either cohort."""
+        """Harmonic mean of the numbers of volumes: the bias is a sum of 1 / N over both cohorts."""
         return 2 / (1 / len(self.real) + 1 / len(self.synthetic))
 
     def halves(self, generator: np.random.Generator) -> tuple[_Pair, _Pair]:
@@ -187,8 +187,8 @@ def frechet_distance(first: NDArray, second: NDArray) -> float:
     middle = root @ np.atleast_2d(np.cov(second, rowvar=False)) @ root
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(middle), 0)).sum()
     shift = np.square(first.mean(0) - second.mean(0)).sum()
-    spread = first.var(0, ddof=1).sum() + second.var(0, ddof=1).sum() - 2 * cross
-    return float(max(shift + spread, 0.0))
+    variance = first.var(0, ddof=1).sum() + second.var(0, ddof=1).sum() - 2 * cross
+    return float(max(shift + variance, 0.0))
 
 
 def _square_root(matrix: NDArray) -> NDArray:
@@ -199,7 +199,7 @@ def _square_root(matrix: NDArray) -> NDArray:
 def _frechet_measures(
     pair: _Pair, generator: np.random.Generator, stage: Stage
 ) -> tuple[list[Measure], tuple[tuple[float, float], ...]]:
-    """FID as it is and for infinitely many volumes.
+    """FID as measured and extrapolated to infinitely many volumes.
 
     The spread over random halves is the standard error of the whole (delete-half jackknife).
     """
@@ -217,28 +217,26 @@ def _frechet_measures(
         halves += [half.fid() for half in pair.halves(generator)]
         stage.advance()
     sizes, values = (pair.size() / 2, pair.size()), (float(np.mean(halves)), whole)
-    # To first order both vary alike from cohort to cohort: the bias hardly varies.
+    # To first order both vary alike between cohorts: the bias hardly varies.
     limit = extrapolate(sizes, values)
-    words = (
-        "For infinitely many volumes the Frechet distance would be {}: 0 means that the features are distributed alike."
-    )
+    sentence = "For infinitely many volumes the Frechet distance would be {}: 0 means that the distributions are equal."
     return [
         _measure("FID", whole, "The 2.5-D Frechet distance is {}; few volumes bias it upwards.", halves),
-        _measure("FID infinity", limit, words, halves),
+        _measure("FID infinity", limit, sentence, halves),
     ], tuple(zip(sizes, values, strict=True))
 
 
 def _floor(real: list[list[NDArray]], generator: np.random.Generator) -> Measure:
-    """What two halves of the real cohort have between them."""
+    """Frechet distance between two halves of the real cohort."""
     if len(real) < 4:
-        words = "With fewer than 4 real volumes they cannot be compared with each other."
-        return _measure("FID of real halves", None, words)
+        sentence = "With fewer than 4 real volumes they cannot be compared with each other."
+        return _measure("FID of real halves", None, sentence)
     value = float(np.mean([_Pair(*_halves(real, generator)).fid() for _ in range(SPLITS)]))
-    words = (
+    sentence = (
         f"Two halves of the real cohort, {len(real) // 2} volumes each, have a Frechet distance of {{}}: the chance of "
         "sampling."
     )
-    return _measure("FID of real halves", value, words)
+    return _measure("FID of real halves", value, sentence)
 
 
 # maximum mean discrepancy
@@ -247,7 +245,7 @@ def _floor(real: list[list[NDArray]], generator: np.random.Generator) -> Measure
 def mmd(kernel: NDArray, n_real: int) -> float:
     """Unbiased squared MMD from kernel values between volumes (n, n), the real ones first.
 
-    Gretton et al., A kernel two-sample test, JMLR 2012, eq. 3; below 0 by chance only.
+    Source: Gretton et al., A kernel two-sample test, JMLR 2012, eq. 3. Negative only by chance.
     """
     real, fake = kernel[:n_real, :n_real], kernel[n_real:, n_real:]
     return float(_off_diagonal(real) + _off_diagonal(fake) - 2 * kernel[:n_real, n_real:].mean())
@@ -261,7 +259,7 @@ def volume_kernel(volumes: Sequence[Sequence[NDArray]]) -> NDArray[np.float64]:
         parts = [np.asarray(volume[plane], np.float64) for volume in volumes]
         starts = np.cumsum([0, *map(len, parts)])
         x = np.concatenate(parts)
-        for row, part in enumerate(parts):  # one row at a time: all slices at once are squared
+        for row, part in enumerate(parts):  # row by row: memory grows with the square of the slices
             values = (part @ x.T / x.shape[1] + 1) ** 3
             total[row] += np.add.reduceat(values.mean(0), starts[:-1]) / np.diff(starts) / n_planes
     return total
@@ -282,8 +280,10 @@ def _mmd_measure(pair: _Pair, generator: np.random.Generator) -> Measure:
             second = n + generator.permutation(len(kernel) - n)[: (len(kernel) - n) // 2]
             chosen = np.concatenate([first, second])
             parts.append(mmd(kernel[np.ix_(chosen, chosen)], len(first)))
-    words = "The squared maximum mean discrepancy (cubic kernel, unbiased) is {}: about 0 where the cohorts are alike."
-    return _measure("MMD", value, words, parts)
+    sentence = (
+        "The squared maximum mean discrepancy (cubic kernel, unbiased) is {}: about 0 where the cohorts are alike."
+    )
+    return _measure("MMD", value, sentence, parts)
 
 
 # manifolds of nearest neighbors
@@ -299,11 +299,11 @@ def distances(first: NDArray, second: NDArray) -> NDArray[np.float64]:
 def manifold(real: NDArray, synthetic: NDArray, k: int = NEIGHBORS) -> dict[str, float]:
     """Precision, recall, density and coverage of vectors (n, f), (m, f).
 
-    precision: share of synthetic ones inside the ball of a real one, whose radius is the distance
-    to its k-th nearest real one; recall: the same with the roles exchanged. density: number of
-    real balls that a synthetic one lies in, over k; coverage: share of real balls that hold a
-    synthetic one. All are near 1 for equal distributions, recall and precision a little below. A
-    few outliers have large balls: density and coverage suffer less from them.
+    precision: share of synthetic vectors inside the ball of a real one, with its distance to the k-th
+    nearest real one as radius; recall: the same with the roles exchanged. density: mean number of
+    real balls that contain a synthetic vector, divided by k; coverage: share of real balls that contain
+    a synthetic vector. All are near 1 for equal distributions, recall and precision slightly below.
+    Outliers have large balls, which affects density and coverage less.
     """
     between = distances(real, synthetic)
     real_radius = np.sort(distances(real, real), 1)[:, k]
@@ -345,50 +345,48 @@ def mean_distance(vectors: NDArray) -> float:
 def _diversity(
     real: NDArray, synthetic: NDArray, groups: Sequence[Sequence[int]], generator: np.random.Generator
 ) -> list[Measure]:
-    spread = mean_distance(real)
-    if spread == 0:
-        why = "The real volumes are all equal, so that no diversity can be compared with theirs."
+    real_distance = mean_distance(real)
+    if real_distance == 0:
+        why = "The real volumes are all equal, so diversity relative to them is not defined."
         return [_measure(name, None, why) for name in ("diversity", "seed diversity")]
     parts = []
     if min(len(real), len(synthetic)) >= FEWEST:
         for _ in range(10 * SPLITS):
             a, b = (generator.permutation(x)[: len(x) // 2] for x in (real, synthetic))
             parts.append(mean_distance(b) / mean_distance(a))
-    ratio = mean_distance(synthetic) / spread
-    words = "Two synthetic volumes differ {} times as much as two real ones (1: equally diverse; 0: all the same)."
+    ratio = mean_distance(synthetic) / real_distance
+    sentence = "Two synthetic volumes differ {} times as much as two real ones (1: equally diverse; 0: all the same)."
     groups = [group for group in groups if len(group) > 1]
-    return [_measure("diversity", ratio, words, parts), _seed_diversity(synthetic, groups, spread)]
+    return [_measure("diversity", ratio, sentence, parts), _seed_diversity(synthetic, groups, real_distance)]
 
 
-def _seed_diversity(vectors: NDArray, groups: Sequence[Sequence[int]], spread: float) -> Measure:
+def _seed_diversity(vectors: NDArray, groups: Sequence[Sequence[int]], real_distance: float) -> Measure:
     if not groups:
-        why = (
-            "No two synthetic volumes are known to come from one input, so that the effect of the seed cannot be told."
-        )
+        why = "No two synthetic volumes are known to come from one input, so the effect of the seed is unknown."
         return _measure("seed diversity", None, why)
-    value = float(np.mean([mean_distance(vectors[list(group)]) for group in groups])) / spread
+    value = float(np.mean([mean_distance(vectors[list(group)]) for group in groups])) / real_distance
     inputs = f"{len(groups)} input{'' if len(groups) == 1 else 's'}"
-    words = f"Two seeds of one input differ {value:.2g} times as much as two real volumes ({inputs})."
-    return _measure("seed diversity", value, words)
+    sentence = f"Two seeds of one input differ {value:.2g} times as much as two real volumes ({inputs})."
+    return _measure("seed diversity", value, sentence)
 
 
 # shared
 
 
-def _measure(name: str, value: float | None, words: str, parts: Sequence[float] = ()) -> Measure:
-    """The words take the value, and the spread over halves of the cohorts as its standard error."""
+def _measure(name: str, value: float | None, sentence: str, parts: Sequence[float] = ()) -> Measure:
+    """A measure whose sentence gets the value and a 95 % interval from `parts`, its values on the halves."""
     if value is None or not len(parts):
-        return Measure(name, value, None, None, words if value is None else words.format(f"{value:.4g}"))
+        return Measure(name, value, None, None, sentence if value is None else sentence.format(f"{value:.4g}"))
     error = _NORMAL_95 * float(np.std(parts, ddof=1))
     low, high = value - error, value + error
-    return Measure(name, value, low, high, words.format(f"{value:.4g} (95 % interval {low:.4g} to {high:.4g})"))
+    return Measure(name, value, low, high, sentence.format(f"{value:.4g} (95 % interval {low:.4g} to {high:.4g})"))
 
 
 def _common_planes(cohort: Cohort) -> list[int]:
     planes = [p for p in range(len(PLANES)) if all(len(f.planes[p]) for f in cohort)]
     if not planes:
         raise InputError(
-            "There is no plane in which all volumes show anything on at least 16 x 16 pixels; take "
+            "There is no plane in which all volumes have content on at least 16 x 16 pixels; take "
             "out the smallest ones."
         )
     return planes
@@ -399,7 +397,7 @@ def _planes_of(cohort: Cohort, planes: list[int]) -> list[list[NDArray]]:
 
 
 def _vectors(cohort: Cohort, planes: list[int]) -> NDArray[np.float64]:
-    """One row a volume: the means of its planes."""
+    """One row per volume: the means of its planes."""
     rows = [[f.planes[p].mean(0, dtype=np.float64) for p in planes] for f in cohort]
     return np.array([np.concatenate(row) for row in rows])
 

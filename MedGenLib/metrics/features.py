@@ -1,12 +1,12 @@
-"""Volumes as vectors: the features of their slices in three planes, kept for the next time.
+"""Feature vectors of volumes, from slices in three planes, with a cache.
 
     extract = extractor("medgen-features")  # MedGenLib.evaluation.feature_networks
     standard = Standard.set_by(volumes[0], "first")
     cohort = [describe(volume, name, standard, extract) for name, volume in ...]
 
-The features of a volume depend on its voxels, its orientation and spacing, and the network alone.
-They are kept in the cache folder under the hash of all that, so that a second comparison with the
-same cohort computes nothing; the cache can be deleted at any time.
+Features depend only on a volume's voxels, orientation and spacing, and on the network. They are
+cached under a hash of these, so that a repeated comparison is quick; the cache can be deleted at any
+time.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from MedGenLib.io.atomic import replacing
 from MedGenLib.metrics.slices import PLANES, Standard, slices
 
 SLICES = 12
-"""Slices of a plane that are looked at; their number is part of the measure."""
+"""Slices taken from each plane; part of the definition of the measures."""
 CUBE = 32
-"""Voxels along the edge of the small copy of a volume by which copies are found."""
+"""Edge length in voxels of the downsampled volume used to find copies."""
 _VERSION = 1
-"""Changes whenever the same volume and network would give other numbers."""
+"""Increased whenever the features of an unchanged volume and network change."""
 
 
 class Extractor(Protocol):
@@ -42,8 +42,8 @@ class Extractor(Protocol):
 
     Attributes
     ----------
-    name: for reports.
-    key: changes with the weights, so that no feature of other weights is taken from the cache.
+    name: name in reports.
+    key: identifies the weights, so that the cache returns no features of other weights.
     """
 
     name: str
@@ -56,13 +56,13 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What is kept of a volume.
+    """What the measures need of a volume.
 
     Attributes
     ----------
     planes: features (slices, f) of the sagittal, coronal and axial slices; a plane in which the
-        volume shows nothing has no rows.
-    cube: the encoded volume on 32^3 voxels, whatever its shape, mean 0 and length 1.
+        volume has no content has no rows.
+    cube: the encoded volume resampled to 32^3 voxels, with mean 0 and norm 1.
     """
 
     name: str
@@ -71,16 +71,16 @@ class Features:
 
     @cached_property
     def vector(self) -> NDArray[np.float64]:
-        """One vector for the volume: the mean of each plane that has slices, one after another."""
+        """The concatenated mean features of each plane that has slices."""
         return np.concatenate([p.mean(0, dtype=np.float64) for p in self.planes if len(p)])
 
 
 def describe(volume: Volume, name: str, standard: Standard, extract: Extractor, cache: bool = True) -> Features:
-    """The features of a volume, from the cache where they are known.
+    """Features of a volume, from the cache if present.
 
     Raises
     ------
-    InputError: the volume is constant, or is not what the standard is about.
+    InputError: the volume is constant, or its modality differs from the standard's.
     """
     encoded = standard.apply(volume, name)
     path = _cache_path(encoded, extract) if cache else None
@@ -89,7 +89,7 @@ def describe(volume: Volume, name: str, standard: Standard, extract: Extractor, 
         return known
     found = Features(name, tuple(_planes(encoded, extract)), _cube(encoded))
     if not any(map(len, found.planes)):
-        raise InputError(f"{name} is constant or shows nothing but air; take it out.")
+        raise InputError(f"{name} is constant or contains only air; remove it.")
     if path:
         _write(path, found)
     return found
@@ -102,7 +102,7 @@ def _planes(encoded: NDArray[np.float32], extract: Extractor) -> Iterator[NDArra
 
 
 def _cube(encoded: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Block means where there are more voxels than 32, linear interpolation where fewer."""
+    """Block means along axes of more than 32 voxels, linear interpolation along others."""
     from scipy import ndimage
 
     blocks = np.divide(encoded.shape, CUBE)
@@ -121,7 +121,7 @@ def _cache_path(encoded: NDArray[np.float32], extract: Extractor) -> Path:
 
 
 def _read(path: Path, name: str) -> Features | None:
-    """None where nothing is kept, or what is kept is damaged."""
+    """None if nothing is cached or the file is damaged."""
     try:
         with np.load(path, allow_pickle=False) as kept:
             return Features(name, tuple(kept[plane] for plane in PLANES), kept["cube"])
@@ -130,7 +130,7 @@ def _read(path: Path, name: str) -> Features | None:
 
 
 def _write(path: Path, found: Features) -> None:
-    """Without room or permission the features are simply computed again next time."""
+    """Without space or permission, the features are recomputed next time."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

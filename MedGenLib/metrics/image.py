@@ -2,9 +2,9 @@
 
 All functions take numpy arrays in (i, j, k) order, or single slices, and return a float in the
 images' unit (HU or a.u.) unless the docstring says otherwise. Masks are boolean (or 0/1) arrays
-of the image's shape; without one, every voxel counts. `InputError` is raised where shapes differ
-or the mask is empty. A figure that is not defined, such as the Dice coefficient of two empty
-masks, is NaN rather than a flattering 1.
+of the image's shape; without one, every voxel counts. `InputError` is raised if shapes differ
+or the mask is empty. A measure that is not defined, such as the Dice coefficient of two empty
+masks, is NaN.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from MedGenLib.errors import InputError
 
 _SLAB = 32
 CT_RANGE = 3024.0
-"""Data range in HU of the benchmarks of slices of the head: -1024 to 2000."""
+"""Data range in HU used in benchmarks of head slices: -1024 to 2000."""
 SYNTHRAD_RANGE = (-1024.0, 3000.0)
-"""HU to which SynthRAD 2025 clips a CT for PSNR and MS-SSIM; outside the mask stands the lower."""
+"""HU range to which SynthRAD 2025 clips a CT for PSNR and MS-SSIM; voxels outside the mask get the minimum."""
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of MS-SSIM from the finest scale to the coarsest: Wang et al. 2003, section 3.2."""
 
@@ -51,10 +51,7 @@ def psnr(
 
 
 def pearson(reference: ArrayLike, candidate: ArrayLike, mask: ArrayLike | None = None) -> float:
-    """Pearson's correlation inside the mask, -1 to 1; NaN if an image is constant there.
-
-    For images it is also called normalized cross-correlation (NCC).
-    """
+    """Pearson correlation (normalized cross-correlation, NCC) inside the mask, -1 to 1; NaN if an image is constant."""
     first, second = _select(mask, reference, candidate)
     first, second = first - first.mean(), second - second.mean()
     scale = np.sqrt(np.square(first).sum() * np.square(second).sum())
@@ -71,12 +68,12 @@ def dice(first: ArrayLike, second: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class MultiScale:
-    """MS-SSIM and how it came about.
+    """MS-SSIM with its scales.
 
     Attributes
     ----------
     value: MS-SSIM, 0 to 1.
-    ssim: SSIM at the finest scale by itself, -1 to 1.
+    ssim: SSIM at the finest scale alone, -1 to 1.
     weights: exponent of each scale that was used, the finest first; their sum is 1.
     """
 
@@ -98,20 +95,19 @@ def ms_ssim(
     outside: float = SYNTHRAD_RANGE[0],
     window: int = 7,
 ) -> MultiScale:
-    """Structural similarity over scales, each half as fine as the one before.
+    """Multi-scale structural similarity.
 
     Both images are set to `outside` beyond the mask and shifted so that this is 0. At each scale
-    the map is averaged over the windows (uniform) that lie wholly in the image and
-    whose center lies in the mask: air around the body earns nothing. Means of 2 voxels along each
-    axis, other than axes of one voxel, lead to the next scale.
+    the map is averaged over the (uniform) windows that lie wholly in the image and have their center
+    in the mask, so that air around the body does not count. The next scale has means over 2 voxels
+    along each axis longer than one voxel.
 
-    There are up to five scales. A small image or mask has fewer: a scale counts while a window fits
-    into the image with its center in the mask. The weights are then the first ones, divided by
-    their sum.
+    There are up to five scales, as long as a window fits into the image with its center in the mask.
+    With fewer scales, the first weights are used, divided by their sum.
 
     Source: Wang, Simoncelli and Bovik, Multi-scale structural similarity for image quality
     assessment, Asilomar 2003, equation 7, with the unbiased covariance. Negative means of a scale
-    (opposite structures) count as 0.
+    (opposite structures) are set to 0.
 
     Raises
     ------
@@ -134,8 +130,8 @@ def ms_ssim(
         contrasts.append(means[1])
     if not similarities:
         raise InputError(
-            f"No voxel of the mask has a window of {window} voxels around it, as the part of the "
-            f"image to be compared measures {_times(x.shape)}; crop less."
+            f"No voxel of the mask has a window of {window} voxels around it, in the part of the "
+            f"image to be compared, {_times(x.shape)} voxels; crop less."
         )
     weights = np.array(MS_WEIGHTS[: len(similarities)])
     weights /= weights.sum()
@@ -144,9 +140,9 @@ def ms_ssim(
 
 
 def _box_around(mask: NDArray[np.bool_], window: int) -> tuple[slice, ...]:
-    """A box that holds every window of every scale whose center lies in the mask.
+    """A box that contains, at each scale, all windows with their center in the mask.
 
-    It starts at a multiple of the coarsest voxel, so that the scales halve as those of the whole.
+    It starts at a multiple of the coarsest voxel, so that its scales match those of the whole image.
     """
     coarsest = 2 ** (len(MS_WEIGHTS) - 1)
     margin = (window // 2 + 1) * coarsest
@@ -157,7 +153,7 @@ def _box_around(mask: NDArray[np.bool_], window: int) -> tuple[slice, ...]:
 
 
 def _half(image: NDArray) -> NDArray[np.floating]:
-    """Means of 2 x 2 x 2 voxels; a last odd one is dropped, axes of one voxel stay."""
+    """Means of 2 x 2 x 2 voxels; an odd last voxel is dropped, axes of one voxel are kept."""
     image = image.astype(np.float32) if image.dtype == bool else image
     for axis, length in enumerate(image.shape):
         if length > 1:
@@ -169,14 +165,14 @@ def _half(image: NDArray) -> NDArray[np.floating]:
 def _mean_similarity(
     x: NDArray, y: NDArray, inside: NDArray[np.bool_], data_range: float, window: int
 ) -> tuple[float, float] | None:
-    """SSIM and its part without luminance, averaged as `ms_ssim` says; None without a window."""
+    """Mean SSIM and mean contrast-structure term as in `ms_ssim`; None if no window fits."""
     margins = [window // 2 if length > 1 else 0 for length in x.shape]
     fits = tuple(slice(m, length - m) for m, length in zip(margins, x.shape, strict=True))
     count = np.count_nonzero(inside[fits])
     if not count:
         return None
     totals = np.zeros(2)
-    # In slabs: the maps of a whole volume in float64 would take many times its memory.
+    # In slabs: float64 maps of a whole volume would take many times its memory.
     for start in range(fits[0].start, fits[0].stop, _SLAB):
         stop = min(start + _SLAB, fits[0].stop)
         slab = slice(start - margins[0], stop + margins[0])
@@ -191,7 +187,7 @@ def _mean_similarity(
 def _ssim_maps(
     x: NDArray, y: NDArray, data_range: float, window: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The luminance term of SSIM, and its contrast times its structure term, in a uniform window.
+    """Luminance term of SSIM, and the product of its contrast and structure terms, in a uniform window.
 
     Source: Wang et al., Image quality assessment: from error visibility to structural similarity,
     IEEE TIP 13 (2004), equation 13, with the unbiased covariance.
@@ -213,13 +209,13 @@ def _ssim_maps(
 
 
 def stripe_index(image: ArrayLike, labels: ArrayLike | None = None, periods: Sequence[int] = (2, 4, 8)) -> float:
-    """How much a regular grid shows: about 1 without, 1.08 and more where it can be seen.
+    """Visibility of a regular grid: about 1 without one, 1.08 and more if visible.
 
     For every axis, period n and phase: the mean absolute step between the voxels p and p + 1 at
     positions p with that phase (p mod n), divided by the mean of the steps at all other positions.
     The largest ratio is returned. Given a mask, or a label map, steps count where both voxels have
-    the same label other than 0: the flat faces of a drawn mask are no stripes. An axis shorter
-    than two periods is left out for that period; NaN if nothing is left.
+    the same label other than 0: the flat faces of a drawn mask do not count. An axis shorter
+    than two periods is skipped for that period; NaN if nothing is left.
     """
     image = np.asarray(image)
     labels = _labels_like(labels, image)
@@ -233,7 +229,7 @@ def stripe_index(image: ArrayLike, labels: ArrayLike | None = None, periods: Seq
 
 
 def seam_index(image: ArrayLike, axis: int, plane: int, labels: ArrayLike | None = None, neighbors: int = 2) -> float:
-    """Jump across a plane against its surroundings: about 1 without a seam.
+    """Step across a plane relative to its surroundings: about 1 without a seam.
 
     The mean absolute step from voxel plane - 1 to voxel plane along `axis`, divided by the mean of
     the `neighbors` steps before and after it. Given a mask, or a label map, steps count where both
@@ -260,7 +256,7 @@ def seam_index(image: ArrayLike, axis: int, plane: int, labels: ArrayLike | None
 
 
 def _steps(image: NDArray, labels: NDArray, axis: int) -> tuple[NDArray, NDArray]:
-    """Sum and number of the absolute steps from each plane of an axis to the next one."""
+    """Sum and number of the absolute steps from each plane of an axis to the next."""
     image, labels = np.moveaxis(image, axis, 0), np.moveaxis(labels, axis, 0)
     others = tuple(range(1, image.ndim))
     total, count = np.zeros(len(image) - 1), np.zeros(len(image) - 1, np.int64)
@@ -277,8 +273,8 @@ def _steps(image: NDArray, labels: NDArray, axis: int) -> tuple[NDArray, NDArray
 def _phase_ratios(total: NDArray, count: NDArray, period: int) -> Iterator[float]:
     phase = np.arange(len(total)) % period
     for p in range(period):
-        here = phase == p
-        yield _ratio(total[here].sum(), count[here].sum(), total[~here].sum(), count[~here].sum())
+        in_phase = phase == p
+        yield _ratio(total[in_phase].sum(), count[in_phase].sum(), total[~in_phase].sum(), count[~in_phase].sum())
 
 
 def _ratio(total: float, count: int, other_total: float, other_count: int) -> float:
@@ -310,7 +306,7 @@ def _mask_like(mask: ArrayLike, image: NDArray) -> NDArray[np.bool_]:
     mask = np.asarray(mask, bool)
     _check_shape(mask, image)
     if not mask.any():
-        raise InputError("The mask is empty, so nothing can be measured; give one with voxels.")
+        raise InputError("The mask is empty; give one with voxels above 0.")
     return mask
 
 

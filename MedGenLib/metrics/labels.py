@@ -1,4 +1,4 @@
-"""Structures that an image should show against those it does show, label by label.
+"""Overlap, surface distance and volume of expected and found structures, per label.
 
 found = segmenter("hippocampus-segmenter")(synthetic_mr)
 for row in compare_labels(mask, found):
@@ -24,17 +24,17 @@ _MOST_QUERIES = 200_000
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One structure as it was wanted and as it was found.
+    """One structure as expected and as found.
 
     Attributes
     ----------
-    label, name: its number and its name ("label 3" where none is known).
-    dice: 0 to 1; None if the structure is neither wanted nor found.
-    hd95_mm: 95 % Hausdorff distance in mm (see `hd95`); None unless it is both wanted and found.
-    wanted_ml, found_ml: volumes in millilitres.
+    label, name: value and name ("label 3" where none is known).
+    dice: 0 to 1; None if the structure is neither in the mask nor found.
+    hd95_mm: 95 % Hausdorff distance in mm (see `hd95`); None unless it is in both.
+    wanted_ml, found_ml: volumes in milliliters.
     difference_ml: found - wanted.
-    difference_percent: the same in per cent of the wanted volume; None if nothing is wanted.
-    sentence: all of it in words, and why a value is missing.
+    difference_percent: the same in percent of the wanted volume; None if that is 0.
+    sentence: the result in words, and why a value is missing.
     """
 
     label: int
@@ -58,9 +58,9 @@ def compare_labels(wanted: LabelMap, found: LabelMap, names: Mapping[int, str] |
     Parameters
     ----------
     wanted: the mask that the image was made from.
-    found: what a segmenter sees in the image, on the same grid.
-    names: the labels to compare, above 0, and what they are called: those that the segmenter knows.
-        None compares all labels that either of the two holds, by the names these carry.
+    found: the segmentation of the image, on the same grid.
+    names: value and name of the labels to compare, above 0. None compares all labels in either map
+        under the names they carry.
 
     Raises
     ------
@@ -86,17 +86,16 @@ def hd95(first: NDArray, second: NDArray, spacing: tuple[float, float, float]) -
     """95 % Hausdorff distance of two masks in mm: the larger of the two directed distances.
 
     A directed distance is the 95th percentile (linear interpolation) of the distances from each
-    surface voxel of one mask to the nearest surface voxel of the other, center to center. Surface
-    voxels are those with a face neighbor outside of the mask; beyond the image is outside, but an
-    axis of one voxel has no neighbors. MONAI's `compute_hausdorff_distance(percentile=95)` means
-    the same. Of more than 200,000 surface voxels (no organ, but a noisy segmentation) every n-th is
-    asked. NaN if a mask is empty.
+    surface voxel of one mask to the nearest surface voxel of the other, between voxel centers. Surface
+    voxels have a face neighbor outside the mask; voxels beyond the image count as outside, except
+    along axes of one voxel. Equal to MONAI's `compute_hausdorff_distance(percentile=95)`. Of more than
+    200,000 surface voxels (a noisy segmentation) every n-th is used. NaN if a mask is empty.
     """
     points = [np.argwhere(_surface(np.asarray(mask, bool))) * spacing for mask in (first, second)]
     if not all(map(len, points)):
         return float("nan")
-    there, back = (_distances(*points), _distances(*reversed(points)))
-    return float(max(np.percentile(there, 95), np.percentile(back, 95)))
+    forth, back = (_distances(*points), _distances(*reversed(points)))
+    return float(max(np.percentile(forth, 95), np.percentile(back, 95)))
 
 
 def _distances(points: NDArray, others: NDArray) -> NDArray[np.float64]:
@@ -122,9 +121,9 @@ def _boxes(array: NDArray, names: Mapping[int, str]) -> dict[int, tuple[slice, .
     from scipy.ndimage import find_objects
 
     values = np.array([0, *sorted(names)])
-    # Numbered without gaps, as the library makes a list as long as the largest label.
-    place = np.searchsorted(values, array).clip(max=len(values) - 1)
-    found = find_objects(np.where(values[place] == array, place, 0), len(values) - 1)
+    # Renumbered without gaps: find_objects returns a list as long as the largest label.
+    index = np.searchsorted(values, array).clip(max=len(values) - 1)
+    found = find_objects(np.where(values[index] == array, index, 0), len(values) - 1)
     return dict(zip(values[1:].tolist(), found, strict=True))
 
 
@@ -141,7 +140,7 @@ def _row(
         return LabelRow(
             value, name, None, None, 0.0, 0.0, 0.0, None, f"{name}: neither in the mask nor found in the image."
         )
-    # One voxel more than the box, so that only the image's own border counts as one.
+    # One voxel beyond the box, so that only the image's own border counts as a border.
     box = tuple(
         slice(max(min(s.start for s in sides) - 1, 0), max(s.stop for s in sides) + 1)
         for sides in zip(*boxes, strict=True)
@@ -149,20 +148,20 @@ def _row(
     first, second = wanted.array[box] == value, found.array[box] == value
     sizes = [int(np.count_nonzero(mask)) for mask in (first, second)]
     voxel = float(np.prod(wanted.spacing)) * _ML_PER_MM3
-    here, there = (size * voxel for size in sizes)
+    here, forth = (size * voxel for size in sizes)
     dice = 2 * int(np.count_nonzero(first & second)) / sum(sizes)
-    percent = 100 * (there - here) / here if here else None
+    percent = 100 * (forth - here) / here if here else None
     far = hd95(first, second, wanted.spacing) if all(sizes) else None
     if not sizes[0]:
-        words = f"{name}: not in the mask, but {_ml(there)} of it were found in the image."
+        sentence = f"{name}: not in the mask, but {_ml(forth)} were found in the image."
     elif not sizes[1]:
-        words = f"{name}: {_ml(here)} in the mask, but nothing of it was found in the image."
+        sentence = f"{name}: {_ml(here)} in the mask, but not found in the image."
     else:
-        words = (
-            f"{name}: Dice {dice:.3f}, HD95 {far:.3g} mm, {_ml(there)} found where the mask has "
+        sentence = (
+            f"{name}: Dice {dice:.3f}, HD95 {far:.3g} mm, {_ml(forth)} found where the mask has "
             f"{_ml(here)} ({percent:+.1f} %)."
         )
-    return LabelRow(value, name, dice, far, here, there, there - here, percent, words)
+    return LabelRow(value, name, dice, far, here, forth, forth - here, percent, sentence)
 
 
 def _ml(volume: float) -> str:

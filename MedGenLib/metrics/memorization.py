@@ -1,8 +1,8 @@
-"""The nearest training image of each synthetic one: has the model memorized a patient?
+"""Nearest training images of synthetic images, to detect memorized patients.
 
-Near is not memorized: how near a *new* patient comes to the training images is seen from real ones
-that are not among them. A synthetic image is called a copy where it is nearer than chance among
-real ones allows, by the features of its slices or by the correlation of its voxels.
+The distances of real images that the generator was not trained on to their nearest training images
+show what is expected by chance. A synthetic image is called a copy if it is nearer than that, by the
+features of its slices or by the correlation of its voxels.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from MedGenLib.metrics.distribution import distances
 from MedGenLib.metrics.features import Features
 
 FEWEST = 5
-"""Real images whose nearest neighbor is known, below which nothing can be called a copy."""
+"""Real images with a known nearest neighbor that are needed to call an image a copy."""
 _DEVIATIONS = 5.0
-"""How many standard deviations nearer than real images are to each other a copy has to be."""
+"""Standard deviations beyond the mean of real images from which an image counts as a copy."""
 _LARGEST_Z = 8.0  # of Fisher's z: a correlation of 1 - 2e-7
 _IDENTICAL = 1 - 1e-6
 _CANDIDATES = 8
@@ -29,15 +29,15 @@ _LARGEST_SHIFT = 3
 
 @dataclass(frozen=True)
 class Neighbor:
-    """The training images next to one synthetic image.
+    """The training images nearest to one synthetic image.
 
     Attributes
     ----------
-    by_features, distance: the nearest by features, and how far it is.
-    by_voxels, correlation: the one whose voxels correlate most, on 32^3 voxels, moved by up to
-        three of them and mirrored left to right where that correlates more.
-    copied: None where too few real images tell what chance allows.
-    copy_of: the training image that it looks like a copy of.
+    by_features, distance: the nearest by features, and its distance.
+    by_voxels, correlation: the one with the highest voxel correlation at 32^3 voxels, over shifts of
+        up to three voxels and left-right mirroring.
+    copied: None if there are too few real images to decide.
+    copy_of: the training image that it appears to copy.
     """
 
     name: str
@@ -57,24 +57,24 @@ class Neighbor:
             )
         return (
             f"{self.name} looks like a copy of the training image {self.copy_of} (correlation "
-            f"{self.correlation:.3f}); do not publish it before you have compared them."
+            f"{self.correlation:.3f}); compare them before you publish it."
         )
 
 
 @dataclass(frozen=True)
 class Memorization:
-    """All neighbors, the limits beyond which one is a copy, and what they come from.
+    """All neighbors and the limits beyond which one is a copy.
 
     Attributes
     ----------
     real: (distance, correlation) of each real image to its nearest other training image.
-    nearest, most: limits of distance and correlation; None where there are too few real images.
+    distance_limit, correlation_limit: None where there are too few real images.
     """
 
     neighbors: tuple[Neighbor, ...]
     real: NDArray[np.float64]
-    nearest: float | None
-    most: float | None
+    distance_limit: float | None
+    correlation_limit: float | None
     note: str
 
     @property
@@ -85,21 +85,21 @@ class Memorization:
 def find_memorized(
     synthetic: Sequence[Features], training: Sequence[Features], real: Sequence[Features] = ()
 ) -> Memorization:
-    """The nearest training images of each synthetic one, and whether it is a copy.
+    """The nearest training images of each synthetic image, and whether it is a copy of one.
 
     Parameters
     ----------
-    real: real images that were not trained on. Chance is told from their nearest training images
-        and from those of the training images among themselves; an image never counts as its own
+    real: real images that the generator was not trained on. Chance is estimated from their nearest
+        training images and from those among the training images; an image is never its own
         neighbor, even if a file lies in both cohorts.
 
     The limits lie five standard deviations beyond the mean of these nearest distances (of their
-    logarithm) and correlations (of Fisher's z). A generator that is given the mask of a training
-    image may come near it by that mask alone.
+    logarithm) and correlations (of Fisher's z). A generator that gets the mask of a training
+    image may come near that image by the mask alone.
 
     Raises
     ------
-    InputError: fewer than two training images, or planes in which one cohort shows nothing.
+    InputError: fewer than two training images, or planes in which one cohort has no content.
     """
     if len(training) < 2:
         raise InputError(
@@ -110,29 +110,29 @@ def find_memorized(
     known = _Known(training)
     among = [_nearest(*known.to(image, itself=False)) for image in [*real, *training]]
     chance = np.array([(distance, r) for _, distance, _, r in among if np.isfinite(distance)])
-    nearest, most = _limits(chance)
+    distance_limit, correlation_limit = _limits(chance)
     neighbors = []
     for image in synthetic:
-        close, distance, alike, r = _nearest(*known.to(image, itself=True))
-        names = training[close].name, training[alike].name
-        verdict = _verdict(names, distance, r, nearest, most)
+        close, distance, similar, r = _nearest(*known.to(image, itself=True))
+        names = training[close].name, training[similar].name
+        verdict = _verdict(names, distance, r, distance_limit, correlation_limit)
         neighbors.append(Neighbor(image.name, names[0], distance, names[1], r, *verdict))
-    return Memorization(tuple(neighbors), chance, nearest, most, _note(neighbors, chance))
+    return Memorization(tuple(neighbors), chance, distance_limit, correlation_limit, _note(neighbors, chance))
 
 
 def _verdict(
-    names: tuple[str, str], distance: float, r: float, nearest: float | None, most: float | None
+    names: tuple[str, str], distance: float, r: float, distance_limit: float | None, correlation_limit: float | None
 ) -> tuple[bool | None, str]:
-    """Whether it is a copy, and of which: the nearest by features or the most alike by voxels."""
-    if nearest is None:
+    """Whether it is a copy, and of which image: the nearest by features or by voxels."""
+    if distance_limit is None:
         return None, ""
-    if r > most:
+    if r > correlation_limit:
         return True, names[1]
-    return (True, names[0]) if distance < nearest else (False, "")
+    return (True, names[0]) if distance < distance_limit else (False, "")
 
 
 class _Known:
-    """Vectors and small copies of the training images."""
+    """Vectors and downsampled voxels of the training images."""
 
     def __init__(self, training: Sequence[Features]) -> None:
         self.vectors = np.stack([image.vector for image in training])
@@ -141,18 +141,18 @@ class _Known:
     def to(self, image: Features, itself: bool) -> tuple[NDArray, NDArray]:
         """Distances and correlations to all; without `itself` an equal image is infinitely far.
 
-        The correlation of the likeliest training images is the largest one over small shifts, of
-        the image and of its mirror image: copies that were moved or mirrored are copies still.
+        The correlation of the most similar images is the largest over small shifts of the image and
+        its mirror image, to find shifted and mirrored copies.
         """
-        apart = distances(image.vector[None], self.vectors)[0]
-        alike = _correlation(image.cube, self.cubes)
-        same = alike > _IDENTICAL
+        gaps = distances(image.vector[None], self.vectors)[0]
+        correlations = _correlation(image.cube, self.cubes)
+        same = correlations > _IDENTICAL
         for cube in (image.cube, image.cube[::-1]):
             likely = np.argsort(-_correlation(cube, self.cubes))[:_CANDIDATES]
-            alike[likely] = np.maximum(alike[likely], _shifted(cube, self.cubes[likely]))
+            correlations[likely] = np.maximum(correlations[likely], _shifted(cube, self.cubes[likely]))
         if not itself:
-            apart, alike = np.where(same, np.inf, apart), np.where(same, -np.inf, alike)
-        return apart, alike
+            gaps, correlations = np.where(same, np.inf, gaps), np.where(same, -np.inf, correlations)
+        return gaps, correlations
 
 
 def _correlation(cube: NDArray, cubes: NDArray) -> NDArray[np.float64]:
@@ -170,19 +170,19 @@ def _shifted(cube: NDArray, cubes: NDArray) -> NDArray[np.float64]:
     return found[:, near][:, :, near][:, :, :, near].max(axes).astype(np.float64)
 
 
-def _nearest(apart: NDArray, alike: NDArray) -> tuple[int, float, int, float]:
-    close, most = int(apart.argmin()), int(alike.argmax())
-    return close, float(apart[close]), most, float(alike[most])
+def _nearest(gaps: NDArray, correlations: NDArray) -> tuple[int, float, int, float]:
+    close, best = int(gaps.argmin()), int(correlations.argmax())
+    return close, float(gaps[close]), best, float(correlations[best])
 
 
 def _limits(chance: NDArray) -> tuple[float | None, float | None]:
     if len(chance) < FEWEST:
         return None, None
-    far, z = np.log(np.maximum(chance[:, 0], 1e-12)), _fisher(chance[:, 1])
-    nearest = np.exp(far.mean() - _DEVIATIONS * far.std(ddof=1))
-    # A correlation cannot exceed 1: an exact copy has to stay beyond the limit.
-    most = np.tanh(min(z.mean() + _DEVIATIONS * z.std(ddof=1), _LARGEST_Z - 1))
-    return float(nearest), float(most)
+    log_distance, z = np.log(np.maximum(chance[:, 0], 1e-12)), _fisher(chance[:, 1])
+    distance_limit = np.exp(log_distance.mean() - _DEVIATIONS * log_distance.std(ddof=1))
+    # A correlation cannot exceed 1: an exact copy must remain beyond the limit.
+    correlation_limit = np.tanh(min(z.mean() + _DEVIATIONS * z.std(ddof=1), _LARGEST_Z - 1))
+    return float(distance_limit), float(correlation_limit)
 
 
 def _fisher(correlation: NDArray) -> NDArray[np.float64]:
@@ -191,9 +191,7 @@ def _fisher(correlation: NDArray) -> NDArray[np.float64]:
 
 def _note(neighbors: Sequence[Neighbor], chance: NDArray) -> str:
     if len(chance) < FEWEST:
-        return (
-            f"With fewer than {FEWEST} real images nothing tells how near chance comes, so no copy can be called one."
-        )
+        return f"With fewer than {FEWEST} real images the distance expected by chance is unknown: no copies are marked."
     count = sum(bool(n.copied) for n in neighbors)
     if count:
         return f"{count} of {len(neighbors)} synthetic images look like copies of training images."
@@ -204,6 +202,6 @@ def _require_same_planes(cohort: Sequence[Features]) -> None:
     shown = {tuple(bool(len(p)) for p in image.planes) for image in cohort}
     if len(shown) > 1:
         raise InputError(
-            "Some volumes show something in planes in which others do not, so that their distance "
-            "to the training images cannot be told; take out the odd ones."
+            "Some volumes have content in planes in which others have none, so their distance "
+            "to the training images is not defined; remove the different ones."
         )

@@ -1,4 +1,4 @@
-"""From a volume to the slices that a feature network sees."""
+"""Slices of a volume as input of a feature network."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SMALLEST_SIDE = 16
 
 @dataclass(frozen=True)
 class Standard:
-    """What the volumes of all cohorts are brought to: that of one of them.
+    """Modality and spacing to which the volumes of all cohorts are brought.
 
     Attributes
     ----------
-    ct: whether voxels are HU; otherwise their scale is each volume's own.
+    ct: whether voxels are HU; otherwise each volume has its own scale.
     spacing: mm along the axes of RAS orientation.
-    of: name of the volume that set the standard.
+    of: name of the volume that sets the standard.
     """
 
     ct: bool
@@ -40,21 +40,21 @@ class Standard:
 
     @classmethod
     def set_by(cls, volume: Volume, name: str, ct: bool | None = None) -> Standard:
-        """That of a volume; `ct` where more than this one volume tells what they are."""
+        """The standard of a volume; `ct` overrides the guess from its values."""
         reorientation = Reorientation.to(volume.geometry, "RAS")
         kind = modality_of(volume) == "CT" if ct is None else ct
         return cls(kind, reorientation.axes(volume.spacing), name)
 
     def apply(self, volume: Volume, name: str) -> NDArray[np.float32]:
-        """`encode` of the volume, resampled where its spacing is off by more than 5 %.
+        """`encode` the volume, resampled if its spacing differs by more than 5 %.
 
         Raises
         ------
-        InputError: the volume is stated to be CT and the standard is not, or the other way round.
+        InputError: one of the volume and the standard is CT and the other is not.
         """
         if volume.modality is not None and (volume.modality == "CT") != self.ct:
             raise InputError(
-                f"{name} is {volume.modality} and {self.of} is {'CT' if self.ct else 'no CT'}; "
+                f"{name} is {volume.modality} and {self.of} is {'CT' if self.ct else 'not CT'}; "
                 "compare images of one kind."
             )
         reorientation = Reorientation.to(volume.geometry, "RAS")
@@ -66,24 +66,23 @@ class Standard:
         return encode(reorientation.apply(volume.array), self.ct)
 
     def is_off(self, volume: Volume) -> bool:
-        """Whether the volume has another spacing along an axis of more than one voxel."""
+        """Whether the spacing differs along an axis of more than one voxel."""
         spacing = Reorientation.to(volume.geometry, "RAS").axes(volume.spacing)
         ratio = np.divide(spacing, self.spacing)
         return bool((np.abs(np.log(ratio)) > _SAME_SPACING).any())
 
 
 def mostly_ct(kinds: Iterable[str | None]) -> bool | None:
-    """What most volumes are: a guess from the values of one may be wrong. None if none tells."""
+    """The majority of the volumes' kinds, as the guess from one may be wrong; None if all are unknown."""
     known = [kind == "CT" for kind in kinds if kind is not None]
     return 2 * sum(known) > len(known) if known else None
 
 
 def encode(array: NDArray, ct: bool) -> NDArray[np.float32]:
-    """The scale of the feature network, about -2.5 to 4.
+    """Intensities on the scale of the feature network, about -2.5 to 4.
 
-    CT: asinh((HU - 40) / 200) of HU within -1024 and 3000, so that a difference of 20 HU in soft
-    tissue counts and bone does not drown it. Others: 4 v / p - 2 with p the volume's own 99.5th
-    percentile, within -2 and 4, as the numbers of MR have no unit.
+    CT: asinh((HU - 40) / 200) of HU clipped to -1024..3000, which keeps soft-tissue contrast beside
+    bone. Others: 4 v / p - 2, clipped to -2..4, with p the volume's 99.5th percentile.
     """
     array = array.astype(np.float32)
     if ct:
@@ -93,15 +92,14 @@ def encode(array: NDArray, ct: bool) -> NDArray[np.float32]:
 
 
 def informative(image: NDArray[np.float32], least: float = 0.15) -> bool:
-    """Whether a slice shows anything: its standard deviation is not that of empty air."""
+    """Whether the standard deviation of a slice exceeds that of air."""
     return float(image.std()) > least
 
 
 def slices(encoded: NDArray[np.float32], plane: int, count: int) -> Iterator[NDArray[np.float32]]:
-    """At most `count` informative slices across array axis `plane`, evenly spread.
+    """At most `count` informative slices across array axis `plane`, evenly spaced.
 
-    The outermost tenth on either side is left out. Slices of fewer than 16 pixels on a side show
-    too little and are none.
+    The outermost tenth on either side and slices of fewer than 16 pixels on a side are left out.
     """
     length = encoded.shape[plane]
     if min(n for axis, n in enumerate(encoded.shape) if axis != plane) < _SMALLEST_SIDE:

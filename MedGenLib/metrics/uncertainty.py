@@ -1,8 +1,7 @@
-"""How much results vary where the input does not decide, and whether that tells where they are
-wrong.
+"""Uncertainty of results as standard deviation of samples, and its calibration against the error.
 
-    result = translate("t1.nii.gz", to="CT", uncertainty=True)
-    calibration = error_correlation(result.uncertainty, compare(result.volume, real_ct))
+result = translate("t1.nii.gz", to="CT", uncertainty=True)
+calibration = error_correlation(result.uncertainty, compare(result.volume, real_ct))
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from MedGenLib.imaging.volume import Volume, check_finite
 from MedGenLib.metrics.compare import Comparison, ImageMeasure, require_same_grid
 
 _MOST_VOXELS = 1_000_000
-"""Voxels drawn of a larger region: ranks of more cost seconds and change no digit that counts."""
+"""Voxels drawn from a larger region: ranks of more take seconds without a visible effect."""
 _PARTS = 10
 
 
 def spread(volumes: Sequence[Volume]) -> Volume:
     """Voxel-wise standard deviation (n - 1) of samples on one grid, float32 in their unit.
 
-    Where it is large, the model has made something up: the input did not decide on it.
+    It is large where the input does not determine the result.
 
     Raises
     ------
     InputError: fewer than two samples, or grids that differ.
     """
     if len(volumes) < 2:
-        raise InputError("The spread needs at least two samples; ask for more of them.")
+        raise InputError("The standard deviation needs at least two samples; request more.")
     first = volumes[0]
     if not all(first.geometry.is_close(volume.geometry) for volume in volumes):
         raise InputError("The samples lie on different grids; compare samples of one input.")
-    # Welford's running sums: the samples are never all in memory as floating point.
+    # Welford's algorithm: the samples are never all in memory as floating point.
     mean, squares = np.zeros(first.shape), np.zeros(first.shape)
     for count, volume in enumerate(volumes, start=1):
         step = volume.array - mean
@@ -49,7 +48,7 @@ def spread(volumes: Sequence[Volume]) -> Volume:
 
 @dataclass(frozen=True)
 class Bin:
-    """A tenth of the region, of voxels whose spread is alike; means in the images' unit."""
+    """A tenth of the region, voxels of similar uncertainty; means in the images' unit."""
 
     spread: float
     error: float
@@ -58,14 +57,14 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether an uncertainty tells where the error is.
+    """Agreement of an uncertainty with the error.
 
     Attributes
     ----------
     rows: Spearman, Pearson, AUSE, Ratio (see `error_correlation`).
-    bins: from the most certain tenth of the voxels to the least certain one; their mean spread and
-        mean absolute error.
-    note: what was looked at.
+    bins: tenths of the voxels from the lowest to the highest uncertainty, with mean standard deviation
+        and mean absolute error.
+    note: what was measured.
     """
 
     rows: tuple[ImageMeasure, ...]
@@ -82,24 +81,23 @@ class Calibration:
 
 
 def error_correlation(uncertainty: Volume, comparison: Comparison) -> Calibration:
-    """An uncertainty against the true error, voxel by voxel in the region that was compared.
+    """Compare an uncertainty with the error, voxel by voxel in the compared region.
 
-    - Spearman, Pearson: correlation of the spread with the absolute error, by rank and by value.
-    - AUSE, area under the sparsification error: voxels are left out, the least certain ones first,
-      and the MAE of the rest is compared with that after leaving out those of the largest error.
-      The mean gap over 0, 10, ... 90 % left out, divided by the whole MAE: 0 is best, and a spread
-      that tells nothing has about that of a random order. Source: Ilg et al., Uncertainty estimates
-      and multi-hypotheses networks for optical flow, ECCV 2018, section 4.
-    - Ratio: RMS of the error divided by RMS of the spread; above 1 the image is less certain than
-      the spread makes it look.
+    - Spearman, Pearson: correlation of the standard deviation with the absolute error, by rank and value.
+    - AUSE, area under the sparsification error: voxels are removed by decreasing uncertainty, and the
+      MAE of the rest is compared with that after removing those of the largest error. The mean
+      difference over 0, 10, ... 90 % removed, divided by the whole MAE: 0 is best, and an uninformative
+      uncertainty gives that of a random order. Source: Ilg et al., Uncertainty estimates and
+      multi-hypotheses networks for optical flow, ECCV 2018, section 4.
+    - Ratio: RMS of the error divided by RMS of the standard deviation; above 1 the uncertainty is too low.
 
     Parameters
     ----------
-    uncertainty: a standard deviation in the unit of the images, on the image's grid.
+    uncertainty: standard deviation in the unit of the images, on the image's grid.
 
     Raises
     ------
-    InputError: another grid, a voxel that is not finite or below 0.
+    InputError: another grid, a voxel that is not finite or is negative.
     """
     from scipy import stats
 
@@ -107,7 +105,7 @@ def error_correlation(uncertainty: Volume, comparison: Comparison) -> Calibratio
     require_same_grid(("image", comparison.difference), ("uncertainty", uncertainty))
     if uncertainty.array.min() < 0:
         raise InputError(
-            "The uncertainty has values below 0, which no standard deviation has; choose the file "
+            "The uncertainty has negative values, so it is not a standard deviation; choose the file "
             "that --uncertainty wrote."
         )
     deviation, error, note = _drawn(uncertainty, comparison)
@@ -128,23 +126,23 @@ def error_correlation(uncertainty: Volume, comparison: Comparison) -> Calibratio
 
 
 def _drawn(uncertainty: Volume, comparison: Comparison) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
-    """Spread and absolute error inside the region, of at most `_MOST_VOXELS` voxels."""
+    """Standard deviation and absolute error in the region, of at most `_MOST_VOXELS` voxels."""
     index = comparison.sample(_MOST_VOXELS)
-    note = "Measured where the images were compared."
+    note = "Measured in the compared region."
     if len(index) < np.count_nonzero(comparison.region):
-        note += f" {_MOST_VOXELS} voxels of it were drawn."
+        note += f" {_MOST_VOXELS} voxels were drawn from it."
     deviation = uncertainty.array.ravel()[index].astype(np.float64)
     error = np.abs(comparison.difference.array.ravel()[index].astype(np.float64))
     return deviation, error, note
 
 
 def _sparsification(deviation: NDArray, error: NDArray) -> float:
-    """Mean gap of the two curves over the MAE; order among equal spreads must not count."""
+    """Mean difference of both curves over the MAE, independent of the order among equal uncertainties."""
     shuffled = np.random.default_rng(0).permutation(len(error))
     deviation, error = deviation[shuffled], error[shuffled]
-    by_spread = error[np.argsort(deviation, kind="stable")]
+    by_uncertainty = error[np.argsort(deviation, kind="stable")]
     kept = [max(1, round(len(error) * (1 - n / _PARTS))) for n in range(_PARTS)]
-    gaps = [by_spread[:n].mean() - best[:n].mean() for best in [np.sort(error)] for n in kept]
+    gaps = [by_uncertainty[:n].mean() - best[:n].mean() for best in [np.sort(error)] for n in kept]
     return float(np.mean(gaps) / error.mean())
 
 
@@ -155,9 +153,9 @@ def _bins(deviation: NDArray, error: NDArray) -> tuple[Bin, ...]:
     )
 
 
-def _row(name: str, value: float | None, words: str) -> ImageMeasure:
+def _row(name: str, value: float | None, description: str) -> ImageMeasure:
     if value is None:
-        told = f"The {words} is not defined: the spread or the error is the same everywhere."
+        sentence = f"The {description} is not defined: the spread or the error is the same everywhere."
     else:
-        told = f"The {words} is {value:.3g}."
-    return ImageMeasure(name, value, "", told)
+        sentence = f"The {description} is {value:.3g}."
+    return ImageMeasure(name, value, "", sentence)

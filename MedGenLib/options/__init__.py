@@ -1,4 +1,4 @@
-"""The one declaration of every option, and what each surface makes of it.
+"""The single declaration of every option, and its form on each surface.
 
 Python functions take ``**options: Unpack[GenerateOptions]``, so that an option is declared once, in a `TypedDict`, and
 editors complete it (PEP 692). `documented` adds the options to the signature and the docstring at run time, so that

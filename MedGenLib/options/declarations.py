@@ -1,7 +1,7 @@
 """Every option of every command, declared once: name, type, default, range, unit, help.
 
-An option is one annotation of a `TypedDict` and one line of its docstring; a class with the same options as another one
-and more is derived from it.
+An option is one annotation of a `TypedDict` and one line of its docstring. Classes that share options are derived
+from one another.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ Preset = Annotated[Literal["draft", "normal", "best"], Option("normal")]
 Device = Annotated[str, Option("auto", metavar="auto|cpu|cuda:0")]
 Switch = Annotated[bool, Option(False)]
 AsFile = Annotated[bool, Option(False, metavar="U")]
-"""True or False; on the command line the file to write."""
+"""True or False; on the command line the path of the file to write."""
 Label = Annotated[int | str | None, Option(None, metavar="LABEL")]
 Series = Annotated[str | None, Option(None, metavar="UID")]
 Folder = Annotated[Path | None, Option(None, metavar="DIR")]
@@ -30,12 +30,12 @@ Folder = Annotated[Path | None, Option(None, metavar="DIR")]
 
 @helped
 class RunOptions(TypedDict, total=False):
-    """How to compute.
+    """Computation.
 
     seed: the same seed gives the same voxels on the same device; by default one is drawn
     preset: speed or quality, as the model's number of steps or planes
     device: where to compute: auto, cpu or cuda:0
-    memory: small takes smaller windows: less memory, more time, other fine detail; auto does so where memory is short
+    memory: small takes smaller windows: less memory, more time, other fine detail; auto does so if memory is short
     accept_license: accept the license of the model; remembered for this user
     """
 
@@ -48,7 +48,7 @@ class RunOptions(TypedDict, total=False):
 
 @helped
 class MaskOptions(RunOptions, total=False):
-    """How the labels of a mask become those of the model.
+    """Mapping of the labels of a mask to those of the model.
 
     mapping: labels of the mask (number or name) to labels of the model, or the name of a table with the mask's
         numbers, such as totalsegmentator
@@ -61,7 +61,7 @@ class MaskOptions(RunOptions, total=False):
 
 @helped
 class EditOptions(MaskOptions, total=False):
-    """How a region of an image is made to follow a changed mask.
+    """Adapting a region of an image to a changed mask.
 
     noise_hu: noise of a CT, for models that take it; by default that of the training scans or of the edited image
     """
@@ -74,7 +74,7 @@ class EditOptions(MaskOptions, total=False):
 
 @helped
 class CanvasOptions(EditOptions, total=False):
-    """How one volume is sampled.
+    """Sampling of one volume.
 
     body_from: image of the same patient whose outline is the body's; by default it is closed from the mask
     sampler: sampler instead of the model's own, such as euler, heun or ddim
@@ -98,7 +98,7 @@ class CanvasOptions(EditOptions, total=False):
 
 @helped
 class GenerateOptions(CanvasOptions, total=False):
-    """How volumes are made from a mask, or from a grid alone.
+    """Generation of volumes from a mask, or from a grid alone.
 
     samples: number of volumes; sample n has the seed + n
     style: real volume whose appearance the result gets: noise and tissue levels of a CT, contrast of an MR image
@@ -125,7 +125,7 @@ class GenerateOptions(CanvasOptions, total=False):
 
 @helped
 class TranslateOptions(RunOptions, total=False):
-    """How an image is translated.
+    """Translation of an image.
 
     uncertainty: also give the voxel-wise standard deviation of several views (planes, mirrored, shifted), for up to
         twice the time
@@ -138,7 +138,7 @@ class TranslateOptions(RunOptions, total=False):
 
 @helped
 class LesionOptions(MaskOptions, total=False):
-    """Where a lesion is put and what it is.
+    """Position, shape and appearance of a lesion.
 
     at: center of the lesion, RAS
     lesion: instead of a place: mask on the image's grid, above 0 in the lesion
@@ -181,7 +181,7 @@ class RedrawOptions(TypedDict, total=False):
 
 @helped
 class EvaluateOptions(TypedDict, total=False):
-    """How an image is measured.
+    """Evaluation of an image.
 
     segmenter: finds the labels in the image again: ct-tissue (by its HU thresholds), a segmenter package such as
         hippocampus-segmenter, totalsegmentator, or nnunet:FOLDER
@@ -280,7 +280,7 @@ class _EvaluateInputs(TypedDict):
 
 @helped
 class _Files(TypedDict):
-    """What the command line writes.
+    """Output files of the command line.
 
     output: volume to write: .nii .nii.gz .nrrd .mha
     preview: also write a picture of what went in and what came out

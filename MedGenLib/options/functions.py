@@ -96,7 +96,7 @@ def documented(command: str, surface: str = "python") -> Callable[[Function], Fu
             given.arguments[star] = {option.name: complete[option.name] for option in rest.values()}
             return function(*given.args, **given.kwargs)
 
-        checked.__signature__ = _signature(own, rest)
+        checked.__signature__ = _signature(own, rest, surface)
         if checked.__doc__:
             lines = (f"{name}: {option.full_help}." for name, option in known.items())
             filled = (textwrap.fill(line, 100, subsequent_indent="    ", break_on_hyphens=False) for line in lines)
@@ -106,7 +106,7 @@ def documented(command: str, surface: str = "python") -> Callable[[Function], Fu
     return decorate
 
 
-def _signature(own: inspect.Signature, rest: Mapping[str, Option]) -> inspect.Signature:
+def _signature(own: inspect.Signature, rest: Mapping[str, Option], surface: str) -> inspect.Signature:
     """A function's own parameters, and the options in the place of ``**options``."""
     positional = [item for item in own.parameters.values() if item.kind < inspect.Parameter.KEYWORD_ONLY]
     keywords = [item for item in own.parameters.values() if item.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -115,8 +115,14 @@ def _signature(own: inspect.Signature, rest: Mapping[str, Option]) -> inspect.Si
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if option.default is REQUIRED else option.default,
-            annotation=option.hint if option.members else option.type_text,
+            annotation=_annotation(option, surface),
         )
         for name, option in rest.items()
     )
     return own.replace(parameters=[*positional, *added, *keywords])
+
+
+def _annotation(option: Option, surface: str) -> Any:
+    if option.image and surface == "slicer":
+        return "vtkMRMLNode" if option.default is REQUIRED else "vtkMRMLNode | None"
+    return option.hint if option.members else option.type_text

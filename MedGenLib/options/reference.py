@@ -6,7 +6,7 @@ from MedGenLib.options.surfaces import DEFAULTS, SURFACES, missing, of
 
 
 def table(command: str) -> str:
-    """The options of a command as a Markdown table, followed by what each surface lacks or has otherwise."""
+    """The options of a command as a Markdown table, followed by the differences of each surface."""
     lines = ["| Python | Command line | Slicer | Type | Default | Range | Description |", "|---" * 7 + "|"]
     slicer = {option.name: f"`{name}`" for name, option in of(command, "slicer").items()}
     line = {option.name: option for option in of(command, "cli").values()}

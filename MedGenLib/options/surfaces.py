@@ -1,8 +1,8 @@
-"""The surfaces, ways to call MedGen: which options each has, under which name, with which default.
+"""The surfaces (ways to call MedGen): options, names and defaults of each.
 
 "python" is `MedGenLib.generate`, "cli" the command `medgen generate`, "worker" its method "generate", "client"
 `Worker.generate`, "slicer" `MedGenLogic.generate`, "canvas" `Canvas.generate` and `Canvas.of_image`; the other commands
-likewise. What is not listed here is the same on all of them.
+likewise. Anything not listed here is the same on all surfaces.
 """
 
 import functools
@@ -18,7 +18,7 @@ SURFACES = ("python", "cli", "worker", "client", "slicer", "canvas")
 RENAMED: Mapping[str, Mapping[str, str]] = {
     surface: {"spread": "uncertainty"} for surface in ("worker", "client", "slicer")
 }
-"""Surface -> old name -> present name. The old one warns; it is accepted for one version."""
+"""Surface -> old name -> current name. The old name is accepted with a warning for one version."""
 ACRONYMS = {"hu": "HU"}
 """Words that camelCase leaves in capitals."""
 ALL = "*"
@@ -61,7 +61,7 @@ LACKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "canvas": {"a canvas measures nothing": ALL},
     },
 }
-"""Command -> surface -> reason -> the options that it lacks."""
+"""Command -> surface -> reason -> the options it lacks."""
 NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("generate", "worker"): {"mask": "input"},
     ("generate", "slicer"): {"style": "style"},
@@ -72,7 +72,7 @@ NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("insert_lesion", "slicer"): {"image": "volumeNode"},
     ("evaluate", "slicer"): {"report": "reportFolder"},
 }
-"""Names that no rule gives; they stay as scripts know them."""
+"""Names that follow no rule, kept for existing scripts."""
 OF_VOLUME = {"model": (None, "None takes the model that made the volume, else one of its modality")}
 DEFAULTS: Mapping[tuple[str, str], Mapping[str, tuple[Any, str]]] = {
     ("generate", "canvas"): {"mask": (REQUIRED, "a canvas follows the changes of its mask")},
@@ -80,7 +80,8 @@ DEFAULTS: Mapping[tuple[str, str], Mapping[str, tuple[Any, str]]] = {
     ("insert_lesion", "slicer"): OF_VOLUME,
     ("live_edit", "slicer"): OF_VOLUME | {"preset": ("draft", "the volume has to follow the brush")},
 }
-"""Other defaults, and why."""
+"""Different defaults, with the reason."""
+MODEL_OF_VOLUME = "model package; by default the one that made the volume, else one of its modality"
 HELPS: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("generate", "slicer"): {
         "mask": "segmentation or label map node, or a scalar volume node of whole numbers; models without a mask take "
@@ -93,13 +94,16 @@ HELPS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "volume": "scalar volume node, real or synthetic",
         "mask": "segmentation or label map node of the image as it is",
         "new_mask": "segmentation or label map node of the image as it is to become",
+        "model": MODEL_OF_VOLUME,
     },
     ("live_edit", "slicer"): {
         "volume": "scalar volume node; one that MedGen made is changed in place, of any other a copy is made first",
         "segmentation": "segmentation node that says what the volume shows; it is only read",
+        "model": MODEL_OF_VOLUME,
     },
     ("insert_lesion", "slicer"): {
         "image": "scalar volume node, real or synthetic; it stays as it is",
+        "model": MODEL_OF_VOLUME,
         "labels": "segmentation or label map node with tissues or organs; by default the model's labels are found in "
         "the image",
     },
@@ -113,7 +117,7 @@ HELPS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "report": "new folder for the report with its tables and pictures",
     },
 }
-"""Other help, for nodes where other surfaces take files."""
+"""Help for nodes, where other surfaces take files."""
 
 
 def camel(name: str) -> str:
@@ -123,15 +127,15 @@ def camel(name: str) -> str:
 
 
 def snake(name: str) -> str:
-    """The reverse of `camel`: noiseHU -> noise_hu."""
+    """The inverse of `camel`: noiseHU -> noise_hu."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 @functools.cache
 def of(command: str, surface: str = "python") -> Mapping[str, Option]:
-    """The options that a surface has, by their names, with its defaults and help; empty where it lacks the command.
+    """Options of a surface by their names there, with its defaults and help; empty if it lacks the command.
 
-    In Slicer a name is in camelCase, with "Node" at its end where the value is an image.
+    In Slicer a name is in camelCase, with "Node" appended if the value is an image.
     """
     lacking, found = missing(command, surface), {}
     for name, option in COMMANDS[command].items():
@@ -145,7 +149,7 @@ def of(command: str, surface: str = "python") -> Mapping[str, Option]:
 
 @functools.cache
 def missing(command: str, surface: str) -> Mapping[str, str]:
-    """The options that a surface lacks, by their Python names, each with the reason."""
+    """The options that a surface lacks, Python name -> reason."""
     known = COMMANDS[command]
     lacking = {name: CLI_ONLY for name, option in known.items() if option.cli_only and surface != "cli"}
     for reason, names in LACKS[command].get(surface, {}).items():

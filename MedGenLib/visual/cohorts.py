@@ -1,4 +1,4 @@
-"""Pictures of a comparison of cohorts, as PNG: where the volumes lie, how sure a figure is."""
+"""Plots of a comparison of cohorts, as PNG."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from MedGenLib.visual.grid import PAPER, Panel, draw
 from MedGenLib.visual.views import PLANES
 
 _SHOWN = 6
-"""Pairs of neighbors that are shown, the most alike ones."""
+"""Number of most similar pairs that are shown."""
 
 
 def principal_axes(vectors: NDArray, reference: NDArray) -> NDArray[np.float64]:
-    """Coordinates (n, 2) on the two axes along which the rows of `reference` vary most."""
+    """Coordinates (n, 2) on the first two principal axes of `reference`."""
     mean = reference.mean(0)
     axes = np.linalg.svd(reference - mean, full_matrices=False)[2][:2]
     return (vectors - mean) @ axes.T
 
 
 def map_picture(real: Sequence[Features], synthetic: Sequence[Features]) -> bytes:
-    """Every volume as a point, on the two main axes of the real ones."""
+    """Every volume as a point on the first two principal axes of the real ones."""
     first = np.stack([f.vector for f in real])
     second = np.stack([f.vector for f in synthetic])
     figure, axes = new_figure()
     for vectors, color, name, mark in ((first, FIRST, "real", "o"), (second, SECOND, "synthetic", "^")):
         x, y = principal_axes(vectors, first).T
         axes.scatter(x, y, s=28, c=color, marker=mark, label=name, alpha=0.75, linewidths=0)
-    axes.set(xlabel="first main axis of the real volumes' features", ylabel="second main axis")
+    axes.set(xlabel="first principal axis of the real volumes' features", ylabel="second principal axis")
     axes.legend(frameon=False)
     return png(figure)
 
 
 def curve_picture(result: CohortComparison) -> bytes:
-    """Frechet distance over 1 / volumes, and the line that leads to infinitely many."""
+    """Frechet distance over 1 / volumes, and its extrapolation to infinitely many."""
     sizes, values = np.array(result.curve).T
     figure, axes = new_figure()
     axes.plot(1 / sizes, values, "o", color=SECOND)
@@ -64,14 +64,14 @@ def curve_picture(result: CohortComparison) -> bytes:
 
 
 def neighbors_picture(found: Memorization) -> bytes:
-    """Distance and correlation to the nearest training image: real ones and synthetic ones."""
+    """Distance and correlation to the nearest training image: of real and synthetic images."""
     figure, axes = new_figure()
     axes.scatter(*found.real.T, s=22, c=FIRST, label="real, to others", alpha=0.6, linewidths=0)
     points = np.array([(n.distance, n.correlation) for n in found.neighbors])
     axes.scatter(*points.T, s=30, c=SECOND, marker="^", label="synthetic, to training", linewidths=0)
-    if found.nearest is not None:
-        axes.axvline(found.nearest, color=MUTED, linestyle="--", linewidth=1)
-        axes.axhline(found.most, color=MUTED, linestyle="--", linewidth=1, label="limits of chance")
+    if found.distance_limit is not None:
+        axes.axvline(found.distance_limit, color=MUTED, linestyle="--", linewidth=1)
+        axes.axhline(found.correlation_limit, color=MUTED, linestyle="--", linewidth=1, label="limits of chance")
     axes.set(
         xlabel="distance to the nearest training image (features)", ylabel="highest correlation with a training image"
     )
@@ -80,7 +80,7 @@ def neighbors_picture(found: Memorization) -> bytes:
 
 
 def pairs_picture(found: Memorization, synthetic: Sequence[Features], training: Sequence[Features]) -> bytes:
-    """The synthetic volumes that resemble a training image most, above it: middle slices."""
+    """Middle slices of the synthetic volumes most similar to a training image, above that image."""
     cubes = {f.name: f.cube for f in [*synthetic, *training]}
     chosen = sorted(found.neighbors, key=lambda n: -n.correlation)[:_SHOWN]
     above = [_middle(cubes[n.name], _short(n.name)) for n in chosen]
@@ -90,13 +90,13 @@ def pairs_picture(found: Memorization, synthetic: Sequence[Features], training: 
 
 
 def _middle(cube: NDArray, caption: str) -> Panel:
-    """The middle axial slice of a small copy of a volume, which has no scale in mm."""
+    """The middle axial slice of a downsampled volume, without a scale in mm."""
     axial = PLANES[0]
     image = axial.cut(cube, cube.shape[2] // 2)
     return Panel(image, (image.min(), image.max()), (1, 1), axial.letters, caption)
 
 
 def _short(name: str, most: int = 22) -> str:
-    """The file's name without its cohort, and the end of it where it is long."""
+    """The file name without its cohort, shortened to its end."""
     name = name.split("/")[-1]
     return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -1,7 +1,6 @@
-"""Plots of a report as PNG: errors of labels, agreement, histogram, uncertainty, many cases.
+"""Plots of reports as PNG: label errors, agreement, histogram, uncertainty, cohorts.
 
-All have one look and a white ground, so that they print well and can be read on a dark page.
-Matplotlib is imported when a picture is made; no window system is needed.
+All share one style with a white background. Matplotlib is imported on first use; no display is needed.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ if TYPE_CHECKING:
     from MedGenLib.metrics.uncertainty import Calibration
 
 FIRST, SECOND, DARK, MUTED = "#2c6fad", "#d1602b", "#1c2733", "#7a8793"
-"""Colors of the reference, of the image, of lines and of secondary marks; the color-blind can
-distinguish them."""
+"""Colors of the reference, of the image, of lines and of secondary marks, distinguishable with color
+blindness."""
 _DPI = 130
 _MOST_VOXELS, _MOST_BARS = 500_000, 30
 _LIMITS = 1.96
-"""Standard deviations to each side that hold 95 % of a normal distribution."""
+"""Standard deviations on each side that contain 95 % of a normal distribution."""
 
 
 def new_figure(width: float = 6.4, height: float = 4.2, grid: str = "both") -> tuple[Figure, Axes]:
-    """An empty plot of a size in inches, with grid lines of both axes, or of "x" or "y" alone."""
+    """An empty plot with a size in inches, and grid lines of "both", "x" or "y" axes."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), dpi=_DPI, facecolor="white", layout="constrained")
@@ -51,9 +50,9 @@ def png(figure: Figure) -> bytes:
 
 
 def label_errors(rows: Sequence[ImageMeasure]) -> bytes | None:
-    """MAE as a bar and bias as a mark for each label; None if no label was measured.
+    """MAE as a bar and bias as a marker for each label; None without labels.
 
-    Of more than 30 labels those of the largest MAE are shown.
+    Of more than 30 labels, those with the largest MAE are shown.
     """
     errors = {row.label: row.value for row in rows if row.label and row.name == "MAE"}
     biases = {row.label: row.value for row in rows if row.label and row.name == "Bias"}
@@ -86,10 +85,10 @@ def dice_bars(values: Sequence[tuple[str, float]]) -> bytes:
 
 
 def bland_altman(comparison: Comparison) -> bytes:
-    """Difference over mean of both, of voxels of the region, with bias and limits of agreement.
+    """Difference over mean of image and reference for voxels of the region, with bias and limits of agreement.
 
     Bland and Altman, Statistical methods for assessing agreement between two methods of clinical
-    measurement, Lancet 1986. Bias and limits are those of all voxels; at most 500,000 are drawn.
+    measurement, Lancet 1986. Bias and limits are of all voxels; at most 500,000 are plotted.
     """
     index = comparison.sample(_MOST_VOXELS)
     difference = comparison.difference.array.ravel()[index].astype(np.float64)
@@ -111,12 +110,12 @@ def bland_altman(comparison: Comparison) -> bytes:
     axes.set(
         xlim=(low, high), ylim=(-reach, reach), xlabel=f"mean of both in {unit}", ylabel=f"image - reference in {unit}"
     )
-    figure.colorbar(cells, label="voxels drawn", pad=0.02).outline.set_visible(False)
+    figure.colorbar(cells, label="voxels plotted", pad=0.02).outline.set_visible(False)
     return png(figure)
 
 
 def histogram(comparison: Comparison) -> bytes:
-    """Share of the region's voxels by their value, of the image and of the reference."""
+    """Histogram of the region's voxels, of the image and of the reference."""
     index = comparison.sample(_MOST_VOXELS)
     reference = comparison.reference.array.ravel()[index].astype(np.float64)
     image = reference + comparison.difference.array.ravel()[index]
@@ -139,7 +138,7 @@ def histogram(comparison: Comparison) -> bytes:
 
 
 def uncertainty_bins(calibration: Calibration, unit: str) -> bytes:
-    """Mean absolute error over mean spread, of tenths of the voxels from certain to uncertain."""
+    """Mean absolute error over mean uncertainty, for tenths of the voxels from certain to uncertain."""
     spread = [part.spread for part in calibration.bins]
     error = [part.error for part in calibration.bins]
     figure, axes = new_figure()
@@ -151,17 +150,17 @@ def uncertainty_bins(calibration: Calibration, unit: str) -> bytes:
         "--",
         color=MUTED,
         linewidth=1.2,
-        label="if the spread were the error's SD",
+        label="uncertainty equal to the error's SD",
     )
     axes.plot(spread, error, "o-", color=FIRST, linewidth=1.6, label="tenths of the voxels")
-    axes.set(xlim=(0, 1.05 * most), xlabel=f"mean spread in {unit}", ylabel=f"mean absolute error in {unit}")
+    axes.set(xlim=(0, 1.05 * most), xlabel=f"mean uncertainty in {unit}", ylabel=f"mean absolute error in {unit}")
     axes.set_ylim(bottom=0)
     _legend_above(axes, 1)
     return png(figure)
 
 
 def case_bars(values: Sequence[tuple[str, float]], name: str, mean: float) -> bytes:
-    """One bar a case (name, value) in the given order, and their mean as a line."""
+    """One bar per case (name, value) in the given order, and their mean as a line."""
     names, heights = zip(*values, strict=True)
     figure, axes = new_figure(width=10, height=3.4, grid="y")
     places = np.arange(len(names))
@@ -175,7 +174,7 @@ def case_bars(values: Sequence[tuple[str, float]], name: str, mean: float) -> by
 
 
 def case_boxes(values: dict[str, Sequence[float]], name: str) -> bytes:
-    """Each label over the cases: a mark a case, the middle half as a box, the median as a line."""
+    """Box plot per label over the cases, with a marker per case."""
     figure, axes = new_figure(height=1.2 + 0.42 * len(values), grid="x")
     for place, found in enumerate(values.values()):
         low, median, high = np.percentile(found, (25, 50, 75))
@@ -188,7 +187,7 @@ def case_boxes(values: dict[str, Sequence[float]], name: str) -> bytes:
 
 
 def _mark_height(axes: Axes, value: float, text: str, linestyle: str = "-", fontsize: float = 9) -> None:
-    """A line across the plot with a text at its right end."""
+    """A horizontal line with text at its right end."""
     axes.axhline(value, color=SECOND, linewidth=1.3, linestyle=linestyle)
     place = {"xycoords": ("axes fraction", "data"), "xytext": (-3, 3), "textcoords": "offset points"}
     axes.annotate(text, (1, value), **place, ha="right", fontsize=fontsize, color=SECOND)
@@ -199,7 +198,7 @@ def _legend_above(axes: Axes, columns: int) -> None:
 
 
 def _axis_range(values: NDArray) -> tuple[float, float]:
-    """Where nearly all values lie; never empty."""
+    """A non-empty range that contains nearly all values."""
     low, high = (float(v) for v in np.percentile(values, (0.02, 99.98)))
     margin = max(0.02 * (high - low), 1e-6 * max(abs(high), 1.0))
     return low - margin, high + margin

@@ -1,9 +1,9 @@
-"""Rows of panels that show cuts through images in one scale of mm, labels on them, and a legend.
+"""Grids of image panels with one scale in mm, labels, and a legend.
 
     view = View.of(image)
     figure = draw([row(view, "Image", image.array, window.limits), row(view, "Mask", labels=mask.array, opacity=1)])
 
-Matplotlib is imported when a picture is made.
+Matplotlib is imported on first use.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COLORS = (
     "#e88fb4",
     "#9c7a5b",
 )
-"""Of the first labels; fat, soft tissue, bone and lung get what atlases use."""
+"""Colors of the first labels; fat, soft tissue, bone and lung as in atlases."""
 _WIDTH = 10.0  # inches, as all lengths of a picture
 _TITLE, _LINE, _BAR = 0.42, 0.22, 0.95
 _LEGEND_COLUMNS, _LEGEND_MOST = 5, 20
@@ -51,10 +51,10 @@ class Style:
 
     Attributes
     ----------
-    panel: height of a row's panels, at most.
-    caption, rise: height of the captions' line, and of their middle above the panels.
-    below: room under a row.
-    edge: color around the patches of a legend; None takes their own.
+    panel: maximum height of a row's panels.
+    caption, rise: height of the line of captions, and of its middle above the panels.
+    below: space under a row.
+    edge: color around the patches of a legend; None for the patch color.
     """
 
     ground: str
@@ -74,11 +74,11 @@ class Style:
 
 
 SCREEN = Style(_BLACK, _BRIGHT, "#a0a0a0", "#3a3a3a", 150, 3.6, 0.15, 0.12, 0.24, 0.12, 0.12, 9, "bilinear")
-"""A picture of its own, black as on a radiologist's screen."""
+"""A standalone picture on black, as in a radiology viewer."""
 PAPER = Style(
     "white", "#1c2733", "#7a8793", "#7a8793", 130, 3.4, 0.08, 0.1, 0.28, 0.28 / 2.4, 0, 10, "nearest", "#7a8793"
 )
-"""A picture on a page."""
+"""A picture on a white page."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Panel:
 
     Attributes
     ----------
-    image: gray values, or values of the color map; masked ones were not measured.
+    image: gray values, or values of the color map; masked voxels were not measured.
     limits: values of black and white, or of the ends of the color map.
     size: width and height in mm.
     letters: directions at the left, right, top and bottom edge.
-    labels, opacity: filled with an opacity, or outlined if that is None.
+    labels, opacity: labels filled with this opacity, or outlined if it is None.
     """
 
     image: NDArray | None
@@ -114,7 +114,7 @@ def row(
     opacity: float | None = None,
     color_map: str = "gray",
 ) -> list[Panel]:
-    """The panels of a view; arrays are in the order of the image's voxels."""
+    """One panel per plane of a view; arrays are in the voxel order of the image."""
     panels = []
     for plane in view.planes:
         values, marked = (None if array is None else view.cut(array, plane) for array in (image, labels))
@@ -124,7 +124,7 @@ def row(
 
 
 def label_colors(labels: NDArray) -> dict[int, str]:
-    """Color per label above 0, from the list as far as that reaches."""
+    """Color per label above 0, first from the fixed list."""
     values = [int(value) for value in np.unique(labels) if value]
     if not values or values[-1] <= len(COLORS):
         return {value: COLORS[value - 1] for value in values}
@@ -132,10 +132,10 @@ def label_colors(labels: NDArray) -> dict[int, str]:
 
 
 def _spread_color(order: int) -> str:
-    """Any number of colors: neighbors in the list differ in hue, saturation and brightness."""
+    """The n-th of any number of colors; successive ones differ in hue, saturation and brightness."""
     from matplotlib.colors import hsv_to_rgb, to_hex
 
-    hue = order * 0.618034 % 1  # the golden ratio never comes back to the same hue
+    hue = order * 0.618034 % 1  # multiples of the golden ratio do not repeat a hue
     return to_hex(hsv_to_rgb((hue, (0.75, 0.4)[order % 2], (1.0, 0.8, 0.9)[order % 3])))
 
 
@@ -149,15 +149,15 @@ def draw(
     color_bar: str = "",
     scale_bar: bool = True,
 ) -> Figure:
-    """A figure of rows of as many panels each, which have the sizes of those of the first row.
+    """A figure of rows of panels; all rows have the panel sizes of the first.
 
     Parameters
     ----------
-    colors: of the labels.
-    names: of labels; a legend lists those that can be seen. None leaves it out.
-    title: heading; a picture with one also says at its bottom that it is synthetic.
-    color_bar: what the colors of the last row mean, beside that row.
-    scale_bar: whether each panel shows the scale in mm.
+    colors: color per label.
+    names: label names; the legend lists those visible. None omits it.
+    title: heading; a picture with a heading also states at the bottom that it is synthetic.
+    color_bar: label of the color bar beside the last row.
+    scale_bar: whether each panel shows a scale bar in mm.
     """
     colors = colors or {}
     sizes = np.array([panel.size for panel in rows[0]])
@@ -204,7 +204,7 @@ def round_length(most: float) -> float:
 def _legend(
     rows: Sequence[Sequence[Panel]], colors: Mapping[int, str], names: Mapping[int, str]
 ) -> list[tuple[str, str]]:
-    """Name and color of the labels that can be seen, or of the first ones and how many more there are."""
+    """Name and color of the visible labels; of many, the first ones and the number of others."""
     shown = [panel.labels.ravel() for panels in rows for panel in panels if panel.labels is not None]
     values = [int(value) for value in np.unique(np.concatenate(shown)) if value] if shown else []
     entries = [(names.get(value) or f"label {value}", colors[value]) for value in values]
@@ -213,7 +213,7 @@ def _legend(
 
 
 class _Sheet:
-    """An empty figure; places are in inches from its top left corner."""
+    """An empty figure; positions are in inches from the top left corner."""
 
     def __init__(self, style: Style, height: float) -> None:
         from matplotlib.figure import Figure
@@ -222,7 +222,7 @@ class _Sheet:
         self.figure = Figure((_WIDTH, height), dpi=style.dpi, facecolor=style.ground)
 
     def text(self, x: float, y: float, text: str, size: float, **how: str) -> None:
-        """Text whose left middle is at a place."""
+        """Text with its left middle at a position."""
         how = {"color": self.style.text, **how}
         self.figure.text(x / _WIDTH, 1 - y / self.height, text, size=size, va="center", parse_math=False, **how)
 
@@ -256,7 +256,7 @@ class _Sheet:
 
 
 def _draw_panel(axes: Axes, panel: Panel, colors: Mapping[int, str], interpolation: str, bar: float) -> AxesImage:
-    """Draws a panel in mm, with a scale bar of a length in mm; the picture that has the color scale."""
+    """Draw a panel in mm with a scale bar of a length in mm; returns the image with the color scale."""
     from matplotlib import colormaps
 
     width, height = panel.size
@@ -287,7 +287,7 @@ def _filled(labels: NDArray, colors: Mapping[int, str], opacity: float) -> NDArr
 
 
 def _outline(axes: Axes, panel: Panel, colors: Mapping[int, str]) -> None:
-    # A border of background closes contours that run along the edge of the picture.
+    # A border of background closes contours at the edge of the picture.
     padded = np.pad(panel.labels, 1)
     y, x = ((np.arange(n) - 0.5) * mm / (n - 2) for n, mm in zip(padded.shape, panel.size[::-1], strict=True))
     for value in np.unique(panel.labels[panel.labels > 0]):
@@ -295,7 +295,7 @@ def _outline(axes: Axes, panel: Panel, colors: Mapping[int, str]) -> None:
 
 
 def _draw_letters(axes: Axes, letters: str) -> None:
-    """The directions at the left, right, top and bottom edge."""
+    """Draw the directions at the left, right, top and bottom edge."""
     places = ((0, 0.5, "left", "center"), (1, 0.5, "right", "center"))
     places += ((0.5, 1, "center", "top"), (0.5, 0, "center", "bottom"))
     inward = ((3, 0), (-3, 0), (0, -3), (0, 3))  # points
@@ -304,7 +304,7 @@ def _draw_letters(axes: Axes, letters: str) -> None:
 
 
 def _draw_scale(axes: Axes, size: tuple[float, float], length: float) -> None:
-    """A bar of a length in mm at the lower right of a panel of a size in mm."""
+    """Draw a bar of a length in mm at the lower right of a panel of a size in mm."""
     right, bottom = size[0] * 0.97, size[1] - size[0] * 0.03
     line = axes.plot([right - length, right], [bottom, bottom], color=_BRIGHT, linewidth=1.8)[0]
     line.set(solid_capstyle="butt", path_effects=_halo())
@@ -312,7 +312,7 @@ def _draw_scale(axes: Axes, size: tuple[float, float], length: float) -> None:
 
 
 def _annotate(axes: Axes, text: str, place: tuple, shift: tuple, size: float, **how: str) -> None:
-    """Bright text with a dark halo, shifted from a place by points."""
+    """Bright text with a dark halo, shifted from a position by points."""
     how |= {"textcoords": "offset points", "color": _BRIGHT, "path_effects": _halo()}
     axes.annotate(text, place, xytext=shift, fontsize=size, **how)
 

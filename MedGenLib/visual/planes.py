@@ -1,4 +1,4 @@
-"""Pictures of a report in three planes: image, reference and difference; labels wanted and found."""
+"""Pictures of a report in three planes: image, reference and difference; expected and found labels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ _TINT = 0.55
 
 
 def difference_planes(image: Volume, comparison: Comparison, *, worst: bool = False) -> bytes:
-    """Image above reference, in one window, above their difference with its color bar.
+    """Image, reference (same window), and their difference with a color bar, below each other.
 
-    Red is where the image is above the reference, blue where below, white where they are equal.
+    Red: the image is above the reference; blue: below; white: equal.
 
     Parameters
     ----------
-    worst: planes with the largest sum of absolute errors, instead of those through the middle of
-        the region.
+    worst: show the planes with the largest sum of absolute errors instead of the middle planes.
     """
     region, reference, difference = comparison.region, comparison.reference.array, comparison.difference
     error = np.abs(difference.array)
@@ -44,15 +43,15 @@ def difference_planes(image: Volume, comparison: Comparison, *, worst: bool = Fa
 
 
 def difference_limit(comparison: Comparison) -> float:
-    """End of the color scale: what 99 % of the absolute errors stay below, to 1, 2 or 5."""
+    """End of the color scale: the 99th percentile of absolute errors, rounded up to 1, 2 or 5."""
     errors = np.abs(comparison.difference.array[comparison.region])
     most = float(np.percentile(errors, 99))
-    # The inverse of the largest round number below 1 / most is the smallest one above most.
+    # 1 / (largest round number below 1 / most) is the smallest round number above most.
     return 1 / round_length(1 / most) if most > 1e-6 else 1.0
 
 
 def label_planes(image: Volume, wanted: LabelMap, found: LabelMap) -> bytes:
-    """The labels of the mask above those found in the image, as tints over it."""
+    """The labels of the mask above those found in the image, as overlays."""
     view, window = View.of(image, wanted.array > 0), default_windows(image)[0]
     colors = label_colors(np.union1d(wanted.values(), found.values()).astype(int))
     rows = [row(view, f"Image, {window}", image.array, window.limits)]

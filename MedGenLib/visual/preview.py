@@ -18,9 +18,8 @@ from MedGenLib.visual.views import LUNG, View, Window, default_windows
 def preview(input: Volume | LabelMap, output: Volume, path: str | Path, title: str = "") -> None:
     """Write a PNG with the input above the output, in the planes through the body's center.
 
-    A mask is shown filled, and as contours over the output, which is shown once more without
-    them: in a lung or bone window if it is a CT. A volume of a single slice is shown in its own
-    plane only.
+    A mask is shown filled and as contours over the output, which is repeated without contours (CT in
+    a lung or bone window). A volume of one slice is shown in its own plane only.
 
     Parameters
     ----------
@@ -59,13 +58,13 @@ def preview(input: Volume | LabelMap, output: Volume, path: str | Path, title: s
 def preview_change(before: Volume, after: Volume, change: LabelMap, path: str | Path, title: str = "") -> None:
     """Write a PNG of a changed region: before, after, and after with the region's outline.
 
-    Shown are the surroundings of the region, in the planes through its middle; a CT in the lung
-    window where the region is or was lung.
+    Shows the surroundings of the region in the planes through its middle; CT in the lung window if
+    the region is or was lung.
 
     Parameters
     ----------
     before, after: the image without and with the change.
-    change: above 0 in the region that was changed; it must not be empty.
+    change: above 0 in the changed region; not empty.
     path: of the PNG file, written completely or not at all.
     title: heading.
 
@@ -89,13 +88,13 @@ def preview_change(before: Volume, after: Volume, change: LabelMap, path: str | 
 def preview_edit(
     before: Volume, labels: LabelMap, after: Volume, path: str | Path, box: Sequence[Sequence[int]], title: str = ""
 ) -> None:
-    """Write a PNG of an edit: before, the new labels as contours on that, and after.
+    """Write a PNG of an edit: before, before with contours of the new labels, and after.
 
     Parameters
     ----------
     before, after: the image without and with the change.
     labels: the new mask, on the same grid.
-    box: first and one past the last changed voxel of each axis; shown are its surroundings.
+    box: first and one past the last changed voxel of each axis; its surroundings are shown.
     path, title: as of `preview_change`.
 
     Raises
@@ -115,7 +114,7 @@ def preview_edit(
 
 
 def _change(before: Volume, after: Volume, mask: LabelMap, region: np.ndarray, what: str) -> tuple[View, Window]:
-    """The surroundings of a region and how to look at them; InputError where the grids differ."""
+    """The surroundings of a region and the gray window; InputError if the grids differ."""
     if not before.shape == after.shape == mask.shape:
         raise InputError(
             f"The image has {before.shape} voxels before and {after.shape} after the {what} and the "

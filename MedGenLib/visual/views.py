@@ -1,4 +1,4 @@
-"""Where and how a volume is looked at: planes as in radiology, the part that is shown, gray windows.
+"""Radiological planes of a volume, crop boxes, and gray windows.
 
 Patient's right is on the viewer's left, anterior is up (axial) or left (sagittal), superior is up.
 Oblique volumes are shown along their own axes, with the letters of the nearest anatomical directions.
@@ -17,12 +17,12 @@ from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import Volume
 
 _SURROUNDINGS_MM = 100.0
-"""Shown of a changed region, at least."""
+"""Minimum extent shown around a changed region."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Gray values shown: black at level - width / 2, white at level + width / 2."""
+    """Display window: black at level - width / 2, white at level + width / 2."""
 
     name: str
     width: float
@@ -42,7 +42,7 @@ BONE = Window("bone window", 1800, 400)
 
 
 def default_windows(volume: Volume) -> list[Window]:
-    """How to look at a volume: soft tissue and lung or bone for CT, percentiles otherwise."""
+    """Display windows: soft tissue and lung or bone for CT, percentiles otherwise."""
     values = volume.array[tuple(slice(None, None, max(n // 64, 1)) for n in volume.shape)]
     if volume.modality == "CT":
         air = np.count_nonzero((values > -950) & (values < -600))
@@ -50,7 +50,7 @@ def default_windows(volume: Volume) -> list[Window]:
         return [SOFT_TISSUE, LUNG if air > 0.15 * body else BONE]
     body = values[_foreground(values, volume.modality)]
     low, high = np.percentile(body if body.size else values, [1, 98.5])
-    # MR has no negative signal, and its background should look black.
+    # MR has no negative signal, and its background should be black.
     low = min(low, 0.0) if values.min() >= 0 else low
     width = max(float(high - low), 1e-6)
     return [Window("window", width, float(low) + width / 2)]
@@ -60,7 +60,7 @@ def default_windows(volume: Volume) -> list[Window]:
 class Plane:
     """A plane of a RAS array: cut across `axis`, shown with `across` and `up` on the screen.
 
-    Both screen axes run against the array: towards the patient's left or back, and downwards.
+    Both screen axes run against the array: towards the patient's left or posterior, and inferior.
     """
 
     name: str
@@ -85,7 +85,7 @@ class View:
     Attributes
     ----------
     box, spacing, point: along the axes of RAS; the point counts from the corner of the box.
-    planes: those that are longer than one voxel on both sides.
+    planes: those with more than one voxel along both sides.
     """
 
     reorientation: Reorientation
@@ -103,12 +103,12 @@ class View:
         Parameters
         ----------
         region: True inside, in the order of the image's voxels; None takes the body.
-        close: show the region, which must not be empty, and its surroundings, instead of it and the body.
-        weight: look where the sum of this over a plane is largest, instead of at the middle.
+        close: show only the region, which must not be empty, and its surroundings.
+        weight: show the planes with the largest sum of this array instead of the middle planes.
 
         Raises
         ------
-        InputError: no plane of the image is longer than one voxel on both sides.
+        InputError: no plane of the image has more than one voxel along both sides.
         """
         reorientation = Reorientation.to(image.geometry, "RAS")
         shape, spacing = reorientation.axes(image.shape), np.array(reorientation.axes(image.spacing))
@@ -130,7 +130,7 @@ class View:
         return replace(whole, box=box, point=point)
 
     def array(self, stored: NDArray) -> NDArray:
-        """The box of an array, in RAS order; a view of its memory, no copy."""
+        """The box of an array, in RAS order; a view, not a copy."""
         return np.flip(stored.transpose(self.reorientation.order), self.reorientation.flips)[self.box]
 
     def cut(self, stored: NDArray, plane: Plane) -> NDArray:
@@ -144,7 +144,7 @@ class View:
 
 
 def box_around(inside: NDArray) -> tuple[slice, ...]:
-    """The box around the non-zero voxels with a margin of 4 %, or everything if there are none."""
+    """The box around the non-zero voxels with a margin of 4 %, or the whole array if there are none."""
     if not inside.any():
         return tuple(slice(0, length) for length in inside.shape)
     box = []
@@ -156,7 +156,7 @@ def box_around(inside: NDArray) -> tuple[slice, ...]:
 
 
 def center_of(inside: NDArray) -> NDArray[np.int64]:
-    """Median position of the non-zero voxels along each axis: its plane always meets some."""
+    """Median position of the non-zero voxels along each axis: planes through it contain such voxels."""
     if not inside.any():
         return np.array(inside.shape) // 2
     totals = [profile.cumsum() for profile in _profiles(inside)]
@@ -164,7 +164,7 @@ def center_of(inside: NDArray) -> NDArray[np.int64]:
 
 
 def _surroundings(region: NDArray, spacing: NDArray) -> tuple[slice, ...]:
-    """A cube around a region, half as wide again as it or at least `_SURROUNDINGS_MM`."""
+    """A cube around a region, 1.5 times its extent or at least `_SURROUNDINGS_MM`."""
     spans = [np.flatnonzero(profile)[[0, -1]] for profile in _profiles(region)]
     extents = [(last - first + 1) * step for (first, last), step in zip(spans, spacing, strict=True)]
     side = max(_SURROUNDINGS_MM, 1.5 * max(extents))
@@ -177,12 +177,12 @@ def _surroundings(region: NDArray, spacing: NDArray) -> tuple[slice, ...]:
 
 
 def _profiles(array: NDArray, reduce: Callable = np.count_nonzero, **how) -> list[NDArray]:
-    """The number of non-zero voxels of each plane, or another figure of it, for each axis."""
+    """The number of non-zero voxels per plane, or another reduction, for each axis."""
     return [reduce(array, axis=others, **how) for others in ((1, 2), (0, 2), (0, 1))]
 
 
 def _foreground(values: NDArray, modality: str | None) -> NDArray[np.bool_]:
-    """Rough silhouette of the body, good enough to frame it."""
+    """Approximate silhouette of the body, for framing."""
     if modality == "CT":
         return values > -400
     return values > values.min() + 0.1 * (np.percentile(values, 99) - values.min())

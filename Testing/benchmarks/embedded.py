@@ -203,7 +203,7 @@ def _figures(found: dict, job: Job) -> str:
 def _measures(found: dict) -> str:
     known = [m for m in found["measures"] if m["value"] is not None]
     rows = [[m["name"], m["value"], _interval(m)] for m in known]
-    copies = sum(bool(n.get("copied")) for n in found["memorisation"]["nearest"])
+    copies = sum(bool(n.get("copied")) for n in found["memorization"]["nearest"])
     rows.append(["copies of training images", copies, ""])
     return table(["metric", "value", "95 % CI"], rows)
 

@@ -60,7 +60,7 @@ WORDS = (
     r"is(?:e[sdr]?|ers|ing|ations?)",
 )  # one family of spellings after the other
 """Words, also as a part of a name with underscores."""
-FILE_KEYS = re.compile(r"""(["'])(?:centres|centre_hu|optimisation|grey matter|memorisation)\1""")
+FILE_KEYS = re.compile(r"""(["'])(?:centres|centre_hu|optimisation|grey matter)\1""")
 """Kept: keys and aliases of schema 1 of packages, of training configurations and of reports, in quotes."""
 
 FOUND = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(WORDS)})(?![A-Za-z])", re.IGNORECASE)

@@ -77,7 +77,7 @@ def test_the_command_writes_a_report_or_nothing(folders, tmp_path, capsys):
     assert data["volumes"] == {"real": 10, "synthetic": 11, "training": 10}
     found = {m["name"]: m for m in data["measures"]}
     assert found["FID"]["low"] < found["FID"]["value"] < found["FID"]["high"]
-    assert [n["name"] for n in data["memorisation"]["nearest"] if n["copied"]] == ["synthetic/copied"]
+    assert [n["name"] for n in data["memorization"]["nearest"] if n["copied"]] == ["synthetic/copied"]
     rows = list(csv.DictReader((report / "metrics.csv").open()))
     assert {row["name"] for row in rows} == set(found)
     html = (report / "report.html").read_text()
@@ -98,12 +98,12 @@ def test_nothing_is_left_behind_when_a_cohort_is_refused(folders, tmp_path, caps
     assert not report.exists()
     real = folders / "real"
     assert run(folders / "fresh", "--reference", real, "--report", real / "report") == 2
-    assert f"would lie among the images of {real}" in capsys.readouterr().err
+    assert f"would lie among the images in {real}" in capsys.readouterr().err
     assert run(real, "--reference", real, "--training", alone) == 2
     assert "training cohort has 1 volume" in capsys.readouterr().err
     write_volume(Volume(np.full((24,) * 3, 9, np.float32), np.eye(4), "MR"), alone / "two.nii.gz")
     assert run(alone, "--reference", real) == 2
-    assert "synthetic/two is constant or shows nothing" in capsys.readouterr().err
+    assert "synthetic/two is constant or contains only air" in capsys.readouterr().err
     write_volume(Volume(np.full((24,) * 3, np.nan, np.float32), np.eye(4)), alone / "two.nii.gz")
     assert run(alone, "--reference", real) == 2
     assert "NaN" in capsys.readouterr().err
@@ -118,7 +118,7 @@ def test_another_spacing_is_resampled_and_reported(folders, tmp_path):
         coarse = Volume(texture(case, size=30), np.diag([0.8, 0.8, 0.8, 1]), "MR")
         write_volume(coarse, tmp_path / f"{case}.nii.gz")
     found = evaluate_cohorts(tmp_path, folders / "real", device="cpu")
-    assert found.notes[0].startswith("2 volumes of another spacing than real/case_0 had")
+    assert found.notes[0].startswith("2 volumes with a spacing other than that of real/case_0 had")
     assert found.comparison.value("FID infinity") is None
 
 

@@ -49,7 +49,7 @@ def test_a_wrong_image_is_distinguished_from_its_mask(synthetic, tissue):
     found = evaluate(synthetic.with_array(without_bone), labels=tissue, segmenter="ct-tissue")
     bone = next(row for row in found.anatomy if row.name == "bone")
     assert bone.dice == 0 and bone.hd95_mm is None and bone.found_ml == 0
-    assert "nothing of it was found" in bone.sentence
+    assert "but not found in the image" in bone.sentence
 
 
 def test_nameless_labels_are_called_as_the_segmenter_calls_them(synthetic, real, tissue):
@@ -112,8 +112,8 @@ def _spread(image):
         ([], "nothing to compare"),
         (["labels"], "together with a segmenter"),
         (["reference", "segmenter"], "no labels"),
-        (["labels", "segmenter", "mask"], "The mask is of use only with a reference"),
-        (["labels", "segmenter", "uncertainty"], "The uncertainty is of use only with a reference"),
+        (["labels", "segmenter", "mask"], "The mask needs a reference"),
+        (["labels", "segmenter", "uncertainty"], "The uncertainty needs a reference"),
     ],
 )
 def test_inputs_that_lead_to_nothing_are_refused(synthetic, real, tissue, given, sentence):
@@ -269,7 +269,7 @@ def test_volumes_are_found_by_their_suffix(tmp_path):
     found = volumes_in(folder)
     assert list(found) == ["a", "b", "patient 3"]
     (folder / "a.nii").touch()
-    with pytest.raises(InputError, match="a.nii and a.nrrd, which have one name"):
+    with pytest.raises(InputError, match="a.nii and a.nrrd, which have the same name"):
         volumes_in(folder)
 
 
@@ -303,7 +303,7 @@ def test_a_folder_that_was_there_stays(tmp_path):
 
 def test_a_report_folder_that_cannot_be_made_gets_a_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a file; name a folder"), report_folder(tmp_path / "file", ["a"]):
+    with pytest.raises(InputError, match="is a file; give a folder"), report_folder(tmp_path / "file", ["a"]):
         pass
     with pytest.raises(InputError, match="cannot be made"), report_folder(tmp_path / "no" / "such", ["a"]):
         pass

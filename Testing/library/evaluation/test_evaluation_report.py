@@ -308,7 +308,7 @@ def test_a_label_that_vanished_stands_out(tmp_path, synthetic, tissue):
     lost = synthetic.with_array(np.where(tissue.array == BONE, np.float32(45), synthetic.array))
     written(evaluate(lost, labels=tissue, segmenter="ct-tissue", origin=CaseOrigin("x")), tmp_path / "r")
     text = (tmp_path / "r" / "report.html").read_text("utf-8")
-    assert re.search(r"class='notice' role='note'>bone: [^<]*nothing of it was found", text)
+    assert re.search(r"class='notice' role='note'>bone: [^<]*but not found", text)
 
 
 def test_a_cohort_lists_the_worst_first_and_what_failed(tmp_path, real, tissue):

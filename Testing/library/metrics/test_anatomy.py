@@ -113,7 +113,7 @@ def test_what_is_missing_has_no_value_and_a_sentence():
     liver, spleen, kidney, aorta = compare_labels(wanted, found, names)
     assert liver.dice == 1
     assert (spleen.dice, spleen.hd95_mm, spleen.difference_percent) == (0, None, -100)
-    assert spleen.sentence == ("spleen: 4.32 ml in the mask, but nothing of it was found in the image.")
+    assert spleen.sentence == ("spleen: 4.32 ml in the mask, but not found in the image.")
     assert (kidney.dice, kidney.hd95_mm, kidney.difference_percent) == (0, None, None)
     assert "kidney: not in the mask, but 0.072 ml" in kidney.sentence
     assert (aorta.dice, aorta.hd95_mm, aorta.difference_percent) == (None, None, None)

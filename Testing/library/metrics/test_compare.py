@@ -147,7 +147,7 @@ def test_labels_without_voxels_have_no_value_and_a_sentence():
     assert [row.label for row in rows if row.name == "Voxels"] == ["left", "label 5", "spleen"]
     absent = [row for row in rows if row.label in ("label 5", "spleen")]
     assert {row.value for row in absent if row.name != "Voxels"} == {None}
-    assert "spleen: mean absolute error cannot be given: there are no voxels" in absent[7].sentence
+    assert "spleen: mean absolute error cannot be given: the label has no voxels" in absent[7].sentence
 
 
 def test_without_a_mask_the_air_around_the_body_does_not_count():
@@ -293,7 +293,7 @@ def test_a_constant_image_is_told():
     reference = phantom()
     flat = reference.with_array(np.full(reference.shape, 40.0, np.float32))
     result = compare(flat, reference)
-    assert "The image is constant there (40): it shows nothing." in result.note
+    assert "The image is constant there (40): it has no structure." in result.note
     assert result.value("NCC") is None and result.value("MAE") > 0
     assert "not defined" in result.rows[-1].sentence
 

@@ -241,7 +241,7 @@ def test_images_in_both_cohorts_do_not_widen_what_chance_allows():
     training = volumes(20, 1, name="train")
     apart = find_memorized(volumes(4, 2), training)
     overlapping = find_memorized(volumes(4, 2), training, real=training[:10])
-    assert overlapping.nearest == pytest.approx(apart.nearest, rel=0.2)
+    assert overlapping.distance_limit == pytest.approx(apart.distance_limit, rel=0.2)
     copy = Features("copy", training[0].planes, training[0].cube)
     assert find_memorized([copy], training, real=training[:10]).copies
 

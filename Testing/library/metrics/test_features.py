@@ -88,7 +88,7 @@ def test_the_standard_turns_and_resamples():
 
 def test_ct_is_not_compared_with_mr():
     standard = Standard.set_by(head(), "first.nii.gz")
-    with pytest.raises(InputError, match="second.nii.gz is CT and first.nii.gz is no CT"):
+    with pytest.raises(InputError, match="second.nii.gz is CT and first.nii.gz is not CT"):
         standard.apply(head(modality="CT"), "second.nii.gz")
     with pytest.raises(InputError, match="mr is T1w and ct is CT"):
         Standard.set_by(head(modality="CT"), "ct").apply(head(), "mr")
@@ -157,7 +157,7 @@ def test_a_damaged_cache_is_computed_anew_and_a_closed_one_does_no_harm():
 
 def test_a_constant_volume_is_refused():
     flat = Volume(np.full((20, 20, 20), 5, np.float32), np.eye(4), "T1w")
-    with pytest.raises(InputError, match="flat.nii.gz is constant or shows nothing"):
+    with pytest.raises(InputError, match="flat.nii.gz is constant or contains only air"):
         describe(flat, "flat.nii.gz", Standard.set_by(head(), "a"), Means())
 
 

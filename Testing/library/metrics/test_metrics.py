@@ -182,7 +182,7 @@ class TestMsSsim:
             assert metrics.ms_ssim(*volume).value == pytest.approx(metrics.ms_ssim(*flat).value)
 
     def test_too_small_or_different_images_are_refused(self, large):
-        with pytest.raises(InputError, match="window of 7 voxels around it, .* measures 4x9x9;"):
+        with pytest.raises(InputError, match="window of 7 voxels around it, .* compared, 4x9x9 voxels;"):
             metrics.ms_ssim(np.zeros((4, 9, 9)), np.zeros((4, 9, 9)))
         with pytest.raises(InputError, match="empty"):
             metrics.ms_ssim(*large, np.zeros(self.LARGE))

@@ -115,7 +115,7 @@ class TestErrorCorrelation:
         whole = error_correlation(volume(sigma), comparison)
         monkeypatch.setattr(module, "_MOST_VOXELS", 3000)
         result = error_correlation(volume(sigma), comparison)
-        assert "3000 voxels of it were drawn" in result.note
+        assert "3000 voxels were drawn" in result.note
         assert result.value("Spearman") == pytest.approx(whole.value("Spearman"), abs=0.05)
         assert result == error_correlation(volume(sigma), comparison)
 
