@@ -11,11 +11,6 @@ from pathlib import Path
 _MODULE_FOLDER = Path(__file__).resolve().parents[1]
 
 
-def moduleFolder() -> Path:
-    """Folder of ``MedGen.py``."""
-    return _MODULE_FOLDER
-
-
 def libraryFolder() -> Path:
     """Folder that holds the package ``MedGenLib``."""
     return _beside("MedGenLib/__init__.py").parents[1]
