@@ -53,7 +53,7 @@ class RemoteCanvas:
 
     Attributes
     ----------
-    haloVoxels, haloMm: how far from a changed voxel the image may change, along (i, j, k) and at most.
+    haloVoxels: how far from a changed voxel the image may change, along (i, j, k).
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -62,7 +62,6 @@ class RemoteCanvas:
         self._pid: int | None = None
         self._count = 0
         self.haloVoxels: tuple[int, ...] = (0, 0, 0)
-        self.haloMm = 0.0
 
     @property
     def isThere(self) -> bool:
@@ -98,7 +97,7 @@ class RemoteCanvas:
                 self._engine.request("edit/close", {"canvas": answer["canvas"]}, ignore, ignore)
                 return
             self._name = answer["canvas"]
-            self.haloVoxels, self.haloMm = tuple(answer["halo_voxels"]), answer["halo_mm"]
+            self.haloVoxels = tuple(answer["halo_voxels"])
             onOpened(answer)
 
         def send(params: dict[str, Any]) -> None:
