@@ -1,4 +1,4 @@
-"""The training loop: optimisation, EMA, checkpoints, resume.
+"""The training loop: optimization, EMA, checkpoints, resume.
 
 Every step draws its data and noise from generators seeded with (seed, step). A run that was
 killed and resumed therefore sees exactly the batches of a run that was not.
@@ -88,7 +88,7 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class OptimizationSettings:
-    """Optimisation settings of a run.
+    """Optimization settings of a run.
 
     The learning rate warms up over ``warmup`` steps, stays constant and falls linearly to zero
     over the last ``decay`` share of ``steps``, so that a finished run can be taken further.
@@ -155,7 +155,7 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         self.networks = {k: n.to(self.device) for k, n in self.recipe.networks.items()}
         self.averages = {k: copy.deepcopy(n).eval() for k, n in self.networks.items()}
-        self.optimisers = [
+        self.optimizers = [
             torch.optim.AdamW(
                 [p for n in o.networks for p in self.networks[n].parameters()],
                 lr=self.settings.learning_rate,
@@ -185,7 +185,7 @@ class Trainer:
         batch = self.recipe.batch(draw, self.settings.batch)
         batch = {key: value.to(self.device) for key, value in batch.items()}
         values: dict[str, float] = {}
-        for objective, optimiser in zip(self.recipe.objectives, self.optimisers, strict=True):
+        for objective, optimizer in zip(self.recipe.objectives, self.optimizers, strict=True):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
                 loss, parts = objective.loss(batch, draw)
             values.update(parts)
@@ -194,12 +194,12 @@ class Trainer:
                     f"The {objective.name} loss became {loss.item()} at step {self.step}; "
                     "lower the learning rate in the configuration."
                 )
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = self.settings.rate(self.step)
                 nn.utils.clip_grad_norm_(group["params"], self.settings.clip)
-            optimiser.step()
+            optimizer.step()
         self._average()
         return values
 
@@ -233,7 +233,7 @@ class Trainer:
             "step": self.step,
             "networks": {k: n.state_dict() for k, n in self.networks.items()},
             "averages": {k: n.state_dict() for k, n in self.averages.items()},
-            "optimisers": [o.state_dict() for o in self.optimisers],
+            "optimisers": [o.state_dict() for o in self.optimizers],
         }
         with replacing(self.out / CHECKPOINT) as temporary:
             torch.save(state, temporary)
@@ -246,6 +246,6 @@ class Trainer:
         for name in self.networks:
             self.networks[name].load_state_dict(state["networks"][name])
             self.averages[name].load_state_dict(state["averages"][name])
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
+        for optimizer, saved in zip(self.optimizers, state["optimisers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step = state["step"]

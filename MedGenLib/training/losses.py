@@ -7,9 +7,9 @@
 
 region: the error counts `weight` times where these labels are: small lesions are not lost in the
 mean over a whole patch (the lesion-focused training of LesionFocus; Guo et al. 2024, MAISI,
-arXiv 2409.11169, weights its tumours by 100).
+arXiv 2409.11169, weights its tumors by 100).
 
-contrast: a second pass is told a mask in which these labels are erased (they become `into`).
+contrast: a second pass gets a mask in which these labels are erased (they become `into`).
 Inside them the two velocities have to differ by `window` on average, no more is asked for; outside
 the second one has to be right, too. So the mask decides where the lesion is, and it alone (the
 idea of the region contrastive term of NV-Generate-CTMR, "MAISI v2").
@@ -45,7 +45,7 @@ class TrainingStep:
 
     Attributes
     ----------
-    maps: (b, m, 2i, 2j, 2k), what the network was told; labels first, background at 0.
+    maps: (b, m, 2i, 2j, 2k), what the network gets: labels first, background at 0.
     valid: (b, 1, 2i, 2j, 2k), weight of each voxel.
     point, target, velocity: (b, c, i, j, k), place on the path, velocity there, and its estimate.
     time: (b,) in 0..1, 1 at the noise.
@@ -122,7 +122,7 @@ def region_contrast(
 
     Parameters
     ----------
-    velocity, without, target: (b, c, i, j, k), told the whole mask, told it without the region,
+    velocity, without, target: (b, c, i, j, k), given the whole mask, given it without the region,
         and the true one.
     region, valid: (b, 1, i, j, k), 1 in the region (never empty), weight of each cell.
     window: mean absolute difference from which on they differ enough.
@@ -141,7 +141,7 @@ class Anatomy:
     Attributes
     ----------
     classes: label of the mask -> class of the segmenter; other labels are left out.
-    limits: lowest and highest standardised value that the segmenter sees.
+    limits: lowest and highest standardized value that the segmenter sees.
     """
 
     segmenter: nn.Module
@@ -153,15 +153,15 @@ class Anatomy:
 
     def __call__(self, network: nn.Module, step: TrainingStep) -> tuple[Tensor, dict[str, float]]:
         """The weighted term, and the cross-entropy."""
-        told = _share(step.maps, tuple(self.classes)).flatten(1).amax(1) > 0
-        rows = torch.nonzero(told & (step.time < self.until)).flatten()
+        given = _share(step.maps, tuple(self.classes)).flatten(1).amax(1) > 0
+        rows = torch.nonzero(given & (step.time < self.until)).flatten()
         if not len(rows):
             return step.velocity.new_zeros(()), {}
         time = step.time[rows].view(-1, 1, 1, 1, 1)
         # Euler's last step from here: x_t - t v (see diffusion.flow).
         estimate = step.point[rows] - time * step.velocity[rows]
         image = self.decoder.to(estimate.device).decode(estimate)
-        image = standardised(image, (step.valid[rows] > 0).to(image), self.limits)
+        image = standardized(image, (step.valid[rows] > 0).to(image), self.limits)
         scores = self.segmenter.to(image.device)(_whole_strides(image, self.segmenter.stride))
         scores = scores[(slice(None), slice(None), *(slice(0, n) for n in image.shape[2:]))]
         value = balanced_cross_entropy(scores.float(), step.maps[rows], self.classes)
@@ -169,7 +169,7 @@ class Anatomy:
         return self.weight * value * len(rows) / len(step.maps), figures
 
 
-def standardised(image: Tensor, inside: Tensor, limits: tuple[float, float]) -> Tensor:
+def standardized(image: Tensor, inside: Tensor, limits: tuple[float, float]) -> Tensor:
     """As `intensity.ZScore`, by the mean and spread `inside` (b, 1, i, j, k) of each image.
 
     Outside it becomes 0, which is the mean, as segmenters pad their patches.

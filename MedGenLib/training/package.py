@@ -26,7 +26,7 @@ def export_package(
 
     The section holds the manifest's fixed parts; networks, statistics, held-out subjects and
     preprocessing come from training, where the section does not fix them. The model card is the
-    file ``card`` beside the configuration, the licence text the file ``license_file``.
+    file ``card`` beside the configuration, the license text the file ``license_file``.
     """
     from MedGenLib.packages.export import write_package
 

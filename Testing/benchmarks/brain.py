@@ -79,7 +79,7 @@ def slabs() -> dict[str, tuple[Volume, LabelMap]]:
         volume = read_volume(config.resolve(settings(), item["image"]), modality="T1w")
         mask = read_label_map(config.resolve(settings(), item["label"]))
         mask, _ = map_labels(mask, vocabulary(), data["table"])
-        values = marks.standardise(volume.array.astype(np.float32), mask.array)
+        values = marks.standardize(volume.array.astype(np.float32), mask.array)
         mask = mask.with_array(with_shell(values, mask.array, mask.spacing, FLUID))
         volume = volume.with_array(np.where(mask.array > 0, values, 0).astype(np.float32))
         first, last = item["held_out"]

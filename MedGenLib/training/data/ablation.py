@@ -16,7 +16,7 @@ class Ablation:
     """Replaces random labels of a patch by one label, as SegGuidedDiff drops them.
 
     Konz et al., MICCAI 2024 (arXiv 2402.05210) clear every class with probability 1/2. Here only a
-    ``share`` of the patches is changed, and the probability is drawn anew for each of them, so that
+    ``share`` of the patches is changed, and the probability is drawn for each of them, so that
     masks with one label missing and masks with one label left are both seen often.
 
     Parameters

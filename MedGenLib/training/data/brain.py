@@ -40,7 +40,7 @@ class Landmarks:
     labels: tuple[int, ...]
     values: tuple[float, ...]
 
-    def standardise(self, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def standardize(self, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """(i, j, k) values in any unit and labels -> float32 on the common scale, 0 stays 0."""
         medians = [float(np.median(values[labels == label])) for label in self.labels]
         known, wanted = [0.0, *medians], [0.0, *self.values]
@@ -109,7 +109,7 @@ class BrainScans(ScanPatches):
         label_map = read_label_map(resolve(config, item["label"]))
         label_map, _ = map_labels(label_map, self.vocabulary, data["table"], strict=False)
         marks = Landmarks(**{k: tuple(v) for k, v in data["landmarks"].items()})
-        values = marks.standardise(volume.array.astype(np.float32), label_map.array)
+        values = marks.standardize(volume.array.astype(np.float32), label_map.array)
         labels = with_shell(values, label_map.array, label_map.spacing, self.fluid)
         volume, label_map = volume.with_array(values), label_map.with_array(labels)
         for part in _parts(item.get("held_out"), volume.shape[2]):
@@ -132,7 +132,7 @@ class BrainScans(ScanPatches):
 
 
 def with_shell(values: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...], fluid: int) -> np.ndarray:
-    """Labels with the dark unlabelled voxels within `SHELL_MM` of the brain called ``fluid``."""
+    """Labels with the dark voxels without a label within `SHELL_MM` of the brain called ``fluid``."""
     from scipy import ndimage
 
     near = ndimage.distance_transform_edt(labels == 0, spacing) <= SHELL_MM

@@ -21,7 +21,7 @@ from MedGenLib.training.data.patches import random_window
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """Image (i, j, k), standardised, and labels on the same grid, both turned to RAS."""
+    """Image (i, j, k), standardized, and labels on the same grid, both turned to RAS."""
 
     name: str
     image: NDArray[np.float32]

@@ -20,7 +20,7 @@ from MedGenLib.training.splits import hold_out
 
 
 @reader("labelled-crops")
-class LabelledCrops(PatchReader):
+class LabeledCrops(PatchReader):
     """Image and label pairs of ``<folder>/images`` and ``<folder>/labels`` (same file names)."""
 
     scalars = 0

@@ -2,7 +2,7 @@
 
 The real paired slices are the middle ones of each head, so a network trained on them alone has
 never seen the vertex or the neck. Label maps of whole heads (FreeSurfer brain labels and SimNIBS
-head tissues 501 to 530) give every slice; intensities are drawn anew each time, as in SynthSeg
+head tissues 501 to 530) give every slice; intensities are drawn each time, as in SynthSeg
 (Billot et al. 2023, Medical Image Analysis 86), but round those of T1w MR and with CT in HU.
 """
 
@@ -22,7 +22,7 @@ from MedGenLib.training.data.slices import SlicePair
 _CLASSES: dict[str, tuple[float, float, float, float, float]] = {
     "air": (-1000, 0, 0.0, 0.03, 0.01),
     "white matter": (30, 2, 0.55, 0.80, 0.02),
-    "grey matter": (38, 2, 0.38, 0.55, 0.03),
+    "gray matter": (38, 2, 0.38, 0.55, 0.03),
     "fluid": (9, 3, 0.08, 0.22, 0.02),
     "vessel": (48, 5, 0.10, 1.00, 0.05),
     "eye": (15, 3, 0.10, 0.22, 0.02),
@@ -80,7 +80,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     label_map = read_label_map(path)
     labels = Reorientation.to(label_map.geometry, "LPS").apply(label_map.array)
-    table = np.full(int(labels.max()) + 1, _NAMES.index("grey matter"), np.uint8)
+    table = np.full(int(labels.max()) + 1, _NAMES.index("gray matter"), np.uint8)
     table[0] = _NAMES.index("air")
     for value in range(len(table)):
         if value in _WHITE:

@@ -30,21 +30,21 @@ class SlicePair:
     mask: np.ndarray
 
 
-def calibrate_hu(grey: np.ndarray, mask: np.ndarray, margin: int = 22) -> np.ndarray:
+def calibrate_hu(gray: np.ndarray, mask: np.ndarray, margin: int = 22) -> np.ndarray:
     """HU of a min-max scaled 8-bit CT slice of the head.
 
-    Grey 0 is -1024 HU and the brain's mode is +35 HU: the mode is the centroid of the five bins
+    Gray 0 is -1024 HU and the brain's mode is +35 HU: the mode is the centroid of the five bins
     round the peak of the histogram of pixels more than ``margin`` pixels inside the mask.
     """
     from scipy import ndimage
 
     core = ndimage.binary_erosion(mask, iterations=margin)
-    histogram = np.bincount(grey[core if core.any() else mask].astype(int), minlength=256)
+    histogram = np.bincount(gray[core if core.any() else mask].astype(int), minlength=256)
     histogram[:20] = 0
     peak = int(histogram.argmax())
     bins = np.arange(max(0, peak - 2), min(256, peak + 3))
     mode = float((bins * histogram[bins]).sum() / max(1, histogram[bins].sum()))
-    return AIR_HU + grey.astype(np.float32) * (BRAIN_HU - AIR_HU) / max(mode, 1.0)
+    return AIR_HU + gray.astype(np.float32) * (BRAIN_HU - AIR_HU) / max(mode, 1.0)
 
 
 def read_pairs(folder: Path) -> list[SlicePair]:
@@ -80,7 +80,7 @@ def _read_pair(subject: Path, plane: int, name: str) -> SlicePair:
 
 
 def split(pairs: list[SlicePair], count: int, seed: int) -> tuple[list, list, list[str]]:
-    """Training pairs, held-out pairs and the held-out subjects (centres kept balanced)."""
+    """Training pairs, held-out pairs and the held-out subjects (centers kept balanced)."""
     held = hold_out((p.subject for p in pairs), count, seed, stratum=3)
     keep = [p for p in pairs if p.subject not in held]
     return keep, [p for p in pairs if p.subject in held], held

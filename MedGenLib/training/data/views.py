@@ -19,7 +19,7 @@ from MedGenLib.training.config import resolve
 
 DEGRADATIONS = ("blur", "noise", "stripes", "resolution", "flattening", "contrast")
 _SQUARE_PIXELS = 2.0
-"""Planes whose pixels are longer than this multiple of their width are not learnt from."""
+"""Planes whose pixels are longer than this multiple of their width are not used."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class FeaturesRecipe:
 
     @torch.no_grad()
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        """Standardise by faultless slices of the training scans and write the package."""
+        """Standardize by faultless slices of the training scans and write the package."""
         from MedGenLib.training.package import export_package
 
         encoder = networks["encoder"]

@@ -39,7 +39,7 @@ class FewStepRecipe:
 
     ``few_step`` holds ``teacher`` (name of an installed package), ``teacher_steps`` (of two
     evaluations each), ``patch``, ``budgets`` (by a number of steps, which has to divide
-    ``teacher_steps``: how many intervals of a path of so many steps are learnt from one patch),
+    ``teacher_steps``: how many intervals of a path of so many steps are learned from one patch),
     ``texture`` (weight of the term that keeps the spread of fine detail) and ``noise_hu`` (noise
     levels that are drawn besides the scans' own).
     """
@@ -156,7 +156,7 @@ class FewStepRecipe:
 
 
 def student_of(teacher: FlowUNet) -> FlowUNet:
-    """A network told the step size as well, which gives what the teacher gives at every step."""
+    """A network with the step size as a further input, which gives what the teacher gives at every step."""
     student = FlowUNet(**{**teacher.arguments, "step_size": True})
     weights = teacher.state_dict()
     known = weights["embed.0.weight"]
@@ -178,7 +178,7 @@ def follow(student: nn.Module, noise: Tensor, batch: dict[str, Tensor], steps: i
 
 
 def spread_error(made: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-    """Squared difference of the local spread of fine detail, as the squared error favours blur.
+    """Squared difference of the local spread of fine detail, as the squared error favors blur.
 
     The spread is the root of the mean square of what a mean over three voxels leaves, within
     blocks of four; ``weight`` is (b, 1, i, j, k).

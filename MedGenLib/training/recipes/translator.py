@@ -173,7 +173,7 @@ class TranslatorRecipe:
         return network.eval().requires_grad_(False)
 
     def _train_feature_net(self, network: FeatureNet, steps: int = 300) -> None:
-        optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
         torch.manual_seed(0)
         for step in range(steps):
             batch = self.batch(Draw.of(1, step), 4)
@@ -181,9 +181,9 @@ class TranslatorRecipe:
             share = F.avg_pool2d(one_hot, 8)
             scores = network(batch["target"])
             loss = -(share * F.log_softmax(scores, 1)).sum(1).mean()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
 
     # validation and export
 

@@ -60,8 +60,8 @@ WORDS = (
     r"is(?:e[sdr]?|ers|ing|ations?)",
 )  # one family of spellings after the other
 """Words, also as a part of a name with underscores."""
-FILE_KEYS = re.compile(r"""(["'])(?:centres|centre_hu|optimisation|grey matter)\1""")
-"""Kept: keys and aliases of schema 1 of packages, of training configurations and of reports, in quotes."""
+FILE_KEYS = re.compile(r"""(["'])(?:centres|centre_hu|labelled-crops|optimisation|optimisers|grey matter)\1""")
+"""Kept, in quotes: keys of packages of schema 1, training configurations, checkpoints and reports."""
 
 FOUND = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(WORDS)})(?![A-Za-z])", re.IGNORECASE)
 

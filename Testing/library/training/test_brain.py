@@ -28,8 +28,8 @@ def vocabulary() -> Vocabulary:
 def freesurfer() -> LabelMap:
     """A block of 48^3 about the left hippocampus of the sample, as FreeSurfer labels it."""
     mask = read_label_map(sample("brain_labels.seg.nrrd"))
-    centre = np.argwhere(mask.array == 17).mean(0).astype(int)
-    low = np.clip(centre - 24, 0, np.array(mask.shape) - 48)
+    center = np.argwhere(mask.array == 17).mean(0).astype(int)
+    low = np.clip(center - 24, 0, np.array(mask.shape) - 48)
     return crop(mask, low, low + 48)
 
 
@@ -50,7 +50,7 @@ def test_names_of_freesurfer_need_no_mapping(made, labels):
     assert mapped[17] == HIPPOCAMPUS and mapped[3] == CORTEX and mapped[136] == 16
 
 
-def test_grey_values_are_those_of_a_t1(made, labels):
+def test_gray_values_are_those_of_a_t1(made, labels):
     image = made.volume.array
     assert made.volume.unit == "a.u." and made.volume.modality == "T1w"
     mean = {value: image[labels.array == value].mean() for value in range(1, 19) if (labels.array == value).sum() > 100}
@@ -88,9 +88,9 @@ def test_what_lies_outside_of_the_brain_is_left_out_in_one_sentence(freesurfer):
     head = small.with_array(small.array.astype(np.uint16))
     head.array[:4] = np.array([511, 515, 502, 512])[:, None, None]
     result = generate(head, mapping="freesurfer", **FAST)
-    told = [f.sentence for f in result.report.input_findings if f.code == "left-out"]
-    assert len(told) == 1
-    assert all(name in told[0] for name in ("Skin", "Bone-Cortical", "Artery", "Spinal-Cord"))
+    sentences = [f.sentence for f in result.report.input_findings if f.code == "left-out"]
+    assert len(sentences) == 1
+    assert all(name in sentences[0] for name in ("Skin", "Bone-Cortical", "Artery", "Spinal-Cord"))
     assert (result.volume.array[:4] == 0).all()
 
 
@@ -120,7 +120,7 @@ def test_a_partial_mask_gives_a_brain_with_the_structure_in_it(labels):
     assert "absent-labels" not in codes, "partial masks are what the model was trained on"
     inside = result.volume.array[given == BRAIN]
     low, high = np.percentile(inside, [10, 90])
-    assert low < 65 and high > 85, "not one grey"
+    assert low < 65 and high > 85, "not one gray"
     level = result.volume.array[given == HIPPOCAMPUS].mean()
     assert level == pytest.approx(74, abs=10)
 
@@ -130,7 +130,7 @@ def test_one_label_is_enough():
     assert generate(mask, **FAST).volume.array.min() >= 0
 
 
-def test_noise_is_asked_for_in_grey_values(labels):
+def test_noise_is_asked_for_in_gray_values(labels):
     small = crop(labels, (8, 8, 8), (40, 40, 40))
     calm, noisy = (
         highpass_sd(generate(small, noise_hu=noise, **FAST).volume.array, small.array == WHITE) for noise in (1.5, 8.0)
@@ -145,8 +145,8 @@ def test_gaps_are_to_be_filled_with_fluid(freesurfer):
     small = crop(freesurfer, (0, 0, 0), (36, 36, 36))
     bare = small.with_array(np.where(small.array == 24, 0, small.array))
     bare.array[::3] = 0
-    told = [f.sentence for f in generate(bare, **FAST).report.input_findings if f.code == "gaps"]
-    assert told and "becomes background; fill it with CSF" in told[0]
+    sentences = [f.sentence for f in generate(bare, **FAST).report.input_findings if f.code == "gaps"]
+    assert sentences and "becomes background; fill it with CSF" in sentences[0]
     filled = generate(bare, fill="CSF", **FAST)
     assert (filled.source.array[bare.array > 0] != FLUID).all()
     assert (filled.source.array[3] == FLUID).sum() > 1000

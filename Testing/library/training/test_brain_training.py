@@ -25,8 +25,8 @@ from MedGenLib.training.data.brain import BrainScans, Landmarks, with_shell
 CONFIGS = Path(training_config.__file__).parent / "configs"
 WHITE, CORTEX, VENTRICLE, FLUID, BRAIN = 1, 2, 3, 15, 18
 LIA = np.array([[-1, 0, 0, 20], [0, 0, 1, -20], [0, -1, 0, 20], [0, 0, 0, 1]], float)
-GREY = {0: 60.0, 3: 130.0, 41: 200.0, 42: 130.0, 43: 40.0}
-"""Values of a scanner with a scale of its own; what is not labelled is fluid."""
+GRAY = {0: 60.0, 3: 130.0, 41: 200.0, 42: 130.0, 43: 40.0}
+"""Values of a scanner with a scale of its own; what is not labeled is fluid."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def head(tmp_path_factory) -> Path:
         labels[radius < most] = value
     labels[:20][labels[:20] == 42] = 3  # the other half's cortex by FreeSurfer's numbers
     values = np.random.default_rng(0).normal(0, 4, labels.shape)
-    values += sum(grey * (labels == value) for value, grey in GREY.items())
+    values += sum(gray * (labels == value) for value, gray in GRAY.items())
     write_volume(Volume(values.astype(np.float32), LIA), folder / "t1.nii.gz")
     write_volume(LabelMap(labels, LIA), folder / "seg.nii.gz")
     return folder
@@ -70,12 +70,12 @@ def test_landmarks_bring_every_scanner_to_one_scale():
     labels = np.repeat([0, 1, 2, 3], 50).reshape(4, 5, 10)
     values = np.select([labels == 3, labels == 2, labels == 1], [40.0, 130.0, 200.0], 0)
     marks = Landmarks((3, 2, 1), (30, 70, 110))
-    made = marks.standardise(values, labels)
+    made = marks.standardize(values, labels)
     assert [float(made[labels == value].mean()) for value in (0, 3, 2, 1)] == [0, 30, 70, 110]
     # Above white matter the last piece goes on: 270 is as far above it as the cortex is below.
-    assert marks.standardise(np.full_like(values, 270.0) * (labels == 0) + values, labels).max() == pytest.approx(150)
+    assert marks.standardize(np.full_like(values, 270.0) * (labels == 0) + values, labels).max() == pytest.approx(150)
     with pytest.raises(InputError, match="rising order"):
-        marks.standardise(-values + 300, labels)
+        marks.standardize(-values + 300, labels)
 
 
 def test_dark_voxels_round_the_brain_become_fluid():
@@ -123,7 +123,7 @@ def test_patches_are_coded_by_the_labels_that_the_network_sees(head, tmp_path):
     back = data.codec.decode(x[:, 0], labels)
     assert (x[:, 0][labels == 0] == 0).all()
     assert batch["valid"].numpy()[:, 0][labels == 0].max() == 0
-    # What became "brain" still has the grey values of what it was: white matter and fluid.
+    # What became "brain" still has the gray values of what it was: white matter and fluid.
     low, high = np.percentile(back[labels == BRAIN], [2, 98])
     assert low < 50 and high > 95
     assert back[labels == WHITE].mean() == pytest.approx(110, abs=4)
@@ -157,7 +157,7 @@ def test_ablation_that_cannot_be_is_refused(head, tmp_path, section, words):
 
 
 def test_every_data_reader_takes_partial_masks(head, tmp_path):
-    """The option of the configuration is the same for tissue scans and labelled crops."""
+    """The option of the configuration is the same for tissue scans and labeled crops."""
     ct = np.where(np.indices((24, 24, 24))[0] < 12, -100.0, 40.0).astype(np.float32)
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()

@@ -88,14 +88,14 @@ def trained(config, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
 def test_the_midpoint_rule_makes_as_many_evaluations_as_it_was_asked_for(steps):
-    times, told = [], []
+    times, reported = [], []
 
     def velocity(x, t):
         times.append(t)
         return torch.zeros_like(x)
 
-    midpoint.sample(FlowDenoiser(velocity), torch.ones(2), steps, on_step=told.append)
-    assert told == list(range(1, steps + 1))
+    midpoint.sample(FlowDenoiser(velocity), torch.ones(2), steps, on_step=reported.append)
+    assert reported == list(range(1, steps + 1))
     assert times == pytest.approx([1 - i / steps for i in range(steps)])
 
 

@@ -28,7 +28,7 @@ from MedGenLib.training.losses import (
     TrainingStep,
     balanced_cross_entropy,
     region_contrast,
-    standardised,
+    standardized,
 )
 from MedGenLib.training.recipes.latent_flow import LatentFlowRecipe
 
@@ -177,7 +177,7 @@ def test_training_with_a_contrast_makes_the_mask_matter_there():
     def apart(term: Contrast | None) -> float:
         torch.manual_seed(0)
         net = FlowUNet(maps=2, widths=(8, 16), blocks=(1, 1))
-        optimiser = torch.optim.Adam(net.parameters(), 3e-3)
+        optimizer = torch.optim.Adam(net.parameters(), 3e-3)
         for _ in range(40):
             fixed = a_step(maps)
             velocity = net(fixed.point, fixed.time, net.encode_mask(maps))
@@ -185,9 +185,9 @@ def test_training_with_a_contrast_makes_the_mask_matter_there():
             loss = (velocity - fixed.target).square().mean()
             if term is not None:
                 loss = loss + term(net, made)[0]
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         with torch.no_grad():
             erased = Contrast((1,), 0).erased(maps)
             both = [net(fixed.point, fixed.time, net.encode_mask(m)) for m in (maps, erased)]
@@ -276,16 +276,16 @@ def test_late_times_and_dropped_masks_are_not_judged(parts, hippocampus):
     assert float(value.detach()) == pytest.approx(figures["anatomy"]) and float(value.detach()) > 0
 
 
-def test_images_are_standardised_as_the_segmenter_saw_them(hippocampus):
+def test_images_are_standardized_as_the_segmenter_saw_them(hippocampus):
     image, _ = hippocampus
     expected = ZScore(-3, 5).encode(image[0, 0].numpy())
     inside = torch.ones_like(image)
-    found = standardised(image, inside, (-3, 5))[0, 0].numpy()
+    found = standardized(image, inside, (-3, 5))[0, 0].numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
     # Padding counts for nothing, whatever its value.
     padded = torch.nn.functional.pad(image, (0, 8), value=1e4)
     inside = torch.nn.functional.pad(inside, (0, 8))
-    found = standardised(padded, inside, (-3, 5))[0, 0].numpy()
+    found = standardized(padded, inside, (-3, 5))[0, 0].numpy()
     np.testing.assert_allclose(found[..., :-8], expected, atol=1e-4)
     assert not found[..., -8:].any()
 
@@ -335,7 +335,7 @@ def test_all_terms_together_train_resume_and_export(run):
         assert torch.isfinite(first[name]).all() and torch.equal(first[name], second[name]), name
 
 
-def test_every_term_is_told_by_its_name_and_weight(run):
+def test_every_term_is_reported_by_its_name_and_weight(run):
     made = recipe(run, LOSSES)
     torch.nn.init.normal_(made.networks["flow"].leave.weight, std=0.05)
     batch = made.batch(Draw.of(0, 0), 2)

@@ -140,7 +140,7 @@ def test_a_bad_configuration_ends_in_a_sentence(tmp_path, monkeypatch):
 
 
 def test_hold_out_is_deterministic_and_balanced():
-    subjects = [f"1B{centre}{n:03d}" for centre in "ABC" for n in range(50)]
+    subjects = [f"1B{center}{n:03d}" for center in "ABC" for n in range(50)]
     held = hold_out(subjects, 30, 0, stratum=3)
     assert held == hold_out(reversed(subjects), 30, 0, stratum=3)
     assert [sum(s.startswith(f"1B{c}") for s in held) for c in "ABC"] == [10, 10, 10]
@@ -167,8 +167,8 @@ def test_eight_bit_slices_are_calibrated_by_air_and_brain():
     hu = np.full((128, 128), 35.0)
     hu[:8], hu[8:12] = -1024, 1200
     step = 11.0
-    grey = np.round((hu + 1024) / step).astype(np.uint8)
-    found = calibrate_hu(grey, mask)
+    gray = np.round((hu + 1024) / step).astype(np.uint8)
+    found = calibrate_hu(gray, mask)
     assert found[64, 64] == pytest.approx(35, abs=0.5)
     assert found[9, 64] == pytest.approx(1200, abs=15)
     assert found[0, 0] == -1024
@@ -248,13 +248,13 @@ def test_the_translator_recipe_trains_and_exports(slices, tmp_path, adversarial)
 
 @pytest.fixture()
 def label_maps(tmp_path) -> Path:
-    """One small head: skin, cortical and cancellous bone, fluid, grey and white matter."""
+    """One small head: skin, cortical and cancellous bone, fluid, gray and white matter."""
     folder = tmp_path / "label_maps"
     folder.mkdir()
-    shape, centre = (48, 48, 48), (24, 24, 24)
+    shape, center = (48, 48, 48), (24, 24, 24)
     labels = np.zeros(shape, np.uint16)
     for value, radius in ((511, 21), (507, 20), (515, 18), (516, 17), (515, 15), (24, 14), (3, 12), (2, 9), (4, 3)):
-        labels[sphere(shape, centre, radius)] = value
+        labels[sphere(shape, center, radius)] = value
     write_volume(LabelMap(labels, np.eye(4)), folder / "head.nii.gz")
     return folder
 
