@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -70,7 +72,7 @@ def test_an_unknown_name_is_answered_by_the_known_ones(made):
 def test_a_name_of_another_module_is_refused_before_and_after_its_import(made, imported):
     if imported:
         assert made.THINGS["first"]
-    with pytest.raises(InputError, match=r"'first' of elsewhere .* because made_up.first_module has one of this name"):
+    with pytest.raises(InputError, match=r"'first' of elsewhere .* because made_up.first_module uses this name"):
         made.THINGS.add("first", object(), "elsewhere")
     assert made.THINGS["first"].__module__ == "made_up.first_module"
 
@@ -92,3 +94,13 @@ def test_a_name_of_ours_cannot_be_taken():
             return noise
 
     assert SAMPLERS["euler"] is before
+
+
+def test_the_documentation_lists_every_sampler_and_recipe():
+    docs = Path(__file__).parents[2] / "docs"
+    sampling = (docs / "how-to" / "sampling.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\w-]+) \| (\d) \| (\d) \|$", sampling, re.MULTILINE)
+    facts = {name: SAMPLERS[name] for name in SAMPLERS}
+    assert rows == [(name, s.path, str(s.order), str(s.evaluations)) for name, s in facts.items()]
+    recipes = (docs / "tutorials" / "training.md").read_text(encoding="utf-8").partition("| recipe |")[2]
+    assert set(re.findall(r"^\| `([\w-]+)` \|", recipes, re.MULTILINE)) == set(RECIPES)
