@@ -1,9 +1,10 @@
-"""One run of a command that makes images: its places are checked first, and it writes everything or nothing."""
+"""One run of a command that makes images; it checks paths first and writes all files or none."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from MedGenLib.report import Report
 from MedGenLib.result import Result
 
 BYTES_PER_VOXEL = 4
-"""Volumes are written as 32-bit numbers at most; compressed ones are smaller."""
+"""Maximum bytes per voxel of a written volume."""
 ROLES = {
     "image": "image",
     "volume": "image",
@@ -34,18 +35,18 @@ ROLES = {
     "lesion": "lesion",
     "labels": "labels",
 }
-"""Option -> what the provenance of the result calls the image."""
+"""Option -> role of the image in the provenance."""
 
 Draw = Callable[[Result, int, Path], None]
-"""Draws one of the volumes of a result into a file."""
+"""Draws one volume of a result into a file."""
 
 
 class Run:
-    """One run of a command; a context manager, which discards what was not written to its end.
+    """One run of a command; a context manager that discards incomplete files.
 
     Attributes
     ----------
-    images: what `read` found, by the names of the options.
+    images: images of `read`, by option name.
     outputs: the files to write.
     """
 
@@ -67,15 +68,15 @@ class Run:
         self.outputs.__exit__(*error)
 
     def accept(self, manifest: Manifest) -> None:
-        """Refuse to start before the license of the model is accepted; note the first acceptance for the end."""
+        """Raise LicenseError unless the license of the model is accepted; a first acceptance is reported at the end."""
         if is_accepted(manifest):
             return
         if not self.arguments.accept_license:
-            require_acceptance(manifest, accept=False)  # raises the sentence that asks for it
-        self._notes.append(f"{license_notice(manifest)} You have accepted this; it is remembered.")
+            require_acceptance(manifest, accept=False)  # raises LicenseError
+        self._notes.append(f"{license_notice(manifest)} You have accepted it; this is remembered.")
 
     def read(self, stored: bool = False) -> None:
-        """Read the images of the command line; ``stored``: whole numbers in the format that files hold them in."""
+        """Read the images of the command line; ``stored``: integers in the format stored in files."""
         kinds = {option.name: option.image for option in of(self.command, "cli").values()}
         for name, path in self._inputs.items():
             image = read_label_map(path) if kinds[name] == "labels" else read_volume(path, self._given("series"))
@@ -83,10 +84,10 @@ class Run:
             self._sources.append(Source.of(ROLES[name], self.images[name], path))
 
     def require_space(self, grid: Volume | LabelMap) -> None:
-        """Raise InputError unless the disks have room for all that is written on this grid."""
+        """Raise InputError unless the disks have space for all files on this grid."""
         copies = self._given("samples", 1) * (1 + bool(self._given("dicom")))
         copies += sum(self._given(name) is not None for name in ("uncertainty", "lesion_mask"))
-        # One more: a NIfTI lies uncompressed beside itself for a moment.
+        # One more: NIfTI is uncompressed for a moment.
         self.outputs.require_space(grid.array.size * (copies + 1) * BYTES_PER_VOXEL)
 
     def options(self) -> dict[str, Any]:
@@ -94,11 +95,11 @@ class Run:
         return {**self._options, **self.images}
 
     def write(self, result: Result, draw: Draw | None = None) -> None:
-        """Write all that was asked for; ``draw`` makes the preview, by default of input and result."""
+        """Write all requested files; ``draw`` makes the preview, by default of input and result."""
         facts = [result.provenance(self._sources, n) for n in range(len(result.volumes))]
         paths = numbered(self.arguments.output, len(facts))
         for volume, path, fact in zip(result.volumes, paths, facts, strict=True):
-            write_with_facts(volume, self.outputs.staged(path), fact)
+            write_with_facts(self._with_forms(volume), self.outputs.staged(path), fact)
         if (path := self._given("uncertainty")) is not None:
             fact = facts[0].of_uncertainty(result.uncertainty)
             write_with_facts(result.uncertainty, self.outputs.staged(path), fact)
@@ -112,7 +113,7 @@ class Run:
         self.outputs.commit()
 
     def describe(self, result: Result) -> None:
-        """Print what was written, what was assumed and what the checks found."""
+        """Print the files, assumptions and findings of the checks."""
         volume, report, console = result.volume, result.report, self.console
         for sentence in [*self._notes, *self._on_identity()]:
             console.note(sentence)
@@ -130,12 +131,17 @@ class Run:
             console.detail(f"{stage}: {seconds:.1f} s")
         warn(report, console)
 
+    def _with_forms(self, volume: Volume) -> Volume:
+        """The volume with both positions of the input in whose grid it lies, for NIfTI headers."""
+        all_forms = [image.forms for image in self.images.values() if image.forms is not None]
+        return replace(volume, forms=next((forms for forms in all_forms if forms.is_of(volume.affine)), None))
+
     def _given(self, name: str, default: Any = None) -> Any:
-        """An option that not every command has."""
+        """An option that some commands lack."""
         return getattr(self.arguments, name, default)
 
     def _paths(self) -> list[Path]:
-        """All files of the run, their places checked before anything else is done."""
+        """All files of the run, with checked paths."""
         samples = self._given("samples", 1)
         volumes = [*numbered(self.arguments.output, samples), self._given("uncertainty")]
         volumes = [check_output_path(path) for path in volumes if path is not None]
@@ -149,11 +155,11 @@ class Run:
         if self._given("dicom") is not None:
             paths += _new_folders(numbered(self.arguments.dicom, samples))
         elif self._given("deidentify"):
-            raise InputError("--deidentify is for DICOM; add --dicom and a folder to write it to.")
+            raise InputError("--deidentify is for DICOM; add --dicom with a folder.")
         return paths
 
     def _write_dicom(self, result: Result, facts: list[Provenance]) -> None:
-        """One series a volume; in the study of the patient where the input was DICOM."""
+        """Write one series per volume; in the patient's study if the input was DICOM."""
         from MedGenLib.io.dicom import write_series
 
         image, patient = self._given("image"), {}
@@ -165,7 +171,7 @@ class Run:
             write_series(volume, self.outputs.staged(folder), facts=fact, **options)
 
     def _on_identity(self) -> list[str]:
-        """Notes on what --deidentify does not reach."""
+        """Notes on what --deidentify does not change."""
         if not self._given("deidentify"):
             return []
         from MedGenLib.cli.dicom import STILL_THERE
@@ -174,7 +180,7 @@ class Run:
 
 
 def write_with_facts(volume: Volume, path: Path, facts: Provenance) -> None:
-    """Write the volume with its provenance in the header, and the same in a file beside it."""
+    """Write the volume with its provenance in the header, and in a file beside it."""
     write_volume(volume, path, facts)
     facts.write_beside(path)
 
@@ -185,7 +191,7 @@ def warn(report: Report, console: Console) -> None:
         console.note(f"warning: {sentence}")
     if not report.passed:
         tried = len(report.attempts)
-        console.note(f"warning: the checks failed, see the report; attempts made: {tried}.")
+        console.note(f"warning: the checks failed, see the report; seeds tried: {tried}.")
 
 
 def _draw(result: Result, number: int, path: Path) -> None:
@@ -200,5 +206,5 @@ def _new_folders(folders: list[Path]) -> list[Path]:
 
     for path in map(check_folder, folders):
         if path.exists():
-            raise InputError(f"The folder {path} is there already; name a new one for the DICOM series.")
+            raise InputError(f"The folder {path} exists already; give a new one for the DICOM series.")
     return folders

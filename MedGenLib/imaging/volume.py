@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _AXIS_LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
+_SAME_GRID = 0.05
+"""Distance of two voxels on the same grid, relative to the voxel size."""
 _LARGEST_COSINE = 1e-3
 """Axes whose cosine is larger (0.06 degrees off a right angle) are not a rectangular grid."""
 
@@ -106,14 +108,42 @@ class Geometry:
         affine[:3, 3] = center - affine[:3, :3] @ ((shape - 1) / 2)
         return Geometry(tuple(shape), affine)
 
-    def is_close(self, other: Geometry, tolerance: float = 1e-3) -> bool:
-        """Whether both have the same shape and no corner is further apart than tolerance in mm."""
-        if self.shape != other.shape:
-            return False
+    def is_close(self, other: Geometry, tolerance: float | None = None) -> bool:
+        """Whether both have the same shape and no corner is further apart than tolerance in mm.
+
+        By default that is a twentieth of the smallest voxel size: DICOM cosines of four digits move a
+        corner of 512 voxels that far.
+        """
+        if tolerance is None:
+            tolerance = max(1e-3, _SAME_GRID * min(self.spacing))
+        return self.shape == other.shape and self.distance(other) <= tolerance
+
+    def distance(self, other: Geometry) -> float:
+        """Largest distance in mm between the corner voxels of two grids of the same shape."""
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1)
         shift = (self.affine - other.affine)[:3]
-        apart = np.linalg.norm(shift[:, :3] @ corners + shift[:, 3:], axis=0)
-        return bool(apart.max() <= tolerance)
+        return float(np.linalg.norm(shift[:, :3] @ corners + shift[:, 3:], axis=0).max())
+
+
+@dataclass(frozen=True, eq=False)
+class Forms:
+    """The two positions in the header of a NIfTI file, which an output on the same grid keeps.
+
+    Attributes
+    ----------
+    affine: the affine that was read from the header.
+    qform: affine of the qform, where it differs.
+    qform_code, sform_code: what the positions refer to (1 scanner, 2 aligned, ...); 0 is none.
+    """
+
+    affine: np.ndarray
+    qform: np.ndarray | None = None
+    qform_code: int = 1
+    sform_code: int = 1
+
+    def is_of(self, affine: np.ndarray) -> bool:
+        """Whether these are the forms of a grid with this affine."""
+        return np.allclose(self.affine, affine, rtol=1e-6, atol=1e-6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +202,7 @@ class Volume(_Grid):
     modality: "CT", "T1w", "T2w", "MR", or None when it is not known.
     unit: "HU" for CT, otherwise "a.u.".
     notes: sentences for the user on what was changed or assumed when the image was read.
+    forms: positions in the header of the NIfTI file that it was read from.
 
     Raises
     ------
@@ -185,6 +216,7 @@ class Volume(_Grid):
     modality: str | None = None
     unit: str = "a.u."
     notes: tuple[str, ...] = ()
+    forms: Forms | None = None
 
     def with_array(self, array: np.ndarray, modality: str | None = None, unit: str | None = None) -> Volume:
         """Another image on the same grid; modality and unit stay unless they are given."""
@@ -202,6 +234,7 @@ class LabelMap(_Grid):
     affine: (4, 4), voxel index -> RAS mm.
     names: label value -> name, as far as they are known.
     notes: sentences for the user on what was changed or assumed when the mask was read.
+    forms: positions in the header of the NIfTI file that it was read from.
 
     Raises
     ------
@@ -210,6 +243,7 @@ class LabelMap(_Grid):
 
     names: dict[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    forms: Forms | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -311,12 +345,7 @@ def lps_from_affine(affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     """Spacing (3,), origin (3,) and direction (3, 3) in LPS of an affine to RAS."""
     columns = _LPS_TO_RAS @ affine[:3, :3]
     spacing = np.linalg.norm(columns, axis=0)
-    direction = columns / spacing
-    if np.abs(direction.T @ direction - np.eye(3)).max() > 1e-5:
-        # SimpleITK reads back perpendicular axes only: take the nearest ones (polar factor).
-        left, _, right = np.linalg.svd(direction)
-        direction = left @ right
-    return spacing, _LPS_TO_RAS @ affine[:3, 3], direction
+    return spacing, _LPS_TO_RAS @ affine[:3, 3], columns / spacing
 
 
 def to_sitk(image: Volume | LabelMap) -> SimpleITK.Image:

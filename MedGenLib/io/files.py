@@ -19,11 +19,12 @@ import numpy as np
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume, affine_from_lps, by_axis, check_finite, to_sitk
 from MedGenLib.io import dicom
-from MedGenLib.io.atomic import hidden_folder, replacing
-from MedGenLib.io.headers import Header, read_meta_header, read_nrrd_header
-from MedGenLib.io.nifti import add_nifti_comment, read_nifti_comments, read_nifti_header, read_nifti_voxels
+from MedGenLib.io.atomic import replacing
+from MedGenLib.io.headers import Header, check_packed, read_meta_header, read_nrrd_header
+from MedGenLib.io.nifti import read_nifti_comments, read_nifti_header, read_nifti_voxels
+from MedGenLib.io.nifti_writing import write_nifti
 from MedGenLib.io.provenance import KEY, Provenance
-from MedGenLib.io.system import plan_memory, silent_stderr
+from MedGenLib.io.system import plan_memory, quiet_library
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 READABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha")
 _NIFTI = (".nii", ".nii.gz")
+_LABEL_NOISE, _LARGEST_LABEL_NOISE = 1e-3, 0.1
+"""Deviation of labels from whole numbers: by rounding of floating point, and at most by a scale."""
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -58,7 +61,7 @@ def read_volume(path: str | Path, series: str | None = None, modality: str | Non
         volume = dicom.read_series(path, series)
     else:
         array, affine, header = _read_file(path)
-        volume = Volume(array.astype(np.float32, order="C"), affine, notes=header.notes)
+        volume = Volume(array.astype(np.float32, order="C"), affine, notes=header.notes, forms=header.forms)
     _check_extent(volume.shape, path)
     check_finite(volume, str(path))
     modality = modality or volume.modality
@@ -77,12 +80,26 @@ def read_label_map(path: str | Path) -> LabelMap:
         raise InputError(f"{path} is a folder, but a mask is a file; give one of {', '.join(READABLE)}.")
     array, affine, header = _read_file(path)
     _check_extent(array.shape, path)
+    array, notes = _whole(array, header.step, path)
     try:
-        labels = LabelMap(array, affine, header.names, header.notes)
+        labels = LabelMap(array, affine, header.names, header.notes + notes, header.forms)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     small = np.min_scalar_type(int(labels.array.max()))
     return labels.with_array(labels.array.astype(small, order="C"))
+
+
+def _whole(array: np.ndarray, step: float, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels as whole numbers if they deviate by no more than the scale they were stored with, or noise, and a note."""
+    if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+        return array, ()
+    rounded = np.rint(array)
+    deviation = float(np.abs(array - rounded).max())
+    if deviation == 0 or deviation > max(_LABEL_NOISE, min(0.51 * step, _LARGEST_LABEL_NOISE)):
+        return array, ()
+    return rounded, (
+        f"The labels of {path.name} deviate from whole numbers by up to {deviation:.1g}; they are rounded.",
+    )
 
 
 def list_series(folder: str | Path) -> list[dicom.Series]:
@@ -103,36 +120,30 @@ def write_volume(image: Volume | LabelMap, path: str | Path, provenance: Provena
     InputError: the suffix is unknown, the folder does not exist or is not writable, or the disk is full.
     """
     path = check_output_path(path)
+    with temporary_output(path) as temporary:
+        try:
+            if path.name.lower().endswith(_NIFTI):
+                comment = ("", "") if provenance is None else (provenance.line(), provenance.summary)
+                write_nifti(image, temporary, *comment)
+            else:
+                _write_by_sitk(image, temporary, provenance)
+        except RuntimeError:
+            raise InputError(_write_failure(path, image.array.nbytes)) from None
+    return path
+
+
+def _write_by_sitk(image: Volume | LabelMap, path: Path, provenance: Provenance | None) -> None:
+    import SimpleITK
+
     picture = to_sitk(image)
     if isinstance(image, LabelMap) and path.name.lower().endswith(".nrrd"):
         for number, (value, name) in enumerate(image.names.items()):
             picture.SetMetaData(f"Segment{number}_LabelValue", str(value))
             picture.SetMetaData(f"Segment{number}_Name", name)
-    with temporary_output(path) as temporary:
-        try:
-            _write(picture, temporary, provenance)
-            if path.name.lower().endswith(_NIFTI):  # SimpleITK does not detect a full disk here
-                read_nifti_voxels(temporary, read_nifti_header(temporary))
-        except (RuntimeError, InputError):
-            raise InputError(_write_failure(path, image.array.nbytes)) from None
-    return path
-
-
-def _write(picture: SimpleITK.Image, path: Path, provenance: Provenance | None) -> None:
-    import SimpleITK
-
-    with silent_stderr():
-        if provenance is None:
-            SimpleITK.WriteImage(picture, str(path), useCompression=True)
-        elif path.name.lower().endswith(_NIFTI):
-            # SimpleITK writes no header extensions, so the comment is added during compression.
-            with hidden_folder(path.parent) as folder:
-                plain = folder / "plain.nii"
-                SimpleITK.WriteImage(picture, str(plain))
-                add_nifti_comment(plain, path, provenance.line(), provenance.summary)
-        else:
-            picture.SetMetaData(KEY, provenance.line())
-            SimpleITK.WriteImage(picture, str(path), useCompression=True)
+    if provenance is not None:
+        picture.SetMetaData(KEY, provenance.line())
+    with quiet_library():
+        SimpleITK.WriteImage(picture, str(path), useCompression=True)
 
 
 def read_entries(path: str | Path) -> dict[str, str]:
@@ -154,7 +165,7 @@ def read_entries(path: str | Path) -> dict[str, str]:
             return {KEY: comments[0]} if comments else {}
         reader = SimpleITK.ImageFileReader()
         reader.SetFileName(str(path))
-        with silent_stderr():
+        with quiet_library():
             reader.ReadImageInformation()
     except OSError as error:
         raise InputError(os_sentence(path, error, "read")) from None
@@ -223,6 +234,7 @@ def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray, Header]:
             return read_nifti_voxels(path, header), header.affine, header
         header = read_nrrd_header(path) if name.endswith(".nrrd") else read_meta_header(path)
         _check_claims(header, path)
+        check_packed(header, path)
         return *_read_by_sitk(path), header
     except OSError as error:
         raise InputError(os_sentence(path, error, "read")) from None
@@ -232,7 +244,7 @@ def _read_by_sitk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import SimpleITK
 
     try:
-        with silent_stderr():
+        with quiet_library():
             picture = SimpleITK.ReadImage(str(path))
     except RuntimeError:
         raise InputError(

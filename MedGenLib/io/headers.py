@@ -8,6 +8,7 @@ repair, those of NIfTI in `nifti.py`.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.volume import Geometry
+from MedGenLib.imaging.volume import Forms, Geometry
 
 HEADER_LIMIT = 1 << 20
 """Longest text header that is read, in bytes."""
+_BLOCK = 1 << 22
+_ANY_HEADER = 47
+"""Window size of zlib that accepts the headers of both gzip and zlib."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Header:
     channels: numbers per voxel; 1 for a scalar image.
     names: label value -> name, for the labels that the header names.
     notes: one sentence per assumption made.
+    forms: both positions of a NIfTI header.
+    step: difference of neighboring stored values, where the header scales them; else 0.
+    packed: file of compressed voxels, and where in it they begin.
     """
 
     shape: tuple[int, ...]
@@ -39,6 +46,9 @@ class Header:
     channels: int = 1
     names: dict[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    forms: Forms | None = None
+    step: float = 0.0
+    packed: tuple[Path, int] | None = None
 
 
 # --- NRRD: https://teem.sourceforge.net/nrrd/format.html --------------------------------------
@@ -50,7 +60,7 @@ _NRRD_SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue):=(.*)")
 
 def read_nrrd_header(path: Path) -> Header:
     """Read the header of a .nrrd file; raises InputError if it is not NRRD or is invalid."""
-    lines = _text_header(path, lambda line: not line.strip())
+    lines, size = _text_header(path, lambda line: not line.strip())
     if not lines or not lines[0].startswith("NRRD"):
         raise InputError(f"{path} is not an NRRD file despite its suffix; check how it was made.")
     entries = dict(
@@ -63,7 +73,13 @@ def read_nrrd_header(path: Path) -> Header:
         _check_columns(np.array(vectors).T, path)
     elif "spacings" in entries:
         check_spacing(_numbers(entries["spacings"].replace("nan", ""), path), path)
-    return Header(without_trailing_ones(shape), _type_bytes(entries.get("type", "")), names=_segment_names(lines))
+    packed = None
+    if entries.get("encoding", "").lower() in ("gz", "gzip") and not {"line skip", "byte skip"} & entries.keys():
+        detached = entries.get("data file", entries.get("datafile"))
+        packed = (path, size) if detached is None else (path.parent / detached, 0)
+    return Header(
+        without_trailing_ones(shape), _type_bytes(entries.get("type", "")), names=_segment_names(lines), packed=packed
+    )
 
 
 def _segment_names(lines: list[str]) -> dict[int, str]:
@@ -81,7 +97,7 @@ def _segment_names(lines: list[str]) -> dict[int, str]:
 
 def read_meta_header(path: Path) -> Header:
     """Read the header of a .mha or .mhd file; raises InputError if it is not MetaImage or is invalid."""
-    lines = _text_header(path, lambda line: line.startswith("ElementDataFile"))
+    lines, size = _text_header(path, lambda line: line.startswith("ElementDataFile"))
     entries = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     if "DimSize" not in entries:
         raise InputError(f"{path} is not a MetaImage file despite its suffix; check how it was made.")
@@ -92,17 +108,22 @@ def read_meta_header(path: Path) -> Header:
         cosines = _numbers(entries.get(key, ""), path)
         if len(shape) == 3 and len(cosines) == 9:
             _check_columns(np.reshape(cosines, (3, 3)), path)
+    packed, place = None, entries.get("ElementDataFile", "")
+    if entries.get("CompressedData", "").lower() == "true" and not place.startswith("LIST"):
+        packed = (path, size) if place.upper() == "LOCAL" else (path.parent / place, 0)
     return Header(
         without_trailing_ones(shape),
         _type_bytes(entries.get("ElementType", "")),
-        int(entries.get("ElementNumberOfChannels", 1)),
+        int((_numbers(entries.get("ElementNumberOfChannels", "1"), path) or [1])[0]),
+        packed=packed,
     )
 
 
 # --- Shared ------------------------------------------------------------------------------------
 
 
-def _text_header(path: Path, is_last: Callable[[str], bool]) -> list[str]:
+def _text_header(path: Path, is_last: Callable[[str], bool]) -> tuple[list[str], int]:
+    """Lines up to the last one of the header, and their bytes."""
     lines, size = [], 0
     with open(path, "rb") as stream:
         for raw in stream:
@@ -111,7 +132,35 @@ def _text_header(path: Path, is_last: Callable[[str], bool]) -> list[str]:
             lines.append(line)
             if is_last(line) or size > HEADER_LIMIT:
                 break
-    return lines
+    return lines, size
+
+
+def check_packed(header: Header, path: Path) -> None:
+    """Raise InputError unless the compressed voxels can be unpacked to the size that the header claims.
+
+    SimpleITK passes over the checksum at their end.
+    """
+    if header.packed is None:
+        return
+    wanted = header.voxel_bytes * header.channels * int(np.prod(header.shape, dtype=object))
+    unpacker, size = zlib.decompressobj(_ANY_HEADER), 0
+    try:
+        with open(header.packed[0], "rb") as stream:
+            stream.seek(header.packed[1])
+            while not unpacker.eof and size <= wanted and (block := stream.read(_BLOCK)):
+                while block and not unpacker.eof:
+                    size += len(unpacker.decompress(block, _BLOCK))
+                    block = unpacker.unconsumed_tail
+    except zlib.error:
+        raise InputError(
+            f"{path} is damaged: its compressed voxels do not match their checksum; copy or download it again."
+        ) from None
+    # A "long" has 4 or 8 bytes.
+    if not unpacker.eof or size not in (wanted, wanted // 2 if header.voxel_bytes == 8 else wanted):
+        raise InputError(
+            f"{path} is truncated or damaged: its compressed voxels do not have the {wanted} bytes that its header "
+            "claims; copy or download it again."
+        )
 
 
 def _numbers(text: str, path: Path) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import locale
 import os
 import sys
 from collections.abc import Iterator
@@ -23,11 +24,34 @@ def plan_memory(needed: int, what: str) -> None:
 
 
 @contextlib.contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Suppress what C libraries print to stderr; errors are reported as exceptions instead."""
+def quiet_library() -> Iterator[None]:
+    """For calls of SimpleITK: no text on stderr (errors are exceptions), and numbers with a decimal point.
+
+    Qt sets a locale in which C libraries write and expect a decimal comma.
+    """
     import SimpleITK
 
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    with decimal_point(), _silent_stderr():
+        yield
+
+
+@contextlib.contextmanager
+def decimal_point() -> Iterator[None]:
+    """Numbers of C libraries have a decimal point, whatever locale the program has set."""
+    saved = locale.setlocale(locale.LC_NUMERIC)
+    if saved == "C":
+        yield
+        return
+    locale.setlocale(locale.LC_NUMERIC, "C")
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, saved)
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
     try:
         saved = os.dup(2)
     except OSError:  # a program without a terminal

@@ -12,7 +12,7 @@ import numpy as np
 from MedGenLib.errors import InputError
 from MedGenLib.io.dicom.headers import integer, numbers, read_raw
 from MedGenLib.io.dicom.scan import ImageHeader
-from MedGenLib.io.system import silent_stderr
+from MedGenLib.io.system import quiet_library
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -74,7 +74,7 @@ def _stored_by_sitk(data: Dataset, path: Path) -> np.ndarray:
     import SimpleITK
 
     try:
-        with silent_stderr():
+        with quiet_library():
             picture = SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat32, imageIO="GDCMImageIO")
     except RuntimeError:
         raise InputError(

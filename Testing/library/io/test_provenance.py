@@ -22,7 +22,9 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io import recorded
 from MedGenLib.io.dicom import write_series
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
-from MedGenLib.io.nifti import add_nifti_comment, read_nifti_comments
+from MedGenLib.io.nifti import read_nifti_comments
+from MedGenLib.io.nifti_layout import LAYOUTS
+from MedGenLib.io.nifti_writing import write_nifti
 from MedGenLib.io.provenance import Provenance, Source, content_hash, sidecar
 from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import find, package_hash
@@ -172,23 +174,21 @@ def test_unknown_keys_of_a_later_version_are_ignored(volume):
 
 @pytest.mark.parametrize("dtype", [">i4", "<i4"])
 def test_comments_of_either_byte_order(dtype, volume, tmp_path):
-    """A big-endian file keeps its byte order."""
-    plain = tmp_path / "plain.nii"
-    write_volume(volume, plain)
+    path, text = tmp_path / "comment.nii", '{"MedGen":1}'
+    write_nifti(volume, path, text)
     if dtype == ">i4":
-        header = bytearray(plain.read_bytes())
-        values = np.frombuffer(header[352:], "<f4").astype(">f4").tobytes()
-        plain.write_bytes(_swapped(header[:348]) + header[348:352] + values)
-    add_nifti_comment(plain, tmp_path / "comment.nii.gz", '{"MedGen":1}')
-    assert read_nifti_comments(tmp_path / "comment.nii.gz") == ['{"MedGen":1}']
-    assert read_nifti_comments(plain) == []
-    assert np.array_equal(read_volume(tmp_path / "comment.nii.gz").array, volume.array)
+        raw = path.read_bytes()
+        values = np.frombuffer(raw[384:], "<f4").astype(">f4").tobytes()
+        extension = np.frombuffer(raw[352:360], "<i4").astype(">i4").tobytes() + raw[360:384]
+        path.write_bytes(_swapped(raw[:348]) + raw[348:352] + extension + values)
+    assert read_nifti_comments(path) == [text]
+    assert np.array_equal(read_volume(path).array, volume.array)
+    write_nifti(volume, path)
+    assert read_nifti_comments(path) == []
 
 
 def _swapped(header):
-    from MedGenLib.io import nifti
-
-    layout = nifti._NIFTI[348]
+    layout = LAYOUTS[348]
     swapped = np.frombuffer(header, layout).astype(layout.newbyteorder(">"))
     return (348).to_bytes(4, "big") + swapped.tobytes()[4:]
 
@@ -266,7 +266,7 @@ def test_changed_voxels_are_detected(volume, tmp_path, capsys):
     brighter = volume.with_array(volume.array + 1)
     write_volume(brighter, path, facts(volume))
     code, _, warned = info(capsys, path)
-    assert code == 1 and "The voxels of ct.nrrd are not those that were written" in warned
+    assert code == 1 and "The voxels of ct.nrrd differ from those written" in warned
 
 
 def test_provenance_that_disagrees_or_is_only_beside_the_image_is_reported(volume, tmp_path, capsys):
@@ -274,10 +274,10 @@ def test_provenance_that_disagrees_or_is_only_beside_the_image_is_reported(volum
     written(volume, path, facts(volume))
     facts(volume, seed=8).write_beside(path)
     code, shown, warned = info(capsys, path)
-    assert code == 1 and "ct.medgen.json has another record" in warned and "seed      7" in shown
+    assert code == 1 and "ct.medgen.json and ct.nii.gz have different records" in warned and "seed      7" in shown
     write_volume(volume, path)
     code, shown, warned = info(capsys, path)
-    assert code == 0 and "no longer has a record" in warned and "seed      8" in shown
+    assert code == 0 and "has no record of its own" in warned and "seed      8" in shown
     write_volume(volume.with_array(volume.array + 1), path)
     assert info(capsys, path)[0] == 1
     code, shown, warned = info(capsys, sidecar(path))
@@ -290,7 +290,7 @@ def test_the_file_beside_an_image_does_not_apply_to_a_folder_of_the_same_name(vo
     assert sidecar("ct.nii.gz") == sidecar("ct.nrrd") == sidecar("ct.medgen.json")
     assert recorded.read(tmp_path / "ct") is None
     code, _, warned = info(capsys, tmp_path / "ct")
-    assert code == 2 and "does not tell how it was made" in warned
+    assert code == 2 and "has no record of how it was made" in warned
 
 
 def test_another_or_a_missing_package_is_reported(volume, tmp_path, capsys):
@@ -359,7 +359,7 @@ def test_invalid_provenance_is_not_read(damage, volume, tmp_path, capsys):
     code, _, warned = info(capsys, path)
     assert code == 2 and "is not a provenance file of MedGen; delete it" in warned
     sidecar(path).unlink()
-    add_nifti_comment(path, tmp_path / "comment.nii", damaged)
+    write_nifti(volume, tmp_path / "comment.nii", damaged)
     assert recorded.read(tmp_path / "comment.nii") is None
 
 
@@ -387,7 +387,7 @@ def test_each_sample_has_its_seed_and_findings(volume):
     ("make", "sentence"),
     [
         (lambda path: None, "There is no file"),
-        (lambda path: shutil.copy(sample("head_t1.nii.gz"), path), "does not tell how it was made"),
+        (lambda path: shutil.copy(sample("head_t1.nii.gz"), path), "has no record of how it was made"),
         (lambda path: path.write_bytes(b"no image"), "is not a NIfTI file"),
         (
             lambda path: sidecar(path).write_text("{}") and path.write_bytes(sample("head_t1.nii.gz").read_bytes()),
