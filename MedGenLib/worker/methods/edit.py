@@ -1,4 +1,4 @@
-"""The worker's methods of live editing: canvases stay warm between the edits."""
+"""The worker's methods of live editing: canvases stay in memory between edits."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from MedGenLib.editing.session import Canvas, Edit
 
 MOST_CANVASES = 4
-"""Canvases that are kept; the one that was not used for longest is forgotten for a new one."""
+"""Canvases that are kept; a new one replaces the least recently used."""
 LEAST_FREE = 1 / 16
-"""Part of the machine's memory: with less free, other canvases are forgotten before an edit."""
+"""Fraction of the machine's memory; with less free, other canvases are closed before an edit."""
 
 _canvases: collections.OrderedDict[str, Canvas] = collections.OrderedDict()
 
@@ -35,8 +35,8 @@ def open_canvas(
 
     Returns
     -------
-    canvas: its name for the other methods; volume: the generated image as `transfer.put` describes it,
-    None where `image` was given; report, passed: as of "generate" (None, True with `image`);
+    canvas: its name for the other methods; volume: the generated image in the form of `transfer.put`,
+    None with `image`; report, passed: as of "generate" (None, True with `image`);
     sentences; seed; halo_voxels [i, j, k], halo_mm.
     """
     from MedGenLib.editing.session import Canvas
@@ -79,9 +79,9 @@ def edit(
     folder: str | None = None,
     **options: Unpack[RedrawOptions],
 ) -> dict[str, Any]:
-    """Make the canvas follow a mask: all of it, or the block of it whose first voxel is `offset`.
+    """Adapt the canvas to a mask, or to a block of it whose first voxel is `offset`.
 
-    The mask's values (and names) are the client's, as those of the mask that the canvas was opened with.
+    The mask has the client's values (and names), as the mask with which the canvas was opened.
 
     Parameters
     ----------
@@ -89,10 +89,9 @@ def edit(
 
     Returns
     -------
-    closed: the canvas is no longer there (closed, or forgotten for want of memory); open it again.
-        The only key then.
-    block: voxels to copy in, as `transfer.put` describes a Volume; None where nothing changed.
-    mask: labels of the same block in the client's numbers; only from undo and redo, else None.
+    closed: the canvas was closed, also for lack of memory; open it again. The only key in that case.
+    block: voxels to copy, in the form of `transfer.put`; None without changes.
+    mask: labels of the same block with the client's values; only from undo and redo, otherwise None.
     offset: [i, j, k] of the block's first voxel; changed: voxels of the mask; seconds; sentences;
     can_undo, can_redo.
     """
@@ -101,7 +100,7 @@ def edit(
     from MedGenLib.worker.protocol.transfer import take
 
     target = job.folder(folder)
-    known = _known(canvas)
+    known = warm_canvas(canvas)
     if known is None:
         return {"closed": True}
     new = take({**mask, "kind": "labels"})
@@ -120,19 +119,19 @@ def edit(
 
 @method("edit/undo")
 def undo(job: Request, canvas: str, folder: str | None = None) -> dict[str, Any]:
-    """Take back the last edit. Answers as `edit`."""
+    """Undo the last edit. Answers as `edit`."""
     return _gone(job, canvas, folder, "undo")
 
 
 @method("edit/redo")
 def redo(job: Request, canvas: str, folder: str | None = None) -> dict[str, Any]:
-    """Bring back the edit that was taken back. Answers as `edit`."""
+    """Redo the last undone edit. Answers as `edit`."""
     return _gone(job, canvas, folder, "redo")
 
 
 @method("edit/close")
 def close_canvas(job: Request, canvas: str) -> dict[str, Any]:
-    """Forget a canvas; a name that is not there is no error."""
+    """Close a canvas, if it is open."""
     known = _canvases.pop(canvas, None)
     if known is not None:
         known.close()
@@ -140,21 +139,21 @@ def close_canvas(job: Request, canvas: str) -> dict[str, Any]:
 
 
 def forget(but: str | None = None) -> None:
-    """Drop every canvas, or all but one, to free their memory."""
+    """Close all canvases, or all but one, to free their memory."""
     for name in [name for name in _canvases if name != but]:
         _canvases.pop(name).close()
 
 
 def _gone(job: Request, canvas: str, folder: str | None, direction: str) -> dict[str, Any]:
     target = job.folder(folder)
-    known = _known(canvas)
+    known = warm_canvas(canvas)
     if known is None:
         return {"closed": True}
     return _answer(job, canvas, getattr(known, direction)(), target, with_mask=True)
 
 
-def _known(name: str) -> Canvas | None:
-    """The canvas of that name, now the one used last."""
+def warm_canvas(name: str) -> Canvas | None:
+    """The canvas of that name, marked as most recently used."""
     if name not in _canvases:
         return None
     _canvases.move_to_end(name)
@@ -181,7 +180,7 @@ def _short_of_memory() -> bool:
 def _answer(job: Request, name: str, done: Edit | None, folder: Path, with_mask: bool = False) -> dict[str, Any]:
     try:
         return _described(job, _canvases[name], done, folder, with_mask)
-    except BaseException:  # the client would never see what the canvas shows now
+    except BaseException:  # the client would miss the changes of the canvas
         close_canvas(job, name)
         raise
 

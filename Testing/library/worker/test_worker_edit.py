@@ -215,7 +215,7 @@ def test_canvases_go_when_memory_is_short(monkeypatch):
     first, second = Warm(), Warm()
     monkeypatch.setattr(edit, "_canvases", edit.collections.OrderedDict(a=first, b=second))
     monkeypatch.setattr(edit, "_short_of_memory", lambda: True)
-    assert edit._known("a") is first, "the one in use stays"
-    assert second.closed and not first.closed and edit._known("b") is None
+    assert edit.warm_canvas("a") is first, "the one in use stays"
+    assert second.closed and not first.closed and edit.warm_canvas("b") is None
     edit.forget()
-    assert first.closed and edit._known("a") is None
+    assert first.closed and edit.warm_canvas("a") is None
