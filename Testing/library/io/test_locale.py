@@ -1,0 +1,62 @@
+"""Reading and writing in a program with a decimal comma, which Qt sets where the user's language has one."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import locale, sys
+from pathlib import Path
+import numpy as np
+import SimpleITK
+locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
+assert locale.localeconv()["decimal_point"] == ","
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.dicom import write_series
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.io.provenance import Provenance
+
+folder = Path(sys.argv[1])
+affine = np.diag([1.5, 0.75, 2.25, 1.0])
+affine[:3, 3] = 10.25, -20.5, 3.75
+image = Volume(np.arange(120, dtype=np.float32).reshape(4, 5, 6) / 4, affine, "CT", "HU")
+mask = LabelMap(np.ones((4, 5, 6), np.uint8), affine, {1: "bone"})
+for suffix in (".nii", ".nii.gz", ".nrrd", ".mha"):
+    for original, read in ((image, read_volume), (mask, read_label_map)):
+        path = write_volume(original, folder / f"o{suffix}", Provenance(model="m"))
+        copy = read(path)
+        assert np.allclose(copy.affine, affine, atol=1e-6), (suffix, copy.affine)
+        assert np.array_equal(copy.array, original.array), suffix
+        if suffix != ".nii":  # other programs read the same
+            locale.setlocale(locale.LC_NUMERIC, "C")
+            assert np.allclose(SimpleITK.ReadImage(str(path)).GetSpacing(), (1.5, 0.75, 2.25))
+            locale.setlocale(locale.LC_NUMERIC, "de_DE.UTF-8")
+write_series(image, folder / "dicom")
+copy = read_volume(folder / "dicom")
+assert np.allclose(copy.spacing, (1.5, 0.75, 2.25)), copy.spacing
+assert locale.localeconv()["decimal_point"] == ","  # the program's own choice is left alone
+print("done")
+"""
+
+
+@pytest.fixture(scope="module")
+def german(tmp_path_factory):
+    """A folder with the locale de_DE.UTF-8, for LOCPATH."""
+    folder = tmp_path_factory.mktemp("locales")
+    try:
+        subprocess.run(
+            ["localedef", "-i", "de_DE", "-f", "UTF-8", folder / "de_DE.UTF-8"], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a locale with a decimal comma cannot be made here: {error}")
+    return folder
+
+
+def test_files_are_the_same_in_a_locale_with_a_decimal_comma(german, tmp_path):
+    environment = {**os.environ, "LOCPATH": str(german)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.stdout == "done\n", done.stderr
