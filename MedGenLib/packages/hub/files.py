@@ -182,7 +182,7 @@ def _download(remote: RemoteFile, stream: BinaryIO, mirror: str | None, progress
 
 
 def _usable(stream: BinaryIO, remote: RemoteFile) -> int:
-    """How many bytes are there; none of a file that is too long, so it is begun anew."""
+    """How many bytes are there; 0 for a file that is too long, which starts again."""
     done = stream.seek(0, os.SEEK_END)
     if done > remote.size:
         stream.truncate(0)
