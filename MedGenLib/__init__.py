@@ -4,8 +4,7 @@
 >>> result = MedGenLib.generate("mask.nii.gz", model="ct-tissue", seed=1)   # doctest: +SKIP
 >>> result.volume.shape, result.report.passed                               # doctest: +SKIP
 
-Opening this module is quick and imports neither torch nor numpy: every public name is loaded
-when it is first used.
+Importing this module is quick and imports neither torch nor numpy: each public name is loaded on first use.
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps `MedGenLib.generate` the function although a submodule has the same name: the
-    import system binds a submodule to its parent as soon as anything imports it."""
+    """Keeps `MedGenLib.generate` the function: importing a submodule of the same name binds it to its parent."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in _HOMES and isinstance(value, ModuleType):

@@ -1,4 +1,4 @@
-"""What this machine offers: devices, memory, number formats, software versions."""
+"""Devices, memory, number formats and software versions of this machine."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ def pick_device(name: str = "auto") -> torch.device:
 
     Parameters
     ----------
-    name: "auto" (the first CUDA device, or the CPU where there is none), "cpu", "cuda" or
-        "cuda:N".
+    name: "auto" (the first CUDA device, otherwise the CPU), "cpu", "cuda" or "cuda:N".
 
     Raises
     ------
-    InputError: the name is unknown, or this machine has no such device.
+    InputError: the name is unknown, or the machine has no such device.
     """
     import torch
 
@@ -50,7 +49,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if index >= count:
         found = f"only {count}" if count else "no"
         raise InputError(
-            f"The device '{name}' is not there: PyTorch finds {found} usable CUDA device"
+            f"The device '{name}' does not exist: PyTorch finds {found} usable CUDA device"
             f"{'s' if count > 1 else ''}; choose auto or cpu."
         )
     return torch.device("cuda", index)
@@ -58,10 +57,10 @@ def pick_device(name: str = "auto") -> torch.device:
 
 @functools.cache
 def probe_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 convolutions are clearly faster than float32 ones on this device.
+    """Whether bfloat16 convolutions are clearly faster than float32 ones on a device.
 
-    Times a small 3-D convolution in both formats, once per process and device. Many CPUs run
-    bfloat16 in emulation, several times slower than float32, so that it has to be measured.
+    Times a small 3-D convolution in both formats, once per process and device, because many CPUs
+    emulate bfloat16 at a fraction of the speed of float32.
     """
     import torch
 
@@ -79,7 +78,7 @@ def probe_bfloat16(device: torch.device) -> bool:
 
 
 def _time_convolution(image: torch.Tensor, weight: torch.Tensor, repeats: int = 3) -> float:
-    """Shortest of a few runs in seconds; the first, which only warms up, is not counted."""
+    """Shortest of a few runs in seconds, after one warm-up run."""
     import torch
 
     best = float("inf")
@@ -95,7 +94,7 @@ def _time_convolution(image: torch.Tensor, weight: torch.Tensor, repeats: int = 
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes that can still be taken on a device.
+    """Bytes available on a device.
 
     For the CPU this is the system's available memory, or what a container's limit leaves of it.
     """
@@ -109,9 +108,9 @@ def free_memory(device: torch.device | str = "cpu") -> int:
 
 
 def _container_room(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes left below the control group's limit (Linux), infinity where there is none.
+    """Bytes left below the control group's limit (Linux), infinity without a limit.
 
-    Pages of the file cache count as used but are given back on demand, so they are added.
+    Pages of the file cache count as used but are released on demand, so they are added.
     """
     layouts = (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
@@ -129,14 +128,14 @@ def _container_room(root: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 def peak_memory_mib() -> float:
-    """The most memory (resident set, MiB) that this process has held so far."""
+    """Peak resident memory of this process in MiB."""
     if sys.platform == "win32":
         import psutil
 
         return psutil.Process().memory_info().peak_wset / MIB
     with suppress(OSError, TypeError):
-        # What the system counts for a process begins with the memory of the one that started it,
-        # which may be a large Slicer; Linux also tells that of the program itself.
+        # The system's peak includes the memory of the parent process at the fork, which may be a large
+        # Slicer; Linux also reports that of the program itself.
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
     import resource
@@ -146,14 +145,14 @@ def peak_memory_mib() -> float:
 
 
 def memory_mib() -> float:
-    """The memory (resident set, MiB) that this process holds now."""
+    """Resident memory of this process in MiB."""
     import psutil
 
     return psutil.Process().memory_info().rss / MIB
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that an allocation failed, whichever library says so in its words."""
+    """Whether an error of any library means that an allocation failed."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
@@ -169,17 +168,16 @@ _OUT_OF_MEMORY = (
     "Cannot allocate memory",  # the system
     "bad_alloc",  # any C++ library
     "Failed to allocate memory",  # SimpleITK
-    "PlatformMultiThreader",  # SimpleITK, whose threads need memory of their own
-    "could not create a primitive",  # oneDNN, which has no other reason inside a known network
+    "PlatformMultiThreader",  # SimpleITK, whose threads allocate memory
+    "could not create a primitive",  # oneDNN, which has no other cause in a known network
     "could not create a memory object",
 )
 
 
 def release_memory() -> None:
-    """Give memory that is no longer used back to the system, and to the device.
+    """Return unused memory to the system and to the device.
 
-    The C library keeps what was freed in case it is needed again, which in a process that lives
-    for days looks like a leak.
+    The C library keeps freed memory for reuse, which looks like a leak in a long-lived process.
     """
     gc.collect()
     torch = sys.modules.get("torch")
@@ -191,9 +189,9 @@ def release_memory() -> None:
 
 
 def favor_small_memory() -> None:
-    """From now on return every freed array to the system at once, for about a tenth more time.
+    """Return each freed array to the system at once, at about 10 % more time.
 
-    Otherwise GNU's C library keeps arrays below 32 MiB in one heap, which they leave full of holes.
+    Otherwise glibc keeps arrays below 32 MiB in one heap, which becomes fragmented.
     """
     if sys.platform == "linux":
         mmap_threshold = -3  # M_MMAP_THRESHOLD of malloc.h
@@ -202,7 +200,7 @@ def favor_small_memory() -> None:
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of MedGen, Python and every dependency; "missing" where one is not installed."""
+    """Versions of MedGen, Python and every dependency; "missing" if not installed."""
     from MedGenLib import __version__
 
     versions = {"medgen": __version__, "python": platform.python_version()}

@@ -1,12 +1,12 @@
-"""Exceptions whose message is one plain sentence: what is wrong, where, what to do."""
+"""Exceptions whose message is one sentence: what is wrong, where, what to do."""
 
 from __future__ import annotations
 
 
 class MedGenError(Exception):
-    """Base of every error that is meant to be read by the user.
+    """Base of the errors whose message is meant for the user.
 
-    `detail` is text for the log, such as a traceback; it is empty where there is nothing to add.
+    `detail`: text for the log, such as a traceback; may be empty.
     """
 
     detail: str = ""
@@ -17,7 +17,7 @@ class InputError(MedGenError):
 
 
 class DiskFullError(InputError):
-    """A file could not be written for want of room."""
+    """A file could not be written because the disk is full."""
 
 
 class PackageError(MedGenError):
@@ -25,15 +25,15 @@ class PackageError(MedGenError):
 
 
 class LicenseError(MedGenError):
-    """The model's licence has to be accepted first."""
+    """The model's license must be accepted first."""
 
 
 class MemoryPlanError(MedGenError):
-    """The request does not fit into the memory that is free."""
+    """The request does not fit into the free memory."""
 
 
 class WorkerError(MedGenError):
-    """The worker could not start, ended, or does not answer; or it met a fault of the program."""
+    """The worker could not start, ended, does not answer, or failed with an unexpected error."""
 
 
 class Cancelled(MedGenError):

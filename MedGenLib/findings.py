@@ -1,4 +1,4 @@
-"""What a check has to say."""
+"""Findings of input and output checks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check noticed.
+    """One result of a check.
 
     Attributes
     ----------
-    level: "warning" for what the user should know, "error" for an input that cannot run or an
-        output that failed.
-    code: short and stable, for programs, such as "spacing".
-    sentence: one plain sentence for the user.
+    level: "warning", or "error" for an unusable input or a failed output.
+    code: short and stable identifier, such as "spacing".
+    sentence: one sentence for the user.
     """
 
     level: Literal["warning", "error"]
@@ -31,12 +30,12 @@ class Finding:
 
 @dataclass
 class OutputCheck:
-    """What the output check found.
+    """Result of the output check.
 
     Attributes
     ----------
-    findings: one of level "error" for each check that failed, and warnings.
-    figures: name of the check -> what was measured, plain numbers for the report.
+    findings: one of level "error" for each failed check, and warnings.
+    figures: name of the check -> measured values for the report.
     """
 
     passed: bool = True
@@ -49,11 +48,11 @@ class OutputCheck:
 
 
 def require_usable(findings: Iterable[Finding]) -> None:
-    """Raise InputError with the sentences of the findings of level "error", if there are any."""
+    """Raise InputError with the sentences of all findings of level "error"."""
     if errors := [finding.sentence for finding in findings if finding.level == "error"]:
         raise InputError(" ".join(errors))
 
 
 def notes(image: Volume | LabelMap) -> list[Finding]:
-    """What the reader had to do to the image (tilt, uneven gaps ...), as warnings."""
+    """Corrections made when the image was read (tilt, uneven gaps ...), as warnings."""
     return [Finding("warning", "input-note", note) for note in image.notes]

@@ -1,4 +1,4 @@
-"""Mask -> volume: the main job, readable from top to bottom.
+"""Mask -> volume.
 
 mask -> model labels -> working grid -> latent flow -> decode -> intensities -> input's grid
 """
@@ -45,32 +45,32 @@ def generate(
     on_sample: OnSample | None = None,
     **options: Unpack[GenerateOptions],
 ) -> Result:
-    """Make synthetic volumes that follow a label map.
+    """Generate synthetic volumes from a label map.
 
     The mask may have any size, spacing (mm) and orientation; the volumes lie on its grid.
 
     Parameters
     ----------
     {options}
-    progress: called at every step; what it raises stops the run.
-    on_sample: called with the run of the pipeline, what it sampled and the seed of every try, the last of which is
-        kept (see `MedGenLib.editing.session`).
+    progress: called at each step; an exception raised in it stops the run.
+    on_sample: called with the pipeline's run, its sample and the seed of each try; the last try is kept (see
+        `MedGenLib.editing.session`).
 
     Returns
     -------
-    The `Result` holds the volumes, the report, and the mask in the model's labels. A sample that fails its checks after
-    all retries is returned as well, and the report says so.
+    The `Result` has the volumes, the report, and the mask in the model's labels. A sample that fails its checks after
+    all retries is returned too; the report states it.
 
     Raises
     ------
-    InputError, PackageError, LicenseError, MemoryPlanError: one sentence, nothing was done.
+    InputError, PackageError, LicenseError, MemoryPlanError: nothing was computed.
 
     Notes
     -----
     The same seed gives the same voxels on the same device with the same number of threads. The small memory plan takes
-    about a quarter of the networks' memory, and from the same seed makes other fine detail than the normal one. The
-    noise of `noise_hu` goes before that of `style`. Where the uncertainty is large, the mask did not decide; some eight
-    samples make it smooth.
+    about a quarter of the networks' memory and gives other fine detail from the same seed. `noise_hu` overrides the
+    noise of `style`. The uncertainty is large where the mask does not determine the image; about eight samples make it
+    smooth.
 
     Examples
     --------
@@ -86,7 +86,9 @@ def generate(
     samples, retries = options["samples"], options["retries"]
     seed = secrets.randbelow(2**31) if options["seed"] is None else options["seed"]
     if options["uncertainty"] and samples < 2:
-        raise InputError("The uncertainty is the spread of several samples; ask for at least 2 (--samples 8).")
+        raise InputError(
+            "The uncertainty is the standard deviation of several samples; request at least 2 (--samples 8)."
+        )
     labels, mapped, findings = _labels(mask, manifest, options)
     require_usable(findings)
     look = None if options["style"] is None else Appearance.of(options["style"], manifest)
@@ -129,7 +131,7 @@ def generate(
 def _labels(
     mask: str | Path | LabelMap | None, manifest: Manifest, options: Mapping[str, Any]
 ) -> tuple[LabelMap, MappingReport, list[Finding]]:
-    """The mask in the model's labels, or an empty grid for a model without a mask, and what was found in it."""
+    """The mask in the model's labels, or an empty grid for a model without a mask, and the findings."""
     grid = wanted_grid(mask, options["size"], options["spacing"], manifest)
     if grid is not None:
         return grid, MappingReport({}, []), []
@@ -153,12 +155,12 @@ def _sample(
     progress: ProgressCallback | None,
     on_sample: OnSample | None,
 ) -> Volume:
-    """One volume; after a failed check another seed is tried, and the last try is kept."""
+    """One volume; after a failed check the next seed is tried, and the last try is kept."""
     for attempt in range(retries + 1):
-        # Retried seeds are far from the seeds of the other samples.
+        # Seeds of retries are far from those of the other samples.
         chosen = seed + attempt * 1_000_003
         sampled = run.sample(chosen, progress)
-        devices.release_memory()  # otherwise it adds to the peak of what follows
+        devices.release_memory()  # otherwise it adds to the following peak
         timings.lap("sampling")
         values = run.decode(sampled, progress)
         if on_sample is not None:

@@ -1,4 +1,4 @@
-"""One convention for progress and cancel, shared by samplers, decoders and translators."""
+"""Progress and cancellation, shared by samplers, decoders and translators."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes
     ----------
-    stage: short verb phrase shown to the user, such as "sampling".
+    stage: short phrase shown to the user, such as "sampling".
     step, total: steps done and steps in this stage.
-    seconds_left: estimate for this stage, None before the first step has ended.
+    seconds_left: estimate for this stage, None before the end of the first step.
     """
 
     stage: str
@@ -25,8 +25,8 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
-"""Called before the first and after every step. Whatever it raises (for instance
-`MedGenLib.errors.Cancelled`) stops the run at once and reaches the caller unchanged."""
+"""Called before the first and after every step. An exception raised in it (for instance
+`MedGenLib.errors.Cancelled`) stops the run at once and is propagated unchanged."""
 
 
 class Stage:
@@ -57,13 +57,13 @@ class Stage:
 
 @dataclass
 class Timings:
-    """Seconds of each stage of a run, summed over its repetitions."""
+    """Seconds per stage of a run, summed over repetitions."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     last: float = field(default_factory=time.perf_counter)
 
     def lap(self, stage: str) -> None:
-        """Count the time since the last call to a stage."""
+        """Add the time since the last call to a stage."""
         now = time.perf_counter()
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self.last, 3)
         self.last = now

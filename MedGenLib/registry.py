@@ -1,8 +1,8 @@
 """Registries of implementations by name, such as samplers, training recipes and data readers.
 
-A module registers an implementation by one decorator, which is the only place that holds its name. The names of a
-registry's own package are read from the text of its modules, so that listing them imports nothing; a module is imported
-when its name is looked up. Other packages register the same way, with the same decorator, when they are imported.
+A decorator registers an implementation and is the only place with its name. The names in a registry's own package are
+read from the text of its modules, so that listing them imports nothing; a module is imported when its name is looked
+up. Other packages register with the same decorator when they are imported.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ class Registry(Generic[T]):
 
     Parameters
     ----------
-    kind: what they are, for error messages, such as "data reader".
-    decorator: name of the decorator, which modules of the package write as ``@decorator("name"``; a second text is the
-        summary.
-    package: dotted name of the package whose modules are searched for it.
+    kind: what the entries are, for error messages, such as "data reader".
+    decorator: name of the decorator, written as ``@decorator("name"`` in the package; a second string is the summary.
+    package: dotted name of the package whose modules are searched.
 
     Attributes
     ----------
-    summaries: name -> summary, for the names of the package and those that were added with one.
+    summaries: name -> summary, for the names of the package and added entries with a summary.
     """
 
     def __init__(self, kind: str, decorator: str, package: str) -> None:
@@ -41,7 +40,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _declared(self) -> list[tuple[str, str, str]]:
-        """Module, name and summary of every decorator in the package."""
+        """Module, name and summary of each decorator in the package."""
         paths = sorted(Path(*util.find_spec(self.package).submodule_search_locations).glob("*.py"))
         found = {path.stem: self._declaration.findall(path.read_text(encoding="utf-8")) for path in paths}
         return [(f"{self.package}.{stem}", *texts) for stem, decorators in found.items() for texts in decorators]
@@ -56,7 +55,7 @@ class Registry(Generic[T]):
         return {name: summary for _, name, summary in self._declared}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that registers a class or a function; InputError for a name that another module has taken."""
+        """Decorator that registers a class or a function; InputError if another module uses the name."""
 
         def decorate(entry: T) -> T:
             self.add(name, entry, entry.__module__)
@@ -65,18 +64,18 @@ class Registry(Generic[T]):
         return decorate
 
     def add(self, name: str, entry: T, module: str, summary: str = "") -> None:
-        """Register an entry of a module; InputError for a name that another module has taken."""
+        """Register an entry of a module; InputError if another module uses the name."""
         owner = self._modules.setdefault(name, module)
         if owner != module:
             raise InputError(
-                f"The {self.kind} '{name}' of {module} cannot be registered because {owner} has one of this name; "
+                f"The {self.kind} '{name}' of {module} cannot be registered because {owner} uses this name; "
                 "choose another name."
             )
         self._entries[name] = entry
         self.summaries.setdefault(name, summary)
 
     def require(self, name: str) -> None:
-        """InputError for a name that is not registered."""
+        """Raise InputError for a name that is not registered."""
         if name not in self:
             raise InputError(f"There is no {self.kind} '{name}'; choose {', '.join(self)}.")
 

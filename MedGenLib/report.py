@@ -1,4 +1,4 @@
-"""The report of a run: everything that is needed to judge the result and to make it again."""
+"""The report of a run: everything needed to assess the result and to reproduce it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from MedGenLib.io.provenance import NOTE, plain
 
 @dataclass
 class Attempt:
-    """One try at one sample. A try that failed its checks stays in the report."""
+    """One try at one sample; tries that failed their checks are kept."""
 
     sample: int
     seed: int | None
@@ -23,22 +23,22 @@ class Attempt:
 
 @dataclass
 class Report:
-    """What was run, on what, with which result.
+    """Inputs, settings and results of a run.
 
     Attributes
     ----------
     model, version: name and version of the package.
     task: "generate" or "translate".
-    seed: of the first sample; None where nothing is random.
-    preset, sampler, steps: None where the task has none.
-    parameters: every other choice that changes the voxels.
+    seed: seed of the first sample; None without randomness.
+    preset, sampler, steps: None if not applicable.
+    parameters: all other options that change the voxels.
     software: package -> version.
-    device: the device in words.
-    timings: stage -> seconds, in the order in which the stages ran.
-    peak_memory_mib: largest memory in use, MiB.
-    input_findings: what the input check said.
-    output_checks: the check of each sample that was kept.
-    attempts: all tries, including those that were given up for another seed.
+    device: description of the device.
+    timings: stage -> seconds, in order of execution.
+    peak_memory_mib: peak memory in MiB.
+    input_findings: findings of the input check.
+    output_checks: the check of each returned sample.
+    attempts: all tries, including those replaced by another seed.
     """
 
     model: str
@@ -67,22 +67,22 @@ class Report:
 
     @property
     def sentences(self) -> list[str]:
-        """What the user should read: all findings about the input and the samples kept."""
+        """Sentences for the user: all findings on the input and the returned samples."""
         findings = list(self.input_findings)
         for check in self.output_checks:
             findings += check.findings
         return list(dict.fromkeys(finding.sentence for finding in findings))
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain JSON types; figures that are not finite become None."""
+        """The report as plain JSON types; numbers that are not finite become None."""
         return {"passed": self.passed, **plain(self)}
 
     def write(self, path: str | Path) -> None:
-        """Write JSON. The file appears complete or not at all; InputError if it cannot."""
+        """Write JSON, completely or not at all; InputError if that fails."""
         path = Path(path)
         try:
             write_json(path, self.to_dict())
         except OSError as error:
             raise InputError(
-                f"The report '{path}' cannot be written: {error.strerror}; choose another place."
+                f"The report '{path}' cannot be written: {error.strerror}; choose another path."
             ) from error

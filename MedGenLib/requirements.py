@@ -1,6 +1,6 @@
-"""What MedGen needs: the file requirements.txt beside this module, from which the package's metadata are made, too.
+"""The dependencies in requirements.txt beside this module, from which the package's metadata are generated.
 
-It is there in every installation, also in Slicer, where MedGenLib is no distribution.
+The file is part of every installation, also in Slicer, where MedGenLib is not a distribution.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("requirements.txt")
 
 
 class Needed(NamedTuple):
-    """A distribution, its version specifier such as ">=4.20" (may be empty), and what brings it in Slicer."""
+    """A distribution, its version specifier such as ">=4.20" (may be empty), and what provides it in Slicer."""
 
     name: str
     specifier: str
@@ -40,5 +40,5 @@ def installed_version(name: str) -> str | None:
 
 
 def missing() -> list[str]:
-    """Distributions that are needed and not installed."""
+    """Required distributions that are not installed."""
     return [needed.name for needed in requirements() if installed_version(needed.name) is None]

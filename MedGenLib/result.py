@@ -15,15 +15,15 @@ from MedGenLib.report import Report
 
 @dataclass(frozen=True)
 class Result:
-    """Synthetic volumes on the input's grid, and the report that tells how they were made.
+    """Synthetic volumes on the input's grid, and the report.
 
     Attributes
     ----------
     volumes: one per sample.
     report: model, seeds, timings, checks.
-    source: the input as it was read (the mask in the model's labels, or the image).
-    uncertainty: voxel-wise standard deviation in the volumes' unit, where it was asked for: over
-        the samples of `generate`, over the views of `translate`.
+    source: the input as read (the mask in the model's labels, or the image).
+    uncertainty: voxel-wise standard deviation in the volumes' unit, if requested: over the samples
+        of `generate`, over the views of `translate`.
     """
 
     volumes: list[Volume]
@@ -37,7 +37,7 @@ class Result:
         return self.volumes[0]
 
     def provenance(self, inputs: Sequence[Source] = (), sample: int = 0) -> Provenance:
-        """The facts about one sample, counted from 0."""
+        """Provenance of one sample, counted from 0."""
         report, volume = self.report, self.volumes[sample]
         tries = [attempt.seed for attempt in report.attempts if attempt.sample == sample]
         check = report.output_checks[sample] if sample < len(report.output_checks) else None
@@ -65,7 +65,7 @@ class Result:
 
 
 def _hash_of(model: str) -> str:
-    """Empty for a package that was removed while it was still in use."""
+    """Hash of a package; empty if it was removed during the run."""
     try:
         return package_hash(find(model))
     except PackageError:

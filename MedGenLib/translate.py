@@ -1,4 +1,4 @@
-"""CT <-> MR translation, readable from top to bottom.
+"""CT <-> MR translation.
 
 image -> head mask -> LPS grid -> slices in up to three planes -> weighted mean -> input's grid
 """
@@ -42,18 +42,17 @@ def translate(
     Parameters
     ----------
     {options}
-    progress: called at every step; what it raises stops the run.
+    progress: called at each step; an exception raised in it stops the run.
 
     Raises
     ------
-    InputError, PackageError, LicenseError, MemoryPlanError: one sentence, nothing was done.
+    InputError, PackageError, LicenseError, MemoryPlanError: nothing was computed.
 
     Notes
     -----
-    Translation draws nothing at random; the seed is only kept in the report. The preset "draft" uses one plane,
-    "normal" up to three, "best" averages mirrored passes too. The small memory plan takes a quarter of the slices at
-    once and gives the same image up to rounding. The uncertainty shows where the image may be wrong, not by how much:
-    the error is several times as large.
+    Translation is deterministic; the seed is only recorded. The preset "draft" uses one plane, "normal" up to three,
+    "best" also averages mirrored passes. The small memory plan processes a quarter of the slices at once with the same
+    result up to rounding. The uncertainty shows where the image may be wrong, but the error is several times as large.
 
     Examples
     --------
@@ -110,6 +109,6 @@ def _model(volume: Volume, to: str, name: str | None) -> Manifest:
     if not same_modality(to, manifest.output.modality):
         raise InputError(
             f"The model '{name}' makes {manifest.output.modality}, not {to}; "
-            f"ask for {manifest.output.modality} or choose another model."
+            f"request {manifest.output.modality} or choose another model."
         )
     return manifest

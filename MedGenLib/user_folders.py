@@ -1,7 +1,7 @@
-"""Where MedGen keeps the user's configuration, cache and added models.
+"""Folders of the user's configuration, cache and added models.
 
-The environment variable `MEDGEN_HOME` moves all three into one folder; without it they lie where
-the operating system wants them. Nothing here creates a folder before something is written to it.
+The environment variable `MEDGEN_HOME` moves all three into one folder; by default they follow the
+conventions of the operating system. A folder is created when something is written to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def config_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Folder for what can be deleted at any time, such as running downloads."""
+    """Folder for files that can be deleted at any time, such as partial downloads."""
     home = _home()
     return home / "cache" if home else _system_folder("cache")
 
@@ -32,9 +32,9 @@ def models_dir() -> Path:
 
 
 def _system_folder(kind: str) -> Path:
-    """The folder of that kind ("config", "cache", "data") by the rules of the operating system.
+    """The folder of a kind ("config", "cache", "data") by the conventions of the operating system.
 
-    A fresh Slicer lacks platformdirs; the panel opens without it and must not look elsewhere.
+    platformdirs may be missing in a new Slicer; the panel must find the same folders without it.
     """
     try:
         import platformdirs
@@ -44,7 +44,7 @@ def _system_folder(kind: str) -> Path:
 
 
 def _standard_folder(kind: str, system: str, environment: Mapping[str, str]) -> Path:
-    """What platformdirs answers, written down once more."""
+    """Same result as platformdirs, without it."""
     home = Path.home()
     if system == "win32":
         base = Path(environment.get("LOCALAPPDATA", "").strip() or home / "AppData" / "Local")

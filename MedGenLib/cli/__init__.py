@@ -1,8 +1,8 @@
 """The command `medgen`: reads the command line, runs one command, turns errors into sentences.
 
-Exit codes: 0 done; 1 a fault of the program or, for `doctor`, `verify` and `info`, a problem
-found, for `evaluate` some cases that failed; 2 the request cannot be met, with one sentence on
-stderr; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 an unexpected error or, for `doctor`, `verify` and `info`, a problem found, for
+`evaluate` some failed cases; 2 the request cannot be met, with one sentence on stderr; 130 stopped
+by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ def main(argv: list[str] | None = None) -> int:
             if not arguments.verbose:
                 warnings.simplefilter("ignore")
             return arguments.work(arguments, console)
-        except BaseException as error:  # every way out ends in an exit code and a sentence
+        except BaseException as error:  # every exit has an exit code and a sentence
             console.close()
             return _explain(error, interrupted=bool(interrupted))
 
 
 def _explain(error: BaseException, interrupted: bool) -> int:
-    """Print the one sentence that belongs to an error and return the exit code."""
-    # A Ctrl-C that arrives while a library is being imported can surface as any error.
+    """Print the sentence of an error and return the exit code."""
+    # A Ctrl-C during the import of a library can appear as any error.
     if interrupted or isinstance(error, KeyboardInterrupt | Cancelled):
         _complain("Stopped; nothing was written.")
         return STOPPED
-    if isinstance(error, SystemExit):  # SIGTERM; --help and --version, or a sentence about a wrong option
+    if isinstance(error, SystemExit):  # SIGTERM; --help and --version, or an invalid option
         return int(error.code or OK)
-    if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
+    if isinstance(error, BrokenPipeError):  # the reader closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAULT
     if isinstance(error, MedGenError):
         _complain(str(error))
         return REFUSED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        _complain("The disk became full while writing; free some space or write elsewhere.")
+        _complain("The disk became full while writing; free some space or choose another folder.")
         return REFUSED
     from MedGenLib.devices import is_out_of_memory
 
     if is_out_of_memory(error):
-        _complain("The memory ran out; try --memory small, a smaller input or larger voxels, or close other programs.")
+        _complain("The memory is full; try --memory small, a smaller input or larger voxels, or close other programs.")
         return REFUSED
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("MedGenLib"):
         _complain(f"The Python package '{error.name}' is missing; install MedGen again.")
@@ -70,12 +70,12 @@ def _explain(error: BaseException, interrupted: bool) -> int:
 
 
 def _complain(sentence: str) -> None:
-    """Print one line on stderr, without the line breaks that the name of a file or a library may bring."""
+    """Print one line on stderr, without line breaks from file names or libraries."""
     print(f"medgen: {' '.join(sentence.split())}", file=sys.stderr)
 
 
 def _report_fault(error: BaseException) -> int:
-    """Keep the traceback in a file for the authors and print where it lies."""
+    """Save the traceback for a bug report and print its path."""
     import tempfile
     import time
     import traceback
@@ -83,7 +83,7 @@ def _report_fault(error: BaseException) -> int:
 
     from MedGenLib import __version__, user_folders
 
-    sentence = f"An unexpected fault stopped the run ({type(error).__name__}: {error})"
+    sentence = f"An unexpected error stopped the run ({type(error).__name__}: {error})"
     text = "".join(traceback.format_exception(error))
     details = f"MedGen {__version__}\nmedgen {' '.join(sys.argv[1:])}\n{text}"
     name = time.strftime("medgen-fault-%Y%m%d-%H%M%S.log")
@@ -93,15 +93,15 @@ def _report_fault(error: BaseException) -> int:
             (folder / name).write_text(details, encoding="utf-8")
             _complain(f"{sentence}; the details for a bug report are in '{folder / name}'.")
             return FAULT
-    _complain(f"{sentence}; its details could not be kept, no folder for a log is writable.")
+    _complain(f"{sentence}; its details could not be saved, as no folder for a log is writable.")
     return FAULT
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM leave through the clean-up code.
+    """Let Ctrl-C and SIGTERM run the clean-up code.
 
-    Yields a list that has an entry once Ctrl-C was pressed.
+    Yields a list that gets an entry when Ctrl-C is pressed.
     """
     interrupted: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The flags of a command from the declaration of its options, and the options from the parsed flags."""
+"""Flags of a command from the declaration of its options, and options from the parsed flags."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def add_arguments(parser: ArgumentParser, command: str, *names: str) -> None:
 
 
 def from_namespace(command: str, namespace: Namespace, **read: Any) -> dict[str, Any]:
-    """The keyword arguments of the Python function; ``read`` are those that the command has read or parsed itself."""
+    """The keyword arguments of the Python function; ``read`` are those already read by the command."""
     line = of(command, "cli")
     found = {name: getattr(namespace, name) for name in of(command) if name in line}
     found |= {name: value is not None for name, value in found.items() if line[name].writes_file}
@@ -45,7 +45,7 @@ def _words(option: Option) -> dict[str, Any]:
 
 
 def _reader(option: Option) -> Callable[[str], Any]:
-    """What reads one word; argparse puts its name into the message about a word that it cannot read."""
+    """Converter of one argument; argparse uses its name in error messages."""
     if option.image or option.writes_file or Path in option.kinds:
         return Path
     if option.count is not None and isinstance(option.metavar, str):
@@ -56,7 +56,7 @@ def _reader(option: Option) -> Callable[[str], Any]:
 
 
 def natural(text: str) -> int:
-    """A number from 0 up."""
+    """A number of at least 0."""
     number = int(text)
     if number < 0:
         raise ValueError
@@ -64,7 +64,7 @@ def natural(text: str) -> int:
 
 
 def positive(text: str) -> int:
-    """A number from 1 up."""
+    """A number of at least 1."""
     number = int(text)
     if number < 1:
         raise ValueError

@@ -1,8 +1,8 @@
-"""The commands of `medgen`: how one registers, and the parser that reads their words.
+"""The commands of `medgen`: their registration and the parser.
 
-A command is one file of this folder: `command` decorates the function that does the work. Its options come from their
-declaration in `MedGenLib.options`, and ``words`` adds what is not declared there. Names and summaries are read from the
-text of the files, and a file is imported when its command is named, so that `medgen --help` is instant.
+A command is one file in this folder; `command` decorates the function that does the work. Its options come from their
+declaration in `MedGenLib.options`; ``words`` adds others. Names and summaries are read from the text of the files, and
+a file is imported when its command is used, so that `medgen --help` is instant.
 
 >>> @command("count", "count the voxels of each label")                    # doctest: +SKIP
 ... def count(arguments: Namespace, console: Console) -> int: ...
@@ -27,7 +27,7 @@ from MedGenLib.options import COMMANDS as OPTIONS
 from MedGenLib.registry import Registry
 
 Work = Callable[[Namespace, Console], int]
-"""Does the work of a command and gives the exit code."""
+"""Runs a command and returns the exit code."""
 
 EXAMPLES = """\
 examples:
@@ -39,7 +39,7 @@ examples:
 Synthetic images are for research and teaching, never for diagnosis.
 """
 NUMBERS = re.compile(r"-[\d.]+,")
-"""A list of numbers whose first one is negative; argparse takes it for an option."""
+"""A list of numbers that starts with a negative one, which argparse takes for an option."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Command:
     Attributes
     ----------
     details: text after the summary in its help; epilog: the same after the options.
-    words: adds arguments that are not declared in `MedGenLib.options`.
+    words: adds arguments not declared in `MedGenLib.options`.
     """
 
     work: Work
@@ -59,9 +59,9 @@ class Command:
 
 
 COMMANDS: Registry[Command] = Registry("command", "command", __package__)
-"""A name of two words is a command of its own whose first word is one, too; a path of the second name is ./name."""
+"""The first word of a name of two words is a command too; a path equal to the second word is given as ./name."""
 ACTIONS: Registry[Command] = Registry("action", "action", __package__)
-"""By the names of command and action, such as "models list"."""
+"""Keyed by command and action, such as "models list"."""
 
 
 def _decorator(registry: Registry[Command]) -> Callable[..., Callable[[Work], Work]]:
@@ -87,13 +87,13 @@ command, action = _decorator(COMMANDS), _decorator(ACTIONS)
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads the words of a command; an error is one line, as every other error."""
+    """Parses the arguments of a command; an error is one line."""
 
     complete: Callable[[], None] | None = None
-    """Imports the command and adds its words, which the help needs, too."""
+    """Imports the command and adds its arguments, also for the help."""
 
     def filled(self) -> Parser:
-        """This parser with the words of its command."""
+        """This parser with the arguments of its command."""
         complete, self.complete = self.complete, None
         if complete is not None:
             complete()
@@ -115,7 +115,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> Parser:
-    """The parser of `medgen`; the attribute `work` of what it reads is the function that does the work."""
+    """The parser of `medgen`; the attribute `work` of its result is the function of the command."""
     parser = Parser(
         prog="medgen",
         description="Synthetic CT and MR volumes from label masks, and MR <-> CT translation.",
@@ -143,7 +143,7 @@ def _complete(parser: Parser, registry: Registry[Command], name: str) -> None:
     parser.description = textwrap.fill(f"{summary[0].upper()}{summary[1:]}. {found.details}".strip(), 79)
     parser.epilog = found.epilog
     parser.set_defaults(work=found.work)
-    # Given after the command they must not be undone by the command's own defaults.
+    # Defaults of the command must not override flags given before it.
     _add_loudness(parser, default=argparse.SUPPRESS)
     declared = name.replace("-", "_")
     if declared in OPTIONS:
@@ -159,12 +159,12 @@ def _complete(parser: Parser, registry: Registry[Command], name: str) -> None:
 
 def _add_loudness(parser: Parser, default: object) -> None:
     loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("-q", "--quiet", action="store_true", default=default, help="print nothing but errors")
-    loudness.add_argument("-v", "--verbose", action="store_true", default=default, help="print more of what is done")
+    loudness.add_argument("-q", "--quiet", action="store_true", default=default, help="print only errors")
+    loudness.add_argument("-v", "--verbose", action="store_true", default=default, help="print more details")
 
 
 def _joined(words: list[str]) -> list[str]:
-    """Commands of two words as one, and lists of numbers that begin with a minus joined to their option."""
+    """Join the words of a command, and lists of numbers that begin with a minus to their option."""
     joined: list[str] = []
     for word in words:
         before = joined[-1] if joined else ""

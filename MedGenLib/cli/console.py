@@ -1,4 +1,4 @@
-"""Output of a command: bars on a terminal, plain lines elsewhere."""
+"""Output of a command: progress bars on a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """Prints results on stdout and everything else on stderr; is itself a progress callback.
+    """Prints results on stdout and everything else on stderr; usable as a progress callback.
 
     Parameters
     ----------
-    quiet: print nothing but errors.
-    verbose: also print details, and do not hide the warnings of other libraries.
+    quiet: print only errors.
+    verbose: also print details and warnings of other libraries.
     """
 
     LINE_EVERY = 10.0
@@ -37,30 +37,30 @@ class Console:
         self.close()
 
     def close(self) -> None:
-        """End a bar that is still open, so that the next line starts on its own."""
+        """Close an open bar, so that the next output starts on a new line."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def say(self, text: str) -> None:
-        """A result, on stdout."""
+        """Print a result on stdout."""
         self.close()
         if not self.quiet:
             print(text, flush=True)
 
     def note(self, text: str) -> None:
-        """A remark or a warning, on stderr."""
+        """Print a remark or a warning on stderr."""
         self.close()
         if not self.quiet:
             print(f"medgen: {text}", file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
-        """A failure, on stderr, also when quiet."""
+        """Print an error on stderr, also when quiet."""
         self.close()
         print(f"medgen: {text}", file=sys.stderr, flush=True)
 
     def detail(self, text: str) -> None:
-        """A remark for --verbose, on stderr."""
+        """Print a remark on stderr with --verbose."""
         if self.verbose:
             self.note(text)
 
@@ -69,7 +69,7 @@ class Console:
         now = time.monotonic()
         alive = progress.step == 0 and progress.stage == self._open
         self._open = None if progress.step == progress.total else progress.stage
-        if alive:  # a sign of life while another program works: no second bar
+        if alive:  # a heartbeat while another program works: no second bar
             return
         if progress.step == 0:
             self._started = self._last_line = now

@@ -1,4 +1,4 @@
-"""`medgen demo`: both jobs on the sample data that come with MedGen."""
+"""`medgen demo`: generate and translate the embedded sample data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IMAGE_SAMPLE, IMAGE_MODEL = "head_t1.nii.gz", "head-mr-to-ct"
 
 @dataclass
 class Diary:
-    """Steps with their duration and output file; the table at the end."""
+    """Steps with duration and output file, printed as a table."""
 
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     seconds: float = 0.0
@@ -61,7 +61,7 @@ def words(parser: Parser) -> None:
     parser.add_argument(
         "--accept-license",
         action="store_true",
-        help="accept the non-commercial license of head-mr-to-ct; without it that part is left out",
+        help="accept the non-commercial license of head-mr-to-ct; without it that part is skipped",
     )
 
 
@@ -72,11 +72,11 @@ def words(parser: Parser) -> None:
     words,
 )
 def run(arguments: Namespace, console: Console) -> int:
-    """Write volumes, pictures and reports of both jobs, then a table of all steps."""
+    """Write volumes, pictures and reports of both runs, then print a table of all steps."""
     folder = _folder(arguments.output)
     diary = Diary()
     with diary.timed("start PyTorch"):
-        import torch  # noqa: F401 - only to show its share of the time
+        import torch  # noqa: F401 - to measure its share of the time
 
     _generate(folder, arguments.device, console, diary)
     translator = find(IMAGE_MODEL)
@@ -84,11 +84,11 @@ def run(arguments: Namespace, console: Console) -> int:
         if arguments.accept_license:
             console.note(
                 f"{license_notice(translator)} --accept-license was given, so this demo accepts "
-                "it, to show a translation; that is remembered for this user."
+                "it; this is remembered for this user."
             )
         _translate(folder, arguments.device, console, diary)
     else:
-        console.note(f"The translation is left out: {license_notice(translator)} Add --accept-license to see it.")
+        console.note(f"The translation is skipped: {license_notice(translator)} Add --accept-license to run it.")
     _conclude(diary, console)
     return 0
 
@@ -97,7 +97,7 @@ def _folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"The folder '{path}' cannot be made ({error.strerror}); choose another one.") from error
+        raise InputError(f"The folder '{path}' cannot be created ({error.strerror}); choose another one.") from error
     return path
 
 
@@ -135,7 +135,7 @@ def _outputs(folder: Path, stem: str) -> Outputs:
 
 
 def _record(result: Result, outputs: Outputs, diary: Diary, made_from: Source) -> None:
-    """Write volume, picture and report, and add them with the stages of the run to the diary."""
+    """Write volume, picture and report, and add them and the stages of the run to the diary."""
     from MedGenLib.visual import preview
 
     for stage, seconds in result.report.timings.items():
@@ -154,7 +154,7 @@ def _record(result: Result, outputs: Outputs, diary: Diary, made_from: Source) -
 def _conclude(diary: Diary, console: Console) -> None:
     from MedGenLib.cli.table import table
 
-    diary.rows.append(("all together", f"{diary.seconds:7.1f}", ""))
+    diary.rows.append(("total", f"{diary.seconds:7.1f}", ""))
     console.say("")
     console.say(table(("what", "seconds", "file"), diary.rows))
     console.say("\nThese images are synthetic: for research and teaching, not for diagnosis.")

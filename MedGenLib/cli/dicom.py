@@ -19,7 +19,7 @@ from MedGenLib.labels.vocabulary import TABLES, table
 from MedGenLib.packages.catalogue import catalogue
 
 STILL_THERE = (
-    "Names, dates and numbers were removed from the DICOM series, the voxels were not changed: a "
+    "Names, dates and numbers were removed from the DICOM series, but the voxels are unchanged: a "
     "face can still be recognized in a head."
 )
 """Note on --deidentify."""
@@ -37,17 +37,17 @@ def words(parser: Parser) -> None:
     parser.add_argument(
         "--names",
         metavar="WHOSE",
-        help="whose label numbers these are, where the file names none: a model such as ct-tissue, totalsegmentator, "
-        "freesurfer, vista3d or maisi; segments get these names and their codes",
+        help="origin of the label numbers, if the file has no names: a model such as ct-tissue, totalsegmentator, "
+        "freesurfer, vista3d or maisi; segments get its names and codes",
     )
-    parser.add_argument("--modality", metavar="CT|MR", help="where the file does not say what it is")
+    parser.add_argument("--modality", metavar="CT|MR", help="if the file does not state it")
     add_arguments(parser, "generate", "deidentify")
 
 
 @command(
     "dicom",
     "write a volume as a DICOM series, or labels as a DICOM segmentation",
-    "A synthetic image says that it is one, in standard attributes.",
+    "Synthetic images are marked in standard attributes.",
     words,
 )
 def export(arguments: Namespace, console: Console) -> int:
@@ -70,8 +70,8 @@ def export(arguments: Namespace, console: Console) -> int:
         notes += sentence_on(labels)
         if arguments.names is None and not all(map(labels.names.get, labels.values())):
             notes.append(
-                "The file names not all of its labels; --names tells whose numbers they "
-                "are, for instance --names ct-tissue."
+                "Not all labels have a name in the file; give the origin of the numbers "
+                "with --names, for instance --names ct-tissue."
             )
     else:
         volume = _volume(arguments, facts)
@@ -80,7 +80,9 @@ def export(arguments: Namespace, console: Console) -> int:
         files = write_series(volume, arguments.output, **options)
         notes += [*volume.notes, *_doubts(arguments, facts)]
         if facts is None:
-            notes.append(f"{arguments.image} does not tell how it was made, so the series is not marked as synthetic.")
+            notes.append(
+                f"{arguments.image} does not record how it was made, so the series is not marked as synthetic."
+            )
     if arguments.deidentify:
         notes.append(STILL_THERE)
     console.say(f"Wrote {len(files)} DICOM file{'s' * (len(files) > 1)} into {arguments.output}")
@@ -90,7 +92,7 @@ def export(arguments: Namespace, console: Console) -> int:
 
 
 def _doubts(arguments: Namespace, facts: provenance.Provenance | None) -> list[str]:
-    """A sentence if the image was made from other voxels than those of the series of the patient."""
+    """A sentence if the image was not made from the voxels of the patient's series."""
     made_from = [source for source in facts.inputs if source.role == "image"] if facts else []
     if arguments.like is None or not any(source.sha256 for source in made_from):
         return []
@@ -105,7 +107,7 @@ def _doubts(arguments: Namespace, facts: provenance.Provenance | None) -> list[s
 
 
 def _named(labels: LabelMap, whose: str | None) -> LabelMap:
-    """Labels without a name in the file get that of a table or a model."""
+    """Give labels without a name the name in a table or a model."""
     if whose is None:
         return labels
     names = {value: labels.names.get(value) or name for value, name in _names(whose).items()}
@@ -118,7 +120,7 @@ def _names(whose: str) -> dict[int, str]:
     models = {model.name: model.input.labels or model.output.labels for model in catalogue()}
     if not models.get(whose):
         known = ", ".join([*TABLES, *(name for name, labels in models.items() if labels)])
-        raise InputError(f'No label names of "{whose}" are known; choose one of {known}.')
+        raise InputError(f'The label names of "{whose}" are unknown; choose one of {known}.')
     return {value: label.name for value, label in models[whose].items()}
 
 

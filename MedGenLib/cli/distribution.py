@@ -20,7 +20,7 @@ def words(parser: Parser) -> None:
     parser.add_argument("image", metavar="SYNTHETIC", type=Path, help="folder of volumes")
     parser.add_argument("--reference", required=True, type=Path, metavar="REAL", help="folder of real volumes")
     parser.add_argument(
-        "--training", type=Path, metavar="DIR", help="the images the model was trained on, to find memorized ones"
+        "--training", type=Path, metavar="DIR", help="training images of the model, to find memorized ones"
     )
     parser.add_argument(
         "--features",
@@ -28,7 +28,7 @@ def words(parser: Parser) -> None:
         metavar="NAME|FILE",
         help="feature package (default: medgen-features) or a local file of RadImageNet's ResNet-50 weights",
     )
-    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the resampling")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the resampling")
     add_arguments(parser, "evaluate", "report", "overwrite", "device")
 
 
@@ -40,12 +40,12 @@ def words(parser: Parser) -> None:
     words,
 )
 def distribution(arguments: Namespace, console: Console) -> int:
-    """Folders of volumes -> measures on the console and, where asked for, a report."""
+    """Folders of volumes -> measures on the console and optionally a report."""
     from MedGenLib.evaluation.cohorts import FILES, evaluate_cohorts
     from MedGenLib.evaluation.folders import report_folder, require_apart, write_files
 
     report = contextlib.nullcontext()
-    if arguments.report is not None:  # its place is checked before the work
+    if arguments.report is not None:  # the path is checked before the work
         folders = (arguments.image, arguments.reference, arguments.training)
         require_apart(arguments.report, folders)
         report = report_folder(arguments.report, FILES, arguments.overwrite)

@@ -1,4 +1,4 @@
-"""`medgen doctor`: does everything that MedGen needs work on this machine?"""
+"""`medgen doctor`: checks of the installation and the machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from MedGenLib.cli.commands import command
 from MedGenLib.cli.console import Console
 
 ENOUGH_MEMORY = 1.5 * 2**30
-"""Bytes that the largest measured run of an embedded model needs."""
+"""Peak memory in bytes of the largest measured run of an embedded model."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One line of the doctor's report."""
+    """One line of the report."""
 
     healthy: bool
     sentence: str
@@ -31,7 +31,7 @@ class Diagnosis:
 
 @command("doctor", "check this installation and this machine")
 def run(_: Namespace, console: Console) -> int:
-    """Print every diagnosis as it is made; exit code 1 when something is broken."""
+    """Print the diagnoses one by one; exit code 1 if there is a problem."""
     problems = 0
     for diagnosis in examine():
         console.say(str(diagnosis))
@@ -41,7 +41,7 @@ def run(_: Namespace, console: Console) -> int:
 
 
 def examine() -> Iterator[Diagnosis]:
-    """All examinations in order; one that fails does not stop the others."""
+    """All examinations in order; a failing one does not stop the others."""
     examinations: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
         _versions,
         _devices,
@@ -52,7 +52,7 @@ def examine() -> Iterator[Diagnosis]:
     for examination in examinations:
         try:
             yield from examination()
-        except Exception as error:  # whatever is broken is what the doctor is for
+        except Exception as error:  # any error is a diagnosis
             what = examination.__name__.strip("_").replace("_", " ")
             yield Diagnosis(False, f"{what}: {type(error).__name__}: {error}")
 
@@ -100,7 +100,7 @@ def _write_access() -> Iterator[Diagnosis]:
 
 
 def _write_problem(folder: Path) -> str:
-    """Try it in the folder, or in its closest parent that exists; nothing is left behind."""
+    """Try to write in the folder or its closest existing parent; the file is removed."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing) as file:

@@ -1,4 +1,4 @@
-"""`medgen edit`: image, its mask and a changed mask -> the image that shows the changed mask."""
+"""`medgen edit`: image, its mask and a changed mask -> image of the changed mask."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @command(
     "edit",
-    "make an image follow a changed mask",
-    "Only the surroundings of what changed between the two masks are generated again: all other voxels stay as they "
-    "were, bit for bit; how far the changes reach is printed.",
+    "adapt an image to a changed mask",
+    "Only the surroundings of the difference between the two masks are generated: all other voxels stay identical; the "
+    "extent of the changes is printed.",
 )
 def edit(arguments: Namespace, console: Console) -> int:
     from MedGenLib.cli.run import Run

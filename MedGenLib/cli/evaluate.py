@@ -1,7 +1,6 @@
 """`medgen evaluate`: an image, or a folder of them, against references and labels.
 
-Exit codes beyond those of every command: 1 if some cases of a cohort could not be evaluated, 2 if
-none could.
+Additional exit codes: 1 if some cases of a cohort could not be evaluated, 2 if none could.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from MedGenLib.evaluation.folders import report_folder, require_apart
 from MedGenLib.evaluation.html import number
 from MedGenLib.evaluation.pair import CaseOrigin, Evaluation, require_purpose
 from MedGenLib.evaluation.pair import evaluate as evaluate_pair
+from MedGenLib.imaging.modality import hu_problem
 from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import list_series, read_label_map, read_volume
 from MedGenLib.io.output_names import split_suffix
@@ -43,7 +43,7 @@ DONE, SOME_FAILED, ALL_FAILED = 0, 1, 2
     "--help`.",
 )
 def evaluate(arguments: Namespace, console: Console) -> int:
-    """Measure, print, and write the report where one is asked for."""
+    """Measure, print, and optionally write the report."""
     others = {role: getattr(arguments, role) for role in _ROLES}
     require_purpose(
         *(others[role] for role in ("reference", "mask", "labels")), arguments.segmenter, others["uncertainty"]
@@ -57,7 +57,7 @@ def evaluate(arguments: Namespace, console: Console) -> int:
         require_apart(arguments.report, paths)
     with ExitStack() as stack:
         outputs = None
-        if arguments.report is not None:  # its place is checked before the work
+        if arguments.report is not None:  # the path is checked before the work
             names = report.file_names(not cohort, arguments.reference is not None)
             keep = [path for path in paths if path.is_file()]
             outputs = stack.enter_context(report_folder(arguments.report, names, arguments.overwrite, keep))
@@ -99,7 +99,7 @@ def _cohort(arguments: Namespace, others: dict[str, Path | None], outputs: Outpu
 
 
 def _segmenter(arguments: Namespace) -> Segmenter | None:
-    """Made once, so that a wrong name is found before any work."""
+    """Created once, so that a wrong name is found before any work."""
     if arguments.segmenter is None:
         return None
     from MedGenLib.segmentation.segmenters import segmenter
@@ -109,25 +109,29 @@ def _segmenter(arguments: Namespace) -> Segmenter | None:
 
 def _judge(case: Case, arguments: Namespace, segmenter: Segmenter | None, progress: Console | None) -> Evaluation:
     made = _provenance(case.paths["image"])
-    images = {role: _read(role, path, made, arguments.modality) for role, path in case.paths.items()}
+    images = {role: _read(role, path, made, arguments) for role, path in case.paths.items()}
     origin = CaseOrigin(case.name, {role: path.name for role, path in case.paths.items()}, made)
     return evaluate_pair(**images, segmenter=segmenter, resample=arguments.resample, origin=origin, progress=progress)
 
 
-def _read(role: str, path: Path, made: Provenance | None, modality: str | None) -> Volume | LabelMap:
-    """`modality` is that of files that do not state theirs."""
+def _read(role: str, path: Path, made: Provenance | None, arguments: Namespace) -> Volume | LabelMap:
+    """`modality` applies to files that do not state theirs."""
     if role in ("mask", "labels"):
         return read_label_map(path)
     if path.is_dir() and (count := len(list_series(path))) > 1:
-        raise InputError(f"{path} holds {count} DICOM series; give a folder that holds one of them alone.")
-    if path.is_dir() or role == "uncertainty":
+        raise InputError(f"{path} holds {count} DICOM series; give a folder with one of them.")
+    if role == "uncertainty":
         return read_volume(path)
     known = made.modality if made and role == "image" else None
-    return read_volume(path, modality=known or modality)
+    stated = None if path.is_dir() else known or arguments.modality
+    image, offset = read_volume(path, modality=stated), arguments.hu_offset
+    if offset is None or image.modality not in (None, "CT") or hu_problem(image) is None:
+        return image
+    return read_volume(path, modality=stated, hu_offset=offset)
 
 
 def _provenance(path: Path) -> Provenance | None:
-    """How the image was made; an image with a damaged record is measured all the same."""
+    """How the image was made; a damaged record is ignored."""
     with suppress(InputError):
         return None if path.is_dir() else read(path)
     return None

@@ -1,4 +1,4 @@
-"""`medgen generate`: mask -> one or more volumes, or nothing but a size for models that need no mask."""
+"""`medgen generate`: mask -> one or more volumes, or only a size for models without a mask."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from MedGenLib.cli.commands import command
 from MedGenLib.cli.console import Console
 
 
-@command("generate", "make an image volume from a label mask", "The result lies on the grid of the mask.")
+@command("generate", "generate an image volume from a label mask", "The result lies on the grid of the mask.")
 def generate(arguments: Namespace, console: Console) -> int:
     from MedGenLib.cli.run import Run
     from MedGenLib.packages.catalogue import find

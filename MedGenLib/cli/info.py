@@ -25,17 +25,17 @@ _CONTENTS = {
 
 def words(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="volume or DICOM folder")
-    parser.add_argument("--json", action="store_true", help="print it all as JSON")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 @command(
     "info",
     "print how a file was made",
-    "Reads what MedGen left in the image, beside it, or in its DICOM attributes.",
+    "Reads the record of MedGen in the image, beside it, or in its DICOM attributes.",
     words,
 )
 def info(arguments: Namespace, console: Console) -> int:
-    """Print the facts. Exit code 1 when they do not fit the file: other voxels, other facts."""
+    """Print the provenance. Exit code 1 if the voxels or the records differ."""
     path = arguments.file
     made, findings = _facts(path)
     findings += [*_of_voxels(path, made), *_of_model(made)]
@@ -51,54 +51,54 @@ def info(arguments: Namespace, console: Console) -> int:
 
 
 def _facts(path: Path) -> tuple[Provenance, list[Finding]]:
-    """The facts in the file, else those beside it; and findings on where they are.
+    """The provenance in the file, otherwise beside it; and findings on its location.
 
     Raises
     ------
-    InputError: there is no such file, or it does not tell how it was made.
+    InputError: the file does not exist, or has no record.
     """
     if not path.exists():
         raise InputError(f"There is no file or folder {path}; check the path.")
     inside, beside = read_inside(path), read_beside(path)
     if inside is None and beside is None:
         raise InputError(
-            f"{path} does not tell how it was made: MedGen did not write it, or another program has rewritten it since."
+            f"{path} has no record of how it was made: MedGen did not write it, or another program rewrote it."
         )
     if beside is None:
         return inside, []
     place = sidecar(path)
     if inside is None:
-        lost = f"{path.name} itself no longer has a record; this is from {place.name}."
+        lost = f"{path.name} has no record of its own; this is from {place.name}."
         return beside, [] if path == place else [Finding("warning", "header-lost", lost)]
     if inside == _shortened(beside, inside.left_out):
         return beside, []
-    differ = f"{place.name} has another record than {path.name} itself."
+    differ = f"{place.name} and {path.name} have different records."
     return inside, [Finding("error", "facts-differ", differ)]
 
 
 def _shortened(made: Provenance, left_out: tuple[str, ...]) -> Provenance:
-    """The facts as in a header without room for these keys."""
+    """The provenance as in a header without space for these keys."""
     kept = {key: value for key, value in made.to_dict().items() if key not in left_out}
     return replace(Provenance.from_dict(kept), left_out=left_out)
 
 
 def _of_voxels(path: Path, made: Provenance) -> Iterator[Finding]:
-    """Whether they are as they were written; a single file of a DICOM series cannot be compared."""
+    """Whether the voxels are unchanged; a single file of a DICOM series cannot be compared."""
     whole = path.is_dir() or path.name.lower().endswith(READABLE)
     if not made.output_sha256 or not whole:
         return
     try:
         found = content_hash(read_volume(path))
-    except InputError as error:  # as a folder with several series
+    except InputError as error:  # such as a folder with several series
         yield Finding("warning", "not-compared", f"The voxels were not compared. {error}")
         return
     if found != made.output_sha256:
-        changed = f"The voxels of {path.name} are not those that were written; "
-        yield Finding("error", "voxels-changed", f"{changed}they were changed since.")
+        changed = f"The voxels of {path.name} differ from those written by MedGen; "
+        yield Finding("error", "voxels-changed", f"{changed}they were changed afterwards.")
 
 
 def _of_model(made: Provenance) -> Iterator[Finding]:
-    """Whether the model that made it is still installed."""
+    """Whether the model is still installed."""
     if not made.model:
         return
     from MedGenLib.packages.catalogue import find, package_hash
@@ -106,12 +106,12 @@ def _of_model(made: Provenance) -> Iterator[Finding]:
     try:
         installed = find(made.model)
     except PackageError:
-        absent = f"The model {made.model} is not installed here; no other can make this again."
+        absent = f"The model {made.model} is not installed here; only it can reproduce this image."
         yield Finding("warning", "model-missing", absent)
         return
     if made.package_sha256 not in ("", package_hash(installed)):
-        other = f"The model {made.model} {installed.version} that is installed here has other "
-        other += "weights than the one that made this; the same seed may give another image."
+        other = f"The model {made.model} {installed.version} installed here has other "
+        other += "weights than the one used; the same seed may give another image."
         yield Finding("warning", "model-differs", other)
 
 
@@ -134,7 +134,7 @@ def _lines(path: Path, made: Provenance) -> Iterator[str]:
         if value not in (None, ""):
             yield f"  {name:<9} {value}"
     for source in made.inputs:
-        name, content = source.name or "not named", source.sha256 or "left out"
+        name, content = source.name or "unnamed", source.sha256 or "left out"
         yield f"  {source.role:<9} {name}, sha256 {content}"
     if made.passed is not None:
         yield f"  {'checks':<9} {'passed' if made.passed else 'FAILED'}"
@@ -143,5 +143,5 @@ def _lines(path: Path, made: Provenance) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """One line without the control characters that a file may contain."""
+    """One line without control characters."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @command(
     "insert-lesion",
-    "put a lesion into an image, or take one out",
-    "Only the place of the lesion changes: all other voxels stay as they were, bit for bit; how far the changes reach "
-    "is printed. Say where (--at, --mask or --organ) and what (--label, --contrast or both).",
+    "insert a lesion into an image, or remove one",
+    "Only the region of the lesion changes: all other voxels stay identical; the extent of the changes is printed. "
+    "Give the position (--at, --mask or --organ) and the change (--label, --contrast or both).",
 )
 def insert(arguments: Namespace, console: Console) -> int:
     from MedGenLib.cli.run import Run
@@ -47,7 +47,7 @@ def insert(arguments: Namespace, console: Console) -> int:
 
 
 def _place(made: Insertion) -> str:
-    """Where the lesion is, and how far it changed the image."""
+    """Position of the lesion, and extent of the changes."""
     facts = made.report.parameters
     place = ", ".join(f"{x:g}" for x in facts["at_ras_mm"])
     return (

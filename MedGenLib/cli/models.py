@@ -30,7 +30,7 @@ def words_of_list(parser: Parser) -> None:
 @command("models", "list and manage models")
 @action("models list", "list the models that are installed", words=words_of_list)
 def list_models(arguments: Namespace, console: Console) -> int:
-    """One line per model; packages that cannot be used are named on stderr."""
+    """One line per model; unusable packages are listed on stderr."""
     if getattr(arguments, "available", False):
         console.say(available_table(published.available()))
         return 0
@@ -46,7 +46,7 @@ def name(parser: Parser) -> None:
 
 @action("models info", "show what a model is and needs", words=name)
 def info(arguments: Namespace, console: Console) -> int:
-    """The facts of the manifest, then the model card."""
+    """Print the manifest's facts, then the model card."""
     manifest = find(arguments.name)
     console.say(model_card(manifest))
     if manifest.card:
@@ -55,7 +55,7 @@ def info(arguments: Namespace, console: Console) -> int:
 
 
 def words_of_install(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="as `medgen models list --available` says")
+    parser.add_argument("name", metavar="NAME", help="name in `medgen models list --available`")
     parser.add_argument(
         "--from",
         dest="source",
@@ -68,14 +68,14 @@ def words_of_install(parser: Parser) -> None:
 
 @action(
     "models install",
-    "download a published model and make it a package",
-    "Its license is shown first and has to be accepted once. A download that was cut off is continued by the same "
-    "command; files are checked, and nothing in them is run as code.",
+    "download a published model and convert it to a package",
+    "Its license is shown first and must be accepted once. The same command resumes an interrupted "
+    "download; checksums are verified, and nothing in the files is run as code.",
     words_of_install,
     EXAMPLES,
 )
 def install(arguments: Namespace, console: Console) -> int:
-    """Show the license until it was accepted, then download and convert."""
+    """Show the license until it is accepted, then download and convert."""
     offer = published.offer(arguments.name, arguments.source)
     if not is_accepted(offer):
         console.say(offer.license_text)
@@ -87,12 +87,10 @@ def install(arguments: Namespace, console: Console) -> int:
 
 def words_of_add(parser: Parser) -> None:
     parser.add_argument("path", metavar="PATH", help="package folder, .zip file or its https address")
-    parser.add_argument("--sha256", metavar="HEX", help="checksum that the .zip file has to have")
+    parser.add_argument("--sha256", metavar="HEX", help="checksum of the .zip file")
 
 
-@action(
-    "models add", "install a model package", "It is verified first; nothing in it is ever run as code.", words_of_add
-)
+@action("models add", "install a model package", "It is verified first; nothing in it is run as code.", words_of_add)
 def add(arguments: Namespace, console: Console) -> int:
     manifest = store.add(arguments.path, sha256=arguments.sha256, progress=console)
     console.say(f"Added the model '{manifest.name}' {manifest.version} in {manifest.folder}.")
@@ -112,7 +110,7 @@ def words_of_verify(parser: Parser) -> None:
 
 @action("models verify", "check every file of the models against checksums", words=words_of_verify)
 def verify(arguments: Namespace, console: Console) -> int:
-    """Exit code 1 when a package has a problem."""
+    """Exit code 1 if a package has a problem."""
     manifests = [find(arguments.name)] if arguments.name else catalogue()
     problems = [] if arguments.name else [package.reason for package in broken()]
     for manifest in manifests:

@@ -1,4 +1,4 @@
-"""`medgen reader-study make | run | score`: can readers tell synthetic images from real ones?"""
+"""`medgen reader-study make | run | score`: can readers distinguish synthetic from real images?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STOPPED = 130
 
 @command("reader-study", "prepare, read and score a blinded reading of real and synthetic images")
 def explain(arguments: Namespace, console: Console) -> int:
-    """Without an action."""
+    """Raise InputError, as an action is missing."""
     raise InputError("A reader study needs an action; give make, run or score after reader-study.")
 
 
@@ -25,16 +25,16 @@ def words_of_make(parser: Parser) -> None:
     parser.add_argument("--synthetic", required=True, type=Path, nargs="+", metavar="PATH")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="STUDY")
     parser.add_argument("--items", choices=("slices", "volumes"), default="slices", help="(default: slices)")
-    parser.add_argument("--per-volume", type=positive, default=3, metavar="N", help="slices of each (default: 3)")
-    parser.add_argument("--window", metavar="WIDTH,LEVEL", help="one for all images (default: by modality)")
-    parser.add_argument("--seed", type=natural, metavar="N", help="same seed, same order")
+    parser.add_argument("--per-volume", type=positive, default=3, metavar="N", help="slices per volume (default: 3)")
+    parser.add_argument("--window", metavar="WIDTH,LEVEL", help="same for all images (default: by modality)")
+    parser.add_argument("--seed", type=natural, metavar="N", help="seed of selection and order")
 
 
 @action(
     "reader-study make",
     "prepare a blinded, balanced reading list",
-    "Copies nothing that could tell where an image comes from: no name, no header, one window, one size of pixel. The "
-    "key stays in a file of its own that readers must not get.",
+    "Images carry no cue of their origin: no name, no header, one window, one voxel size. The key is a separate file "
+    "that readers must not get.",
     words_of_make,
 )
 def make(arguments: Namespace, console: Console) -> int:
@@ -55,15 +55,15 @@ def make(arguments: Namespace, console: Console) -> int:
         console.note(f"warning: {sentence}")
     console.say(f"{made.items} images, half of them synthetic, are ready to be read.")
     console.say(f"Wrote {made.study}")
-    console.say(f"Wrote {made.key}, which tells which is which: keep it from the readers.")
+    console.say(f"Wrote {made.key}, which lists the synthetic images: keep it from the readers.")
     return 0
 
 
 def words_of_run(parser: Parser) -> None:
     parser.add_argument("study", metavar="STUDY", type=Path)
     parser.add_argument("--reader", required=True, metavar="NAME", help="code name of the reader")
-    parser.add_argument("--port", type=natural, default=0, metavar="N", help="of the page (default: any free one)")
-    parser.add_argument("--no-browser", action="store_true", help="only print the page's address, do not open it")
+    parser.add_argument("--port", type=natural, default=0, metavar="N", help="port of the page (default: any free one)")
+    parser.add_argument("--no-browser", action="store_true", help="print the page's address without opening it")
 
 
 @action(
@@ -89,9 +89,9 @@ def run(arguments: Namespace, console: Console) -> int:
             page.serve()
         except KeyboardInterrupt:
             done, total = reading.progress
-            console.note(f"Paused after {done} of {total} images; the same command goes on from there.")
+            console.note(f"Paused after {done} of {total} images; the same command continues from there.")
             return STOPPED
-    console.say(f"All {len(reading.items)} images are read; the answers are in {reading.path}")
+    console.say(f"All {len(reading.items)} images have an answer; the answers are in {reading.path}")
     return 0
 
 
@@ -104,7 +104,7 @@ def words_of_score(parser: Parser) -> None:
 
 @action("reader-study score", "score all readers of a study", words=words_of_score)
 def score(arguments: Namespace, console: Console) -> int:
-    """All answers against the key -> table, files and pictures."""
+    """Compare all answers with the key; write table, files and pictures."""
     from MedGenLib.reader_study.report import FILES, TABLE_HEADS, table_of, write_report
     from MedGenLib.reader_study.scoring import score as score_study
 
@@ -132,5 +132,5 @@ def _window(text: str | None) -> tuple[float, float] | None:
     try:
         width, level = map(float, text.split(","))
     except ValueError:
-        raise InputError(f'The window "{text}" is not understood; give width and level, for instance 400,40.') from None
+        raise InputError(f'The window "{text}" is invalid; give width and level, for instance 400,40.') from None
     return width, level

@@ -79,7 +79,13 @@ class Run:
         """Read the images of the command line; ``stored``: integers in the format stored in files."""
         kinds = {option.name: option.image for option in of(self.command, "cli").values()}
         for name, path in self._inputs.items():
-            image = read_label_map(path) if kinds[name] == "labels" else read_volume(path, self._given("series"))
+            if kinds[name] == "labels":
+                image = read_label_map(path)
+            elif ROLES[name] == "image":
+                stated = (self._given("modality"), self._given("hu_offset"))
+                image = read_volume(path, self._given("series"), *stated)
+            else:
+                image = read_volume(path)
             self.images[name] = as_stored(image) if stored and isinstance(image, Volume) else image
             self._sources.append(Source.of(ROLES[name], self.images[name], path))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell.
+    """Text table with columns as wide as their widest cell.
 
     >>> print(table(("name", "steps"), [("euler", "12")]))
     name   steps

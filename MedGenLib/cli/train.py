@@ -23,11 +23,11 @@ def words(parser: Parser) -> None:
 @command(
     "train",
     "train a network and export a model package",
-    "A run that was stopped continues from its last checkpoint in the same DIR.",
+    "An interrupted run resumes from its last checkpoint in the same DIR.",
     words,
 )
 def train(arguments: Namespace, console: Console) -> int:
-    """Train, or continue a run that was stopped, and export a package."""
+    """Train or resume, and export a package."""
     from MedGenLib import training
 
     exported = training.train(

@@ -1,4 +1,4 @@
-"""`medgen evaluate utility`: can synthetic images train a segmenter?"""
+"""`medgen evaluate utility`: utility of synthetic images for training a segmenter."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ FILES = ("report.html", "metrics.json", "metrics.csv", "dice.png")
 
 
 def words(parser: Parser) -> None:
-    parser.add_argument("--real", required=True, type=Path, metavar="DIR", help="for training")
-    parser.add_argument("--synthetic", required=True, type=Path, metavar="DIR", help="for training")
-    parser.add_argument("--test", required=True, type=Path, metavar="DIR", help="real cases kept apart")
-    parser.add_argument("--steps", type=positive, default=300, metavar="N", help="of each training (default: 300)")
-    parser.add_argument("--repeats", type=positive, default=3, metavar="K", help="trainings of each (default: 3)")
+    parser.add_argument("--real", required=True, type=Path, metavar="DIR", help="real training cases")
+    parser.add_argument("--synthetic", required=True, type=Path, metavar="DIR", help="synthetic training cases")
+    parser.add_argument("--test", required=True, type=Path, metavar="DIR", help="held-out real cases")
+    parser.add_argument(
+        "--steps", type=positive, default=300, metavar="N", help="steps of each training (default: 300)"
+    )
+    parser.add_argument("--repeats", type=positive, default=3, metavar="K", help="trainings per set (default: 3)")
     parser.add_argument("--seed", type=natural, default=0, metavar="N")
     add_arguments(parser, "evaluate", "report", "overwrite", "device")
 
 
 @command(
     "evaluate utility",
-    "ask whether synthetic images can train a segmenter",
-    "Trains the small segmenter on real, on synthetic and on both, tests each on real images and gives Dice with "
+    "measure the utility of synthetic images for training a segmenter",
+    "Trains the small segmenter on real, on synthetic and on both, tests each on real images and prints Dice with "
     "confidence intervals. A folder holds `images` and `labels` with equal file names.",
     words,
 )
@@ -83,7 +85,7 @@ def cells(result: Utility) -> list[tuple[str, ...]]:
 
 
 def write_report(result: Utility, outputs: Outputs, folder: Path) -> None:
-    """The files of `FILES`, at their staged places."""
+    """Write the files of `FILES` to their staged paths."""
     from MedGenLib.evaluation.folders import write_files
     from MedGenLib.evaluation.html import Picture, Section, Table, page
     from MedGenLib.evaluation.tables import csv_text, json_text
@@ -94,8 +96,8 @@ def write_report(result: Utility, outputs: Outputs, folder: Path) -> None:
             "Dice on real test cases",
             [
                 result.note,
-                "All three trainings have the same number of steps, so what differs is only what "
-                "they were shown. The interval against real is of the difference in the same cases: "
+                "All trainings have the same number of steps; only their cases differ. The interval "
+                "against real is of the difference on the same cases: "
                 "where it does not contain 0, the two differ.",
                 Table(HEADS, cells(result)),
                 Picture(picture, "Bars: mean over test cases and repeats; whiskers: 95 % interval."),

@@ -148,20 +148,20 @@ def _row(
     first, second = wanted.array[box] == value, found.array[box] == value
     sizes = [int(np.count_nonzero(mask)) for mask in (first, second)]
     voxel = float(np.prod(wanted.spacing)) * _ML_PER_MM3
-    here, forth = (size * voxel for size in sizes)
+    wanted_ml, found_ml = (size * voxel for size in sizes)
     dice = 2 * int(np.count_nonzero(first & second)) / sum(sizes)
-    percent = 100 * (forth - here) / here if here else None
+    percent = 100 * (found_ml - wanted_ml) / wanted_ml if wanted_ml else None
     far = hd95(first, second, wanted.spacing) if all(sizes) else None
     if not sizes[0]:
-        sentence = f"{name}: not in the mask, but {_ml(forth)} were found in the image."
+        sentence = f"{name}: not in the mask, but {_ml(found_ml)} were found in the image."
     elif not sizes[1]:
-        sentence = f"{name}: {_ml(here)} in the mask, but not found in the image."
+        sentence = f"{name}: {_ml(wanted_ml)} in the mask, but not found in the image."
     else:
         sentence = (
-            f"{name}: Dice {dice:.3f}, HD95 {far:.3g} mm, {_ml(forth)} found where the mask has "
-            f"{_ml(here)} ({percent:+.1f} %)."
+            f"{name}: Dice {dice:.3f}, HD95 {far:.3g} mm, {_ml(found_ml)} found where the mask has "
+            f"{_ml(wanted_ml)} ({percent:+.1f} %)."
         )
-    return LabelRow(value, name, dice, far, here, forth, forth - here, percent, sentence)
+    return LabelRow(value, name, dice, far, wanted_ml, found_ml, forth - wanted_ml, percent, sentence)
 
 
 def _ml(volume: float) -> str:

@@ -1,4 +1,4 @@
-"""Warns where a simple figure tells real and synthetic images apart, as a reader may learn it."""
+"""Warnings if a simple image statistic separates real and synthetic images, as readers may learn it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from MedGenLib.reader_study.frames import Frame, SourceImage
 
 Figures = dict[str, float]
-"""Name -> value of one image."""
+"""Name -> value for one image."""
 _LENGTHS_DIFFER = 1.1
-"""Ratio of the medians of voxel sizes above which a warning is due."""
+"""Ratio of the medians of voxel sizes above which a warning is given."""
 _EXTENTS_DIFFER = 1.25
 _TELLING_AUC = 0.9
 _BY_CHANCE = 1e-3
-"""Two-sided probability; with six figures about one study in 170 is warned of for nothing."""
+"""Two-sided probability; with six statistics, about one study in 170 gets a false warning."""
 
 
 def figures_of(array: NDArray, white: int) -> Figures:
-    """Brightness, contrast, sharpness and so on of (k, j, i) grays from 0 to `white`."""
+    """Brightness, contrast, sharpness and other statistics of (k, j, i) grays from 0 to `white`."""
     gray = array.astype(np.float32)
     steps = [np.abs(np.diff(gray, axis=axis)) for axis in (1, 2)]
     second = [np.abs(np.diff(gray, 2, axis=axis)) for axis in (1, 2)]
@@ -39,7 +39,7 @@ def figures_of(array: NDArray, white: int) -> Figures:
 def warnings_on(
     sources: Sequence[SourceImage], frame: Frame, figures: Sequence[Figures], synthetic: Sequence[bool]
 ) -> list[str]:
-    """Sentences on what could tell the two kinds apart, in spite of the common frame."""
+    """Sentences on differences that remain in spite of the common frame."""
     return [*_voxels(sources, frame), *_extents(sources, frame), *_looks(figures, np.asarray(synthetic))]
 
 
@@ -50,7 +50,7 @@ def _voxels(sources: Sequence[SourceImage], frame: Frame) -> list[str]:
     shown = " x ".join(f"{s:.3g}" for s in frame.spacing if s is not None)
     return [
         f"The real images have voxels of {_mm(real)} mm and the synthetic ones of {_mm(made)} mm; "
-        f"all are shown at {shown} mm, but their sharpness may still tell them apart."
+        f"all are shown at {shown} mm, but their sharpness may still distinguish them."
     ]
 
 
@@ -61,7 +61,7 @@ def _extents(sources: Sequence[SourceImage], frame: Frame) -> list[str]:
     size = [n * s for n, s in zip(frame.size, frame.spacing, strict=True) if s is not None]
     return [
         f"The real images show {_mm(real)} mm of the patient and the synthetic ones {_mm(made)} "
-        f"mm; all are cut to {_mm(size)} mm, but what they show may still tell them apart."
+        f"mm; all are cut to {_mm(size)} mm, but the anatomy shown may still distinguish them."
     ]
 
 
@@ -76,8 +76,8 @@ def _looks(figures: Sequence[Figures], synthetic: NDArray[np.bool_]) -> list[str
         share = test.statistic / (len(made) * len(real))
         if max(share, 1 - share) >= _TELLING_AUC and test.pvalue < _BY_CHANCE:
             warnings.append(
-                f"The {name} alone tells {100 * max(share, 1 - share):.0f} % of the pairs of a "
-                f"real and a synthetic image apart ({'higher' if share > 0.5 else 'lower'} in the "
+                f"The {name} alone distinguishes {100 * max(share, 1 - share):.0f} % of the pairs of a "
+                f"real and a synthetic image ({'higher' if share > 0.5 else 'lower'} in the "
                 "synthetic ones); readers may learn that instead of judging the anatomy."
             )
     return warnings
@@ -86,7 +86,7 @@ def _looks(figures: Sequence[Figures], synthetic: NDArray[np.bool_]) -> list[str
 def _medians(
     sources: Sequence[SourceImage], lengths: Callable[[SourceImage], tuple[float, ...]]
 ) -> tuple[NDArray, NDArray]:
-    """Of the real and of the synthetic ones, along the axes of RAS."""
+    """Medians of the real and of the synthetic images, along the axes of RAS."""
     return tuple(np.median([lengths(s) for s in sources if s.synthetic == kind], axis=0) for kind in (False, True))
 
 

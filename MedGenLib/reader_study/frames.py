@@ -1,9 +1,9 @@
-"""The one way in which all images of a study are cut, sampled and windowed.
+"""The common crop, resampling and window of all images of a study.
 
-What differs between real and synthetic images for reasons of their making must not be seen: every
-image has the same size in voxels and in mm, and the same window. None is padded, as a black rim
-would tell; so the smallest image rules the size, and the coarsest the size of the voxels. In a CT
-all outside of the body is black, as models paint no table.
+Technical differences between real and synthetic images must not be visible: all images have the same
+size in voxels and in mm, and the same window. Images are not padded, as a black border would
+distinguish them; so the smallest image determines the size and the coarsest the voxel size. In CT
+everything outside the body is black, as models generate no table.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from MedGenLib.visual.views import PLANES, SOFT_TISSUE, Plane, Window, box_aroun
 WHITE = {"slices": 255, "volumes": 4095}
 """Largest gray value; black is 0. A slice is an 8-bit picture, a volume has 12 bits as scanners have."""
 _SAME_SPACING = 0.01
-"""Relative difference of voxel sizes that is not worth an interpolation, which would blur."""
+"""Relative difference of voxel sizes up to which images are not resampled, to avoid blur."""
 _SHORTEST = 16
-"""Voxels along the two longer axes, below which there is nothing to judge."""
+"""Voxels along the two longer axes, below which an image is too small to assess."""
 _THICKER = 1.5
-"""How much longer than wide voxels are in images that were acquired slice by slice."""
+"""Ratio of voxel sizes above which an image was acquired slice by slice."""
 _ENOUGH_BODY = 0.3
-"""Of the largest section of the body: what a slice has to show at least."""
+"""Minimum body area of a slice, relative to the largest section of the body."""
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """What has to be known of a volume before the frame of all can be chosen.
+    """Properties of a volume needed to choose the common frame.
 
     Attributes
     ----------
-    name: for messages and the key: of the file or folder, without where it lies.
-    shape, spacing, body: along the axes of RAS; body is the box round the patient.
-    areas: per axis of RAS, the share of each slice that is body.
-    digest: of the voxels, to notice the same image under two names.
+    name: name of the file or folder, for messages and the key.
+    shape, spacing, body: along the axes of RAS; body is the bounding box of the patient.
+    areas: per axis of RAS, the fraction of body in each slice.
+    digest: hash of the voxels, to detect duplicates.
     """
 
     path: Path
@@ -65,17 +65,17 @@ class SourceImage:
 
     @property
     def extent(self) -> tuple[float, ...]:
-        """In mm."""
+        """Size in mm."""
         return tuple(n * s for n, s in zip(self.shape, self.spacing, strict=True))
 
     def slices(self, plane: Plane) -> NDArray[np.int64]:
-        """The slices that show enough of the body."""
+        """Indices of the slices that show enough of the body."""
         areas = self.areas[plane.axis]
         return np.flatnonzero(areas >= _ENOUGH_BODY * areas.max())
 
 
 def survey(path: Path, synthetic: bool) -> SourceImage:
-    """Reads a volume once, to know its grid and where the body lies in it."""
+    """Read a volume to determine its grid and the position of the body."""
     volume = read_volume(path)
     reorientation = Reorientation.to(volume.geometry, "RAS")
     modality = modality_of(volume)
@@ -88,7 +88,7 @@ def survey(path: Path, synthetic: bool) -> SourceImage:
 
 
 def _body(volume: Volume) -> NDArray[np.uint8]:
-    """1 inside the patient; everywhere if the image shows nothing like a body with air round it."""
+    """1 inside the patient; everywhere if the image has no body surrounded by air."""
     try:
         return body_envelope_from_image(volume).array
     except InputError:
@@ -97,15 +97,15 @@ def _body(volume: Volume) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Frame:
-    """What all images of a study have in common.
+    """Common properties of all images of a study.
 
     Attributes
     ----------
     kind: "slices" or "volumes".
-    plane: in which slices are taken.
-    spacing: along the axes of RAS in mm; None leaves an axis as it is (across slices).
+    plane: plane of the slices.
+    spacing: along the axes of RAS in mm; None for no resampling (across slices).
     size: voxels along the axes of RAS; 1 across slices.
-    window: None takes each image's own, by the same rule: MR has no absolute scale.
+    window: None for percentiles of each image, as MR has no absolute scale.
     """
 
     kind: str
@@ -116,13 +116,13 @@ class Frame:
 
     @property
     def title(self) -> str:
-        """For the reader."""
+        """Description for the reader."""
         window = self.window or "window by each image's own brightness"
         return f"{f'{self.plane.name} slices' if self.kind == 'slices' else 'volumes'}, {window}"
 
     @property
     def item_spacing(self) -> tuple[float, float, float]:
-        """Of i, j, k of an item in mm."""
+        """Spacing of i, j, k of an item in mm."""
         spacing = [s or 1.0 for s in self.spacing]
         if self.kind == "volumes":
             return tuple(spacing)
@@ -130,7 +130,7 @@ class Frame:
 
     @property
     def item_bytes(self) -> int:
-        """Of an item's voxels: 8 bits in a slice, 16 in a volume."""
+        """Bytes of an item's voxels: 8 bits in a slice, 16 in a volume."""
         return math.prod(self.size) * (1 if self.kind == "slices" else 2)
 
     def images(self, source: SourceImage, positions: Sequence[int]) -> list[NDArray]:
@@ -138,14 +138,14 @@ class Frame:
 
         Parameters
         ----------
-        positions: of the slices; ignored for a volume.
+        positions: positions of the slices; ignored for a volume.
         """
         volume = self._sampled(read_volume(source.path, modality=source.modality))
         reorientation = Reorientation.to(volume.geometry, "RAS")
         gray = reorientation.apply(self._gray(volume))
         box = self._box(source, gray.shape)
         if self.kind == "volumes":
-            # As DICOM has it: columns to the patient's left, rows to the back, slices upwards.
+            # As in DICOM: columns to the patient's left, rows to posterior, slices to superior.
             return [np.ascontiguousarray(gray[box][::-1, ::-1].transpose(2, 1, 0))]
         items = []
         for position in positions:
@@ -164,7 +164,7 @@ class Frame:
         return resample(volume, wanted)
 
     def _gray(self, volume: Volume) -> NDArray:
-        """The window's black to white as whole numbers; what lies outside is cut off."""
+        """Map the window to integers from black to white, clipped."""
         low, high = (self.window or default_windows(volume)[0]).limits
         white = WHITE[self.kind]
         scaled = np.clip((volume.array - low) / (high - low), 0, 1) * white
@@ -173,7 +173,7 @@ class Frame:
         return np.round(scaled).astype(np.uint8 if white == 255 else np.int16)
 
     def _box(self, source: SourceImage, shape: tuple[int, ...]) -> tuple[slice, ...]:
-        """Round the middle of the body, as far as the image reaches."""
+        """Box around the center of the body, within the image."""
         box = []
         for axis, size in enumerate(self.size):
             scale = shape[axis] / source.shape[axis]
@@ -184,11 +184,11 @@ class Frame:
 
 
 def frame_of(sources: Sequence[SourceImage], kind: str, window: Window | None) -> Frame:
-    """The frame that all sources fill.
+    """The largest frame that all sources cover.
 
     Raises
     ------
-    InputError: CT and MR are mixed, or a source is too small to be looked at.
+    InputError: CT and MR are mixed, or a source is too small.
     """
     plane = _plane_of(sources) if kind == "slices" else PLANES[0]
     spacing: list[float | None] = [max(s.spacing[axis] for s in sources) for axis in range(3)]
@@ -200,14 +200,14 @@ def frame_of(sources: Sequence[SourceImage], kind: str, window: Window | None) -
     if sorted(size)[1] < _SHORTEST:
         smallest = min(sources, key=lambda source: np.prod(source.extent))
         raise InputError(
-            f"Only {' x '.join(map(str, size))} voxels are common to all images, too few to be "
-            f"looked at; leave out the smallest and the coarsest ones, such as {smallest.path}."
+            f"Only {' x '.join(map(str, size))} voxels are common to all images, too few to "
+            f"assess; leave out the smallest and the coarsest ones, such as {smallest.path}."
         )
     return Frame(kind, plane, tuple(spacing), size, window or _window_of(sources))
 
 
 def _plane_of(sources: Sequence[SourceImage]) -> Plane:
-    """The plane in which most were acquired; axial where voxels are nearly cubes."""
+    """The plane in which most were acquired; axial for nearly isotropic voxels."""
     votes = []
     for source in sources:
         longest = int(np.argmax(source.spacing))
@@ -218,7 +218,7 @@ def _plane_of(sources: Sequence[SourceImage]) -> Plane:
 
 
 def _size(sources: Sequence[SourceImage], axis: int, spacing: float | None) -> int:
-    """Voxels along an axis: all of the largest body, if the smallest image reaches so far."""
+    """Voxels along an axis: the largest body, limited by the smallest image."""
     if spacing is None:
         return 1
     bodies = [len(range(*s.body[axis].indices(s.shape[axis]))) * s.spacing[axis] for s in sources]
@@ -227,7 +227,7 @@ def _size(sources: Sequence[SourceImage], axis: int, spacing: float | None) -> i
 
 
 def _length(source: SourceImage, axis: int, spacing: float) -> int:
-    """Voxels that a source has along an axis after it was sampled."""
+    """Voxels of a resampled source along an axis."""
     if np.isclose(source.spacing[axis], spacing, rtol=_SAME_SPACING):
         return source.shape[axis]
     return int(source.extent[axis] / spacing + 1e-6)
@@ -237,7 +237,7 @@ def _window_of(sources: Sequence[SourceImage]) -> Window | None:
     kinds = {source.modality == "CT": source for source in sources if source.modality is not None}
     if len(kinds) == 2:
         raise InputError(
-            f"{kinds[True].path} looks like CT and {kinds[False].path} like MR, which any reader "
-            "tells apart; study one of them, or give --window WIDTH,LEVEL if all are of one kind."
+            f"{kinds[True].path} looks like CT and {kinds[False].path} like MR, which every reader "
+            "distinguishes; study one of them, or give --window WIDTH,LEVEL if all are of one kind."
         )
     return SOFT_TISSUE if True in kinds else None

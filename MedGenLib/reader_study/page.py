@@ -1,17 +1,17 @@
-"""The reading as a web page on this computer: nothing leaves it, and nobody else can open it.
+"""The reading as a web page, served only to this computer.
 
     with ReadingPage(reading) as page:
         print(page.address)
-        page.serve()                     # returns when the list is done
+        page.serve()                     # returns after the last answer
 
 | request                    | answer                                                        |
 |----------------------------|---------------------------------------------------------------|
-| GET  /TOKEN/               | page.html, which needs nothing else                           |
-| GET  /TOKEN/state          | what comes next, as JSON; no item at the end or on an error   |
-| GET  /TOKEN/image/NAME     | the grays of that next image, one byte each, (k, j, i)        |
+| GET  /TOKEN/               | page.html, self-contained                                     |
+| GET  /TOKEN/state          | the next item, as JSON; no item at the end or on an error     |
+| GET  /TOKEN/image/NAME     | the grays of the next image, one byte each, (k, j, i)         |
 | POST /TOKEN/answer         | item, synthetic, confidence, seconds -> the next state        |
 
-A fault is sent as {"error": sentence}; the page shows it.
+An error is sent as {"error": sentence}; the page shows it.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _POLICY = (
 
 
 class ReadingPage:
-    """Serves one reading on 127.0.0.1 under an address that cannot be guessed.
+    """Serves one reading on 127.0.0.1 under a secret address.
 
     Parameters
     ----------
-    port: 0 for any free one.
-    tell: called with a sentence when an answer could not be taken.
+    port: 0 for any free port.
+    tell: called with a sentence if an answer could not be saved.
 
     Raises
     ------
@@ -82,11 +82,11 @@ class ReadingPage:
         self._server.server_close()
 
     def serve(self) -> None:
-        """Answers the browser until every image has an answer."""
+        """Serve requests until every image has an answer."""
         self._server.serve_forever(poll_interval=0.1)
 
     def state(self) -> dict[str, Any]:
-        """What the page has to show now."""
+        """The current state of the page."""
         with self._lock:
             done, total = self.reading.progress
             state = {
@@ -99,7 +99,7 @@ class ReadingPage:
             item = self.reading.next()
             try:
                 image = None if item is None else self._image(item)
-            except InputError as error:  # not of the answer before, which was taken
+            except InputError as error:  # unrelated to the answer before, which was saved
                 return {**state, "error": str(error)}
             if image is not None:
                 shape, spacing = image.array.shape, image.spacing
@@ -107,7 +107,7 @@ class ReadingPage:
             return state
 
     def grays(self, name: str) -> bytes:
-        """The next image as one byte a voxel; any other is refused: readers see one at a time."""
+        """The next image, one byte per voxel; InputError for any other image."""
         with self._lock:
             item = self.reading.next()
             if item is None or item.name != name:
@@ -118,7 +118,7 @@ class ReadingPage:
         return np.clip(np.round(grays), 0, 255).astype(np.uint8).tobytes()
 
     def answer(self, item: str, synthetic: bool, confidence: int, seconds: float) -> None:
-        """Writes an answer down; an InputError is printed in the terminal as well."""
+        """Save an answer; InputErrors are also printed in the terminal."""
         try:
             with self._lock:
                 self.reading.answer(item, synthetic, confidence, seconds)
@@ -128,18 +128,18 @@ class ReadingPage:
             raise
 
     def finish(self) -> None:
-        """Ends `serve`; to be called by another thread than that."""
+        """End `serve`, from another thread."""
         self._server.shutdown()
 
     def _image(self, item: Item) -> DisplayedImage:
-        """Read once for state and grays."""
+        """The image, read once for state and grays."""
         if self._shown is None or self._shown[0] != item.name:
             self._shown = item.name, item.image()
         return self._shown[1]
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread a connection: browsers open some that they do not use."""
+    """One thread per connection, as browsers open some without using them."""
 
     daemon_threads = True
     allow_reuse_address = False
@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         answer = self._answer()
         if answer is None:
-            self._fail(HTTPStatus.BAD_REQUEST, "This is no answer to an image.")
+            self._fail(HTTPStatus.BAD_REQUEST, "This is not an answer to an image.")
             return
 
         def take() -> dict[str, Any]:
@@ -179,13 +179,13 @@ class _Handler(BaseHTTPRequestHandler):
             page.finish()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the terminal belongs to the user."""
+        """Print nothing in the user's terminal."""
 
     def _path(self) -> str | None:
-        """What is asked for below the token; None for a request that is not from our page.
+        """The path below the token; None for requests that do not come from our page.
 
-        The name of the host is checked as well, so that a page of the internet whose name was made to
-        resolve to this computer cannot read the study.
+        The host name is checked too, against DNS rebinding: a web page whose name resolves to this
+        computer must not read the study.
         """
         hosts = {f"{name}:{self.server.page.port}" for name in (HOST, "localhost")}
         host, origin = self.headers.get("Host"), self.headers.get("Origin")
@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.path[len(prefix) :].split("?")[0] if ours else None
 
     def _answer(self) -> dict[str, Any] | None:
-        """The fields of an answer, each of its type."""
+        """The fields of an answer with their types, or None."""
         try:
             size = int(self.headers.get("Content-Length", ""))
             if not 0 < size <= _LARGEST_ANSWER:
@@ -211,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
         return fields if right else None
 
     def _reply(self, work: Callable[[], dict[str, Any] | bytes]) -> bool:
-        """Sends what `work` gives, or the sentence why it does not; whether it succeeded."""
+        """Send the result of `work`, or the sentence of its error; returns whether it succeeded."""
         try:
             data = work()
         except InputError as error:

@@ -1,4 +1,4 @@
-"""Prepares a blinded, balanced and randomized reading list from real and synthetic volumes."""
+"""Preparation of a blinded, balanced and randomized reading list from real and synthetic volumes."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ KINDS = {"slices": ".png", "volumes": ".nrrd"}
 
 @dataclass(frozen=True)
 class Made:
-    """A study that is ready to read.
+    """A prepared study.
 
     Attributes
     ----------
-    study: its folder; key: the file that tells which items are synthetic.
+    study: its folder; key: the file that lists the synthetic items.
     items: number of images, half of them synthetic.
-    warnings: sentences on what could tell the two kinds apart, and on what was left out.
+    warnings: sentences on possible cues, and on images left out.
     """
 
     study: Path
@@ -54,7 +54,7 @@ class Made:
 
 @dataclass(frozen=True)
 class _Pick:
-    """One image of the list to be: a slice of a source, or all of it (position 0)."""
+    """One image of the list: a slice of a source, or the whole volume (position 0)."""
 
     source: SourceImage
     position: int
@@ -71,23 +71,23 @@ def make(
     seed: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Made:
-    """Prepare a study; its folder and key appear together when they are complete, or not at all.
+    """Prepare a study; its folder and key appear together when complete, or not at all.
 
     Parameters
     ----------
-    real, synthetic: volume files, DICOM folders, or folders of these. As many images of each are
-        taken as the smaller side has.
-    output: folder of the study, which must not exist. The key lies beside: OUTPUT.key.json.
-    items: "slices", or "volumes" to be scrolled through.
+    real, synthetic: volume files, DICOM folders, or folders of these. The same number of images of
+        each is used.
+    output: folder of the study, which must not exist. The key is OUTPUT.key.json beside it.
+    items: "slices", or "volumes" for scrolling.
     per_volume: slices of each volume, spread over the body.
-    window: width and level for all images, in HU for CT. By default the soft-tissue window for CT;
-        for MR each image's own percentiles.
-    seed: of choice and order; random if None, and kept in the key.
+    window: width and level for all images, in HU for CT. By default the soft-tissue window for CT
+        and percentiles of each image for MR.
+    seed: seed of selection and order; random if None, recorded in the key.
 
     Raises
     ------
-    InputError: nothing to read, a volume that cannot be used, CT and MR mixed, the same image
-        twice, a study that exists already, or no room on the disk.
+    InputError: no volumes, an unusable volume, CT and MR mixed, duplicate images, an existing study,
+        or a full disk.
     """
     study = Path(output)
     key = key_of(study)
@@ -119,11 +119,11 @@ def _check(study: Path, key: Path, items: str, per_volume: int) -> None:
     if items not in KINDS:
         raise InputError(f'A study has no "{items}"; choose {" or ".join(KINDS)}.')
     if per_volume < 1:
-        raise InputError(f"{per_volume} slices of each volume make no study; give 1 or more.")
+        raise InputError(f"{per_volume} slices of each volume are too few; give 1 or more.")
     for path in (study, key):
         if path.exists():
             raise InputError(
-                f"{path} exists already, and a study is never replaced, as answers may depend on "
+                f"{path} exists already, and a study is never replaced, as answers may refer to "
                 "it; choose another name."
             )
     if not study.absolute().parent.is_dir():
@@ -140,7 +140,7 @@ def _window(window: Sequence[float] | None) -> Window | None:
 
 
 def _paths(given: Sequence[str | Path]) -> list[Path]:
-    """The volumes: files, DICOM folders, and those in folders."""
+    """The volumes: files, DICOM folders, and those within folders."""
     found = []
     for path in map(Path, given):
         found += [path] if not path.is_dir() or _is_series(path) else volumes_in(path).values()
@@ -148,7 +148,7 @@ def _paths(given: Sequence[str | Path]) -> list[Path]:
 
 
 def _is_series(folder: Path) -> bool:
-    """Whether it holds files, but neither folders nor volumes: the slices of a DICOM series."""
+    """Whether it contains files but no folders or volumes, as a DICOM series does."""
     inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
     volumes = any(path.is_dir() or path.name.lower().endswith(READABLE) for path in inside)
     return bool(inside) and not volumes
@@ -167,17 +167,17 @@ def _survey(real: list[Path], synthetic: list[Path], progress: ProgressCallback 
 
 
 def _made_but_called_real(sources: list[SourceImage]) -> list[str]:
-    """Warns of images on the real side whose file tells that a model made them."""
+    """Warnings on real images whose file records that a model made them."""
     made = []
     for source in sources:
-        with contextlib.suppress(InputError):  # a damaged note tells nothing
+        with contextlib.suppress(InputError):  # a damaged record says nothing
             if not source.synthetic and read(source.path) is not None:
                 made.append(str(source.path))
     if not made:
         return []
     more = f" and {len(made) - 3} more" if len(made) > 3 else ""
     return [
-        f"These images were given as real, but their files tell that they are synthetic: "
+        f"These images were given as real, but their files record that they are synthetic: "
         f"{', '.join(made[:3])}{more}; check which are which."
     ]
 
@@ -185,7 +185,7 @@ def _made_but_called_real(sources: list[SourceImage]) -> list[str]:
 def _balanced(
     sources: list[SourceImage], frame: Frame, per_volume: int, dice: random.Random
 ) -> tuple[list[_Pick], list[str]]:
-    """As many images of each kind, in random order, and a sentence if some were left out."""
+    """The same number of images of each kind in random order, and a sentence if some were left out."""
     sides = [_picks([s for s in sources if s.synthetic == kind], frame, per_volume, dice) for kind in (False, True)]
     count = min(map(len, sides))
     if count == 0:
@@ -201,7 +201,7 @@ def _balanced(
 
 
 def _picks(sources: list[SourceImage], frame: Frame, per_volume: int, dice: random.Random) -> list[_Pick]:
-    """Images of one kind in random order: first one of each volume, then a second one ..."""
+    """Images of one kind in random order: first one of each volume, then a second of each, and so on"""
     dice.shuffle(sources)
     rounds: dict[int, list[_Pick]] = {}
     for source in sources:
@@ -214,7 +214,7 @@ def _picks(sources: list[SourceImage], frame: Frame, per_volume: int, dice: rand
 
 
 def _spread(candidates: list[int], count: int, dice: random.Random) -> list[int]:
-    """One of each of `count` equal parts, in random order."""
+    """One candidate from each of `count` equal parts, in random order."""
     count = min(count, len(candidates))
     edges = [len(candidates) * n // count for n in range(count + 1)]
     chosen = [dice.choice(candidates[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
@@ -225,7 +225,7 @@ def _spread(candidates: list[int], count: int, dice: random.Random) -> list[int]
 def _write_items(
     folder: Path, frame: Frame, picks: list[_Pick], names: Sequence[str], progress: ProgressCallback | None
 ) -> list[Figures]:
-    """Writes the images, one volume after the other; their figures in the order of the list."""
+    """Write the images volume by volume; returns their statistics in the order of the list."""
     places: dict[Path, list[int]] = {}
     for number, pick in enumerate(picks):
         places.setdefault(pick.source.path, []).append(number)
@@ -242,7 +242,7 @@ def _write_items(
 
 
 def _write_list(folder: Path, frame: Frame, identity: str, names: Sequence[str]) -> list[dict[str, str]]:
-    """Writes the reading list; its rows."""
+    """Write the reading list; returns its rows."""
     files = {name: name + KINDS[frame.kind] for name in names}
     rows = [{"name": name, "file": file, "sha256": hash_of(folder / ITEMS / file)} for name, file in files.items()]
     white = WHITE[frame.kind]
@@ -275,7 +275,7 @@ def _write_key(
 
 
 def _hide_times(folder: Path) -> None:
-    """Gives all files one time: in which order they were written could tell their source."""
+    """Set the same time for all files, as the order of writing could reveal the source."""
     paths = list((folder / ITEMS).iterdir())
     time = max(path.stat().st_mtime for path in paths)
     for path in paths:

@@ -1,4 +1,4 @@
-"""One reader's way through a study: what comes next, and the answers.
+"""One reader's progress through a study, and the answers.
 
 reading = Reading("study", "reader-A")
 while (item := reading.next()) is not None:
@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reader said about an item; `seconds` is the time it took."""
+    """A reader's answer for an item; `seconds` is the time taken."""
 
     item: str
     synthetic: bool
@@ -42,9 +42,9 @@ class Answer:
 class Reading:
     """The items of a study in one reader's order, and the answers so far.
 
-    The order is random but always the same for a reader, so that neither practice nor tiredness
-    falls on the same images of all readers. Every answer is on the disk when `answer` returns; an
-    interruption loses nothing but the image that was being looked at.
+    The order is random but constant for a reader, so that learning and fatigue affect different images
+    for each reader. Every answer is on the disk when `answer` returns; an interruption loses only the
+    current image.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ class Reading:
 
     Raises
     ------
-    InputError: no such study, a name that cannot be used, answers to another reading list, or an
-        image of the list that is missing or was changed.
+    InputError: no such study, an invalid name, answers to another reading list, or an image of the
+        list that is missing or was changed.
     """
 
     def __init__(self, study: str | Path, reader: str) -> None:
@@ -77,7 +77,7 @@ class Reading:
 
     @property
     def answers(self) -> dict[str, Answer]:
-        """Item's name -> answer."""
+        """Item name -> answer."""
         return dict(self._answers)
 
     @property
@@ -86,21 +86,21 @@ class Reading:
         return len(self._answers), len(self.items)
 
     def next(self) -> Item | None:
-        """The first item without an answer; None when all have one."""
+        """The first item without an answer; None if all have one."""
         return next((item for item in self.items if item.name not in self._answers), None)
 
     def answer(self, item: Item | str, synthetic: bool, confidence: int, seconds: float) -> None:
-        """Write down an answer, for good.
+        """Save an answer permanently.
 
         Parameters
         ----------
         confidence: 1 (guessed) to 5 (certain).
-        seconds: the time that the item was looked at.
+        seconds: viewing time.
 
         Raises
         ------
         InputError: a value out of range, an item that is not in the list or was answered, a list
-            or answers that were changed meanwhile, or the disk cannot be written.
+            or answers changed in the meantime, or a write error.
         """
         name = item if isinstance(item, str) else item.name
         self._check(name, confidence, seconds)
@@ -112,11 +112,11 @@ class Reading:
         if name not in {item.name for item in self.items}:
             raise InputError(f"There is no image {name} in the study {self.study.folder}.")
         if name in self._answers:
-            raise InputError(f"The image {name} has an answer already; go on with the next one.")
+            raise InputError(f"The image {name} has an answer already; continue with the next one.")
         if confidence not in CONFIDENCES:
-            raise InputError(f"The confidence is {confidence}, but it goes from 1 to 5.")
+            raise InputError(f"The confidence is {confidence}, but it must be 1 to 5.")
         if not (math.isfinite(seconds) and seconds >= 0):
-            raise InputError(f"The time is {seconds} s, but it must be a number from 0 up.")
+            raise InputError(f"The time is {seconds} s, but it must be 0 or more.")
         path = self.study.folder / LIST
         if not path.is_file() or hash_of(path) != self.study.digest:
             raise _changed(path)
@@ -127,7 +127,7 @@ class Reading:
             with open(self.path, "ab", buffering=0) as stream:
                 if stream.tell() != self._size:
                     raise InputError(
-                        f"The answers {self.path} were changed by someone else meanwhile; end the "
+                        f"The answers {self.path} were changed by another program in the meantime; end the "
                         "other reading under this name, then start again."
                     )
                 header = "" if self._size else f"{','.join(FIELDS)}\n"
@@ -135,12 +135,12 @@ class Reading:
         except OSError as error:
             raise InputError(
                 f"The answer cannot be written to {self.path}: {error.strerror}; this answer is "
-                "not kept, all before it are."
+                "not saved, all before it are."
             ) from None
 
 
 def _write_whole(stream: io.FileIO, data: bytes) -> int:
-    """Appends to a file so that it is on the disk, or leaves the file as it was; the new size."""
+    """Append to a file and sync it, or leave the file as it was; returns the new size."""
     before = stream.tell()
     try:
         if stream.write(data) < len(data):
@@ -154,18 +154,18 @@ def _write_whole(stream: io.FileIO, data: bytes) -> int:
 
 
 def is_reader(name: str) -> bool:
-    """Whether it can be a reader's name; hidden and temporary files of other programs cannot."""
+    """Whether it is a valid reader name; excludes hidden and temporary files of other programs."""
     return _NAME.fullmatch(name) is not None
 
 
 def read_answers(path: Path, study: Study) -> list[Answer]:
-    """The answers in a file, in the order in which they were given; none if it is not there.
+    """The answers in a file, in the order given; none if it does not exist.
 
-    A last line that is being written just now, or was torn by a crash, is no answer yet.
+    An incomplete last line, being written or left by a crash, is ignored.
 
     Raises
     ------
-    InputError: a line cannot be understood, or belongs to another reading list.
+    InputError: a line is invalid, or belongs to another reading list.
     """
     if not path.is_file():
         return []
@@ -181,20 +181,20 @@ def read_answers(path: Path, study: Study) -> list[Answer]:
         answer = _parsed(row)
         if answer is None or answer.item not in names or answer.item in answers:
             raise InputError(
-                f"Line {number} of the answers {path} is no answer to an image of the study; "
-                "restore the file from a copy, or take the line out."
+                f"Line {number} of the answers {path} is not an answer to an image of the study; "
+                "restore the file from a copy, or remove the line."
             )
         answers[answer.item] = answer
     return list(answers.values())
 
 
 def _rows(text: str) -> csv.DictReader:
-    """The lines that are complete."""
+    """The complete lines."""
     return csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
 
 
 def _require_one_list(study: Study) -> None:
-    """Raise InputError where another reader's answers, if they can be read, are to another list."""
+    """Raise InputError if another reader's readable answers belong to another list."""
     for path in (study.folder / ANSWERS).glob("*.csv"):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             for row in _rows(path.read_text("utf-8")):
@@ -217,7 +217,7 @@ def _line(answer: Answer, digest: str) -> str:
 
 
 def _drop_torn_line(path: Path) -> int:
-    """Size in bytes of the answers, after a last line that a crash left unfinished was removed."""
+    """Remove an incomplete last line left by a crash; returns the file's size in bytes."""
     if not path.is_file():
         return 0
     try:
@@ -234,6 +234,6 @@ def _drop_torn_line(path: Path) -> int:
 
 def _changed(path: Path) -> InputError:
     return InputError(
-        f"The reading list {path} is not the one that was read so far; put the original study "
-        "back, or read the new one in a folder of its own, without answers to the old one."
+        f"The reading list {path} is not the one of the answers so far; put the original study "
+        "back, or use a separate folder for the new one, without answers to the old one."
     )

@@ -20,10 +20,10 @@ FILES = (REPORT, "scores.json", "scores.csv", "roc.png", "accuracy.png")
 COLORS = ("#2c6fad", "#d1602b", "#3f8f4f", "#8a5fb0", "#a8781f", "#2a9c96", "#b0447a")
 _WAYS = (
     "The accuracy's interval is the exact one of the binomial distribution (Clopper and Pearson), "
-    "which covers the truth in at least 95 %; the mid-P interval covers it in 95 % on average. d' "
+    "with a coverage of at least 95 %; the mid-P interval has a coverage of 95 % on average. d' "
     "has the log-linear correction of Hautus. The AUC comes from answer and confidence, its "
-    "interval from method 5 of Newcombe. For several readers the verdict is by the interval over "
-    'whole images, drawn 2,000 times. "Synthetic" is the positive answer.'
+    "interval from method 5 of Newcombe. For several readers the verdict uses the interval over "
+    'whole images, resampled 2,000 times. "Synthetic" is the positive answer.'
 )
 
 
@@ -36,7 +36,7 @@ def write_report(scores: Scores, folder: str | Path, overwrite: bool = False) ->
 
     Raises
     ------
-    InputError: a file is there already (without `overwrite`), or nothing can be written there.
+    InputError: a file exists (without `overwrite`), or the folder cannot be written.
     """
     folder = Path(folder)
     with report_folder(folder, FILES, overwrite) as outputs:
@@ -52,7 +52,7 @@ def write_report(scores: Scores, folder: str | Path, overwrite: bool = False) ->
 
 
 def table_of(scores: Scores) -> list[list[str]]:
-    """One row a reader and one for all: accuracy with interval, and the other measures."""
+    """One row per reader and one for all: accuracy with interval, and the other measures."""
     columns = ("Accuracy", "Sensitivity", "Specificity", "d'", "AUC", "Median time")
     rows = []
     for label in [*(answers.reader for answers in scores.readers), ALL]:
@@ -94,13 +94,13 @@ def _page(scores: Scores, pictures: dict[str, bytes]) -> str:
         Section("Result", [Values(values), *words, scores.note]),
         Section("Readers", readers),
         Section("All measures", [Table(heads, details)]),
-        Section("How it was computed", [_WAYS]),
+        Section("Methods", [_WAYS]),
     ]
     return page("Reader study: real or synthetic?", sections, scores.title)
 
 
 def roc_picture(readers: Sequence[Answers]) -> bytes:
-    """The empirical ROC of every reader who saw both kinds of images."""
+    """The empirical ROC of each reader with answers to both kinds of images."""
     figure, axes = new_figure(5.2, 5.2)
     axes.plot([0, 1], [0, 1], "--", color=MUTED, linewidth=1)
     drawn = [answers for answers in readers if answers.has_both]

@@ -1,4 +1,4 @@
-"""All readers of a study against its key."""
+"""Scores of all readers of a study against its key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from MedGenLib.reader_study.study import ANSWERS, KEY_FORMAT, Study, key_of, rea
 
 ALL = "all readers"
 CHANCE, LITERATURE = 50.0, 55.0
-"""Accuracy in % of guessing, and that below which published work calls synthetic images
+"""Accuracy in % of guessing, and that below which publications call synthetic images
 indistinguishable from real ones."""
 
 
@@ -29,8 +29,8 @@ class ReaderMeasure:
     Attributes
     ----------
     label: the reader.
-    value: in `unit`; None where the measure is not defined, and then the sentence tells why.
-    low, high: 95 % interval, by the method that `interval` names; None where there is none.
+    value: in `unit`; None where the measure is not defined, and the sentence says why.
+    low, high: 95 % interval, by the method in `interval`; None without an interval.
     """
 
     label: str
@@ -45,11 +45,11 @@ class ReaderMeasure:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What one reader said, all arrays in the order of the answers.
+    """Answers of one reader; arrays in the order of the answers.
 
     Attributes
     ----------
-    truth: whether the image is synthetic; said: whether the reader said so.
+    truth: whether the image is synthetic; said: whether the reader answered so.
     rating: confidence 1 to 5 that it is synthetic, or -1 to -5 that it is real.
     """
 
@@ -62,7 +62,7 @@ class Answers:
 
     @classmethod
     def of(cls, reader: str, answers: Sequence[Answer], truth: dict[str, bool]) -> Answers:
-        """From a reader's answers and the key: item's name -> whether it is synthetic."""
+        """From a reader's answers and the key: item name -> whether it is synthetic."""
         said = np.array([answer.synthetic for answer in answers], bool)
         sure = np.array([answer.confidence for answer in answers], int)
         return cls(
@@ -76,7 +76,7 @@ class Answers:
 
     @classmethod
     def pooled(cls, readers: Sequence[Answers]) -> Answers:
-        """The answers of all readers one after the other."""
+        """The answers of all readers concatenated."""
         names = ("truth", "said", "rating", "seconds")
         arrays = [np.concatenate([getattr(a, name) for a in readers]) for name in names]
         return cls(ALL, tuple(item for a in readers for item in a.items), *arrays)
@@ -87,11 +87,11 @@ class Answers:
 
     @property
     def has_both(self) -> bool:
-        """Whether real and synthetic images were answered."""
+        """Whether both kinds of images were answered."""
         return bool(self.truth.any() and not self.truth.all())
 
     def roc(self) -> tuple[NDArray, NDArray]:
-        """False and true alarm rates; needs both kinds of images."""
+        """False- and true-positive rates; needs both kinds of images."""
         return statistics.roc(self.rating[self.truth], self.rating[~self.truth])
 
 
@@ -101,10 +101,10 @@ class Scores:
 
     Attributes
     ----------
-    readers: what each reader said.
-    rows: each reader's measures, then those of all readers (also where there is one).
-    title: what was shown.
-    note: who read how much, and what that means.
+    readers: answers of each reader.
+    rows: each reader's measures, then those of all readers (also if there is only one).
+    title: description of the images.
+    note: number of readers and images, and incomplete readings.
     """
 
     readers: tuple[Answers, ...]
@@ -126,17 +126,16 @@ class Scores:
 
 
 def score(study: str | Path, key: str | Path | None = None, progress: ProgressCallback | None = None) -> Scores:
-    """Score what has been answered so far.
+    """Score the answers so far.
 
     Parameters
     ----------
     study: the folder.
-    key: the key's file; beside the folder if None.
+    key: path of the key; None for that beside the folder.
 
     Raises
     ------
-    InputError: no study, no key or that of another study, no answers, or answers that cannot be
-        understood.
+    InputError: no study, no key or that of another study, no answers, or invalid answers.
     """
     opened = Study.open(study)
     truth = _truth(opened, Path(key) if key else key_of(study))
@@ -144,9 +143,7 @@ def score(study: str | Path, key: str | Path | None = None, progress: ProgressCa
     read = {path.stem: read_answers(path, opened) for path in paths if is_reader(path.stem)}
     readers = tuple(Answers.of(name, found, truth) for name, found in read.items() if found)
     if not readers:
-        raise InputError(
-            f"Nobody has answered in the study {opened.folder} yet; read it first with `medgen reader-study run`."
-        )
+        raise InputError(f"The study {opened.folder} has no answers yet; read it first with `medgen reader-study run`.")
     stage = Stage("scoring", len(readers) + 1, progress)
     rows: list[ReaderMeasure] = []
     for answers in readers:
@@ -161,7 +158,7 @@ def rows_of(answers: Answers) -> list[ReaderMeasure]:
     """The measures of one reader."""
     label, n, right = answers.reader, len(answers.items), int(answers.right.sum())
     chance = statistics.chance_probability(right, n)
-    covered = "the mid-P interval covers the truth in 95 % on average, the exact one in at least 95 %."
+    covered = "the mid-P interval has a coverage of 95 % on average, the exact one of at least 95 %."
     guessing = f"guessing alone gives an accuracy as far from 50 % with a probability of {chance:.3g}."
     return [
         _accuracy(answers),
@@ -183,8 +180,8 @@ def rows_of_all(readers: Sequence[Answers]) -> list[ReaderMeasure]:
     else:
         drawn, right = _drawn_accuracy(readers), 100 * float(pooled.right.mean())
         words = (
-            "the same images were seen by all, so their answers are not independent; the verdict is by this interval, "
-            "which allows for it."
+            "the same images were seen by all, so their answers are not independent; the verdict uses this interval, "
+            "which accounts for that."
         )
         rows = [
             _accuracy(pooled, drawn),
@@ -215,13 +212,13 @@ def _share(
 
 
 def _truth(study: Study, path: Path) -> dict[str, bool]:
-    """Item's name -> whether it is synthetic."""
+    """Item name -> whether it is synthetic."""
     data = read_json(path, KEY_FORMAT, "key of a reader study")
     if data.get("study") != study.identity:
-        raise InputError(f"The key {path} belongs to another study than {study.folder}.")
+        raise InputError(f"The key {path} does not belong to the study {study.folder}; choose its own key.")
     if data.get("list") != study.digest:
         raise InputError(
-            f"The reading list of {study.folder} was changed after its key {path} had been made; "
+            f"The reading list of {study.folder} was changed after its key {path} was made; "
             "put the original study back."
         )
     try:
@@ -232,11 +229,11 @@ def _truth(study: Study, path: Path) -> dict[str, bool]:
 
 
 def _verdict(low: float, high: float) -> str:
-    """An accuracy's interval in % against guessing and the literature."""
+    """Compare an accuracy's interval in % with guessing and the literature."""
     if low > CHANCE:
         first = "this is better than guessing"
     elif high < CHANCE:
-        first = "this is worse than guessing: the kinds are distinguished, but taken for each other"
+        first = "this is worse than guessing: the kinds are distinguished, but confused with each other"
     else:
         first = "this is not shown to be better than guessing"
     place = "above" if low > LITERATURE else "below"
@@ -245,7 +242,7 @@ def _verdict(low: float, high: float) -> str:
 
 
 def _accuracy(answers: Answers, judged: tuple[float, float] | None = None) -> ReaderMeasure:
-    """With its exact interval and a verdict, by another interval where one is given."""
+    """Accuracy with its exact interval and a verdict, by `judged` if given."""
     n, right = len(answers.items), int(answers.right.sum())
     exact = statistics.exact_interval(right, n)
     words = f"{right} of {n} answers are right; {_verdict(*_percent(judged or exact))}"
@@ -260,7 +257,7 @@ def _rates(answers: Answers) -> list[ReaderMeasure]:
 
 
 def _rate(answers: Answers, name: str, kind: bool, words: str) -> ReaderMeasure:
-    """Share of the images of one kind that were named rightly."""
+    """Share of the images of one kind that were classified correctly."""
     right = answers.right[answers.truth == kind]
     found, n = int(right.sum()), len(right)
     if not n:
@@ -303,7 +300,7 @@ def _time(answers: Answers) -> ReaderMeasure:
 
 
 def _drawn_accuracy(readers: Sequence[Answers]) -> tuple[float, float]:
-    """Interval of the pooled accuracy, images drawn with all the answers they got."""
+    """Bootstrap interval of the pooled accuracy, over images with all their answers."""
     pooled = Answers.pooled(readers)
     place = {item: number for number, item in enumerate(dict.fromkeys(pooled.items))}
     image = np.array([place[item] for item in pooled.items])
@@ -313,7 +310,7 @@ def _drawn_accuracy(readers: Sequence[Answers]) -> tuple[float, float]:
 
 
 def _kappa(readers: Sequence[Answers]) -> ReaderMeasure:
-    """Agreement on the images that all have answered."""
+    """Agreement on the images answered by all."""
     said = [dict(zip(a.items, a.said, strict=True)) for a in readers]
     common = [item for item in said[0] if all(item in other for other in said)]
     kappa = None

@@ -1,4 +1,4 @@
-"""Figures of a reader study. "Signal" is a synthetic image, "noise" a real one."""
+"""Statistics of a reader study. "Signal" is a synthetic image, "noise" a real one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Interval = tuple[float, float]
 def exact_interval(successes: int, trials: int) -> Interval:
     """Exact binomial interval of a proportion (Clopper and Pearson, Biometrika 1934).
 
-    It covers the truth in at least 95 %: for the few dozen images of a reader study in 96 to 98 %.
+    Its coverage is at least 95 %; for the few dozen images of a reader study 96 to 98 %.
 
     >>> [round(bound, 4) for bound in exact_interval(8, 10)]
     [0.4439, 0.9748]
@@ -29,7 +29,7 @@ def exact_interval(successes: int, trials: int) -> Interval:
 def mid_p_interval(successes: int, trials: int) -> Interval:
     """The exact interval with half the probability of the result itself (Lancaster, JASA 1961).
 
-    It is shorter than the exact one and covers the truth in 95 % on average, not at least (see
+    It is shorter than the exact one; its coverage is 95 % on average, not at least (see
     Agresti and Gottard, Computational Statistics & Data Analysis 2007).
     """
     from scipy.optimize import brentq
@@ -38,7 +38,7 @@ def mid_p_interval(successes: int, trials: int) -> Interval:
     tail = (1 - CONFIDENCE) / 2
 
     def below(p: float) -> float:
-        """Probability of fewer successes and half of as many, less the tail."""
+        """Probability of fewer successes plus half of that of as many, minus the tail."""
         return binom.cdf(successes, trials, p) - binom.pmf(successes, trials, p) / 2 - tail
 
     def above(p: float) -> float:
@@ -59,7 +59,7 @@ def chance_probability(successes: int, trials: int) -> float:
 def d_prime(hits: int, signals: int, false_alarms: int, noises: int) -> float:
     """z(hit rate) - z(false alarm rate), with the log-linear correction.
 
-    0.5 is added to the hits and the false alarms and 1 to the numbers of images, always, so that
+    0.5 is added to the hits and the false alarms and 1 to the numbers of images, so that
     rates of 0 and 1 stay finite (Hautus, Behavior Research Methods 1995).
     """
     from scipy.stats import norm
@@ -78,8 +78,8 @@ def auc_interval(value: float, signals: int, noises: int) -> Interval:
     """Interval of an AUC by method 5 of Newcombe (Statistics in Medicine 2006, part 2).
 
     The variance is that of Hanley and McNeil at the bound instead of the estimate, with the mean
-    of both numbers of images in place of each; so the interval stays inside 0..1 and has a width
-    even where the AUC is 1.
+    of both numbers of images in place of each; the interval stays within 0..1 and has a width
+    even for an AUC of 1.
     """
     low = _auc_bound(value, signals, noises)
     return low, 1 - _auc_bound(1 - value, signals, noises)
@@ -101,7 +101,7 @@ def _auc_bound(value: float, signals: int, noises: int) -> float:
 
 
 def roc(signal: ArrayLike, noise: ArrayLike) -> tuple[NDArray, NDArray]:
-    """The empirical ROC: false and true alarm rates from (0, 0) to (1, 1), a corner a rating."""
+    """The empirical ROC: false- and true-positive rates from (0, 0) to (1, 1), one point per rating."""
     signal, noise = np.asarray(signal), np.asarray(noise)
     limits = np.unique(np.concatenate([signal, noise]))[::-1]
     rates = [[np.mean(part >= limit) for limit in limits] for part in (noise, signal)]
@@ -113,12 +113,12 @@ def fleiss_kappa(counts: ArrayLike) -> float | None:
 
     Parameters
     ----------
-    counts: (items, categories), how many readers put the item there; every row has the same sum,
-        at least 2.
+    counts: (items, categories), number of readers per category; all rows have the same sum, at
+        least 2.
 
     Returns
     -------
-    1 for full agreement, 0 for that of chance; None if all readers said the same of all items.
+    1 for full agreement, 0 for chance; None if all answers are the same.
     """
     counts = np.asarray(counts, float)
     readers = counts[0].sum()
@@ -130,13 +130,13 @@ def fleiss_kappa(counts: ArrayLike) -> float | None:
 
 
 def over_images(values: NDArray, groups: Sequence[bool], draws: int = 2000, seed: int = 0) -> Interval:
-    """Bootstrap interval (percentiles) of a mean over images, drawn within each group.
+    """Bootstrap percentile interval of a mean over images, resampled within each group.
 
-    The answers of several readers to one image are not independent: whole images are drawn.
+    Whole images are resampled, as the answers of several readers to one image are not independent.
 
     Parameters
     ----------
-    values: (images, 2): sum of what is averaged, and how many answers it is a sum of.
+    values: (images, 2): sum of the averaged quantity, and number of answers.
     groups: whether each image is synthetic.
     """
     dice = np.random.default_rng(seed)

@@ -1,9 +1,9 @@
 """The files of a reader study.
 
-STUDY/study.json        the reading list: names and hashes, nothing that tells
-STUDY/items/item_001.png   ... or .nrrd, where whole volumes are read
+STUDY/study.json        the reading list: names and hashes, without the truth
+STUDY/items/item_001.png   or .nrrd for volumes
 STUDY/answers/NAME.csv  one reader's answers
-STUDY.key.json          beside the folder: which item is synthetic; not for readers
+STUDY.key.json          beside the folder: the synthetic items; not for readers
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ LIST, ITEMS, ANSWERS = "study.json", "items", "answers"
 
 @dataclass(frozen=True, eq=False)
 class DisplayedImage:
-    """What a reader sees of an item.
+    """An item as shown to the reader.
 
     Attributes
     ----------
     array: (k, j, i) gray values; one k for a slice. i runs to the right and j downwards on the
-        screen; in a volume these are the patient's left and back, and k runs upwards.
+        screen; in a volume towards the patient's left and posterior, and k towards superior.
     spacing: of i, j, k in mm.
     window, level: black is level - window / 2, white is level + window / 2.
     """
@@ -48,8 +48,8 @@ class Item:
     Attributes
     ----------
     name: such as "item_001".
-    path: of the PNG file, or the NRRD file of a volume.
-    sha256: of that file when the study was made.
+    path: PNG file of a slice, or NRRD file of a volume.
+    sha256: hash of that file when the study was made.
     """
 
     name: str
@@ -60,11 +60,11 @@ class Item:
     level: float
 
     def image(self) -> DisplayedImage:
-        """Read it.
+        """Read the image.
 
         Raises
         ------
-        InputError: the file is not there, or it is not the one of the list any more.
+        InputError: the file is missing or was changed.
         """
         import SimpleITK
 
@@ -73,7 +73,7 @@ class Item:
         return DisplayedImage(array.reshape(-1, *array.shape[-2:]), self.spacing, self.window, self.level)
 
     def check(self) -> None:
-        """Raises InputError unless the file is there and the one of the list."""
+        """Raise InputError unless the file exists and is unchanged."""
         try:
             found = hash_of(self.path)
         except OSError:
@@ -82,7 +82,7 @@ class Item:
             ) from None
         if found != self.sha256:
             raise InputError(
-                f"The image {self.path} was changed after the reader study had been made; copy the "
+                f"The image {self.path} was changed after the reader study was made; copy the "
                 "whole study again from where it was made."
             )
 
@@ -93,10 +93,10 @@ class Study:
 
     Attributes
     ----------
-    identity: random, the same in the list, the key and no other study.
+    identity: random identifier in the list and the key.
     kind: "slices" or "volumes".
     title: what the images are and how they are shown, for the reader.
-    digest: SHA-256 of the reading list; answers keep it, so that another list is noticed.
+    digest: SHA-256 of the reading list; answers record it, to detect another list.
     """
 
     folder: Path
@@ -112,7 +112,7 @@ class Study:
 
         Raises
         ------
-        InputError: there is none, or its list cannot be understood.
+        InputError: it does not exist, or its list is damaged.
         """
         folder = Path(folder)
         path = folder / LIST
@@ -136,17 +136,17 @@ def hash_of(path: Path) -> str:
 
 
 def key_of(study: str | Path) -> Path:
-    """Where the key of a study lies unless it was moved away."""
+    """Path of the key of a study, unless it was moved."""
     folder = Path(study).absolute()
     return folder.with_name(f"{folder.name}.key.json")
 
 
 def read_json(path: Path, form: str, what: str) -> dict[str, Any]:
-    """A JSON file of ours.
+    """Read a JSON file of MedGen.
 
     Raises
     ------
-    InputError: it is not there, is no JSON, or is something else than `what`.
+    InputError: it does not exist, is not JSON, or is not a `what`.
     """
     try:
         data = json.loads(path.read_text("utf-8"))
@@ -159,7 +159,7 @@ def read_json(path: Path, form: str, what: str) -> dict[str, Any]:
     except ValueError:
         data = None
     if not isinstance(data, dict) or data.get("format") != form:
-        raise InputError(f"{path} is no {what} of MedGen, or it is damaged; choose another file.")
+        raise InputError(f"{path} is not a {what} of MedGen, or it is damaged; choose another file.")
     if data.get("version") != VERSION:
         raise InputError(
             f"{path} was made by another version of MedGen (its format is "
@@ -169,14 +169,14 @@ def read_json(path: Path, form: str, what: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Indented JSON in UTF-8."""
+    """Write indented JSON in UTF-8."""
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_item(path: Path, array: NDArray, spacing: tuple[float, float, float]) -> None:
-    """A slice (1, j, i) uint8 as PNG, a volume (k, j, i) int16 as NRRD.
+    """Write a slice (1, j, i) uint8 as PNG, or a volume (k, j, i) int16 as NRRD.
 
-    Neither is compressed: the size of a compressed file tells how much noise the image has.
+    Without compression, as the size of a compressed file depends on the noise of the image.
     """
     if path.suffix == ".png":
         path.write_bytes(_png(array[0]))
@@ -194,9 +194,9 @@ def write_item(path: Path, array: NDArray, spacing: tuple[float, float, float]) 
 
 
 def _png(array: NDArray) -> bytes:
-    """(row, column) uint8 as an 8-bit gray PNG whose length depends on the shape alone.
+    """(row, column) uint8 as an 8-bit gray PNG whose length depends only on the shape.
 
-    SimpleITK compresses even at level 0 where an image is flat, and adds the pixel size.
+    SimpleITK compresses flat images even at level 0, and adds the pixel size.
     """
     import struct
     import zlib
@@ -206,7 +206,7 @@ def _png(array: NDArray) -> bytes:
         return size + name + data + check
 
     height, width = array.shape
-    rows = np.pad(array, ((0, 0), (1, 0)))  # each row starts with its filter, which is none
+    rows = np.pad(array, ((0, 0), (1, 0)))  # each row starts with filter type 0
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     body = zlib.compress(rows.tobytes(), 0)
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")

@@ -1,7 +1,7 @@
 """`python -m MedGenLib.worker`: the worker process.
 
-This file has to be readable by any Python 3, so that one that is too old answers with a sentence
-instead of a syntax error.
+This file must be readable by any Python 3, so that an old one answers with a sentence instead of a
+syntax error.
 """
 
 import sys
@@ -19,7 +19,7 @@ def main():
 
 
 def refuse():
-    """Answer the first request with the sentence, by the protocol."""
+    """Answer the first request with an error of the protocol."""
     import json
 
     sentence = (

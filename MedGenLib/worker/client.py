@@ -1,4 +1,4 @@
-"""The worker for plain Python: ask and wait, or ask and be called back.
+"""Client of the worker for plain Python, blocking or with callbacks.
 
     from MedGenLib.worker.client import Worker
 
@@ -7,8 +7,8 @@
         job = worker.submit("translate", "head.nii.gz", to="CT", accept_license=True)
         print(job.result().sentences)
 
-The second run finds the networks loaded. This process stays free of torch, and goes on when the worker
-ends.
+The second run reuses the loaded networks. This process does not import torch, and survives the end of
+the worker.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ LOG_LINES = 500
 
 @dataclass(frozen=True)
 class RemoteResult:
-    """What a run in the worker gave.
+    """Result of a run in the worker.
 
     Attributes
     ----------
     volumes: one per sample, on the input's grid.
-    report: the report as plain JSON types, see `MedGenLib.report.Report`.
-    sentences: what the user should read.
+    report: plain JSON types, see `MedGenLib.report.Report`.
+    sentences: sentences for the user.
     passed: whether input and samples passed their checks.
-    uncertainty: voxel-wise standard deviation, where it was asked for.
+    uncertainty: voxel-wise standard deviation, if requested.
     """
 
     volumes: list[Volume]
@@ -63,13 +63,13 @@ class RemoteResult:
 
     @property
     def spread(self) -> Volume | None:
-        """The old name of `uncertainty`."""
+        """Former name of `uncertainty`."""
         deprecated("spread", "uncertainty")
         return self.uncertainty
 
 
 class Job:
-    """One request that is on its way. Made by `Worker.submit`."""
+    """One request in progress, created by `Worker.submit`."""
 
     def __init__(self, process: PipedProcess, on_done: Callable[[Job], None] | None) -> None:
         self._process, self._on_done = process, on_done
@@ -80,12 +80,12 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether there is a result or an error."""
+        """Whether the job has a result or an error."""
         return self._finished.is_set()
 
     @property
     def error(self) -> BaseException | None:
-        """Why it failed; None while it runs and when it did not fail."""
+        """Its error; None while it runs and after success."""
         return self._error
 
     def result(self, timeout: float | None = None) -> Any:
@@ -93,8 +93,8 @@ class Job:
 
         Raises
         ------
-        MedGenError: of the kind that the library itself would raise, or WorkerError.
-        TimeoutError: no result after so many seconds; the job goes on.
+        MedGenError: as raised by the library, or WorkerError.
+        TimeoutError: no result after `timeout` seconds; the job continues.
         """
         if not self._finished.wait(timeout):
             raise TimeoutError(f"The worker has no result after {timeout:g} seconds.")
@@ -103,12 +103,12 @@ class Job:
         return self._value
 
     def cancel(self) -> None:
-        """Ask for its end; `result` then raises `Cancelled`."""
+        """Request cancellation; `result` then raises `Cancelled`."""
         if self.number is not None:
             self._process.cancel(self.number)
 
     def finish(self, value: Any = None, error: BaseException | None = None) -> None:
-        """Take the result or the error; the first one counts."""
+        """Set the result or the error; only the first call has an effect."""
         if self.done:
             return
         self._value, self._error = value, error
@@ -118,13 +118,13 @@ class Job:
 
 
 class Worker:
-    """A worker process of its own, started with the first request or by `start`.
+    """A worker process, started by the first request or by `start`.
 
     Parameters
     ----------
-    python: the Python that runs it; it needs MedGen's dependencies, this one does not.
+    python: the Python interpreter of the worker, with MedGen's dependencies.
     env: environment variables that differ from this process's, such as OMP_NUM_THREADS.
-    on_log: takes the lines of the worker's log, in a thread of the worker.
+    on_log: called with each line of the worker's log, in another thread.
     """
 
     def __init__(
@@ -148,16 +148,16 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """The process, None when there is none."""
+        """Process ID, None without a process."""
         return self._process.pid if self._process is not None else None
 
     def start(self) -> Worker:
-        """Start the process and wait until it has answered; at once when it runs already.
+        """Start the process if needed and wait for its first answer.
 
         Raises
         ------
-        WorkerError: it cannot start: wrong Python, missing packages, no answer.
-        InputError: there is no place for temporary files.
+        WorkerError: wrong Python, missing packages, or no answer.
+        InputError: there is no folder for temporary files.
         """
         if self._process is not None and self._process.runs:
             return self
@@ -180,7 +180,7 @@ class Worker:
         return self
 
     def close(self) -> None:
-        """End the process; what still runs in it fails with WorkerError."""
+        """End the process; running jobs fail with WorkerError."""
         if self._process is not None:
             self._end(WorkerError("The worker was closed before the run was done."))
 
@@ -193,12 +193,12 @@ class Worker:
         progress: ProgressCallback | None = None,
         **options: Unpack[GenerateOptions],
     ) -> RemoteResult:
-        """Make volumes in the worker, as `MedGenLib.generate`.
+        """Generate volumes in the worker, as `MedGenLib.generate`.
 
         Parameters
         ----------
         {options}
-        progress: called at every step; what it raises cancels the run and is raised here.
+        progress: called at each step; an exception raised in it cancels the run and is raised here.
         """
         return self._wait("generate", mask, progress, model=model, **options)
 
@@ -216,7 +216,7 @@ class Worker:
         Parameters
         ----------
         {options}
-        progress: called at every step; what it raises cancels the run and is raised here.
+        progress: called at each step; an exception raised in it cancels the run and is raised here.
         """
         return self._wait("translate", image, progress, to=to, **options)
 
@@ -229,15 +229,15 @@ class Worker:
         on_done: Callable[[Job], None] | None = None,
         **options: Any,
     ) -> Job:
-        """Ask for "generate" or "translate" without waiting, with the options of these methods.
+        """Start "generate" or "translate" without waiting, with the options of these methods.
 
-        `progress` and `on_done` are called in a thread of the worker. What `progress` raises
+        `progress` and `on_done` are called in another thread. An exception raised in `progress`
         cancels the job and becomes its error.
 
         Raises
         ------
         WorkerError: the worker cannot start.
-        InputError: the image cannot be handed over, for instance because the disk is full.
+        InputError: the image cannot be transferred, for instance because the disk is full.
         """
         if method not in ("generate", "translate"):
             raise InputError(f"A worker has no job '{method}'; choose generate or translate.")
@@ -268,7 +268,7 @@ class Worker:
         return self._submit("evaluate", {**given, **options}, _evaluated).result()
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Any other method of the protocol, such as "devices", "self_test" or "models/list"."""
+        """Call any other method of the protocol, such as "devices", "self_test" or "models/list"."""
         self.start()
         return self._request(method, params).result()
 
@@ -290,7 +290,7 @@ class Worker:
         progress: ProgressCallback | None = None,
         on_done: Callable[[Job], None] | None = None,
     ) -> Job:
-        """Ask for a method whose options are declared; images become files of the request."""
+        """Request a method with declared options; images become files of the request."""
         values = validate(method, options, "client")
         self.start()
         folder = self._job_folder()
@@ -317,7 +317,7 @@ class Worker:
         on_done: Callable[[Job], None] | None = None,
         folder: Path | None = None,
     ) -> Job:
-        """Send a request; its folder is removed with the answer."""
+        """Send a request; its folder is removed after the answer."""
         job = Job(self._process, on_done)
         stop: list[BaseException] = []
 
@@ -337,7 +337,7 @@ class Worker:
         def on_progress(params: dict) -> None:
             try:
                 progress(_progress(params))
-            except BaseException as error:  # the convention of every progress callback
+            except BaseException as error:  # the convention of progress callbacks
                 stop.append(error)
                 job.cancel()
 
@@ -353,8 +353,8 @@ class Worker:
 
     def _ended(self, code: int | None) -> WorkerError:
         if not self.info:
-            sentence = f"The worker could not start with the Python '{self._python}'; its log says"
-            sentence += " why, and another Python may work."
+            sentence = f"The worker could not start with the Python '{self._python}'; see its log for the reason, or"
+            sentence += " choose another Python."
         else:
             reason = "; the system may have run out of memory" if code in (-9, 137) else ""
             sentence = f"The worker ended unexpectedly (exit code {code}{reason}); run again to"
@@ -378,8 +378,8 @@ class Worker:
             folder.mkdir()
         except OSError as error:
             raise InputError(
-                f"The temporary folder {folder} cannot be made ({error.strerror}); free some "
-                "space, or set TMPDIR to a folder that can be written."
+                f"The temporary folder {folder} cannot be created ({error.strerror}); free some "
+                "space, or set TMPDIR to a writable folder."
             ) from error
         return folder
 
@@ -389,13 +389,13 @@ def _private_folder() -> Path:
         return Path(tempfile.mkdtemp(prefix="medgen-"))
     except OSError as error:
         raise InputError(
-            f"No temporary folder can be made ({error.strerror or error}); free some space, or "
-            "set TMPDIR to a folder that can be written."
+            f"No temporary folder can be created ({error.strerror or error}); free some space, or "
+            "set TMPDIR to a writable folder."
         ) from error
 
 
 def _item(image: Any, folder: Path, kind: str, name: str) -> dict[str, Any]:
-    """An image or a path as the protocol describes it."""
+    """An image or a path in the form of the protocol."""
     if isinstance(image, str | os.PathLike):
         return {"path": str(Path(image).absolute()), "kind": kind}
     from MedGenLib.worker.protocol.transfer import put
@@ -404,7 +404,7 @@ def _item(image: Any, folder: Path, kind: str, name: str) -> dict[str, Any]:
 
 
 def _result(answer: dict[str, Any]) -> RemoteResult:
-    """The answer with its images read into memory; the files can go."""
+    """The answer with its images read into memory."""
     uncertainty = answer.get("uncertainty")
     return RemoteResult(
         [_loaded(item) for item in answer["volumes"]],

@@ -1,4 +1,4 @@
-"""Errors of the system and of libraries, in sentences for the user."""
+"""Errors of the system and of libraries as sentences for the user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from MedGenLib.worker.protocol.messages import error_of
 
 
 def explained(error: BaseException) -> BaseException:
-    """An error as a sentence for the user, where its kind allows advice."""
+    """The error, replaced by one with a sentence for the user where there is one for its kind."""
     if isinstance(error, MedGenError):
         return error
     found = _explained(error)
@@ -22,7 +22,7 @@ def explained(error: BaseException) -> BaseException:
 
 
 def _lacking(module: str) -> WorkerError:
-    """The error for a module that cannot be found; it names all distributions that are not installed."""
+    """The error for a missing module; it lists all distributions that are not installed."""
     names = missing() or [module]
     listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
     plural = "s" if len(names) > 1 else ""
@@ -41,7 +41,7 @@ def _explained(error: BaseException) -> MedGenError | None:
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("MedGenLib"):
         return _lacking(str(error.name))
     if is_out_of_memory(error):
-        return MemoryPlanError("The memory ran out; use a smaller input or larger voxels, or close other programs.")
+        return MemoryPlanError("The memory is full; use a smaller input or larger voxels, or close other programs.")
     if isinstance(error, OSError):
         from MedGenLib.worker.protocol.transfer import DISK_FULL, write_error
 

@@ -1,4 +1,4 @@
-"""One request of a client, as the methods of the worker see it."""
+"""A request as passed to the methods of the worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from MedGenLib.errors import Cancelled, InputError
 from MedGenLib.progress import Progress
 
 SHORTEST_GAP = 0.05
-"""Seconds between two progress messages of one stage: nobody reads faster."""
+"""Minimum seconds between two progress messages of one stage."""
 
 Notify = Callable[[str, dict[str, Any]], None]
 """Sends a notification: method and parameters."""
@@ -23,12 +23,12 @@ Notify = Callable[[str, dict[str, Any]], None]
 
 @dataclass
 class Session:
-    """What the worker knows of its client.
+    """The worker's state of its client.
 
     Attributes
     ----------
     folder: the client's private folder for images, None until "initialize".
-    parents: processes with whose end the worker ends.
+    parents: the worker ends with any of these processes.
     """
 
     folder: Path | None = None
@@ -37,7 +37,7 @@ class Session:
 
 @dataclass(eq=False)
 class Request:
-    """One request, from its arrival to its answer."""
+    """One request, until its answer."""
 
     number: Any
     method: str
@@ -50,16 +50,16 @@ class Request:
     sent: float = 0.0
 
     def folder(self, named: str | None) -> Path:
-        """Where the results go: the folder that the request names, else that of the session."""
+        """Folder for results: that of the request, otherwise that of the session."""
         chosen = self.session.folder if named is None else Path(named)
         if chosen is None:
-            raise InputError("No folder was named for the results; give one with the request.")
+            raise InputError("There is no folder for the results; give one with the request.")
         if not chosen.is_dir():
-            raise InputError(f"The folder {chosen} for the results is not there; choose another one.")
+            raise InputError(f"The folder {chosen} for the results does not exist; choose another one.")
         return chosen
 
     def progress(self, progress: Progress) -> None:
-        """Progress callback of the library; raises Cancelled when the client has canceled the request."""
+        """Progress callback of the library; raises Cancelled if the client canceled the request."""
         self.check()
         now = time.monotonic()
         same_stage = progress.stage == self.last.stage
@@ -69,7 +69,7 @@ class Request:
             self.report()
 
     def check(self) -> None:
-        """Raise Cancelled when the client has canceled the request."""
+        """Raise Cancelled if the client canceled the request."""
         if self.cancelled.is_set():
             raise Cancelled("Stopped; nothing was written.")
 
@@ -78,7 +78,7 @@ class Request:
         self.notify("log", {"level": level, "text": text})
 
     def report(self) -> None:
-        """Send the progress made last, its estimate reduced by the time since then."""
+        """Send the last progress, with its estimate reduced by the time since then."""
         self.sent = time.monotonic()
         left = self.last.seconds_left
         if left is not None:
@@ -95,7 +95,7 @@ class Request:
 
 
 def _memory_mib() -> float | None:
-    with suppress(Exception):  # without psutil there is no figure, and no harm
+    with suppress(Exception):  # psutil is optional
         from MedGenLib.devices import memory_mib
 
         return round(memory_mib(), 1)

@@ -1,4 +1,4 @@
-"""A worker's process as plain Python holds it: pipes, and the threads that read them."""
+"""A worker process with pipes, and threads that read them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from MedGenLib.worker.process import SILENCE_TIMEOUT, command, environment, kill
 from MedGenLib.worker.protocol.connection import Connection
 
 GRACE = 5.0
-"""Seconds that the worker has to end by itself."""
+"""Seconds for the worker to end by itself."""
 
 
 class PipedProcess:
-    """One life of one worker process, from its start to `end`.
+    """One worker process, from its start to `end`.
 
     Parameters
     ----------
-    python, env: the Python that runs it, and environment variables that differ from this process's.
-    note: takes the lines of its log, in a thread.
-    ended: the error for requests without an answer when the process ends with this exit code (None: not known).
+    python, env: the Python that runs it, and additional environment variables.
+    note: called with each line of its log, in a thread.
+    ended: returns the error of unanswered requests for an exit code (None: unknown).
 
     Raises
     ------
-    WorkerError: there is no such Python.
+    WorkerError: the Python interpreter cannot be started.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class PipedProcess:
         ended: Callable[[int | None], WorkerError],
     ) -> None:
         self._note, self._ended = note, ended
-        # Held while the connection is touched; callbacks run outside of it.
+        # Held during access to the connection; callbacks run without it.
         self._lock = threading.RLock()
         self._later: list[Callable[[], None]] = []
         self._process = _started(python, env)
@@ -52,12 +52,12 @@ class PipedProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started, which may be a launcher of the worker."""
+        """ID of the started process, which may be a launcher of the worker."""
         return self._process.pid
 
     @property
     def runs(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def request(
@@ -68,7 +68,7 @@ class PipedProcess:
         on_error: Callable[[MedGenError], None],
         on_progress: Callable[[dict], None] | None = None,
     ) -> int:
-        """Send a request; returns its number. The callbacks run in a thread of this object, and may ask again."""
+        """Send a request; returns its number. The callbacks run in a thread of this object and may send requests."""
         with self._lock:
             return self._connection.request(
                 method,
@@ -79,12 +79,12 @@ class PipedProcess:
             )
 
     def cancel(self, number: int) -> None:
-        """Ask for the end of a request."""
+        """Request the cancellation of a request."""
         with self._lock:
             self._connection.cancel(number)
 
     def end(self, error: WorkerError | None = None) -> None:
-        """End the process: at once, or with an error for what still runs in it by its own clean-up."""
+        """End the process; unanswered requests get the error, if given."""
         process = self._process
         if error is not None:
             self._fail(error)
@@ -121,7 +121,7 @@ class PipedProcess:
                 kill_tree(process.pid)
             self._call_back()
         process.wait()
-        self._threads[0].join(1.0)  # the last lines of its log often tell the reason
+        self._threads[0].join(1.0)  # the last lines of its log often contain the reason
         self._fail(error or self._ended(process.returncode))
 
     def _read_log(self) -> None:
@@ -129,18 +129,18 @@ class PipedProcess:
             self._note(line.decode("utf-8", errors="replace").rstrip())
 
     def _watch(self) -> None:
-        """End a worker that gives no sign of life."""
+        """End a worker without messages for too long."""
         while self.runs:
             time.sleep(0.5)
             with self._lock:
                 silent = self._connection.silent_for
             if silent >= SILENCE_TIMEOUT:
-                sentence = f"The worker gave no sign of life for {silent:.0f} seconds and was stopped; run again."
+                sentence = f"The worker did not respond for {silent:.0f} seconds and was stopped; run again."
                 self._fail(WorkerError(sentence))
                 kill_tree(self.pid)
 
     def _fail(self, error: MedGenError) -> None:
-        """Give every request without an answer this error."""
+        """Fail all unanswered requests with this error."""
         with self._lock:
             self._connection.fail(error)
         self._call_back()
@@ -149,7 +149,7 @@ class PipedProcess:
         return lambda *values: self._later.append(lambda: function(*values))
 
     def _call_back(self) -> None:
-        """Run what the connection asked for, without its lock: a callback may ask again."""
+        """Run pending callbacks without the lock, as a callback may send a request."""
         while True:
             with self._lock:
                 if not self._later:

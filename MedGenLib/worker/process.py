@@ -13,8 +13,8 @@ from pathlib import Path
 START_TIMEOUT = 120.0
 """Seconds for the answer to `initialize`: a cold disk takes long to load PyTorch."""
 SILENCE_TIMEOUT = 120.0
-"""Seconds without any message during a request, after which the worker counts as lost. It sends
-one a second."""
+"""Seconds without a message during a request after which the worker counts as lost; it sends one per
+second."""
 
 
 def command(python: str = sys.executable) -> list[str]:
@@ -23,7 +23,7 @@ def command(python: str = sys.executable) -> list[str]:
 
 
 def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment to start it in: `base` (this process's own), and where MedGenLib lies."""
+    """The worker's environment: `base` (default: that of this process) and the path of MedGenLib."""
     values = dict(os.environ if base is None else base)
     library = str(Path(__file__).resolve().parents[2])
     paths = [path for path in values.get("PYTHONPATH", "").split(os.pathsep) if path]
@@ -34,9 +34,9 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def kill_tree(pid: int) -> None:
-    """End a process and everything it has started, children first; gone ones do not matter.
+    """End a process and its descendants, children first; missing processes are ignored.
 
-    PythonSlicer is a launcher: ending it alone leaves the Python behind it running.
+    PythonSlicer is a launcher: ending only the launcher leaves its Python process running.
     """
     if sys.platform == "win32":
         subprocess.run(
@@ -65,7 +65,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended but was not waited for does not."""
+    """Whether a process runs; a zombie does not."""
     if sys.platform == "win32":
         return _is_alive_on_windows(pid)
     if Path("/proc/self/stat").exists():
@@ -77,7 +77,7 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # process of another user
         return True
     return True
 
@@ -97,12 +97,12 @@ def _is_alive_on_windows(pid: int) -> bool:
 
 
 def _parents() -> dict[int, int]:
-    """Process -> its parent, of all there are. Asks psutil for nothing: Slicer may lack it."""
+    """Process -> parent, of all processes; without psutil, which Slicer may lack."""
     if Path("/proc/self/stat").exists():
         found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
-                # "pid (name) state parent ...", and a name may hold spaces and brackets.
+                # "pid (name) state parent ...", where the name may contain spaces and brackets.
                 with suppress(OSError, IndexError, ValueError):
                     text = (entry / "stat").read_text(errors="replace")
                     found[int(entry.name)] = int(text.rpartition(")")[2].split()[1])

@@ -1,9 +1,9 @@
-"""The worker's process: one job at a time, while it listens for cancel and for the end of its parent.
+"""The worker's process: runs one job at a time, and handles cancellation and the end of its parent.
 
-Three threads. The main thread runs the jobs, because libraries such as PyTorch prefer it. The
-reader takes what arrives on stdin: it queues jobs and acts on `cancel` and on the end of the
-stream at once. The watch repeats the last progress once a second, so that a client can tell slow
-from dead, and ends the process when its parent is gone.
+There are three threads. The main thread runs the jobs, as libraries such as PyTorch prefer. The
+reader handles stdin: it queues jobs, and handles `cancel` and the end of the stream at once. The
+watch repeats the last progress once a second, so that a client can distinguish slow from dead, and
+ends the process when its parent has ended.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from MedGenLib.worker.protocol import messages
 from MedGenLib.worker.protocol.messages import ProtocolError
 
 HEARTBEAT = 1.0
-"""Seconds between two signs of life during a request."""
+"""Seconds between two heartbeats during a request."""
 WATCH = 0.25
 QUICK = ("edit", "edit/undo", "edit/redo")
-"""Jobs that follow each other while somebody paints: tidying up would take half as long as they."""
+"""Methods called in quick succession while painting, without releasing memory after each."""
 Methods = Mapping[str, Callable[..., dict[str, Any]]] | Registry[Callable[..., dict[str, Any]]]
 MEMORY_LIMIT = "MEDGEN_WORKER_MEMORY_MIB"
-"""Environment variable: the most memory in MiB that the worker may take (Linux), for machines
-that are shared. What does not fit is tried once with the small plan and then refused."""
+"""Environment variable: maximum memory of the worker in MiB (Linux), for shared machines. A run that
+needs more is tried with the small plan and then refused."""
 
 
 class Server:
-    """Reads requests from `stream`, writes messages with `write`, one bytes object a message."""
+    """Reads requests from `stream`; writes messages with `write`, one bytes object per message."""
 
     def __init__(self, stream: BinaryIO, write: Callable[[bytes], None], methods: Methods = METHODS) -> None:
         self.session = Session()
@@ -50,7 +50,7 @@ class Server:
         self._current: Request | None = None
 
     def run(self) -> None:
-        """Work until `shutdown`; the end of the stream or of the parent ends the process."""
+        """Run jobs until `shutdown`; the end of the stream or of the parent ends the process."""
         for target in (self._read, self._watch):
             threading.Thread(target=target, name=target.__name__, daemon=True).start()
         while (job := self._jobs.get()) is not None:
@@ -65,7 +65,7 @@ class Server:
         try:
             job.report()
             message = messages.answer(job.number, _call(job, self._methods))
-        except BaseException as error:  # a job that fails must not take the worker with it
+        except BaseException as error:  # a failing job must not end the worker
             message = messages.refusal(job.number, explained(error))
         self._current = None
         self._open.pop(job.number, None)
@@ -76,7 +76,7 @@ class Server:
     def _send_answer(self, job: Request, message: dict[str, Any]) -> None:
         try:
             self._send(message)
-        except (TypeError, ValueError) as error:  # not to be written as JSON
+        except (TypeError, ValueError) as error:  # not serializable as JSON
             self._send(messages.refusal(job.number, error))
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -84,13 +84,13 @@ class Server:
         try:
             with self._writing:
                 self._write(line)
-        except OSError:  # nobody listens any more
+        except OSError:  # the client has closed the pipe
             self._end()
 
     # The reader
 
     def _read(self) -> None:
-        # Whatever happens here, the worker must not go on without listening.
+        # After any error here the worker must end, as it no longer reads requests.
         with suppress(OSError, ValueError):
             for line in self._stream:
                 if line.strip():
@@ -115,7 +115,7 @@ class Server:
             if number is not None:
                 self._send(messages.answer(number, {}))
             self._jobs.put(None)
-        elif number is not None:  # any other notification has nobody to tell the outcome
+        elif number is not None:  # other notifications get no answer
             job = Request(number, method, params, self.session, self.notify)
             self._open[number] = job
             self._jobs.put(job)
@@ -140,37 +140,37 @@ class Server:
                     job.report()
 
     def _orphaned(self) -> bool:
-        """Whether the process that started this one, or the client that it named, is gone."""
+        """Whether the parent process or the client's process has ended."""
         if sys.platform != "win32" and os.getppid() not in self.session.parents:
             return True
         return not all(map(is_alive, self.session.parents))
 
     def _end(self) -> NoReturn:
-        """End at once, in whatever the main thread is; nobody waits for its result."""
+        """End the process at once, whatever the main thread does."""
         if self.session.folder is not None:
             remove_images(self.session.folder)
         os._exit(0)
 
 
 def main(methods: Methods = METHODS) -> int:
-    """Serve stdin and stdout until the client ends it."""
-    with suppress(AttributeError, OSError):  # not on Windows; not when a shell did it already
+    """Serve stdin and stdout until the client ends."""
+    with suppress(AttributeError, OSError):  # not on Windows; not if a shell has done it already
         os.setsid()
-    # Threads that wait for each other must not spin: Slicer needs the same cores, and with one of
-    # them busy a spinning run took five times as long. Read when PyTorch is loaded.
+    # Waiting threads must not spin: Slicer needs the same cores, and with one core busy a spinning
+    # run took five times as long. Read when PyTorch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _limit_memory()
     stream, write = _take_over_pipes()
     server = Server(stream, write, methods)
     server.run()
-    # Without the clean-up of all libraries, which takes long and has nothing left to save.
+    # Exit without the clean-up of libraries, which takes long.
     sys.stderr.flush()
     os._exit(0)
 
 
 def remove_images(folder: Path) -> None:
-    """Delete the image files in a private folder, and the folder when nothing else is in it."""
-    for _ in range(2):  # a file may appear while the first round is on its way
+    """Delete the image files in a private folder, and the folder if it is then empty."""
+    for _ in range(2):  # a file may appear during the first pass
         for place, _, names in os.walk(folder, topdown=False):
             for name in names:
                 if name.endswith(".npy"):
@@ -184,19 +184,19 @@ def _parts(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Method and parameters of a request. Raises ProtocolError."""
     method, params = message.get("method"), message.get("params", {})
     if not isinstance(method, str) or not isinstance(message.get("id", 0), int | str | None):
-        raise ProtocolError(messages.INVALID_REQUEST, "A message is no request.")
+        raise ProtocolError(messages.INVALID_REQUEST, "A message is not a request.")
     if not isinstance(params, dict):
-        raise ProtocolError(messages.INVALID_PARAMS, "Parameters have to be given by name.")
+        raise ProtocolError(messages.INVALID_PARAMS, "Parameters must be given by name.")
     return method, params
 
 
 def _call(job: Request, methods: Methods) -> dict[str, Any]:
     job.check()
     if job.method not in methods:
-        sentence = f"The worker knows no method '{job.method}'; it is of another version."
+        sentence = f"The worker has no method '{job.method}'; its version differs."
         raise ProtocolError(messages.UNKNOWN_METHOD, sentence)
     method = methods[job.method]
-    try:  # declared options are checked when they are used, with a sentence that names the nearest one
+    try:  # declared options are checked on use, with the nearest name in the error
         inspect.signature(inspect.unwrap(method)).bind(job, **job.params)
     except TypeError as error:
         sentence = f"The parameters of '{job.method}' do not fit ({error})."
@@ -205,7 +205,7 @@ def _call(job: Request, methods: Methods) -> dict[str, Any]:
 
 
 def _tidy() -> None:
-    """After a job, memory goes back to the system."""
+    """Return memory to the system after a job."""
     with suppress(Exception):
         from MedGenLib.devices import release_memory
 
@@ -224,17 +224,17 @@ def _limit_memory() -> None:
         from MedGenLib.devices import favor_small_memory
 
         favor_small_memory()
-        # Compiled kernels reserve more than they use, and reserved memory counts for the limit.
+        # Compiled kernels reserve more than they use, and the limit applies to reserved memory.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "0")
     except (ImportError, ValueError, OSError) as error:
-        print(f"{MEMORY_LIMIT}={text} is not obeyed: {error}", file=sys.stderr)
+        print(f"{MEMORY_LIMIT}={text} is ignored: {error}", file=sys.stderr)
 
 
 def _take_over_pipes() -> tuple[BinaryIO, Callable[[bytes], None]]:
-    """The protocol's own ends of stdin and stdout.
+    """The protocol's streams in place of stdin and stdout.
 
-    The process's stdin becomes empty and its stdout becomes stderr, so that no library that reads
-    or prints can garble the messages.
+    The process's stdin becomes empty and its stdout becomes stderr, so that libraries that read or print
+    cannot corrupt the messages.
     """
     source, sink = os.dup(0), os.dup(1)
     with open(os.devnull, "rb") as nothing:

@@ -26,7 +26,7 @@ def test_unknown_device_is_refused_by_name(name):
 
 def test_absent_device_says_how_many_there_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="'cuda:0' is not there: PyTorch finds no usable"):
+    with pytest.raises(InputError, match="'cuda:0' does not exist: PyTorch finds no usable"):
         devices.pick_device("cuda:0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -79,7 +79,7 @@ def test_a_failed_write_leaves_the_old_file(report, tmp_path, monkeypatch):
         raise OSError(28, "No space left")
 
     monkeypatch.setattr("os.replace", full_disk)
-    with pytest.raises(InputError, match="No space left; choose another place"):
+    with pytest.raises(InputError, match="No space left; choose another path"):
         report.write(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -31,10 +31,10 @@ def command_pages() -> dict[str, str]:
     pages["index.md"] = "\n".join(
         [
             "# Commands\n",
-            "Every command prints the same text with `--help`. Exit codes: 0 done; 1 a fault of the program, a problem",
+            "Every command prints the same text with `--help`. Exit codes: 0 done; 1 an unexpected error, a problem",
             "that `doctor`, `models verify` or `info` found, or some cases that `evaluate` could not read; 2 a request",
-            "that cannot be met, with one sentence on stderr; 130 stopped by Ctrl-C. Every command takes `-q` (print",
-            "nothing but errors) and `-v` (print more of what is done).\n",
+            "that cannot be met, with one sentence on stderr; 130 stopped by Ctrl-C. Every command takes `-q` (print only errors)",
+            "and `-v` (print more details).\n",
             "| command | what it does |\n| --- | --- |",
             *summaries,
             _toctree(name for name in pages),

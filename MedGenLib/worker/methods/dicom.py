@@ -26,14 +26,14 @@ def write_dicom(
 
     Parameters
     ----------
-    image, labels: one of them, as `transfer.put` describes it; an image has its modality.
-    source: folder or files of the patient's series; labels need one.
-    provenance: how it was made, as `MedGenLib.io.provenance.Provenance.to_dict` gives it; None for an
-        image that is not known to be synthetic.
+    image, labels: one of them, in the form of `transfer.put`; an image needs its modality.
+    source: folder or files of the patient's series; required for labels.
+    provenance: dictionary of `MedGenLib.io.provenance.Provenance.to_dict`; None for an image not known to be
+        synthetic.
 
     Returns
     -------
-    files: the paths; series: SeriesInstanceUID; sentences: what the user should know.
+    files: the paths; series: SeriesInstanceUID; sentences: notes for the user.
     """
     import pydicom
 
@@ -41,7 +41,7 @@ def write_dicom(
     from MedGenLib.worker.protocol.transfer import take
 
     if (image is None) == (labels is None):
-        raise InputError("An image or labels can be written as DICOM, one at a time; give either.")
+        raise InputError("The request has both an image and labels, or neither; give one of them.")
     options = {
         "source": source or None,
         "series": series,

@@ -21,13 +21,13 @@ def evaluate(
 
     Parameters
     ----------
-    folder: where the error map is written; None is the folder of `initialize`.
+    folder: folder of the error map; None for the folder of `initialize`.
     names: role of an image ("image", "reference", ...) -> its name in the report.
     {options}
 
     Returns
     -------
-    rows, anatomy, note; error_map: None without a reference; report: path of report.html, None without a folder for it.
+    rows, anatomy, note; error_map: None without a reference; report: path of report.html, None if not requested.
     """
     from MedGenLib.evaluation import pair
     from MedGenLib.evaluation import report as files
@@ -39,7 +39,7 @@ def evaluate(
     report, overwrite = given.pop("report"), given.pop("overwrite")
     page = None if report is None else Path(report) / files.REPORT
     with ExitStack() as stack:
-        if page is not None:  # its place is checked before the work
+        if page is not None:  # the path is checked before the work
             wanted = files.file_names(True, given["reference"] is not None)
             outputs = stack.enter_context(report_folder(page.parent, wanted, overwrite))
         origin = pair.CaseOrigin(names.get("image", ""), names)

@@ -1,4 +1,4 @@
-"""The worker's method that puts a lesion into an image."""
+"""The worker's method that inserts a lesion into an image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def insert_lesion(job: Request, folder: str | None = None, **options: Unpack[Les
 
     Parameters
     ----------
-    folder: where the volumes are written; None is the folder of `initialize`.
+    folder: folder of the volumes; None for the folder of `initialize`.
     {options}
 
     Returns
     -------
-    volume, lesion: as `transfer.put` describes them; report, sentences, passed: as of "generate"; at: center in RAS mm;
-    halo_voxels, halo_mm: how far from the lesion voxels may differ.
+    volume, lesion: in the form of `transfer.put`; report, sentences, passed: as of "generate"; at: center in RAS mm;
+    halo_voxels, halo_mm: maximum distance of changed voxels from the lesion.
     """
     from MedGenLib.editing.lesions import insert_lesion as run
     from MedGenLib.worker.protocol.transfer import put, take_images

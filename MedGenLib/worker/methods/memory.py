@@ -1,4 +1,4 @@
-"""Runs that do not fit into the memory are tried once more with the small plan."""
+"""Retry with the small memory plan."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def within_memory(job: Request, attempt: Callable[[str], Result], memory: str, device: str, what: str) -> Result:
-    """Run with the plan asked for; if the memory is not enough, once more with the small one.
+    """Run with the requested plan and, if memory is insufficient, with the small one.
 
     Parameters
     ----------
-    attempt: the run, which takes the memory plan.
-    what: kind of input, to name in the sentence of the error.
+    attempt: the run, called with the memory plan.
+    what: kind of input, for the error sentence.
     """
     result, failure, detail = _tried(attempt, memory)
     if result is not None:
@@ -43,10 +43,10 @@ def within_memory(job: Request, attempt: Callable[[str], Result], memory: str, d
 
 
 def too_large(failure: str, detail: str, device: str, what: str) -> MemoryPlanError:
-    """The error for a run whose memory is not enough even for the small plan."""
+    """The error for a run without enough memory even for the small plan."""
     import torch
 
-    if "; " in failure:  # the sentence of a plan that was refused ends with what to do
+    if "; " in failure:  # the sentence of a refused plan already says what to do
         sentence = failure.rstrip(".")
     else:
         sentence = f"{failure.rstrip('.')}, even with the small plan; crop the {what}, give it "
@@ -58,10 +58,9 @@ def too_large(failure: str, detail: str, device: str, what: str) -> MemoryPlanEr
 
 
 def _tried(attempt: Callable[[str], Result], memory: str) -> tuple[Result | None, str, str]:
-    """The result; or None, a sentence and the detail when the memory was not enough.
+    """The result; or None, a sentence and the detail if memory was insufficient.
 
-    Only the words of the error leave this function: the error itself would keep alive what filled
-    the memory.
+    Returns only the text of the error, as the error itself would keep arrays alive.
     """
     from MedGenLib.devices import is_out_of_memory
 
@@ -72,7 +71,7 @@ def _tried(attempt: Callable[[str], Result], memory: str) -> tuple[Result | None
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return None, "The memory ran out.", "".join(traceback.format_exception(error))
+        return None, "The memory is full.", "".join(traceback.format_exception(error))
 
 
 def _forget_networks() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @method("models/list")
 def list_models(job: Request) -> dict[str, Any]:
-    """The packages, and those that cannot be used."""
+    """The packages, and the unusable ones."""
     from MedGenLib.packages.catalogue import broken, catalogue
 
     return {
@@ -25,7 +25,7 @@ def list_models(job: Request) -> dict[str, Any]:
 
 @method("models/add")
 def add_model(job: Request, source: str, sha256: str | None = None) -> dict[str, Any]:
-    """Install a package from a folder, a .zip file or its address."""
+    """Install a package from a folder, a .zip file or its URL."""
     from MedGenLib.packages import store
 
     return _summary(store.add(source, sha256=sha256, progress=job.progress))
@@ -59,11 +59,11 @@ def list_available(job: Request) -> dict[str, Any]:
 
 @method("models/license")
 def show_license(job: Request, name: str, source: str | None = None) -> dict[str, Any]:
-    """The license of a published model as its source has it, and how much is to be downloaded.
+    """The license of a published model at its source, and the size of the download.
 
     Returns
     -------
-    text: what the user agrees to; accepted: whether the user has agreed before; bytes: size of all
+    text: license text; accepted: whether the user accepted it before; bytes: size of all
     files; notice: one sentence.
     """
     from MedGenLib.packages.hub.install import offer

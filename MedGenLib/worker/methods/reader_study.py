@@ -1,4 +1,4 @@
-"""The worker's methods for reader studies; the reading itself needs no worker."""
+"""The worker's methods for reader studies; reading needs no worker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def score_study(
     Returns
     -------
     rows: name, label (the reader, or "all readers"), value, unit, sentence; report: path of the
-    page; note: what was scored.
+    page; note: summary.
     """
     from MedGenLib.reader_study.report import write_report
     from MedGenLib.reader_study.scoring import score

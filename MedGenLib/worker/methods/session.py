@@ -1,4 +1,4 @@
-"""The worker's methods for its own process: what it is, what it computes on, whether that works."""
+"""The worker's methods for its own process: versions, devices, self-test."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ LOADED = (
     "MedGenLib.generate",
     "MedGenLib.translate",
 )
-"""Modules that take long to import, and those without which no run ends."""
+"""Modules that take long to import, and those needed by all runs."""
 
 
 @method("initialize")
 def initialize(job: Request, folder: str | None = None, parent: int | None = None) -> dict[str, Any]:
-    """Load the libraries; answer with versions and devices.
+    """Load the libraries and return versions and devices.
 
     Parameters
     ----------
-    folder: the client's private folder for images, which is emptied when the client dies.
-    parent: the client's process where it is not this one's parent, to end with it.
+    folder: the client's private folder for images, which is emptied if the client ends.
+    parent: process ID of the client if it is not the parent; the worker ends with it.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def devices(job: Request) -> dict[str, Any]:
 
 @method("self_test")
 def self_test(job: Request) -> dict[str, Any]:
-    """A small network with random weights on every device, compared with the CPU's result."""
+    """Run a small network with random weights on every device and compare it with the CPU."""
     names = _device_names()
     stage = Stage("testing", len(names), job.progress)
     rows = []
@@ -104,7 +104,7 @@ def self_test(job: Request) -> dict[str, Any]:
 
 
 def _load(name: str) -> None:
-    """Import a module that is there; a damaged installation gets a sentence too."""
+    """Import an installed module; raises WorkerError if the installation is damaged."""
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -134,14 +134,14 @@ def _test_device(name: str) -> dict[str, Any]:
         torch.manual_seed(0)
         arguments = {"maps": 2, "widths": (8, 16), "blocks": (1, 1)}
         net = build("FlowUNet", arguments).eval().requires_grad_(False)
-        torch.nn.init.normal_(net.leave.weight, std=0.1)  # zeros would compare equal anywhere
+        torch.nn.init.normal_(net.leave.weight, std=0.1)  # zeros would always compare equal
         x, maps = torch.randn(1, 8, 8, 8, 8), torch.randn(1, 2, 16, 16, 16)
         expected = net(x, torch.ones(1), net.encode_mask(maps))
         net = net.to(name)
         found = net(x.to(name), torch.ones(1, device=name), net.encode_mask(maps.to(name))).cpu()
         passed = bool(torch.isfinite(found).all()) and torch.allclose(found, expected, atol=2e-2)
         sentence = f"{name} computes{'.' if passed else ' wrong values; do not use it.'}"
-    except Exception as error:  # a device can be broken in any way
+    except Exception as error:  # any error means that the device does not work
         passed = False
         sentence = f"{name} does not compute ({' '.join(str(error).split())[:200]})."
     seconds = round(time.perf_counter() - start, 3)

@@ -1,4 +1,4 @@
-"""The worker's methods that make volumes: from masks, and from images of another modality."""
+"""The worker's methods that generate and translate volumes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from MedGenLib.result import Result
 
 SHORT_RUN = 2.0
-"""Seconds: a shorter run is mostly overhead and no measure for the time of a large one."""
+"""Seconds: shorter runs are mostly overhead and do not predict the time of large ones."""
 
 
 @method("generate")
@@ -28,17 +28,17 @@ def generate(job: Request, folder: str | None = None, **options: Unpack[Generate
 
     Parameters
     ----------
-    folder: where the volumes are written; None is the folder of `initialize`.
+    folder: folder of the volumes; None for the folder of `initialize`.
     {options}
 
     Returns
     -------
-    volumes, uncertainty: as `transfer.put` describes them; report, sentences, passed.
+    volumes, uncertainty: in the form of `transfer.put`; report, sentences, passed.
     """
     from MedGenLib.generate import generate as run
 
     if options["seed"] is None:
-        options["seed"] = secrets.randbelow(2**31)  # a second try has the same one
+        options["seed"] = secrets.randbelow(2**31)  # a retry has the same seed
     return _made(job, folder, run, options)
 
 
@@ -49,7 +49,7 @@ def translate(job: Request, folder: str | None = None, **options: Unpack[Transla
 
     Parameters
     ----------
-    folder: where the volumes are written; None is the folder of `initialize`.
+    folder: folder of the volumes; None for the folder of `initialize`.
     {options}
     """
     from MedGenLib.translate import translate as run
@@ -74,14 +74,14 @@ def _made(job: Request, folder: str | None, run: Callable[..., Result], options:
 
 
 def _remember(result: Result, options: dict[str, Any], seconds: float) -> None:
-    """Keep how long it took, for the next plan."""
+    """Store the duration for later estimates."""
     from MedGenLib.packages.catalogue import find
     from MedGenLib.pipelines.estimate import remember
 
     report, preset = result.report, options["preset"]
     manifest, done = find(report.model), report.parameters
     usual = manifest.preset(preset).steps in (None, report.steps)
-    # A short run is better than nothing where the card has no figures either.
+    # A short run is used only if the model card has no measurement either.
     long_enough = seconds > SHORT_RUN or not manifest.performance
     if usual and long_enough and done.get("memory") == "normal" and done.get("guidance", 1) == 1:
         tries = max(options.get("samples", 1 + options["uncertainty"]), len(report.attempts))
@@ -89,7 +89,7 @@ def _remember(result: Result, options: dict[str, Any], seconds: float) -> None:
 
 
 def _written(job: Request, result: Result, folder: Path) -> dict[str, Any]:
-    """Write the volumes; the answer."""
+    """Write the volumes; returns the answer."""
     from MedGenLib.worker.protocol.transfer import put
 
     images = [(f"{job.method}-{job.number}-{n}", v) for n, v in enumerate(result.volumes, 1)]
@@ -110,7 +110,7 @@ def _written(job: Request, result: Result, folder: Path) -> dict[str, Any]:
     return {
         "volumes": items[: len(result.volumes)],
         "uncertainty": uncertainty,
-        "spread": uncertainty,  # the old name, for clients of the version before
+        "spread": uncertainty,  # the former name, for older clients
         "report": report.to_dict(),
         "sentences": report.sentences,
         "passed": report.passed,

@@ -1,7 +1,7 @@
-"""The client's side of the conversation, without a process, a thread or a clock of its own.
+"""The client's side of the protocol, independent of process, threads and clock.
 
-The owner of the pipes feeds what arrives and passes on what is written: threads in plain Python
-(`piped.py`), Qt's event loop in Slicer. Callbacks run inside `feed` and `fail`.
+The owner of the pipes passes received bytes to `feed` and sends those given to `write`: threads in
+plain Python (`piped.py`), Qt's event loop in Slicer. Callbacks run inside `feed` and `fail`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Connection:
 
     Parameters
     ----------
-    write: takes the bytes for the worker's stdin.
-    on_log: takes the worker's log messages.
+    write: called with the bytes for the worker's stdin.
+    on_log: called with the worker's log messages.
     clock: seconds, as `time.monotonic`.
     """
 
@@ -46,12 +46,12 @@ class Connection:
 
     @property
     def pending(self) -> tuple[int, ...]:
-        """Requests without an answer, the oldest first."""
+        """Unanswered requests, oldest first."""
         return tuple(self._pending)
 
     @property
     def silent_for(self) -> float:
-        """Seconds since the last message, or since the oldest pending request; 0 when idle."""
+        """Seconds since the last message, or since the oldest pending request; 0 if idle."""
         return self._clock() - self._last_sign if self._pending else 0.0
 
     def request(
@@ -63,7 +63,7 @@ class Connection:
         on_error: Callable[[MedGenError], None],
         on_progress: Callable[[dict], None] | None = None,
     ) -> int:
-        """Send a request; returns its number. One of on_result and on_error is called once."""
+        """Send a request; returns its number. Either on_result or on_error is called, once."""
         self._last_number += 1
         number = self._last_number
         line = messages.encode(messages.request(number, method, params or {}))
@@ -78,17 +78,17 @@ class Connection:
         return number
 
     def cancel(self, number: int) -> None:
-        """Ask for the end of a request; its on_error gets `Cancelled` when the worker obeys."""
+        """Request cancellation; on_error is called with `Cancelled` when the request ends."""
         if number in self._pending:
             self._write(messages.encode(messages.request(None, "cancel", {"id": number})))
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the worker's stdout, in pieces of any size.
+        """Process bytes from the worker's stdout, in chunks of any size.
 
         Raises
         ------
-        WorkerError: the bytes are no messages. The connection cannot be used any more: end the
-            worker and call `fail`.
+        WorkerError: the bytes are not messages. The connection is then unusable: end the worker and
+            call `fail`.
         """
         self._rest += data
         *lines, rest = bytes(self._rest).split(b"\n") if b"\n" in data else (bytes(self._rest),)
@@ -100,7 +100,7 @@ class Connection:
             raise _garbage(bytes(self._rest[:200]))
 
     def fail(self, error: MedGenError) -> None:
-        """The transport has ended: every pending request gets this error."""
+        """Fail all pending requests with this error, after the end of the transport."""
         pending, self._pending = self._pending, {}
         for entry in pending.values():
             entry.on_error(error)
@@ -131,12 +131,12 @@ class Connection:
     def _answer(self, message: dict[str, Any]) -> None:
         number = message.get("id")
         if number is None and "error" in message:
-            # The worker could not read a request, so it is not known which one it was.
+            # The worker could not parse a request, so its number is unknown.
             self.fail(messages.exception_of(message["error"]))
             return
         entry = self._pending.pop(number, None) if isinstance(number, int) else None
         if entry is None:
-            return  # answered before
+            return  # already answered
         if "error" in message:
             entry.on_error(messages.exception_of(message["error"]))
         elif isinstance(message["result"], dict):
@@ -147,8 +147,7 @@ class Connection:
 
 def _garbage(line: bytes) -> WorkerError:
     error = WorkerError(
-        "The worker sent something that is no message, so it was stopped; run again, and copy the "
-        "report if it happens once more."
+        "The worker sent an invalid message and was stopped; run again, and copy the report if it happens again."
     )
     error.detail = f"It began with {bytes(line[:200])!r}."
     return error

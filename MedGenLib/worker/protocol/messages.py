@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 messages, one a line, and the errors that they carry."""
+"""JSON-RPC 2.0 messages, one per line, and their errors."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from MedGenLib.errors import (
 PROTOCOL = 1
 """Version of the protocol."""
 LONGEST_LINE = 64 * 2**20
-"""Bytes of a line beyond which the other side cannot be speaking this protocol."""
+"""Maximum bytes of a line; longer ones do not belong to this protocol."""
 
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD, INVALID_PARAMS, INTERNAL = (-32700, -32600, -32601, -32602, -32603)
 FAULT = -32010
-"""Anything unexpected: a fault of the program."""
+"""Any unexpected error."""
 
 _CODES: dict[int, type[MedGenError]] = {
     -32001: InputError,
@@ -48,28 +48,28 @@ class ProtocolError(WorkerError):
 def encode(message: dict[str, Any]) -> bytes:
     """A message as one line of UTF-8. NaN and infinity, which JSON lacks, raise ValueError."""
     text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # A lone surrogate, as in the name of a file that is not UTF-8, has no bytes of its own.
+    # A lone surrogate, as in a file name that is not UTF-8, cannot be encoded.
     return text.encode("utf-8", errors="replace") + b"\n"
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """The message of one line.
+    """Parse the message in one line.
 
     Raises
     ------
-    ProtocolError, a WorkerError: not JSON, or no JSON object.
+    ProtocolError: not JSON, or not a JSON object.
     """
     try:
         message = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise _detailed(ProtocolError(PARSE_ERROR, "A message is not JSON."), _start(line)) from error
     if not isinstance(message, dict):
-        raise _detailed(ProtocolError(INVALID_REQUEST, "A message is no JSON object."), _start(line))
+        raise _detailed(ProtocolError(INVALID_REQUEST, "A message is not a JSON object."), _start(line))
     return message
 
 
 def request(number: int | None, method: str, params: dict[str, Any]) -> dict[str, Any]:
-    """A request, or a notification where the number is None."""
+    """A request, or a notification if the number is None."""
     message = {"jsonrpc": "2.0", "method": method, "params": params}
     return message if number is None else {**message, "id": number}
 
@@ -92,7 +92,7 @@ def error_of(exception: BaseException) -> dict[str, Any]:
     if isinstance(exception, MedGenError):
         return _error(FAULT, exception)
     name = type(exception).__name__
-    sentence = f"An unexpected fault stopped the run ({name}: {_one_line(str(exception))})."
+    sentence = f"An unexpected error stopped the run ({name}: {_one_line(str(exception))})."
     fault = _detailed(WorkerError(sentence), "".join(traceback.format_exception(exception)))
     return _error(FAULT, fault)
 
@@ -104,7 +104,7 @@ def exception_of(error: Any) -> MedGenError:
     kind = _CODES.get(error.get("code"), WorkerError)
     data = error.get("data")
     detail = data.get("detail") if isinstance(data, dict) else None
-    sentence = error.get("message") or "The worker refused the request without a reason."
+    sentence = error.get("message") or "The worker rejected the request without a reason."
     return _detailed(kind(str(sentence)), str(detail or ""))
 
 

@@ -1,7 +1,7 @@
-"""Images between two processes: the voxels in a .npy file, the rest in the message.
+"""Images between two processes: voxels in a .npy file, the rest in the message.
 
-`put` writes the voxels in the order in which they lie in memory, `take` maps the file instead of
-reading it: a volume from Slicer, whose first axis runs fastest, is never turned around in memory.
+`put` writes the voxels in memory order, `take` maps the file into memory: a volume from Slicer, whose
+first axis is the fastest, is not copied or transposed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.options import of
 
 BLOCK = 16 * 2**20
-"""Bytes that are written at once; between two blocks the caller can stop."""
+"""Bytes written at once; the caller can stop between two blocks."""
 
 DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -27,16 +27,16 @@ DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 def put(
     image: Volume | LabelMap, folder: str | Path, name: str, on_block: Callable[[], None] | None = None
 ) -> dict[str, Any]:
-    """Write an image to ``folder/name.npy``; returns what `take` makes it from again.
+    """Write an image to ``folder/name.npy``; returns its description for `take`.
 
     Parameters
     ----------
-    on_block: called before every block of 16 MiB; what it raises stops the writing.
+    on_block: called before every block of 16 MiB; an exception raised in it stops the writing.
 
     Raises
     ------
-    DiskFullError, an InputError: the disk is full. Nothing is left behind.
-    InputError: the folder is not there or cannot be written.
+    DiskFullError: the disk is full; no file remains.
+    InputError: the folder does not exist or is not writable.
     """
     path = Path(folder).absolute() / f"{name}.npy"
     try:
@@ -53,11 +53,10 @@ def put(
 
 
 def take(item: Mapping[str, Any]) -> Volume | LabelMap:
-    """The image that `put` described.
+    """The image described by `put`.
 
-    The voxels stay in the file until they are used, and cannot be written. A path with another
-    ending than .npy is read as `read_volume` and `read_label_map` do; of the rest of the
-    description only kind, modality and names count then.
+    The voxels are memory-mapped and read-only. A path without the suffix .npy is read as by
+    `read_volume` and `read_label_map`; of the description only kind, modality and names are used then.
 
     Raises
     ------
@@ -80,7 +79,7 @@ def take(item: Mapping[str, Any]) -> Volume | LabelMap:
 
 
 def take_images(command: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a command, by their Python names, with `take` done for those that are images."""
+    """Options of a command, by Python name, with images read by `take`."""
     kinds = {name: option.image for name, option in of(command).items()}
     return {
         name: take({**value, "kind": kinds[name]}) if kinds.get(name) and value is not None else value
@@ -89,7 +88,7 @@ def take_images(command: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_error(error: OSError, path: Path) -> InputError:
-    """The sentence for a file that could not be written."""
+    """The error for a file that could not be written."""
     if error.errno in DISK_FULL:
         return DiskFullError(
             f"The disk is full, so {path} could not be written; free some space there or choose "
@@ -100,12 +99,12 @@ def write_error(error: OSError, path: Path) -> InputError:
 
 
 def _write(array: np.ndarray, stream: Any, on_block: Callable[[], None] | None) -> None:
-    # numpy.save leaves out errno when a disk is full, so the voxels are written by hand.
+    # numpy.save loses errno when a disk is full, so the voxels are written in blocks.
     if not array.flags.c_contiguous and not array.flags.f_contiguous:
         array = np.ascontiguousarray(array)
     header = np.lib.format.header_data_from_array_1_0(array)
     if header["descr"] == "|O":
-        raise InputError("The image holds objects instead of numbers; give an array of numbers.")
+        raise InputError("The image array has objects instead of numbers; give an array of numbers.")
     np.lib.format.write_array_header_1_0(stream, header)
     flat = array.ravel(order="F" if header["fortran_order"] else "C")
     voxels = memoryview(flat.view(np.uint8))

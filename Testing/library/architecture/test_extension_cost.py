@@ -354,5 +354,5 @@ except InputError as error:
 """
     (sentence,) = run(toys, code).splitlines()
     assert sentence.endswith(
-        f"'{taken}' of toys.taken cannot be registered because {owner} has one of this name; choose another name."
+        f"'{taken}' of toys.taken cannot be registered because {owner} uses this name; choose another name."
     )

@@ -239,7 +239,7 @@ def test_the_first_acceptance_of_a_license_is_noted_once(mask, out, engine, monk
     monkeypatch.setattr(run, "license_notice", lambda manifest: "For research only.")
     argv = ["translate", str(mask), "--to", "CT", "--accept-license", "--overwrite"]
     assert cli.main([*argv, "-o", str(out / "ct.nii")]) == 0
-    assert "medgen: For research only. You have accepted this" in capsys.readouterr().err
+    assert "medgen: For research only. You have accepted it" in capsys.readouterr().err
     assert cli.main([*argv, "-o", str(out / "ct.nii")]) == 0
     assert "research" not in capsys.readouterr().err
 
@@ -286,7 +286,7 @@ def test_one_name_for_two_outputs_is_refused(mask, out, engine, capsys):
     [
         (PackageError("The weights are wrong."), 2, "medgen: The weights are wrong."),
         (LicenseError("Accept\nit."), 2, "medgen: Accept it."),
-        (MemoryError(), 2, "medgen: The memory ran out"),
+        (MemoryError(), 2, "medgen: The memory is full"),
         (OSError(28, "No space left on device"), 2, "medgen: The disk became full"),
         (KeyboardInterrupt(), 130, "medgen: Stopped; nothing was written."),
         (Cancelled("x"), 130, "medgen: Stopped; nothing was written."),
@@ -515,7 +515,7 @@ def test_demo_writes_both_results_and_a_table(accept, mask, tmp_path, monkeypatc
         written += [f"ct_from_mr{suffix}" for suffix in suffixes]
         assert "--accept-license was given" in captured.err
     else:
-        assert "The translation is left out" in captured.err
+        assert "The translation is skipped" in captured.err
     assert names(folder) == written
     listed = [name for name in written if not name.endswith(".medgen.json")]
     assert all(str(folder / name) in captured.out for name in listed)

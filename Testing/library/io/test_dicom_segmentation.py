@@ -163,7 +163,7 @@ def test_the_command_lists_labels_without_a_code(source, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "Wrote 1 DICOM file into" in printed.out
     assert "gizmo (Tissue), label 300 (Tissue)" in printed.err and "liver" not in printed.err
-    assert "--names tells whose numbers" in printed.err
+    assert "give the origin of the numbers" in printed.err
     check_same(labels, tmp_path / "seg" / "segmentation.dcm")
 
 
@@ -177,7 +177,7 @@ def test_the_command_names_labels_without_names(tmp_path, capsys, whose, named):
     assert main([*words, whose]) == 2
     assert "--names is for label volumes" in capsys.readouterr().err
     assert main([*words, "gizmo", "--labels"]) == 2
-    assert 'names of "gizmo" are known; choose one of' in capsys.readouterr().err
+    assert 'names of "gizmo" are unknown; choose one of' in capsys.readouterr().err
     assert main([*words, whose, "--labels"]) == 0
     assert "--names" not in capsys.readouterr().err
     file = tmp_path / "seg" / "segmentation.dcm"

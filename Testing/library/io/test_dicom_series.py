@@ -544,5 +544,5 @@ def test_the_worker_writes_series_and_segmentations(tmp_path):
     )
     assert judge(*answer["files"]) == [] and answer["sentences"] == []
     assert header(answer["files"][0]).SeriesDescription.startswith("SYNTHETIC")
-    with pytest.raises(InputError, match="one at a time"):
+    with pytest.raises(InputError, match="both an image and labels, or neither"):
         METHODS["dicom"](job, folder=str(tmp_path / "x"))

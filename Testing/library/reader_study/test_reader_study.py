@@ -232,14 +232,14 @@ def test_mr_needs_no_common_scale(tmp_path):
     ("change", "words"),
     [
         ({"items": "films"}, 'A study has no "films"; choose slices or volumes.'),
-        ({"per_volume": 0}, "make no study"),
+        ({"per_volume": 0}, "are too few"),
         ({"window": (0, 40)}, "The window's width is 0"),
         ({"real": "nowhere"}, "no file or folder"),
         ({"synthetic": "empty"}, "holds no volume"),
         ({"synthetic": "real"}, "hold the same image; give each image once"),
         ({"synthetic": "copies"}, "hold the same image; give each image once"),
-        ({"synthetic": "mr"}, "looks like CT and .* like MR, which any reader tells apart"),
-        ({"synthetic": "tiny"}, "too few to be"),
+        ({"synthetic": "mr"}, "looks like CT and .* like MR, which every reader distinguishes"),
+        ({"synthetic": "tiny"}, "too few to assess"),
         ({"output": "missing/s"}, "does not exist; create it first"),
         ({"output": "real"}, "exists already, and a study is never replaced"),
     ],
@@ -320,9 +320,9 @@ def test_a_line_torn_by_a_crash_is_asked_again(study):
     ("answer", "words"),
     [
         (("item_099", True, 3, 1.0), "There is no image item_099"),
-        ((None, True, 0, 1.0), "it goes from 1 to 5"),
-        ((None, True, 3, -1.0), "from 0 up"),
-        ((None, True, 3, float("nan")), "from 0 up"),
+        ((None, True, 0, 1.0), "it must be 1 to 5"),
+        ((None, True, 3, -1.0), "must be 0 or more"),
+        ((None, True, 3, float("nan")), "must be 0 or more"),
     ],
 )
 def test_wrong_answers_are_refused(study, answer, words):
@@ -358,7 +358,7 @@ def test_a_list_changed_half_way_is_refused(study):
         lambda: reading.answer(reading.next(), 1, 1, 1),
         lambda: Reading(study, "b"),
     ):
-        with pytest.raises(InputError, match="is not the one that was read so far"):
+        with pytest.raises(InputError, match="is not the one of the answers so far"):
             attempt()
     with pytest.raises(InputError, match="was changed after its key"):
         score(study)
@@ -379,7 +379,7 @@ def test_a_changed_or_lost_image_is_refused(study):
 def test_two_readings_under_one_name_are_noticed(study):
     first, second = Reading(study, "a"), Reading(study, "a")
     first.answer(first.next(), True, 3, 1)
-    with pytest.raises(InputError, match="changed by someone else"):
+    with pytest.raises(InputError, match="changed by another program"):
         second.answer(second.next(), True, 3, 1)
 
 
@@ -399,7 +399,7 @@ def test_answers_that_are_none_are_refused(study, line):
     digest = Study.open(study).digest[:16]
     lines = line.replace("{}", digest)
     path.write_text(f"item,answer,confidence,seconds,list\n{lines}\n")
-    with pytest.raises(InputError, match=r"is no answer|is not the one"):
+    with pytest.raises(InputError, match=r"is not an answer|is not the one"):
         Reading(study, "a")
 
 
@@ -419,7 +419,7 @@ def test_a_full_disk_keeps_the_answers_before(study, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("MedGenLib.reader_study.reading.os.fsync", full)
-    with pytest.raises(InputError, match="this answer is not kept"):
+    with pytest.raises(InputError, match="this answer is not saved"):
         reading.answer(reading.next(), True, 3, 1)
     monkeypatch.undo()
     assert reading.progress == (1, 12)
@@ -537,7 +537,7 @@ def test_one_readers_rows():
     [
         ((195, 190), "better than guessing, and the interval lies above the 55 %"),
         ((100, 98), "not shown to be better than guessing, and the interval lies below the 55 %"),
-        ((20, 30), "worse than guessing: the kinds are distinguished, but taken for each other"),
+        ((20, 30), "worse than guessing: the kinds are distinguished, but confused with each other"),
     ],
 )
 def test_verdicts(right, words):
@@ -597,7 +597,7 @@ def test_scores_of_one_kind_only(study, tmp_path):
 
 
 def test_keys(study, folders, tmp_path):
-    with pytest.raises(InputError, match="Nobody has answered"):
+    with pytest.raises(InputError, match="has no answers yet"):
         score(study)
     read_all(study, "a")
     moved = key_of(study).rename(tmp_path / "safe.json")
@@ -605,7 +605,7 @@ def test_keys(study, folders, tmp_path):
         score(study)
     assert score(study, moved).value("Accuracy").value == 100
     other = make([folders[0]], [folders[1]], tmp_path / "other")
-    with pytest.raises(InputError, match="belongs to another study"):
+    with pytest.raises(InputError, match="does not belong to the study"):
         score(study, other.key)
     with pytest.raises(InputError, match="is no key of a reader study"):
         score(study, study / "study.json")

@@ -108,7 +108,7 @@ def test_a_whole_reading(study):
             assert (status, state["done"]) == (200, len(names))
         code, out, error = run.ended()
     assert (code, error) == (0, "")
-    assert "All 4 images are read" in out
+    assert "All 4 images have an answer" in out
     reading = Reading(study, "A")
     assert names == [item.name for item in reading.items]
     assert [a.synthetic for a in reading.answers.values()] == [False, True, False, True]
@@ -121,7 +121,7 @@ def test_ctrl_c_pauses_and_the_same_command_goes_on(study):
         run.process.send_signal(signal.SIGINT)
         code, _, error = run.ended()
     assert code == 130
-    assert error == "medgen: Paused after 1 of 4 images; the same command goes on from there.\n"
+    assert error == "medgen: Paused after 1 of 4 images; the same command continues from there.\n"
     with Run(study) as run:
         state = run.json("state")[1]
         assert state["done"] == 1 and state["item"]["name"] != first
@@ -201,7 +201,7 @@ def test_errors_reach_the_page_and_the_terminal(study):
         path = study / "study.json"
         path.write_text(path.read_text() + " ")
         status, answer = run.answer(run.json("state")[1]["item"]["name"])
-        assert (status, "is not the one that was read so far" in answer["error"]) == (409, True)
+        assert (status, "is not the one of the answers so far" in answer["error"]) == (409, True)
         run.process.send_signal(signal.SIGINT)
         code, _, error = run.ended()
     assert code == 130

@@ -471,7 +471,7 @@ def test_a_failed_request_is_one_sentence_and_the_worker_goes_on(worker, change,
 
 def test_a_folder_for_the_results_that_is_not_there(worker, tmp_path):
     item = transfer.put(trunk(), tmp_path, "in")
-    with pytest.raises(InputError, match="/nowhere for the results is not there"):
+    with pytest.raises(InputError, match="/nowhere for the results does not exist"):
         worker.call("generate", input=item, folder="/nowhere")
 
 
@@ -485,7 +485,7 @@ def test_a_license_that_was_not_accepted(home, slab, tmp_path):
 
 
 def test_a_fault_of_the_program_carries_its_traceback(worker):
-    with pytest.raises(WorkerError, match="unexpected fault") as caught:
+    with pytest.raises(WorkerError, match="unexpected error") as caught:
         worker.call("models/add", source=5)
     assert "Traceback" in caught.value.detail
 
@@ -526,7 +526,7 @@ def test_a_worker_that_falls_silent_is_stopped(home, monkeypatch):
         monkeypatch.setattr(piped, "SILENCE_TIMEOUT", 2.0)
         pid = worker.pid
         os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(WorkerError, match="no sign of life"):
+        with pytest.raises(WorkerError, match="did not respond"):
             job.result(20)
         assert eventually(gone(pid), 5)
         monkeypatch.undo()
@@ -554,13 +554,13 @@ def test_a_python_that_is_not_there():
 
 
 def test_a_program_that_is_no_worker():
-    with pytest.raises(WorkerError, match="no message|could not start with the Python"):
+    with pytest.raises(WorkerError, match="an invalid message|could not start with the Python"):
         Worker("/bin/echo").start()
 
 
 def test_garbage_from_the_start(home, tmp_path):
     worker = Worker(env=at_start(tmp_path, "print('Loading, please wait ...', flush=True)\n"))
-    with pytest.raises(WorkerError, match="no message") as caught:
+    with pytest.raises(WorkerError, match="an invalid message") as caught:
         worker.start()
     assert "Loading" in caught.value.detail and worker.pid is None
 

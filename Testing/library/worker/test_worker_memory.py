@@ -102,7 +102,7 @@ def test_a_plan_that_does_not_fit_is_replaced_before_it_runs(monkeypatch):
 
 def test_the_sentence_offers_the_cpu_on_a_gpu_only():
     for device, offered in (("cuda:0", True), ("cpu", False)):
-        error = methods.too_large("The memory ran out.", "", device, "image")
+        error = methods.too_large("The memory is full.", "", device, "image")
         assert ("or compute on the CPU" in str(error)) == offered
         assert "crop the image" in str(error)
 

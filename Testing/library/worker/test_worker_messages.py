@@ -145,7 +145,7 @@ def test_late_and_unknown_answers_are_ignored(talk):
 )
 def test_garbage_raises_with_its_beginning_as_detail(talk, data):
     talk.ask()
-    with pytest.raises(errors.WorkerError, match="no message") as caught:
+    with pytest.raises(errors.WorkerError, match="an invalid message") as caught:
         talk.connection.feed(data)
     assert data[:2].decode() in caught.value.detail and "\n" not in str(caught.value)
 

@@ -208,7 +208,7 @@ class FailToStartTest(EngineTestCase):
     def testGarbage(self):
         error = self.startError(python=playing(self.workFolder, "print('Hello from a wrong program')\n" + SILENT))
         self.assertIsInstance(error, WorkerError)
-        self.assertSentence(error, "no message")
+        self.assertSentence(error, "an invalid message")
         self.assertIn("Hello", error.detail)
 
     def testBinaryGarbage(self):

@@ -128,7 +128,7 @@ class DuringTest(FailureTestCase):
 
     def testGarbageDuringTheRun(self):
         source = ANSWERS_ONCE + "print('Segmentation fault?')\n" + SILENT
-        self.fails(self.logic(python=playing(self.workFolder, source)), WorkerError, "no message")
+        self.fails(self.logic(python=playing(self.workFolder, source)), WorkerError, "an invalid message")
 
     def testInputDeleted(self):
         logic = self.logic()
