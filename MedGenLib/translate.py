@@ -11,7 +11,7 @@ from typing import Unpack
 from MedGenLib import devices
 from MedGenLib.checks.input import check_image
 from MedGenLib.checks.output import check_translated
-from MedGenLib.errors import InputError
+from MedGenLib.errors import InputError, PackageError
 from MedGenLib.findings import notes, require_usable
 from MedGenLib.imaging.modality import modality_of, same_modality
 from MedGenLib.imaging.volume import Volume
@@ -101,9 +101,23 @@ def translate(
     return Result([translated], report, volume, spread)
 
 
+def _fitting(volume: Volume, to: str) -> Manifest:
+    """The first model that translates such an image; the sentence of a refusal states where the modality is from."""
+    source = modality_of(volume)
+    try:
+        return for_translation(source, to)
+    except PackageError as error:
+        if volume.modality is not None or source is None:
+            raise
+        raise PackageError(
+            f"By its values the image looks like {source}. {error} If it is another modality, state it (command line: "
+            "--modality, Python: read_volume(..., modality=...))."
+        ) from None
+
+
 def _model(volume: Volume, to: str, name: str | None) -> Manifest:
     if name is None:
-        return for_translation(modality_of(volume), to)
+        return _fitting(volume, to)
     manifest = find(name)
     manifest.require_task("translate")
     if not same_modality(to, manifest.output.modality):

@@ -12,7 +12,7 @@ import numpy as np
 
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.body import close_body
-from MedGenLib.imaging.modality import guess_modality, modality_family
+from MedGenLib.imaging.modality import guess_modality, hu_problem, modality_doubt, modality_family
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis
 
@@ -105,8 +105,17 @@ def check_image(volume: Volume, manifest: Manifest) -> list[Finding]:
     return [*_check_modality(volume, manifest), *_check_geometry(volume, manifest)]
 
 
+def check_stated(volume: Volume) -> list[Finding]:
+    """A warning if the values of an image contradict the modality that it states."""
+    doubt = modality_doubt(volume)
+    return [_warning("doubtful-modality", doubt)] if doubt else []
+
+
 def _check_modality(volume: Volume, manifest: Manifest) -> list[Finding]:
     needed, stated, guess = manifest.input.modality, volume.modality, guess_modality(volume)
+    could_be_ct = stated == "CT" or stated is None and guess != "MR"
+    if modality_family(needed) == "CT" and could_be_ct and (problem := hu_problem(volume)):
+        return [_error("not-hu", problem)]
     model = f"the model '{manifest.name}' needs {_described(needed)}"
     if stated is not None and modality_family(stated) != modality_family(needed):
         return [_error("wrong-modality", f"The image is {stated}, but {model}; choose another.")]

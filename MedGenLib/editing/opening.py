@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from MedGenLib import devices
-from MedGenLib.checks.input import check_mask
+from MedGenLib.checks.input import check_mask, check_stated
 from MedGenLib.editing.field_of_view import PlacedFieldOfView
 from MedGenLib.editing.grid_map import GridMap
 from MedGenLib.editing.latent_cache import LatentCache
@@ -22,7 +22,7 @@ from MedGenLib.editing.region import RegionEditor
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, notes, require_usable
 from MedGenLib.imaging.boxes import shrunk
-from MedGenLib.imaging.modality import looks_like_labels, modality_family, modality_of
+from MedGenLib.imaging.modality import hu_problem, looks_like_labels, modality_family, modality_of
 from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.normalization import Affine, TissueRange, TissueStandard
 from MedGenLib.imaging.resampling import resample
@@ -111,7 +111,7 @@ def of_image(
     if volume.modality is None:  # its values fit
         volume = volume.with_array(volume.array, manifest.output.modality, manifest.output.unit)
     labels, _, found = model_labels(mask, manifest, options["mapping"], options["fill"])
-    findings = [*found, *notes(volume), *notes(mask), *check_mask(labels, manifest)]
+    findings = [*found, *notes(volume), *notes(mask), *check_stated(volume), *check_mask(labels, manifest)]
     require_usable(findings)
     stage.advance()
     place = devices.pick_device(options["device"])
@@ -211,6 +211,8 @@ def _check(volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
     made = modality_family(manifest.output.modality)
     if made == "CT" and looks_like_labels(volume):  # air alone has -1000 HU
         raise InputError("The image holds only a few whole numbers, as masks do; give the image, not its mask.")
+    if made == "CT" and (problem := hu_problem(volume)):
+        raise InputError(problem)
     stated = modality_of(volume)
     if stated is not None and modality_family(stated) != made:
         looks = "is" if volume.modality else "looks like"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.modality import guess_modality
+from MedGenLib.imaging.modality import guess_modality, hu_problem
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, Grid, LabelMap, Volume, check_finite
@@ -167,6 +167,9 @@ def evaluate(
     given = {"image": image, "reference": reference, "mask": mask, "labels": labels, "uncertainty": uncertainty}
     origin = origin or CaseOrigin()
     inputs = tuple(Source.of(role, grid, origin.files.get(role, "")) for role, grid in given.items() if grid)
+    for grid in filter(None, (image, reference)):
+        if grid.modality == "CT" and (problem := hu_problem(grid)):
+            raise InputError(problem)
     find, resample = _segmenter(segmenter, options["device"]), options["resample"]
     if labels is not None and find is not None:
         labels = _named(labels, find)

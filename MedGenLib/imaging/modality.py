@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Volume
 
 MR_MODALITIES = ("MR", "T1w", "T2w", "PDw", "FLAIR")
+_LOWEST_STORED = -200
+"""CT in HU has lower values, at least air, unless it was masked."""
 _MAX_VALUES = 500_000  # enough for the histogram, and quick on the largest volume
 
 
@@ -47,6 +49,37 @@ def guess_modality(volume: Volume) -> str | None:
         return None
     low, high = np.percentile(values, [0.5, 99.5])
     return "MR" if high - low >= 20 else None
+
+
+def hu_problem(volume: Volume) -> str | None:
+    """A sentence if the values of a CT are not HU: stored with an offset, in 8 bits, or scaled to 0..1."""
+    values = _sample(volume.array)
+    low, high = float(values.min()), float(values.max())
+    if low == high or low < _LOWEST_STORED:
+        return None
+    if _looks_like_hu(values - 1024):
+        return (
+            "The values of the CT look like HU + 1024; give the offset to HU with --hu-offset -1024 (Python: "
+            "read_volume(..., hu_offset=-1024))."
+        )
+    scale = "to 0..1" if high <= 2 else "to 8 bits" if low >= 0 and 200 <= high <= 255 else ""
+    if not scale:
+        return None
+    return (
+        f"The values from {low:g} to {high:g} are not those of a CT in HU, they seem to be scaled {scale}; give the "
+        "original CT, because HU cannot be restored from them."
+    )
+
+
+def modality_doubt(volume: Volume) -> str | None:
+    """A sentence if the values contradict the modality that the volume states."""
+    guess = guess_modality(volume)
+    if None in (guess, volume.modality) or guess == modality_family(volume.modality):
+        return None
+    return (
+        f"The image is stated to be {volume.modality} but looks like {guess} by its values; make sure that it is "
+        f"{volume.modality}."
+    )
 
 
 def looks_like_labels(volume: Volume) -> bool:

@@ -11,12 +11,14 @@ import contextlib
 import errno
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.modality import modality_family
 from MedGenLib.imaging.volume import LabelMap, Volume, affine_from_lps, by_axis, check_finite, to_sitk
 from MedGenLib.io import dicom
 from MedGenLib.io.atomic import replacing
@@ -37,7 +39,9 @@ _LABEL_NOISE, _LARGEST_LABEL_NOISE = 1e-3, 0.1
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def read_volume(path: str | Path, series: str | None = None, modality: str | None = None) -> Volume:
+def read_volume(
+    path: str | Path, series: str | None = None, modality: str | None = None, hu_offset: float | None = None
+) -> Volume:
     """Read a scalar image.
 
     Parameters
@@ -45,6 +49,7 @@ def read_volume(path: str | Path, series: str | None = None, modality: str | Non
     path: a .nii, .nii.gz, .nrrd, .mha or .mhd file, or a folder with a DICOM series.
     series: series of the folder: its number in `list_series`, from 1, or its UID.
     modality: "CT", "T1w", "T2w" or "MR", where the file does not state it.
+    hu_offset: added to the values of a CT that are not HU, such as -1024.
 
     Returns
     -------
@@ -64,8 +69,20 @@ def read_volume(path: str | Path, series: str | None = None, modality: str | Non
         volume = Volume(array.astype(np.float32, order="C"), affine, notes=header.notes, forms=header.forms)
     _check_extent(volume.shape, path)
     check_finite(volume, str(path))
+    if modality and volume.modality and modality_family(modality) != modality_family(volume.modality):
+        raise InputError(f"{path} is stated to be {modality}, but its header says {volume.modality}; correct that.")
     modality = modality or volume.modality
+    if hu_offset is not None:
+        volume, modality = _in_hu(volume, hu_offset, modality, path), "CT"
     return volume.with_array(volume.array, modality, "HU" if modality == "CT" else "a.u.")
+
+
+def _in_hu(volume: Volume, offset: float, modality: str | None, path: Path) -> Volume:
+    if modality not in (None, "CT"):
+        raise InputError(f"{path} is {modality}, but an offset to HU is for CT; leave it out or correct the modality.")
+    array = np.maximum(volume.array + np.float32(offset), dicom.LOWEST_HU)
+    notes = (*(note for note in volume.notes if note != dicom.NO_INTERCEPT), f"{offset:+g} was added to get HU.")
+    return replace(volume, array=array, notes=notes)
 
 
 def read_label_map(path: str | Path) -> LabelMap:

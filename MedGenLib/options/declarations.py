@@ -25,6 +25,7 @@ AsFile = Annotated[bool, Option(False, metavar="U")]
 """True or False; on the command line the path of the file to write."""
 Label = Annotated[int | str | None, Option(None, metavar="LABEL")]
 Series = Annotated[str | None, Option(None, metavar="UID")]
+HuOffset = Annotated[float | None, Option(None, unit="HU", metavar="HU")]
 Folder = Annotated[Path | None, Option(None, metavar="DIR")]
 
 
@@ -187,6 +188,7 @@ class EvaluateOptions(TypedDict, total=False):
         hippocampus-segmenter, totalsegmentator, or nnunet:FOLDER
     resample: bring reference, mask and labels on another grid onto that of the image instead of refusing them
     modality: of image and reference where the files do not say it; by default guessed from their values
+    hu_offset: number to add to image and reference where they are CT with values that are not HU, such as -1024
     report: folder for report.html, metrics.json and metrics.csv, and error_map.nii.gz of one image with a reference
     overwrite: replace files that exist
     device: where to compute: auto, cpu or cuda:0
@@ -195,6 +197,7 @@ class EvaluateOptions(TypedDict, total=False):
     segmenter: Annotated["str | Callable | None", Option(None, metavar="NAME")]
     resample: Switch
     modality: Annotated[Literal["CT", "MR"] | None, Option(None, metavar="CT|MR")]
+    hu_offset: HuOffset
     report: Annotated[str | Path | None, Option(None, metavar="DIR")]
     overwrite: Switch
     device: Device
@@ -315,6 +318,18 @@ class _Read(TypedDict):
 
 
 @helped
+class _Stated(TypedDict):
+    """What the image does not say of itself.
+
+    modality: what the image is, such as CT or T1w, where its file does not state it; by default guessed from its values
+    hu_offset: number to add to a CT whose values are not HU, such as -1024
+    """
+
+    modality: Annotated[Literal["CT", "MR", "T1w", "T2w", "PDw", "FLAIR"] | None, Option(None, metavar="NAME")]
+    hu_offset: HuOffset
+
+
+@helped
 class _LesionFile(TypedDict):
     """
     lesion_mask: also write where the lesion is
@@ -334,11 +349,11 @@ def _options(*groups: type, files: Sequence[type] = ()) -> dict[str, Option]:
 
 COMMANDS: Mapping[str, Mapping[str, Option]] = {
     "generate": _options(_GenerateInputs, GenerateOptions, files=(_Files, _Dicom)),
-    "translate": _options(_TranslateInputs, TranslateOptions, files=(_Files, _Dicom)),
-    "edit": _options(_EditInputs, EditOptions, files=(_Read, _Files)),
+    "translate": _options(_TranslateInputs, TranslateOptions, files=(_Stated, _Files, _Dicom)),
+    "edit": _options(_EditInputs, EditOptions, files=(_Read, _Stated, _Files)),
     "redraw": _options(RedrawOptions),
     "live_edit": _options(_LiveEditInputs, EditOptions),
-    "insert_lesion": _options(_LesionInputs, LesionOptions, files=(_Read, _LesionFile, _Files)),
+    "insert_lesion": _options(_LesionInputs, LesionOptions, files=(_Read, _Stated, _LesionFile, _Files)),
     "evaluate": _options(_EvaluateInputs, EvaluateOptions),
 }
 """Command -> Python name -> option. "redraw" is one edit of an open canvas, "live_edit" follows a segmentation."""

@@ -24,6 +24,8 @@ ACRONYMS = {"hu": "HU"}
 ALL = "*"
 BY_CALL = "Worker.call takes this method"
 MODALITY = "a volume carries its modality"
+IN_HU = "read_volume and Slicer's own tools change the values of a volume"
+STATED = {MODALITY: "modality", IN_HU: "hu_offset"}
 EACH_EDIT = "given with each edit of the open canvas"
 CLI_ONLY = "the caller reads and writes the files"
 LACKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
@@ -54,10 +56,18 @@ LACKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "canvas": {"an insertion opens a canvas of its own": ALL},
     },
     "evaluate": {
-        "python": {MODALITY: "modality", "MedGenLib.evaluation.report writes the result": "report overwrite"},
-        "worker": {MODALITY: "modality"},
-        "client": {MODALITY: "modality"},
-        "slicer": {MODALITY: "modality", "nodes seldom share a grid, so that it always resamples": "resample"},
+        "python": {
+            MODALITY: "modality",
+            IN_HU: "hu_offset",
+            "MedGenLib.evaluation.report writes the result": "report overwrite",
+        },
+        "worker": STATED,
+        "client": STATED,
+        "slicer": {
+            MODALITY: "modality",
+            IN_HU: "hu_offset",
+            "nodes seldom share a grid, so that it always resamples": "resample",
+        },
         "canvas": {"a canvas measures nothing": ALL},
     },
 }

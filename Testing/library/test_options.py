@@ -328,14 +328,15 @@ FLAGS = {
     "generate": "-o --output --uncertainty --dicom --deidentify --seed --preset --device --memory --preview --report "
     "--accept-license --overwrite --model --samples --sampler --steps --guidance --classifier-guidance --map --fill "
     "--body-from --any-grid --size --spacing --modality --noise --style --retries",
-    "translate": "-o --output --to --model --series --uncertainty --dicom --deidentify --seed --preset --device "
-    "--memory --preview --report --accept-license --overwrite",
-    "edit": "-o --output --mask --new-mask --model --map --fill --noise --series --seed --preset --device --memory "
-    "--preview --report --accept-license --overwrite",
-    "insert_lesion": "-o --output --at --mask --organ --labels --map --fill --shape --size --label --contrast --model "
-    "--series --lesion-mask --seed --preset --device --memory --preview --report --accept-license --overwrite",
-    "evaluate": "--reference --mask --labels --segmenter --uncertainty --modality --resample --report --overwrite "
-    "--device",
+    "translate": "-o --output --to --modality --hu-offset --model --series --uncertainty --dicom --deidentify "
+    "--seed --preset --device --memory --preview --report --accept-license --overwrite",
+    "edit": "-o --output --modality --hu-offset --mask --new-mask --model --map --fill --noise --series --seed "
+    "--preset --device --memory --preview --report --accept-license --overwrite",
+    "insert_lesion": "-o --output --modality --hu-offset --at --mask --organ --labels --map --fill --shape --size "
+    "--label --contrast --model --series --lesion-mask --seed --preset --device --memory --preview --report "
+    "--accept-license --overwrite",
+    "evaluate": "--reference --mask --labels --segmenter --uncertainty --modality --hu-offset --resample --report "
+    "--overwrite --device",
 }
 
 

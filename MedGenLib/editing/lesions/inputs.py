@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.modality import modality_of, same_modality
+from MedGenLib.imaging.modality import hu_problem, modality_of, same_modality
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, check_finite
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.labels.vocabulary import table
@@ -25,6 +25,8 @@ def read_image(image: str | Path | Volume, manifest: Manifest) -> Volume:
     """
     volume = image if isinstance(image, Volume) else as_stored(read_volume(image))
     check_finite(volume)
+    if manifest.output.modality == "CT" and (problem := hu_problem(volume)):
+        raise InputError(problem)
     modality, made = modality_of(volume), manifest.output.modality
     if modality is not None and not same_modality(modality, made):
         raise InputError(

@@ -5,9 +5,20 @@ pydicom, highdicom and dicom-anonymizer are imported inside the functions that u
 
 from MedGenLib.io.dicom.facts import read_facts
 from MedGenLib.io.dicom.folder import check_folder
+from MedGenLib.io.dicom.pixels import LOWEST_HU, NO_INTERCEPT
 from MedGenLib.io.dicom.reading import read_series
 from MedGenLib.io.dicom.scan import Series, list_series
 from MedGenLib.io.dicom.segmentation import write_segmentation
 from MedGenLib.io.dicom.series import write_series
 
-__all__ = ["Series", "check_folder", "list_series", "read_facts", "read_series", "write_segmentation", "write_series"]
+__all__ = [
+    "LOWEST_HU",
+    "NO_INTERCEPT",
+    "Series",
+    "check_folder",
+    "list_series",
+    "read_facts",
+    "read_series",
+    "write_segmentation",
+    "write_series",
+]

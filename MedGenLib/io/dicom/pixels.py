@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 LOWEST_HU = -1024.0
 """Lower CT values are padding outside the reconstruction circle."""
+NO_INTERCEPT = (
+    "The CT series does not state the rescale intercept, so that its numbers may not be HU; if they are not, "
+    "give the offset to HU (command line: --hu-offset -1024)."
+)
 _AIR_HU, _METAL_HU = -900.0, 3071.0
 """Padding between these could be a part of the body."""
 
@@ -49,10 +53,7 @@ def read_pixels(slices: Sequence[ImageHeader], is_ct: bool, notes: list[str]) ->
             array[..., index] = (plane.astype(np.float32) * np.float32(slope) + np.float32(intercept)).T
             padded[..., index] = _padding(plane, data, slope, intercept, is_ct).T
     if is_ct and not rescaled:
-        notes.append(
-            "The CT series does not state the rescale intercept, so that its numbers may not be HU; if they are not, "
-            "give the offset to HU (command line: --hu-offset -1024)."
-        )
+        notes.append(NO_INTERCEPT)
     if is_ct:
         np.maximum(array, LOWEST_HU, out=array)
     if padded.any() and not padded.all():
