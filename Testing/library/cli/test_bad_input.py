@@ -1,4 +1,4 @@
-"""Bad input ends in one plain sentence on stderr, exit code 2, and nothing is written."""
+"""Bad input gives one sentence on stderr, exit code 2, and no files."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def medgen(out, capfd):
-    """Runs a command; expects a refusal and returns its sentence."""
+    """Runs a command that must fail and returns its sentence."""
 
     def refuse(*argv):
         before = everything_in(out)
@@ -87,7 +87,7 @@ def everything_in(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-# Inputs made by hand, byte by byte where the libraries would not write them
+# Inputs that libraries do not write
 
 
 def mask_file(folder, values=(0, 2), shape=(12, 12, 12)):
@@ -98,7 +98,7 @@ def mask_file(folder, values=(0, 2), shape=(12, 12, 12)):
 
 
 def mr_file(folder):
-    """A bright ball with texture, no negative values: nothing like Hounsfield units."""
+    """A textured bright ball without negative values, unlike Hounsfield units."""
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 40)] * 3, indexing="ij"))
     ball = np.linalg.norm(grid, axis=0) < 0.8
     noise = np.random.default_rng(0).normal(0, 40, ball.shape)
@@ -216,7 +216,7 @@ def test_truncated_nifti(generate, tmp_path, name):
 
 
 @needs("ct-tissue")
-def test_file_that_is_no_image(generate, tmp_path):
+def test_file_that_is_not_an_image(generate, tmp_path):
     path = tmp_path / "text.nii.gz"
     path.write_text("this is not an image")
     assert str(path) in generate(path)
@@ -241,7 +241,7 @@ def test_four_axes(generate, tmp_path):
 
 @needs("head-ct-to-mr")
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_no_numbers(translate, tmp_path, value):
+def test_values_that_are_not_finite(translate, tmp_path, value):
     values = np.ones((8, 8, 8), np.float32)
     values[1, 2, 3] = value
     sentence = translate(nifti(tmp_path / "image.nii", values=values))
@@ -303,7 +303,7 @@ def test_one_voxel(generate, tmp_path):
 
 
 @needs("ct-tissue")
-def test_huge_claim_is_refused_before_memory_is_taken(generate, translate, tmp_path):
+def test_huge_header_size_is_refused_before_allocation(generate, translate, tmp_path):
     path = tmp_path / "huge.nii"
     content = nifti(path).read_bytes()
     header = bytearray(content)
@@ -340,8 +340,8 @@ def test_output_is_a_folder(medgen, out, tmp_path):
     assert "is a folder" in medgen("generate", mask_file(tmp_path), "-o", folder)
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write")
-def test_output_that_nobody_may_write(medgen, tmp_path):
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a read-only folder")
+def test_output_in_a_read_only_file_system(medgen, tmp_path):
     assert "cannot be written" in medgen("generate", mask_file(tmp_path), "-o", "/proc/ct.nii.gz")
 
 
@@ -359,7 +359,7 @@ def test_output_without_permission(medgen, out, tmp_path):
 
 @needs("ct-tissue")
 def test_full_disk(tmp_path):
-    """A real file system of 64 KiB, mounted in a name space of its own where that is allowed."""
+    """A real file system of 64 KiB, mounted in its own namespace if permitted."""
     unshare, mount = shutil.which("unshare"), tmp_path / "disk"
     mount.mkdir()
     mounting = f"mount -t tmpfs -o size=64k tmpfs '{mount}'"
@@ -399,7 +399,7 @@ def test_unknown_sampler(generate, tmp_path):
 
 
 @needs("head-mr-to-ct")
-def test_license_that_was_not_accepted(medgen, out, tmp_path):
+def test_license_not_accepted(medgen, out, tmp_path):
     sentence = medgen("translate", mr_file(tmp_path), "-o", out / "ct.nii", "--to", "CT")
     assert "--accept-license" in sentence and "commercial" in sentence
 
@@ -498,7 +498,7 @@ def test_training_configuration_that_is_missing_or_not_json(medgen, out, tmp_pat
 # As a user sees it
 
 
-def test_a_real_process_says_one_line_and_exits_with_2(out, tmp_path):
+def test_a_real_process_prints_one_line_and_exits_with_2(out, tmp_path):
     argv = ["generate", tmp_path / "nowhere.nii.gz", "-o", out / "ct.nii.gz", "--model", "none"]
     done = subprocess.run(
         [sys.executable, "-m", "MedGenLib", *map(str, argv)], cwd=REPOSITORY, capture_output=True, text=True

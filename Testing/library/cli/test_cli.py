@@ -1,4 +1,4 @@
-"""The command `medgen`: words, exit codes, outputs that appear together, Ctrl-C."""
+"""The command `medgen`: arguments, exit codes, atomic outputs, Ctrl-C."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def engine(monkeypatch):
-    """Both jobs replaced by quick ones that remember how they were called."""
+    """generate and translate replaced by quick functions that record their arguments."""
     calls = []
 
     def work(mask=None, *, image=None, samples=1, progress=None, **options):
@@ -93,7 +93,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-# Words
+# Arguments
 
 
 def test_help_is_instant_and_imports_nothing_heavy():
@@ -192,7 +192,7 @@ def test_memory_is_passed_on(mask, out, engine):
     assert [options["memory"] for options in engine] == ["small", "small"]
 
 
-def test_quiet_counts_before_and_after_the_command():
+def test_quiet_works_before_and_after_the_command():
     parser = build_parser()
     assert parser.parse_args(["-q", "doctor"]).quiet and parser.parse_args(["doctor", "-q"]).quiet
     assert not parser.parse_args(["doctor"]).quiet
@@ -396,7 +396,7 @@ def test_ctrl_c_stops_the_real_model(out, tmp_path):
 
 
 def assert_stops(process, awaited, number, code):
-    """Sends the signal once a line with the awaited words has come; expects a quick end."""
+    """Send the signal after a line with the expected text; the process must end quickly."""
     lines = []
     while not lines or awaited not in lines[-1]:
         lines.append(process.stderr.readline())
@@ -539,8 +539,8 @@ def test_console_prints_a_line_where_there_is_no_terminal(capsys):
     assert capsys.readouterr().err.count("decoding: 2 steps in") == 2
 
 
-def test_a_repeated_first_step_is_a_sign_of_life(monkeypatch):
-    """Another program works and cannot tell how far it is: the one bar stays."""
+def test_a_repeated_first_step_keeps_the_bar(monkeypatch):
+    """Another program works without progress: the bar is kept."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     console = Console()
     console(Progress("segmenting", 0, 1))
@@ -570,7 +570,7 @@ def test_every_package_folder_is_installed():
     assert set(project["tool"]["setuptools"]["packages"]) == folders | {"MedGenLib.Resources"}
 
 
-def test_constraints_name_every_dependency():
+def test_constraints_list_every_dependency():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     wanted = [needed.name for needed in requirements()] + project["optional-dependencies"]["dev"]
     lines = (REPOSITORY / "constraints.txt").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""`medgen insert-lesion` and the worker's method: files that appear together, sentences."""
+"""`medgen insert-lesion` and the worker's method: atomic outputs, sentences."""
 
 from __future__ import annotations
 

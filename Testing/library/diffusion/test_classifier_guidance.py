@@ -48,7 +48,7 @@ def test_the_estimate_moves_by_the_gradient_of_the_classifier(alpha, sigma):
     assert torch.allclose(moved, expected, atol=1e-6)
 
 
-def test_no_weight_changes_nothing_and_pure_noise_is_bounded():
+def test_weight_0_changes_nothing_and_pure_noise_is_bounded():
     x = torch.randn(1, 1, 4, 4, 4)
     free = ClassifierGuidance(standard_normal, logistic, wanting(1, x), weight=0.0)
     assert torch.equal(free(x, 0.5, 0.5), standard_normal(x, 0.5, 0.5))
@@ -57,7 +57,7 @@ def test_no_weight_changes_nothing_and_pure_noise_is_bounded():
 
 
 @pytest.mark.parametrize("name", ["euler", "ddim", "heun"])
-def test_every_sampler_is_pulled_to_the_wanted_label_even_in_inference_mode(name):
+def test_every_sampler_follows_the_target_label_also_in_inference_mode(name):
     noise = torch.randn(1, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
     means = []
     with torch.inference_mode():
@@ -66,10 +66,10 @@ def test_every_sampler_is_pulled_to_the_wanted_label_even_in_inference_mode(name
             means.append(float(SAMPLERS[name](denoise, noise, 20).mean()))
     assert means[0] < -0.2
     assert means[1] > 0.2
-    assert math.isclose(means[0], -means[1], abs_tol=0.15)  # both labels are alike
+    assert math.isclose(means[0], -means[1], abs_tol=0.15)  # the labels are symmetric
 
 
-def test_the_flow_denoiser_takes_part():
+def test_the_flow_denoiser_is_differentiated():
     x = torch.randn(1, 1, 4, 4, 4)
     plain = FlowDenoiser(lambda x, t: torch.zeros_like(x))
     guided = ClassifierGuidance(plain, logistic, wanting(1, x), 1.0)

@@ -13,7 +13,7 @@ from MedGenLib.errors import Cancelled
 
 MEAN, SPREAD = 1.5, 0.3
 STEPS = {"euler": 200, "heun": 100, "midpoint": 100, "ddim": 200, "ddpm": 1000}
-"""DDPM's posterior variance is exact only for small steps, so it gets all of them."""
+"""DDPM's posterior variance is exact only for small steps, so it uses all of them."""
 
 
 def gaussian_denoiser(x: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
@@ -93,7 +93,7 @@ def test_steps_agree_with_monai_ddim():
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_one_velocity_network_serves_every_sampler(name):
+def test_one_velocity_network_works_with_every_sampler(name):
     samples = SAMPLERS[name](
         FlowDenoiser(gaussian_velocity), draws(), STEPS[name], generator=torch.Generator().manual_seed(1)
     )

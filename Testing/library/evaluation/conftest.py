@@ -1,4 +1,4 @@
-"""Images that the tests of an evaluation compare."""
+"""Images of the evaluation tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 
 @pytest.fixture(scope="session")
 def tissue() -> LabelMap:
-    """A trunk of fat round muscle round a bone, 3 mm voxels."""
+    """A trunk of fat around muscle around a bone, 3 mm voxels."""
     return trunk_of_tissues()
 
 

@@ -1,4 +1,4 @@
-"""`medgen evaluate distribution`: folders in, sentences and a report out."""
+"""`medgen evaluate distribution`: folders to sentences and a report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from MedGenLib.packages.catalogue import find
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory, monkeypatch):
-    """One cache for the module: volumes that come again are not computed again."""
+    """One cache for the module, as volumes are reused."""
     home = tmp_path_factory.getbasetemp() / "cohorts-home"
     monkeypatch.setenv("MEDGEN_HOME", str(home))
 
@@ -34,7 +34,7 @@ def texture(seed: int, blur: float = 1.0, size: int = 24) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Ten volumes each: real, fresh of the same kind, blurred ones, and training images."""
+    """Ten volumes each: real, new of the same kind, blurred, and training images."""
     root = tmp_path_factory.mktemp("cohorts")
     for number, (name, blur) in enumerate((("real", 1.0), ("fresh", 1.0), ("blurred", 2.0), ("training", 1.0))):
         (root / name).mkdir()
@@ -48,7 +48,7 @@ def run(*arguments) -> int:
     return main(["evaluate", "distribution", *map(str, arguments), "--device", "cpu"])
 
 
-def test_the_shipped_network_tells_blurred_volumes_from_fresh_ones(folders):
+def test_the_shipped_network_separates_blurred_from_sharp_volumes(folders):
     fresh, blurred = (
         evaluate_cohorts(folders / name, folders / "real", device="cpu").comparison for name in ("fresh", "blurred")
     )
@@ -88,7 +88,7 @@ def test_the_command_writes_a_report_or_nothing(folders, tmp_path, capsys):
     assert run(synthetic, *options, "--overwrite", "--seed", 1, "--quiet") == 0
 
 
-def test_nothing_is_left_behind_when_a_cohort_is_refused(folders, tmp_path, capsys):
+def test_a_refused_cohort_leaves_no_files(folders, tmp_path, capsys):
     alone = tmp_path / "alone"
     alone.mkdir()
     write_volume(Volume(texture(7), np.eye(4), "MR"), alone / "one.nii.gz")
@@ -123,7 +123,7 @@ def test_another_spacing_is_resampled_and_reported(folders, tmp_path):
 
 
 def test_mr_is_not_compared_with_ct(folders, tmp_path, capsys):
-    """Files that state nothing: bodies of 40 HU in air."""
+    """Files without modality: bodies of 40 HU in air."""
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 24)] * 3, indexing="ij"))
     for case in range(3):
         noise = 15 * np.random.default_rng(case).normal(size=(24,) * 3)
@@ -133,7 +133,7 @@ def test_mr_is_not_compared_with_ct(folders, tmp_path, capsys):
     assert "Most synthetic volumes look like CT" in capsys.readouterr().err
 
 
-def test_seeds_of_one_input_are_known_from_provenance(folders, tmp_path):
+def test_seeds_of_one_input_are_found_by_provenance(folders, tmp_path):
     for case in range(4):
         path = tmp_path / f"v{case}.nii.gz"
         write_volume(Volume(texture(case), np.eye(4), "MR"), path)
@@ -145,7 +145,7 @@ def test_seeds_of_one_input_are_known_from_provenance(folders, tmp_path):
     assert cohorts.same_input(sorted((folders / "real").iterdir())) == []
 
 
-def test_the_shipped_package_is_small_and_its_card_has_figures():
+def test_the_shipped_package_is_small_and_its_card_has_measurements():
     manifest = find("medgen-features")
     assert manifest.task == "features"
     assert manifest.license.spdx == "CC-BY-4.0"

@@ -1,4 +1,4 @@
-"""Images judged one by one and by the folder: what is measured, matched, and kept."""
+"""Evaluation of single images and folders: measures, matching, memory."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def moved(image, shift: float):
     return replace(image, affine=affine)
 
 
-def test_a_reference_alone_gives_the_errors(synthetic, real):
+def test_a_reference_gives_the_errors(synthetic, real):
     found = evaluate(synthetic, real, origin=CaseOrigin("a", {"image": "a.nii.gz"}))
     values = {row.name: row.value for row in found.rows}
     assert values["RMSE"] == pytest.approx(10 * np.sqrt(2), rel=0.03)
@@ -52,7 +52,7 @@ def test_a_wrong_image_is_distinguished_from_its_mask(synthetic, tissue):
     assert "but not found in the image" in bone.sentence
 
 
-def test_nameless_labels_are_called_as_the_segmenter_calls_them(synthetic, real, tissue):
+def test_labels_without_a_name_get_that_of_the_segmenter(synthetic, real, tissue):
     found = evaluate(synthetic, real, labels=tissue, segmenter="ct-tissue")
     assert {row.label for row in found.rows} == {"", "fat", "soft tissue", "bone"}
     own = replace(tissue, names={BONE: "cortex"})
@@ -65,11 +65,11 @@ def test_a_label_that_the_segmenter_does_not_know_is_named(synthetic, tissue):
     array = tissue.array.copy()
     array[14:17, 12:15, :3] = 9
     found = evaluate(synthetic, labels=tissue.with_array(array), segmenter="ct-tissue")
-    assert "It does not know label 9." in found.note
+    assert "It does not segment label 9." in found.note
     assert 9 not in [row.label for row in found.anatomy]
 
 
-def test_uncertainty_is_judged_by_the_error(real, tissue):
+def test_uncertainty_is_compared_with_the_error(real, tissue):
     noise = np.random.default_rng(2).normal(0, 1, real.shape)
     spread = np.where(tissue.array == BONE, 80.0, 5.0)
     image = real.with_array((real.array + noise * spread).astype(np.float32))
@@ -80,7 +80,7 @@ def test_uncertainty_is_judged_by_the_error(real, tissue):
     assert [row for row in found.figures if row.name.startswith("Uncertainty")]
 
 
-def test_other_grids_are_brought_together_on_request(synthetic, real, tissue):
+def test_other_grids_are_resampled_on_request(synthetic, real, tissue):
     shifted, labels = moved(real, 1.0), moved(tissue, 1.0)
     with pytest.raises(InputError, match=r"The image has .* and the reference .*--resample"):
         evaluate(synthetic, shifted)
@@ -92,7 +92,7 @@ def test_other_grids_are_brought_together_on_request(synthetic, real, tissue):
 
 
 @pytest.mark.parametrize("orientation", ["LPS", "SAR", "PIR"])
-def test_another_order_of_the_same_voxels_is_no_other_grid(synthetic, real, tissue, orientation):
+def test_another_order_of_the_same_voxels_is_the_same_grid(synthetic, real, tissue, orientation):
     plain = evaluate(synthetic, real, tissue, tissue, "ct-tissue", uncertainty=_spread(real))
     others = [stored_as(grid, orientation) for grid in (real, tissue, _spread(real))]
     assert others[0].orientation == orientation
@@ -111,12 +111,12 @@ def _spread(image):
     [
         ([], "nothing to compare"),
         (["labels"], "together with a segmenter"),
-        (["reference", "segmenter"], "no labels"),
+        (["reference", "segmenter"], "without labels"),
         (["labels", "segmenter", "mask"], "The mask needs a reference"),
         (["labels", "segmenter", "uncertainty"], "The uncertainty needs a reference"),
     ],
 )
-def test_inputs_that_lead_to_nothing_are_refused(synthetic, real, tissue, given, sentence):
+def test_inputs_without_any_measure_are_refused(synthetic, real, tissue, given, sentence):
     every = {"reference": real, "mask": tissue, "labels": tissue, "segmenter": "ct-tissue", "uncertainty": real}
     with pytest.raises(InputError, match=sentence):
         evaluate(synthetic, **{name: every[name] for name in given})
@@ -135,7 +135,7 @@ def test_bad_voxels_and_units_get_a_sentence(synthetic, real, tissue):
         evaluate(synthetic, real, tissue.with_array(np.zeros_like(tissue.array)))
 
 
-def test_a_constant_image_gets_sentences_for_what_is_not_defined(real):
+def test_a_constant_image_gets_sentences_for_undefined_measures(real):
     constant = real.with_array(np.full(real.shape, 40, np.float32))
     found = evaluate(constant, real)
     undefined = [row for row in found.rows if row.value is None]
@@ -144,14 +144,14 @@ def test_a_constant_image_gets_sentences_for_what_is_not_defined(real):
     assert "constant" in found.note
 
 
-def test_figures_without_voxels_take_no_memory(synthetic, real, tissue):
+def test_results_without_voxels_are_small(synthetic, real, tissue):
     found = evaluate(synthetic, real, labels=tissue, segmenter="ct-tissue")
     light = found.without_voxels()
     assert light.to_dict() == found.to_dict()
     assert light.image is light.comparison is light.wanted is light.found is None
 
 
-# Many cases
+# Cohorts
 
 
 def judged(name: str, error: float, label_error: float | None = None) -> Evaluation:
@@ -187,7 +187,7 @@ def test_folders_that_do_not_match_at_all_are_refused(tmp_path):
     images = files(tmp_path / "images", "a.nii.gz")
     with pytest.raises(InputError, match="No volume of .* has a counterpart"):
         match(images, {"reference": files(tmp_path / "real", "b.nii.gz")})
-    with pytest.raises(InputError, match="the reference .* is none"):
+    with pytest.raises(InputError, match="the reference .* is not; give"):
         match(images, {"reference": images / "a.nii.gz"})
 
 
@@ -229,7 +229,7 @@ def test_one_failure_does_not_stop_the_others_but_a_cancel_does():
         evaluate_cases([Case("a", {})], stop)
 
 
-def test_summaries_describe_each_figure_over_the_cases():
+def test_summaries_describe_each_measure_over_the_cases():
     from MedGenLib.evaluation.cases import Cohort, Failure
 
     cohort = Cohort((judged("a", 2.0, 20.0), judged("b", 4.0), judged("c", 6.0)), (Failure("d", "Gone."),))
@@ -252,7 +252,7 @@ def test_the_interval_of_the_mean_is_students():
     assert (single.mean, single.sd, single.low, single.high) == (2.5, None, None, None)
 
 
-def test_missing_figures_are_left_out_of_the_badness():
+def test_missing_measures_are_ignored_in_the_order():
     lost = LabelRow(1, "a", None, None, 0, 0, 0, None, "")
     case = replace(judged("a", 0.0), rows=(), anatomy=(lost,))
     assert case.badness == 0
@@ -295,21 +295,21 @@ def test_a_report_appears_with_its_folder_or_not_at_all(tmp_path):
     assert (folder / "a.txt").read_text() == "whole"
 
 
-def test_a_folder_that_was_there_stays(tmp_path):
+def test_an_existing_folder_is_kept(tmp_path):
     with report_folder(tmp_path, ["a.txt"]):
         pass
     assert tmp_path.is_dir()
 
 
-def test_a_report_folder_that_cannot_be_made_gets_a_sentence(tmp_path):
+def test_a_report_folder_that_cannot_be_created_gets_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file; give a folder"), report_folder(tmp_path / "file", ["a"]):
         pass
-    with pytest.raises(InputError, match="cannot be made"), report_folder(tmp_path / "no" / "such", ["a"]):
+    with pytest.raises(InputError, match="cannot be created"), report_folder(tmp_path / "no" / "such", ["a"]):
         pass
 
 
-def test_an_error_map_comes_with_a_single_reference_only():
+def test_an_error_map_is_written_for_a_single_reference_only():
     assert "error_map.nii.gz" in file_names(single=True, reference=True)
     assert "error_map.nii.gz" not in file_names(single=True, reference=False)
     assert "error_map.nii.gz" not in file_names(single=False, reference=True)

@@ -32,7 +32,7 @@ VOID = {"meta", "img", "br", "link"}
 
 
 class Page(HTMLParser):
-    """What a page holds; fails where tags do not close as they were opened."""
+    """Parsed page; fails if tags are not nested properly."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 
 def require_self_contained(text: str) -> Page:
-    """Nothing on the page comes from anywhere else, and nothing on it runs."""
+    """The page has no external resources and no scripts."""
     parsed = Page(text)
     assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
     assert all(value.startswith("data:image/png;base64,") for value in parsed.values("src"))
@@ -72,7 +72,7 @@ def require_self_contained(text: str) -> Page:
 # The page
 
 
-def test_a_page_needs_nothing_else():
+def test_a_page_is_self_contained():
     text = page("Title", [Section("One", ["Words.", Picture(PNG, "Dot"), Notice("Look!")])])
     parsed = require_self_contained(text)
     assert text.startswith("<!DOCTYPE html>") and parsed.tags.count("h1") == 1
@@ -81,7 +81,7 @@ def test_a_page_needs_nothing_else():
     assert "Synthetic - not for diagnosis." in parsed.text
 
 
-def test_all_text_is_shown_as_it_is():
+def test_all_text_is_escaped():
     evil = "<script>alert('x')</script> & \"{{sections}}\" \\1"
     parts = [evil, Table((evil,), [(evil,)], evil), Values([(evil, evil, evil)]), Notice(evil), Picture(PNG, evil)]
     parsed = require_self_contained(page(evil, [Section(evil, parts)], evil))
@@ -89,7 +89,7 @@ def test_all_text_is_shown_as_it_is():
     assert parsed.tags.count("section") == 1
 
 
-def test_numbers_stand_to_the_right_and_missing_ones_are_dashes():
+def test_numbers_are_right_aligned_and_missing_ones_are_dashes():
     rows = [("a", 12.3456, None), ("b", None, None)]
     table = Table(("Case", "MAE", "PSNR"), rows, strong=frozenset({1}))
     text = page("T", [Section("S", [table])])
@@ -125,13 +125,13 @@ def test_long_pages_have_contents_and_empty_sections_are_left_out():
     assert "nav" not in Page(page("T", sections[:3])).tags
 
 
-def test_small_pictures_stand_side_by_side():
+def test_small_pictures_are_side_by_side():
     small, wide = Picture(PNG, "small"), Picture(PNG, "wide", wide=True)
     text = page("T", [Section("S", [small, small, wide, "Words.", small])])
     assert [block.count("<img") for block in re.findall(r"<div class='gallery'>.*?</div>", text)] == [2, 1]
 
 
-def test_csv_and_json_hold_what_was_put_in():
+def test_csv_and_json_keep_all_values():
     rows = [{"case": 'a, "b"\nc', "value": 0.1}, {"case": "d", "value": None, "error": "no"}]
     read_back = list(csv.DictReader(io.StringIO(csv_text(rows))))
     assert read_back == [{"case": 'a, "b"\nc', "value": "0.1", "error": ""}, {"case": "d", "value": "", "error": "no"}]
@@ -144,7 +144,7 @@ def test_csv_and_json_hold_what_was_put_in():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Makes the plots give their figure instead of a PNG."""
+    """Makes the plots return their figure instead of a PNG."""
     monkeypatch.setattr(figures, "png", lambda figure: figure)
 
 
@@ -231,14 +231,14 @@ def test_the_color_scale_ends_at_a_round_number_above_the_errors(real, error, li
 
 
 def lesion(axes) -> tuple[float, float]:
-    """Where the brightest voxels of a panel lie, as shares of width and height from top left."""
+    """Position of the brightest voxels of a panel, relative to width and height from the top left."""
     shown = np.ma.filled(axes.images[0].get_array(), -np.inf)
     rows, columns = np.nonzero(shown > 200)
     return columns.mean() / shown.shape[1], rows.mean() / shown.shape[0]
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "SAR"])
-def test_errors_are_shown_where_a_radiologist_looks_for_them(drawn, real, tissue, orientation):
+def test_errors_are_in_radiological_orientation(drawn, real, tissue, orientation):
     image = real.array.copy()
     image[4:8, 17:21, 12:16] += 400  # to the patient's left, in front, and high
     wrong = real.with_array(image)
@@ -255,13 +255,13 @@ def test_errors_are_shown_where_a_radiologist_looks_for_them(drawn, real, tissue
     assert x < 0.5 and y < 0.5
 
 
-def test_a_lone_slice_is_shown_in_its_own_plane(drawn, synthetic, real, tissue):
+def test_a_single_slice_is_shown_in_its_plane(drawn, synthetic, real, tissue):
     flat = [replace(image, array=image.array[:, :, 10:11]) for image in (synthetic, real, tissue)]
     figure = planes.difference_planes(flat[0], compare(*flat))
     assert len([axes for axes in figure.axes if axes.images]) == 3
 
 
-def test_labels_wanted_and_found_have_one_color_and_a_name(drawn, synthetic, tissue):
+def test_expected_and_found_labels_have_the_same_color_and_a_name(drawn, synthetic, tissue):
     found = evaluate(synthetic, labels=tissue, segmenter="ct-tissue")
     figure = planes.label_planes(found.image, found.wanted, found.found)
     assert [text.get_text() for text in figure.texts][-3:] == ["fat", "soft tissue", "bone"]
@@ -304,7 +304,7 @@ def test_the_files_of_one_image(tmp_path, synthetic, real, tissue):
     assert facts.software == {"medgen": MedGenLib.__version__} and facts.created.endswith("+00:00")
 
 
-def test_a_label_that_vanished_stands_out(tmp_path, synthetic, tissue):
+def test_a_missing_label_is_highlighted(tmp_path, synthetic, tissue):
     lost = synthetic.with_array(np.where(tissue.array == BONE, np.float32(45), synthetic.array))
     written(evaluate(lost, labels=tissue, segmenter="ct-tissue", origin=CaseOrigin("x")), tmp_path / "r")
     text = (tmp_path / "r" / "report.html").read_text("utf-8")
@@ -330,7 +330,7 @@ def test_a_cohort_lists_the_worst_first_and_what_failed(tmp_path, real, tissue):
     assert mae["count"] == 2
 
 
-def test_a_cohort_of_failures_alone_is_a_page_too(tmp_path):
+def test_a_cohort_with_only_failures_has_a_page(tmp_path):
     written(Cohort((), (Failure("lost", "It is damaged."),)), tmp_path / "r")
     text = (tmp_path / "r" / "report.html").read_text("utf-8")
     assert "0 images evaluated, 1 failed." in text and "It is damaged." in text
@@ -353,7 +353,7 @@ def run(*words) -> int:
     return main(["evaluate", *map(str, words), "--device", "cpu"])
 
 
-def test_the_command_tells_and_writes(case, capsys):
+def test_the_command_prints_and_writes(case, capsys):
     words = [case / "image/a.nii.gz", "--reference", case / "reference/a.nii.gz"]
     words += ["--report", case / "r"]
     assert run(*words, "--labels", case / "labels/a.nii.gz", "--segmenter", "ct-tissue") == 0
@@ -368,15 +368,15 @@ def test_the_command_tells_and_writes(case, capsys):
     assert run(*words, "--overwrite") == 0
 
 
-def test_a_series_can_be_judged(case, synthetic, capsys):
+def test_a_series_can_be_evaluated(case, synthetic, capsys):
     write_series(synthetic, case / "series", facts=None)
     assert run(case / "series", "--reference", case / "image/a.nii.gz") == 0
     mae = float(re.search(r"^MAE +(\S+)", capsys.readouterr().out, re.M)[1])
     assert mae <= 0.5, "what rounding to whole HU leaves, though the axes are stored otherwise"
 
 
-def test_the_user_says_what_the_values_do_not(case, synthetic, tissue, capsys):
-    """A crop inside of fat and muscle has no air by which a CT could be known."""
+def test_the_modality_can_be_given(case, synthetic, tissue, capsys):
+    """A crop within fat and muscle has no air to detect a CT by."""
     middle = [slice(n // 2 - 4, n // 2 + 4) for n in synthetic.shape]
     for name, image in (("crop", synthetic), ("mask", tissue)):
         part = replace(image, array=np.clip(image.array, -50, 100)[tuple(middle)])
@@ -388,7 +388,7 @@ def test_the_user_says_what_the_values_do_not(case, synthetic, tissue, capsys):
     assert "Dice" in capsys.readouterr().out
 
 
-def test_two_series_in_one_folder_are_not_chosen_from(case, synthetic, capsys):
+def test_two_series_in_one_folder_are_refused(case, synthetic, capsys):
     both = case / "both"
     both.mkdir()
     for name in "12":
@@ -398,7 +398,7 @@ def test_two_series_in_one_folder_are_not_chosen_from(case, synthetic, capsys):
     assert "both holds 2 DICOM series; give a folder" in capsys.readouterr().err
 
 
-def test_folders_give_a_table_and_fail_loudly(case, capsys):
+def test_folders_give_a_table_and_report_failures(case, capsys):
     folders = [case / "image", "--reference", case / "reference", "--report", case / "r"]
     assert run(*folders) == 0
     assert "2 of 2 images evaluated." in capsys.readouterr().out
@@ -439,4 +439,4 @@ def test_requests_that_cannot_be_met_get_one_sentence(case, capsys, monkeypatch,
     assert run(*words, "--report", "r") == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and sentence in lines[0]
-    assert not (case / "r").exists(), "nothing is left of it"
+    assert not (case / "r").exists(), "no file is left"

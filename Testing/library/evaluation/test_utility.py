@@ -20,12 +20,12 @@ from MedGenLib.io.files import read_label_map, write_volume
 
 
 def renumbered(image, labels):
-    """Numbers with gaps, as users have them."""
+    """Label values with gaps, as in user data."""
     return image, LabelMap(np.array([0, 3, 7], np.uint8)[labels.array], labels.affine)
 
 
 def exchanged(image, labels):
-    """Each label has the other one's number."""
+    """The values of both labels are exchanged."""
     return image, LabelMap(np.array([0, 7, 3], np.uint8)[labels.array], labels.affine)
 
 
@@ -40,7 +40,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def copied(folders, tmp_path):
-    """The three folders, to be spoilt."""
+    """A copy of the three folders, to be modified."""
     shutil.copytree(folders, tmp_path / "cases")
     return {name: tmp_path / "cases" / name for name in ("real", "synthetic", "test")}
 
@@ -60,7 +60,7 @@ def small(monkeypatch):
     monkeypatch.setattr(module, "AVERAGING", 0.8)
 
 
-def test_good_cases_train_a_segmenter_and_wrong_ones_do_not(folders, small):
+def test_correct_cases_train_a_segmenter_and_wrong_ones_do_not(folders, small):
     seen = set()
     result = utility(
         *(folders / name for name in ("real", "synthetic", "test")),
@@ -97,8 +97,8 @@ def test_the_same_seed_gives_the_same_weights(folders, small):
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-def test_the_interval_is_that_of_the_mean():
-    """Of normal numbers, 1.96 standard errors on both sides."""
+def test_the_interval_agrees_with_the_standard_error():
+    """For normal values, 1.96 standard errors on both sides."""
     generator = np.random.default_rng(0)
     values = generator.normal(0.8, 0.05, (1, 400))
     low, high = module.interval_of(values, module.draws_of(values.shape, generator))
@@ -107,8 +107,8 @@ def test_the_interval_is_that_of_the_mean():
     assert high == pytest.approx(values.mean() + error, abs=4e-4)
 
 
-def test_the_interval_counts_repeats_that_differ():
-    """All cases alike and repeats that scatter: the spread is that of the mean of the repeats."""
+def test_the_interval_includes_variation_between_repeats():
+    """Equal cases and different repeats: the interval is that of the mean of the repeats."""
     generator = np.random.default_rng(0)
     values = generator.normal(0.8, 0.05, (30, 1)).repeat(5, axis=1)
     low, high = module.interval_of(values, module.draws_of(values.shape, generator))
@@ -116,7 +116,7 @@ def test_the_interval_counts_repeats_that_differ():
 
 
 def test_the_difference_is_between_the_same_cases():
-    """Cases differ much, trainings by 0.01 everywhere: the interval of the difference is narrow."""
+    """Cases differ strongly, trainings by 0.01 in each: the interval of the difference is narrow."""
     cases = np.linspace(0.3, 0.9, 20)[None, :, None].repeat(2, axis=0)
     scores = {"real": cases, "synthetic": cases - 0.01, "both": cases}
     rows = module.rows_of(scores, {1: "a"}, dict.fromkeys(SETS, 4), seed=0)
@@ -136,7 +136,7 @@ def test_a_case_without_the_label_does_not_count():
     assert result.to_dict()["scores"]["real"] == [[[0.8, None], [0.6, 0.4]]]
 
 
-def test_cases_that_cannot_be_used_are_refused(copied):
+def test_unusable_cases_are_refused(copied):
     def refused(words):
         with pytest.raises(InputError, match=words) as caught:
             utility(*copied.values(), steps=1)

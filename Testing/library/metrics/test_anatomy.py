@@ -1,4 +1,4 @@
-"""Labels that were wanted against labels that were found: by theory, by MONAI, and in words."""
+"""Expected against found labels: theory, MONAI, and sentences."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_same_labels_are_perfect():
 
 
 def test_a_known_shift():
-    """A box moved by 2 of its 8 voxels along the second axis of 1.5 mm."""
+    """A box shifted by 2 of its 8 voxels along the second axis of 1.5 mm."""
     wanted = label_map(box((4, 12), (4, 12), (4, 12)).astype(np.uint8))
     found = label_map(np.roll(wanted.array, 2, axis=1))
     (row,) = compare_labels(wanted, found)
@@ -77,7 +77,7 @@ def test_some_swapped_voxels_count_in_both_labels():
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), SPACING])
-def test_hd95_and_dice_are_those_of_monai(spacing):
+def test_hd95_and_dice_agree_with_monai(spacing):
     torch = pytest.importorskip("torch")
     from monai.metrics import compute_dice, compute_hausdorff_distance
     from scipy.ndimage import gaussian_filter
@@ -91,14 +91,14 @@ def test_hd95_and_dice_are_those_of_monai(spacing):
     assert row.dice == pytest.approx(compute_dice(*pair).item(), abs=1e-4)
 
 
-def test_hd95_of_a_lone_slice_is_that_of_its_outlines():
+def test_hd95_of_a_single_slice_uses_its_outlines():
     disc = np.hypot(*np.meshgrid(np.arange(-20, 21), np.arange(-20, 21))) < 15
     small = np.hypot(*np.meshgrid(np.arange(-20, 21), np.arange(-20, 21))) < 10
     assert 4 <= hd95(disc[..., None], small[..., None], (1.0, 1.0, 5.0)) <= 6
     assert np.isnan(hd95(disc[..., None], np.zeros((41, 41, 1)), (1.0, 1.0, 5.0)))
 
 
-def test_hd95_of_a_large_surface_asks_every_nth_voxel(monkeypatch):
+def test_hd95_of_a_large_surface_uses_every_nth_voxel(monkeypatch):
     generator = np.random.default_rng(0)
     first, second = generator.random((2, 24, 24, 24)) > 0.3
     expected = hd95(first, second, SPACING)
@@ -106,7 +106,7 @@ def test_hd95_of_a_large_surface_asks_every_nth_voxel(monkeypatch):
     assert hd95(first, second, SPACING) == pytest.approx(expected, rel=0.1)
 
 
-def test_what_is_missing_has_no_value_and_a_sentence():
+def test_missing_labels_have_no_value_and_a_sentence():
     wanted = label_map(two_boxes(1, 2), names={1: "liver", 2: "spleen"})
     found = label_map(np.where(two_boxes() == 1, 1, 0) + 3 * box((28, 30), (0, 3), (0, 4)))
     names = {1: "liver", 2: "spleen", 3: "kidney", 4: "aorta"}
@@ -120,7 +120,7 @@ def test_what_is_missing_has_no_value_and_a_sentence():
     assert aorta.sentence == "aorta: neither in the mask nor found in the image."
 
 
-def test_names_choose_the_labels_or_come_from_the_masks():
+def test_names_select_the_labels_or_come_from_the_masks():
     wanted = label_map(two_boxes(1, 1035), names={1: "thalamus"})
     found = label_map(two_boxes(1, 1035), names={1: "other", 7: "absent"})
     assert [(r.label, r.name) for r in compare_labels(wanted, found)] == [(1, "thalamus"), (1035, "label 1035")]
@@ -129,7 +129,7 @@ def test_names_choose_the_labels_or_come_from_the_masks():
     assert json.loads(json.dumps(row.to_dict()))["label"] == 1035
 
 
-def test_large_label_numbers_take_no_large_list():
+def test_large_label_values_need_no_large_list():
     wanted = label_map(two_boxes(1, 2_000_000_000))
     assert [row.dice for row in compare_labels(wanted, wanted)] == [1, 1]
 

@@ -1,4 +1,4 @@
-"""An image against a reference: figures, sentences, labels and other grids."""
+"""Comparison with a reference: measures, sentences, labels and other grids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OF_LABELS = ["Voxels", "MAE", "RMSE", "Bias", "Mean", "Reference mean"]
 
 
 def phantom(shape=(40, 36, 30), spacing=2.0, modality="CT") -> Volume:
-    """A warm cylinder with texture in air."""
+    """A textured cylinder in air."""
     x, y = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape[:2]), indexing="ij")
     inside = np.repeat((np.hypot(x, y) < 0.8)[..., None], shape[2], axis=2)
     texture = np.random.default_rng(3).normal(40, 30, shape)
@@ -31,7 +31,7 @@ def noisy(volume: Volume, sd: float = 20.0) -> Volume:
     return volume.with_array((volume.array + noise).astype(np.float32))
 
 
-def test_the_rows_are_the_library_s_measures_inside_the_mask():
+def test_rows_equal_the_image_measures_inside_the_mask():
     reference, image = phantom(), noisy(phantom())
     mask = LabelMap(reference.array > -500, reference.affine)
     result = compare(image, reference, mask)
@@ -101,7 +101,7 @@ def halves(volume: Volume, names=None) -> LabelMap:
     return LabelMap(array, volume.affine, {2: "left", 5: "right"} if names is None else names)
 
 
-def test_an_mr_image_on_another_scale_is_told():
+def test_an_mr_image_on_another_scale_is_noted():
     reference = phantom(modality="T1w")
     darker = reference.with_array(reference.array * 0.5)
     assert "MR has no common scale" in compare(darker, reference).note
@@ -111,7 +111,7 @@ def test_an_mr_image_on_another_scale_is_told():
     assert "scale," not in compare(ct.with_array(ct.array + 100), ct).note
 
 
-def test_a_ct_without_air_is_doubted_unless_its_file_says_that_it_is_one():
+def test_a_ct_without_air_is_noted_unless_its_file_states_ct():
     ct = phantom()
     ct.array[:, :, :15] -= 140  # fat
     shifted = ct.array + 1024
@@ -122,7 +122,7 @@ def test_a_ct_without_air_is_doubted_unless_its_file_says_that_it_is_one():
     assert "no value below" not in compare(Volume(ct.array, ct.affine), named).note
 
 
-def test_each_label_is_measured_by_itself():
+def test_each_label_is_measured_separately():
     reference = phantom()
     array = reference.array + np.where(np.arange(40) < 20, 10, -30)[:, None, None]
     result = compare(reference.with_array(array), reference, labels=halves(reference))
@@ -159,7 +159,7 @@ def test_without_a_mask_the_air_around_the_body_does_not_count():
     assert "inside the body" in compare(image, reference).note
 
 
-def test_another_grid_is_resampled_and_told():
+def test_another_grid_is_resampled_and_noted():
     reference = phantom()
     moved = crop(reference, (4, 4, 4), (36, 32, 26))
     result = compare(moved, reference, resample=True)
@@ -182,7 +182,7 @@ def test_another_grid_is_refused_naming_both():
         compare(reference, reference, labels=LabelMap(moved.array > -500, moved.affine))
 
 
-def test_grids_that_differ_in_place_only_are_told_apart():
+def test_grids_that_differ_in_origin_only_are_described():
     shifted = phantom().affine.copy()
     shifted[0, 3] = 0.5
     other = Volume(phantom().array, shifted, "CT", "HU")
@@ -191,7 +191,7 @@ def test_grids_that_differ_in_place_only_are_told_apart():
     require_same_grid(("image", phantom()), ("reference", phantom()))
 
 
-def test_what_the_reference_does_not_cover_does_not_count():
+def test_voxels_without_reference_do_not_count():
     whole, part = phantom(), crop(phantom(), (0, 0, 0), (40, 36, 15))
     mask = LabelMap(whole.array > -500, whole.affine)
     result = compare(whole, part, mask, resample=True)
@@ -223,7 +223,7 @@ def test_empty_masks_are_refused():
         compare(phantom(), air)
 
 
-def test_mr_is_measured_in_the_reference_s_own_range():
+def test_mr_is_measured_in_the_range_of_the_reference():
     reference = phantom(modality="T1w")
     scaled = reference.with_array(reference.array * 10)
     other = noisy(reference, 5)
@@ -244,7 +244,7 @@ def test_mr_against_ct_is_refused():
 
 
 def anatomy() -> Volume:
-    """Values by which a CT can be told: air, lung, fat, soft tissue and bone; no modality."""
+    """Values typical of CT: air, lung, fat, soft tissue and bone; no modality."""
     generator = np.random.default_rng(2)
     tissues, shares = [-100, 40, 50, 60, 700], [0.2, 0.3, 0.3, 0.15, 0.05]
     array = generator.choice(tissues, phantom().shape, p=shares)
@@ -253,12 +253,12 @@ def anatomy() -> Volume:
 
 
 def scan() -> Volume:
-    """Values by which an MR image can be told; no modality."""
+    """Values typical of MR; no modality."""
     body = np.random.default_rng(5).uniform(200, 900, phantom().shape)
     return Volume(np.where(phantom().array > -500, body, 3).astype(np.float32), phantom().affine)
 
 
-def test_a_ct_that_does_not_say_so_is_known_by_its_values():
+def test_a_ct_without_modality_is_detected_by_its_values():
     image = noisy(anatomy())
     result = compare(image, anatomy())
     assert result.rows[0].unit == "HU" and "Taken as CT" in result.note
@@ -272,13 +272,13 @@ def test_a_poor_ct_is_not_taken_for_an_mr_image():
     assert compare(Volume(array, phantom().affine), phantom()).rows[0].unit == "HU"
 
 
-def test_other_contrasts_of_mr_are_compared_and_told():
+def test_different_mr_contrasts_are_compared_with_a_note():
     other = scan().with_array(scan().array, "T2w")
     result = compare(scan().with_array(scan().array, "T1w"), other)
     assert "T1w and the reference T2w" in result.note and result.rows[0].unit == "a.u."
 
 
-def test_what_is_not_defined_has_no_value_and_a_sentence():
+def test_undefined_measures_have_no_value_and_a_sentence():
     same = compare(phantom(), phantom())
     assert same.value("PSNR") is None and same.value("MAE") == 0
     assert "no limit: both images are equal" in {r.name: r for r in same.rows}["PSNR"].sentence
@@ -289,7 +289,7 @@ def test_what_is_not_defined_has_no_value_and_a_sentence():
     assert rows["MAE"].value > 0
 
 
-def test_a_constant_image_is_told():
+def test_a_constant_image_is_noted():
     reference = phantom()
     flat = reference.with_array(np.full(reference.shape, 40.0, np.float32))
     result = compare(flat, reference)
@@ -298,7 +298,7 @@ def test_a_constant_image_is_told():
     assert "not defined" in result.rows[-1].sentence
 
 
-def test_voxels_that_are_no_number_are_refused():
+def test_voxels_that_are_not_finite_are_refused():
     array = phantom().array.copy()
     array[3, 3, 3] = np.nan
     holed = phantom().with_array(array)

@@ -1,4 +1,4 @@
-"""Cohort measures: against a second implementation, against theory, and with their sentences."""
+"""Cohort measures: a second implementation, theory, and sentences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEATURES = 12
 
 
 def unit_cube(generator: np.random.Generator) -> np.ndarray:
-    """Smooth, as anatomy is."""
+    """A smooth random cube."""
     cube = ndimage.gaussian_filter(generator.normal(size=(CUBE,) * 3), 2)
     cube -= cube.mean()
     return (cube / np.linalg.norm(cube)).astype(np.float32)
@@ -56,7 +56,7 @@ def test_fid_agrees_with_monai():
     assert fid(real, real) == pytest.approx(0, abs=1e-9)
 
 
-def test_fid_with_more_features_than_slices_is_that_of_the_full_matrices():
+def test_fid_with_more_features_than_slices_equals_that_of_full_matrices():
     import torch
     from monai.metrics.fid import get_fid_score
 
@@ -66,13 +66,13 @@ def test_fid_with_more_features_than_slices_is_that_of_the_full_matrices():
     assert fid([real], [fake]) == pytest.approx(float(expected), rel=1e-3)
 
 
-def test_a_shift_alone_is_its_square():
+def test_frechet_distance_of_a_shift_is_its_square():
     real = planes(volumes(20, 1))
     assert fid(real, [plane + 0.5 for plane in real]) == pytest.approx(FEATURES * 0.25, rel=1e-5)
 
 
 def test_mmd_agrees_with_monai_and_is_unbiased():
-    """MONAI's is that of a linear kernel; so is ours for the same kernel matrix."""
+    """MONAI uses a linear kernel; compared with the same kernel matrix."""
     import torch
     from monai.metrics.mmd import compute_mmd
 
@@ -102,7 +102,7 @@ def test_extrapolation_is_exact_where_the_bias_is_a_multiple_of_one_over_n():
     assert extrapolate(sizes, [3 + 8 / n for n in sizes]) == pytest.approx(3)
 
 
-def test_fid_of_equal_distributions_goes_to_zero_at_infinity_and_is_biased_before():
+def test_fid_of_equal_distributions_is_biased_and_extrapolates_to_zero():
     found = [compare_cohorts(volumes(32, 10 * s), volumes(32, 10 * s + 1)) for s in range(6)]
     raw = np.mean([f.value("FID") for f in found])
     limit = np.mean([f.value("FID infinity") for f in found])
@@ -112,7 +112,7 @@ def test_fid_of_equal_distributions_goes_to_zero_at_infinity_and_is_biased_befor
     assert sum(m.low <= 0 <= m.high for m in intervals) >= 5
 
 
-def test_measures_tell_bad_cohorts_from_good_ones():
+def test_measures_separate_bad_from_good_cohorts():
     real = volumes(24, 1)
     good, bad = (compare_cohorts(real, volumes(24, 2, s)) for s in (0.0, 1.5))
     assert bad.value("FID infinity") > 10 * abs(good.value("FID infinity"))
@@ -156,13 +156,13 @@ def test_seed_diversity_needs_groups():
     assert compare_cohorts(real, mixed, groups=[[4, 5], [6]]).value("seed diversity") > 0.5
 
 
-def test_the_seed_decides_and_nothing_else():
+def test_results_depend_only_on_the_seed():
     pair = volumes(16, 1), volumes(16, 2)
     assert compare_cohorts(*pair, seed=1).to_dict() == compare_cohorts(*pair, seed=1).to_dict()
     assert compare_cohorts(*pair, seed=1).curve != compare_cohorts(*pair, seed=2).curve
 
 
-def test_few_volumes_are_refused_or_told():
+def test_few_volumes_are_refused_or_noted():
     with pytest.raises(InputError, match="synthetic cohort has 1 volume, but a distribution needs"):
         compare_cohorts(volumes(5, 1), volumes(1, 2))
     with pytest.raises(InputError, match="real cohort has 0 volumes"):
@@ -182,7 +182,7 @@ def test_equal_real_volumes_have_no_diversity():
     assert found.value("diversity") is None
 
 
-def test_a_plane_that_some_do_not_show_is_left_out():
+def test_a_plane_without_content_in_some_volumes_is_skipped():
     real, fake = volumes(9, 1), volumes(9, 2)
     empty = np.zeros((0, 1), np.float32)
     flat = [Features(f.name, (f.planes[0], empty, f.planes[2]), f.cube) for f in fake]
@@ -204,7 +204,7 @@ def noisy(image: Features, noise: float, generator: np.random.Generator, name: s
     return Features(name, planes_, (cube / np.linalg.norm(cube)).astype(np.float32))
 
 
-def test_exact_and_noisy_copies_are_found_and_fresh_ones_are_not():
+def test_exact_and_noisy_copies_are_found_and_new_images_are_not():
     generator = np.random.default_rng(0)
     training, held_out = volumes(30, 1, name="train"), volumes(15, 2, name="real")
     fresh = volumes(20, 3, name="fresh")
@@ -216,7 +216,7 @@ def test_exact_and_noisy_copies_are_found_and_fresh_ones_are_not():
     assert found.note.startswith("2 of 22 synthetic images look like copies")
 
 
-def test_a_copy_that_moved_is_found_by_its_features_alone():
+def test_a_shifted_copy_is_found_by_its_features():
     generator = np.random.default_rng(0)
     training = volumes(30, 1, name="train")
     moved = Features("moved", training[3].planes, unit_cube(generator))
@@ -225,7 +225,7 @@ def test_a_copy_that_moved_is_found_by_its_features_alone():
     assert found.neighbors[0].copy_of == "train3"
 
 
-def test_moved_and_mirrored_copies_are_found_by_their_voxels_alone():
+def test_shifted_and_mirrored_copies_are_found_by_their_voxels():
     training = volumes(30, 1, name="train")
     other = volumes(2, 3)
     moved = np.roll(training[5].cube, (1, -2), axis=(0, 2))
@@ -237,7 +237,7 @@ def test_moved_and_mirrored_copies_are_found_by_their_voxels_alone():
     assert [n.copy_of for n in found.neighbors] == ["train5", "train6"]
 
 
-def test_images_in_both_cohorts_do_not_widen_what_chance_allows():
+def test_images_in_both_cohorts_do_not_change_the_limits():
     training = volumes(20, 1, name="train")
     apart = find_memorized(volumes(4, 2), training)
     overlapping = find_memorized(volumes(4, 2), training, real=training[:10])
@@ -246,7 +246,7 @@ def test_images_in_both_cohorts_do_not_widen_what_chance_allows():
     assert find_memorized([copy], training, real=training[:10]).copies
 
 
-def test_too_few_real_images_call_nothing_a_copy():
+def test_too_few_real_images_mark_no_copies():
     training = volumes(2, 1)
     found = find_memorized(volumes(2, 2), training)
     assert [n.copied for n in found.neighbors] == [None, None]

@@ -1,4 +1,4 @@
-"""Features of volumes: what a slice becomes, the cache, the networks, and how one is trained."""
+"""Features of volumes: slices, cache, networks, and training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def own_home(tmp_path, monkeypatch):
 
 
 def head(seed: int = 0, shape=(24, 30, 28), affine=None, modality="T1w") -> Volume:
-    """A bright ball with texture in dark surroundings."""
+    """A textured bright ball in a dark background."""
     generator = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
     ball = (np.square(grid).sum(0) < 0.7).astype(np.float32)
@@ -43,7 +43,7 @@ def head(seed: int = 0, shape=(24, 30, 28), affine=None, modality="T1w") -> Volu
 
 
 class Means:
-    """A network that cannot be simpler, and that counts its calls."""
+    """A minimal network that counts its calls."""
 
     name, key = "means", "1"
 
@@ -72,7 +72,7 @@ def test_mr_is_encoded_by_its_own_scale():
     assert encode(array, ct=False) == pytest.approx(encode(7 * array, ct=False), abs=1e-5)
 
 
-def test_the_standard_turns_and_resamples():
+def test_the_standard_reorients_and_resamples():
     volume = head(affine=np.diag([1.0, 1.0, 1.0, 1.0]))
     standard = Standard.set_by(volume, "first")
     turned = Volume(
@@ -95,13 +95,13 @@ def test_ct_is_not_compared_with_mr():
     assert Standard.set_by(head(modality=None), "a", ct=True).ct
 
 
-def test_most_volumes_decide_what_they_are():
+def test_the_majority_of_volumes_determines_the_modality():
     assert mostly_ct(["CT", "MR", None, "CT"]) is True
     assert mostly_ct(["T1w", "CT", None]) is False
     assert mostly_ct([None, None]) is None
 
 
-def test_slices_are_spread_informative_and_not_too_small():
+def test_slices_are_evenly_spaced_informative_and_large_enough():
     encoded = encode(head().array, ct=False)
     assert len(list(slices(encoded, 0, 12))) == 12
     assert len(list(slices(encoded, 0, 100))) == 20  # the outermost tenth is left out
@@ -114,7 +114,7 @@ def test_slices_are_spread_informative_and_not_too_small():
 # description and cache
 
 
-def test_a_volume_is_described_and_remembered():
+def test_a_volume_is_described_and_cached():
     extract, volume = Means(), head()
     standard = Standard.set_by(volume, "a")
     first = describe(volume, "a", standard, extract)
@@ -141,7 +141,7 @@ def test_other_voxels_or_weights_are_not_taken_from_the_cache():
     assert extract.calls == 3 * calls
 
 
-def test_a_damaged_cache_is_computed_anew_and_a_closed_one_does_no_harm():
+def test_a_damaged_cache_is_recomputed_and_an_unwritable_one_is_ignored():
     extract, volume = Means(), head()
     standard = Standard.set_by(volume, "a")
     expected = describe(volume, "a", standard, extract).vector
@@ -161,7 +161,7 @@ def test_a_constant_volume_is_refused():
         describe(flat, "flat.nii.gz", Standard.set_by(head(), "a"), Means())
 
 
-def test_the_small_copy_shows_the_same_at_any_size():
+def test_the_downsampled_volume_is_similar_at_any_size():
     extract = Means()
     large, small = head(shape=(64, 60, 50)), head(shape=(32, 30, 25))
     standard = Standard.set_by(large, "a")
@@ -189,7 +189,7 @@ def test_the_encoder_takes_any_size_and_standardizes():
 
 
 def resnet_state() -> dict[str, torch.Tensor]:
-    """A file of this architecture with random weights: the real one is not free to ship."""
+    """Random weights in this architecture: the license of the real file forbids shipping it."""
     from monai.networks.nets import resnet50
 
     torch.manual_seed(0)
@@ -199,7 +199,7 @@ def resnet_state() -> dict[str, torch.Tensor]:
     return net.state_dict()
 
 
-def test_resnet50_is_read_under_both_kinds_of_names(tmp_path):
+def test_resnet50_is_read_with_both_naming_schemes(tmp_path):
     state = resnet_state()
     parts = {name: number for number, name in feature_networks.CHILDREN.items()}
     published = {
@@ -217,7 +217,7 @@ def test_resnet50_is_read_under_both_kinds_of_names(tmp_path):
     assert one.name == "ResNet-50 of published.pt"
 
 
-def test_resnet50_weights_that_cannot_be_used_are_refused(tmp_path):
+def test_unusable_resnet50_weights_are_refused(tmp_path):
     wrong = tmp_path / "wrong.pt"
     torch.save({"conv1.weight": torch.zeros(3)}, wrong)
     with pytest.raises(InputError, match=r"does not hold the weights of a ResNet-50.*it lacks bn1"):
@@ -246,7 +246,7 @@ def test_other_packages_are_refused():
 
 
 @pytest.mark.parametrize("kind", DEGRADATIONS)
-def test_faults_grow_with_their_severity(kind):
+def test_artifacts_grow_with_their_severity(kind):
     image = encode(head(shape=(64, 64, 4)).array, ct=False)[:, :, 2]
     errors = [
         np.abs(degrade(image, kind, severity, np.random.default_rng(1)) - image).mean() for severity in (0, 0.3, 0.9)
@@ -264,7 +264,7 @@ def trained(tmp_path_factory):
     for number in range(2):
         path = write_volume(head(number), folder / f"scan{number}.nii.gz")
         scans.append({"subject": f"s{number}", "image": str(path), "modality": "T1w"})
-    config["data"] = {"scans": scans, "held_out": ["everybody else"]}
+    config["data"] = {"scans": scans, "held_out": ["all others"]}
     config["features"] = {"patch": 16, "network": {"widths": [8, 16], "blocks": [1, 1]}}
     config["optimisation"]["features"].update(steps=4, batch=4, checkpoint_every=2)
     config["package"]["medgen"]["output"]["features"] = 24
@@ -279,7 +279,7 @@ def trained(tmp_path_factory):
 def test_training_exports_a_package_that_describes_volumes(trained):
     manifest = load_manifest(trained[1])
     assert manifest.task == "features"
-    assert manifest.training.held_out == ("everybody else",)
+    assert manifest.training.held_out == ("all others",)
     extract = PackageExtractor(manifest, CPU)
     found = describe(head(), "a", Standard.set_by(head(), "a"), extract)
     assert found.planes[2].shape == (12, 24)
@@ -287,7 +287,7 @@ def test_training_exports_a_package_that_describes_volumes(trained):
 
 
 def test_training_learns_to_find_partners(trained, tmp_path):
-    """Some more steps: views of one slice with one fault become more alike than others."""
+    """After more steps, views of one slice with one artifact are more similar than others."""
     path, _ = trained
     config = json.loads(path.read_text())
     config["optimisation"]["features"].update(steps=150, batch=16, warmup=5, ema=0.9)
@@ -302,7 +302,7 @@ def test_training_learns_to_find_partners(trained, tmp_path):
     assert last["contrast"] < first["contrast"] - 0.3
 
 
-def test_scans_that_cannot_be_learnt_from_are_refused(trained, tmp_path):
+def test_unusable_training_scans_are_refused(trained, tmp_path):
     config = json.loads(trained[0].read_text())
     flat = Volume(np.full((20,) * 3, 5, np.float32), np.eye(4))
     config["data"]["scans"][0]["image"] = str(write_volume(flat, tmp_path / "flat.nii.gz"))

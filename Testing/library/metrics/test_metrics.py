@@ -1,4 +1,4 @@
-"""The measures against second implementations and against cases with a known answer."""
+"""Measures against second implementations and known results."""
 
 import numpy as np
 import patch_distance
@@ -41,24 +41,24 @@ class TestErrors:
     def test_unsigned_values_do_not_wrap(self):
         assert metrics.mae(np.zeros((2, 2, 2), np.uint8), np.full((2, 2, 2), 5, np.uint8)) == 5
 
-    def test_psnr_is_that_of_scikit_image(self, pair):
+    def test_psnr_agrees_with_scikit_image(self, pair):
         expected = skimage_metrics.peak_signal_noise_ratio(*pair, data_range=3024)
         assert metrics.psnr(*pair) == pytest.approx(expected)
 
-    def test_psnr_range_4024_adds_what_the_definition_says(self, pair):
+    def test_psnr_with_range_4024_follows_the_definition(self, pair):
         gain = metrics.psnr(*pair, data_range=4024) - metrics.psnr(*pair)
         assert gain == pytest.approx(2.48, abs=0.005)
 
     def test_psnr_of_equal_images_is_infinite(self, pair):
         assert metrics.psnr(pair[0], pair[0]) == np.inf
 
-    def test_bias_is_the_mean_of_candidate_less_reference(self, pair):
+    def test_bias_is_the_mean_of_candidate_minus_reference(self, pair):
         mask = ball(pair[0].shape, 8)
         assert metrics.bias(pair[0], pair[0] + 12, mask) == pytest.approx(12)
         expected = (pair[1] - pair[0])[mask].mean()
         assert metrics.bias(*pair, mask) == pytest.approx(expected)
 
-    def test_pearson_is_that_of_scipy(self, pair):
+    def test_pearson_agrees_with_scipy(self, pair):
         mask = ball(pair[0].shape, 8)
         expected = stats.pearsonr(pair[0][mask], pair[1][mask]).statistic
         assert metrics.pearson(*pair, mask) == pytest.approx(expected)
@@ -74,7 +74,7 @@ class TestErrors:
 
 
 class TestDice:
-    def test_is_that_of_monai(self, generator):
+    def test_agrees_with_monai(self, generator):
         torch = pytest.importorskip("torch")
         from monai.metrics import compute_dice
 
@@ -100,7 +100,7 @@ class TestMsSsim:
         image = np.clip(image, -1024, 3000)
         return image, np.clip(image + generator.normal(0, 200, self.LARGE), -1024, 3000)
 
-    def test_is_that_of_monai(self, large):
+    def test_agrees_with_monai(self, large):
         torch = pytest.importorskip("torch")
         from monai.metrics import MultiScaleSSIMMetric
 
@@ -111,7 +111,7 @@ class TestMsSsim:
         assert result.value == pytest.approx(expected.item(), abs=1e-4)
         assert result.value < 0.99
 
-    def test_the_first_scale_is_the_ssim_of_scikit_image(self, large):
+    def test_the_first_scale_agrees_with_scikit_image(self, large):
         crops = [image[:30, :32, :34] + 1024 for image in large]
         mask = ball(crops[0].shape, 12)
         _, full = skimage_metrics.structural_similarity(
@@ -120,8 +120,8 @@ class TestMsSsim:
         result = metrics.ms_ssim(*(image - 1024 for image in crops), mask)
         assert result.ssim == pytest.approx(full[mask].mean(), abs=1e-9)
 
-    def test_a_mask_is_that_of_a_plain_loop_over_scikit_image_s_maps(self, large):
-        """Contrast times structure is what scikit-image gives when its luminance counts as 1."""
+    def test_a_mask_agrees_with_a_loop_over_maps_of_scikit_image(self, large):
+        """scikit-image with a luminance of 1 gives contrast times structure."""
         x, y = (image[:40, :42, :45] + 1024 for image in large)
         mask = ball(x.shape, 16)
         result = metrics.ms_ssim(x - 1024, y - 1024, mask)
@@ -154,7 +154,7 @@ class TestMsSsim:
         assert metrics.ms_ssim(image, image).value == pytest.approx(1)
         assert 0 <= metrics.ms_ssim(image, -image, outside=-3000.0).value < 0.2
 
-    def test_the_air_around_the_mask_earns_nothing(self, large):
+    def test_air_around_the_mask_does_not_count(self, large):
         image, other = (image[:40, :40, :40] for image in large)
         mask = ball(image.shape, 12)
         wide = [np.pad(a, 64, constant_values=0) for a in (image, other, mask)]
@@ -175,7 +175,7 @@ class TestMsSsim:
         monkeypatch.setattr(metrics, "_SLAB", 1000)
         assert metrics.ms_ssim(*large).value == pytest.approx(expected.value, abs=1e-12)
 
-    def test_a_lone_slice_is_measured_in_its_plane(self, large):
+    def test_a_single_slice_is_measured_in_its_plane(self, large):
         flat = [image[:, :, 5] for image in large]
         for axis in (0, 1, 2):
             volume = [np.expand_dims(image, axis) for image in flat]
@@ -191,7 +191,7 @@ class TestMsSsim:
 
 
 class TestTheory:
-    """What an error of a known kind must give."""
+    """Expected results for known errors."""
 
     @pytest.fixture
     def image(self, generator):
@@ -233,7 +233,7 @@ class TestTheory:
 
 
 class TestTexture:
-    def test_local_sd_is_that_of_a_plain_loop(self, pair):
+    def test_local_sd_agrees_with_a_loop(self, pair):
         image, mask = pair[1], ball(pair[1].shape, 7)
         spots = np.argwhere(texture.interior(mask))
         windows = [image[tuple(slice(n - 1, n + 2) for n in spot)] for spot in spots]
@@ -251,7 +251,7 @@ class TestTexture:
         expected = (image - ndimage.gaussian_filter(image, 1))[inside].std()
         assert texture.highpass_sd(image, mask) == pytest.approx(expected)
 
-    def test_the_edge_of_a_tissue_is_not_its_texture(self):
+    def test_the_edge_of_a_tissue_does_not_count_as_texture(self):
         mask = ball((24, 24, 24), 8)
         image = np.where(mask, 40.0, -1000.0)
         assert texture.local_sd(image, mask) == pytest.approx(0, abs=1e-4)
@@ -262,7 +262,7 @@ class TestTexture:
         assert np.isnan(texture.local_sd(mask, mask))
         assert np.isnan(texture.highpass_sd(mask, mask))
 
-    def test_a_lone_slice_has_an_interior(self):
+    def test_a_single_slice_has_an_interior(self):
         assert texture.interior(np.ones((9, 1, 9))).sum() == 25
 
     def test_seed_sd(self, generator):
@@ -307,7 +307,7 @@ class TestPatterns:
         assert metrics.stripe_index(image, labels) < 1.08
         assert metrics.seam_index(image, 0, 17, labels) == pytest.approx(1, abs=0.1)
 
-    def test_stripe_index_of_nothing_is_nan(self):
+    def test_stripe_index_without_steps_is_nan(self):
         assert np.isnan(metrics.stripe_index(np.zeros((32, 32, 32))))
         assert np.isnan(metrics.stripe_index(np.arange(27.0).reshape(3, 3, 3)))
         assert np.isnan(metrics.stripe_index(np.ones((32, 32, 32)), np.zeros((32, 32, 32))))
@@ -345,7 +345,7 @@ class TestFeatureDistance:
         expected += (first.std(ddof=1) - second.std(ddof=1)) ** 2
         assert frechet_distance(first, second) == pytest.approx(expected)
 
-    def test_frechet_distance_is_that_by_matrix_root(self, generator):
+    def test_frechet_distance_agrees_with_the_matrix_root(self, generator):
         first, second = generator.normal(0, 1, (2, 300, 5))
         second = second @ generator.normal(0, 1, (5, 5)) + 1
         covariances = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
@@ -386,7 +386,7 @@ class TestFeatureDistance:
         assert np.bincount(places[:, 0]).tolist() == [10, 10, 10]
         assert mask[tuple(places[:, 1:].T)].all()
 
-    def test_small_crops_and_lone_slices_are_padded(self, generator):
+    def test_small_crops_and_single_slices_are_padded(self, generator):
         for shape in [(12, 20, 14), (40, 40, 1)]:
             image = generator.normal(0, 1, shape)
             distance = patch_distance.feature_distance(image, 2 * image, np.ones(shape), 60)

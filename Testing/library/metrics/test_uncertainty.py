@@ -1,4 +1,4 @@
-"""Spread of samples and of views, and whether it tells where the error is."""
+"""Uncertainty from samples and views, and its agreement with the error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def compared(error) -> Comparison:
     return compare(volume(reference.array + error), reference, whole)
 
 
-class TestSpread:
+class TestStandardDeviation:
     def test_is_the_standard_deviation_of_the_samples(self, generator):
         arrays = [np.round(generator.normal(0, sd, SHAPE)) for sd in (1, 10, 50)]
         samples = [volume(a).with_array(a.astype(np.int16)) for a in arrays]
@@ -52,7 +52,7 @@ class TestSpread:
         assert result.array.dtype == np.float32 and result.unit == "HU"
         assert np.array_equal(result.affine, AFFINE)
 
-    def test_of_what_does_not_belong_together_is_refused(self, sigma):
+    def test_refuses_samples_that_do_not_match(self, sigma):
         with pytest.raises(InputError, match="at least two"):
             spread([volume(sigma)])
         with pytest.raises(InputError, match="different grids"):
@@ -60,8 +60,8 @@ class TestSpread:
 
 
 class TestErrorCorrelation:
-    def test_of_a_spread_that_is_the_true_one(self, sigma, generator):
-        """Errors drawn with the standard deviation that the uncertainty claims."""
+    def test_of_a_calibrated_uncertainty(self, sigma, generator):
+        """Errors drawn with the standard deviation of the uncertainty."""
         result = error_correlation(volume(sigma), compared(generator.normal(0, sigma)))
         assert result.value("Ratio") == pytest.approx(1, abs=0.03)
         assert 0.4 < result.value("Spearman") < 0.7
@@ -78,7 +78,7 @@ class TestErrorCorrelation:
         assert result.value("Pearson") == pytest.approx(1, abs=1e-4)
         assert result.value("AUSE") == pytest.approx(0, abs=1e-4)
 
-    def test_of_chance_tells_nothing(self, sigma, generator):
+    def test_of_random_values_is_uninformative(self, sigma, generator):
         error = generator.normal(0, 30, SHAPE)
         result = error_correlation(volume(sigma), compared(error))
         assert result.value("Spearman") == pytest.approx(0, abs=0.05)
@@ -86,7 +86,7 @@ class TestErrorCorrelation:
         assert worst.value("Spearman") < -0.99
         assert worst.value("AUSE") > result.value("AUSE") > 0.3
 
-    def test_the_area_is_that_of_a_plain_loop(self, sigma, generator):
+    def test_the_area_agrees_with_a_loop(self, sigma, generator):
         error = np.abs(generator.normal(0, sigma))
         order, best = np.argsort(sigma.ravel()), np.sort(error.ravel())
         gaps = []
@@ -110,7 +110,7 @@ class TestErrorCorrelation:
         assert result.value("Spearman") == pytest.approx(expected, abs=1e-4)
         assert sum(part.voxels for part in result.bins) == chosen.sum()
 
-    def test_large_regions_are_drawn_from(self, sigma, generator, monkeypatch):
+    def test_large_regions_are_subsampled(self, sigma, generator, monkeypatch):
         comparison = compared(generator.normal(0, sigma))
         whole = error_correlation(volume(sigma), comparison)
         monkeypatch.setattr(module, "_MOST_VOXELS", 3000)
@@ -119,7 +119,7 @@ class TestErrorCorrelation:
         assert result.value("Spearman") == pytest.approx(whole.value("Spearman"), abs=0.05)
         assert result == error_correlation(volume(sigma), comparison)
 
-    def test_a_constant_spread_or_no_error_has_no_value(self, sigma, generator):
+    def test_a_constant_uncertainty_or_no_error_has_no_value(self, sigma, generator):
         flat = error_correlation(volume(np.full(SHAPE, 20.0)), compared(generator.normal(0, 30, SHAPE)))
         assert flat.value("Spearman") is flat.value("AUSE") is None
         assert flat.value("Ratio") == pytest.approx(1.5, rel=0.05)
@@ -128,7 +128,7 @@ class TestErrorCorrelation:
         assert {row.value for row in none.rows} == {None}
         assert json.loads(json.dumps(none.to_dict()))["bins"][0]["spread"] == 0
 
-    def test_what_is_no_uncertainty_of_the_image_is_refused(self, sigma):
+    def test_invalid_uncertainties_are_refused(self, sigma):
         comparison = compared(np.ones(SHAPE))
         with pytest.raises(InputError, match="below 0"):
             error_correlation(volume(-sigma), comparison)
@@ -141,7 +141,7 @@ class TestErrorCorrelation:
 
 class TestViews:
     def test_running_sums_are_the_weighted_standard_deviation(self, generator):
-        """With weights that say how reliable a view is; equal weights give the usual n - 1."""
+        """With reliability weights; equal weights give the usual n - 1."""
         views, weights = generator.normal(1000, 20, (5, 4, 3)), [0.2, 1.0, 0.5, 1.5, 0.01]
         sums = slice_sampling.RunningSpread((4, 3))
         for view, weight in zip(views, weights, strict=True):
@@ -157,7 +157,7 @@ class TestViews:
             equal.add((slice(None), slice(None)), view, 0.7)
         assert np.allclose(equal.deviation(), views.std(axis=0, ddof=1), rtol=1e-3)
 
-    def test_one_view_or_none_has_no_spread(self):
+    def test_fewer_than_two_views_have_no_uncertainty(self):
         sums = slice_sampling.RunningSpread((2, 2))
         sums.add((0,), np.array([3.0, 4.0]), 1.0)
         assert not sums.deviation().any()
@@ -179,7 +179,7 @@ class TestTranslate:
             translate(head(), "CT", device="cpu", uncertainty=wanted, accept_license=True) for wanted in (True, False)
         ]
 
-    def test_gives_a_spread_in_hu_on_the_input_s_grid(self, results):
+    def test_gives_an_uncertainty_in_hu_on_the_grid_of_the_input(self, results):
         result = results[0]
         found = result.uncertainty
         assert found.geometry.is_close(head().geometry) and found.unit == "HU"
@@ -193,7 +193,7 @@ class TestTranslate:
         assert np.array_equal(results[0].volume.array, results[1].volume.array)
         assert results[1].uncertainty is None
 
-    def test_mirrored_passes_are_not_made_twice(self):
+    def test_mirrored_passes_are_not_repeated(self):
         steps = []
         for preset, wanted in (("best", True), ("best", False), ("normal", True)):
             seen = []
@@ -210,7 +210,7 @@ class TestTranslate:
         assert steps == [2, 2, 2]
 
     def test_sagittal_slices_are_shifted(self, monkeypatch):
-        """Thick sagittal slices are seen in their plane only, and never mirrored."""
+        """Thick sagittal slices are translated in their plane only, without mirroring."""
         shapes = []
         evaluate = slice_sampling.SliceRun._evaluate
 
@@ -229,12 +229,12 @@ class TestTranslate:
 
 
 class TestGenerate:
-    def test_one_sample_has_no_spread(self):
+    def test_one_sample_has_no_uncertainty(self):
         mask = LabelMap(np.ones((8, 8, 8), np.uint8), AFFINE)
         with pytest.raises(InputError, match="at least 2"):
             generate(mask, "mr-hippocampus", uncertainty=True)
 
-    def test_gives_the_spread_of_its_samples(self):
+    def test_gives_the_standard_deviation_of_its_samples(self):
         grid = np.indices((32, 40, 32)) - np.reshape([15.5, 19.5, 15.5], (3, 1, 1, 1))
         radius = np.sqrt((grid**2).sum(0))
         array = np.where(radius < 9, 1, 0) + np.where((radius < 9) & (grid[1] > 0), 1, 0)

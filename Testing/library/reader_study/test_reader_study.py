@@ -27,7 +27,7 @@ SHAPE = (40, 36, 12)
 
 
 def phantom(seed=0, shape=SHAPE, spacing=(2.0, 2.0, 3.0), noise=25.0) -> Volume:
-    """A CT in RAS: fat round soft tissue, with a bone at the patient's right front."""
+    """A CT in RAS: fat around soft tissue, with a bone at the patient's right anterior side."""
     dice = np.random.default_rng(seed)
     i, j, k = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
     x, y = i / shape[0] - 0.5, j / shape[1] - 0.5
@@ -43,7 +43,7 @@ def phantom(seed=0, shape=SHAPE, spacing=(2.0, 2.0, 3.0), noise=25.0) -> Volume:
 
 @pytest.fixture
 def folders(tmp_path):
-    """Three real and four synthetic volumes whose names tell what they are."""
+    """Three real and four synthetic volumes whose names reveal their kind."""
     return (
         written(tmp_path / "real", [phantom(seed) for seed in range(3)]),
         written(tmp_path / "synthetic", [phantom(seed) for seed in range(10, 14)]),
@@ -69,7 +69,7 @@ def truth_of(study) -> dict[str, bool]:
 
 
 def read_all(study, reader, accuracy=1.0, count=None, seed=0):
-    """A reader who is right for a share of the images."""
+    """A reader who is right for a fraction of the images."""
     reading, truth, dice = Reading(study, reader), truth_of(study), random.Random(seed)
     while (item := reading.next()) is not None and reading.progress[0] != count:
         right = dice.random() < accuracy
@@ -77,7 +77,7 @@ def read_all(study, reader, accuracy=1.0, count=None, seed=0):
     return reading
 
 
-# --- making ---
+# --- preparation ---
 
 
 def test_half_of_the_items_are_synthetic(folders, tmp_path):
@@ -100,7 +100,7 @@ def test_all_volumes_come_before_a_second_slice_of_one(folders, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["slices", "volumes"])
-def test_nothing_in_the_study_tells(folders, tmp_path, kind):
+def test_the_study_reveals_nothing(folders, tmp_path, kind):
     made = make([folders[0]], [folders[1]], tmp_path / "s", items=kind)
     files = [path for path in made.study.rglob("*") if path.is_file()]
     for path in files:
@@ -114,7 +114,7 @@ def test_nothing_in_the_study_tells(folders, tmp_path, kind):
     assert made.key.name == "s.key.json"
 
 
-def test_the_order_does_not_follow_the_truth(folders, tmp_path):
+def test_the_order_is_independent_of_the_truth(folders, tmp_path):
     orders = set()
     for seed in range(4):
         made = make([folders[0]], [folders[1]], tmp_path / f"s{seed}", per_volume=1, seed=seed)
@@ -132,7 +132,7 @@ def test_same_seed_same_study(folders, tmp_path):
     assert Study.open(a).identity != Study.open(b).identity
 
 
-def test_slice_lies_as_in_radiology_and_has_the_window(folders, tmp_path):
+def test_slice_is_in_radiological_orientation_with_the_window(folders, tmp_path):
     made = make([folders[0]], [folders[1]], tmp_path / "s", window=(400, 40))
     item = Study.open(made.study).items[0]
     image = item.image()
@@ -141,7 +141,7 @@ def test_slice_lies_as_in_radiology_and_has_the_window(folders, tmp_path):
     np.testing.assert_array_equal(image.array[0], SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(item.path))))
     _, rows, columns = image.array.shape
     quarter = image.array[0, : rows // 2, : columns // 2]
-    assert (quarter == 255).sum() > 4  # the bone: patient's right front, upper left of the screen
+    assert (quarter == 255).sum() > 4  # the bone: patient's right anterior side, upper left of the screen
     assert (image.array == 255).sum() == (quarter == 255).sum()
     middle = image.array[0, rows // 2 - 3 : rows // 2 + 3, columns // 2 - 3 : columns // 2 + 3]
     assert abs(middle.mean() - 255 * (45 + 160) / 400) < 5
@@ -169,7 +169,7 @@ def test_volume_is_left_posterior_superior_with_the_window_in_it(tmp_path):
     assert center[-1] > center[0]
 
 
-def test_all_outside_of_the_body_is_black_in_ct(tmp_path):
+def test_everything_outside_the_body_is_black_in_ct(tmp_path):
     table = phantom()
     table.array[2:38, 1, :] = 300
     made = make([written(tmp_path / "a", [table])], [written(tmp_path / "b", [phantom(1)])], tmp_path / "s")
@@ -177,7 +177,7 @@ def test_all_outside_of_the_body_is_black_in_ct(tmp_path):
         assert item.image().array[0, -1].max() == 0
 
 
-def test_different_grids_are_cut_to_one_and_reported(tmp_path):
+def test_different_grids_are_unified_and_reported(tmp_path):
     real = written(tmp_path / "a", [phantom(n) for n in range(2)])
     coarse = [phantom(n, (24, 22, 12), (3, 3, 3)) for n in range(2)]
     wide = [replace(c, array=np.pad(c.array, ((8, 8), (8, 8), (0, 0)), constant_values=-1000)) for c in coarse]
@@ -187,16 +187,16 @@ def test_different_grids_are_cut_to_one_and_reported(tmp_path):
     assert "The real images show 80 x 72 x 36 mm of the patient" in made.warnings[1]
 
 
-def test_a_figure_that_tells_is_reported(tmp_path):
+def test_a_statistic_that_separates_is_reported(tmp_path):
     real = written(tmp_path / "a", [phantom(n) for n in range(4)])
     smooth = written(tmp_path / "b", [phantom(n + 9, noise=4) for n in range(4)])
     warnings = make([real], [smooth], tmp_path / "s").warnings
-    assert any(w.startswith("The fine detail and noise alone tells") for w in warnings)
+    assert any(w.startswith("The fine detail and noise alone distinguishes") for w in warnings)
     like = written(tmp_path / "c", [phantom(n + 9) for n in range(4)])
     assert make([real], [like], tmp_path / "t").warnings == ()
 
 
-def test_a_synthetic_image_on_the_side_of_the_real_ones_is_reported(tmp_path):
+def test_a_synthetic_image_given_as_real_is_reported(tmp_path):
     made = write_volume(phantom(1), tmp_path / "made.nrrd", Provenance(model="ct-tissue"))
     other = write_volume(phantom(2), tmp_path / "other.nrrd")
     (warning,) = make([made], [other], tmp_path / "s").warnings
@@ -204,7 +204,7 @@ def test_a_synthetic_image_on_the_side_of_the_real_ones_is_reported(tmp_path):
     assert make([other], [made], tmp_path / "t").warnings == ()
 
 
-def test_dicom_series_are_taken_alone_and_in_folders(tmp_path):
+def test_dicom_series_are_read_singly_and_in_folders(tmp_path):
     places = range(0, 40, 2)
     real = patient_series(tmp_path / "Muster", places, size=(24, 20))
     (tmp_path / "made").mkdir()
@@ -244,7 +244,7 @@ def test_mr_needs_no_common_scale(tmp_path):
         ({"output": "real"}, "exists already, and a study is never replaced"),
     ],
 )
-def test_what_cannot_be_made_is_reported_in_a_sentence(folders, tmp_path, change, words):
+def test_invalid_requests_are_reported_in_a_sentence(folders, tmp_path, change, words):
     (tmp_path / "empty").mkdir()
     written(tmp_path / "copies", [phantom(0)])
     mr = phantom(5).array.clip(-200) + 200
@@ -259,7 +259,7 @@ def test_what_cannot_be_made_is_reported_in_a_sentence(folders, tmp_path, change
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_interrupted_making_leaves_nothing(folders, tmp_path):
+def test_an_interrupted_preparation_leaves_nothing(folders, tmp_path):
     def stop(progress):
         if progress.stage == "writing" and progress.step == 2:
             raise Cancelled("stop")
@@ -271,7 +271,7 @@ def test_an_interrupted_making_leaves_nothing(folders, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["slices", "volumes"])
-def test_a_disk_without_room_is_reported_before_the_work(folders, tmp_path, monkeypatch, kind):
+def test_a_full_disk_is_reported_before_the_work(folders, tmp_path, monkeypatch, kind):
     usage = type("Usage", (), {"free": 2000})
     monkeypatch.setattr("MedGenLib.io.atomic.shutil.disk_usage", lambda _: usage)
     with pytest.raises(InputError, match="free some space or write elsewhere"):
@@ -282,14 +282,14 @@ def test_a_disk_without_room_is_reported_before_the_work(folders, tmp_path, monk
 # --- reading ---
 
 
-def test_every_reader_has_an_order_of_their_own_that_stays(study):
+def test_every_reader_has_a_constant_individual_order(study):
     orders = {name: [i.name for i in Reading(study, name).items] for name in ("a", "b", "c")}
     assert len({tuple(order) for order in orders.values()}) == 3
     assert len({tuple(sorted(order)) for order in orders.values()}) == 1
     assert [i.name for i in Reading(study, "a").items] == orders["a"]
 
 
-def test_answers_are_on_the_disk_at_once_and_the_reading_goes_on(study):
+def test_answers_are_saved_at_once_and_the_reading_resumes(study):
     reading = Reading(study, "reader-A")
     first = reading.next()
     reading.answer(first, True, 4, 12.345)
@@ -305,7 +305,7 @@ def test_answers_are_on_the_disk_at_once_and_the_reading_goes_on(study):
     assert read_all(study, "reader-A").next() is None
 
 
-def test_a_line_torn_by_a_crash_is_asked_again(study):
+def test_an_incomplete_line_is_asked_again(study):
     reading = read_all(study, "a", count=3)
     torn = reading.path.read_text()
     reading.path.write_text(torn[:-5])
@@ -347,7 +347,7 @@ def test_names_of_readers(study, name):
         Reading(study, name)
 
 
-def test_a_list_changed_half_way_is_refused(study):
+def test_a_list_changed_during_the_reading_is_refused(study):
     reading = read_all(study, "a", count=2)
     path = study / "study.json"
     data = json.loads(path.read_text())
@@ -376,7 +376,7 @@ def test_a_changed_or_lost_image_is_refused(study):
         Reading(study, "b")
 
 
-def test_two_readings_under_one_name_are_noticed(study):
+def test_two_readings_under_one_name_are_detected(study):
     first, second = Reading(study, "a"), Reading(study, "a")
     first.answer(first.next(), True, 3, 1)
     with pytest.raises(InputError, match="changed by another program"):
@@ -394,7 +394,7 @@ def test_two_readings_under_one_name_are_noticed(study):
         "item_001",
     ],
 )
-def test_answers_that_are_none_are_refused(study, line):
+def test_invalid_answers_are_refused(study, line):
     path = study / "answers" / "a.csv"
     digest = Study.open(study).digest[:16]
     lines = line.replace("{}", digest)
@@ -412,7 +412,7 @@ def test_answers_that_cannot_be_written(study):
     assert reading.progress == (0, 12)
 
 
-def test_a_full_disk_keeps_the_answers_before(study, monkeypatch):
+def test_a_full_disk_keeps_earlier_answers(study, monkeypatch):
     reading = read_all(study, "a", count=1)
 
     def full(_):
@@ -431,13 +431,13 @@ def test_a_full_disk_keeps_the_answers_before(study, monkeypatch):
     ("content", "words"),
     [
         (None, "There is no reader study"),
-        ("[1]", "is no reader study of MedGen"),
-        ("{", "is no reader study of MedGen"),
+        ("[1]", "is not a reader study of MedGen"),
+        ("{", "is not a reader study of MedGen"),
         ('{"format": "medgen-reader-study", "version": 9}', "another version"),
         ('{"format": "medgen-reader-study", "version": 1}', "is damaged"),
     ],
 )
-def test_what_is_no_study(tmp_path, content, words):
+def test_invalid_studies_are_refused(tmp_path, content, words):
     if content is not None:
         (tmp_path / "study.json").write_text(content)
     with pytest.raises(InputError, match=words):
@@ -458,7 +458,7 @@ def test_binomial_intervals():
         assert exact[0] < middle[0] < k / 30 < middle[1] < exact[1]
 
 
-def test_d_prime_is_log_linear():
+def test_d_prime_has_the_log_linear_correction():
     assert statistics.d_prime(10, 20, 10, 20) == pytest.approx(0)
     # (20.5 / 21, 0.5 / 21) are mirrored: twice z of 0.97619.
     assert statistics.d_prime(20, 20, 0, 20) == pytest.approx(2 * 1.98075, abs=1e-4)
@@ -480,7 +480,7 @@ def test_area_under_the_roc_is_the_auc():
     assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
 
 
-def test_fleiss_kappa_of_the_textbook():
+def test_fleiss_kappa_agrees_with_a_published_example():
     counts = [
         [0, 0, 0, 0, 14],
         [0, 2, 6, 4, 2],
@@ -499,7 +499,7 @@ def test_fleiss_kappa_of_the_textbook():
 
 
 def test_bootstrap_over_images_is_wider_where_readers_agree():
-    """20 readers who say the same are no more than one."""
+    """20 readers with equal answers count as one."""
     right = np.array([1.0] * 12 + [0.0] * 8)
     one = statistics.over_images(np.stack([right, np.ones(20)], 1), [True, False] * 10)
     many = statistics.over_images(np.stack([20 * right, np.full(20, 20)], 1), [True, False] * 10)
@@ -512,7 +512,7 @@ def test_bootstrap_over_images_is_wider_where_readers_agree():
 
 
 def simulated(right_synthetic, right_real, n=20, sure=3):
-    """A reader who names so many of n images of each kind rightly."""
+    """A reader with these numbers of correct answers among n images of each kind."""
     truth = {f"item_{i}": i < n for i in range(2 * n)}
     said = [i < right_synthetic for i in range(n)] + [i >= right_real for i in range(n)]
     answers = [Answer(name, said[i], sure, 2.0) for i, name in enumerate(truth)]
@@ -607,7 +607,7 @@ def test_keys(study, folders, tmp_path):
     other = make([folders[0]], [folders[1]], tmp_path / "other")
     with pytest.raises(InputError, match="does not belong to the study"):
         score(study, other.key)
-    with pytest.raises(InputError, match="is no key of a reader study"):
+    with pytest.raises(InputError, match="is not a key of a reader study"):
         score(study, study / "study.json")
     data = json.loads(moved.read_text())
     moved.write_text(json.dumps({**data, "items": data["items"][1:]}))
@@ -615,7 +615,7 @@ def test_keys(study, folders, tmp_path):
         score(study, moved)
 
 
-def test_readers_who_agree_are_no_more_evidence_than_one():
+def test_readers_who_agree_do_not_narrow_the_interval():
     one = simulated(14, 13)
     many = [replace(one, reader=f"r{n}") for n in range(8)]
     pooled = {row.name: row for row in rows_of_all(many)}

@@ -1,4 +1,4 @@
-"""The reading page: a real process, asked by real requests as a browser does."""
+"""The reading page: a real process with HTTP requests as from a browser."""
 
 import http.client
 import json
@@ -45,7 +45,7 @@ def study(made, tmp_path):
 
 
 class Run:
-    """`medgen reader-study run`, and requests to the page that it names."""
+    """`medgen reader-study run`, and requests to its page."""
 
     def __init__(self, study, reader="A", *more):
         command = [sys.executable, "-m", "MedGenLib", "reader-study", "run", str(study)]
@@ -114,7 +114,7 @@ def test_a_whole_reading(study):
     assert [a.synthetic for a in reading.answers.values()] == [False, True, False, True]
 
 
-def test_ctrl_c_pauses_and_the_same_command_goes_on(study):
+def test_ctrl_c_pauses_and_the_same_command_resumes(study):
     with Run(study) as run:
         first = run.json("state")[1]["item"]["name"]
         run.answer(first)
@@ -127,7 +127,7 @@ def test_ctrl_c_pauses_and_the_same_command_goes_on(study):
         assert state["done"] == 1 and state["item"]["name"] != first
 
 
-def test_a_killed_reading_keeps_what_was_answered(study):
+def test_a_killed_reading_keeps_its_answers(study):
     with Run(study) as run:
         run.answer(run.json("state")[1]["item"]["name"])
         run.process.kill()
@@ -146,7 +146,7 @@ def test_volumes_come_as_grays_of_their_window(made, tmp_path):
         np.testing.assert_array_equal(grays.reshape(array.shape), np.round(array * np.float32(255 / 4095)))
 
 
-def test_only_our_own_page_gets_anything(study):
+def test_only_requests_of_the_page_are_answered(study):
     with Run(study) as run:
         name = run.json("state")[1]["item"]["name"]
         other = next(i.name for i in Study.open(study).items if i.name != name)
@@ -164,7 +164,7 @@ def test_only_our_own_page_gets_anything(study):
         assert run.ask("state", Origin=f"http://127.0.0.1:{run.port}")[0] == 200
         status, answer = run.json(f"image/{other}")
         assert (status, answer["error"]) == (409, "This image is not the next one; reload the page.")
-        # Nobody outside of this computer reaches it.
+        # It is not reachable from other computers.
         own = socket.gethostbyname(socket.gethostname())
         if not own.startswith("127."):
             with pytest.raises(OSError):
@@ -183,7 +183,7 @@ NO_ANSWERS = (
 )
 
 
-def test_what_is_no_answer_is_refused(study):
+def test_malformed_answers_are_refused(study):
     with Run(study) as run:
         for body in NO_ANSWERS:
             assert run.ask("answer", body)[0] == 400, body
@@ -209,7 +209,7 @@ def test_errors_reach_the_page_and_the_terminal(study):
     assert len(error.splitlines()) == 4
 
 
-def test_an_image_changed_half_way_is_reported(study):
+def test_an_image_changed_during_the_reading_is_reported(study):
     first, second, *_ = Reading(study, "A").items
     with Run(study) as run:
         second.path.write_bytes(b"other")
@@ -220,7 +220,7 @@ def test_an_image_changed_half_way_is_reported(study):
     assert len(read_answers(study / "answers" / "A.csv", Study.open(study))) == 1
 
 
-def test_a_port_can_be_named_and_must_be_free(study):
+def test_a_port_can_be_given_and_must_be_free(study):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -247,7 +247,7 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attributes)))
 
 
-def test_the_page_needs_nothing_else_and_can_be_used_by_keyboard(study):
+def test_the_page_is_self_contained_and_usable_by_keyboard(study):
     with Run(study) as run:
         status, headers, content = run.ask("")
     assert status == 200

@@ -1,4 +1,4 @@
-"""The one way in which all pictures show cuts: places, scales, legends, and small copies of volumes."""
+"""The panel grid of all pictures: planes, scales, legends, and downsampled volumes."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_a_view_is_the_box_of_the_body_and_goes_through_its_middle(ball):
     assert axial.shape == (23, 23) and np.array_equal(axial, inside[22::-1, 22::-1, 10].T)
 
 
-def test_a_view_looks_where_the_weight_is_largest(ball):
+def test_a_view_shows_the_planes_of_the_largest_weight(ball):
     image, inside = ball
     weight = np.where(inside, 1.0, 0.0)
     weight[3, 9, 15] = 1000
@@ -39,7 +39,7 @@ def test_a_view_looks_where_the_weight_is_largest(ball):
 
 
 def test_pixels_of_a_report_have_the_size_of_the_voxels(ball, monkeypatch):
-    """Where the margin around the body ends at the border of the image as well."""
+    """Also where the margin around the body ends at the image border."""
     monkeypatch.setattr(figures, "png", lambda figure: figure)
     image, _ = ball
     figure = planes.difference_planes(image, compare(image.with_array(image.array + 5), image))
@@ -49,10 +49,10 @@ def test_pixels_of_a_report_have_the_size_of_the_voxels(ball, monkeypatch):
         assert axes.get_ylim()[0] == pytest.approx(rows * down)
 
 
-def test_a_legend_names_what_can_be_seen_and_counts_the_rest(ball):
+def test_a_legend_lists_visible_labels_and_counts_the_rest(ball):
     image, inside = ball
     labels = np.where(inside, 2, 0)
-    labels[0, 0, 0] = 5  # in no plane that is shown
+    labels[0, 0, 0] = 5  # in none of the planes shown
     panels = row(View.of(image), "Mask", labels=labels, opacity=1)
     words = [text.get_text() for text in draw([panels], {2: COLORS[0], 5: COLORS[1]}, {2: "liver", 5: "lung"}).texts]
     assert words == ["Mask", "liver"]
@@ -62,7 +62,7 @@ def test_a_legend_names_what_can_be_seen_and_counts_the_rest(ball):
     assert words[0] == "label 1" and words[-1] == "and 19 more" and len(words) == 21
 
 
-def test_values_that_were_not_measured_are_no_color(ball):
+def test_values_not_measured_have_no_color(ball):
     image, inside = ball
     measured = np.ma.array(image.array, mask=~inside)
     panels = row(View.of(image), "Error", measured, (-50, 50), color_map="RdBu_r")
@@ -73,8 +73,8 @@ def test_values_that_were_not_measured_are_no_color(ball):
     assert figure.axes[-1].get_ylabel() == "error in HU"
 
 
-def test_pairs_of_a_cohort_are_seen_as_by_a_radiologist(monkeypatch):
-    """A bright corner at the patient's right and front is at the upper left, as in all other pictures."""
+def test_pairs_of_a_cohort_are_in_radiological_orientation(monkeypatch):
+    """A bright corner at the patient's right and anterior side is at the upper left."""
     from MedGenLib.metrics.memorization import Memorization, Neighbor
 
     monkeypatch.setattr(cohorts, "png", lambda figure: figure)

@@ -1,4 +1,4 @@
-"""Previews: what is drawn is checked in the figure's data, and the file is a readable PNG."""
+"""Previews: content of the figure, and a readable PNG file."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def images(figure):
     return [axes.images[0].get_array() for axes in figure.axes]
 
 
-def test_file_is_a_png_and_nothing_lies_beside_it(body, tmp_path):
+def test_file_is_a_png_without_other_files(body, tmp_path):
     output = Volume(body[0], affine(), "CT", "HU")
     preview.preview(LabelMap(body[1], affine(), NAMES), output, tmp_path / "p.png", title="toy")
     picture = imread(tmp_path / "p.png")
@@ -98,7 +98,7 @@ def test_letters_and_scale_bar(body, figure_of):
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "LIA", "SAL", "PIR"])
-def test_bright_spot_is_where_a_radiologist_expects_it(body, figure_of, orientation):
+def test_bright_spot_is_in_radiological_orientation(body, figure_of, orientation):
     array, labels = body
     spot = np.argwhere(array == 700)[0]
     labels = np.zeros_like(labels)
@@ -128,7 +128,7 @@ def test_all_panels_have_one_scale_in_mm(body, figure_of):
 
 
 @pytest.mark.parametrize(("axis", "letters"), [(0, "APSI"), (1, "RLSI"), (2, "RLAP")])
-def test_a_lone_slice_is_shown_in_its_own_plane(body, figure_of, axis, letters):
+def test_a_single_slice_is_shown_in_its_plane(body, figure_of, axis, letters):
     array = np.take(body[0], [12], axis)
     image = Volume(array, affine(), "T1w")
     figure = figure_of(image, Volume(array, affine(), "CT", "HU"))
@@ -209,7 +209,7 @@ def test_a_changed_region_is_shown_before_and_after(body, monkeypatch, tmp_path,
     assert len(figure.axes) == 9 and imread(tmp_path / "p.png").shape[1] == 1500
     shown = images(figure)
     for first, second in zip(shown[:3], shown[3:6], strict=True):
-        differ = first != second  # the region's own middle planes, and nothing else
+        differ = first != second  # the planes through the middle of the region
         assert differ.any() and (first[differ] == 40).all() and (second[differ] == -60).all()
     assert sum(len(axes.collections) > 0 for axes in figure.axes[6:]) == 3  # its outline
     with pytest.raises(InputError, match="on one grid"):

@@ -1,4 +1,4 @@
-"""The real worker process and its client: results, progress, cancel, and everything that fails."""
+"""The real worker process and its client: results, progress, cancellation, failures."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def shared(home):
 
 @pytest.fixture
 def worker(shared):
-    """The worker of all tests, which every test must leave usable."""
+    """The worker of all tests; each test must leave it usable."""
     yield shared
     assert shared.call("devices")["devices"]
     assert list(shared._folder.iterdir()) == [], "no file of a run stays behind"
@@ -75,7 +75,7 @@ def slab() -> Volume:
 # Results
 
 
-def test_the_worker_introduces_itself(worker):
+def test_the_worker_reports_versions_and_devices(worker):
     info = worker.info
     assert info["protocol"] == messages.PROTOCOL and info["python"] == sys.executable
     assert info["versions"]["medgen"] == MedGenLib.__version__ and info["versions"]["torch"]
@@ -92,7 +92,7 @@ def test_the_self_test_computes_on_every_device(worker):
 
 
 @pytest.mark.parametrize("affine", [None, left_handed_oblique((2.0, 1.5, 3.0))])
-def test_generated_voxels_and_grid_are_those_of_the_library(worker, affine):
+def test_generated_voxels_and_grid_equal_those_of_the_library(worker, affine):
     mask = trunk(affine=affine)
     remote = worker.generate(mask, "ct-tissue", **QUICK)
     local = MedGenLib.generate(mask, "ct-tissue", **QUICK)
@@ -105,7 +105,7 @@ def test_generated_voxels_and_grid_are_those_of_the_library(worker, affine):
     assert remote.report["parameters"] == json.loads(json.dumps(local.report.to_dict()))["parameters"]
 
 
-def test_translated_voxels_are_those_of_the_library(worker, slab):
+def test_translated_voxels_equal_those_of_the_library(worker, slab):
     remote = worker.translate(slab, "CT", **HEAD)
     local = MedGenLib.translate(slab, "CT", **HEAD)
     assert np.array_equal(remote.volume.array, local.volume.array)
@@ -120,7 +120,7 @@ def test_files_are_read_by_the_worker(worker, slab, tmp_path):
         worker.generate(tmp_path / "nothing.nii", **QUICK)
 
 
-def test_samples_and_their_spread(worker):
+def test_samples_and_their_uncertainty(worker):
     result = worker.generate(trunk(), samples=3, uncertainty=True, **QUICK)
     stack = np.stack([volume.array for volume in result.volumes]).astype(float)
     assert len(stack) == 3 and not np.array_equal(stack[0], stack[1])
@@ -132,7 +132,7 @@ def test_samples_and_their_spread(worker):
         worker.generate(trunk(), uncertainty=True, **QUICK)
 
 
-def test_the_old_name_of_the_uncertainty_still_works_and_warns(worker, tmp_path):
+def test_the_former_name_of_the_uncertainty_works_and_warns(worker, tmp_path):
     with pytest.warns(DeprecationWarning, match="'spread' is now 'uncertainty'") as caught:
         result = worker.generate(trunk(), samples=2, spread=True, **QUICK)
         assert np.array_equal(result.spread.array, result.uncertainty.array)
@@ -159,7 +159,7 @@ def test_every_option_reaches_the_library(worker):
     assert remote.report["parameters"]["guidance"] == 1.5
 
 
-def test_the_second_run_finds_the_networks_loaded(home):
+def test_the_second_run_reuses_the_loaded_networks(home):
     with Worker() as fresh:
         first, second = (fresh.generate(trunk(), **QUICK).report["timings"] for _ in range(2))
     assert second["preparing"] < first["preparing"] / 2
@@ -181,7 +181,7 @@ def test_evaluation(worker, slab, tmp_path):
     assert Path(answer["report"]).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
-def test_an_evaluation_that_cannot_be_leaves_no_report(worker, slab, tmp_path):
+def test_a_failed_evaluation_leaves_no_report(worker, slab, tmp_path):
     with pytest.raises(InputError, match="nothing to compare"):
         worker.evaluate(slab, report=str(tmp_path / "report"))
     assert not (tmp_path / "report").exists()
@@ -232,7 +232,7 @@ def test_every_stage_is_reported_with_time_and_memory(worker):
         assert steps[-1].seconds_left == 0
 
 
-def test_translation_tells_its_stages_too(worker, slab):
+def test_translation_reports_its_stages(worker, slab):
     seen = []
     worker.translate(slab, "CT", progress=seen.append, **HEAD)
     order = list(dict.fromkeys(progress.stage for progress in seen))
@@ -240,7 +240,7 @@ def test_translation_tells_its_stages_too(worker, slab):
 
 
 class Wire:
-    """The worker's protocol by hand."""
+    """The worker's protocol without a client."""
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.process = subprocess.Popen(
@@ -280,7 +280,7 @@ def wire(tmp_path):
     wire.process.wait()
 
 
-def test_a_sign_of_life_every_second_with_the_memory_in_use(wire):
+def test_a_heartbeat_every_second_with_the_memory_in_use(wire):
     item = transfer.put(trunk((120, 120, 120)), wire.folder, "in")
     wire.ask(1, "generate", input=item, folder=str(wire.folder), **{**QUICK, "steps": 200})
     arrived, end = [], time.monotonic() + 5
@@ -293,7 +293,7 @@ def test_a_sign_of_life_every_second_with_the_memory_in_use(wire):
     assert max(np.diff(arrived)) < 3, "also while a single network evaluation takes long"
 
 
-def test_strangers_on_the_wire_get_the_errors_of_json_rpc(wire):
+def test_invalid_messages_get_the_errors_of_json_rpc(wire):
     wire.send(b"hello\n\n[]\n" + messages.encode({"id": 3}))
     wire.send(messages.encode({"id": 4, "method": "devices", "params": [1]}))
     wire.ask(5, "paint")
@@ -339,7 +339,7 @@ def test_prints_of_any_library_do_not_reach_the_protocol(home, tmp_path):
         assert eventually(lambda: {"a stray line", "another"} <= set(noisy.log), 5)
 
 
-def test_what_reads_stdin_finds_it_empty(home, tmp_path):
+def test_stdin_is_empty_for_libraries(home, tmp_path):
     code = (
         "import sys, threading, time\n"
         "def thief():\n"
@@ -358,7 +358,7 @@ def test_what_reads_stdin_finds_it_empty(home, tmp_path):
 
 @pytest.mark.parametrize("stage", ["starting", *STAGES])
 def test_cancel_takes_effect_in_every_stage(tmp_path, stage):
-    """The server in this process, so that the cancel arrives at exactly this moment."""
+    """The server in this process, to cancel at exactly this moment."""
     written = []
     server = Server(io.BytesIO(), written.append)
     item = transfer.put(trunk(), tmp_path, "in")
@@ -378,7 +378,7 @@ def test_cancel_takes_effect_in_every_stage(tmp_path, stage):
 
 
 def test_cancel_takes_effect_within_one_evaluation_of_the_network(wire):
-    """Also between the windows that one evaluation is made of."""
+    """Also between the windows of one evaluation."""
     item = transfer.put(trunk((176, 120, 120)), wire.folder, "in")
     wire.ask(1, "generate", input=item, folder=str(wire.folder), **{**QUICK, "steps": 50})
     while (message := wire.read()["params"])["stage"] != "sampling" or message["step"] < 1:
@@ -404,7 +404,7 @@ def stop_at(stage, step):
     return progress
 
 
-def test_what_the_callback_raises_is_raised_here(worker):
+def test_exceptions_of_the_callback_are_raised_in_the_client(worker):
     class Enough(Exception):
         pass
 
@@ -416,7 +416,7 @@ def test_what_the_callback_raises_is_raised_here(worker):
         worker.generate(trunk(), progress=progress, **{**QUICK, "steps": 500})
 
 
-def test_a_job_that_waits_can_be_cancelled_too(worker):
+def test_a_queued_job_can_be_canceled(worker):
     first = worker.submit("generate", trunk(), **{**QUICK, "steps": 300})
     second = worker.submit("generate", trunk(), **QUICK)
     second.cancel()
@@ -433,10 +433,10 @@ def test_a_job_calls_back_and_can_be_waited_for(worker):
         job.result(0.0)
     assert job.result(30).volume.shape == trunk().shape
     assert called.wait(5) and job.done and job.error is None and steps
-    job.cancel()  # too late, and harmless
+    job.cancel()  # no effect after the end
 
 
-def test_callbacks_may_ask_again(worker):
+def test_callbacks_may_send_requests(worker):
     results = []
     job = worker.submit(
         "generate", trunk(), on_done=lambda job: results.append(worker.submit("generate", trunk(), **QUICK)), **QUICK
@@ -462,20 +462,20 @@ def test_callbacks_may_ask_again(worker):
         ({"steps": "many"}, InputError, "whole number"),
     ],
 )
-def test_a_failed_request_is_one_sentence_and_the_worker_goes_on(worker, change, kind, words):
+def test_a_failed_request_is_one_sentence_and_the_worker_continues(worker, change, kind, words):
     with pytest.raises(kind, match=words) as caught:
         worker.generate(trunk(), **{**QUICK, **change})
     assert "\n" not in str(caught.value)
     assert worker.generate(trunk(), **QUICK).volume.shape == trunk().shape
 
 
-def test_a_folder_for_the_results_that_is_not_there(worker, tmp_path):
+def test_a_missing_folder_for_the_results(worker, tmp_path):
     item = transfer.put(trunk(), tmp_path, "in")
     with pytest.raises(InputError, match="/nowhere for the results does not exist"):
         worker.call("generate", input=item, folder="/nowhere")
 
 
-def test_a_license_that_was_not_accepted(home, slab, tmp_path):
+def test_a_license_not_accepted(home, slab, tmp_path):
     with Worker(env={"MEDGEN_HOME": str(tmp_path)}) as worker:
         with pytest.raises(LicenseError, match="not be used commercially"):
             worker.translate(slab, "CT", device="cpu")
@@ -484,7 +484,7 @@ def test_a_license_that_was_not_accepted(home, slab, tmp_path):
     assert not accepted["head-mr-to-ct"] and accepted["ct-tissue"]
 
 
-def test_a_fault_of_the_program_carries_its_traceback(worker):
+def test_an_unexpected_error_has_its_traceback(worker):
     with pytest.raises(WorkerError, match="unexpected error") as caught:
         worker.call("models/add", source=5)
     assert "Traceback" in caught.value.detail
@@ -501,14 +501,14 @@ def test_a_full_disk_while_writing_the_result(home, tmp_path):
         assert cramped.generate(trunk(), **QUICK).volume.shape == trunk().shape
 
 
-def test_no_place_for_temporary_files(monkeypatch, tmp_path):
+def test_no_folder_for_temporary_files(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     with pytest.raises(InputError, match="temporary folder.*TMPDIR"):
         Worker().start()
 
 
-def test_a_worker_that_was_killed_is_started_again(home):
+def test_a_killed_worker_is_restarted(home):
     with Worker() as worker:
         job = worker.submit("generate", trunk(), **{**QUICK, "steps": 500})
         assert eventually(lambda: worker.pid is not None, 5)
@@ -520,7 +520,7 @@ def test_a_worker_that_was_killed_is_started_again(home):
         assert worker.info["pid"] != first
 
 
-def test_a_worker_that_falls_silent_is_stopped(home, monkeypatch):
+def test_a_silent_worker_is_stopped(home, monkeypatch):
     with Worker() as worker:
         job = worker.submit("generate", trunk(), **{**QUICK, "steps": 2000})
         monkeypatch.setattr(piped, "SILENCE_TIMEOUT", 2.0)
@@ -532,7 +532,7 @@ def test_a_worker_that_falls_silent_is_stopped(home, monkeypatch):
         monkeypatch.undo()
 
 
-def test_closing_ends_what_runs_and_leaves_nothing(home):
+def test_closing_ends_running_jobs_and_leaves_no_files(home):
     worker = Worker().start()
     folder, pid = worker._folder, worker.pid
     job = worker.submit("generate", trunk(), **{**QUICK, "steps": 2000})
@@ -548,12 +548,12 @@ def test_closing_ends_what_runs_and_leaves_nothing(home):
 # A worker that cannot start
 
 
-def test_a_python_that_is_not_there():
+def test_a_missing_python():
     with pytest.raises(WorkerError, match="cannot start.*/nowhere/python"):
         Worker("/nowhere/python").start()
 
 
-def test_a_program_that_is_no_worker():
+def test_a_program_that_is_not_a_worker():
     with pytest.raises(WorkerError, match="an invalid message|could not start with the Python"):
         Worker("/bin/echo").start()
 
@@ -565,8 +565,8 @@ def test_garbage_from_the_start(home, tmp_path):
     assert "Loading" in caught.value.detail and worker.pid is None
 
 
-def test_missing_packages_are_named(tmp_path):
-    """A real Python without any of them."""
+def test_missing_packages_are_listed(tmp_path):
+    """A real Python without the packages."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
     scripts = "Scripts" if sys.platform == "win32" else "bin"
     python = str(tmp_path / "bare" / scripts / "python")
@@ -574,7 +574,7 @@ def test_missing_packages_are_named(tmp_path):
         Worker(python).start()
 
 
-def test_a_missing_torch_alone_is_named(tmp_path):
+def test_a_missing_torch_is_listed(tmp_path):
     code = (
         "import sys\n"
         "class NoTorch:\n"
@@ -611,7 +611,7 @@ def test_a_worker_that_never_answers(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
 def test_behind_a_launcher_the_whole_tree_ends(home, tmp_path):
-    """As PythonSlicer: the process that is started is not the one that works."""
+    """As with PythonSlicer: the started process is not the worker."""
     launcher = tmp_path / "launcher"
     launcher.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\nexit $?\n')
     launcher.chmod(0o755)

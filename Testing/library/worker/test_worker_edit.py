@@ -1,4 +1,4 @@
-"""Live editing through the real worker: warm canvases, small blocks, undo, cancel, forgetting."""
+"""Live editing through the real worker: canvases, blocks, undo, cancellation."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def image(mask):
 
 
 class Client:
-    """The few lines that a client of the worker needs."""
+    """A minimal client of the worker."""
 
     def __init__(self, worker, folder):
         self.worker, self.folder, self.count = worker, folder, 0
@@ -76,14 +76,14 @@ def brush(mask, label=3, start=(8, 12, 10), size=4):
 
 
 def copied(volume, answer):
-    """The client's image after it has copied the block in."""
+    """The client's image with the block copied in."""
     block = take(answer["block"]).array
     array = volume.copy()
     array[tuple(slice(o, o + n) for o, n in zip(answer["offset"], block.shape, strict=True))] = block
     return array
 
 
-def test_blocks_of_the_mask_make_the_image_of_the_library(client, mask, image):
+def test_edits_by_blocks_equal_those_of_the_library(client, mask, image):
     opened = client.open(mask, image)
     assert opened["volume"] is None and opened["report"] is None and opened["passed"]
     assert opened["seed"] == 3 and opened["halo_mm"] == 20.0
@@ -104,7 +104,7 @@ def test_blocks_of_the_mask_make_the_image_of_the_library(client, mask, image):
     assert client.ask("close", opened["canvas"]) == {}
 
 
-def test_undo_and_redo_bring_image_and_mask(client, mask, image):
+def test_undo_and_redo_return_image_and_mask(client, mask, image):
     name = client.open(mask, image)["canvas"]
     new = brush(mask)
     after = copied(image.array, client.edit(name, new))
@@ -124,7 +124,7 @@ def copied_mask(mask, answer):
     return copied(mask.array, {**answer, "block": answer["mask"]})
 
 
-def test_a_generated_canvas_answers_as_generate_and_stays_warm(client, worker, mask):
+def test_a_generated_canvas_answers_as_generate_and_stays_in_memory(client, worker, mask):
     options = {"preset": "draft", "retries": 0}
     opened = client.open(mask, **options)
     made = worker.generate(mask, **OPEN, **options)  # another run in between
@@ -138,7 +138,7 @@ def test_a_generated_canvas_answers_as_generate_and_stays_warm(client, worker, m
     client.ask("close", opened["canvas"])
 
 
-def test_a_closed_or_forgotten_canvas_is_reported_without_an_error(client, mask, image):
+def test_a_closed_canvas_is_reported_without_an_error(client, mask, image):
     names = [client.open(mask, image)["canvas"] for _ in range(edit.MOST_CANVASES + 1)]
     assert len(set(names)) == len(names)
     assert client.edit(names[0], brush(mask)) == {"closed": True}, "the oldest one went"
@@ -150,7 +150,7 @@ def test_a_closed_or_forgotten_canvas_is_reported_without_an_error(client, mask,
     assert client.ask("close", "never there") == {}
 
 
-def test_bad_input_is_one_sentence_and_loses_nothing(client, mask, image):
+def test_bad_input_is_one_sentence_and_keeps_the_canvas(client, mask, image):
     far = mask.affine.copy()
     far[0, 3] += 5
     with pytest.raises(InputError, match="does not lie on the image's grid"):
@@ -175,7 +175,7 @@ def test_bad_input_is_one_sentence_and_loses_nothing(client, mask, image):
     client.ask("close", name)
 
 
-def test_a_change_that_cannot_be_answered_is_not_kept(client, mask, image):
+def test_an_edit_without_answer_is_undone(client, mask, image):
     name = client.open(mask, image)["canvas"]
     full = client.folder / "full"
     full.mkdir()
@@ -186,7 +186,7 @@ def test_a_change_that_cannot_be_answered_is_not_kept(client, mask, image):
     assert client.edit(name, brush(mask)) == {"closed": True}, "the client opens it again"
 
 
-def test_a_cancelled_edit_changes_nothing(client, worker, mask, image):
+def test_a_canceled_edit_changes_nothing(client, worker, mask, image):
     name = client.open(mask, image)["canvas"]
     params = {"canvas": name, "mask": client.put(brush(mask)), "folder": str(client.folder)}
 
@@ -205,7 +205,7 @@ def test_a_cancelled_edit_changes_nothing(client, worker, mask, image):
     client.ask("close", name)
 
 
-def test_canvases_go_when_memory_is_short(monkeypatch):
+def test_canvases_are_closed_when_memory_is_short(monkeypatch):
     class Warm:
         closed = False
 

@@ -1,4 +1,4 @@
-"""A worker never outlives the process that started it, whatever happens to it."""
+"""A worker never outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from MedGenLib.worker.server import remove_images
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups")
 
 LIMIT = 2.0
-"""Seconds after which nothing may be left."""
+"""Seconds after which all processes must have ended."""
 
 CLIENT = """
 import sys, time
@@ -53,7 +53,7 @@ def client_of(tmp_path, busy: bool, python: str = sys.executable) -> tuple[subpr
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_worker_ends_with_a_client_that_is_killed(tmp_path, busy):
+def test_a_worker_ends_with_a_killed_client(tmp_path, busy):
     process, (_, worker, folder) = client_of(tmp_path, busy)
     assert is_alive(worker) and folder.is_dir()
     process.kill()
@@ -62,8 +62,8 @@ def test_a_worker_ends_with_a_client_that_is_killed(tmp_path, busy):
     assert not folder.exists(), "the images of an unfinished run are removed"
 
 
-def test_behind_a_launcher_too(tmp_path):
-    """The launcher lives on: it is the client's end that counts."""
+def test_a_worker_behind_a_launcher_ends_with_its_client(tmp_path):
+    """The launcher keeps running; the worker must end with the client."""
     launcher = tmp_path / "launcher"
     launcher.write_text(f'#!/bin/sh\nsleep 1000 &\n"{sys.executable}" "$@"\nwait\n')
     launcher.chmod(0o755)
@@ -85,7 +85,7 @@ time.sleep(60)
 """
 
 
-def test_a_killed_parent_is_noticed_without_the_end_of_stdin():
+def test_a_killed_parent_is_detected_without_the_end_of_stdin():
     reading, writing = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", PARENT.format(command=command()), str(reading)],
@@ -107,7 +107,7 @@ def test_a_killed_parent_is_noticed_without_the_end_of_stdin():
         kill_tree(worker)
 
 
-def test_the_end_of_a_client_that_is_no_parent_is_noticed_without_the_end_of_stdin():
+def test_the_end_of_a_client_that_is_not_the_parent_is_detected_without_the_end_of_stdin():
     client = subprocess.Popen(["sleep", "300"])
     process = subprocess.Popen(command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
     request = messages.request(1, "initialize", {"folder": None, "parent": client.pid})
@@ -124,7 +124,7 @@ def test_the_end_of_a_client_that_is_no_parent_is_noticed_without_the_end_of_std
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_the_end_of_stdin_is_the_end(tmp_path, busy):
+def test_the_end_of_stdin_ends_the_worker(tmp_path, busy):
     process = subprocess.Popen(command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
     item = transfer.put(trunk((120, 120, 120)), tmp_path, "in")
     params = {"input": item, "folder": str(tmp_path), **QUICK, "steps": 500}
@@ -141,8 +141,8 @@ def test_the_end_of_stdin_is_the_end(tmp_path, busy):
     process.stdout.close()
 
 
-def test_nobody_who_reads_is_the_end_too(tmp_path):
-    """A broken pipe instead of an answer: no endless loop, no traceback for ever."""
+def test_a_closed_stdout_ends_the_worker(tmp_path):
+    """A broken pipe instead of an answer: no endless loop."""
     process = subprocess.Popen(
         command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
     )
@@ -155,7 +155,7 @@ def test_nobody_who_reads_is_the_end_too(tmp_path):
     process.stderr.close()
 
 
-def test_a_worker_leads_a_session_of_its_own():
+def test_a_worker_has_its_own_session():
     process = subprocess.Popen(command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
     process.stdin.write(messages.encode(messages.request(1, "models/list", {})))
     process.stdin.flush()
@@ -166,7 +166,7 @@ def test_a_worker_leads_a_session_of_its_own():
     process.stdout.close()
 
 
-def test_a_tree_of_processes_is_killed_with_its_branches():
+def test_a_process_is_killed_with_its_descendants():
     shell = subprocess.Popen(["/bin/sh", "-c", "sh -c 'sleep 300 & sleep 301' & sleep 302 & wait"])
     assert eventually(lambda: len(descendants(shell.pid)) == 4, 5)
     family = tree(shell.pid)
@@ -176,7 +176,7 @@ def test_a_tree_of_processes_is_killed_with_its_branches():
     kill_tree(shell.pid)  # gone already
 
 
-def test_of_a_private_folder_only_images_are_removed(tmp_path):
+def test_only_images_are_removed_from_a_private_folder(tmp_path):
     inner = tmp_path / "private" / "1"
     inner.mkdir(parents=True)
     (inner / "x.npy").touch()

@@ -1,4 +1,4 @@
-"""Memory that really runs out, and memory that must not be lost."""
+"""Insufficient memory, and memory leaks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def idle(home) -> int:
-    """What a worker holds that has loaded its libraries and nothing else, MiB."""
+    """Memory of a worker with loaded libraries, MiB."""
     with Worker(env={"MEDGEN_WORKER_MEMORY_MIB": "100000"}) as worker:
         return data_mib(worker.info["pid"])
 
@@ -43,8 +43,8 @@ def limited(mib: int, log: list[str] | None = None) -> Worker:
 
 
 @linux
-def test_memory_that_runs_out_leads_to_the_small_plan(idle):
-    """The limit is lowered until the usual plan fails; the small one then has to be enough."""
+def test_insufficient_memory_leads_to_the_small_plan(idle):
+    """The limit is lowered until the normal plan fails; the small one must then succeed."""
     for above in (240, 200, 170, 140, 115):
         log: list[str] = []
         with limited(idle + above, log) as worker:
@@ -65,7 +65,7 @@ def test_memory_that_runs_out_leads_to_the_small_plan(idle):
 
 
 @linux
-def test_memory_that_is_not_enough_at_all_is_one_sentence(idle):
+def test_memory_below_the_small_plan_is_one_sentence(idle):
     with limited(idle + 110) as worker:
         with pytest.raises(MemoryPlanError, match="small plan; crop the mask") as caught:
             worker.generate(trunk(LARGE), **QUICK)
@@ -74,7 +74,7 @@ def test_memory_that_is_not_enough_at_all_is_one_sentence(idle):
 
 
 def test_a_plan_that_does_not_fit_is_replaced_before_it_runs(monkeypatch):
-    """Free memory between what the two plans need."""
+    """Free memory between the needs of both plans."""
     wide, again, small = (
         plan.need.process - memory_plan.BASE_MIB
         for plan in memory_plan.plans(memory_plan.MemoryDemand(find("ct-tissue"), 128**3, (64,) * 3))
@@ -118,7 +118,7 @@ def test_the_sentence_offers_the_cpu_on_a_gpu_only():
         (OSError(28, "No space left on device"), False),
     ],
 )
-def test_which_errors_mean_that_the_memory_ran_out(error, verdict):
+def test_errors_of_full_memory_are_recognized(error, verdict):
     assert devices.is_out_of_memory(error) is verdict
 
 
@@ -165,7 +165,7 @@ def test_an_unknown_plan_is_one_sentence(call):
         call()
 
 
-def test_many_runs_do_not_fill_the_memory(home):
+def test_many_runs_do_not_leak_memory(home):
     import psutil
 
     with Worker() as worker:

@@ -1,4 +1,4 @@
-"""The worker's messages and the client's side of the conversation, without any process."""
+"""The worker's messages and the client's side of the protocol, without a process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIBRARY = Path(messages.__file__).parents[2]
 
 
 @pytest.mark.parametrize(("kind", "code"), KINDS)
-def test_an_error_comes_back_as_the_same_kind(kind, code):
+def test_an_error_keeps_its_class(kind, code):
     error = kind("The mask\nis empty.")
     error.detail = "line 1\nline 2"
     carried = json.loads(json.dumps(messages.error_of(error)))
@@ -38,7 +38,7 @@ def test_a_full_disk_is_an_input_error_too():
     assert isinstance(messages.exception_of({"code": -32006, "message": "x"}), errors.InputError)
 
 
-def test_an_unexpected_fault_is_one_sentence_with_the_traceback_as_detail():
+def test_an_unexpected_error_is_one_sentence_with_the_traceback_as_detail():
     try:
         {}["no\nsuch key"]
     except KeyError as fault:
@@ -54,7 +54,7 @@ def test_a_malformed_error_is_still_an_error(error):
     assert isinstance(back, errors.WorkerError) and str(back) and back.detail == ""
 
 
-def test_a_message_is_one_line_of_utf8_whatever_is_in_it():
+def test_every_message_is_one_line_of_utf8():
     message = {"text": 'Łódź\n"quoted"\r\u2028', "n": 1.5}
     line = messages.encode(message)
     assert line.count(b"\n") == 1 and line.endswith(b"\n")
@@ -65,14 +65,14 @@ def test_a_message_is_one_line_of_utf8_whatever_is_in_it():
 
 
 @pytest.mark.parametrize("line", [b"hello", b"[1, 2]", b"\xff\xfe", b"3", b"{", b"[" * 100_000])
-def test_what_is_no_message_is_refused(line):
+def test_invalid_messages_are_refused(line):
     with pytest.raises(errors.WorkerError) as caught:
         messages.decode(line)
     assert caught.value.code in (messages.PARSE_ERROR, messages.INVALID_REQUEST)
 
 
 class Conversation:
-    """A connection whose worker is the test."""
+    """A connection with the test in place of the worker."""
 
     def __init__(self) -> None:
         self.now, self.sent, self.logs, self.events = 100.0, [], [], []
@@ -99,7 +99,7 @@ def talk():
     return Conversation()
 
 
-def test_requests_are_json_rpc_with_numbers_of_their_own(talk):
+def test_requests_are_json_rpc_with_unique_numbers(talk):
     first, second = talk.ask(model="ct-tissue"), talk.ask("translate", to="CT")
     assert first != second and talk.connection.pending == (first, second)
     assert talk.sent[0] == {"jsonrpc": "2.0", "id": first, "method": "generate", "params": {"model": "ct-tissue"}}
@@ -150,14 +150,14 @@ def test_garbage_raises_with_its_beginning_as_detail(talk, data):
     assert data[:2].decode() in caught.value.detail and "\n" not in str(caught.value)
 
 
-def test_endless_garbage_without_a_line_break_is_noticed(talk, monkeypatch):
+def test_endless_garbage_without_a_line_break_is_detected(talk, monkeypatch):
     monkeypatch.setattr(messages, "LONGEST_LINE", 1000)
     with pytest.raises(errors.WorkerError):
         for _ in range(20):
             talk.connection.feed(b"x" * 100)
 
 
-def test_cancel_is_sent_for_what_is_pending_only(talk):
+def test_cancel_is_sent_for_pending_requests_only(talk):
     number = talk.ask()
     talk.connection.cancel(number + 5)
     talk.connection.cancel(number)
@@ -178,12 +178,12 @@ def test_an_error_without_a_number_ends_every_request(talk):
     assert [kind for kind, _ in talk.events] == ["error"]
 
 
-def test_a_result_that_is_no_object_is_an_error(talk):
+def test_a_result_that_is_not_an_object_is_an_error(talk):
     talk.say(id=talk.ask(), result=[1, 2])
     assert isinstance(talk.events[0][1], errors.WorkerError)
 
 
-def test_silence_counts_from_the_last_sign_of_life(talk):
+def test_silence_counts_from_the_last_message(talk):
     assert talk.connection.silent_for == 0
     talk.now += 50
     number = talk.ask()
@@ -209,5 +209,5 @@ def test_a_request_that_cannot_be_written_is_not_pending():
 
 
 @pytest.mark.parametrize("name", ["__init__.py", "worker/__init__.py", "worker/__main__.py"])
-def test_an_old_python_can_read_far_enough_to_refuse_with_a_sentence(name):
+def test_an_old_python_can_parse_the_files_that_refuse_it(name):
     ast.parse((LIBRARY / name).read_text(encoding="utf-8"), feature_version=(3, 7))

@@ -1,4 +1,4 @@
-"""Images between processes: every voxel, every digit of the geometry, and disks that are full."""
+"""Image transfer between processes: voxels, geometry, full disks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def image(dtype=np.int16, shape=(7, 5, 3)) -> Volume:
 
 @contextlib.contextmanager
 def largest_file(size: int):
-    """Files end at so many bytes: writing more fails as it does on a full disk."""
+    """Limit of the file size; writing more fails as on a full disk."""
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -35,7 +35,7 @@ def largest_file(size: int):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64, np.int64])
 @pytest.mark.parametrize("order", ["C", "F", "neither"])
-def test_a_volume_comes_back_exactly(tmp_path, dtype, order):
+def test_a_volume_is_transferred_exactly(tmp_path, dtype, order):
     given = image(dtype)
     array = {
         "C": np.ascontiguousarray(given.array),
@@ -57,7 +57,7 @@ def test_a_label_map_keeps_its_names(tmp_path):
     assert np.array_equal(back.array, given.array)
 
 
-def test_the_description_is_json_and_holds_no_voxel(tmp_path):
+def test_the_description_is_json_without_voxels(tmp_path):
     import json
 
     item = json.loads(json.dumps(transfer.put(image(shape=(60, 60, 60)), tmp_path, "x")))
@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_or_cannot_be_written(tmp_path):
+def test_a_missing_or_unwritable_folder(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "absent", tmp_path / "file"):
         with pytest.raises(InputError, match="cannot be written.*another folder"):
