@@ -26,6 +26,7 @@ docs: $(VENV)/.installed-docs
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 # Most need the public scans in the folder MEDGEN_DATA, see Testing/benchmarks/RESULTS.md.
 BENCHMARKS := ct_tissue hippocampus brain heads segmenter utility distribution speed maisi memory metrics \
