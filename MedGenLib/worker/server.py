@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from MedGenLib.errors import MemoryPlanError
 from MedGenLib.registry import Registry
 from MedGenLib.worker.faults import explained
 from MedGenLib.worker.job import Request, Session
@@ -26,6 +27,7 @@ from MedGenLib.worker.methods import METHODS
 from MedGenLib.worker.process import is_alive
 from MedGenLib.worker.protocol import messages
 from MedGenLib.worker.protocol.messages import ProtocolError
+from MedGenLib.worker.threads import note_memory_failure, run
 
 HEARTBEAT = 1.0
 """Seconds between two heartbeats during a request."""
@@ -64,9 +66,12 @@ class Server:
         self._current = job
         try:
             job.report()
-            message = messages.answer(job.number, _call(job, self._methods))
+            message = messages.answer(job.number, run(lambda: _call(job, self._methods)))
         except BaseException as error:  # a failing job must not end the worker
-            message = messages.refusal(job.number, explained(error))
+            error = explained(error)
+            if isinstance(error, MemoryPlanError):
+                note_memory_failure()
+            message = messages.refusal(job.number, error)
         self._current = None
         self._open.pop(job.number, None)
         self._send_answer(job, message)

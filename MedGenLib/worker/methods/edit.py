@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from MedGenLib.options import CanvasOptions, RedrawOptions, documented
 from MedGenLib.worker.job import Request
 from MedGenLib.worker.methods import method
+from MedGenLib.worker.threads import note_memory_failure, run
 
 if TYPE_CHECKING:
     from MedGenLib.editing.session import Canvas, Edit
@@ -112,8 +113,9 @@ def edit(
     except Exception as error:
         if not isinstance(error, MemoryPlanError) and not is_out_of_memory(error):
             raise
+        note_memory_failure()
         forget(canvas)
-        done = known.edit(new, box, **options, progress=job.progress)
+        done = run(lambda: known.edit(new, box, **options, progress=job.progress))
     return _answer(job, canvas, done, target)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from MedGenLib.errors import MemoryPlanError
 from MedGenLib.worker.job import Request
 from MedGenLib.worker.methods import edit
+from MedGenLib.worker.threads import note_memory_failure, run
 
 if TYPE_CHECKING:
     from MedGenLib.result import Result
@@ -34,7 +35,7 @@ def within_memory(job: Request, attempt: Callable[[str], Result], memory: str, d
 
     job.log(f"{failure} Trying again with the small plan.", "warning")
     favor_small_memory()
-    result, failure, detail = _tried(attempt, "small")
+    result, failure, detail = run(lambda: _tried(attempt, "small"))
     if result is None:
         _forget_networks()
         raise too_large(failure, detail, device, what)
@@ -71,6 +72,7 @@ def _tried(attempt: Callable[[str], Result], memory: str) -> tuple[Result | None
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+        note_memory_failure()
         return None, "The memory is full.", "".join(traceback.format_exception(error))
 
 
