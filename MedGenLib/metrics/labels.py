@@ -161,7 +161,7 @@ def _row(
             f"{name}: Dice {dice:.3f}, HD95 {far:.3g} mm, {_ml(found_ml)} found where the mask has "
             f"{_ml(wanted_ml)} ({percent:+.1f} %)."
         )
-    return LabelRow(value, name, dice, far, wanted_ml, found_ml, forth - wanted_ml, percent, sentence)
+    return LabelRow(value, name, dice, far, wanted_ml, found_ml, found_ml - wanted_ml, percent, sentence)
 
 
 def _ml(volume: float) -> str:
