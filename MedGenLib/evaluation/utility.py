@@ -112,10 +112,9 @@ def utility(
 
     Parameters
     ----------
-    real, synthetic: folders for training, each with `images` and `labels` (equal file names).
-            Cases are resampled to the median voxel size of the real ones.
-        test: folder of held-out real cases, likewise. A file name must not be in both `real` and `test`.
-        `test`, not in both.
+    real, synthetic: folders for training, each with `images` and `labels` (equal file names). Cases are resampled to
+        the median voxel size of the real ones.
+    test: folder of held-out real cases, likewise. A file name must not be in both `real` and `test`.
     steps: optimization steps of each of the 3 x `repeats` trainings.
     seed: of weights, patches and resampling; the same seed gives the same figures on the same
         machine.
