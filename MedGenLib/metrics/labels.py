@@ -94,8 +94,8 @@ def hd95(first: NDArray, second: NDArray, spacing: tuple[float, float, float]) -
     points = [np.argwhere(_surface(np.asarray(mask, bool))) * spacing for mask in (first, second)]
     if not all(map(len, points)):
         return float("nan")
-    forth, back = (_distances(*points), _distances(*reversed(points)))
-    return float(max(np.percentile(forth, 95), np.percentile(back, 95)))
+    there, back = (_distances(*points), _distances(*reversed(points)))
+    return float(max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
 def _distances(points: NDArray, others: NDArray) -> NDArray[np.float64]:
