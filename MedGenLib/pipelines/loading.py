@@ -73,11 +73,7 @@ def precision(device: torch.device, bfloat16: bool) -> AbstractContextManager:
 
 @lru_cache(maxsize=8)
 def bfloat16_pays(device: torch.device) -> bool:
-    """Whether this machine is faster in bfloat16: measured once and remembered on disk.
-
-    The answer changes the last digits of every result, so it must not depend on how busy the
-    machine happens to be: the same seed has to give the same volume tomorrow.
-    """
+    """Whether this machine is faster in bfloat16, as `devices.probe_bfloat16` finds and remembers on disk."""
     key = probe_key(device)
     path = user_folders.cache_dir() / PROBES
     known: dict[str, bool] = {}
@@ -85,7 +81,6 @@ def bfloat16_pays(device: torch.device) -> bool:
         known = json.loads(path.read_text(encoding="utf-8"))
     if key not in known:
         known[key] = devices.probe_bfloat16(device)
-        # Without a place to remember it the probe is simply run again next time.
         with suppress(OSError, InputError):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, known)
@@ -93,11 +88,8 @@ def bfloat16_pays(device: torch.device) -> bool:
 
 
 def probe_key(device: torch.device) -> str:
-    """Under which the answer of this device, number of threads and PyTorch is remembered."""
-    place = f"{devices.describe_device(device)}, {_processor()}"
-    return f"bfloat16 on {place}, torch {torch.__version__}"
-
-
-def _processor() -> str:
-    """Kind of the processor, as far as the system tells: its features decide on the formats."""
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    """Key of the remembered answer of a device; it holds what decides on the answer."""
+    if device.type == "cuda":
+        return f"bfloat16 on {devices.describe_device(device)}"
+    features = " ".join(devices.bfloat16_features()) or "no bfloat16"
+    return f"bfloat16 on CPU, {platform.machine()}, {features}"

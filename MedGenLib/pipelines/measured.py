@@ -11,7 +11,7 @@ from MedGenLib import user_folders
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest, Performance
 
-TIMINGS, PROBES = "timings.json", "probes.json"
+TIMINGS, PROBES = "timings.json", "formats.json"
 """Files in the cache folder: how long runs took, and on which devices bfloat16 is faster."""
 STEPS_BESIDE = 5.0
 """Time of a generation outside of its sampling steps (mask encoder, decoder, checks), in units of one step."""

@@ -1,7 +1,9 @@
 """Devices, memory and versions as the machine tells them."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -10,6 +12,7 @@ import torch
 
 from MedGenLib import devices
 from MedGenLib.errors import InputError
+from MedGenLib.pipelines import loading
 
 
 def test_cpu_and_auto_are_always_there():
@@ -35,20 +38,45 @@ def test_absent_device_says_how_many_there_are(monkeypatch):
         devices.pick_device("cuda:2")
 
 
-@pytest.mark.parametrize(("bfloat16_seconds", "taken"), [(2.0, False), (0.9, False), (0.5, True)])
-def test_bfloat16_is_taken_only_when_clearly_faster(monkeypatch, bfloat16_seconds, taken):
-    seconds = {torch.float32: 1.0, torch.bfloat16: bfloat16_seconds}
-    monkeypatch.setattr(devices, "_time_convolution", lambda image, _: seconds[image.dtype])
-    assert devices.probe_bfloat16.__wrapped__(torch.device("cpu")) is taken
-
-
-def test_bfloat16_probe_runs_here_and_is_cached():
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [("avx2 avx512f", ()), ("avx512f avx512_bf16", ("avx512_bf16",)), ("amx_bf16 amx_tile", ("amx_bf16",))],
+)
+def test_bfloat16_is_taken_by_the_features_of_the_processor(monkeypatch, tmp_path, flags, found):
     cpu = torch.device("cpu")
-    first = devices.probe_bfloat16(cpu)
-    assert isinstance(first, bool)
-    hits = devices.probe_bfloat16.cache_info().hits
-    assert devices.probe_bfloat16(cpu) is first
-    assert devices.probe_bfloat16.cache_info().hits == hits + 1
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "x"} | dict.fromkeys(flags.split(), True))
+    assert devices.bfloat16_features.__wrapped__() == found
+    monkeypatch.setattr(devices, "bfloat16_features", lambda: found)
+    assert devices.probe_bfloat16(cpu) is bool(found)
+    assert loading.probe_key(cpu).endswith(found[0] if found else "no bfloat16")
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="only Linux lists the features in a file")
+def test_without_capabilities_of_pytorch_the_features_are_those_of_the_system(monkeypatch):
+    found = devices.bfloat16_features.__wrapped__()
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert devices.bfloat16_features.__wrapped__() == found
+
+
+def test_the_number_format_does_not_depend_on_load(tmp_path):
+    """New processes without a remembered answer, idle and beside busy ones, with one thread and with two."""
+    ask = "import torch; from MedGenLib.pipelines import loading; print(loading.bfloat16_pays(torch.device('cpu')))"
+    spin = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    answers = set()
+    try:
+        for number in range(4):
+            if number == 3:
+                [process.kill() for process in spin]
+            home = {"MEDGEN_HOME": str(tmp_path / str(number)), "OMP_NUM_THREADS": str(1 + number % 2)}
+            done = subprocess.run(
+                [sys.executable, "-c", ask], env=os.environ | home, capture_output=True, text=True, check=True
+            )
+            answers.add(done.stdout)
+    finally:
+        for process in spin:
+            process.kill()
+            process.wait()
+    assert len(answers) == 1
 
 
 def test_free_memory_is_within_the_machine():
@@ -81,9 +109,7 @@ def test_peak_memory_does_not_begin_with_that_of_the_program_that_started_it():
 
 
 def test_the_number_format_is_remembered_on_disk(tmp_path, monkeypatch):
-    """A busy machine must not decide anew: the same seed has to give the same voxels tomorrow."""
-    from MedGenLib.pipelines import loading
-
+    """A remembered answer counts; answers that an earlier version measured do not."""
     monkeypatch.setenv("MEDGEN_HOME", str(tmp_path / "not" / "there" / "yet"))
     answers = iter([True, False])
     monkeypatch.setattr(devices, "probe_bfloat16", lambda device: next(answers))

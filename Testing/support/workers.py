@@ -84,16 +84,9 @@ def temporary_environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def share_number_format() -> None:
-    """Store the number format of this process for workers started later.
-
-    The probe for bfloat16 runs once per home; on a busy machine a second probe may differ.
-    """
-    device, threads = torch.device("cpu"), torch.get_num_threads()
-    pays, known = loading.bfloat16_pays(device), {}
-    for count in (1, threads):
-        torch.set_num_threads(count)
-        known[loading.probe_key(device)] = pays
+def force_number_format(bfloat16: bool) -> None:
+    """Store the number format for workers started later in this home, whatever their processor is."""
     folder = user_folders.cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / loading.PROBES, known)
+    write_json(folder / loading.PROBES, {loading.probe_key(torch.device("cpu")): bfloat16})
+    loading.bfloat16_pays.cache_clear()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from workers import share_number_format, temporary_environment
+from workers import temporary_environment
 
 from MedGenLib import cli
 from MedGenLib.editing.lesions.inputs import as_stored
@@ -29,7 +29,6 @@ SPOT = (20, 18, 14)
 @pytest.fixture(scope="module", autouse=True)
 def home(tmp_path_factory):
     with temporary_environment(MEDGEN_HOME=str(tmp_path_factory.mktemp("home"))):
-        share_number_format()
         yield
 
 

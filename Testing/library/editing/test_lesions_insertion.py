@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt, maximum_filter
-from workers import QUICK, left_handed_oblique, share_number_format, trunk
+from workers import QUICK, left_handed_oblique, trunk
 
 from MedGenLib import generate
 from MedGenLib.editing.lesions import Insertion, insert_lesion
@@ -18,11 +18,6 @@ from MedGenLib.io.samples import sample
 FAST = {"preset": "draft", "device": "cpu", "seed": 1}
 CHANGE = {"contrast": 60.0, **FAST}
 """Only another level: nothing is generated, so that it takes next to no time."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def number_format():
-    share_number_format()
 
 
 @pytest.fixture(scope="module")

@@ -15,17 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from workers import (
-    QUICK,
-    at_start,
-    eventually,
-    gone,
-    left_handed_oblique,
-    share_number_format,
-    temporary_environment,
-    tree,
-    trunk,
-)
+from workers import QUICK, at_start, eventually, gone, left_handed_oblique, temporary_environment, tree, trunk
 
 import MedGenLib
 from MedGenLib.errors import Cancelled, DiskFullError, InputError, LicenseError, PackageError, WorkerError
@@ -47,7 +37,6 @@ HEAD = {"device": "cpu", "accept_license": True, "preset": "draft"}
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     with temporary_environment(MEDGEN_HOME=str(folder)):
-        share_number_format()
         yield folder
 
 

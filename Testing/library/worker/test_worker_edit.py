@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from workers import share_number_format, temporary_environment, trunk
+from workers import temporary_environment, trunk
 
 from MedGenLib.editing.session import Canvas
 from MedGenLib.errors import Cancelled, InputError
@@ -18,7 +18,6 @@ OPEN = {"model": "ct-tissue", "seed": 3, "device": "cpu"}
 @pytest.fixture(scope="module", autouse=True)
 def home(tmp_path_factory):
     with temporary_environment(MEDGEN_HOME=str(tmp_path_factory.mktemp("home"))):
-        share_number_format()
         yield
 
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -40,6 +41,17 @@ def script(folder, *lines: str) -> str:
     path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n", encoding="utf-8")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
+
+
+def forceNumberFormat(bfloat16: bool) -> None:
+    """Make workers of this home compute in this format, whatever their processor is."""
+    program = (
+        "import sys, torch; from MedGenLib.pipelines import loading; "
+    program += "from MedGenLib.user_folders import cache_dir; "
+    )
+    program += "from MedGenLib.io.atomic import write_json; cache_dir().mkdir(parents=True, exist_ok=True); "
+    program += "write_json(cache_dir() / loading.PROBES, {loading.probe_key(torch.device('cpu')): sys.argv[1] == '1'})"
+    subprocess.run([PYTHON, "-c", program, str(int(bfloat16))], check=True, cwd=support.ROOT)
 
 
 def playing(folder, source: str) -> str:
