@@ -45,12 +45,14 @@ def script(folder, *lines: str) -> str:
 
 def forceNumberFormat(bfloat16: bool) -> None:
     """Make workers of this home compute in this format, whatever their processor is."""
-    program = (
-        "import sys, torch; from MedGenLib.pipelines import loading; "
-    program += "from MedGenLib.user_folders import cache_dir; "
-    )
-    program += "from MedGenLib.io.atomic import write_json; cache_dir().mkdir(parents=True, exist_ok=True); "
-    program += "write_json(cache_dir() / loading.PROBES, {loading.probe_key(torch.device('cpu')): sys.argv[1] == '1'})"
+    program = """
+import sys, torch
+from MedGenLib.io.atomic import write_json
+from MedGenLib.pipelines import loading
+from MedGenLib.user_folders import cache_dir
+cache_dir().mkdir(parents=True, exist_ok=True)
+write_json(cache_dir() / loading.PROBES, {loading.probe_key(torch.device("cpu")): sys.argv[1] == "1"})
+"""
     subprocess.run([PYTHON, "-c", program, str(int(bfloat16))], check=True, cwd=support.ROOT)
 
 
