@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 APPLICATION = "medgen"
+NOWHERE = Path("/nonexistent")
+"""The home of a user without one: nothing is found there and nothing can be written."""
 
 
 def config_dir() -> Path:
@@ -39,8 +41,13 @@ def _system_folder(kind: str) -> Path:
     try:
         import platformdirs
     except ModuleNotFoundError:
-        return _standard_folder(kind, sys.platform, os.environ)
-    return Path(getattr(platformdirs, f"user_{kind}_dir")(APPLICATION, appauthor=False))
+        platformdirs = None
+    try:
+        if platformdirs is None:
+            return _standard_folder(kind, sys.platform, os.environ)
+        return Path(getattr(platformdirs, f"user_{kind}_dir")(APPLICATION, appauthor=False))
+    except (RuntimeError, KeyError):  # no HOME, and a user whom the system does not know
+        return NOWHERE / APPLICATION
 
 
 def _standard_folder(kind: str, system: str, environment: Mapping[str, str]) -> Path:
@@ -61,4 +68,7 @@ def _standard_folder(kind: str, system: str, environment: Mapping[str, str]) -> 
 
 def _home() -> Path | None:
     value = os.environ.get("MEDGEN_HOME", "").strip()
-    return Path(value).expanduser().absolute() if value else None
+    try:
+        return Path(value).expanduser().absolute() if value else None
+    except RuntimeError:  # a "~" without a home
+        return NOWHERE / APPLICATION

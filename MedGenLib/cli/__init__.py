@@ -25,6 +25,7 @@ OK, FAULT, REFUSED, STOPPED = 0, 1, 2, 130
 
 def main(argv: list[str] | None = None) -> int:
     """Run `medgen` with these arguments and return the exit code."""
+    _open_streams()
     parser, console = build_parser(), Console()
     with _signals() as interrupted, warnings.catch_warnings(), console:
         try:
@@ -35,10 +36,28 @@ def main(argv: list[str] | None = None) -> int:
             console.quiet, console.verbose = arguments.quiet, arguments.verbose
             if not arguments.verbose:
                 warnings.simplefilter("ignore")
-            return arguments.work(arguments, console)
+            return _completed(arguments.work(arguments, console), console)
         except BaseException as error:  # every exit has an exit code and a sentence
             console.close()
             return _explain(error, interrupted=bool(interrupted))
+
+
+def _open_streams() -> None:
+    """Give closed standard streams a place to write to, so that no file that is opened later takes their number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _completed(code: int, console: Console) -> int:
+    """The exit code, which also tells whether a command without output files could print its result."""
+    if console.lost is None or console.has_outputs:
+        return code
+    raise console.lost
 
 
 def _explain(error: BaseException, interrupted: bool) -> int:
@@ -50,7 +69,8 @@ def _explain(error: BaseException, interrupted: bool) -> int:
     if isinstance(error, SystemExit):  # SIGTERM; --help and --version, or an invalid option
         return int(error.code or OK)
     if isinstance(error, BrokenPipeError):  # the reader closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAULT
     if isinstance(error, MedGenError):
         _complain(str(error))
@@ -71,7 +91,8 @@ def _explain(error: BaseException, interrupted: bool) -> int:
 
 def _complain(sentence: str) -> None:
     """Print one line on stderr, without line breaks from file names or libraries."""
-    print(f"medgen: {' '.join(sentence.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # closed by its reader
+        print(f"medgen: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
 
 
 def _report_fault(error: BaseException) -> int:
@@ -99,7 +120,7 @@ def _report_fault(error: BaseException) -> int:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM run the clean-up code.
+    """Let Ctrl-C, SIGTERM and SIGHUP run the clean-up code.
 
     Yields a list that gets an entry when Ctrl-C is pressed.
     """
@@ -116,6 +137,9 @@ def _signals() -> Iterator[list[int]]:
         yield interrupted
         return
     handlers = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as nohup sets it
+        handlers[hangup] = terminate
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield interrupted

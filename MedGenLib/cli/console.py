@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from MedGenLib.progress import Progress
 
@@ -19,6 +21,11 @@ class Console:
     ----------
     quiet: print only errors.
     verbose: also print details and warnings of other libraries.
+
+    Attributes
+    ----------
+    lost: why a result could not be printed on stdout, or None.
+    has_outputs: whether the command has written files, which matter more than what it prints.
     """
 
     LINE_EVERY = 10.0
@@ -26,6 +33,8 @@ class Console:
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet, self.verbose = quiet, verbose
+        self.lost: OSError | None = None
+        self.has_outputs = False
         self._bar: tqdm | None = None
         self._open: str | None = None
         self._started = self._last_line = 0.0
@@ -46,18 +55,35 @@ class Console:
         """Print a result on stdout."""
         self.close()
         if not self.quiet:
-            print(text, flush=True)
+            self.lost = self._print(text, sys.stdout) or self.lost
+
+    def wrote(self, what: str) -> None:
+        """Print what was written to a file."""
+        self.has_outputs = True
+        self.say(f"Wrote {what}")
 
     def note(self, text: str) -> None:
         """Print a remark or a warning on stderr."""
         self.close()
         if not self.quiet:
-            print(f"medgen: {text}", file=sys.stderr, flush=True)
+            self._print(f"medgen: {text}", sys.stderr)
 
     def error(self, text: str) -> None:
         """Print an error on stderr, also when quiet."""
         self.close()
-        print(f"medgen: {text}", file=sys.stderr, flush=True)
+        self._print(f"medgen: {text}", sys.stderr)
+
+    def _print(self, text: str, stream: TextIO) -> OSError | None:
+        """Print a line; what keeps it from being printed is returned, and the stream leads nowhere from then on."""
+        try:
+            print(text, file=stream, flush=True)
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+            return error
+        return None
 
     def detail(self, text: str) -> None:
         """Print a remark on stderr with --verbose."""
@@ -100,4 +126,4 @@ class Console:
         else:
             return
         self._last_line = now
-        print(f"{progress.stage}: {line}", file=sys.stderr, flush=True)
+        self._print(f"{progress.stage}: {line}", sys.stderr)

@@ -85,7 +85,7 @@ def export(arguments: Namespace, console: Console) -> int:
             )
     if arguments.deidentify:
         notes.append(STILL_THERE)
-    console.say(f"Wrote {len(files)} DICOM file{'s' * (len(files) > 1)} into {arguments.output}")
+    console.wrote(f"{len(files)} DICOM file{'s' * (len(files) > 1)} into {arguments.output}")
     for sentence in notes:
         console.note(sentence)
     return 0

@@ -64,7 +64,7 @@ def distribution(arguments: Namespace, console: Console) -> int:
             outputs.commit()
     describe(result, console)
     for path in outputs.paths if outputs is not None else ():
-        console.say(f"Wrote {path}")
+        console.wrote(f"{path}")
     return 0
 
 

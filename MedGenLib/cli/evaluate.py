@@ -198,4 +198,4 @@ def _tell_cohort(cohort: Cohort, console: Console) -> None:
 
 def _tell_files(outputs: Outputs | None, console: Console) -> None:
     for path in outputs.paths if outputs else ():
-        console.say(f"Wrote {path}")
+        console.wrote(f"{path}")

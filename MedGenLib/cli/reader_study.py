@@ -54,8 +54,8 @@ def make(arguments: Namespace, console: Console) -> int:
     for sentence in made.warnings:
         console.note(f"warning: {sentence}")
     console.say(f"{made.items} images, half of them synthetic, are ready to be read.")
-    console.say(f"Wrote {made.study}")
-    console.say(f"Wrote {made.key}, which lists the synthetic images: keep it from the readers.")
+    console.wrote(f"{made.study}")
+    console.wrote(f"{made.key}, which lists the synthetic images: keep it from the readers.")
     return 0
 
 
@@ -114,7 +114,7 @@ def score(arguments: Namespace, console: Console) -> int:
     console.say(scores.value("Accuracy").sentence)
     console.say(scores.note)
     for name in FILES:
-        console.say(f"Wrote {arguments.output / name}")
+        console.wrote(f"{arguments.output / name}")
     return 0
 
 

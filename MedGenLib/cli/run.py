@@ -15,7 +15,8 @@ from MedGenLib.imaging.volume import LabelMap, Volume, as_stored
 from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import check_output_path, read_label_map, read_volume, write_volume
 from MedGenLib.io.output_names import numbered
-from MedGenLib.io.provenance import Provenance, Source, sidecar
+from MedGenLib.io.provenance import Provenance, Source, sidecars
+from MedGenLib.io.user_config import config_path
 from MedGenLib.labels.mapping import parse_mapping
 from MedGenLib.options import of, validate
 from MedGenLib.packages.license import is_accepted, license_notice, require_acceptance
@@ -54,7 +55,7 @@ class Run:
         self.command, self.arguments, self.console = command, arguments, console
         self.images: dict[str, Volume | LabelMap] = {}
         self._sources: list[Source] = []
-        self._notes: list[str] = []
+        self._accepted: Manifest | None = None
         read = {} if self._given("mapping") is None else {"mapping": parse_mapping(arguments.mapping)}
         self._options = validate(command, from_namespace(command, arguments, **read))
         self._inputs = {name: path for name in ROLES if (path := self._given(name)) is not None}
@@ -73,7 +74,7 @@ class Run:
             return
         if not self.arguments.accept_license:
             require_acceptance(manifest, accept=False)  # raises LicenseError
-        self._notes.append(f"{license_notice(manifest)} You have accepted it; this is remembered.")
+        self._accepted = manifest
 
     def read(self, stored: bool = False) -> None:
         """Read the images of the command line; ``stored``: integers in the format stored in files."""
@@ -105,10 +106,10 @@ class Run:
         facts = [result.provenance(self._sources, n) for n in range(len(result.volumes))]
         paths = numbered(self.arguments.output, len(facts))
         for volume, path, fact in zip(result.volumes, paths, facts, strict=True):
-            write_with_facts(self._with_forms(volume), self.outputs.staged(path), fact)
+            self._write_volume(self._with_forms(volume), path, fact)
         if (path := self._given("uncertainty")) is not None:
             fact = facts[0].of_uncertainty(result.uncertainty)
-            write_with_facts(result.uncertainty, self.outputs.staged(path), fact)
+            self._write_volume(result.uncertainty, path, fact)
         if self.arguments.preview is not None:
             for number, path in enumerate(numbered(self.arguments.preview, len(paths))):
                 (draw or _draw)(result, number, self.outputs.staged(path))
@@ -121,7 +122,7 @@ class Run:
     def describe(self, result: Result) -> None:
         """Print the files, assumptions and findings of the checks."""
         volume, report, console = result.volume, result.report, self.console
-        for sentence in [*self._notes, *self._on_identity()]:
+        for sentence in [*self._on_license(), *self._on_identity()]:
             console.note(sentence)
         size = " x ".join(map(str, volume.shape))
         spacing = " x ".join(f"{length:.3g}" for length in volume.spacing)
@@ -131,11 +132,15 @@ class Run:
             f"made with {report.model} {report.version}{seed}."
         )
         for path in self.outputs.paths:
-            console.say(f"Wrote {path}")
+            console.wrote(f"{path}")
         console.detail(f"device: {report.device}; peak memory {report.peak_memory_mib:.0f} MiB")
         for stage, seconds in report.timings.items():
             console.detail(f"{stage}: {seconds:.1f} s")
         warn(report, console)
+
+    def _write_volume(self, volume: Volume, path: Path, facts: Provenance) -> None:
+        write_volume(volume, self.outputs.staged(path), facts)
+        facts.write_beside(path, self.outputs.staged(self._beside[path]))
 
     def _with_forms(self, volume: Volume) -> Volume:
         """The volume with both positions of the input in whose grid it lies, for NIfTI headers."""
@@ -151,7 +156,8 @@ class Run:
         samples = self._given("samples", 1)
         volumes = [*numbered(self.arguments.output, samples), self._given("uncertainty")]
         volumes = [check_output_path(path) for path in volumes if path is not None]
-        paths = volumes + [sidecar(path) for path in volumes]
+        self._beside = dict(zip(volumes, sidecars(volumes), strict=True))
+        paths = [*volumes, *self._beside.values()]
         if (path := self._given("lesion_mask")) is not None:
             paths.append(check_output_path(path))
         if self.arguments.preview is not None:
@@ -175,6 +181,13 @@ class Run:
         folders = numbered(self.arguments.dicom, len(facts))
         for volume, fact, folder in zip(result.volumes, facts, folders, strict=True):
             write_series(volume, self.outputs.staged(folder), facts=fact, **options)
+
+    def _on_license(self) -> list[str]:
+        """The first acceptance of a license, and whether it could be stored."""
+        if self._accepted is None:
+            return []
+        kept = "this is remembered" if config_path().exists() else "this cannot be remembered here"
+        return [f"{license_notice(self._accepted)} You have accepted it; {kept}."]
 
     def _on_identity(self) -> list[str]:
         """Notes on what --deidentify does not change."""

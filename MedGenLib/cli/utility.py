@@ -64,7 +64,7 @@ def utility(arguments: Namespace, console: Console) -> int:
     console.say(table(HEADS, cells(result)))
     console.say(result.note)
     if folder is not None:
-        console.say(f"Wrote {folder / FILES[0]}")
+        console.wrote(f"{folder / FILES[0]}")
     return 0
 
 

@@ -11,7 +11,9 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,14 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(hidden)
 
 
+_LONGEST_NAME = 240
+"""Characters of a hidden name; file systems allow 255 bytes."""
+
+
+_MAKING = 10.0
+"""Seconds after which an empty claim belongs to no run."""
+
+
 class Outputs:
     """Stages the files of a run in hidden folders beside their final paths.
 
@@ -98,18 +108,26 @@ class Outputs:
     paths: all files that the run writes.
     overwrite: whether existing files may be replaced.
     keep: input files, which are never replaced.
+    claims: paths that no other run may write meanwhile, by default all.
 
     Raises
     ------
-    InputError: a folder is not writable, a file exists, or a path is given twice.
+    InputError: a folder is not writable, a file exists, a path is given twice, or another run writes it.
     """
 
-    def __init__(self, paths: Iterable[str | Path], overwrite: bool = False, keep: Iterable[str | Path] = ()) -> None:
+    def __init__(
+        self,
+        paths: Iterable[str | Path],
+        overwrite: bool = False,
+        keep: Iterable[str | Path] = (),
+        claims: Iterable[str | Path] | None = None,
+    ) -> None:
         self.paths = [Path(path) for path in paths]
+        self._overwrite, self._claims = overwrite, self.paths if claims is None else [Path(path) for path in claims]
         self._stages: dict[Path, Path] = {}
-        self._check(overwrite, [Path(path) for path in keep])
+        self._check([Path(path) for path in keep])
 
-    def _check(self, overwrite: bool, keep: list[Path]) -> None:
+    def _check(self, keep: list[Path]) -> None:
         kept = {path.resolve() for path in keep}
         seen = set()
         for path in self.paths:
@@ -118,7 +136,7 @@ class Outputs:
                 raise InputError(f"The output {path} is named twice; give each file its own name.")
             if resolved in kept:
                 raise InputError(f"The output {path} is also the input; choose another name.")
-            if path.exists() and not overwrite:
+            if path.exists() and not self._overwrite:
                 raise InputError(f"The output {path} exists already; choose another name or add --overwrite.")
             seen.add(resolved)
 
@@ -131,6 +149,8 @@ class Outputs:
                     raise InputError(
                         f"Nothing can be written into the folder {folder}: {error.strerror}; choose another."
                     ) from error
+            for path in self._claims:
+                folders.enter_context(_claimed(path))
             self._folders = folders.pop_all()
         return self
 
@@ -154,20 +174,92 @@ class Outputs:
         return self._stages[path.parent] / path.name
 
     def commit(self) -> None:
-        """Move every file to its final path; Ctrl-C is ignored meanwhile."""
+        """Move every file to its final path, or none if one cannot be moved; signals are ignored meanwhile.
+
+        Raises
+        ------
+        InputError: a file appeared at one of the paths since the start.
+        """
+        moved: list[tuple[Path, Path | None]] = []
         with _no_interrupts():
-            for path in self.paths:
-                os.replace(self.staged(path), path)
+            try:
+                for path in self.paths:
+                    moved.append((path, self._set_aside(path)))
+                    os.replace(self.staged(path), path)
+            except BaseException:
+                for path, old in reversed(moved):
+                    if path.exists():
+                        os.replace(path, self.staged(path))
+                    if old is not None:
+                        os.replace(old, path)
+                raise
+
+    def _set_aside(self, path: Path) -> Path | None:
+        """Move a file that is to be replaced into the hidden folder; None if there is none."""
+        if not os.path.lexists(path):
+            return None
+        if not self._overwrite:
+            raise InputError(
+                f"The output {path} was written by another program during this run, so nothing was written; choose "
+                "another name or add --overwrite."
+            )
+        old = hidden_beside(self.staged(path))
+        os.replace(path, old)
+        return old
+
+
+@contextlib.contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """Keep a path from other runs, by a hidden file beside it that names this process.
+
+    Raises
+    ------
+    InputError: another run that still works has claimed the path.
+    """
+    claim = path.with_name(f".{path.name}.claim"[-_LONGEST_NAME:])
+    try:
+        stream = claim.open("x", encoding="utf-8")
+    except FileExistsError:
+        if _is_at_work(claim):
+            raise InputError(
+                f"Another run is writing {path}; wait for its end or choose another name (if there is none, delete "
+                f"{claim})."
+            ) from None
+        stream = claim.open("w", encoding="utf-8")
+    except OSError:  # a name that is too long for a claim, or a disk that allows no more files
+        yield
+        return
+    try:
+        with stream:
+            stream.write(f"{os.getpid()} {socket.gethostname()}")
+        yield
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _is_at_work(claim: Path) -> bool:
+    """Whether the process of a claim may still run; one on another machine may."""
+    import psutil
+
+    process, _, host = claim.read_text(encoding="utf-8").partition(" ")
+    if not process:  # it is being made, or its process ended at that moment
+        return time.time() - claim.stat().st_mtime < _MAKING
+    if host and host != socket.gethostname():
+        return True
+    return process.isdigit() and psutil.pid_exists(int(process))
 
 
 @contextlib.contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C during a cleanup or a commit, which are short and must complete."""
+    """Ignore signals that end the program during a cleanup or a commit, which are short and must complete."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -7,7 +7,7 @@ file          location of the provenance
 .nii, .nii.gz header extension of code 6 (comment), the same JSON
 Slicer, .nrrd header entries `MedGen.Model` ...: the attributes of the node
 DICOM         standard attributes and Image Comments, see `MedGenLib.io.dicom`
-all           `<name>.medgen.json` beside the file
+all           `<name>.medgen.json` beside the file, see `sidecar`
 ============= ================================================================
 
 Of an input, only the file name and a hash of the content are stored.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ KEY = "MedGen"
 FORMAT = 1
 """Format version; it increases when a key changes its meaning, not when a key is added."""
 SIDECAR = ".medgen.json"
+_SUFFIX = "suffix"
+"""Key of the image's suffix in the file beside it."""
 LONGEST_LINE = 30_000
 """Longest header entry in characters; MetaImage files with an entry of 32,768 are unreadable."""
 _SLAB = 16
@@ -145,11 +147,16 @@ class Provenance:
             facts["left_out"] = left_out
         return text
 
-    def write_beside(self, path: str | Path) -> None:
-        """Write the file `sidecar(path)` atomically; raises InputError if it cannot be written."""
-        path = sidecar(path)
+    def write_beside(self, image: str | Path, path: Path | None = None) -> None:
+        """Write the file beside an image, by default `sidecar(image)`, atomically.
+
+        Raises
+        ------
+        InputError: it cannot be written.
+        """
+        path = sidecar(image) if path is None else path
         try:
-            write_json(path, self.to_dict())
+            write_json(path, {**self.to_dict(), _SUFFIX: split_suffix(Path(image))[1]})
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror or error}; choose another folder.") from error
 
@@ -168,11 +175,40 @@ _KINDS = {
 
 
 def sidecar(path: str | Path) -> Path:
-    """Path of the file beside an image: `ct.nii.gz` -> `ct.medgen.json`, which maps to itself."""
+    """Path of the file beside an image: `ct.nii.gz` -> `ct.medgen.json`, which maps to itself.
+
+    Where that belongs to an image of the same name in another format, it is `ct.nii.gz.medgen.json`.
+    """
     path = Path(path)
     if path.name.endswith(SIDECAR):
         return path
+    short, long = _short(path), path.with_name(path.name + SIDECAR)
+    return long if long.exists() or _belongs_to_another(short, path) else short
+
+
+def sidecars(paths: Sequence[Path]) -> list[Path]:
+    """The files beside images of one run, each with its own path."""
+    short = [_short(path) for path in paths]
+    return [
+        path.with_name(path.name + SIDECAR) if short.count(place) > 1 else sidecar(path)
+        for path, place in zip(paths, short, strict=True)
+    ]
+
+
+def _short(path: Path) -> Path:
     return path.with_name(split_suffix(path)[0] + SIDECAR)
+
+
+def _belongs_to_another(place: Path, image: Path) -> bool:
+    """Whether a file beside an image states, or must be of, another format."""
+    try:
+        suffix = json.loads(place.read_text(encoding="utf-8")).get(_SUFFIX)
+    except (OSError, ValueError, AttributeError):
+        return False
+    if suffix is not None:
+        return suffix != split_suffix(image)[1]
+    stem, suffixes = split_suffix(image)[0], (".nii.gz", ".nii", ".nrrd", ".mha")
+    return not image.exists() and any((image.parent / f"{stem}{end}").exists() for end in suffixes)
 
 
 def content_hash(image: Volume | LabelMap) -> str:

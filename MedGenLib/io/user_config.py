@@ -26,7 +26,7 @@ def read_config() -> dict[str, Any]:
     path = config_path()
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # the home of another user, or none
         return {}
     except OSError as error:
         raise InputError(f"The configuration {path} cannot be read: {error.strerror}.") from error

@@ -1,4 +1,4 @@
-"""Which models there are: the ones embedded in MedGen and the ones the user added."""
+"""Installed models: those embedded in MedGen and those added by the user."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ from MedGenLib.packages import rules
 from MedGenLib.packages.manifest import Manifest, load_manifest
 
 _DOCUMENTS = ("docs/", "LICENSE")
-"""Files of a package that change no image."""
+"""Files of a package without effect on images."""
 
 
 @dataclass(frozen=True)
 class BrokenPackage:
-    """A folder among the packages that cannot be used, and one sentence why."""
+    """An unusable package folder, and one sentence why."""
 
     folder: Path
     reason: str
 
 
 def embedded_dir() -> Path:
-    """Folder of the packages that ship with MedGen: in the wheel or in the source tree."""
+    """Folder of the packages shipped with MedGen, in the wheel or in the source tree."""
     library = Path(__file__).resolve().parents[1]
     inside = library / "Resources" / "Models"
     return inside if inside.is_dir() else library.parent / "Resources" / "Models"
 
 
 def is_embedded(manifest: Manifest) -> bool:
-    """True when the package ships with MedGen."""
+    """Whether the package is shipped with MedGen."""
     return manifest.folder.resolve().parent == embedded_dir().resolve()
 
 
 def catalogue() -> list[Manifest]:
-    """Every usable package: embedded ones first, each group by name."""
+    """All usable packages: embedded ones first, each group sorted by name."""
     return _scan()[0]
 
 
 def light_catalogue() -> list[Manifest]:
-    """Every package as `catalogue` lists it, but read without validation by the schema.
+    """All packages as in `catalogue`, read without schema validation.
 
-    Needs no third-party library and a few milliseconds: for a panel that opens at once. What this
-    list holds is validated when it is used.
+    Needs no third-party library and a few milliseconds, for a panel that opens at once. Packages are
+    validated on use.
     """
     return _scan(validate=False)[0]
 
 
 def broken() -> list[BrokenPackage]:
-    """Folders among the packages that cannot be used."""
+    """Unusable package folders."""
     return _scan()[1]
 
 
 def find(name: str) -> Manifest:
-    """The package of that name.
+    """The package with this name.
 
     Raises
     ------
-    PackageError: unknown (lists the known names), there but broken (tells why), or published but
-        not installed (tells how).
+    PackageError: unknown (lists the known names), broken (says why), or published but not installed
+        (says how to install it).
     """
     manifests, damaged = _scan()
     for manifest in manifests:
@@ -77,18 +77,18 @@ def find(name: str) -> Manifest:
 
 
 def for_generation() -> list[Manifest]:
-    """Packages that make an image from labels."""
+    """Packages that generate images."""
     return [manifest for manifest in catalogue() if manifest.task == "generate"]
 
 
 def for_translation(source: str | None, target: str) -> Manifest:
     """The first package that turns modality `source` into `target`.
 
-    "MR" stands for any MR contrast; a source of None, not known, fits any package.
+    "MR" stands for any MR contrast; a source of None (unknown) matches any package.
 
     Raises
     ------
-    PackageError: there is none; lists the translations there are.
+    PackageError: there is none; lists the available translations.
     """
     translators = [manifest for manifest in catalogue() if manifest.task == "translate"]
     for manifest in translators:
@@ -102,9 +102,9 @@ def for_translation(source: str | None, target: str) -> Manifest:
 
 
 def package_hash(manifest: Manifest) -> str:
-    """SHA-256 over names and checksums of the files of a package that decide on its images.
+    """SHA-256 over names and checksums of the files that determine a package's images.
 
-    The card and the licence may be written anew, and so may the metadata: same weights, same hash.
+    Independent of the card, the license and the metadata.
     """
     listing = "".join(
         f"{name} {sha}\n" for name, sha in sorted(manifest.checksums.items()) if not name.startswith(_DOCUMENTS)
@@ -113,7 +113,7 @@ def package_hash(manifest: Manifest) -> str:
 
 
 def _published() -> Iterable[str]:
-    from MedGenLib.packages.hub.nv_generate import PUBLISHED  # which imports manifests, as this does
+    from MedGenLib.packages.hub.nv_generate import PUBLISHED  # which imports manifests too
 
     return PUBLISHED
 
@@ -133,7 +133,7 @@ def _scan(validate: bool = True) -> tuple[list[Manifest], list[BrokenPackage]]:
             damaged.append(BrokenPackage(folder, str(error)))
             continue
         if manifest.name in manifests:
-            reason = f"{folder} is hidden by another model that is named '{manifest.name}'."
+            reason = f"{folder} is hidden by another model named '{manifest.name}'."
             damaged.append(BrokenPackage(folder, reason))
         else:
             manifests[manifest.name] = manifest
@@ -141,10 +141,10 @@ def _scan(validate: bool = True) -> tuple[list[Manifest], list[BrokenPackage]]:
 
 
 def _folders(parent: Path) -> list[Path]:
-    """Package folders, by name; hidden ones are packages in the making."""
+    """Package folders, sorted by name; hidden ones are incomplete."""
     try:
         entries = sorted(parent.iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # the home of another user, or none
         return []
     except OSError as error:
         raise PackageError(f"The models in {parent} cannot be listed: {error.strerror}.") from error

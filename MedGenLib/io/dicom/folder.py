@@ -45,7 +45,7 @@ def new_files(folder: str | Path, names: Iterable[str], n_bytes: int) -> Iterato
     is_new = not path.exists()
     try:
         path.mkdir(exist_ok=True)
-        with Outputs(path / name for name in names) as outputs:
+        with Outputs((path / name for name in names), claims=()) as outputs:
             outputs.require_space(n_bytes)
             yield outputs
             outputs.commit()
