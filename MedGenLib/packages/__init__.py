@@ -1,6 +1,6 @@
-"""Model packages: manifest, catalogue, download, checksum, licence. Nothing in them is evaluated.
+"""Model packages: manifest, catalogue, download, checksum, license. Nothing in a package is evaluated.
 
-The public surface (the submodules hold more for those who need it):
+The public names:
 
 >>> from MedGenLib.packages import find
 >>> find("ct-tissue").output.unit                                   # doctest: +SKIP
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from MedGenLib.packages.store import add, remove, verify, verify_all
     from MedGenLib.packages.weights import load_weights
 
-# Slicer's panel lists the models as it opens: it must not load what downloads or writes packages.
+# Slicer's panel lists the models as it opens: it must not load the code that downloads or writes packages.
 _HOMES = {
     "catalogue": ("broken", "find", "for_generation", "for_translation"),
     "export": ("seal", "write_package"),

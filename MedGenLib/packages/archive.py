@@ -1,4 +1,4 @@
-"""Unpacking a zip file that a stranger may have made."""
+"""Unpacking of an untrusted zip file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ BLOCK = 1 << 20
 
 
 def unpack(archive: Path, folder: Path, called: str | Path) -> None:
-    """Extract the files of a package into `folder`; everything is checked by name and size first.
+    """Extract the files of a package into `folder`, after a check of all names and sizes.
 
-    `called` is what the user knows the archive by.
+    `called` is the name of the archive in error messages.
 
     Raises
     ------
-    PackageError: not a zip, damaged, encrypted, larger than the limits, a file that a package may
-        not hold, a link, or a name that leads out of the folder.
+    PackageError: not a zip, damaged, encrypted, larger than the limits, a file not allowed in a
+        package, a link, or a path outside the folder.
     OSError: the folder cannot be written.
     """
     try:
@@ -39,17 +39,17 @@ def unpack(archive: Path, folder: Path, called: str | Path) -> None:
         raise PackageError(f"{called} is damaged or not a zip file ({error}).") from error
     except NotImplementedError as error:
         raise PackageError(
-            f"The archive {called} uses a compression that is not supported ({error}); zip it the ordinary way."
+            f"The archive {called} uses a compression that is not supported ({error}); use deflate compression."
         ) from error
 
 
 def require_space(size: int, folder: Path) -> None:
-    """PackageError when the disk of `folder` has less than `size` bytes free."""
+    """Raise PackageError if the disk of `folder` has less than `size` bytes free."""
     free = shutil.disk_usage(folder).free
     if size > free:
         raise PackageError(
             f"The package takes {size / rules.MIB:,.1f} MiB and the disk of {folder.parent} has "
-            f"{free / rules.MIB:,.1f} MiB free; make room or set MEDGEN_HOME to another disk."
+            f"{free / rules.MIB:,.1f} MiB free; free some space or set MEDGEN_HOME to another disk."
         )
 
 
@@ -60,7 +60,7 @@ def _problem(members: list[zipfile.ZipInfo]) -> str | None:
             return problem
         names.add(member.filename.casefold())
     if len(names) < len(members):
-        return "it holds two files of the same name"
+        return "it has two files of the same name"
     return rules.listing_problem({m.filename: m.file_size for m in members})
 
 
@@ -84,7 +84,7 @@ def _extract(source: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> No
     with source.open(member) as packed, path.open("xb") as stream:
         while block := packed.read(BLOCK):
             written += len(block)
-            # The size in the directory was checked; a zip bomb is one that does not keep to it.
+            # The declared size was checked, but a zip bomb exceeds it.
             if written > member.file_size:
-                raise PackageError(f"{member.filename} in the archive is larger than it says.")
+                raise PackageError(f"{member.filename} in the archive is larger than its declared size.")
             stream.write(block)

@@ -1,4 +1,4 @@
-"""Writing a package: what training calls when it is done."""
+"""Writing of packages, at the end of a training."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def write_package(
     card: str,
     license_text: str,
 ) -> Manifest:
-    """Write, verify and put in place a model package; an older one there is replaced at the end.
+    """Write and verify a model package, then replace an older one at the same path.
 
     Parameters
     ----------
-    folder: where the package shall be, usually `.../<name>`.
+    folder: path of the package, usually `.../<name>`.
     metadata: `configs/metadata.json` by `schema.json`. The versions of MONAI, PyTorch and NumPy,
-        the path of each network's weights and the checksums are filled in.
+        the paths of the weights and the checksums are filled in.
     weights: role (as in `medgen.networks`) -> tensor name -> torch tensor or NumPy array, stored
-        with the dtype they have.
+        with its dtype.
     card, license_text: contents of docs/README.md and LICENSE.
 
     Raises
     ------
-    PackageError: the result would not be a sound package, or it cannot be written. What was at
-        `folder` before is then still there.
+    PackageError: the result is not a valid package, or cannot be written; an existing package at
+        `folder` is kept.
     """
     folder = Path(folder).absolute()
     _refuse_other_contents(folder)
@@ -67,11 +67,11 @@ def write_package(
 
 
 def seal(folder: str | Path) -> Manifest:
-    """Renew the checksums of a package after its card, licence or weights were edited, and verify.
+    """Update the checksums of a package after its card, license or weights were edited, and verify it.
 
     Raises
     ------
-    PackageError: the package is not sound apart from its checksums.
+    PackageError: the package is invalid apart from its checksums.
     """
     folder = Path(folder)
     _write_metadata(folder, rules.read_json(folder / rules.METADATA, rules.METADATA))
@@ -79,18 +79,18 @@ def seal(folder: str | Path) -> Manifest:
 
 
 def _write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
-    """With the checksums of all other files, so it is written last."""
+    """Write metadata.json, last, with the checksums of all other files."""
     names = [name for name in rules.list_files(folder) if name != rules.METADATA]
     metadata["medgen"]["checksums"] = {name: sha256(folder / name) for name in names}
     write_json(folder / rules.METADATA, metadata)
 
 
 def _refuse_other_contents(folder: Path) -> None:
-    """A folder that is not a package would be lost when the package takes its place."""
+    """Raise PackageError for a folder that is not a package and would be overwritten."""
     if not folder.exists() or (folder / rules.METADATA).is_file():
         return
     if not folder.is_dir() or any(folder.iterdir()):
-        raise PackageError(f"{folder} exists and is not a model package; choose another place to export to.")
+        raise PackageError(f"{folder} exists and is not a model package; choose another folder for the export.")
 
 
 def _completed(metadata: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _write_files(
 
 
 def _inference(metadata: dict[str, Any]) -> dict[str, Any]:
-    """How to run the package, as plain data; every parameter stays in metadata.json alone."""
+    """inference.json: how to run the package; the parameters are in metadata.json."""
     medgen = metadata["medgen"]
     without_mask = medgen["input"]["kind"] == "none"
     command = COMMAND_WITHOUT_MASK if without_mask else COMMANDS.get(medgen["task"], "")
@@ -149,7 +149,7 @@ def _save_tensors(tensors: Mapping[str, Any], path: Path) -> None:
     else:
         from safetensors.numpy import save_file
     save_file(arrays, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors lets the owner alone read it
+    path.chmod(0o644)  # safetensors makes it readable for the owner only
 
 
 def _array(value: Any) -> Any:

@@ -12,9 +12,9 @@ from MedGenLib.packages.weights import sha256
 
 
 def verify(package: Manifest | str | Path) -> list[str]:
-    """Every problem of a package as one sentence each; an empty list means that it is sound.
+    """All problems of a package, one sentence each; empty if it is valid.
 
-    The package is read again from disk, whatever the manifest in memory says.
+    The package is read from disk, independent of the manifest in memory.
     """
     folder = Path(package.folder if isinstance(package, Manifest) else package)
     try:
@@ -31,7 +31,7 @@ def verify(package: Manifest | str | Path) -> list[str]:
 
 
 def verify_all() -> dict[str, list[str]]:
-    """The problems of every installed package, by name; broken ones by the name of their folder."""
+    """The problems of each installed package, by name; broken ones by folder name."""
     problems = {manifest.name: verify(manifest) for manifest in catalogue()}
     return problems | {package.folder.name: [package.reason] for package in broken()}
 
@@ -39,11 +39,11 @@ def verify_all() -> dict[str, list[str]]:
 def require_sound(folder: Path, called: str | Path | None = None) -> Manifest:
     """The manifest of a package without problems.
 
-    `called` is what the user knows the package by, when `folder` is a private copy of it.
+    `called` is the package's name in error messages, if `folder` is a private copy of it.
 
     Raises
     ------
-    PackageError: the first problem, and how many more there are.
+    PackageError: the first problem, and the number of others.
     """
     problems = [text.replace(str(folder), str(called or folder)) for text in verify(folder)]
     if len(problems) > 1:
@@ -81,13 +81,13 @@ def _weights(manifest: Manifest, files: dict[str, int]) -> list[str]:
 
 
 def _weights_problem(path: Path) -> str | None:
-    """Reads the header alone: it tells pickles and truncated files from safetensors."""
+    """Check the header, to distinguish safetensors from pickles and truncated files."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as tensors:
             if not tensors.keys():
-                return f"The weights {path} hold no tensor."
+                return f"The weights {path} have no tensor."
     except SafetensorError as error:
         kind = "a pickle, which can run code," if is_pickle(path) else "damaged"
         return f"The weights {path} are {kind} and not safetensors ({error})."
@@ -95,7 +95,7 @@ def _weights_problem(path: Path) -> str | None:
 
 
 def is_pickle(path: Path) -> bool:
-    """By its first bytes: a pickle of protocol 2 to 5, or the zip that torch.save makes."""
+    """Whether the first bytes are those of a pickle of protocol 2 to 5 or of a zip of torch.save."""
     with path.open("rb") as stream:
         start = stream.read(4)
     return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05")

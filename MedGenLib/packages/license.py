@@ -1,4 +1,4 @@
-"""Acceptance of the licences that ask for it, remembered in the user's configuration."""
+"""Acceptance of licenses, stored in the user's configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIG_KEY = "accepted_licenses"
 
 
 class Licensed(Protocol):
-    """A model that is installed (`Manifest`) or could be (`packages.install.Offer`)."""
+    """An installed (`Manifest`) or published model (`hub.install.Offer`)."""
 
     @property
     def name(self) -> str: ...
@@ -28,17 +28,17 @@ class Licensed(Protocol):
 
     @property
     def license_place(self) -> str:
-        """File or address where the user can read the licence."""
+        """File or URL of the license."""
 
 
 def license_notice(model: Licensed) -> str:
-    """One sentence that tells the user what the licence of the model allows."""
+    """One sentence on the license of the model."""
     use = "" if model.license.commercial_use else " and must not be used commercially"
     return f"The model '{model.name}' is licensed {model.license.spdx}{use}."
 
 
 def is_accepted(model: Licensed) -> bool:
-    """True when the licence needs no acceptance or this very text was accepted before."""
+    """Whether the license needs no acceptance or its present text was accepted before."""
     if not model.license.acceptance_required:
         return True
     accepted = user_config.read_config().get(CONFIG_KEY)
@@ -47,11 +47,11 @@ def is_accepted(model: Licensed) -> bool:
 
 
 def require_acceptance(model: Licensed, accept: bool = False) -> bool:
-    """Let the run go on only with an accepted licence.
+    """Raise LicenseError unless the license is accepted.
 
     Returns
     -------
-    True when the licence was accepted by this very call; then show `license_notice` once.
+    True if the license was accepted by this call; then show `license_notice` once.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def require_acceptance(model: Licensed, accept: bool = False) -> bool:
             f"{license_notice(model).rstrip('.')}; read {model.license_place} and add "
             "--accept-license (accept_license=True in Python) if you agree."
         )
-    # Where nothing can be written, the acceptance holds for this run and the notice comes again.
+    # If nothing can be written, the acceptance is valid for this run and the notice is repeated.
     with suppress(InputError):
         _remember(model)
     return True
@@ -82,6 +82,6 @@ def _remember(model: Licensed) -> None:
 
 
 def _fingerprint(model: Licensed) -> str:
-    """Of identifier and text: a licence that changes has to be accepted anew."""
+    """Hash of identifier and text: a changed license must be accepted again."""
     text = f"{model.license.spdx}\n{model.license_text}"
     return hashlib.sha256(text.encode()).hexdigest()

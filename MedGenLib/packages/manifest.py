@@ -34,17 +34,17 @@ PURPOSES = {
     "segment": "finds labels in images; use `medgen evaluate --segmenter` for it",
     "features": "compares cohorts; use `medgen evaluate distribution --features` for it",
 }
-"""What a model of each task is for."""
+"""Purpose of a model, by task."""
 
 SCHEMA = Path(__file__).with_name("schema.json")
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the model reads: `labels` for kind "labels", `modality` for kind "image".
+    """Input of the model: `labels` for kind "labels", `modality` for kind "image".
 
-    Kind "none" is for models that make an image of a size and a spacing alone. `left_out` names
-    structures of a mask that the model does not make.
+    Kind "none" is for models that need only a size and a spacing. `left_out` lists structures of a mask
+    that the model does not generate.
     """
 
     kind: Literal["labels", "image", "none"]
@@ -54,7 +54,7 @@ class InputSpec:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The labels with those that the model leaves out."""
+        """The labels, with those left out."""
         return Vocabulary(tuple(self.labels.values()), self.left_out)
 
     def __str__(self) -> str:
@@ -65,10 +65,10 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What the model makes: an image (range and background in `unit`), labels, or features.
+    """Output of the model: an image (range and background in `unit`), labels, or features.
 
-    Only an image has a modality; `labels` are those of task "segment", `features` is the length
-    of the vector that a model of task "features" makes.
+    Only an image has a modality; `labels` are those of task "segment", `features` is the length of the
+    feature vector of task "features".
     """
 
     modality: str | None = None
@@ -91,7 +91,7 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class SpacingRange:
-    """Voxel spacing in mm: what the model accepts and what it works at."""
+    """Voxel spacing in mm: accepted range and native spacing."""
 
     min: float
     max: float
@@ -100,7 +100,7 @@ class SpacingRange:
 
 @dataclass(frozen=True)
 class FieldOfView:
-    """Smallest and largest extent per axis in mm that the model was made for."""
+    """Smallest and largest extent per axis in mm of the model."""
 
     min: tuple[float, float, float]
     max: tuple[float, float, float]
@@ -139,7 +139,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Training:
-    """How the weights were made; `held_out` are the subjects that training never saw."""
+    """Training of the weights; `held_out` are the subjects not used for training."""
 
     data: tuple[TrainingData, ...]
     commands: tuple[str, ...]
@@ -148,14 +148,14 @@ class Training:
 
 @dataclass(frozen=True)
 class LicenseSpec:
-    """SPDX identifier and what it means for the user."""
+    """SPDX identifier and its consequences for the user."""
 
     spdx: str
     commercial_use: bool
     acceptance_required: bool
 
 
-# Compared and hashed by identity: it holds dictionaries, and callers cache by manifest.
+# Compared and hashed by identity: it has dictionaries, and callers cache by manifest.
 @dataclass(frozen=True, eq=False)
 class Manifest:
     """A validated model package.
@@ -187,7 +187,7 @@ class Manifest:
     metadata: Mapping[str, Any]
 
     def preset(self, name: str) -> Preset:
-        """The preset of that name; InputError names the ones there are."""
+        """The preset with this name; InputError lists the available ones."""
         presets = self.sampler.presets if self.sampler else {}
         if name not in presets:
             known = ", ".join(presets) or "none"
@@ -195,44 +195,44 @@ class Manifest:
         return presets[name]
 
     def require_task(self, task: str) -> None:
-        """InputError unless the model is for this task; it tells what the model is for."""
+        """Raise InputError, with the purpose of the model, unless it is for this task."""
         if self.task != task:
             raise InputError(f"The model '{self.name}' {PURPOSES[self.task]}, or choose another model with --model.")
 
     def weights_path(self, role: str) -> Path:
-        """File of the weights of a role; PackageError names the roles there are."""
+        """Weights file of a role; PackageError lists the available roles."""
         if role not in self.networks:
             raise PackageError(f"The model '{self.name}' has no network '{role}'; it has: {', '.join(self.networks)}.")
         return self.folder / self.networks[role].weights
 
     @property
     def card(self) -> str:
-        """The model card (Markdown), empty when the file is missing."""
+        """The model card (Markdown), empty if the file is missing."""
         return _text(self.folder / rules.CARD)
 
     @property
     def license_place(self) -> str:
-        """Where the licence can be read."""
+        """Path of the license."""
         return str(self.folder / rules.LICENSE)
 
     @property
     def license_text(self) -> str:
-        """The full licence, empty when the file is missing."""
+        """The full license, empty if the file is missing."""
         return _text(self.folder / rules.LICENSE)
 
 
 def load_manifest(folder: str | Path, validate: bool = True) -> Manifest:
-    """Read and validate the manifest of one package folder; the weights are not touched.
+    """Read and validate the manifest of a package folder, without its weights.
 
     Parameters
     ----------
-    validate: compare with the schema, which needs jsonschema. Without, what cannot be understood
-        is still refused, but a figure of a wrong kind may go unseen.
+    validate: validate against the schema, which needs jsonschema. Without it, unreadable entries are
+        still refused, but a value of a wrong type may pass.
 
     Raises
     ------
-    PackageError: not a package, a setting that is wrong or contradicts another one, wrong by the schema (with the
-        JSON path), a network that is not allowed, an expression, or figures that contradict each other.
+    PackageError: not a package, a wrong setting or a contradiction between settings, a violation of the schema (with
+        the JSON path), a network that is not allowed, or an expression.
     """
     folder = Path(folder).absolute()
     path = folder / rules.METADATA
@@ -246,14 +246,14 @@ def load_manifest(folder: str | Path, validate: bool = True) -> Manifest:
     except PackageError as error:
         raise PackageError(f"{path} is wrong: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        if validate:  # a fault of this program: the schema has seen the file
+        if validate:  # a bug: the file is valid by the schema
             raise
         problem = f"an entry that is missing or of another kind ({type(error).__name__}: {error})"
     raise PackageError(f"{path} is wrong at {problem}.")
 
 
 def _typed_sections(data: Any) -> PackageSettings | None:
-    """None where the file lacks the structure that the settings are read from, which the schema finds."""
+    """None if the file lacks the structure of the settings, which the schema reports."""
     try:
         return read_settings(data["medgen"])
     except (LookupError, TypeError, AttributeError):
@@ -288,7 +288,7 @@ def _network_problem(data: dict) -> str | None:
 
 
 def _contradiction(data: dict) -> str | None:
-    """What a schema cannot say: order of figures, weights without checksum, names used twice."""
+    """Errors beyond the schema: order of values, weights without checksum, duplicate names."""
     medgen = data["medgen"]
     spacing, view = medgen["spacing_mm"], medgen["field_of_view_mm"]
     if not spacing["min"] <= spacing["native"] <= spacing["max"]:
@@ -297,7 +297,7 @@ def _contradiction(data: dict) -> str | None:
         return "$.medgen.field_of_view_mm: min is larger than max"
     low, high = medgen["output"].get("range", (0, 1))
     if low >= high:
-        return "$.medgen.output.range: the first value has to be below the second"
+        return "$.medgen.output.range: the first value must be below the second"
     for role, network in medgen["networks"].items():
         if network["weights"] not in medgen["checksums"]:
             return f"$.medgen.networks.{role}.weights: '{network['weights']}' has no checksum"

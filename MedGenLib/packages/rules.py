@@ -1,6 +1,6 @@
-"""What a model package may hold: plain data and safetensors, nothing that could run.
+"""Allowed content of a model package: plain data and safetensors, no code.
 
-Each check returns None or one sentence fragment that names the file and what is wrong with it.
+Each check returns None or a sentence fragment with the file and its problem.
 """
 
 from __future__ import annotations
@@ -50,30 +50,30 @@ CODE_SUFFIXES = {
     ".yml",
 }
 DESKTOP_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX"}
-"""Names that operating systems drop into folders and archives; never copied, never an error."""
+"""Names of files that operating systems add to folders and archives; ignored."""
 
 EXPRESSION_KEYS = {"_target_", "_requires_", "_mode_", "_disabled_"}
-"""Keys by which a MONAI bundle asks to have Python objects made or calls deferred."""
+"""Keys of a MONAI bundle that create Python objects or defer calls."""
 
 
 def is_litter(name: str) -> bool:
-    """True for a relative path that an operating system left behind."""
+    """Whether a relative path was added by an operating system."""
     return bool(DESKTOP_LITTER.intersection(PurePosixPath(name).parts))
 
 
 def name_problem(name: str) -> str | None:
-    """Why a file of this relative path may not be in a package, judged by its name alone."""
+    """Why a file with this relative path is not allowed in a package, or None."""
     if not name.isprintable():
-        return f"the file name {name!a} holds control characters"
+        return f"the file name {name!a} has control characters"
     path = PurePosixPath(name)
     suffix = path.suffix.lower()
     if suffix in PICKLE_SUFFIXES:
-        return f"{name} may hold a pickle, which can run code; weights have to be safetensors"
+        return f"{name} may hold a pickle, which can run code; weights must be safetensors"
     if suffix in CODE_SUFFIXES:
-        return f"{name} is code or configuration that could run; a package holds data only"
+        return f"{name} is code or configuration that could run; a package has data only"
     if suffix in ALLOWED_SUFFIXES or path.name in ALLOWED_BARE_NAMES:
         return None
-    return f"{name} is a kind of file that a package may not hold; take it out"
+    return f"{name} is a kind of file not allowed in a package; remove it"
 
 
 def size_problem(name: str, size: int) -> str | None:
@@ -87,7 +87,7 @@ def size_problem(name: str, size: int) -> str | None:
 def listing_problem(files: dict[str, int]) -> str | None:
     """First problem of a listing of relative paths and sizes in bytes, or None."""
     if len(files) > MAX_FILES:
-        return f"it holds more than {MAX_FILES} files"
+        return f"it has more than {MAX_FILES} files"
     for name, size in files.items():
         if problem := name_problem(name) or size_problem(name, size):
             return problem
@@ -101,7 +101,7 @@ def list_files(folder: Path) -> dict[str, int]:
 
     Raises
     ------
-    PackageError: a link or a special file is in it, there are too many files, or it is unreadable.
+    PackageError: it has a link, a special file or too many files, or is unreadable.
     """
     files: dict[str, int] = {}
     try:
@@ -109,18 +109,18 @@ def list_files(folder: Path) -> dict[str, int]:
             name = Path(entry.path).relative_to(folder).as_posix()
             files[name] = _regular_size(entry, name)
             if len(files) > MAX_FILES:
-                raise PackageError(f"The folder {folder} holds more than {MAX_FILES} files.")
+                raise PackageError(f"The folder {folder} has more than {MAX_FILES} files.")
     except OSError as error:
         raise PackageError(f"The folder {folder} cannot be read: {error.strerror}.") from error
     return dict(sorted(files.items()))
 
 
 def read_json(path: Path, name: str) -> Any:
-    """Plain JSON of a package; `name` is how an error calls the file.
+    """Read plain JSON of a package; `name` is the file's name in errors.
 
     Raises
     ------
-    PackageError: unreadable, too large, not JSON, NaN inside, or it holds an expression.
+    PackageError: unreadable, too large, not JSON, or with NaN or an expression.
     """
     try:
         size = path.stat().st_size
@@ -134,16 +134,16 @@ def read_json(path: Path, name: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise PackageError(f"{path} is not valid JSON: {error}.") from error
     if where := find_expression(data):
-        # In ASCII, because a key from a stranger may hold terminal escapes.
+        # In ASCII, as an untrusted key may have terminal escapes.
         raise PackageError(
-            f"{path} holds an expression at {ascii(where)[1:-1]}, and MedGen evaluates nothing "
+            f"{path} has an expression at {ascii(where)[1:-1]}, and MedGen evaluates nothing "
             "in a package; ask for a package of plain data."
         )
     return data
 
 
 def find_expression(data: Any, where: str = "$") -> str | None:
-    """JSON path of the first MONAI expression ("$..." or "_target_" and its kin), or None."""
+    """JSON path of the first MONAI expression ("$..." or keys such as "_target_"), or None."""
     if isinstance(data, str):
         return where if data.lstrip().startswith("$") else None
     if isinstance(data, dict):
@@ -173,9 +173,9 @@ def _walk(folder: Path | str) -> Iterator[os.DirEntry]:
 def _regular_size(entry: os.DirEntry, name: str) -> int:
     status = entry.stat(follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):
-        raise PackageError(f"{name} is a symbolic link; a package holds plain files only.")
+        raise PackageError(f"{name} is a symbolic link; a package has plain files only.")
     if not stat.S_ISREG(status.st_mode):
-        raise PackageError(f"{name} is not a plain file; a package holds plain files only.")
+        raise PackageError(f"{name} is not a plain file; a package has plain files only.")
     return status.st_size
 
 

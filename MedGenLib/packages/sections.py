@@ -14,21 +14,21 @@ from MedGenLib.packages.typed import listed, setting, shown
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """One of draft, normal and best; `steps` of the sampler, for pipelines that have any."""
+    """One of draft, normal and best; `steps` of the sampler, if it has any."""
 
     steps: int | None = setting(None, low=1, high=1000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepsPreset(Preset):
-    """A preset that has to name its number of steps."""
+    """A preset with a required number of steps."""
 
     steps: int = setting(low=1, high=1000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowPreset(StepsPreset):
-    """`network` is the role of the network that is sampled, `most_steps` up to how many steps it knows."""
+    """`network` is the role of the sampled network, `most_steps` its largest number of steps."""
 
     network: str = "flow"
     most_steps: int | None = setting(None, low=1)
@@ -36,7 +36,7 @@ class FlowPreset(StepsPreset):
 
 @dataclass(frozen=True, kw_only=True)
 class SlicePreset(Preset):
-    """In how many planes slices are translated, and whether mirrored slices are translated and averaged, too."""
+    """Number of planes in which slices are translated, and whether mirrored slices are averaged too."""
 
     planes: int = setting(3, low=1, high=3)
     mirror: bool = False
@@ -47,15 +47,15 @@ PresetName = Literal["draft", "normal", "best"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSpec:
-    """The sampler that a package recommends, and its presets."""
+    """The recommended sampler of a package, and its presets."""
 
     name: str
     presets: Mapping[PresetName, Preset]
 
     def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
-        """Sentences on what does not agree with the rest of the section `medgen`."""
+        """Sentences on disagreements with the rest of the section `medgen`."""
         if "normal" not in self.presets:
-            yield "sampler.presets has no 'normal', which every run takes that names no preset; add it"
+            yield "sampler.presets has no 'normal', which is the default of every run; add it"
         for number, run in enumerate(medgen["performance"]):
             if run["preset"] not in self.presets:
                 yield (
@@ -66,7 +66,7 @@ class SamplerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FlowSampler(SamplerSpec):
-    """Of a latent flow, whose network predicts the velocity."""
+    """Sampler of a latent flow, whose network predicts the velocity."""
 
     presets: Mapping[PresetName, FlowPreset]
     prediction: Literal["velocity"] = "velocity"
@@ -103,14 +103,14 @@ class FlowSampler(SamplerSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class PixelSampler(FlowSampler):
-    """Of a diffusion of the voxels, whose network predicts v (Salimans and Ho 2022, arXiv 2202.00512)."""
+    """Sampler of a diffusion of voxels, whose network predicts v (Salimans and Ho 2022, arXiv 2202.00512)."""
 
     prediction: Literal["v"] = setting()
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaisiSampler(SamplerSpec):
-    """Of NV-Generate's networks: rectified flow (MAISI v2) or denoising diffusion (MAISI v1)."""
+    """Sampler of NV-Generate's networks: rectified flow (MAISI v2) or denoising diffusion (MAISI v1)."""
 
     presets: Mapping[PresetName, StepsPreset]
     prediction: Literal["velocity", "noise"] = "velocity"
@@ -118,7 +118,7 @@ class MaisiSampler(SamplerSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class SliceSampler(SamplerSpec):
-    """Of a slice translation, which draws nothing at random."""
+    """Sampler of a slice translation, which is deterministic."""
 
     presets: Mapping[PresetName, SlicePreset]
 
@@ -132,9 +132,9 @@ class Tissue:
 
     Attributes
     ----------
-    mean, sd: of its voxels.
-    means: of the single training images.
-    low, high: range that the mean of an output has to lie in.
+    mean, sd: mean and standard deviation of its voxels.
+    means: mean in each training image.
+    low, high: required range of the mean in an output.
     """
 
     name: str
@@ -154,9 +154,9 @@ class Resegment:
 
     Attributes
     ----------
-    minimum_dice: by label, what an output has to reach.
-    image: where a translation shows its tissues: in the output, or in the source where the output has no fixed unit.
-    names: of the labels, for training.
+    minimum_dice: by label, the minimum for an output.
+    image: image in which a translation is segmented: the output, or the source if the output has no fixed unit.
+    names: names of the labels, for training.
     """
 
     thresholds: tuple[float, ...]
@@ -167,7 +167,7 @@ class Resegment:
     names: tuple[str, ...] = ()
 
     def contradictions(self) -> Iterator[str]:
-        """Sentences on lists that do not fit each other."""
+        """Sentences on lists that do not match."""
         if len(self.labels) != len(self.thresholds) + 1:
             yield (
                 f"statistics.resegment.labels has {len(self.labels)} values, but {len(self.thresholds)} thresholds "
@@ -200,12 +200,12 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """What an output is compared with; a check whose section is missing is left out.
+    """Reference values for an output; checks without a section are skipped.
 
     Attributes
     ----------
-    tissues: by label.
-    background: range of the mean outside of the mask.
+    tissues: tissues by label.
+    background: range of the mean outside the mask.
     """
 
     tissues: Mapping[int, Tissue] = field(default_factory=dict)
@@ -214,7 +214,7 @@ class Statistics:
     background: Range | None = None
 
     def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
-        """Sentences on what does not agree with the rest of the section `medgen`."""
+        """Sentences on disagreements with the rest of the section `medgen`."""
         ranges = {f"tissues.{value}": tissue for value, tissue in self.tissues.items()}
         if self.background is not None:
             ranges["background"] = self.background
@@ -224,7 +224,7 @@ class Statistics:
         if self.resegment is not None:
             yield from self.resegment.contradictions()
         known = {0, *map(int, medgen["input"].get("labels", {}))}
-        if len(known) == 1:  # a translation has no labels of its own
+        if len(known) == 1:  # a translation has no labels
             return
         named = {"tissues": self.tissues}
         if self.resegment is not None:

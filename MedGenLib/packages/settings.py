@@ -1,7 +1,7 @@
-"""Typed settings of model packages: one class for each pipeline, chosen by what a package says.
+"""Typed settings of model packages: one class for each pipeline.
 
 A pipeline declares the class of its section `preprocessing` with `@settings("name")`. A package names its pipeline;
-`pipeline_name` derives the name for packages that were written before the key existed. `read_settings` reads the
+`pipeline_name` derives the name for older packages without the key. `read_settings` reads the
 typed sections when a package is loaded. No torch, no NumPy.
 """
 
@@ -17,19 +17,19 @@ from MedGenLib.packages.typed import listed, nearest, read, setting, shown
 from MedGenLib.registry import Registry
 
 OF_TASK = {"translate": "slice-translation", "segment": "segmentation", "features": "features"}
-"""Pipeline of the packages that were written before they named it, by task."""
+"""Pipeline of older packages without the key, by task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The section `preprocessing` of a package, to be derived from for each pipeline.
+    """Base class of the section `preprocessing` of a package.
 
     Attributes
     ----------
-    task: what packages of the pipeline are for.
-    roles: networks that a package has to have.
+    task: task of the pipeline's packages.
+    roles: required networks.
     sampler: type of the section `sampler`.
-    name: of the preprocessing.
+    name: name of the preprocessing.
     """
 
     task: ClassVar[str] = "generate"
@@ -49,15 +49,15 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings(Settings):
-    """Of packages that make an image from labels or from a grid.
+    """Settings of packages that generate an image from labels or from a grid.
 
     Attributes
     ----------
-    outside: what lies outside of the labels: background, more anatomy, or the rest of the body.
-    partial: trained on masks that lack labels.
-    fill: name of the label that fills gaps of a segmentation best.
-    body: label of the rest of the body, which fills gaps by itself.
-    latent_channels, latent_stride: of the latent, and image voxels along a side of one latent voxel.
+    outside: content outside the labels: background, more anatomy, or the rest of the body.
+    partial: trained on masks with missing labels.
+    fill: name of the label that is most suitable to fill gaps of a segmentation.
+    body: label of the rest of the body, which fills gaps automatically.
+    latent_channels, latent_stride: channels of the latent, and image voxels per latent voxel along each axis.
     """
 
     outside: Literal["background", "anatomy", "body"] = "background"
@@ -69,7 +69,7 @@ class GenerationSettings(Settings):
 
     @property
     def takes_noise(self) -> bool:
-        """Whether the noise of an image is a condition of the networks."""
+        """Whether the networks are conditioned on the noise level."""
         return False
 
     def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
@@ -83,7 +83,7 @@ class GenerationSettings(Settings):
 
 
 def _of(labels: Mapping[str, Any]) -> str:
-    return f"choose one of its {len(labels)} labels" if labels else "leave it out, as the model takes no mask"
+    return f"choose one of its {len(labels)} labels" if labels else "leave it out, as the model has no mask"
 
 
 SETTINGS: Registry[type[Settings]] = Registry("pipeline", "settings", "MedGenLib.packages")
@@ -93,7 +93,7 @@ settings = SETTINGS.register
 
 @dataclass(frozen=True, kw_only=True)
 class TissueLimits:
-    """By label, in the unit of the image: lowest and highest local median, enforced in so many passes."""
+    """Lowest and highest local median by label, in the unit of the image, enforced in `passes` passes."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -101,7 +101,7 @@ class TissueLimits:
 
 
 CODECS = {"tissue-standard": ("centers", "scales", "limit"), "affine": ("mean", "sd")}
-"""Intensity codec -> its parameters, the last one of which may be left out."""
+"""Intensity codec -> its parameters, of which the last is optional."""
 
 
 @settings("latent-flow")
@@ -111,10 +111,10 @@ class LatentFlowSettings(GenerationSettings):
 
     Attributes
     ----------
-    name: of the intensity codec.
-    coordinates: the networks get the position relative to the middle of the labels.
-    centers, scales, limit: of the codec "tissue-standard", by label, the first one for the background.
-    mean, sd: of the codec "affine".
+    name: name of the intensity codec.
+    coordinates: the networks get the position relative to the center of the labels.
+    centers, scales, limit: parameters of the codec "tissue-standard", by label, the first one for the background.
+    mean, sd: parameters of the codec "affine".
     noise_hu: (spacing in mm, noise) of the training images, by spacing; None for models without a noise setting.
     """
 
@@ -138,7 +138,7 @@ class LatentFlowSettings(GenerationSettings):
 
     @property
     def codec(self) -> dict[str, Any]:
-        """Parameters of the intensity codec that the package gives."""
+        """Parameters of the intensity codec in the package."""
         found = {key: getattr(self, key) for key in CODECS[self.name]}
         return {key: value for key, value in found.items() if value is not None}
 
@@ -174,7 +174,7 @@ class LatentFlowSettings(GenerationSettings):
                 yield f"preprocessing.{key} does not belong to the codec '{self.name}'; leave it out"
 
     def _of_network(self, medgen: Mapping[str, Any], labels: int) -> Iterator[str]:
-        """What the arguments of the network 'flow' have to be; `labels` counts the background, too."""
+        """Check the arguments of the network 'flow'; `labels` includes the background."""
         arguments = medgen["networks"].get("flow", {}).get("arguments", {})
         noisy = self.takes_noise
         expected = {
@@ -187,7 +187,7 @@ class LatentFlowSettings(GenerationSettings):
         for key, (value, source) in expected.items():
             if arguments.get(key, value) != value:
                 yield (
-                    f"networks.flow.arguments.{key} is {shown(arguments[key])}, but has to be {value} for {source}; "
+                    f"networks.flow.arguments.{key} is {shown(arguments[key])}, but must be {value} for {source}; "
                     "change one of them"
                 )
 
@@ -195,13 +195,13 @@ class LatentFlowSettings(GenerationSettings):
 @settings("pixel-diffusion")
 @dataclass(frozen=True, kw_only=True)
 class PixelDiffusionSettings(LatentFlowSettings):
-    """A diffusion of the voxels, seen through the Haar transform in place of a trained autoencoder."""
+    """A diffusion of voxels, with the Haar transform in place of a trained autoencoder."""
 
     sampler: ClassVar[type[SamplerSpec]] = PixelSampler
 
 
 REGION_INPUT = "include_top_region_index_input"
-"""Argument of a network that takes the body region."""
+"""Argument of a network with the body region as input."""
 
 
 @settings("maisi")
@@ -211,16 +211,16 @@ class MaisiSettings(GenerationSettings):
 
     Attributes
     ----------
-    grids: sizes in voxels that the networks were trained on, along left-right, back-front and foot-head.
-    spacing_min_mm, spacing_max_mm: voxel sizes that they know, along the same axes.
-    equal_in_plane: the two sides of a slice have the same voxel size.
+    grids: sizes in voxels that the networks were trained on, along the axes of RAS.
+    spacing_min_mm, spacing_max_mm: range of voxel sizes in training, along the same axes.
+    equal_in_plane: both sides of a slice have the same voxel size.
     least_view_mm: smallest field of view within a slice.
-    stride: image voxels that the sides of a grid are multiples of.
-    intensity: intensities that the networks' 0 and 1 stand for.
-    classes: number of each modality in the networks; default_class is the package's own.
+    stride: the sides of a grid are multiples of this number of image voxels.
+    intensity: intensities of the networks' values 0 and 1.
+    classes: number of each modality in the networks; default_class is the package's default.
     guidance: weight of the guidance to the class.
-    regions: the networks take the topmost and the lowest body region.
-    scale_factor: of the latents.
+    regions: the networks get the topmost and the lowest body region.
+    scale_factor: scale factor of the latents.
     """
 
     sampler: ClassVar[type[SamplerSpec]] = MaisiSampler
@@ -287,19 +287,19 @@ class MaisiSettings(GenerationSettings):
         count = flow.get("num_class_embeds") or 0
         if high := [name for name, number in self.classes.items() if number >= count]:
             yield (
-                f"preprocessing.classes.{high[0]} is {self.classes[high[0]]}, but the network 'flow' knows {count} "
+                f"preprocessing.classes.{high[0]} is {self.classes[high[0]]}, but the network 'flow' has {count} "
                 "classes; give a number below that"
             )
 
 
 HEAD_MODALITIES = ("CT", "T1w")
-"""What slices of the head are normalized for."""
+"""Modalities with a normalization for slices of the head."""
 
 
 @settings("slice-translation")
 @dataclass(frozen=True, kw_only=True)
 class SliceTranslationSettings(Settings):
-    """Slices of the head, translated one by one in up to three planes."""
+    """Slices of the head, translated in up to three planes."""
 
     task: ClassVar[str] = "translate"
     roles: ClassVar[tuple[str, ...]] = ("translator",)
@@ -317,7 +317,7 @@ class SliceTranslationSettings(Settings):
 @settings("segmentation")
 @dataclass(frozen=True, kw_only=True)
 class SegmentationSettings(Settings):
-    """Each image by its own mean and spread, clipped to `low` and `high` (in spreads)."""
+    """Standardization with mean and standard deviation of each image, clipped to `low` and `high`."""
 
     task: ClassVar[str] = "segment"
     roles: ClassVar[tuple[str, ...]] = ("segmenter",)
@@ -358,7 +358,7 @@ class RelativeScale:
 @settings("features")
 @dataclass(frozen=True, kw_only=True)
 class FeatureSettings(Settings):
-    """Slices on one scale for CT and one for other images."""
+    """Slices with one scale for CT and one for other images."""
 
     task: ClassVar[str] = "features"
     roles: ClassVar[tuple[str, ...]] = ("encoder",)
@@ -381,14 +381,14 @@ class PackageSettings:
     statistics: Statistics
 
     def require_consistent(self, medgen: Mapping[str, Any]) -> None:
-        """PackageError with the first contradiction between the typed sections and all of `medgen`."""
+        """Raise PackageError for the first contradiction between the typed sections and the section `medgen`."""
         for part in (self.settings, self.sampler, self.statistics):
             for sentence in part.contradictions(medgen) if part is not None else ():
                 raise PackageError(f"{sentence}.")
 
 
 def pipeline_name(medgen: Mapping[str, Any]) -> str:
-    """The pipeline of a package: the key `pipeline`, or what an older package without it says by other keys."""
+    """The pipeline of a package: the key `pipeline`, or derived from other keys of an older package."""
     if "pipeline" in medgen:
         return medgen["pipeline"]
     if medgen["task"] != "generate":
@@ -403,7 +403,7 @@ def read_settings(medgen: Mapping[str, Any]) -> PackageSettings:
 
     Raises
     ------
-    PackageError: a setting is wrong, or the pipeline is not known or for another task.
+    PackageError: a setting is wrong, or the pipeline is unknown or for another task.
     """
     name = pipeline_name(medgen)
     if name not in SETTINGS:

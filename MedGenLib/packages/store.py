@@ -1,4 +1,4 @@
-"""Adding packages to the user's models and removing them again."""
+"""Adding and removing packages of the user."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ __all__ = ["add", "remove", "verify", "verify_all"]
 
 
 def add(source: str | Path, *, sha256: str | None = None, progress: ProgressCallback | None = None) -> Manifest:
-    """Add a model package to the user's models once every check has passed.
+    """Add a model package to the user's models after all checks have passed.
 
     Parameters
     ----------
-    source: folder, .zip file or http(s) address of a .zip file; in a zip the package may lie in
-        one folder of its own.
+    source: folder, .zip file or http(s) URL of a .zip file; the package may be in a single folder in
+        the zip.
     sha256: expected checksum of the zip file in hexadecimal.
     progress: called while downloading, in KiB.
 
     Raises
     ------
-    PackageError: no such file, not a sound package, a name that is taken, or a disk that is full
-        or cannot be written. Nothing is left behind.
+    PackageError: no such file, an invalid package, an existing name, or a disk that is full or not
+        writable. Nothing is left behind.
     """
     with _workshop() as workshop:
         folder = _obtain(source, workshop, sha256, progress)
@@ -49,7 +49,7 @@ def add(source: str | Path, *, sha256: str | None = None, progress: ProgressCall
 
 
 def remove(name: str) -> Path:
-    """Delete a package that the user added, broken or not; returns the folder that is gone.
+    """Delete a package added by the user, broken or not; returns the deleted folder.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def _removable(name: str) -> Path:
 
 
 def _obtain(source: str | Path, workshop: Path, sha256: str | None, progress: ProgressCallback | None) -> Path:
-    """A private copy of the package, so that what is checked is what is added."""
+    """A private copy of the package, to add exactly what was checked."""
     if isinstance(source, str) and is_url(source):
         archive = workshop / "package.zip"
         download(source, archive, sha256, progress)
@@ -95,7 +95,7 @@ def _local_problem(path: Path, sha256: str | None) -> str | None:
     if not zipfile.is_zipfile(path):
         return f"'{path}' is neither a folder nor a .zip file, so it is not a model package."
     if sha256 is not None and weights.sha256(path) != sha256.strip().lower():
-        return f"The checksum of '{path}' is not {sha256}, so it is not the file you want."
+        return f"The checksum of '{path}' is not {sha256}, so it is not the expected file."
     return None
 
 
@@ -119,30 +119,30 @@ def _from_folder(path: Path, workshop: Path) -> Path:
 
 
 def _root(folder: Path, source: str | Path) -> Path:
-    """The folder itself, or its only folder when the package lies one level down."""
+    """The folder itself, or its only subfolder if that is the package."""
     if (folder / rules.METADATA).is_file():
         return folder
     entries = list(folder.iterdir()) if folder.is_dir() else []
     folders = [entry for entry in entries if not rules.is_litter(entry.name)]
     if len(folders) == 1 and (folders[0] / rules.METADATA).is_file():
         return folders[0]
-    raise PackageError(f"'{source}' holds no {rules.METADATA}, so it is not a model package.")
+    raise PackageError(f"'{source}' has no {rules.METADATA}, so it is not a model package.")
 
 
 def refuse_taken(name: str) -> None:
-    """PackageError when a model of that name, sound or broken, is there already."""
+    """Raise PackageError if a model with this name exists, valid or broken."""
     taken = {manifest.name: manifest for manifest in catalogue()}
     if name in taken:
         kind = "is embedded" if is_embedded(taken[name]) else "was added before"
         hint = "rename the package" if is_embedded(taken[name]) else "remove it first"
         raise PackageError(f"A model named '{name}' {kind}; {hint}.")
     if (user_folders.models_dir() / name).exists():
-        raise PackageError(f"A broken model named '{name}' is in the way; remove it first.")
+        raise PackageError(f"A broken model named '{name}' exists; remove it first.")
 
 
 @contextmanager
 def _workshop() -> Iterator[Path]:
-    """A hidden folder among the user's models (so that the last step is a rename)."""
+    """A hidden folder among the user's models, so that the last step is a rename."""
     models = user_folders.models_dir()
     try:
         models.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,4 @@ def _disk_sentence(error: OSError, folder: Path) -> str:
     reason = "the disk is full" if full else str(error.strerror or error).lower()
     if error.filename and not full:
         reason += f" ({error.filename})"
-    return (
-        f"The package cannot be added to {folder}: {reason}; "
-        "set MEDGEN_HOME to a folder that has room and can be written."
-    )
+    return f"The package cannot be added to {folder}: {reason}; set MEDGEN_HOME to a writable folder with free space."

@@ -1,4 +1,4 @@
-"""Packages as text for a terminal: the table of models and the card."""
+"""Text output of packages: the table of models and the card."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ WIDTH = 100
 
 
 def models_table(manifests: Sequence[Manifest], damaged: Iterable[BrokenPackage] = ()) -> str:
-    """One line a model, then one line for each package that cannot be used."""
-    header = ("NAME", "VERSION", "FROM", "TO", "SPACING mm", "SIZE", "LICENCE", "ORIGIN")
+    """One line per model, then one line per unusable package."""
+    header = ("NAME", "VERSION", "FROM", "TO", "SPACING mm", "SIZE", "LICENSE", "ORIGIN")
     rows = [
         (
             manifest.name,
@@ -36,10 +36,10 @@ def models_table(manifests: Sequence[Manifest], damaged: Iterable[BrokenPackage]
 
 
 def available_table(models: Sequence[Published]) -> str:
-    """One line for each published model that can be installed."""
+    """One line per published model that can be installed."""
     if not models:
         return "Every published model is installed."
-    header = ("NAME", "TO", "DOWNLOAD", "LICENCE", "WHAT IT IS")
+    header = ("NAME", "TO", "DOWNLOAD", "LICENSE", "WHAT IT IS")
     rows = [
         (
             model.name,
@@ -54,16 +54,16 @@ def available_table(models: Sequence[Published]) -> str:
 
 
 def model_card(manifest: Manifest) -> str:
-    """What a user wants to know before using a model, from its manifest."""
+    """Facts about a model from its manifest."""
     facts = {
         "Origin": f"{_origin(manifest)}, {manifest.folder}",
         "Task": f"{manifest.task}: {_input(manifest)} -> {_output(manifest)}",
-        "Spacing": f"{manifest.spacing.min:g} to {manifest.spacing.max:g} mm, works at {manifest.spacing.native:g} mm",
+        "Spacing": f"{manifest.spacing.min:g} to {manifest.spacing.max:g} mm, native {manifest.spacing.native:g} mm",
         "Field of view": f"{_lengths(manifest.field_of_view.min)} to {_lengths(manifest.field_of_view.max)} mm",
         "Networks": ", ".join(f"{n.network} ({role})" for role, n in manifest.networks.items()),
         "Presets": _presets(manifest),
         "Size": f"{_size_mib(manifest):.1f} MiB of weights",
-        "Licence": _license(manifest),
+        "License": _license(manifest),
         "Authors": manifest.authors,
         "Citation": manifest.citation or "none",
     }
@@ -136,7 +136,7 @@ def _license(manifest: Manifest) -> str:
     parts = [manifest.license.spdx]
     parts.append("commercial use allowed" if manifest.license.commercial_use else "non-commercial")
     if manifest.license.acceptance_required:
-        parts.append("has to be accepted once with --accept-license")
+        parts.append("must be accepted once with --accept-license")
     return ", ".join(parts)
 
 

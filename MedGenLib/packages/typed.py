@@ -1,6 +1,6 @@
-"""From JSON to frozen dataclasses: keys, types, ranges and choices come from the fields of a dataclass.
+"""Reading of JSON into frozen dataclasses; their fields define keys, types, ranges and choices.
 
-Every fault is a PackageError of one sentence with the key, the value and what is allowed.
+Each error is a PackageError of one sentence with the key, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from MedGenLib.errors import PackageError
 T = TypeVar("T")
 
 ALIASES = {"centres": "centers", "centre_hu": "center_hu"}
-"""British keys of packages of schema version 1 and the keys that they stand for."""
+"""British spellings of keys in packages of schema version 1 -> present keys."""
 SCALARS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text of one line"}
 
 
@@ -28,9 +28,9 @@ def setting(
     above: float | None = None,
     high: float | None = None,
 ) -> Any:
-    """A dataclass field with the key that it has in the file and the range of its numbers.
+    """A dataclass field with its key in the file and the range of its numbers.
 
-    `low` and `high` are allowed themselves, `above` is not.
+    `low` and `high` are inclusive, `above` is exclusive.
     """
     return field(default=default, metadata={"key": key, "low": low, "above": above, "high": high})
 
@@ -41,11 +41,11 @@ def keys_of(kind: type) -> dict[str, Any]:
 
 
 def read(kind: type[T], section: Any, where: str) -> T:
-    """A settings dataclass from a JSON object; `where` is the key of the object in error messages.
+    """Read a settings dataclass from a JSON object; `where` is the key of the object in error messages.
 
     Raises
     ------
-    PackageError: an unknown or missing key, or a value of another type or outside of its range.
+    PackageError: an unknown or missing key, or a value of another type or out of range.
     """
     known, hints, values = keys_of(kind), get_type_hints(kind), {}
     if not isinstance(section, Mapping):
@@ -66,7 +66,7 @@ def read(kind: type[T], section: Any, where: str) -> T:
 
 def _parsed(hint: Any, value: Any, where: str, limits: Mapping[str, Any]) -> Any:
     origin, args = get_origin(hint), get_args(hint)
-    if origin is UnionType:  # X | None: the key is left out for None
+    if origin is UnionType:  # X | None: a missing key means None
         return _parsed(args[0], value, where, limits)
     if is_dataclass(hint):
         return read(hint, value, where)
@@ -91,7 +91,7 @@ def _parsed(hint: Any, value: Any, where: str, limits: Mapping[str, Any]) -> Any
 def _key(hint: Any, key: str, where: str) -> Any:
     if hint is int:
         if not key.isdecimal():
-            raise PackageError(f"{where} has the key '{key}'; give the number of a label.")
+            raise PackageError(f"{where} has the key '{key}'; give the value of a label.")
         return int(key)
     return _parsed(hint, key, f"a key of {where}", {})
 
@@ -108,7 +108,7 @@ def _fits(hint: Any, value: Any, limits: Mapping[str, Any]) -> bool:
 
 
 def _described(hint: Any, limits: Mapping[str, Any]) -> str:
-    """What a key may hold, in words."""
+    """Description of the allowed values."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is UnionType:
         return _described(args[0], limits)

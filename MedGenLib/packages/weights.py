@@ -1,4 +1,4 @@
-"""Weights of a package: checksum first, then safetensors."""
+"""Weights of a package, loaded after a check of the checksum."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
 
 
 def load_weights(manifest: Manifest, role: str, device: str = "cpu") -> dict[str, torch.Tensor]:
-    """State dictionary of the network in that role ("autoencoder", "flow", "translator", ...).
+    """State dictionary of the network with a role ("autoencoder", "flow", "translator", ...).
 
-    The file is compared with its checksum before its first use in this process, and again
-    whenever it has changed.
+    The checksum of the file is verified before its first use in this process, and after changes.
 
     Raises
     ------
-    PackageError: no such role, or the file is missing, damaged or not the one that was published.
+    PackageError: no such role, or the file is missing, damaged or changed.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -38,7 +37,7 @@ def load_weights(manifest: Manifest, role: str, device: str = "cpu") -> dict[str
 
 
 def check_sha256(path: Path, expected: str) -> None:
-    """PackageError unless the file has this checksum; OSError when it cannot be read."""
+    """Raise PackageError unless the file has this checksum, OSError if it cannot be read."""
     status = path.stat()
     if _remembered_sha256(path, status.st_size, status.st_mtime_ns) != expected:
         raise PackageError(

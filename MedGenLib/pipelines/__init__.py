@@ -1,1 +1,1 @@
-"""From an input to a volume: one pipeline for each family of models."""
+"""Pipelines from an input to a volume, one for each family of models."""

@@ -1,9 +1,9 @@
-"""The look of a real volume for generated ones: noise and tissue levels of a CT, contrast of an MR.
+"""Appearance of a real volume for generated ones: noise and tissue levels of a CT, contrast of an MR image.
 
-CT has absolute units, so that its tissues keep their ranges: the noise that the network is asked
-for is the reference's own, and the mean of each tissue is moved to the reference's. MR has none:
-its grey levels are mapped by a monotone curve that takes the deciles of the generated image to the
-reference's (Nyul and Udupa, Magnetic Resonance in Medicine 42, 1072, 1999).
+CT has absolute units: the network is conditioned on the noise of the reference, and the mean of each
+tissue is shifted to that of the reference. For MR, gray levels are mapped by a monotone curve that
+takes the deciles of the generated image to those of the reference (Nyul and Udupa, Magnetic
+Resonance in Medicine 42, 1072, 1999).
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 PERCENTILES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)
 SOFT_TISSUE = "soft tissue"
 FEWEST_VOXELS = 200
-"""Of a tissue or an image, below which a level tells nothing."""
+"""Voxels of a tissue or an image below which a level is not reliable."""
 FEWEST_LEVELS = 32
-"""Different values of an image; masks have fewer."""
+"""Minimum number of different values of an image; masks have fewer."""
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """What is taken from the reference.
+    """Properties of the reference.
 
     Attributes
     ----------
     noise_hu: noise of a CT's soft tissue at the model's own spacing, HU; None for MR, and for
-        models that take no noise.
+        models without a noise setting.
     levels: mean of each tissue of a CT in HU, by the model's label.
-    landmarks: `PERCENTILES` of an MR's grey levels, in its own unit.
+    landmarks: `PERCENTILES` of an MR image's gray levels, in its own unit.
     """
 
     noise_hu: float | None = None
@@ -52,15 +52,15 @@ class Appearance:
 
     @classmethod
     def of(cls, reference: str | Path | Volume, manifest: Manifest) -> Appearance:
-        """Measure a reference of the modality that the model makes.
+        """Measure a reference of the model's output modality.
 
         Raises
         ------
-        InputError: it cannot be read, is of another modality, constant or empty, or a CT without
-            soft tissue; a model without a mask.
+        InputError: the reference is unreadable, of another modality, constant or empty, or a CT without
+            soft tissue; or the model has no mask.
         """
         if manifest.input.kind == "none":
-            raise InputError(f"The model '{manifest.name}' takes no style; leave it out.")
+            raise InputError(f"The model '{manifest.name}' has no style option; leave it out.")
         wanted = manifest.output.modality
         read = not isinstance(reference, Volume)
         volume = read_volume(reference) if read else reference
@@ -84,7 +84,7 @@ class Appearance:
         spec = manifest.statistics.resegment
         if spec is None:
             raise InputError(
-                f"The model '{manifest.name}' does not say how its tissues are found in an image, so it takes no style."
+                f"The model '{manifest.name}' has no thresholds for its tissues, so it has no style option."
             )
         ct = volume.with_array(volume.array.astype(np.float32), "CT", "HU")
         coarse = resample(ct, (manifest.spacing.native,) * 3)
@@ -96,7 +96,7 @@ class Appearance:
             noise = noise_level(coarse.array, labels == soft)
             if noise is None:
                 raise InputError(
-                    "The style reference shows too little soft tissue to measure its noise in; "
+                    "The style reference has too little soft tissue to measure its noise; "
                     "give a larger part of the body."
                 )
             noise = round(float(np.clip(noise, 1, 50)), 2)
@@ -114,19 +114,17 @@ class Appearance:
         values = array if whole else array[body_envelope_from_image(volume).array > 0]
         landmarks = _landmarks(values)
         if landmarks is None:
-            raise InputError(
-                "The style reference has the same value nearly everywhere; give an image with anatomy in it."
-            )
+            raise InputError("The style reference has the same value nearly everywhere; give an image with anatomy.")
         if len(np.unique(values)) < FEWEST_LEVELS:
             raise InputError(
-                "The style reference has only a few different values, as masks have; give an image with grey levels."
+                "The style reference has only a few different values, as masks have; give an image with gray levels."
             )
         return cls(landmarks=landmarks)
 
     def apply(self, volume: Volume, labels: LabelMap, manifest: Manifest) -> Volume:
-        """The generated volume in this style, on the same grid.
+        """The generated volume with this appearance, on the same grid.
 
-        A tissue's mean is never moved out of the range that the model card allows for it.
+        A tissue's mean stays within the range in the model card.
         """
         if self.landmarks:
             return self._recontrasted(volume, labels, manifest)
@@ -153,20 +151,20 @@ class Appearance:
 
 
 def _landmarks(values: np.ndarray) -> tuple[float, ...] | None:
-    """Percentiles that differ from each other, or None where the values hardly do."""
+    """Distinct percentiles, or None if the values hardly differ."""
     if values.size < FEWEST_VOXELS:
         return None
     found = np.percentile(values, PERCENTILES)
     if not found[-1] > found[0]:
         return None
-    # Ties (a background of one value) would leave the curve undefined.
+    # Ties (a constant background) would leave the curve undefined.
     step = 1e-6 * (found[-1] - found[0])
     rising = np.maximum.accumulate(found + step * np.arange(len(found)))
     return tuple(float(v) for v in rising)
 
 
 def _mapped(values: np.ndarray, own: tuple[float, ...], wanted: tuple[float, ...]) -> np.ndarray:
-    """Piecewise linear through the landmarks; beyond them with the slope of all together."""
+    """Piecewise linear through the landmarks, extrapolated with the overall slope."""
     slope = (wanted[-1] - wanted[0]) / (own[-1] - own[0])
     mapped = np.interp(values, own, wanted)
     mapped += slope * (np.minimum(values - own[0], 0) + np.maximum(values - own[-1], 0))

@@ -1,10 +1,10 @@
-"""What a pipeline is: how packages of one kind make an image, how long that takes and how much memory it needs.
+"""The pipeline protocol: how packages of one kind generate an image, and its time and memory.
 
     prepare -> sample -> decode -> finish
 
-A pipeline prepares a run on an input, and the run makes images. A class with the members of `Pipeline` is registered
-for the packages that name it by ``@pipeline("name")``; their settings class is registered in the same way
-(`MedGenLib.packages.settings`). The modules of pipelines are light: they import torch only to prepare a run.
+A pipeline prepares a run on an input, and the run generates images. A class with the members of `Pipeline` is
+registered with ``@pipeline("name")`` for packages with this name; their settings class is registered likewise
+(`MedGenLib.packages.settings`). The modules of pipelines import torch only when they prepare a run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """The options of a run that a pipeline reads, as the user set them; None is the package's own value."""
+    """Options of a run that pipelines read; None stands for the package's value."""
 
     preset: str = "normal"
     sampler: str | None = None
@@ -42,20 +42,20 @@ class SamplingOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> SamplingOptions:
-        """Those of the options that a pipeline reads."""
+        """The subset of the options that pipelines read."""
         return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What to expect of a run.
+    """Estimated cost and memory of a run.
 
     Attributes
     ----------
-    cost: what its time is proportional to.
+    cost: quantity proportional to the time.
     memory_mib: peak memory, of the process or of a GPU.
-    windows: pieces in which the grid is sampled.
-    small: the plan for little memory has to be taken.
+    windows: number of windows in which the grid is sampled.
+    small: the small memory plan is required.
     """
 
     cost: float
@@ -69,9 +69,9 @@ class Run(Protocol):
 
     Attributes
     ----------
-    sampler, steps: None for pipelines without.
-    findings: what the user should know of the preparation.
-    parameters: for the report.
+    sampler, steps: None if not applicable.
+    findings: findings of the preparation.
+    parameters: parameters for the report.
     own_grid: the networks work on the voxels of the input, without resampling.
     seams: borders of windows as (axis, plane) of the input's grid.
     """
@@ -84,10 +84,10 @@ class Run(Protocol):
     seams: list[tuple[int, int]]
 
     def sample(self, seed: int, progress: ProgressCallback | None = None) -> Any:
-        """What the networks make, such as a latent."""
+        """Run the networks; returns their output, such as a latent."""
 
     def decode(self, sampled: Any, progress: ProgressCallback | None = None) -> NDArray:
-        """Network values on the working grid."""
+        """Decode to network values on the working grid."""
 
     def finish(self, values: NDArray) -> Volume:
         """The image on the grid of the input."""
@@ -97,15 +97,15 @@ class TranslationRun(Run, Protocol):
     """A prepared run that translates an image."""
 
     def uncertainty(self, sampled: Any) -> Volume | None:
-        """How much the views of each voxel differ; None unless the options ask for it."""
+        """Standard deviation of the views of each voxel; None unless requested."""
 
 
 class Pipeline(Protocol):
-    """How packages of one kind make an image.
+    """How packages of one kind generate an image.
 
     Attributes
     ----------
-    editable: a region of an image can be sampled on its own.
+    editable: whether a region of an image can be sampled separately.
     """
 
     editable: ClassVar[bool]
@@ -117,15 +117,15 @@ class Pipeline(Protocol):
 
         Raises
         ------
-        InputError: an option that packages of this kind do not take, or that is out of range.
-        MemoryPlanError: the memory is not enough.
+        InputError: an option that packages of this kind lack, or a value out of range.
+        MemoryPlanError: insufficient memory.
         """
 
     def estimate(self, geometry: Geometry, preset: str, device: str = "cpu", free_mib: float | None = None) -> Estimate:
-        """Cost and memory of a run on an input's grid; `free_mib` None assumes that the memory is enough."""
+        """Cost and memory of a run on an input's grid; `free_mib` None assumes sufficient memory."""
 
     def measured_cost(self, run: Performance) -> float:
-        """Cost of a run of the model card, in the unit of `Estimate.cost`."""
+        """Cost of a run in the model card, in the unit of `Estimate.cost`."""
 
 
 PIPELINES: Registry[type[Pipeline]] = Registry("pipeline", "pipeline", "MedGenLib.pipelines")
@@ -133,10 +133,10 @@ pipeline = PIPELINES.register
 
 
 def pipeline_of(manifest: Manifest) -> Pipeline:
-    """The pipeline of a package; InputError where none is registered under the name that the package gives."""
+    """The pipeline of a package; raises InputError if its name is not registered."""
     return PIPELINES[manifest.pipeline](manifest)
 
 
 def is_editable(manifest: Manifest) -> bool:
-    """Whether a region of an image can be sampled on its own with this package."""
+    """Whether a region of an image can be sampled separately with this package."""
     return manifest.pipeline in PIPELINES and PIPELINES[manifest.pipeline].editable

@@ -1,4 +1,4 @@
-"""What the mask-conditioned networks are told: label maps, coordinates, scalars."""
+"""Conditioning of mask-conditioned networks: label maps, coordinates, scalars."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def label_channels(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def coordinate_channels(labels: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
-    """Position relative to the labels' centre of mass, (3, i, j, k), in units of 32 mm, RAS axes.
+    """Position relative to the labels' center of mass, (3, i, j, k), in units of 32 mm, RAS axes.
 
-    Tells a network where in the crop it is, whatever the crop's size. Labels must not be empty.
+    Gives a network the position within the anatomy. Labels must not be empty.
     """
-    centre = [float(index.mean()) for index in np.nonzero(labels)]
-    return coordinates_about(centre, labels.shape, spacing)
+    center = [float(index.mean()) for index in np.nonzero(labels)]
+    return coordinates_about(center, labels.shape, spacing)
 
 
-def coordinates_about(centre: Sequence[float], shape: tuple[int, ...], spacing: tuple[float, ...]) -> np.ndarray:
-    """The same relative to a voxel index, which may lie outside of the shape."""
+def coordinates_about(center: Sequence[float], shape: tuple[int, ...], spacing: tuple[float, ...]) -> np.ndarray:
+    """Position relative to a voxel index, which may lie outside the shape."""
     axes = [
         (np.arange(n, dtype=np.float32) - c) * s / COORDINATE_UNIT_MM
-        for n, c, s in zip(shape, centre, spacing, strict=True)
+        for n, c, s in zip(shape, center, spacing, strict=True)
     ]
     return np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
 

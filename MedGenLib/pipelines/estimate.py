@@ -1,9 +1,8 @@
-"""How long a run will take and how much memory it needs, known before it starts.
+"""Estimate of the time and memory of a run.
 
-Times come from what was measured for the model card, scaled by the size of the grid that the
-networks work on, and are corrected by what this computer measured itself (`remember`); the memory
-of a generation follows from what its arrays and networks hold (`memory`). Light: no torch, no
-voxel.
+Times are those measured for the model card, scaled by the size of the working grid and corrected by
+measurements on this computer (`remember`); the memory of a generation is computed from its arrays and
+networks (`memory_plan`). No torch, no voxels.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What to expect of a run.
+    """Estimated time and memory of a run.
 
     Attributes
     ----------
-    seconds: wall time; None where neither the model card nor this computer has a figure.
+    seconds: wall time; None if neither the model card nor this computer has a measurement.
     memory_mib: peak memory of the worker, MiB.
-    windows: pieces in which the grid is sampled.
-    memory: "normal", or "small" where the memory that is free is not enough for that.
-    sentence: all this for the user, such as "about 9 s on CPU, 1.1 GB".
+    windows: number of windows in which the grid is sampled.
+    memory: "normal", or "small" if the free memory is not sufficient for that.
+    sentence: summary for the user, such as "about 9 s on CPU, 1.1 GB".
     """
 
     seconds: float | None
@@ -55,13 +54,13 @@ def plan_run(
 
     Parameters
     ----------
-    geometry: of the mask or image. A mask is cut to its labels, so that the plan is an upper bound.
-    device: "cpu", "auto" (taken for the CPU) or "cuda:0".
-    free_mib: memory that is free on the device; None does not compare.
+    geometry: grid of the mask or image. A mask is cropped to its labels, so the plan is an upper bound.
+    device: "cpu", "auto" (estimated as the CPU) or "cuda:0".
+    free_mib: free memory of the device; None for no comparison.
 
     Raises
     ------
-    InputError: no such preset, or a grid that cannot be used.
+    InputError: no such preset, or an unusable grid.
     """
     manifest.preset(preset)
     estimate = pipeline_of(manifest).estimate(geometry, preset, device, free_mib)
@@ -72,9 +71,9 @@ def plan_run(
 
 
 def remember(manifest: Manifest, geometry: Geometry, preset: str, device: str, samples: int, seconds: float) -> None:
-    """Keep how long a run took on this computer, for later plans; half of the weight is the last.
+    """Store the duration of a run on this computer for later plans, with half of the weight for the last run.
 
-    Nothing happens where the cache folder cannot be written.
+    Does nothing if the cache folder is not writable.
     """
     cost = pipeline_of(manifest).estimate(geometry, preset).cost * samples
     if cost <= 0 or seconds <= 0:
@@ -89,7 +88,7 @@ def remember(manifest: Manifest, geometry: Geometry, preset: str, device: str, s
 
 
 def _card_rate(manifest: Manifest, device: str) -> float | None:
-    """Seconds per unit of cost by the model card, which has figures of a CPU only."""
+    """Seconds per unit of cost in the model card, which has measurements on a CPU only."""
     if device.startswith("cuda"):
         return None
     pipeline = pipeline_of(manifest)
@@ -111,7 +110,7 @@ def _sentence(seconds: float | None, estimate: Estimate, device: str) -> str:
     time = f"time on {place} not known yet" if seconds is None else f"{_time(seconds)} on {place}"
     parts = [time, _size(estimate.memory_mib)]
     if estimate.small:
-        parts.append("in small pieces, as little memory is free")
+        parts.append("in small windows, as little memory is free")
     elif estimate.windows > 1:
         parts.append(f"in {estimate.windows} windows")
     return ", ".join(parts)

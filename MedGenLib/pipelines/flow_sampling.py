@@ -1,4 +1,4 @@
-"""The flow network of a package on one scene: sampling, window by window, and decoding."""
+"""Sampling of a flow network on one scene, window by window, and decoding."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from MedGenLib.pipelines.windows import Windows, blend, decode_tiled, tile_count
 from MedGenLib.progress import ProgressCallback, Stage
 
 LARGEST_GUIDANCE = 10
-"""Beyond this weight artifacts dominate."""
+"""Above this weight, artifacts dominate."""
 
 
 class FlowScene(Protocol):
-    """What a flow is sampled on: a whole mask (`scene.Scene`) or the window of an edit.
+    """Input of a flow: a whole mask (`scene.Scene`) or the window of an edit.
 
     Attributes
     ----------
-    labels: (i, j, k) of the padded working grid.
+    labels: (i, j, k) labels of the padded working grid.
     scalars: scalar conditions of the network.
-    output_voxels: of the grid that the result lies on.
+    output_voxels: number of voxels of the result's grid.
     """
 
     manifest: Manifest
@@ -80,13 +80,12 @@ class Sampling(GenerationRun):
         guidance: float | None = None,
         classifier_guidance: float = 0.0,
     ) -> Sampling:
-        """``role`` is the network's, as `latent_flow.network_role` says; ``guidance`` None is 1.
+        """``role`` is that of `latent_flow.network_role`; ``guidance`` None stands for 1.
 
         Raises
         ------
-        InputError: an unknown sampler, a guidance out of range, or classifier guidance of a package without a
-            classifier.
-        PackageError: the autoencoder has another latent than the settings of the package say.
+        InputError: an unknown sampler, a guidance out of range, or classifier guidance without a classifier.
+        PackageError: the autoencoder's latent differs from the package's settings.
         MemoryPlanError: the scene does not fit into memory.
         """
         name = sampler or manifest.sampler.name
@@ -107,17 +106,17 @@ class Sampling(GenerationRun):
 
     @property
     def small(self) -> bool:
-        """Whether the plan for little memory was taken."""
+        """Whether the small memory plan is used."""
         return self.plan.layout.name == "small"
 
     @property
     def number_format(self) -> str:
-        """In which the networks compute."""
+        """Number format of the networks' computations."""
         return "bfloat16" if self.bfloat16 else "float32"
 
     @property
     def denoiser(self) -> type:
-        """What turns the flow network's answer into an estimate of the data."""
+        """Class that converts the network's prediction into an estimate of the data."""
         return DENOISERS[self.scene.manifest.sampler.prediction]
 
     @torch.inference_mode()
@@ -128,7 +127,7 @@ class Sampling(GenerationRun):
         return self.integrate(noise, progress, generator)
 
     def noise(self, generator: torch.Generator) -> Tensor:
-        """The noise (1, c, i, j, k) that a sample starts from, on the CPU."""
+        """Initial noise (1, c, i, j, k) of a sample, on the CPU."""
         return torch.randn((1, self.settings.latent_channels, *self.windows.shape), generator=generator)
 
     @torch.inference_mode()
@@ -139,7 +138,7 @@ class Sampling(GenerationRun):
         generator: torch.Generator | None = None,
         known: Known | None = None,
     ) -> Tensor:
-        """Sample the latent that a noise leads to; where it is `known`, it stays what it is."""
+        """Sample the latent from a noise; the part that is `known` is kept."""
         boxes = list(self.windows)
         kept = None if not self.plan.keep else list(self._features(boxes, progress))
         scalars = None
@@ -148,14 +147,14 @@ class Sampling(GenerationRun):
         evaluated = SAMPLERS[self.sampler].total(self.steps) * self.window_count
         stage = Stage("sampling", evaluated, progress)
 
-        # A student for few steps has to know how long a step of the path is.
+        # A few-step student is conditioned on the length of its steps.
         step = ()
         if self.flow.arguments.get("step_size"):
             step = (torch.full((1,), 1 / self.steps, device=self.device),)
 
         @lru_cache(maxsize=1)
         def unmasked(shape: torch.Size) -> list[Tensor]:
-            """Features of the mask that training dropped: guidance leads away from these."""
+            """Features of a dropped mask, for classifier-free guidance."""
             size = (1, self.flow.arguments["maps"], *(self.settings.latent_stride * n for n in shape[2:]))
             return self.flow.encode_mask(torch.zeros(size, device=self.device))
 
@@ -181,10 +180,10 @@ class Sampling(GenerationRun):
         )
 
     def _classified(self, denoise: Denoiser) -> Denoiser:
-        """The denoiser guided by the package's classifier, where that is wanted."""
+        """The denoiser, guided by the package's classifier if requested."""
         if not self.classifier_guidance:
             return denoise
-        with torch.inference_mode(False):  # weights loaded in it would refuse a gradient
+        with torch.inference_mode(False):  # weights loaded in inference mode have no gradient
             classifier = network(self.scene.manifest, "classifier", self.device)
         maps = torch.from_numpy(self.scene.maps())[None, : classifier.arguments["labels"]]
         wanted = avg_pool3d(maps, self.settings.latent_stride).to(self.device)
@@ -202,7 +201,7 @@ class Sampling(GenerationRun):
             stage.advance()
 
     def _read(self, box: Box) -> list[Tensor]:
-        """Mask features of one window. Where they are not kept, every step reads them again."""
+        """Mask features of one window; recomputed at every step if not kept."""
         image_box = scaled(box, self.settings.latent_stride)
         maps = torch.from_numpy(self.scene.maps(image_box))[None].to(self.device)
         with precision(self.device, self.bfloat16):
@@ -230,7 +229,7 @@ def _check_latent(manifest: Manifest, autoencoder: nn.Module) -> None:
     if found != said:
         raise PackageError(
             f"The autoencoder of the model '{manifest.name}' has {found[0]} latent channels at a stride of {found[1]}, "
-            f"but its settings say {said[0]} at {said[1]}; install the model again."
+            f"but its settings have {said[0]} at {said[1]}; install the model again."
         )
 
 
@@ -246,11 +245,11 @@ def _check_classifier(manifest: Manifest, weight: float) -> None:
 
 
 def _plan(scene: FlowScene, device: torch.device, memory: str, bfloat16: bool) -> Plan:
-    """The fastest plan of those asked for that fits into the memory which is free.
+    """The fastest of the allowed plans that fits into the free memory.
 
     Raises
     ------
-    MemoryPlanError: none of them does.
+    MemoryPlanError: none of them fits.
     """
     gpu = device.type == "cuda"
     demand = MemoryDemand(scene.manifest, scene.output_voxels, _latent_shape(scene), bfloat16, gpu)

@@ -1,4 +1,4 @@
-"""What the runs of all pipelines that generate images have in common. No torch."""
+"""Common part of the runs of all generating pipelines. No torch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class GridScene(Protocol):
-    """An input on the working grid of a package, and the way back.
+    """An input on the working grid of a package, and the inverse mapping.
 
     Attributes
     ----------
     spacing: mm along the axes of the working grid.
     shape: voxels of the working grid.
-    own_grid: the working grid has the voxels of the input.
-    conditions: what the networks are conditioned on, for the report.
+    own_grid: whether the working grid has the voxels of the input.
+    conditions: conditions of the networks, for the report.
     """
 
     manifest: Manifest
@@ -36,18 +36,18 @@ class GridScene(Protocol):
         """Network values on the working grid as an image on the input's grid."""
 
     def seams(self, borders: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Window borders in latent voxels as planes of the input's grid, where both agree."""
+        """Window borders in latent voxels as planes of the input's grid, where they coincide."""
 
 
 class GenerationRun:
-    """The part of a run that does not depend on its networks.
+    """The part of a run that is independent of its networks.
 
     Attributes
     ----------
-    windows: how the latent grid is divided for sampling.
-    small: the plan for little memory was taken.
-    number_format: of the networks' computations.
-    role: of the network that is sampled.
+    windows: windows of the latent grid for sampling.
+    small: the small memory plan is used.
+    number_format: number format of the networks' computations.
+    role: role of the sampled network.
     """
 
     scene: GridScene
@@ -60,7 +60,7 @@ class GenerationRun:
 
     @property
     def settings(self) -> GenerationSettings:
-        """Of the package."""
+        """Settings of the package."""
         return self.scene.manifest.settings
 
     @property
@@ -81,7 +81,7 @@ class GenerationRun:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """For the report."""
+        """Parameters for the report."""
         return {
             "working_spacing_mm": self.scene.spacing,
             "working_shape": self.scene.shape,

@@ -1,4 +1,4 @@
-"""The pipeline of packages that `medgen train` makes: a flow in the latent of an autoencoder.
+"""The pipeline of a flow in the latent of an autoencoder, as trained by `medgen train`.
 
 mask -> working grid -> latent flow -> decode -> intensities -> grid of the mask
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pipeline("latent-flow")
 class LatentFlow:
-    """See the module."""
+    """Pipeline of the module."""
 
     editable: ClassVar[bool] = True
 
@@ -40,17 +40,15 @@ class LatentFlow:
         manifest = self.manifest
         if options.modality is not None:
             raise InputError(
-                f"The model '{manifest.name}' makes {manifest.output.modality} only; leave the modality out."
+                f"The model '{manifest.name}' generates {manifest.output.modality} only; leave the modality out."
             )
         if options.any_grid:
-            raise InputError(
-                f"The model '{manifest.name}' works on any grid as it is; leave any_grid (--any-grid) out."
-            )
+            raise InputError(f"The model '{manifest.name}' works on any grid; leave any_grid (--any-grid) out.")
         preset = manifest.preset(options.preset)
         role = network_role(manifest, preset, options.sampler, options.guidance, options.steps)
         steps = options.steps
         if steps is None:
-            # The few steps of a student are too few for the main network.
+            # The steps of a student are too few for the main network.
             steps = (preset if role == preset.network else manifest.preset("normal")).steps
         scene = prepare(source, manifest, options.noise_hu)
         return Sampling.of(
@@ -66,7 +64,7 @@ class LatentFlow:
         )
 
     def estimate(self, geometry: Geometry, preset: str, device: str = "cpu", free_mib: float | None = None) -> Estimate:
-        """For the whole grid of a mask, which is cut to its labels: an upper bound."""
+        """Estimate for the whole grid; an upper bound, as a mask is cropped to its labels."""
         manifest, gpu = self.manifest, device.startswith("cuda")
         stride = manifest.settings.latent_stride
         target = working_geometry(self._within_view(geometry), manifest)
@@ -85,11 +83,11 @@ class LatentFlow:
         )
 
     def measured_cost(self, run: Performance) -> float:
-        """Of a run that was sampled in one window."""
+        """Cost of a run sampled in one window."""
         return math.prod(run.size) * (self.manifest.preset(run.preset).steps + STEPS_BESIDE)
 
     def _within_view(self, geometry: Geometry) -> Geometry:
-        """The part that is generated: models of one structure cut out their field of view."""
+        """The generated part: models of one structure crop to their field of view."""
         if self.manifest.settings.outside != "anatomy":
             return geometry
         longest = max(self.manifest.field_of_view.max)
@@ -104,10 +102,10 @@ def network_role(
     guidance: float | None = None,
     steps: int | None = None,
 ) -> str:
-    """Role of the network that a preset samples with: "flow", or what its `network` names.
+    """Role of the network of a preset: "flow", or that of its `network`.
 
-    A student for few steps knows only the equal steps of the package's own sampler, at most `most_steps` of them, and
-    was never without its mask; with another sampler, with more steps or with guidance the main network is taken.
+    A few-step student is trained for the equal steps of the package's sampler, at most `most_steps`, always with a
+    mask; the main network is used with another sampler, more steps or guidance.
     """
     if sampler not in (None, manifest.sampler.name) or guidance not in (None, 1):
         return "flow"

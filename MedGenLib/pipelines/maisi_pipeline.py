@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from MedGenLib.pipelines.maisi.sampling import MaisiSampling
 
 BYTES_PER_VOXEL = 32
-"""Of the image: labels, network values, intensities, checks."""
+"""Bytes per image voxel: labels, network values, intensities, checks."""
 LAST_CHANNELS, MIDDLE_CHANNELS = 64, 128
-"""Channels of the decoder's maps at the resolution of the image, and at half of it."""
+"""Channels of the decoder's maps at the image's resolution, and at half of it."""
 
 
 @pipeline("maisi")
 class Maisi:
-    """See the module."""
+    """Pipeline of the module."""
 
     editable: ClassVar[bool] = False
 
@@ -44,7 +44,9 @@ class Maisi:
         if options.noise_hu is not None:
             raise InputError("This model has no noise setting; leave noise_hu out.")
         if options.classifier_guidance:
-            raise InputError(f"The model '{manifest.name}' has no classifier to be guided by.")
+            raise InputError(
+                f"The model '{manifest.name}' has no classifier for guidance; leave classifier_guidance out."
+            )
         if manifest.input.kind == "none":
             scene = prepare_grid(source.geometry, manifest, any_grid=options.any_grid)
         else:
@@ -56,7 +58,7 @@ class Maisi:
         return MaisiSampling.of(manifest, device, options.sampler, steps, scene, options.memory, options.guidance)
 
     def estimate(self, geometry: Geometry, preset: str, device: str = "cpu", free_mib: float | None = None) -> Estimate:
-        """For the legal grid of a mask or a size."""
+        """Estimate for the legal grid of a mask or a size."""
         from MedGenLib.pipelines.maisi.legal import find_grid
 
         voxels = math.prod(find_grid(geometry, self.manifest).shape)
@@ -64,19 +66,18 @@ class Maisi:
         return Estimate(cost, self._memory_mib(voxels, device))
 
     def measured_cost(self, run: Performance) -> float:
-        """Of a run on a legal grid."""
+        """Cost of a run on a legal grid."""
         return math.prod(run.size) * (self.manifest.preset(run.preset).steps + STEPS_BESIDE)
 
     def _memory_mib(self, voxels: int, device: str) -> float:
-        """The weights, and the decoder at the resolution of the image.
+        """Memory of the weights and of the decoder at the image's resolution.
 
-        Two maps are alive there: in single precision, in half where one would take more than a fifth of the memory,
-        and else in slabs, so that the two at half the resolution count (`maisi.memory`, which knows the device, has it
-        exactly).
+        Two maps are alive: in single precision; in half precision if one would take more than a fifth of the memory;
+        otherwise in slabs, so that the two at half the resolution count (exact in `maisi.memory`, by the device).
         """
         total = math.inf
         if not device.startswith("cuda"):
-            with suppress(ImportError):  # a fresh Slicer has no psutil
+            with suppress(ImportError):  # psutil may be missing in Slicer
                 import psutil
 
                 total = psutil.virtual_memory().total

@@ -1,9 +1,8 @@
-"""How much memory a generation takes, known before it runs: what its arrays and networks hold.
+"""Memory of a generation, computed before it runs from its arrays and networks.
 
-Two plans lay the windows and tiles out differently, "normal" and "small"; the fine detail of a
-volume depends on the plan, so that the plan is told in the report. Within the first one the
-features of the mask may be kept for all windows or be computed again at every step, which changes
-nothing but time. Light: no torch, no voxel.
+The plans "normal" and "small" have different windows and tiles, which change the fine detail of a
+volume; the plan is therefore recorded in the report. Within the normal one the mask features may be
+kept for all windows or recomputed at every step, which changes only the time. No torch, no voxels.
 """
 
 from __future__ import annotations
@@ -21,36 +20,36 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 WIDTHS, WIDTH = (32, 80, 160), 32
-"""Of a FlowUNet and an Autoencoder whose package does not tell."""
+"""Defaults of a FlowUNet and an Autoencoder without these arguments."""
 SMALL_PLAN = (
-    "The memory was not enough for the usual plan, so smaller pieces were computed one after the "
+    "The memory was insufficient for the normal plan, so smaller windows were computed one after the "
     "other; another plan changes fine detail, not quality."
 )
 OVERLAP = 16
-"""Latent voxels by which windows overlap at least, before they are moved onto whole strides."""
+"""Minimum overlap of windows in latent voxels, before alignment to whole strides."""
 
-# Measured with Testing/benchmarks/memory.py; what follows from the shapes is not listed.
+# Measured with Testing/benchmarks/memory.py; values that follow from shapes are not listed.
 BASE_MIB = 390.0
-"""Python with PyTorch, SciPy and the embedded networks, at work on next to nothing."""
+"""Memory of a process with PyTorch, SciPy and the embedded networks on a minimal input."""
 HELD = 4
 """Bytes per voxel: the mask as given, in the model's labels, and on the working grid."""
 LATENTS = 4
-"""Latents in single precision that are held during a step: noise, sample, velocity, its sum."""
+"""Latents in single precision alive during a step: noise, sample, velocity, sum."""
 LIVE = 3.2
-"""Tensors of a network's first width that are alive at once, at its full resolution."""
+"""Tensors of a network's first width alive at once at full resolution."""
 DECODED = 4
 """Bytes per voxel of the decoded image."""
 MADE, CHECKED = 13, 42
-"""Bytes per voxel of the input's grid while the result is made, and while tissues are found in it
-by thresholds to check it."""
+"""Bytes per voxel of the input's grid for the result, and for a segmentation by thresholds in its
+check."""
 SEGMENTER_MIB = 100.0
-"""A check by a segmenter, with the libraries that it loads."""
+"""Memory of a check by a segmenter, with its libraries."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a latent grid is cut up: the largest that is sampled at once, else the side of its
-    windows, and the decoder's tile, in latent voxels."""
+    """Layout of a latent grid: largest size sampled at once, side of the windows otherwise, and the
+    decoder's tile, in latent voxels."""
 
     name: str
     whole: int
@@ -64,7 +63,7 @@ class Layout:
         return tuple(min(self.window, n) for n in shape)
 
     def count(self, shape: Sequence[int], stride: int) -> int:
-        """Windows over a latent grid, for a network of this stride."""
+        """Number of windows over a latent grid, for a network with this stride."""
         sides = self.window_shape(shape)
         return math.prod(len(starts(n, w, OVERLAP + stride)) for n, w in zip(shape, sides, strict=True))
 
@@ -77,7 +76,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Need:
-    """MiB at the peak: of the whole process, and of a GPU's own memory (0 on the CPU)."""
+    """Peak memory in MiB: of the process, and of a GPU (0 on the CPU)."""
 
     process: float
     device: float = 0.0
@@ -94,14 +93,14 @@ def _widths(manifest: Manifest) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class MemoryDemand:
-    """What memory depends on.
+    """Parameters of the memory of a generation.
 
     Attributes
     ----------
     original: voxels of the input's grid.
     shape: working grid in latent voxels.
-    bfloat16: whether the networks compute in it.
-    gpu: whether they do so on a device with memory of its own.
+    bfloat16: whether the networks compute in bfloat16.
+    gpu: whether they run on a device with its own memory.
     """
 
     manifest: Manifest
@@ -111,7 +110,7 @@ class MemoryDemand:
     gpu: bool = False
 
     def need(self, layout: Layout, keep: bool) -> Need:
-        """The peak with this layout, the mask's features kept for all windows or not."""
+        """The peak with this layout, with or without kept mask features."""
         statistics = self.manifest.statistics
         after = self.original * (CHECKED if statistics.resegment else MADE)
         base = BASE_MIB + SEGMENTER_MIB * bool(statistics.segmenter)
@@ -126,12 +125,12 @@ class MemoryDemand:
 
     @property
     def voxels(self) -> int:
-        """Of the working grid."""
+        """Voxels of the working grid."""
         return self._per_latent_voxel * math.prod(self.shape)
 
     @property
     def _per_latent_voxel(self) -> int:
-        """Voxels of the working grid in one latent voxel."""
+        """Voxels of the working grid per latent voxel."""
         return self.manifest.settings.latent_stride**3
 
     @property
@@ -140,21 +139,21 @@ class MemoryDemand:
         return math.prod(self.shape) * self.manifest.settings.latent_channels * 4
 
     def _sampling(self, layout: Layout, keep: bool) -> float:
-        """Bytes of latents, mask features and the velocity network at work on one window, or of
-        the one-hot maps while the mask is read, which many labels make large."""
+        """Bytes of latents, mask features and the velocity network on one window, or of the one-hot maps
+        while the mask is encoded, which are large for many labels."""
         size = 2 if self.bfloat16 else 4
         window = math.prod(layout.window_shape(self.shape))
         covered = window * layout.count(self.shape, network_stride(self.manifest)) if keep else window
         widths = _widths(self.manifest)
         features = sum(width / 8**level for level, width in enumerate(widths)) * size
         maps = self.manifest.networks["flow"].arguments.get("maps", 0)
-        # In single precision, folded into channels, and once more where the network takes half.
+        # In single precision, folded into channels, and once more for a network in half precision.
         reading = self._per_latent_voxel * window * maps * (8 + 2 * self.bfloat16)
         working = self._latent * (LATENTS - 1) + window * widths[0] * size * LIVE
         return self._latent + covered * features + max(working, reading - window * features)
 
     def _decoding(self, layout: Layout) -> float:
-        """Bytes of the decoder at work on one tile."""
+        """Bytes of the decoder on one tile."""
         width = self.manifest.networks["autoencoder"].arguments.get("width", WIDTH)
         tile = math.prod(min(n, layout.tile) for n in self.shape)
         return tile * width * (2 if self.bfloat16 else 4) * LIVE
@@ -162,7 +161,7 @@ class MemoryDemand:
 
 @dataclass(frozen=True)
 class Plan:
-    """The layout to take, whether mask features are kept, and the peak that this has."""
+    """A layout, whether mask features are kept, and the peak memory."""
 
     layout: Layout
     keep: bool
@@ -170,10 +169,10 @@ class Plan:
 
 
 def plans(job: MemoryDemand, asked: str = "auto") -> list[Plan]:
-    """The plans that the user's word ("auto", "normal" or "small") allows, the fastest first."""
+    """The plans allowed by the option ("auto", "normal" or "small"), the fastest first."""
     names = tuple(LAYOUTS) if asked == "auto" else (asked,)
     order = [(LAYOUTS[name], keep) for name in names for keep in (True, False)]
-    # Small pieces are for when memory is short, so nothing is kept beside them.
+    # With little memory, no mask features are kept.
     return [Plan(layout, keep, job.need(layout, keep)) for layout, keep in order if layout.name == "normal" or not keep]
 
 
@@ -182,7 +181,7 @@ def choose(options: Sequence[Plan], process_mib: float, device_mib: float = 0.0)
 
     Parameters
     ----------
-    process_mib, device_mib: what the whole process, and what it on a GPU, may come to hold.
+    process_mib, device_mib: memory limits of the process and on a GPU.
     """
     for plan in options:
         if plan.need.process <= process_mib and plan.need.device <= device_mib:
@@ -192,7 +191,7 @@ def choose(options: Sequence[Plan], process_mib: float, device_mib: float = 0.0)
 
 def too_little(voxels: int, needed: float, free: float, smallest: bool) -> MemoryPlanError:
     """``needed`` and ``free`` in MiB."""
-    plan = "Even the smallest plan" if smallest else "The usual plan"
+    plan = "Even the smallest plan" if smallest else "The normal plan"
     way = "" if smallest else "take the small plan (--memory small), "
     return MemoryPlanError(
         f"{plan} for a grid of {voxels / 1e6:.1f} million voxels needs about "

@@ -20,7 +20,7 @@ def model_labels(
     fill: int | str | None = None,
     body_from: str | Path | Volume | None = None,
 ) -> tuple[LabelMap, MappingReport, list[Finding]]:
-    """Map the labels of a mask to those of a model, and fill the body where that is asked for or needed.
+    """Map the labels of a mask to those of a model, and fill the body if requested or needed.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def model_labels(
 
     Raises
     ------
-    InputError: a label that cannot be mapped, or a filling that the model has no label for.
+    InputError: a label that cannot be mapped, or no label of the model for the filling.
     """
     label_map = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     vocabulary = manifest.input.vocabulary
@@ -39,12 +39,12 @@ def model_labels(
         raise InputError(f"The model has no label '{fill}' to fill the body with: {vocabulary}.")
     if value is None and body_from is not None:
         raise InputError(
-            f"The model '{manifest.name}' has no label for the rest of the body; name one with "
-            f"--fill, such as '{vocabulary.labels[0].name}', beside --body-from."
+            f"The model '{manifest.name}' has no label for the rest of the body; give one with "
+            f"--fill, such as '{vocabulary.labels[0].name}', in addition to --body-from."
         )
     if body_from is None and (value is None or fill is None and value in labels.values()):
         return labels, report, []
     image = body_from if isinstance(body_from, Volume | None) else read_volume(body_from)
     labels, findings = fill_rest(labels, value, image)
-    # Findings of a filling from the mask are for users who did not ask for it.
+    # Findings of a filling from the mask are reported unless it was requested.
     return labels, report, findings if fill is None or image is not None else []

@@ -1,6 +1,6 @@
-"""The pipeline of packages that diffuse the voxels themselves.
+"""The pipeline of diffusion in voxels.
 
-They differ from a latent flow in what their network predicts, and in an autoencoder that is the bare Haar transform.
+It differs from a latent flow in the network's prediction, and in an autoencoder that is the Haar transform.
 """
 
 from MedGenLib.pipelines.base import pipeline
@@ -9,4 +9,4 @@ from MedGenLib.pipelines.latent_flow import LatentFlow
 
 @pipeline("pixel-diffusion")
 class PixelDiffusion(LatentFlow):
-    """See the module."""
+    """Pipeline of the module."""

@@ -1,4 +1,4 @@
-"""A mask on the working grid of a flow, and the way back to the grid of the mask. No torch."""
+"""A mask on the working grid of a flow, and the inverse mapping. No torch."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, net
 from MedGenLib.pipelines.working_grid import working_geometry
 
 MARGIN = 8
-"""Voxels kept around the labels: what lies further outside is background anyway."""
+"""Voxels kept around the labels; voxels further outside are background."""
 SLAB = 32
-"""Planes whose intensities are computed at once."""
+"""Number of planes whose intensities are computed at once."""
 THIN_SLAB = 16
-"""An axis of one voxel is repeated to so many, and the middle one is kept."""
+"""Repetitions of an axis of one voxel, of which the middle is kept."""
 
 
 @dataclass
 class Scene:
-    """A mask on the grid that the networks work on.
+    """A mask on the working grid of the networks.
 
     Attributes
     ----------
     original: the mask as given, in the model's labels.
-    region: part of `original` that is generated; elsewhere the output is background.
+    region: the generated part of `original`; elsewhere the output is background.
     grid: `region` at the working spacing, in its stored orientation.
-    labels: (i, j, k) array of `grid`, turned to RAS and padded to whole network strides.
+    labels: (i, j, k) array of `grid`, reoriented to RAS and padded to whole network strides.
     before: padding before each axis.
     """
 
@@ -67,7 +67,7 @@ class Scene:
             coordinates = coordinate_channels(self.labels, self.spacing)
             maps = np.concatenate([maps, coordinates[(slice(None), *box)]])
         if self.manifest.settings.outside == "anatomy":
-            # In training, padding beyond the crop is no background but nothing at all.
+            # In training, padding beyond the crop has no label, not even background.
             known = np.zeros(self.labels.shape, np.float32)
             known[self._inside] = 1
             maps = maps * known[box]
@@ -75,7 +75,7 @@ class Scene:
 
     @property
     def output_voxels(self) -> int:
-        """Voxels of the grid that the result lies on."""
+        """Number of voxels of the result's grid."""
         return self.original.array.size
 
     @property
@@ -91,8 +91,8 @@ class Scene:
     def finish(self, x: np.ndarray) -> Volume:
         """Network values on the padded working grid -> volume on the input's grid.
 
-        The standardized values are resampled, not the intensities: with the input's own labels
-        they become intensities whose borders lie on the mask's, whatever the working grid.
+        The standardized values are resampled instead of the intensities, and converted with the labels
+        of the input, so that tissue borders are those of the mask on any working grid.
         """
         values = _middle(self.reorientation.undo(x[self._inside]), self.grid.shape)
         output = self.manifest.output
@@ -119,11 +119,11 @@ class Scene:
 
     @property
     def _reach(self) -> int:
-        """Voxels over which intensities depend on each other: one a pass of a median of three."""
+        """Range in voxels of the dependence between intensities: one per pass of a median of three."""
         return self._limits.passes if self._limits else 0
 
     def _covered(self) -> np.ndarray:
-        """Voxels of the input's grid that are anatomy and not background."""
+        """Voxels of the input's grid that are not background."""
         if self.manifest.settings.outside == "background":
             return self.original.array > 0
         ones = self.region.with_array(np.ones(self.region.shape, np.uint8))
@@ -131,11 +131,11 @@ class Scene:
 
     @property
     def own_grid(self) -> bool:
-        """Whether the networks work on the input's voxels, without resampling."""
+        """Whether the networks use the input's voxels, without resampling."""
         return self.grid is self.region
 
     def seams(self, borders: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Window borders of the working grid as planes of the input's, where both agree."""
+        """Window borders of the working grid as planes of the input's grid, where they coincide."""
         if not self.own_grid:
             return []
         offset = np.rint(
@@ -153,9 +153,9 @@ class Scene:
 
 
 def _slabs(length: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Slabs of the first axis: the slab, it with `reach` more on both sides, and the cut of that.
+    """Slabs of the first axis: the slab, the slab extended by `reach` on both sides, and its position in that.
 
-    What takes many times an array's memory is done slab by slab, with the same result.
+    Slab-wise computation saves memory with the same result.
     """
     for start in range(0, length, SLAB):
         stop = min(start + SLAB, length)
@@ -164,12 +164,12 @@ def _slabs(length: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
 
 
 def grid_stride(manifest: Manifest) -> int:
-    """Voxels that the sides of a working grid are multiples of."""
+    """The sides of a working grid are multiples of this number of voxels."""
     return manifest.settings.latent_stride * network_stride(manifest)
 
 
 def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None) -> Scene:
-    """Cut out, resample, reorient and pad a mask as the package asks.
+    """Crop, resample, reorient and pad a mask as the package requires.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def _around_labels(labels: LabelMap, margin: int) -> LabelMap:
 
 
 def _field_of_view(labels: LabelMap, manifest: Manifest, findings: list[Finding]) -> LabelMap:
-    """The whole mask, or a box of the trained field of view about the labels' middle."""
+    """The whole mask, or a box of the trained field of view around the labels' center."""
     order = Reorientation.to(labels.geometry, "RAS").order
     longest = [manifest.field_of_view.max[order.index(axis)] for axis in range(3)]
     box = occupied(labels.array)
@@ -244,35 +244,35 @@ def _field_of_view(labels: LabelMap, manifest: Manifest, findings: list[Finding]
     missed = int(np.count_nonzero(labels.array) - np.count_nonzero(region.array))
     if missed:
         raise InputError(
-            f"The labels reach over more than the {' x '.join(f'{n:g}' for n in longest)} mm that "
+            f"The labels extend over more than the {' x '.join(f'{n:g}' for n in longest)} mm that "
             f"the model '{manifest.name}' generates at once; crop the mask to one structure."
         )
     return region
 
 
 def _working_grid(region: LabelMap, manifest: Manifest, original_voxels: int) -> LabelMap:
-    """The region itself where its spacing suits the model, else resampled to isotropic voxels."""
+    """The region if its spacing suits the model, otherwise resampled to isotropic voxels."""
     target = working_geometry(region.geometry, manifest)
     _require_memory(manifest, target.shape, original_voxels)
     return region if target.is_close(region.geometry) else resample_to(region, target)
 
 
 def _known_spacing(spacing: tuple[float, ...], shape: tuple[int, ...]) -> tuple[float, ...]:
-    """Spacing of the repeated slab: the thickness of a lone slice says nothing about it."""
+    """Spacing of the repeated slab, independent of the thickness of a single slice."""
     thick = [s for s, n in zip(spacing, shape, strict=True) if n > 1]
     mean = float(np.mean(thick))
     return tuple(s if n > 1 else mean for s, n in zip(spacing, shape, strict=True))
 
 
 def _padding(shape: tuple[int, ...], stride: int, latent_stride: int) -> tuple[tuple, tuple]:
-    """Voxels before and after each axis, before it in whole latent voxels."""
+    """Padding before and after each axis, before it in whole latent voxels."""
     missing = [-n % stride for n in shape]
     before = tuple(m // (2 * latent_stride) * latent_stride for m in missing)
     return before, tuple(m - b for m, b in zip(missing, before, strict=True))
 
 
 def _middle(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The middle slice of a slab, along axes where one voxel is wanted."""
+    """The middle slice of a slab, along axes of one voxel in `shape`."""
     index = tuple(
         slice(v // 2, v // 2 + 1) if n == 1 and v > 1 else slice(None) for v, n in zip(values.shape, shape, strict=True)
     )
@@ -282,7 +282,7 @@ def _middle(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _scalars(
     settings: LatentFlowSettings, spacing: tuple[float, ...], noise_hu: float | None, unit: str
 ) -> tuple[list[float], dict[str, Any]]:
-    """Scalar conditions of the network and, in words, what they were set to.
+    """Scalar conditions of the network, and their values for the report.
 
     The noise is in the image's ``unit``: HU in CT, gray values in MR.
     """
@@ -300,7 +300,7 @@ def _scalars(
 
 
 def _require_memory(manifest: Manifest, shape: tuple[int, ...], original_voxels: int) -> None:
-    """Refuse a grid whose arrays alone do not fit, before any of them is made."""
+    """Raise MemoryPlanError for a grid whose arrays do not fit, before allocation."""
     latent = tuple(-(-n // manifest.settings.latent_stride) for n in shape)
     job = MemoryDemand(manifest, original_voxels, latent, bfloat16=True, gpu=True)
     needed = job.need(LAYOUTS["small"], keep=False).process - BASE_MIB

@@ -1,7 +1,7 @@
-"""Volumes translated slice by slice in up to three planes and averaged.
+"""Slice-wise translation of volumes in up to three planes, averaged.
 
-How much the views of one voxel differ (planes, and mirrored or shifted slices) tells how certain
-the result is: test-time augmentation.
+The variation between the views of a voxel (planes, and mirrored or shifted slices) is the
+uncertainty of the result (test-time augmentation).
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from MedGenLib.pipelines.working_grid import slice_spacing, usable_axes
 from MedGenLib.progress import ProgressCallback, Stage
 
 SLICE_AXIS = {2: 0, 1: 1, 0: 2}
-"""Axis of the LPS grid that is left out -> plane index (axial, coronal, sagittal)."""
+"""Axis of the LPS grid normal to the slices -> plane index (axial, coronal, sagittal)."""
 MARGIN = 12
 PIXELS_PER_BATCH = 8 * 192 * 192
 BYTES_PER_VOXEL = 40
 SPREAD_BYTES_PER_VOXEL = 20
-"""Memory that an uncertainty takes beside: four sums, and its place in the whole grid."""
+"""Additional memory of an uncertainty: four sums, and the volume on the whole grid."""
 BYTES_PER_PIXEL = 800
 """Memory of the network per pixel of a batch, measured."""
 SHIFT = (3, 11)
-"""Rows and columns by which a slice is shifted for another view: no multiples of a pooling."""
+"""Rows and columns by which a slice is shifted for another view; not multiples of a pooling size."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Averages:
 
     Attributes
     ----------
-    spread: of the views; None unless it was asked for.
+    spread: standard deviation of the views; None unless requested.
     """
 
     total: np.ndarray
@@ -59,10 +59,10 @@ class Averages:
 
 @dataclass
 class SliceRun:
-    """One volume on the grid that the network works on, ready to run.
+    """One volume on the working grid of the network, ready to run.
 
-    The grid is turned to LPS (x left, y posterior, z superior), the order in which the training
-    slices were stored, and resampled to the model's spacing except along thick axes.
+    The grid is reoriented to LPS (x left, y posterior, z superior), the order in which the training
+    slices are stored, and resampled to the model's spacing except along thick axes.
     """
 
     volume: Volume
@@ -93,12 +93,12 @@ class SliceRun:
         memory: str = "normal",
         uncertain: bool = False,
     ) -> SliceRun:
-        """Prepare a run, with its uncertainty if `uncertain`.
+        """Prepare a run, with uncertainty if `uncertain`.
 
         Raises
         ------
         InputError: an image without a head.
-        MemoryPlanError: the memory is not enough.
+        MemoryPlanError: insufficient memory.
         """
         axes = usable_axes(volume)
         spacing = list(slice_spacing(volume, manifest))
@@ -158,7 +158,7 @@ class SliceRun:
 
     @torch.inference_mode()
     def sample(self, seed: int | None = None, progress: ProgressCallback | None = None) -> Averages:
-        """Translate all slices. Nothing is drawn at random, so that the seed does not matter."""
+        """Translate all slices. The translation is deterministic; the seed is ignored."""
         source, head = self.source[self._box], self.head[self._box]
         areas = {axis: _areas(head, axis) for axis in self.axes}
         batches = [
@@ -177,7 +177,7 @@ class SliceRun:
             area = areas[axis]
             for number, (index, image) in enumerate(zip(indices, images, strict=True)):
                 place = tuple(index if a == axis else slice(None) for a in range(3))
-                # Squared: a slice that only grazes the head sees its bone edge-on and knows little.
+                # Squared, as slices at the edge of the head are tangential to the bone and unreliable.
                 weight = (area[index] / area.max()) ** 2 + 1e-3
                 total[place] += weight * image
                 weights[place] += weight
@@ -196,7 +196,7 @@ class SliceRun:
         return volume.with_array(whole_numbers(np.clip(volume.array, *self.manifest.output.range)))
 
     def uncertainty(self, averages: Averages) -> Volume | None:
-        """How much the views differ, on the input's grid; None unless the run is `uncertain`."""
+        """Standard deviation of the views on the input's grid; None unless the run is `uncertain`."""
         if averages.spread is None:
             return None
         return self._place(np.where(self._known(averages), averages.spread.deviation(), 0.0), 0.0)
@@ -205,14 +205,14 @@ class SliceRun:
         return (averages.weights > 0) & self.head[self._box]
 
     def _is_mirrored(self, axis: int) -> bool:
-        """Left and right are the rows of axial and coronal slices; sagittal ones have neither."""
+        """Axial and coronal slices have a left-right axis, along their rows; sagittal ones have none."""
         return self.mirror and axis != 0
 
     def _passes(self, axis: int) -> int:
         return 2 if self.uncertain or self._is_mirrored(axis) else 1
 
     def _views(self, source: np.ndarray, axis: int, indices: list[int], stage: Stage) -> list[np.ndarray]:
-        """Slices across ``axis`` -> network values as they are seen once or twice.
+        """Slices across ``axis`` -> network values of one or two views.
 
         Each view is (n, rows, columns). The second one is mirrored, or shifted in sagittal slices.
         """
@@ -241,7 +241,7 @@ class SliceRun:
 
     @cached_property
     def _box(self) -> tuple[slice, ...]:
-        """The head and a margin; along axes of one voxel the whole."""
+        """The head with a margin; whole axes of one voxel."""
         index = np.nonzero(self.head)
         return tuple(
             slice(max(0, int(i.min()) - MARGIN), min(n, int(i.max()) + 1 + MARGIN))
@@ -267,8 +267,8 @@ class SliceRun:
 class RunningSpread:
     """Weighted standard deviation of several views of each voxel, by running sums.
 
-    Source: West, Updating mean and variance estimates, CACM 22 (1979); unbiased for weights that
-    say how reliable a view is.
+    Source: West, Updating mean and variance estimates, CACM 22 (1979), unbiased for reliability
+    weights.
     """
 
     shape: tuple[int, ...]
@@ -282,7 +282,7 @@ class RunningSpread:
             setattr(self, name, np.zeros(self.shape, np.float32))
 
     def add(self, place: tuple, values: np.ndarray, weight: float) -> None:
-        """One view of the voxels at an index."""
+        """Add one view of the voxels at an index."""
         self.weights[place] += weight
         self.weights_squared[place] += weight * weight
         step = values - self.mean[place]
@@ -290,14 +290,14 @@ class RunningSpread:
         self.squares[place] += weight * step * (values - self.mean[place])
 
     def deviation(self) -> np.ndarray:
-        """Standard deviation; 0 where there are fewer than two views."""
+        """Standard deviation; 0 for fewer than two views."""
         known = np.maximum(self.weights, 1e-6)
         freedom = known - self.weights_squared / known
         return np.sqrt(np.where(freedom > 0, self.squares / np.maximum(freedom, 1e-6), 0))
 
 
 def _head(volume: Volume) -> LabelMap:
-    """Envelope of the head, 2 mm wider on all sides, as in the training data."""
+    """Envelope of the head, dilated by 2 mm, as in the training data."""
     from scipy import ndimage
 
     body = body_envelope_from_image(volume)
@@ -308,14 +308,14 @@ def _head(volume: Volume) -> LabelMap:
 
 
 def _areas(head: np.ndarray, axis: int) -> np.ndarray:
-    """Voxels of the head in every slice across ``axis``."""
+    """Number of head voxels in each slice across ``axis``."""
     return head.sum(axis=tuple(a for a in range(3) if a != axis)).astype(np.float32)
 
 
 def _batches(
     area: np.ndarray, shape: tuple[int, ...], axis: int, stride: int, most: int
 ) -> Iterator[tuple[int, list[int]]]:
-    """Slices that hold some head, in batches of at most so many pixels."""
+    """Slices that contain part of the head, in batches with a maximum number of pixels."""
     pixels = np.prod([-(-n // stride) * stride for a, n in enumerate(shape) if a != axis])
     size = max(1, int(most // pixels))
     filled = np.flatnonzero(area).tolist()
@@ -324,7 +324,7 @@ def _batches(
 
 
 def pad(x: Tensor, stride: int) -> tuple[Tensor, tuple[slice, slice]]:
-    """Pad (n, c, h, w) to whole strides by repeating the border; and the cut that undoes it."""
+    """Pad (n, c, h, w) to whole strides by repeating the border; and the slices that undo it."""
     h, w = x.shape[-2:]
     padded = nn.functional.pad(x, (0, -w % stride, 0, -h % stride), mode="replicate")
     return padded, (slice(0, h), slice(0, w))
@@ -335,7 +335,7 @@ def batch_pixels(memory: str) -> int:
 
 
 def _fitting_plan(volume: Volume, spacing: list[float], memory: str, uncertain: bool) -> str:
-    """The plan asked for, or for "auto" the first that fits into the memory which is free."""
+    """The requested plan, or for "auto" the first that fits into the free memory."""
     names = ("normal", "small") if memory == "auto" else (memory,)
     for name in names[:-1]:
         with suppress(MemoryPlanError):

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from MedGenLib.pipelines.slice_sampling import SliceRun
 
 BATCH_MIB = 225.0
-"""The network at work on one batch of slices, whatever the size of the volume."""
+"""Memory of the network on one batch of slices, independent of the volume's size."""
 BYTES_PER_VOXEL = 50
-"""Everything else, for packages without figures."""
+"""Bytes per voxel for the rest, for packages without measurements."""
 SMALL_SHARE = 0.25
-"""Memory of the network with memory="small", as a part of what it takes otherwise."""
+"""Memory of the network with memory="small", relative to the normal plan."""
 
 
 @pipeline("slice-translation")
 class SliceTranslation:
-    """See the module."""
+    """Pipeline of the module."""
 
     editable: ClassVar[bool] = False
 
@@ -44,7 +44,7 @@ class SliceTranslation:
         return SliceRun.of(source, self.manifest, device, preset, options.memory, options.uncertainty)
 
     def estimate(self, geometry: Geometry, preset: str, device: str = "cpu", free_mib: float | None = None) -> Estimate:
-        """For the whole grid of an image."""
+        """Estimate for the whole grid of an image."""
         voxels = math.prod(geometry.with_spacing(slice_spacing(geometry, self.manifest)).shape)
         cost = float(voxels * self._passes(preset, len(usable_axes(geometry))))
         batch, rest = self._memory(voxels)
@@ -53,21 +53,21 @@ class SliceTranslation:
         return Estimate(cost, IDLE_MIB + rest + batch * (SMALL_SHARE if small else 1.0), small=small)
 
     def measured_cost(self, run: Performance) -> float:
-        """Of a run in all planes of its preset."""
+        """Cost of a run in all planes of its preset."""
         return math.prod(run.size) * self._passes(run.preset, 3)
 
     def _passes(self, preset: str, axes: int) -> int:
-        """How often each voxel is translated; sagittal slices are never mirrored."""
+        """Number of translations per voxel; sagittal slices are not mirrored."""
         chosen = self.manifest.preset(preset)
         planes = min(axes, chosen.planes)
         return planes + (min(planes, 2) if chosen.mirror else 0)
 
     def _memory(self, voxels: int) -> tuple[float, float]:
-        """MiB of the network and of everything else, above that of an idle process."""
+        """MiB of the network and of the rest, above an idle process."""
         runs = card_runs(self.manifest)
         if not runs:
             return BATCH_MIB, voxels * BYTES_PER_VOXEL / 2**20
-        # The largest run tells most about large ones.
+        # The largest run predicts large ones best.
         run = max(runs, key=lambda r: (math.prod(r.size), r.peak_mib))
         above = max(0.0, run.peak_mib - IDLE_MIB)
         batch = min(BATCH_MIB, above)

@@ -1,4 +1,4 @@
-"""Overlapping windows that cover a grid, and coding in tiles with a halo."""
+"""Overlapping windows over a grid, and decoding in tiles with a halo."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Windows:
             [s // self.stride * self.stride for s in starts(n, w, self.overlap + self.stride)]
             for n, w in zip(self.shape, sizes, strict=True)
         ]
-        # A start rounded down leaves the end uncovered: the last window is moved to the end.
+        # Rounding the starts down can leave the end uncovered: the last window is moved to the end.
         per_axis = [sorted({*firsts[:-1], n - w}) for firsts, n, w in zip(per_axis, self.shape, sizes, strict=True)]
         for corner in product(*per_axis):
             yield tuple(slice(c, c + w) for c, w in zip(corner, sizes, strict=True))
@@ -46,9 +46,9 @@ class Windows:
         return sorted(found)
 
     def weight(self, box: Box) -> Tensor:
-        """Blending weight of a window: 1 inside, falling linearly over the overlap.
+        """Blending weight of a window: 1 inside, decreasing linearly over the overlap.
 
-        Edges on the border of the grid do not fall.
+        It does not decrease at the border of the grid.
         """
         ramps = []
         for part, length in zip(box, self.shape, strict=True):
@@ -92,8 +92,8 @@ def decode_tiled(
 ) -> Tensor:
     """Decode (1, c, i, j, k) -> (1, 1, s i, s j, s k), s the stride, in tiles of ``tile`` latent voxels.
 
-    Each tile is decoded with ``halo`` more latent voxels on every side and cut; with a halo of
-    the decoder's reach the result equals decoding at once. The result lies on the CPU.
+    Each tile is decoded with ``halo`` additional latent voxels on every side and cropped; with a halo of
+    the decoder's receptive field the result equals decoding at once. The result is on the CPU.
     """
     image = torch.empty(1, 1, *(stride * n for n in latent.shape[2:]))
     for number, (inner, outer) in enumerate(_tiles(latent.shape[2:], tile, halo), start=1):
@@ -105,7 +105,7 @@ def decode_tiled(
 
 
 def _tiles(shape: tuple[int, ...], tile: int, halo: int) -> Iterator[tuple[Box, Box]]:
-    """Tiles that cover a grid once: each alone, and with its halo as far as the grid reaches."""
+    """Tiles that cover a grid once: each without and with its halo, within the grid."""
     for corner in product(*(range(0, n, tile) for n in shape)):
         inner = tuple(slice(c, min(c + tile, n)) for c, n in zip(corner, shape, strict=True))
         outer = tuple(slice(max(0, s.start - halo), min(n, s.stop + halo)) for s, n in zip(inner, shape, strict=True))
@@ -113,7 +113,7 @@ def _tiles(shape: tuple[int, ...], tile: int, halo: int) -> Iterator[tuple[Box, 
 
 
 def tile_count(shape: tuple[int, ...], tile: int) -> int:
-    """Tiles that `decode_tiled` needs for a latent grid."""
+    """Number of tiles of `decode_tiled` for a latent grid."""
     count = 1
     for n in shape:
         count *= -(-n // tile)

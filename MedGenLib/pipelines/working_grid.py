@@ -1,4 +1,4 @@
-"""Which grid a model works on for an input's grid, and how it is cut up: no voxel is needed."""
+"""The working grid of a model for an input's grid, and its windows. No voxels."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
 
 SAME_SPACING = 0.06
-"""Relative difference of spacing below which a grid is used as it is."""
+"""Relative difference of spacing below which a grid is not resampled."""
 THICK = 2.5
-"""An axis sampled so much more coarsely than the finest is not cut across."""
+"""Ratio of spacing to the finest above which slices lie only across this axis."""
 
 
 def working_geometry(region: Geometry, manifest: Manifest) -> Geometry:
-    """The grid for generation: the region's own where its spacing suits the model, else isotropic.
+    """The grid for generation: the region's own if its spacing suits the model, otherwise isotropic.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def working_geometry(region: Geometry, manifest: Manifest) -> Geometry:
 
 
 def usable_axes(image: Volume | LabelMap | Geometry) -> tuple[int, ...]:
-    """Array axes that slices may lie across in a translation: all, or only the thick one.
+    """Array axes across which slices are translated: all, or only the thick one.
 
     Raises
     ------
@@ -55,9 +55,9 @@ def usable_axes(image: Volume | LabelMap | Geometry) -> tuple[int, ...]:
 
 
 def slice_spacing(image: Volume | LabelMap | Geometry, manifest: Manifest) -> tuple[float, float, float]:
-    """Spacing in mm of the grid for translation: the model's own where the image's is out of range.
+    """Spacing in mm of the grid for translation: the model's own if the image's is out of range.
 
-    The axis across which thick slices lie is never resampled.
+    The axis across thick slices is not resampled.
     """
     axes = usable_axes(image)
     keep = axes if len(axes) == 1 else ()
@@ -68,7 +68,7 @@ def slice_spacing(image: Volume | LabelMap | Geometry, manifest: Manifest) -> tu
 
 
 def starts(length: int, window: int, overlap: int) -> list[int]:
-    """First indices of windows that cover ``length`` and overlap by at least ``overlap``."""
+    """First indices of windows that cover ``length`` with an overlap of at least ``overlap``."""
     if window >= length:
         return [0]
     count = -(-(length - overlap) // (window - overlap))

@@ -1,7 +1,7 @@
-"""Weights as they were published (`.pt`) -> tensors of a package, compared name by name.
+"""Conversion of published weights (`.pt`) to tensors of a package, compared by name and shape.
 
-A `.pt` file is a pickle. It is read by PyTorch's restricted reader alone (`weights_only=True`),
-which makes tensors and plain values and runs nothing.
+A `.pt` file is a pickle. It is read only with PyTorch's restricted unpickler (`weights_only=True`),
+which creates tensors and plain values and runs no code.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a published file holds.
+    """Content of a published file.
 
     Attributes
     ----------
     path: the file.
     tensors: the state dictionary, memory-mapped.
-    scale_factor: what latents were multiplied by in training; None where the file does not tell.
+    scale_factor: factor of the latents in training; None if not in the file.
     """
 
     path: Path
@@ -41,17 +41,17 @@ def read_checkpoint(path: Path, state: str | None = None) -> Checkpoint:
 
     Parameters
     ----------
-    state: key of the state dictionary inside the file; None where the file is one.
+    state: key of the state dictionary inside the file; None if the file is one.
 
     Raises
     ------
-    PackageError: not readable, needs code to be run, or holds something else.
+    PackageError: not readable, requires code, or has other content.
     """
     contents = _restricted_load(path)
     tensors = contents.get(state) if state and isinstance(contents, dict) else contents
     if not isinstance(tensors, dict) or not _all_tensors(tensors):
         wanted = f"no weights under '{state}'" if state else "no dictionary of weights"
-        raise PackageError(f"{path} holds {wanted}, so it is not the published file.")
+        raise PackageError(f"{path} has {wanted}, so it is not the published file.")
     scale = contents.get("scale_factor") if state else None
     return Checkpoint(path, tensors, None if scale is None else _positive(scale, path))
 
@@ -62,23 +62,23 @@ def fitted(
     arguments: Mapping[str, Any],
     fallback: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The tensors that a network needs, each of the shape it has there.
+    """The tensors of a network, compared by shape.
 
-    What else the file holds is left out: the published U-Net of ddpm-ct has tensors that its
-    network does not use, and upstream does not load them either.
+    Other tensors in the file are ignored: the published U-Net of ddpm-ct has unused ones, which
+    upstream does not load either.
 
     Parameters
     ----------
-    network, arguments: the network by name as in a package's metadata.
-    fallback: tensors that stand in for those that the file lacks, where the shape is right.
+    network, arguments: network name and arguments as in a package's metadata.
+    fallback: tensors used for those missing in the file, if their shape fits.
 
     Returns
     -------
-    The tensors in the network's order with the numbers and the dtype of the file.
+    The tensors in the network's order with the values and dtype of the file.
 
     Raises
     ------
-    PackageError: a tensor is missing or has another shape; nothing is guessed.
+    PackageError: a tensor is missing or has another shape.
     """
     chosen, spare = {}, fallback or {}
     for name, shape in expected_shapes(network, arguments).items():
@@ -89,14 +89,14 @@ def fitted(
             found = "is missing" if tensor is None else f"has the shape {tuple(tensor.shape)}"
             raise PackageError(
                 f"{checkpoint.path} is not the published file: '{name}' {found} and {network} "
-                f"needs {shape}; take the file that belongs to this model."
+                f"needs {shape}; use the file of this model."
             )
         chosen[name] = tensor
     return chosen
 
 
 def expected_shapes(network: str, arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a network; nothing is allocated for it."""
+    """Name and shape of every tensor of a network, without allocation."""
     import torch
 
     from MedGenLib.networks import build
@@ -113,29 +113,29 @@ def _restricted_load(path: Path) -> Any:
 
     try:
         with torch.serialization.safe_globals(_plain_types()):
-            mapped = zipfile.is_zipfile(path)  # the format of before PyTorch 1.6 cannot be
+            mapped = zipfile.is_zipfile(path)  # the format before PyTorch 1.6 cannot be
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError as error:
         raise PackageError(f"There is no file '{path}'.") from error
     except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError) as error:
         if isinstance(error, pickle.UnpicklingError) and is_pickle(path):
             raise PackageError(
-                f"{path} holds more than weights and plain values, which could run code, so it is "
-                "not read; take the published file."
+                f"{path} has objects other than weights and plain values, which could run code, so it is "
+                "not read; use the published file."
             ) from error
         if isinstance(error, pickle.UnpicklingError | EOFError):
-            # PyTorch's own words tell how to trust the file.
-            reason = "it is empty, cut off or something else"
+            # PyTorch's message suggests to trust the file.
+            reason = "it is empty, truncated or another format"
         else:
             reason = " ".join(str(error).split())[:200]
-        raise PackageError(f"{path} cannot be read as PyTorch weights ({reason}); take the published file.") from error
+        raise PackageError(f"{path} cannot be read as PyTorch weights ({reason}); use the published file.") from error
 
 
 def _plain_types() -> list[Any]:
-    """NumPy's numbers and arrays, by the names of both NumPy versions: data, like tensors.
+    """NumPy scalars and arrays, under the names of both major NumPy versions.
 
-    Upstream's training stores the scale factor as MONAI's tensor with metadata, which holds some;
-    the tensor class itself is declared safe by MONAI when it is imported.
+    Upstream's training stores the scale factor as MONAI's MetaTensor, which contains some; MONAI
+    declares the class itself safe on import.
     """
     import monai.data.meta_tensor  # noqa: F401
     import numpy as np
@@ -157,7 +157,7 @@ def _all_tensors(values: Mapping[Any, Any]) -> bool:
 
 
 def _positive(value: Any, path: Path) -> float:
-    """A scale factor: upstream stores a tensor of one element."""
+    """The scale factor, stored by upstream as a tensor of one element."""
     import math
 
     try:

@@ -1,4 +1,4 @@
-"""Downloading over HTTP."""
+"""Downloads over HTTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from MedGenLib.progress import Progress, ProgressCallback
 BLOCK = 1 << 18
 TIMEOUT_SECONDS = 30
 SECRET = "authorization"
-"""Header that only the server gets that was asked, and none that it redirects to."""
+"""Header sent only to the requested server and not after a redirect."""
 
 
 class Interrupted(PackageError):
@@ -27,22 +27,22 @@ class Interrupted(PackageError):
 
 
 def is_url(text: str) -> bool:
-    """True when the text names something by a scheme, such as https://..."""
+    """Whether the text starts with a scheme, such as https://."""
     return "://" in text
 
 
 def download(url: str, path: Path, sha256: str | None = None, progress: ProgressCallback | None = None) -> None:
-    """Save what an http(s) address holds to `path`, a new file.
+    """Download an http(s) URL to `path`, a new file.
 
     Parameters
     ----------
     sha256: expected checksum in hexadecimal, compared before the function returns.
-    progress: called with steps in KiB; the total is 0 when the server does not tell it.
+    progress: called with steps in KiB; the total is 0 if the server does not state it.
 
     Raises
     ------
-    PackageError: another kind of address, no answer, an error of the server, too large, cut off,
-        or the wrong checksum.
+    PackageError: not http(s), no answer, a server error, too large, interrupted, or the wrong
+        checksum.
     OSError: `path` cannot be written.
     """
     if urlsplit(url).scheme not in ("http", "https"):
@@ -52,7 +52,7 @@ def download(url: str, path: Path, sha256: str | None = None, progress: Progress
         stream.seek(0)
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if sha256 is not None and digest != sha256.strip().lower():
-        raise PackageError(f"The checksum of {url} is {digest} and not {sha256}, so it is not the file you want.")
+        raise PackageError(f"The checksum of {url} is {digest} and not {sha256}, so it is not the expected file.")
 
 
 def transfer(
@@ -65,18 +65,18 @@ def transfer(
     stage: str = "downloading",
     unit: int = 1 << 10,
 ) -> None:
-    """Write what an address holds from byte `start` on, or all of it where the server sends no parts.
+    """Write the content of a URL from byte `start` on, or all of it if the server supports no ranges.
 
     Parameters
     ----------
     stream: positioned at `start`.
-    limit: largest size in bytes; None is that of packages.
-    progress: called with steps of `unit` bytes; the total is 0 when the server does not tell it.
+    limit: largest size in bytes; None for that of packages.
+    progress: called with steps of `unit` bytes; the total is 0 if the server does not state it.
 
     Raises
     ------
-    Interrupted, a PackageError: no answer, or the connection broke; what came is in the stream.
-    PackageError: an error of the server, an unsafe redirection, or more bytes than the limit.
+    Interrupted: no answer, or a broken connection; the received bytes are in the stream.
+    PackageError: a server error, an unsafe redirect, or more bytes than the limit.
     OSError: the stream cannot be written.
     """
     limit = rules.MAX_PACKAGE_BYTES if limit is None else limit
@@ -96,7 +96,7 @@ def transfer(
             left = (time.monotonic() - began) / (done - start) * (total - done) if total else None
             _report(progress, stage, unit, done, total, left)
     if done < total:
-        sentence = f"The download of {url} was cut off after {done:,} of {total:,} bytes."
+        sentence = f"The download of {url} was interrupted after {done:,} of {total:,} bytes."
         raise Interrupted(sentence) from EOFError(f"{done:,} of {total:,} bytes came")
 
 
@@ -116,11 +116,11 @@ def _open(url: str, start: int, headers: Mapping[str, str]) -> http.client.HTTPR
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise Interrupted(f"{url} cannot be reached: {reason}.") from error
-    # A redirect must not lead from a protected connection to an open one, or to another protocol.
+    # A redirect must not lead from https to http, or to another protocol.
     scheme = urlsplit(response.geturl()).scheme
     if scheme not in ("https", urlsplit(url).scheme):
         response.close()
-        raise PackageError(f"{url} redirects to {response.geturl()}, which is not safe to follow.")
+        raise PackageError(f"{url} redirects to {response.geturl()}, which is not safe.")
     return response
 
 
@@ -128,7 +128,7 @@ def _read(url: str, response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read(BLOCK)
     except (OSError, http.client.HTTPException) as error:
-        raise Interrupted(f"The download of {url} was cut off: {error}.") from error
+        raise Interrupted(f"The download of {url} was interrupted: {error}.") from error
 
 
 def _report(

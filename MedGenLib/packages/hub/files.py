@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub, or of a mirror that speaks its API: resumed and checked."""
+"""Files of the Hugging Face hub or of a mirror with its API: resumable downloads, checked."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from MedGenLib.progress import ProgressCallback
 
 HUB = "https://huggingface.co"
 ATTEMPTS, PAUSE_SECONDS = 5, 1.0
-"""Attempts in a row without a single byte after which a download is given up, and the time between two."""
+"""Consecutive attempts without a byte after which a download fails, and the seconds between them."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file as the server tells it.
+    """One file as described by the server.
 
     Attributes
     ----------
     repo, path: repository ("owner/name") and path in it.
-    url: where its bytes are, of exactly the commit that was looked up.
-    size: bytes.
+    url: URL of the content at the commit found.
+    size: size in bytes.
     checksum: SHA-256 of a large file, or Git's SHA-1 of a small one, in hexadecimal.
-    commit: the repository's commit, "" where a mirror does not tell it.
+    commit: the repository's commit, "" if a mirror does not state it.
     """
 
     repo: str
@@ -51,17 +51,16 @@ class RemoteFile:
 
 
 def endpoint_of(mirror: str | None) -> str:
-    """The server to ask: the mirror, or HF_ENDPOINT, or the hub itself."""
+    """URL of the server: the mirror, HF_ENDPOINT, or the hub."""
     return (mirror or os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
 
 
 def look_up(repo: str, path: str, mirror: str | None = None) -> RemoteFile | None:
-    """What the server tells about a file; None when the repository has no such file.
+    """Look up a file on the server; None if the repository has no such file.
 
     Raises
     ------
-    PackageError: no such repository, closed to this user, no answer, or an answer without size or
-        checksum.
+    PackageError: no such repository, no access, no answer, or an answer without size or checksum.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
@@ -72,7 +71,7 @@ def look_up(repo: str, path: str, mirror: str | None = None) -> RemoteFile | Non
         found = get_hf_file_metadata(url, token=_token(mirror))
     except EntryNotFoundError:
         return None
-    except Exception as error:  # of the HTTP library, which changes from version to version
+    except Exception as error:  # exceptions of the HTTP library differ between versions
         reason = _reason(error)
         unreachable = (
             f"{endpoint} cannot be reached ({reason}); check the network connection, or install "
@@ -83,8 +82,8 @@ def look_up(repo: str, path: str, mirror: str | None = None) -> RemoteFile | Non
     known = SHA256.fullmatch(checksum) or GIT_SHA1.fullmatch(checksum)
     if found.size is None or not known:
         raise PackageError(
-            f"The server {endpoint} does not tell the size and the checksum of {path}, so a "
-            "download could not be checked; use another mirror or a folder with the files."
+            f"The server {endpoint} does not state the size and the checksum of {path}, so a "
+            "download cannot be checked; use another mirror or a folder with the files."
         )
     pinned = hf_hub_url(repo, path, revision=found.commit_hash, endpoint=endpoint)
     return RemoteFile(repo, path, pinned, found.size, checksum, found.commit_hash or "")
@@ -93,9 +92,9 @@ def look_up(repo: str, path: str, mirror: str | None = None) -> RemoteFile | Non
 def fetch(
     remote: RemoteFile, folder: Path, mirror: str | None = None, progress: ProgressCallback | None = None
 ) -> Path:
-    """Download a file into `folder` (see `place_of`); what is there already is kept.
+    """Download a file into `folder` (see `place_of`), unless it exists.
 
-    A download that was cut off, by whatever reason, is continued by the next call.
+    An interrupted download is resumed by the next call.
 
     Parameters
     ----------
@@ -103,8 +102,8 @@ def fetch(
 
     Raises
     ------
-    PackageError: no answer, cut off for good, another checksum (the file is then deleted), or a
-        disk that is full.
+    PackageError: no answer, too many interruptions, a wrong checksum (the file is then deleted), or a
+        full disk.
     """
     whole, part = place_of(remote, folder), part_of(remote, folder)
     if not whole.is_file():
@@ -121,18 +120,18 @@ def fetch(
 
 
 def place_of(remote: RemoteFile, folder: Path) -> Path:
-    """Where `fetch` puts a file: its name, and enough of its checksum to tell versions apart."""
+    """Path of a file downloaded by `fetch`: its name with a part of its checksum."""
     return folder / f"{remote.checksum[:12]}-{remote.name}"
 
 
 def part_of(remote: RemoteFile, folder: Path) -> Path:
-    """Where `fetch` keeps what it has of a file."""
+    """Path of a partial download of `fetch`."""
     whole = place_of(remote, folder)
     return whole.with_name(f"{whole.name}.part")
 
 
 def missing_bytes(remote: RemoteFile, folder: Path) -> int:
-    """How much of a file is still to be downloaded into `folder`."""
+    """Bytes still to be downloaded into `folder`."""
     for path in (place_of(remote, folder), part_of(remote, folder)):
         if path.is_file():
             return max(0, remote.size - path.stat().st_size)
@@ -140,9 +139,9 @@ def missing_bytes(remote: RemoteFile, folder: Path) -> int:
 
 
 def read_text(remote: RemoteFile, folder: Path, mirror: str | None = None) -> str:
-    """A small text file, downloaded into `folder` and deleted again."""
+    """Content of a small text file, downloaded into `folder` temporarily."""
     if remote.size > rules.MIB:
-        raise PackageError(f"{remote.path} of {remote.repo} is too large to be a text.")
+        raise PackageError(f"{remote.path} of {remote.repo} is too large for a text file.")
     path = fetch(remote, folder, mirror)
     try:
         return path.read_text(encoding="utf-8-sig", errors="replace")
@@ -151,14 +150,14 @@ def read_text(remote: RemoteFile, folder: Path, mirror: str | None = None) -> st
 
 
 def _token(mirror: str | None) -> bool | None:
-    """The user's token goes to the server that the user has configured and to no other."""
+    """The user's token is sent only to the server configured by the user."""
     return False if mirror else None
 
 
 def _download(remote: RemoteFile, stream: BinaryIO, mirror: str | None, progress: ProgressCallback | None) -> None:
-    """Append what is missing, in new attempts until several in a row bring nothing.
+    """Append the missing bytes, retrying until several consecutive attempts receive none.
 
-    `huggingface_hub.hf_hub_download` deletes the part that it has when it is stopped.
+    `huggingface_hub.hf_hub_download` deletes a partial download when it is stopped.
     """
     from huggingface_hub.utils import build_hf_headers
 
@@ -175,14 +174,14 @@ def _download(remote: RemoteFile, stream: BinaryIO, mirror: str | None, progress
             attempts = ATTEMPTS if done > before else attempts - 1
             if not attempts:
                 raise PackageError(
-                    f"The download of {remote.name} was cut off ({_reason(fault)}); try again, and it "
-                    "goes on where it stopped."
+                    f"The download of {remote.name} was interrupted ({_reason(fault)}); try again, and it "
+                    "resumes where it stopped."
                 ) from fault
             time.sleep(PAUSE_SECONDS)
 
 
 def _usable(stream: BinaryIO, remote: RemoteFile) -> int:
-    """How many bytes are there; 0 for a file that is too long, which starts again."""
+    """Number of usable bytes; 0 for a file that is too long."""
     done = stream.seek(0, os.SEEK_END)
     if done > remote.size:
         stream.truncate(0)
@@ -196,7 +195,7 @@ def _check(remote: RemoteFile, path: Path) -> None:
     if digest != remote.checksum:
         path.unlink()
         raise PackageError(
-            f"The checksum of {remote.name} from {remote.repo} is wrong, so it was damaged on its "
+            f"The checksum of {remote.name} from {remote.repo} is wrong, so it was damaged on the "
             "way or replaced; it was deleted, try again or use another mirror."
         )
 
@@ -205,14 +204,14 @@ def _new_hash(remote: RemoteFile) -> Callable[[], Any]:
     if SHA256.fullmatch(remote.checksum):
         return hashlib.sha256
 
-    def blob() -> Any:  # Git's name of a file: SHA-1 of a header and the contents
+    def blob() -> Any:  # Git's hash of a file: SHA-1 of a header and the content
         return hashlib.sha1(f"blob {remote.size}\0".encode(), usedforsecurity=False)
 
     return blob
 
 
 def _refusal(error: Exception, repo: str, url: str) -> str | None:
-    """What a server that answered has against a request; None where the line is at fault."""
+    """Sentence on why the server rejected a request; None for connection errors."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
     if isinstance(error, GatedRepoError):
@@ -224,7 +223,7 @@ def _refusal(error: Exception, repo: str, url: str) -> str | None:
         return f"There is no repository {repo} at {url}; check the address."
     if isinstance(error, OfflineModeIsEnabled):
         return (
-            "The hub cannot be asked because HF_HUB_OFFLINE is set; unset it, or install from a "
+            "The hub cannot be used because HF_HUB_OFFLINE is set; unset it, or install from a "
             "folder with --from FOLDER."
         )
     if isinstance(error, HfHubHTTPError):
@@ -241,6 +240,6 @@ def _disk_sentence(error: OSError, remote: RemoteFile, folder: Path) -> str:
     full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
     reason = "the disk is full" if full else str(error.strerror or error).lower()
     return (
-        f"{remote.name} cannot be saved in {folder}: {reason}; make room or set MEDGEN_HOME to "
-        "another disk, and the download goes on where it stopped."
+        f"{remote.name} cannot be saved in {folder}: {reason}; free some space or set MEDGEN_HOME to "
+        "another disk, and the download resumes where it stopped."
     )

@@ -1,4 +1,4 @@
-"""Published models: which there are, their licence, and the way from the hub to a package.
+"""Published models: list, license, download and installation.
 
 >>> from MedGenLib.packages.hub import install
 >>> offer = install.offer("nv-generate-ct")                       # doctest: +SKIP
@@ -36,22 +36,22 @@ if TYPE_CHECKING:
     import torch
 
 DOWNLOAD_MB = {"nv-generate-ct": 1094, "nv-generate-ct-ddpm": 1036, "nv-generate-mr": 806, "nv-generate-mr-brain": 806}
-"""Size of the published weights in MB (10^6 bytes): four bytes a parameter."""
+"""Size of the published weights in MB (10^6 bytes): four bytes per parameter."""
 
 LICENSE_FILES = (LICENSE, "LICENSE.weights")
-"""Names of the licence beside published weights, the first that is there."""
+"""File names of the license beside published weights; the first that exists is used."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A published model as one source offers it, before anything large is downloaded.
+    """A published model at one source, before the download of weights.
 
     Attributes
     ----------
-    model: what MedGen knows about it.
-    files: role -> file on this computer, or as the server tells it.
-    license_text: what the user agrees to.
-    mirror: address of the server instead of the hub, None for the hub and for a folder.
+    model: MedGen's description of it.
+    files: role -> local file, or description of the server.
+    license_text: text that the user accepts.
+    mirror: URL of a mirror of the hub; None for the hub and for a folder.
     """
 
     model: Published
@@ -82,7 +82,7 @@ def available(installed: Collection[str] | None = None) -> list[Published]:
 
     Parameters
     ----------
-    installed: names of the installed models, where the caller knows them.
+    installed: names of the installed models, if known.
     """
     if installed is None:
         installed = {manifest.name for manifest in catalogue()}
@@ -90,20 +90,21 @@ def available(installed: Collection[str] | None = None) -> list[Published]:
 
 
 def offer(name: str, source: str | Path | None = None) -> Offer:
-    """Look where the files of a published model are; nothing large is read.
+    """Find the files of a published model without reading weights.
 
     Parameters
     ----------
-    source: a folder with the published files, or the address of a mirror of the hub; None is the
-        hub itself, or what the environment variable HF_ENDPOINT names.
+    source: a folder with the published files, or the URL of a mirror of the hub; None for the hub, or
+        the server in the environment variable HF_ENDPOINT.
 
     Raises
     ------
-    PackageError: unknown name, installed already, a file that is missing, or a server that does
-        not answer.
+    PackageError: unknown name, already installed, a missing file, or no answer of the server.
     """
     if name not in PUBLISHED:
-        raise PackageError(f"There is no published model named '{name}'; there are: {', '.join(PUBLISHED)}.")
+        raise PackageError(
+            f"There is no published model named '{name}'; the published models are: {', '.join(PUBLISHED)}."
+        )
     refuse_taken(name)
     model = PUBLISHED[name]
     if source is None or (isinstance(source, str) and is_url(source)):
@@ -114,8 +115,8 @@ def offer(name: str, source: str | Path | None = None) -> Offer:
 def install(offer: Offer, *, accept_license: bool = False, progress: ProgressCallback | None = None) -> Manifest:
     """Download, check, convert and add a published model to the user's models.
 
-    A download that stops is continued by the next call. The package appears when all of it is
-    there; its licence is then accepted for every run.
+    An interrupted download is resumed by the next call. The package appears when it is complete; its
+    license is then accepted for all runs.
 
     Parameters
     ----------
@@ -123,9 +124,9 @@ def install(offer: Offer, *, accept_license: bool = False, progress: ProgressCal
 
     Raises
     ------
-    LicenseError: the licence was not accepted.
-    PackageError: no room, a download that was cut off or has the wrong checksum, or a file that is
-        not the published one.
+    LicenseError: the license was not accepted.
+    PackageError: not enough space, an interrupted download, a wrong checksum, or a file that is not
+        the published one.
     """
     require_acceptance(offer, accept_license)
     folder = user_folders.cache_dir() / "downloads"
@@ -138,7 +139,7 @@ def install(offer: Offer, *, accept_license: bool = False, progress: ProgressCal
         stage = Stage("converting", len(paths) + 1, progress)
         try:
             weights, scale = _weights(offer, paths, stage)
-        except PackageError:  # it would be the same the next time
+        except PackageError:  # a retry would fail the same way
             _forget_downloads(offer, folder)
             raise
         manifest = _written(offer, paths, weights, scale, target)
@@ -182,7 +183,7 @@ def _offer_of_folder(model: Published, folder: Path) -> Offer:
 
 
 def _ordered(offer: Offer) -> list[tuple[str, Path | hub.RemoteFile]]:
-    """Smallest file first: what is wrong with a source shows early."""
+    """Smallest file first, so that faults of a source are found early."""
     return sorted(offer.files.items(), key=lambda item: _size(item[1]))
 
 
@@ -195,7 +196,7 @@ def _fetched(offer: Offer, file: Path | hub.RemoteFile, folder: Path, progress: 
 
 
 def _require_space(offer: Offer, folder: Path) -> None:
-    """For what is still to be downloaded and, as large as all files, for the package."""
+    """Require space for the remaining download and for the package, which is as large as all files."""
     models = user_folders.models_dir()
     models.mkdir(parents=True, exist_ok=True)
     remote = [file for file in offer.files.values() if isinstance(file, hub.RemoteFile)]
@@ -208,7 +209,7 @@ def _require_space(offer: Offer, folder: Path) -> None:
 
 
 def _weights(offer: Offer, paths: Mapping[str, Path], stage: Stage) -> tuple[dict[str, dict[str, torch.Tensor]], float]:
-    """The tensors of every role, compared with its network, and the scale factor of latents."""
+    """The tensors of each role, compared with its network, and the scale factor of the latents."""
     weights: dict[str, dict[str, torch.Tensor]] = {}
     scale = None
     for role in ("autoencoder", "flow", "controlnet"):
@@ -216,7 +217,7 @@ def _weights(offer: Offer, paths: Mapping[str, Path], stage: Stage) -> tuple[dic
             continue
         checkpoint = convert.read_checkpoint(paths[role], offer.model.files[role].state)
         network = offer.model.networks[role]
-        # Upstream starts a ControlNet as a copy of the U-Net and then loads what its file has.
+        # Upstream starts a ControlNet as a copy of the U-Net and then loads its file.
         fallback = weights["flow"] if role == "controlnet" else None
         weights[role] = convert.fitted(checkpoint, network["network"], network["arguments"], fallback)
         if role == "flow":
@@ -225,7 +226,7 @@ def _weights(offer: Offer, paths: Mapping[str, Path], stage: Stage) -> tuple[dic
     if scale is None:
         raise PackageError(
             f"{paths['flow']} has no scale factor of the latents, so it is not the published "
-            "file; take the file that belongs to this model."
+            "file; use the file of this model."
         )
     return weights, scale
 
@@ -246,7 +247,7 @@ def _written(
 
 
 def _sources(offer: Offer, paths: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Where every file came from, for the package's metadata and card."""
+    """Origin of each file, for the package's metadata and card."""
     found = []
     for role, path in paths.items():
         wanted, file = offer.model.files[role], offer.files[role]
@@ -266,27 +267,25 @@ def _sources(offer: Offer, paths: Mapping[str, Path]) -> list[dict[str, Any]]:
 
 @contextmanager
 def _alone(name: str, folder: Path) -> Iterator[None]:
-    """One installation of a model at a time, whichever program it runs in."""
+    """Allow one installation of a model at a time, across processes."""
     from huggingface_hub.utils import WeakFileLock
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PackageError(
-            f"{folder} cannot be made: {error.strerror}; set MEDGEN_HOME to a folder that can be written."
+            f"{folder} cannot be created: {error.strerror}; set MEDGEN_HOME to a writable folder."
         ) from error
     with ExitStack() as stack:
         try:
             stack.enter_context(WeakFileLock(folder / f"{name}.lock", timeout=0.5))
         except TimeoutError as error:
-            raise PackageError(
-                f"The model '{name}' is being installed by another window or program; wait for it."
-            ) from error
+            raise PackageError(f"The model '{name}' is being installed by another process; wait for it.") from error
         yield
 
 
 def _remove_remains(target: Path) -> None:
-    """What an installation that was killed while it wrote has left: a gigabyte nobody sees."""
+    """Delete the files of an installation that was killed while writing."""
     for remains in target.parent.glob(f".*.part.{target.name}"):
         shutil.rmtree(remains, ignore_errors=True)
 
@@ -294,5 +293,5 @@ def _remove_remains(target: Path) -> None:
 def _forget_downloads(offer: Offer, folder: Path) -> None:
     for file in offer.files.values():
         if isinstance(file, hub.RemoteFile):
-            with suppress(OSError):  # Windows keeps what is still mapped into memory
+            with suppress(OSError):  # Windows does not delete memory-mapped files
                 hub.place_of(file, folder).unlink(missing_ok=True)

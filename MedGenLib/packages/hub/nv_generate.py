@@ -1,8 +1,8 @@
-"""The published packages of NV-Generate-CTMR: files, networks, limits, licences. Facts, no code.
+"""The published packages of NV-Generate-CTMR: files, networks, limits and licenses, as data only.
 
-Source of every figure: github.com/NVIDIA-Medtech/NV-Generate-CTMR (Apache-2.0), commit da438fe,
+Source: github.com/NVIDIA-Medtech/NV-Generate-CTMR (Apache-2.0), commit da438fe,
 `configs/*.json`, `docs/inference.md`, `docs/data.md`, `scripts/download_model_data.py`. The
-weights themselves are under NVIDIA's licences and are never part of MedGen.
+weights are under NVIDIA's licenses and not part of MedGen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from MedGenLib.packages.manifest import LicenseSpec
 
 SOURCE = "https://github.com/NVIDIA-Medtech/NV-Generate-CTMR"
 LATENT_CHANNELS, LATENT_STRIDE, LABEL_BITS = 4, 4, 8
-"""Channels of a latent, image voxels per latent voxel, bits in which a label is written."""
+"""Channels of a latent, image voxels per latent voxel, bits that encode a label."""
 
 OPEN_MODEL = LicenseSpec("LicenseRef-NVIDIA-Open-Model", True, True)
 NON_COMMERCIAL = LicenseSpec("LicenseRef-NVIDIA-OneWay-Noncommercial", False, True)
@@ -29,8 +29,8 @@ NON_COMMERCIAL_URL = "https://developer.download.nvidia.com/licenses/NVIDIA-OneW
 class HubFile:
     """One published file of weights.
 
-    `state` is the key of the state dictionary inside the file, None when the file is one. The
-    velocity network's file holds the number "scale_factor" beside it.
+    `state` is the key of the state dictionary inside the file; None if the file is one. The file of
+    the velocity network also has the number "scale_factor".
     """
 
     repo: str
@@ -40,10 +40,10 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Published:
-    """One published model: where its files lie, and all of `configs/metadata.json` but weights.
+    """One published model: its files, and `configs/metadata.json` without weights.
 
-    `files` has the roles "autoencoder", "flow" (the U-Net, also that of ddpm-ct) and, where the
-    model takes a mask, "controlnet". What a ControlNet's file lacks is the U-Net's tensor of the
+    `files` has the roles "autoencoder", "flow" (the U-Net, also that of ddpm-ct) and, for models with
+    a mask, "controlnet". Tensors missing in a ControlNet's file are those of the U-Net with the
     same name (`scripts/utils_infer.py`, load_image_models).
     """
 
@@ -163,7 +163,7 @@ AUTOENCODER = {
         "use_convtranspose": False,
     },
 }
-"""`autoencoder_def`, without what decides on the way of computing only: splits, number format."""
+"""`autoencoder_def`, without parameters of the computation: splits, number format."""
 
 _CT, _MR, _BRAIN = (f"nvidia/NV-Generate-{part}" for part in ("CT", "MR", "MR-Brain"))
 _AUTOENCODER_V1 = HubFile(_CT, "models/autoencoder_v1.pt")
@@ -180,7 +180,7 @@ _BRAIN_CLASSES = {
     "SWI skull-stripped": 32,
     "MRA skull-stripped": 33,
 }
-"""`configs/modality_mapping.json`: those that the weights have seen. CT is 1."""
+"""`configs/modality_mapping.json`: those in the training data. CT is 1."""
 
 
 def _data(name: str, subjects: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The labels of NV-Generate-CT: 124 of MAISI's 132 classes, and 200 for the rest of the body.
 
-The other eight numbers are placeholders that no training scan had, so they are unknown labels here.
-`table("maisi")` of MedGenLib.labels.mapping holds the same with the tissues that they are part of.
+The other eight numbers are placeholders without training data and unknown labels here.
+`table("maisi")` of MedGenLib.labels.mapping has the same labels with their tissues.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ REGIONS = (
     ("abdomen", frozenset({1, 3, 4, 5, 14})),
     ("pelvis and legs", frozenset({93, 94})),
 )
-"""Region -> labels that show it (`get_body_region_index_from_mask` of NV-Generate-CTMR)."""
+"""Region -> labels within it (`get_body_region_index_from_mask` of NV-Generate-CTMR)."""
 UNCLAIMED = ("soft tissue", "fat", "subcutaneous fat", "muscle", "gas")
-"""Tissues that in training had the label of the rest of the body."""
+"""Tissues with the label of the rest of the body in training."""
 
 
 def package_labels() -> dict[str, dict[str, Any]]:
-    """The vocabulary as configs/metadata.json of a package holds it.
+    """The vocabulary in the form of configs/metadata.json.
 
     >>> package_labels()["5"]
     {'name': 'right kidney', 'aliases': ['kidney_right']}
@@ -37,9 +37,9 @@ def package_labels() -> dict[str, dict[str, Any]]:
 
 
 def regions(values: Iterable[int]) -> tuple[int, int] | None:
-    """Topmost and lowest body region that these labels show, as indices into `REGIONS`.
+    """Topmost and lowest body region of these labels, as indices into `REGIONS`.
 
-    None where no label tells: ribs alone, or the body without structures.
+    None if no label determines it: only ribs, or the body without structures.
     """
     present = set(values)
     shown = [number for number, (_, labels) in enumerate(REGIONS) if labels & present]

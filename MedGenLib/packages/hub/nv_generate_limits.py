@@ -1,4 +1,4 @@
-"""What the published packages of NV-Generate accept, as the preprocessing of a package says it.
+"""Input limits of the published packages of NV-Generate, in the form of a package's preprocessing.
 
 Source: `check_input_ct` and `check_input_mr` in scripts/sample_mask.py of NV-Generate-CTMR
 (Apache-2.0). Voxels and mm along the RAS axes: left-right, back-front, foot-head.
@@ -10,9 +10,9 @@ from itertools import product
 from typing import Any
 
 BODY = 200
-"""Label of every voxel of the body that no structure claims."""
+"""Label of body voxels outside all structures."""
 STRIDE = 32
-"""Voxels a side is a multiple of: the autoencoder halves twice, the U-Net three times."""
+"""Sides are multiples of this: the autoencoder halves twice, the U-Net three times."""
 
 CT: dict[str, Any] = {
     "name": "maisi",

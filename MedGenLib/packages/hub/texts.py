@@ -1,4 +1,4 @@
-"""What is told about a published model: its licence, its card, its version."""
+"""Texts about a published model: license, card, version."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ VERSION = "1.0.0"
 
 
 def license_text(model: Published, published: str = "") -> str:
-    """What a user agrees to: whose licence, where its text is, and the text where it was found.
+    """License notice of a model: licensor, URL, and the text if found.
 
     Parameters
     ----------
-    published: text of the licence file beside the weights, "" where there is none.
+    published: text of the license file beside the weights, "" without one.
     """
     use = (
-        "The licence allows commercial use on its conditions."
+        "The license allows commercial use on its conditions."
         if model.license.commercial_use
-        else "The licence allows research and evaluation only, no commercial use."
+        else "The license allows research and evaluation only, no commercial use."
     )
     places = "\n".join(f"  https://huggingface.co/{repo}" for repo in _repositories(model))
     notice = (
@@ -29,7 +29,7 @@ def license_text(model: Published, published: str = "") -> str:
         f"  {model.license_url}\n{use}\n"
         "You accept it towards NVIDIA; MedGen only downloads and converts the files.\n"
     )
-    # Line ends and the mark of byte order would not survive being written and read again.
+    # Line ends and the byte order mark are not preserved when written and read.
     text = "\n".join(published.lstrip("\ufeff").splitlines()).strip()
     return f"{notice}\n{text}\n" if text else notice
 
@@ -60,7 +60,7 @@ def card(model: Published, sources: Sequence[Mapping[str, Any]]) -> str:
 {model.description} (upstream: `{model.variant}` of [NV-Generate-CTMR]({SOURCE})).
 
 The weights are NVIDIA's. They were downloaded on this computer and converted from PyTorch
-checkpoints to safetensors; no number was changed. MedGen has not trained, changed or validated
+checkpoints to safetensors; no value was changed. MedGen has not trained, changed or validated
 them, and ships none of them.
 
     {use}
@@ -69,10 +69,10 @@ them, and ships none of them.
 |---|---|---|---|
 {rows}
 
-Licence: {model.license.spdx}, {model.license_url}; commercial use is {commercial}.
+License: {model.license.spdx}, {model.license_url}; commercial use is {commercial}.
 
-Intended for research and teaching. Synthetic images are never for diagnosis. What the model has
-seen in training, and which sizes and spacings it takes, is told by upstream's documentation and by
+Intended for research and teaching. Synthetic images are never for diagnosis. The training data and the
+accepted sizes and spacings are described in upstream's documentation and by
 `medgen models info {model.name}`.
 """
 

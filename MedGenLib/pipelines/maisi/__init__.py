@@ -1,1 +1,1 @@
-"""NVIDIA NV-Generate-CTMR ("MAISI"): its labels, grids and networks, run with its own weights."""
+"""NVIDIA NV-Generate-CTMR ("MAISI"): labels, grids and networks, with the published weights."""

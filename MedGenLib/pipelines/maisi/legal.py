@@ -1,8 +1,8 @@
-"""The grid that a published package works on for an input's grid: found by padding and cropping.
+"""The working grid of a published package for an input's grid, by padding and cropping. No voxels.
 
-No voxel is needed. The published scripts resample a mask whose size is not one of the few that the
-networks were trained on, which moves every border; here its voxels are kept, and only a spacing
-outside of the trained range is resampled, which a finding tells.
+The published scripts resample a mask whose size is not one of the few training sizes, which moves
+borders; here the voxels are kept, and only a spacing outside the trained range is resampled, with a
+finding.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ Extents = tuple[tuple[int, int], ...]
 """First and last-plus-one index of each axis."""
 
 MARGIN = 4
-"""Voxels kept around the labels where a grid is cut to them."""
+"""Voxels kept around the labels when a grid is cropped to them."""
 SAME = 0.01
-"""Relative difference of spacing that a network does not see."""
+"""Relative difference of spacing that is ignored."""
 
 
 @dataclass(frozen=True)
 class LegalGrid:
-    """What part of an input's grid a package works on, and on which voxels.
+    """The part of an input's grid that a package works on, and its voxels.
 
     Attributes
     ----------
     start, stop: the part, as indices of the input's stored axes.
     region: its grid.
-    work: the same region on the voxels of the networks, in the stored orientation; `region` itself
-        unless the spacing had to change.
-    turn: stored orientation -> RAS.
+    work: the region with the networks' voxels, in the stored orientation; equal to `region` unless it
+        is resampled.
+    reorientation: stored orientation -> RAS.
     inner: shape of `work` in RAS.
     shape: (x, y, z) of the legal grid in RAS, at least as large as `inner`.
-    before: padding in front of each RAS axis.
-    spacing: mm along the RAS axes, as the networks are told.
-    findings: what the user should know of it.
+    before: padding before each RAS axis.
+    spacing: mm along the RAS axes, as input of the networks.
+    findings: findings for the user.
     """
 
     start: Three
@@ -69,7 +69,7 @@ class LegalGrid:
 
     @property
     def inside(self) -> tuple[slice, slice, slice]:
-        """`work` within the legal grid; of a lone slice the middle plane."""
+        """`work` within the legal grid; for a single slice, the middle plane."""
         return tuple(slice(b, b + n) for b, n in zip(self.before, self.inner, strict=True))
 
 
@@ -103,18 +103,18 @@ class _Search:
 
 
 def find_grid(geometry: Geometry, manifest: Manifest, used: Extents | None = None, any_grid: bool = False) -> LegalGrid:
-    """The smallest legal grid that holds the labels and shows enough of the body.
+    """The smallest legal grid that contains the labels and enough of the body.
 
     Parameters
     ----------
-    geometry: of the mask, any orientation; oblique axes stay as they are.
-    used: box of the labels on the stored axes; None is the whole grid.
-    any_grid: take any size in whole strides, cut closely to the labels, instead of a size that the
-        networks were trained on: quicker for a small mask, possible for a large one, less sure.
+    geometry: grid of the mask, in any orientation; oblique axes are kept.
+    used: box of the labels on the stored axes; None for the whole grid.
+    any_grid: allow any size in whole strides, cropped closely to the labels, instead of a training
+        size: faster for a small mask, possible for a large one, less reliable.
 
     Raises
     ------
-    InputError: a line or a point, or no legal grid is large enough (says which spacing would do).
+    InputError: a line or a point, or no legal grid is large enough (says which spacing is possible).
     """
     reorientation = Reorientation.to(geometry, "RAS")
     whole = tuple((0, n) for n in geometry.shape)
@@ -170,10 +170,10 @@ def _to_stored(box: Extents, shape: Three, reorientation: Reorientation) -> Exte
 
 
 def _target_spacing(search: _Search) -> list[float]:
-    """The input's own spacing where the networks know it, else the nearest that they know."""
+    """The input's spacing if it is in the trained range, otherwise the nearest in it."""
     low, high = search.spec.spacing_min_mm, search.spec.spacing_max_mm
     thick = [s for s, n in zip(search.spacing, search.shape, strict=True) if n > 1]
-    # The thickness of a lone slice says nothing about the slab that it is drawn in.
+    # The thickness of a single slice does not apply to its slab.
     known = [s if n > 1 else float(np.mean(thick)) for s, n in zip(search.spacing, search.shape, strict=True)]
     target = [float(np.clip(s, a, b)) for s, a, b in zip(known, low, high, strict=True)]
     if search.spec.equal_in_plane:
@@ -210,7 +210,7 @@ def _part_and_shape(search: _Search) -> tuple[Extents, Three]:
 
 
 def _legal_shape(search: _Search, part: Extents) -> Three | None:
-    """The smallest legal grid that holds the part and shows enough of the body, if it can."""
+    """The smallest legal grid that contains the part and enough of the body, or None."""
     needed = search.voxels(part)
     fitting = [tuple(grid) for grid in search.spec.grids if all(n <= g for n, g in zip(needed, grid, strict=True))]
     least = search.spec.least_view_mm
@@ -225,7 +225,7 @@ def _legal_shape(search: _Search, part: Extents) -> Three | None:
 
 
 def _fitting_spacing(search: _Search) -> list[float] | None:
-    """The finest spacing at which some legal grid holds the labels, if the networks know it."""
+    """The finest spacing in the trained range at which a legal grid contains the labels, or None."""
     extents = _extents(search)
     high = search.spec.spacing_max_mm
     best: list[float] | None = None
@@ -259,18 +259,18 @@ def _no_grid(search: _Search) -> str:
     if spacing := _fitting_spacing(search):
         rounded = [math.ceil(s * 100) / 100 for s in spacing]
         return (
-            f"{start}; {'ask for' if alone else 'resample the mask to'} voxels of {_by(rounded)} "
+            f"{start}; {'request' if alone else 'resample the mask to'} voxels of {_by(rounded)} "
             "mm, or let it take any grid (--any-grid)."
         )
     return (
-        f"{start}, whatever their spacing, as {_by([round(mm) for mm in extents])} mm are more "
-        f"than it shows; {'ask for less' if alone else 'crop the mask'}, or let it take any grid "
+        f"{start}, whatever their spacing, as {_by([round(mm) for mm in extents])} mm exceed "
+        f"its field of view; {'request less' if alone else 'crop the mask'}, or let it take any grid "
         "(--any-grid)."
     )
 
 
 def _of_nothing(manifest: Manifest) -> bool:
-    """Whether the package takes no mask, so that nobody has drawn labels."""
+    """Whether the package has no mask."""
     return manifest.input.kind == "none"
 
 
@@ -284,7 +284,7 @@ def _findings(search: _Search, shape: Sequence[int]) -> list[Finding]:
             Finding(
                 "warning",
                 "resampled",
-                f"The model '{name}' knows voxels of {_by(low)} to {_by(high)} mm{equal}, so the "
+                f"The model '{name}' was trained on voxels of {_by(low)} to {_by(high)} mm{equal}, so the "
                 f"labels were resampled from {_by(search.spacing)} to {_by(search.target)} mm and the "
                 "result back; borders move by up to half a voxel.",
             )
@@ -294,8 +294,8 @@ def _findings(search: _Search, shape: Sequence[int]) -> list[Finding]:
             Finding(
                 "warning",
                 "untrained-grid",
-                f"The grid of {_by(shape)} voxels is none that the model '{name}' was trained on; "
-                "compare a result without --any-grid before relying on it.",
+                f"The grid of {_by(shape)} voxels is not one that the model '{name}' was trained on; "
+                "compare with a result without --any-grid before use.",
             )
         )
     return findings

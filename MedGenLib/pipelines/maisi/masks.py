@@ -1,4 +1,4 @@
-"""A mask on the grid that NV-Generate's networks work on, and the way back. No torch."""
+"""A mask on the working grid of NV-Generate's networks, and the inverse mapping. No torch."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
 
 _THORAX = 1
-"""Index of the region that nearly every training scan shows."""
+"""Index of the region in nearly all training scans."""
 
 
 @dataclass
 class MaisiScene:
-    """What is generated, on a legal grid.
+    """A mask, or a grid alone, on a legal grid.
 
     Attributes
     ----------
-    original: the mask as given, in the model's labels; None for packages that take no mask.
-    geometry: the input's grid, where the result has to lie.
-    grid: how the legal grid lies on it.
-    labels: (x, y, z) uint8 in RAS on the legal grid, None without a mask. Planes beyond the first
-        and the last one repeat these, as a scan goes on; beyond its sides lies air.
+    original: the mask as given, in the model's labels; None for packages without a mask.
+    geometry: the input's grid, which is that of the result.
+    grid: position of the legal grid on it.
+    labels: (x, y, z) uint8 in RAS on the legal grid, None without a mask. Padding along z repeats the
+        first and last plane; padding along x and y is air.
     regions: topmost and lowest body region (`vocabulary.REGIONS`) of the labels, or None.
-    conditions: for the report.
+    conditions: conditions for the report.
     """
 
     manifest: Manifest
@@ -46,7 +46,7 @@ class MaisiScene:
     conditions: dict[str, Any]
     findings: list[Finding] = field(default_factory=list)
     modality: str | None = None
-    """What is generated, by its name in the package; None where it makes one thing only."""
+    """Name of the generated modality in the package; None if there is only one."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -60,14 +60,14 @@ class MaisiScene:
 
     @property
     def own_grid(self) -> bool:
-        """Whether the networks work on the input's voxels, without resampling."""
+        """Whether the networks use the input's voxels, without resampling."""
         return self.grid.own
 
     def finish(self, values: NDArray[np.floating]) -> Volume:
         """Network values (0 to 1) on the legal grid -> intensities on the input's grid.
 
-        Values are cut to the range of the output; outside of the labels, and of what the legal
-        grid covers, lies the background.
+        Values are clipped to the output's range; voxels outside the labels or outside the legal grid
+        get the background.
         """
         output, grid = self.manifest.output, self.grid
         if values.shape != grid.shape:
@@ -86,7 +86,7 @@ class MaisiScene:
         return Volume(array, self.geometry.affine, modality, output.unit)
 
     def seams(self, borders: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Window borders in latent voxels as planes of the input's grid, where both agree."""
+        """Window borders in latent voxels as planes of the input's grid, where they coincide."""
         if not self.own_grid:
             return []
         planes = []
@@ -119,18 +119,18 @@ def prepare(labels: LabelMap, manifest: Manifest, *, any_grid: bool = False) -> 
 
 
 def prepare_grid(geometry: Geometry, manifest: Manifest, *, any_grid: bool = False) -> MaisiScene:
-    """The same for a package without a mask: the grid that an image is wanted on.
+    """As `prepare`, for a package without a mask: the grid of the image.
 
     Raises
     ------
-    InputError: a line or a point, or no legal grid that holds it.
+    InputError: a line or a point, or no legal grid that contains it.
     """
     grid = find_grid(geometry, manifest, None, any_grid)
     return MaisiScene(manifest, None, geometry, grid, None, None, _conditions(grid), list(grid.findings))
 
 
 def _padded(array: NDArray[np.uint8], grid: LegalGrid) -> NDArray[np.uint8]:
-    """(RAS) labels on the legal grid: planes go on along the body, air lies at its sides."""
+    """(RAS) labels on the legal grid, padded with repeated planes along the body and air at its sides."""
     margins = [(b, n - i - b) for b, n, i in zip(grid.before, grid.shape, grid.inner, strict=True)]
     onward = [axis == 2 or n == 1 for axis, n in enumerate(grid.inner)]
     none = (0, 0)
@@ -143,11 +143,11 @@ def _conditions(grid: LegalGrid) -> dict[str, Any]:
 
 
 def _on_region(shown: tuple[int, int] | None, manifest: Manifest) -> list[Finding]:
-    """A word where the mask shows what hardly any training scan did."""
+    """A finding if the mask shows a part of the body that is rare in training."""
     if shown is not None and shown[0] <= _THORAX <= shown[1]:
         return []
     if shown is None:
-        what = "no organ that tells which part of the body it is"
+        what = "no organ that identifies the part of the body"
     else:
         names = [name for name, _ in REGIONS[shown[0] : shown[1] + 1]]
         what = f"only {' and '.join(names)}"
@@ -156,6 +156,6 @@ def _on_region(shown: tuple[int, int] | None, manifest: Manifest) -> list[Findin
             "warning",
             "rare-region",
             f"99 of 100 scans that the model '{manifest.name}' was trained on show the lungs, and this "
-            f"mask shows {what}; look at the result with more care.",
+            f"mask shows {what}; check the result with more care.",
         )
     ]

@@ -1,4 +1,4 @@
-"""Windows and memory of NV-Generate's networks: what is computed at once, and what is kept."""
+"""Windows and memory of NV-Generate's networks."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ OVERLAP = 8
 MOST_VOXELS, SMALL_VOXELS = 2**20, 2**17
 """Latent voxels sampled at once: 512 x 512 x 256 image voxels, and 256 x 256 x 128."""
 FEWEST_SLICES, FEWEST_SIDE = 32, 64
-"""Latent voxels of a window across and along the slices: the published models' least size."""
+"""Latent voxels of a window across and along the slices: the smallest size of the published models."""
 SLABS_AT_ONCE = 5
-"""What a convolution needs for one: input, normalised, padded, output, and one yet unwritten."""
+"""Memory of a convolution relative to one map: input, normalized, padded, output, and one being written."""
 LEVELS = ((4, 256, 256), (2, 256, 128), (1, 128, 64))
-"""The decoder: how much coarser than the image, channels that enter the level and that leave it."""
+"""Levels of the decoder: downsampling, input channels, output channels."""
 VALUES_PER_LATENT_VOXEL = 2200
-"""What U-Net and ControlNet hold at once per latent voxel of a window."""
+"""Values of U-Net and ControlNet alive at once per latent voxel of a window."""
 BYTES_PER_VOXEL = 32
-"""Of the image: labels, network values, intensities, checks."""
+"""Bytes per image voxel: labels, network values, intensities, checks."""
 
 
 def windows(settings: MaisiSettings, shape: Sequence[int], small: bool = False) -> Windows:
-    """How the latent of an image is cut for sampling.
+    """Windows of an image's latent for sampling.
 
-    The layout depends on the image's size alone: it changes the fine detail of the result. Slabs
-    are cut along the body first, as the networks know whole slices.
+    The layout depends only on the image's size, as it changes the fine detail of the result. The latent
+    is first cut along the body, as the networks are trained on whole slices.
     """
     latent, stride = tuple(n // settings.latent_stride for n in shape), settings.network_stride
     budget = SMALL_VOXELS if small else MOST_VOXELS
@@ -57,11 +57,11 @@ def _halved(side: int, stride: int) -> int:
 
 
 def room(shape: Sequence[int], device: torch.device, small: bool = False) -> Room:
-    """Which maps of the autoencoder are kept while decoding an image.
+    """Maps of the autoencoder that are kept while decoding an image.
 
-    It depends on the device and the image, not on the memory that happens to be free, for the
-    same reason as `windows`. Two maps of 64 channels at the image's resolution are alive at a
-    time, so that a fifth of the device's memory for each leaves enough for the rest.
+    Depends on the device and the image, not on the free memory, for the same reason as `windows`. Two
+    maps of 64 channels at the image's resolution are alive at a time, so a fifth of the device's
+    memory for each leaves enough for the rest.
     """
     largest = total_memory(device) // (10 if small else 5)
     narrow = small or 4 * LEVELS[-1][2] * math.prod(shape) > largest
@@ -69,11 +69,11 @@ def room(shape: Sequence[int], device: torch.device, small: bool = False) -> Roo
 
 
 def is_small(manifest: Manifest, shape: Sequence[int], device: torch.device, dtype: torch.dtype, plan: str) -> bool:
-    """Whether an image is made with the small plan; "auto" takes it where the normal does not fit.
+    """Whether the small plan is used; "auto" uses it if the normal one does not fit.
 
     Raises
     ------
-    MemoryPlanError: none of the plans that ``plan`` allows fits into the device's free memory.
+    MemoryPlanError: none of the plans allowed by ``plan`` fits into the device's free memory.
     """
     free = free_memory(device)
     for small in {"auto": (False, True), "normal": (False,), "small": (True,)}[plan]:
@@ -101,9 +101,9 @@ def needed_bytes(
 
 
 def decoding_bytes(shape: Sequence[int], kept: Room) -> int:
-    """Memory of the autoencoder beside its weights while it decodes an image.
+    """Memory of the autoencoder without its weights while it decodes an image.
 
-    Level by level of resolution: what came from the level below, its doubling, and the two maps
+    Level by level of resolution: the input from the level below, its doubling, and the two maps
     of a residual block.
     """
     item = 2 if kept.dtype == torch.float16 else 4
@@ -117,14 +117,14 @@ def decoding_bytes(shape: Sequence[int], kept: Room) -> int:
         enter, leave = (size if size <= limit else 0 for size in (enter, leave))
         peak = max(peak, below + enter, (enter or below) + leave, 2 * leave)
         below = leave or enter or below
-    # What is not kept is asked for with a halo of one plane on each side for every layer.
+    # Maps that are not kept are recomputed with a halo of one plane on each side per layer.
     plane = LEVELS[-1][1] * shape[1] * shape[2]
     planes = max(SLAB_VALUES // plane, FEWEST_PLANES) + 2 + 2 * lazy
     return peak + SLABS_AT_ONCE * planes * plane * 4
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes of memory of a device, used or not."""
+    """Total memory of a device in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     return psutil.virtual_memory().total

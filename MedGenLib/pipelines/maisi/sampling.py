@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from MedGenLib.pipelines.maisi.masks import MaisiScene
 
 NO_CLASS = 0
-"""The modality class that stands for any: what guidance leads away from."""
+"""The modality class for any modality, used as unconditional class in guidance."""
 CONDITION_SCALE = 100.0
-"""Spacings in mm and body regions are given to the networks times this."""
+"""Spacings in mm and body regions are multiplied by this for the networks."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class MaisiSampling(GenerationRun):
     ----------
     controlnet: None for packages without a mask.
     number_format: of the U-Net and the ControlNet.
-    modality: number of the class the image is of; None for packages without classes.
+    modality: class of the image; None for packages without classes.
     """
 
     scene: MaisiScene
@@ -70,12 +70,12 @@ class MaisiSampling(GenerationRun):
         memory: str = "normal",
         guidance: float | None = None,
     ) -> MaisiSampling:
-        """``guidance`` None is the package's own.
+        """``guidance`` None stands for the package's value.
 
         Raises
         ------
-        InputError: a sampler, a number of steps or a guidance that there is not; a mask that does
-            not tell the part of the body to a package that has to know it.
+        InputError: an unknown sampler, a number of steps or a guidance out of range; a mask without the
+            part of the body, for a package conditioned on it.
         MemoryPlanError: the scene does not fit into the memory of the device.
         """
         name = _checked_sampler(manifest, sampler)
@@ -84,7 +84,7 @@ class MaisiSampling(GenerationRun):
         weight = _checked_guidance(manifest, guidance)
         if manifest.settings.regions and scene.regions is None:
             raise InputError(
-                f"The model '{manifest.name}' has to be told the part of the body, and the mask "
+                f"The model '{manifest.name}' needs the part of the body, and the mask "
                 "has no brain, skull, lung, abdominal organ or thigh bone that shows it; add one, "
                 "or use the model nv-generate-ct."
             )
@@ -94,7 +94,7 @@ class MaisiSampling(GenerationRun):
                     "warning",
                     "few-steps",
                     f"The model '{manifest.name}' was made for {TRAIN_STEPS} steps of ddpm; an image "
-                    f"of {steps} is worse, and ddim copes with fewer.",
+                    f"of {steps} is worse; ddim needs fewer.",
                 )
             )
         dtype = _number_format(device)
@@ -134,7 +134,7 @@ class MaisiSampling(GenerationRun):
 
     @torch.inference_mode()
     def integrate(self, noise: Tensor, progress: ProgressCallback | None, generator: torch.Generator) -> Tensor:
-        """Sample the latent that a noise leads to."""
+        """Sample the latent from a noise."""
         if self.controlnet is not None:
             reading = Stage("reading the mask", 1, progress)
             _ = self._embedded
@@ -155,10 +155,10 @@ class MaisiSampling(GenerationRun):
         return _predicts_noise(self.scene.manifest)
 
     def _denoiser(self, stage: Stage) -> Denoiser:
-        """What the sampler asks for the data behind a noisy latent."""
+        """The denoiser of the sampler."""
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            # These networks were taught data - noise, the flow's velocity is noise - data.
+            # These networks predict data - noise; the flow's velocity is noise - data.
             return -self._evaluated(x, TRAIN_STEPS * t, stage)
 
         def data(x: Tensor, alpha: float, sigma: float) -> Tensor:
@@ -168,7 +168,7 @@ class MaisiSampling(GenerationRun):
         return data if self._predicts_noise else FlowDenoiser(velocity)
 
     def _evaluated(self, x: Tensor, timestep: float, stage: Stage) -> Tensor:
-        """The U-Net's answer on all of a latent, blended from its windows."""
+        """The U-Net's prediction for the whole latent, blended from windows."""
         boxes = list(self.windows)
         time = torch.full((1,), timestep, device=self.device)
 
@@ -196,14 +196,14 @@ class MaisiSampling(GenerationRun):
 
     @cached_property
     def _embedded(self) -> Tensor:
-        """The mask as the ControlNet sees it: once for all steps and all samples."""
+        """The mask as input of the ControlNet, computed once for all steps and samples."""
         labels = torch.from_numpy(self.scene.labels).to(self.device)
         with torch.inference_mode(), self._precision():
             return self.controlnet.embed(labels)
 
     @cached_property
     def _conditions(self) -> dict[str, Tensor]:
-        """Spacing and body region as the U-Net takes them."""
+        """Spacing and body region as inputs of the U-Net."""
         values = {"spacing_tensor": self.scene.spacing}
         if self.settings.regions:
             top, bottom = (np.eye(4)[region] for region in self.scene.regions)
@@ -228,13 +228,13 @@ class MaisiSampling(GenerationRun):
 
 
 def modality_of(manifest: Manifest, name: str | None) -> str | None:
-    """The package's name of a modality that was written in any case and with any separators.
+    """The package's name of a modality, ignoring case and separators.
 
-    None is the package's own, and stays None where it makes one thing only.
+    None stands for the package's default, and remains None if there is only one.
 
     Raises
     ------
-    InputError: the package does not make it (and says what it makes).
+    InputError: the package does not generate it (lists what it generates).
     """
     classes = manifest.settings.classes
     if name is None:
@@ -242,7 +242,7 @@ def modality_of(manifest: Manifest, name: str | None) -> str | None:
     known = {_plain(known): known for known in classes}
     if _plain(name) not in known:
         what = ", ".join(classes) or f"{manifest.output.modality} only"
-        raise InputError(f"The model '{manifest.name}' does not make '{name}'; it makes: {what}.")
+        raise InputError(f"The model '{manifest.name}' does not generate '{name}'; it generates: {what}.")
     return known[_plain(name)]
 
 
@@ -272,21 +272,20 @@ def _checked_guidance(manifest: Manifest, guidance: float | None) -> float:
         return manifest.settings.guidance
     if guidance != 1 and len(manifest.settings.classes) < 2:
         raise InputError(
-            f"The model '{manifest.name}' makes one modality only, so that there is nothing to "
-            "guide it to; leave guidance out."
+            f"The model '{manifest.name}' generates one modality only, so guidance has no effect; leave guidance out."
         )
     return guidance
 
 
 def _number_format(device: torch.device) -> torch.dtype:
-    """float16 on CUDA, as published; bfloat16 where a CPU is faster in it."""
+    """float16 on CUDA, as published; bfloat16 if a CPU is faster in it."""
     if device.type == "cuda":
         return torch.float16
     return torch.bfloat16 if bfloat16_pays(device) else torch.float32
 
 
 def _at(net: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The network with weights in a number format, for this and all later runs."""
+    """The network with its weights converted to a number format, also for later runs."""
     if dtype != torch.float32:
         lower_precision(net, dtype)
     return net

@@ -1,4 +1,4 @@
-"""Times and noise levels on which NV-Generate's networks were trained, in double precision."""
+"""Times and noise levels of NV-Generate's networks, in double precision."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 TRAIN_STEPS = 1000
 BASE_VOXELS = 32**3
-"""Latent voxels for which the rectified flow's times are uniform."""
+"""Number of latent voxels for which the times of the rectified flow are uniform."""
 
 
 def time_shift(latent_shape: Sequence[int]) -> float:
-    """By how much more steps lie near the noise: larger latents need more noise to be drowned.
+    """Time shift of the rectified flow: larger latents need more steps near the noise.
 
-    The ratio of `timestep_transform` (MONAI's rectified-flow scheduler, as published), which is
-    equation 23 of Esser et al. 2024, arXiv 2403.03206, with the side of a cube for the size.
+    The ratio in `timestep_transform` (MONAI's rectified-flow scheduler, as published), which is
+    equation 23 of Esser et al. 2024, arXiv 2403.03206, with the side of a cube as size.
     """
     return (math.prod(latent_shape) / BASE_VOXELS) ** (1 / 3)
 
@@ -31,7 +31,7 @@ def signal_levels() -> NDArray[np.float64]:
 def respaced(steps: int) -> NDArray[np.float64]:
     """``alpha_bar`` at ``steps + 1`` times from the noise to the data, the last exactly 1.
 
-    1000 steps are the training's own; fewer are evenly spaced and start at its noisiest.
+    1000 steps are those of training; fewer are evenly spaced and start at the noisiest one.
     """
     index = np.linspace(TRAIN_STEPS - 1, 0, steps + 1).round().astype(int)[:-1]
     if steps == TRAIN_STEPS:

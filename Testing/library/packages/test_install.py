@@ -258,16 +258,16 @@ def test_available_models_are_listed_until_they_are_installed(server, capsys):
     assert NAME not in [row.split()[0] for row in capsys.readouterr().out.splitlines()]
 
 
-# The licence
+# The license
 
 
-def test_nothing_is_downloaded_before_the_licence_is_accepted(server):
+def test_nothing_is_downloaded_before_the_license_is_accepted(server):
     with pytest.raises(LicenseError, match=r"LicenseRef-NVIDIA-Open-Model; read https://www\.nvidia"):
         install_from(server.address, accept_license=False)
     assert server.requests("GET", ".pt") == [] and nothing_installed()
 
 
-def test_the_licence_is_accepted_once_until_its_text_changes(server):
+def test_the_license_is_accepted_once_until_its_text_changes(server):
     install_from(server.address)
     shutil.rmtree(find(NAME).folder)
     install_from(server.address, accept_license=False)
@@ -362,7 +362,7 @@ def test_a_part_that_is_too_long_is_begun_anew(server, blob):
 
 def test_a_server_without_checksums_is_not_trusted(server):
     server.bare = True
-    with pytest.raises(PackageError, match="does not tell the size and the checksum of models/a"):
+    with pytest.raises(PackageError, match="does not state the size and the checksum of models/a"):
         install.offer(NAME, server.address)
 
 
@@ -432,7 +432,7 @@ def test_two_installations_at_once(server):
     offer = install.offer(NAME, server.address)
     with (
         install._alone(NAME, user_folders.cache_dir() / "downloads"),
-        pytest.raises(PackageError, match="being installed by another window or program"),
+        pytest.raises(PackageError, match="being installed by another process"),
     ):
         install.install(offer, accept_license=True)
     assert install.install(offer, accept_license=True).name == NAME
@@ -458,7 +458,7 @@ def liver():
     return LabelMap(labels, np.diag([3.0, 3.0, 3.0, 1.0]))
 
 
-def test_the_worker_shows_the_licence_and_installs(server, worker):
+def test_the_worker_shows_the_license_and_installs(server, worker):
     (server.root / REPO / "LICENSE").write_text("Terms of NVIDIA")
     offered = {model["name"]: model for model in worker.call("models/available")["models"]}
     assert set(offered) == set(PUBLISHED) and offered[NAME]["download_mb"] == 1094
@@ -572,7 +572,7 @@ def test_a_scale_factor_with_metadata_is_plain_data(tmp_path):
 def test_a_file_of_something_else_is_told_in_our_own_words(tmp_path, contents):
     """PyTorch's words advise to read it without the restriction."""
     (tmp_path / "x.pt").write_bytes(contents)
-    with pytest.raises(PackageError, match=r"\(it is empty, cut off or something else\)") as caught:
+    with pytest.raises(PackageError, match=r"\(it is empty, truncated or another format\)") as caught:
         convert.read_checkpoint(tmp_path / "x.pt")
     assert "weights_only" not in str(caught.value)
 

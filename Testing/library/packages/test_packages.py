@@ -292,7 +292,7 @@ def test_expressions_are_never_evaluated(package, name):
     data = json.loads(path.read_text()) if path.is_file() else {}
     data["description"] = "$__import__('os').abort()"
     path.write_text(json.dumps(data))
-    assert "holds an expression at $.description" in only_problem(package.folder)
+    assert "has an expression at $.description" in only_problem(package.folder)
 
 
 # Verification
@@ -376,8 +376,8 @@ def test_truncated_weights_are_refused_even_with_a_matching_checksum(package):
         ("scripts/x.so", "code"),
         ("models/model.ts", "code"),
         ("configs/inference.yaml", "code"),
-        ("notes", "may not hold"),
-        ("docs/x.html", "may not hold"),
+        ("notes", "not allowed in a package"),
+        ("docs/x.html", "not allowed in a package"),
         ("docs/b\x1b[31m.md", "control characters"),
     ],
 )
@@ -401,7 +401,7 @@ def test_files_over_the_limits_are_refused(package, monkeypatch):
         assert "larger than the limit" in only_problem(package)
     with monkeypatch.context() as patch:
         patch.setattr(rules, "MAX_FILES", 3)
-        assert "holds more than 3 files" in only_problem(package)
+        assert "has more than 3 files" in only_problem(package)
 
 
 def test_links_are_refused(package, tmp_path):
@@ -775,8 +775,8 @@ def test_a_full_disk_is_told_before_and_while_copying(package, tmp_path, monkeyp
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
-        assert "MiB free; make room or set MEDGEN_HOME" in refusal(add, path)
-        assert "MiB free; make room or set MEDGEN_HOME" in refusal(add, package.folder)
+        assert "MiB free; free some space or set MEDGEN_HOME" in refusal(add, path)
+        assert "MiB free; free some space or set MEDGEN_HOME" in refusal(add, package.folder)
 
     def no_space(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -867,7 +867,7 @@ def test_add_from_an_address(server, tmp_path):
 def test_refused_downloads_leave_nothing(server, monkeypatch):
     assert "checksum of" in refusal(add, f"{server}/p.zip", sha256="0" * 64)
     assert "'404 File not found'" in refusal(add, f"{server}/none.zip")
-    assert "cut off after 10 of 1,000 bytes" in refusal(add, f"{server}/short.zip")
+    assert "interrupted after 10 of 1,000 bytes" in refusal(add, f"{server}/short.zip")
     assert f"{server}/page.zip is damaged or not a zip" in refusal(add, f"{server}/page.zip")
     assert "302" in refusal(add, f"{server}/elsewhere.zip")
     assert "cannot be reached" in refusal(add, "http://127.0.0.1:1/p.zip")
@@ -885,10 +885,10 @@ def test_a_cancelled_download_leaves_nothing(server):
     assert list(user_folders.models_dir().iterdir()) == []
 
 
-# The licence
+# The license
 
 
-def test_a_licence_that_asks_has_to_be_accepted_once(tmp_path):
+def test_a_license_must_be_accepted_once(tmp_path):
     manifest = write_translator(tmp_path / "embedded")
     with pytest.raises(LicenseError, match="CC-BY-NC-4.0 and must not be .*--accept-license") as e:
         require_acceptance(manifest)
@@ -912,7 +912,7 @@ def test_acceptance_holds_for_one_model_and_one_text(tmp_path):
         require_acceptance(first)
 
 
-def test_a_licence_that_does_not_ask_needs_nothing(package):
+def test_a_license_without_acceptance(package):
     assert require_acceptance(package) is False and user_config.read_config() == {}
     assert license_notice(package) == "The model 'tiny-ct' is licensed CC-BY-4.0."
 

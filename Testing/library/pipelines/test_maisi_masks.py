@@ -283,7 +283,7 @@ def test_what_no_grid_holds_is_refused_with_a_spacing_that_works(ct):
 
 
 def test_what_is_too_large_whatever_the_spacing_is_said(ct):
-    with pytest.raises(InputError, match="1800 x 400 x 400 mm are more"):
+    with pytest.raises(InputError, match="1800 x 400 x 400 mm exceed"):
         find_grid(Geometry((600, 400, 400), np.diag([3.0, 1.0, 1.0, 1.0])), ct)
 
 
@@ -357,7 +357,7 @@ def test_an_mr_of_a_size_that_is_none_gets_the_spacing_that_works(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [([22, 120, 200], "only head and neck"), ([93, 94, 200], "only pelvis and legs"), ([200], "no organ that tells")],
+    [([22, 120, 200], "only head and neck"), ([93, 94, 200], "only pelvis and legs"), ([200], "no organ that identifies")],
 )
 def test_what_training_hardly_saw_is_said(values, words, small):
     findings = prepare(scattered((32, 32, 32), np.eye(4), values=values), small).findings

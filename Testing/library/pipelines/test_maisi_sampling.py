@@ -236,7 +236,7 @@ def test_ddpm_refuses_what_it_cannot_do(installed):
         generate(trunk(), DDPM, **FAST, sampler="euler")
     nothing = trunk()
     ribs = nothing.with_array(np.where(nothing.array > 0, 200, 0).astype(np.uint8))
-    with pytest.raises(InputError, match="has to be told the part of the body"):
+    with pytest.raises(InputError, match="needs the part of the body"):
         generate(ribs, DDPM, **FAST)
 
 
@@ -276,11 +276,11 @@ def test_modality_and_guidance_change_the_image(installed):
 
 
 SENTENCES = {
-    "does not make 'CTA'; it makes: MR, T1w": {"model": BRAIN, "modality": "CTA"},
-    "takes no mask; give the size": {"model": BRAIN, "size": None},
+    "does not generate 'CTA'; it generates: MR, T1w": {"model": BRAIN, "modality": "CTA"},
+    "has no mask; give the size": {"model": BRAIN, "size": None},
     "needs a mask": {"model": CT, "size": None},
     "takes its grid from the mask": {"model": CT, "mask": trunk()},
-    "either a mask, whose grid is taken, or": {"model": BRAIN, "mask": trunk()},
+    "either a mask or a size": {"model": BRAIN, "mask": trunk()},
     "The size is 0 x 32 x 32": {"model": BRAIN, "size": (0, 32, 32)},
     "The spacing is 1 x -1 x 1": {"model": BRAIN, "spacing": (1, -1, 1)},
     "The image is a line": {"model": BRAIN, "size": (1, 1, 64)},
@@ -349,7 +349,7 @@ def test_command_line_without_a_mask(installed, tmp_path, capsys):
     assert "T1w in a.u., 32 x 32 x 32 voxels of 2 x 2 x 2 mm" in capsys.readouterr().out
     assert read_volume(out).shape == (32, 32, 32) and (tmp_path / "p.png").stat().st_size > 1000
     assert cli.main(["generate", "-o", str(tmp_path / "x.nii.gz"), "--model", BRAIN]) == 2
-    assert "takes no mask; give the size" in capsys.readouterr().err
+    assert "has no mask; give the size" in capsys.readouterr().err
 
 
 def test_command_line_with_a_mask(installed, tmp_path, capsys):
@@ -434,7 +434,7 @@ def test_auto_takes_the_small_plan_and_says_so(installed, monkeypatch):
     monkeypatch.setattr(memory, "needed_bytes", lambda *job: needed[job[-1]])
     report = generate(trunk(), CT, **FAST, memory="auto").report
     assert report.parameters["memory"] == "small"
-    assert any("smaller pieces were computed" in sentence for sentence in report.sentences)
+    assert any("smaller windows were computed" in sentence for sentence in report.sentences)
 
 
 def test_what_decoding_keeps_fits_a_24_gib_machine(monkeypatch):
@@ -450,5 +450,5 @@ def test_a_worker_makes_images_of_nothing(installed, packages):
         answer = worker.call("generate", model=BRAIN, size=[32, 32, 32], modality="FLAIR", **FAST)
         assert answer["report"]["parameters"]["modality"] == "FLAIR"
         assert len(answer["volumes"]) == 1
-        with pytest.raises(InputError, match="takes no mask; give the size"):
+        with pytest.raises(InputError, match="has no mask; give the size"):
             worker.call("generate", model=BRAIN, **FAST)

@@ -83,7 +83,7 @@ def test_a_plan_that_does_not_fit_is_replaced_before_it_runs(monkeypatch):
     between = (small + 2) / 0.9 * 2**20
     for module in (scene, flow_sampling):
         monkeypatch.setattr(module, "free_memory", lambda device="cpu": between)
-    with pytest.raises(MemoryPlanError, match="The usual plan .* needs about .*--memory small"):
+    with pytest.raises(MemoryPlanError, match="The normal plan .* needs about .*--memory small"):
         MedGenLib.generate(trunk(LARGE), memory="normal", **QUICK)
 
     tried = []
