@@ -1,4 +1,4 @@
-"""What is known about one option, in words for help and documentation, and whether a value fits it."""
+"""One option: its description for help and documentation, and the validation of values."""
 
 import inspect
 import math
@@ -14,7 +14,7 @@ from typing import Annotated, Any, ForwardRef, Literal, TypeVar, Union, get_args
 from MedGenLib.errors import InputError
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "required"})()
-"""Default of an option that has to be given."""
+"""Default of a required option."""
 IMAGES = {"LabelMap": "labels", "Volume": "volume"}
 """Type of an image -> its kind in the worker's protocol."""
 WANTED = {
@@ -27,7 +27,7 @@ WANTED = {
 }
 COUNTS = {2: "two", 3: "three"}
 MOST_SHOWN = 2**31
-"""A range beyond this is left out of the help."""
+"""A limit of this size is omitted in the help."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +36,16 @@ class Option:
 
     Attributes
     ----------
-    default: None where the model, the image or the seed decides.
-    low, high, above: the range; ``above`` itself is outside.
+    default: None if the model, the image or the seed determines the value.
+    low, high, above: the range; ``above`` is exclusive.
     count: length of a sequence.
-    phrase: its name in error messages.
-    term: its name in the literature.
-    flag: on the command line, where it is not ``--name``; without a dash it is positional.
-    metavar: of its value there. A tuple takes several words, "X,Y,Z" one word with commas; an option that is True or
-        False and has one takes the path of the file to write.
-    name, hint, help: from the class that declares it.
-    cli_only: whether it names a file, which other surfaces leave to the caller.
+    phrase: name in error messages.
+    term: name in the literature.
+    flag: flag on the command line, if not ``--name``; without a dash it is positional.
+    metavar: metavar of the value. A tuple stands for several words, "X,Y,Z" for one word with commas; a Boolean option
+        with a metavar takes the path of the file to write.
+    name, hint, help: from the declaring class.
+    cli_only: whether it is a file that other surfaces leave to the caller.
     """
 
     default: Any
@@ -66,7 +66,7 @@ class Option:
 
     @property
     def members(self) -> tuple[Any, ...]:
-        """The types of a value beside None; empty for images and others that are checked when they are used."""
+        """The types of a value besides None; empty for images and others checked on use."""
         if isinstance(self.hint, ForwardRef):
             return ()
         united = get_origin(self.hint) in (Union, types.UnionType)
@@ -74,44 +74,44 @@ class Option:
 
     @property
     def kinds(self) -> tuple[Any, ...]:
-        """The same without their parameters."""
+        """The types without parameters."""
         return tuple(get_origin(kind) or kind for kind in self.members)
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """All values there are; empty where there are others."""
+        """All allowed values; empty if there are others."""
         return get_args(self.members[0]) if self.kinds == (Literal,) else ()
 
     @property
     def number(self) -> type | None:
-        """int or float for a number and for a sequence of them; None for anything else."""
+        """int or float for numbers and sequences of numbers; otherwise None."""
         kinds = get_args(self.members[0]) if self.kinds == (Sequence,) else self.kinds
         return kinds[0] if kinds in ((int,), (float,)) else None
 
     @property
     def image(self) -> str:
-        """The kind of an image, which other processes get as a file and Slicer as a node; "" for anything else."""
+        """The kind of an image, passed to other processes as a file and in Slicer as a node; otherwise ""."""
         return next((kind for name, kind in IMAGES.items() if name in self.type_text), "")
 
     @property
     def writes_file(self) -> bool:
-        """Whether the command line takes the path of a file to write instead of True or False."""
+        """Whether the command line takes an output path instead of True or False."""
         return self.kinds == (bool,) and self.metavar is not None
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Its words on the command line."""
+        """Its flags on the command line."""
         flags = self.flag or f"--{self.name.replace('_', '-')}"
         return (flags,) if isinstance(flags, str) else flags
 
     @property
     def positional(self) -> bool:
-        """Whether the command line takes it without a flag."""
+        """Whether it is positional on the command line."""
         return not self.flags[0].startswith("-")
 
     @property
     def type_text(self) -> str:
-        """The type as Python writes it."""
+        """The type in Python syntax."""
         if isinstance(self.hint, ForwardRef):
             return self.hint.__forward_arg__
         text = re.sub(r"\b[a-z_]+\.", "", inspect.formatannotation(self.hint))

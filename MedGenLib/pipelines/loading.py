@@ -1,4 +1,4 @@
-"""Networks of a package, ready to run: checked, loaded once, on a device, in a precision."""
+"""Loading of a package's networks: verified, cached, on a device, in a number format."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _networks: dict[tuple, nn.Module] = {}
 def network(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
     """The network of a role with its trained weights, in evaluation mode on ``device``.
 
-    Loaded once for the same weights, arguments and device.
+    Cached by weights, arguments and device.
 
     Raises
     ------
-    PackageError: arguments or weights do not fit the network that the package names.
+    PackageError: arguments or weights do not fit the network.
     """
     spec = manifest.networks[role]
     arguments = json.dumps(spec.arguments, sort_keys=True)
@@ -42,7 +42,7 @@ def network(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
 
 
 def forget() -> None:
-    """Drop every network that is kept for the next run, to free its memory."""
+    """Clear the cache of networks, to free memory."""
     _networks.clear()
 
 
@@ -67,13 +67,13 @@ def _load(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
 
 
 def precision(device: torch.device, bfloat16: bool) -> AbstractContextManager:
-    """Autocast to bfloat16, or nothing."""
+    """Autocast to bfloat16, or a null context."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
 
 @lru_cache(maxsize=8)
 def bfloat16_pays(device: torch.device) -> bool:
-    """Whether this machine is faster in bfloat16, as `devices.probe_bfloat16` finds and remembers on disk."""
+    """Whether this machine is faster in bfloat16; the result of `devices.probe_bfloat16` is stored on disk."""
     key = probe_key(device)
     path = user_folders.cache_dir() / PROBES
     known: dict[str, bool] = {}
@@ -88,7 +88,7 @@ def bfloat16_pays(device: torch.device) -> bool:
 
 
 def probe_key(device: torch.device) -> str:
-    """Key of the remembered answer of a device; it holds what decides on the answer."""
+    """Key of the stored result of a device, with the properties that determine it."""
     if device.type == "cuda":
         return f"bfloat16 on {devices.describe_device(device)}"
     features = " ".join(devices.bfloat16_features()) or "no bfloat16"

@@ -21,11 +21,11 @@ def train(
     threads: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Path:
-    """Run a recipe, resuming from the checkpoint in ``out_dir`` where there is one.
+    """Run a recipe, resuming from the checkpoint in ``out_dir`` if there is one.
 
-    ``steps`` overrides the configuration's, ``threads`` are those of the CPU that this run uses.
-    Returns the path of what was exported.
-    Raises InputError for an unknown recipe, a bad configuration or missing data.
+    ``steps`` overrides the configuration; ``threads`` is the number of CPU threads of this run.
+    Returns the path of the export.
+    Raises InputError for an unknown recipe, an invalid configuration or missing data.
     """
     import torch
 
@@ -46,7 +46,7 @@ def train(
     except (KeyError, TypeError) as error:
         raise InputError(
             f"The configuration {config_path} does not fit the recipe {recipe}: {error}; "
-            "compare it with the configurations that come with MedGen."
+            "compare it with the configurations shipped with MedGen."
         ) from error
     fast = settings.precision == "bf16" or (settings.precision == "auto" and bfloat16_pays(place))
     with _threads(threads):
@@ -55,7 +55,7 @@ def train(
 
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """So many CPU threads inside; afterwards as many as the process had before."""
+    """Set the number of CPU threads, and restore it afterwards."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Training configurations: JSON files whose paths may hold environment variables."""
+"""Training configurations: JSON files whose paths may contain environment variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from MedGenLib.errors import InputError
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Read a configuration. Raises InputError with the place of the mistake."""
+    """Read a configuration. Raises InputError with the position of the error."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -32,13 +32,13 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def resolve(config: dict[str, Any], value: str) -> Path:
     """A path of the configuration: environment variables expanded, relative to its file.
 
-    Raises InputError when a variable is not set or when nothing lies there.
+    Raises InputError if a variable is not set or the path does not exist.
     """
     expanded = os.path.expandvars(value)
     if "$" in expanded:
         raise InputError(
             f"The path {value} in the training configuration needs an environment variable that "
-            "is not set; set it to the folder that holds the data."
+            "is not set; set it to the folder of the data."
         )
     path = Path(config["folder"], expanded)
     if not path.exists():

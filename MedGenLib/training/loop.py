@@ -1,7 +1,7 @@
 """The training loop: optimization, EMA, checkpoints, resume.
 
-Every step draws its data and noise from generators seeded with (seed, step). A run that was
-killed and resumed therefore sees exactly the batches of a run that was not.
+Each step draws its data and noise from generators seeded with (seed, step), so that a resumed run
+gets exactly the batches of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -38,18 +38,16 @@ class Draw:
 
 
 def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str = "") -> None:
-    """Begin with the averaged weights of an earlier run, where the configuration asks for that.
+    """Initialize with the averaged weights of an earlier run, if configured.
 
-    ``start_from`` names a folder beside ``out``; ``new`` names a part of the network that is not
-    taken from there. Raises InputError when nothing was trained there.
+    ``start_from`` is a folder beside ``out``; ``new`` is a part of the network that is not
+    loaded. Raises InputError if the folder has no weights.
     """
     if "start_from" not in config:
         return
     path = out.parent / config["start_from"] / CHECKPOINT
     if not path.exists():
-        raise InputError(
-            f"This configuration continues the run {path.parent}, which is not there; train that one first."
-        )
+        raise InputError(f"This configuration continues the run {path.parent}, which does not exist; train it first.")
     state = torch.load(path, map_location="cpu", weights_only=True)
     weights = state["averages"][name]
     if new:
@@ -74,7 +72,7 @@ class Objective:
 
 
 class Recipe(Protocol):
-    """What the loop needs to know about a training task."""
+    """A training task for the loop."""
 
     networks: dict[str, nn.Module]
     objectives: list[Objective]
@@ -91,7 +89,7 @@ class OptimizationSettings:
     """Optimization settings of a run.
 
     The learning rate warms up over ``warmup`` steps, stays constant and falls linearly to zero
-    over the last ``decay`` share of ``steps``, so that a finished run can be taken further.
+    over the last ``decay`` share of ``steps``, so that a finished run can be continued.
     """
 
     steps: int
@@ -114,7 +112,7 @@ class OptimizationSettings:
 
 
 class Log:
-    """TensorBoard writer, or nothing where tensorboard is not installed."""
+    """TensorBoard writer; does nothing if tensorboard is not installed."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -141,7 +139,7 @@ class Log:
 
 @dataclass
 class Trainer:
-    """Runs a recipe in a folder, from its checkpoint where there is one."""
+    """Runs a recipe in a folder, from its checkpoint if there is one."""
 
     recipe: Recipe
     settings: OptimizationSettings
@@ -151,7 +149,7 @@ class Trainer:
     progress: ProgressCallback | None = None
 
     def run(self) -> Path:
-        """Train to ``settings.steps`` and export. Returns what the recipe exported."""
+        """Train to ``settings.steps`` and export; returns the path of the export."""
         self.out.mkdir(parents=True, exist_ok=True)
         self.networks = {k: n.to(self.device) for k, n in self.recipe.networks.items()}
         self.averages = {k: copy.deepcopy(n).eval() for k, n in self.networks.items()}
@@ -222,7 +220,7 @@ class Trainer:
             self._validate(log)
 
     def _validate(self, log: Log) -> None:
-        """Figures at fixed data and noise: to TensorBoard and, a line each, to a file."""
+        """Validate with fixed data and noise; write to TensorBoard and a file."""
         values = self.recipe.validate(self.averages, self.step, log)
         log.scalars("validation", values, self.step)
         with (self.out / VALIDATION).open("a", encoding="utf-8") as stream:

@@ -1,24 +1,24 @@
-"""Terms that the recipe `latent-flow` can add to its loss, as the configuration asks for.
+"""Optional loss terms of the recipe `latent-flow`.
 
     "flow": {"losses": {
         "region":   {"labels": ["lesion"], "weight": 20},
         "contrast": {"labels": ["lesion"], "into": "liver", "weight": 0.01, "window": 2},
         "anatomy":  {"package": "hippocampus-segmenter", "weight": 0.05, "until": 0.3}}}
 
-region: the error counts `weight` times where these labels are: small lesions are not lost in the
-mean over a whole patch (the lesion-focused training of LesionFocus; Guo et al. 2024, MAISI,
-arXiv 2409.11169, weights its tumors by 100).
+region: the error is multiplied by `weight` at these labels, so that small lesions count in the mean
+over a patch (the lesion-focused training of LesionFocus; Guo et al. 2024, MAISI, arXiv 2409.11169,
+uses a weight of 100 for tumors).
 
-contrast: a second pass gets a mask in which these labels are erased (they become `into`).
-Inside them the two velocities have to differ by `window` on average, no more is asked for; outside
-the second one has to be right, too. So the mask decides where the lesion is, and it alone (the
-idea of the region contrastive term of NV-Generate-CTMR, "MAISI v2").
+contrast: a second pass gets a mask in which these labels are replaced by `into`. Inside them the two
+velocities must differ by `window` on average; outside, the second one must be correct too. The
+position of the lesion is then determined by the mask alone (the idea of the region contrastive term of
+NV-Generate-CTMR, "MAISI v2").
 
-anatomy: at times below `until` the estimate of the data is decoded and given to a frozen
-segmentation package, and its cross-entropy against the mask is added (the anatomical constraint of
-SynthDiff). The gradient passes through the decoder and the segmenter; neither learns.
+anatomy: at times below `until` the data estimate is decoded and segmented by a frozen package, and
+its cross-entropy against the mask is added (the anatomical constraint of SynthDiff). The gradient
+passes through the decoder and the segmenter, which are not trained.
 
-Labels are given by number or by name. Masks that were dropped count in `region` alone.
+Labels are given by number or name. Dropped masks count in `region` only.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from MedGenLib.imaging.normalization import Affine
 from MedGenLib.labels.vocabulary import Vocabulary
 
 LARGEST_GAP = 1
-"""Latent voxels round an erased region that are asked neither to differ nor to agree."""
+"""Margin in latent voxels around an erased region without a constraint."""
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One batch on its path, and what the network made of it.
+    """One batch on its path, and the network's prediction.
 
     Attributes
     ----------
-    maps: (b, m, 2i, 2j, 2k), what the network gets: labels first, background at 0.
+    maps: (b, m, 2i, 2j, 2k), input of the network: labels first, background at 0.
     valid: (b, 1, 2i, 2j, 2k), weight of each voxel.
-    point, target, velocity: (b, c, i, j, k), place on the path, velocity there, and its estimate.
+    point, target, velocity: (b, c, i, j, k), point on the path, true velocity, and its prediction.
     time: (b,) in 0..1, 1 at the noise.
     scalars: (b, n) or None.
     """
@@ -63,7 +63,7 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class Region:
-    """More weight on some labels."""
+    """Higher weight of some labels."""
 
     labels: tuple[int, ...]
     weight: float
@@ -75,7 +75,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Contrast:
-    """With a region erased from the mask: another velocity inside, the right one outside."""
+    """Contrast to a mask without a region: different velocity inside, correct one outside."""
 
     labels: tuple[int, ...]
     into: int
@@ -103,7 +103,7 @@ class Contrast:
         )
         names = ("region_alike", "outside_error")
         figures = {n: float(p.detach()) for n, p in zip(names, parts, strict=True)}
-        # Of a batch in which few samples have the region, these few do not count more.
+        # Few samples with the region in a batch do not count more.
         return self.weight * sum(parts) * len(rows) / len(step.maps), figures
 
     def erased(self, maps: Tensor) -> Tensor:
@@ -118,14 +118,14 @@ class Contrast:
 def region_contrast(
     velocity: Tensor, without: Tensor, target: Tensor, region: Tensor, valid: Tensor, window: float
 ) -> tuple[Tensor, Tensor]:
-    """How much too alike two velocities are inside a region, and the second one's error outside.
+    """Excess similarity of two velocities inside a region, and error of the second one outside.
 
     Parameters
     ----------
-    velocity, without, target: (b, c, i, j, k), given the whole mask, given it without the region,
+    velocity, without, target: (b, c, i, j, k), velocity with the whole mask, without the region,
         and the true one.
     region, valid: (b, 1, i, j, k), 1 in the region (never empty), weight of each cell.
-    window: mean absolute difference from which on they differ enough.
+    window: mean absolute difference that is sufficient.
     """
     apart = (velocity - without).abs().mean(1, keepdim=True)
     alike = F.relu(window - _mean(apart, region)).mean()
@@ -140,8 +140,8 @@ class Anatomy:
 
     Attributes
     ----------
-    classes: label of the mask -> class of the segmenter; other labels are left out.
-    limits: lowest and highest standardized value that the segmenter sees.
+    classes: label of the mask -> class of the segmenter; other labels are ignored.
+    limits: range of standardized values of the segmenter.
     """
 
     segmenter: nn.Module
@@ -158,7 +158,7 @@ class Anatomy:
         if not len(rows):
             return step.velocity.new_zeros(()), {}
         time = step.time[rows].view(-1, 1, 1, 1, 1)
-        # Euler's last step from here: x_t - t v (see diffusion.flow).
+        # A single Euler step to the data: x_t - t v (see diffusion.flow).
         estimate = step.point[rows] - time * step.velocity[rows]
         image = self.decoder.to(estimate.device).decode(estimate)
         image = standardized(image, (step.valid[rows] > 0).to(image), self.limits)
@@ -170,9 +170,9 @@ class Anatomy:
 
 
 def standardized(image: Tensor, inside: Tensor, limits: tuple[float, float]) -> Tensor:
-    """As `intensity.ZScore`, by the mean and spread `inside` (b, 1, i, j, k) of each image.
+    """Standardize by mean and standard deviation `inside` (b, 1, i, j, k) of each image, as `normalization.ZScore`.
 
-    Outside it becomes 0, which is the mean, as segmenters pad their patches.
+    Outside it becomes 0, the mean, as segmenters pad their patches.
     """
     mean = _mean(image, inside).view(-1, 1, 1, 1, 1)
     spread = _mean((image - mean) ** 2, inside).sqrt().clamp(min=1e-6).view(-1, 1, 1, 1, 1)
@@ -180,7 +180,7 @@ def standardized(image: Tensor, inside: Tensor, limits: tuple[float, float]) -> 
 
 
 def balanced_cross_entropy(scores: Tensor, maps: Tensor, classes: Mapping[int, int]) -> Tensor:
-    """Mean over the labels that are there of the mean over their voxels, -log p(class).
+    """Mean over the present labels of the mean over their voxels of -log p(class).
 
     ``scores`` (b, classes, i, j, k), ``maps`` (b, m, i, j, k). A small structure counts as much as
     the background.
@@ -196,22 +196,22 @@ def balanced_cross_entropy(scores: Tensor, maps: Tensor, classes: Mapping[int, i
 
 @dataclass(frozen=True)
 class Terms:
-    """All that the configuration adds to the loss of the flow."""
+    """All configured terms of the flow's loss."""
 
     region: Region | None = None
     others: Sequence[Contrast | Anatomy] = field(default=())
 
     @classmethod
     def of(cls, config: dict[str, Any], codec: Any, decoder: nn.Module) -> Terms:
-        """From ``flow.losses``; without that section nothing is added.
+        """Terms in ``flow.losses``; none without that section.
 
         ``codec`` is the data's (the anatomy term needs one scale for the whole image), ``decoder``
         the autoencoder.
 
         Raises
         ------
-        InputError: an unknown term or label, a number out of its range, a package that does not
-            segment, or one that knows none of the labels.
+        InputError: an unknown term or label, a value out of range, or a package that is not a segmenter
+            or has none of the labels.
         """
         wanted = dict(config["flow"].get("losses", {}))
         medgen = config["package"]["medgen"]
@@ -226,11 +226,11 @@ class Terms:
         return cls(None if region is None else _region(dict(region), medgen), tuple(terms))
 
     def weights(self, maps: Tensor, weight: Tensor) -> Tensor:
-        """``weight`` (b, 1, i, j, k) of the error, more of it in the region."""
+        """``weight`` (b, 1, i, j, k) of the error, increased in the region."""
         return weight if self.region is None else weight * self.region.weights(maps)
 
     def __call__(self, network: nn.Module, step: TrainingStep) -> tuple[Tensor, dict[str, float]]:
-        """The sum of all terms, and their figures."""
+        """The sum of all terms, and their values."""
         total, figures = step.velocity.new_zeros(()), {}
         for term in self.others:
             value, parts = term(network, step)
@@ -276,9 +276,7 @@ def _anatomy(options: dict[str, Any], medgen: Mapping[str, Any], codec: Any, dec
         if known.value_of(entry["name"])
     }
     if len(classes) == 1:
-        raise InputError(
-            f"The segmenter '{manifest.name}' knows none of the labels that are trained; choose one that does."
-        )
+        raise InputError(f"The segmenter '{manifest.name}' has none of the trained labels; choose one that has.")
     limits = (manifest.settings.low, manifest.settings.high)
     net = network(manifest, "segmenter", torch.device("cpu"))
     term = Anatomy(net, decoder, classes, limits, **options)
@@ -307,11 +305,11 @@ def _share(maps: Tensor, labels: tuple[int, ...]) -> Tensor:
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean of every sample: (b, 1, ...) -> (b,)."""
+    """Weighted mean of each sample: (b, 1, ...) -> (b,)."""
     return (values * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1e-6)
 
 
 def _whole_strides(image: Tensor, stride: int) -> Tensor:
-    """Padded by the mean, 0, to whole strides of the network."""
+    """Pad with the mean, 0, to whole strides of the network."""
     sizes = [part for n in reversed(image.shape[2:]) for part in (0, -n % stride)]
     return F.pad(image, sizes)

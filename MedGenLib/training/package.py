@@ -1,4 +1,4 @@
-"""From a trained network to a model package."""
+"""Export of a trained network as a model package."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def export_package(
 ) -> Path:
     """Write ``<out>/package/<name>`` from the configuration's section ``package``.
 
-    The section holds the manifest's fixed parts; networks, statistics, held-out subjects and
-    preprocessing come from training, where the section does not fix them. The model card is the
+    The section has the fixed parts of the manifest; networks, statistics, held-out subjects and
+    preprocessing come from training unless the section has them. The model card is the
     file ``card`` beside the configuration, the license text the file ``license_file``.
     """
     from MedGenLib.packages.export import write_package
@@ -84,7 +84,7 @@ def extend_package(
 
 
 def _with_section(card: str, section: str) -> str:
-    """The card with a section, which replaces one with the same heading, or is the last."""
+    """The card with a section appended, or replacing one with the same heading."""
     heading = section.splitlines()[0]
     parts = card.split("\n## ")
     kept = [part for part in parts if f"## {part.splitlines()[0]}" != heading]
@@ -107,5 +107,5 @@ def _merge(measured: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _half(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in 16 bits: half the file, and a rounding far below the noise of training."""
+    """Weights in 16 bits: half the size, with a rounding far below the noise of training."""
     return {name: t.half() if t.is_floating_point() else t for name, t in state.items()}

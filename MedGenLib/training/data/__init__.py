@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class DataReader(Protocol):
-    """Images with labels, read when it is made from the configuration and the sides of a patch in voxels.
+    """Images with labels, read on construction from the configuration and the patch size in voxels.
 
     Attributes
     ----------
-    maps: channels of the labels.
-    scalars: conditions of an image besides the labels.
-    held_out: what is kept out of training, in words.
+    maps: number of label channels.
+    scalars: number of scalar conditions.
+    held_out: description of the held-out data.
     """
 
     maps: int
@@ -30,7 +30,7 @@ class DataReader(Protocol):
         voxel in the loss, ``valid`` (b, 1, i, j, k)."""
 
     def statistics(self) -> dict[str, dict[str, Any]]:
-        """Level of each label in the images, for the section ``statistics.tissues`` of a package."""
+        """Statistics of each label in the images, for the section ``statistics.tissues`` of a package."""
 
     def preprocessing(self) -> dict[str, Any]:
         """Entries of the section ``preprocessing`` of a package that come from the data."""

@@ -1,4 +1,4 @@
-"""Random label ablation: a model that has seen masks with labels missing takes partial masks."""
+"""Random label ablation, which trains a model for partial masks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from MedGenLib.errors import InputError
 
 @dataclass(frozen=True)
 class Ablation:
-    """Replaces random labels of a patch by one label, as SegGuidedDiff drops them.
+    """Replaces random labels of a patch by one label, as in SegGuidedDiff.
 
-    Konz et al., MICCAI 2024 (arXiv 2402.05210) clear every class with probability 1/2. Here only a
-    ``share`` of the patches is changed, and the probability is drawn for each of them, so that
-    masks with one label missing and masks with one label left are both seen often.
+    Konz et al., MICCAI 2024 (arXiv 2402.05210) remove every class with probability 1/2. Here only a
+    ``share`` of the patches is changed, each with a random probability, so that masks with one
+    missing label and masks with one remaining label are both frequent.
 
     Parameters
     ----------
-    share: of the patches that lose labels, 0 to 1.
-    into: what a lost label becomes: a label such as "brain, unspecified", or 0.
+    share: share of patches that lose labels, 0 to 1.
+    into: replacement of lost labels, such as "brain, unspecified", or 0.
     keep: labels that are never lost.
     """
 
@@ -32,11 +32,11 @@ class Ablation:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], labels: int) -> Ablation | None:
-        """The configuration's ``data.ablation`` for a model of so many labels, None without it.
+        """The configuration's ``data.ablation`` for a model with this number of labels, None without it.
 
         Raises
         ------
-        InputError: a share that is none, or a label that the model does not have.
+        InputError: a share out of range, or a label that the model lacks.
         """
         section = config["data"].get("ablation")
         if section is None:
@@ -45,11 +45,11 @@ class Ablation:
         if not 0 <= made.share <= 1:
             raise InputError(f"data.ablation.share is {made.share}; give a number from 0 to 1.")
         if not 0 <= made.into <= labels:
-            raise InputError(f"data.ablation.into is {made.into}, but the labels go from 0 to {labels}.")
+            raise InputError(f"data.ablation.into is {made.into}, but the labels are 0 to {labels}; give one of them.")
         return made
 
     def apply(self, labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Integer labels of any shape -> the same with random labels replaced."""
+        """Integer labels of any shape -> copy with random labels replaced."""
         if generator.random() >= self.share:
             return labels
         present = np.array(sorted(set(np.unique(labels)) - {0, self.into, *self.keep}), int)

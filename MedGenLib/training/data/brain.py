@@ -21,20 +21,20 @@ from MedGenLib.training.data import reader
 from MedGenLib.training.data.patches import Scan, ScanPatches
 
 SHELL_MM = 2.5
-"""FreeSurfer does not label the fluid around the brain: what lies so near to it and is dark."""
+"""FreeSurfer does not label the fluid around the brain: dark voxels within this distance (mm) are taken as fluid."""
 SHELL_ABOVE, SHELL_BELOW = 1.0, 75.0
-"""Its values: below, the skull was stripped away; above is fat, marrow or a large vein."""
+"""Range of its values: lower values are skull-stripped; higher ones are fat, marrow or a large vein."""
 FLIPS = (0.5, 0.2, 0.2)
-"""Chance of mirroring along right-left, back-front and down-up: heads are rarely upside down."""
+"""Probability of mirroring along right-left, posterior-anterior and inferior-superior."""
 WITHOUT_SHELL = 0.35
-"""Share of patches whose mask ends at the cortex, as FreeSurfer's own masks do."""
+"""Share of patches whose mask ends at the cortex, as in FreeSurfer's masks."""
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Where fluid, cortex and white matter lie on the common scale (Nyul & Udupa 1999).
+    """Values of fluid, cortex and white matter on the common scale (Nyul & Udupa 1999).
 
-    A scan is mapped piecewise linearly so that the medians of these labels meet the ``values``.
+    A scan is mapped piecewise linearly so that the medians of these labels equal ``values``.
     """
 
     labels: tuple[int, ...]
@@ -46,8 +46,8 @@ class Landmarks:
         known, wanted = [0.0, *medians], [0.0, *self.values]
         if not all(a < b for a, b in zip(known, known[1:], strict=False)):
             raise InputError(
-                "The landmarks of a scan are not in rising order (medians "
-                f"{', '.join(f'{m:.0f}' for m in medians)}); is it T1-weighted, and its mask right?"
+                "The landmarks of a scan are not in ascending order (medians "
+                f"{', '.join(f'{m:.0f}' for m in medians)}); check that it is T1-weighted and its mask is correct."
             )
         slope = (wanted[-1] - wanted[-2]) / (known[-1] - known[-2])
         above = np.maximum(values - known[-1], 0) * slope
@@ -84,7 +84,7 @@ class BrainScans(ScanPatches):
         return values, labels, noise
 
     def statistics(self) -> dict[str, dict[str, Any]]:
-        """Values of every label over the scans at the finest spacing, for the output check."""
+        """Statistics of each label over the scans at the finest spacing, for the output check."""
         finest = min(s.spacing for s in self.scans)
         tissues = {}
         for label in self.vocabulary.labels:
@@ -127,12 +127,14 @@ class BrainScans(ScanPatches):
         values, labels = values[box], labels[box]
         noise = noise_level(values, labels == self.white)
         if noise is None:
-            raise InputError(f"The scan {subject} shows too little white matter to measure noise.")
+            raise InputError(
+                f"The scan {subject} has too little white matter to measure its noise; remove it from data.scans."
+            )
         return Scan(subject, spacing, values, labels, noise)
 
 
 def with_shell(values: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...], fluid: int) -> np.ndarray:
-    """Labels with the dark voxels without a label within `SHELL_MM` of the brain called ``fluid``."""
+    """Labels with dark unlabeled voxels within `SHELL_MM` of the brain set to ``fluid``."""
     from scipy import ndimage
 
     near = ndimage.distance_transform_edt(labels == 0, spacing) <= SHELL_MM
@@ -141,7 +143,7 @@ def with_shell(values: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...
 
 
 def _parts(held_out: list[int] | None, length: int) -> list[slice]:
-    """Slices before and after those held out."""
+    """Slices before and after the held-out ones."""
     first, last = held_out or (length, length)
     return [part for part in (slice(0, first), slice(last, length)) if part.stop > part.start]
 
@@ -149,7 +151,7 @@ def _parts(held_out: list[int] | None, length: int) -> list[slice]:
 def _vary(
     values: np.ndarray, white: np.ndarray, noise: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    """A smoother or a noisier scan of the same patch, and its noise level."""
+    """A smoothed or noisier version of a patch, and its noise level."""
     from scipy import ndimage
 
     chance = generator.random()
@@ -158,7 +160,7 @@ def _vary(
         varied, guess = ndimage.gaussian_filter(values, sigma), noise * np.exp(-1.2 * sigma)
     elif chance < 0.5:
         added = generator.uniform(1.0, 6.0)
-        # Beyond the brain the scan may be 0; noise is what the network is to make inside.
+        # Outside the brain the scan may be 0; noise is added only inside.
         varied = values + added * generator.standard_normal(values.shape, np.float32)
         guess = float(np.hypot(noise, 0.9 * added))
     else:

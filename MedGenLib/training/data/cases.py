@@ -1,4 +1,4 @@
-"""Images with their labels in memory, and varied patches of them: what a segmenter learns from."""
+"""Images with labels in memory, and augmented patches of them for training a segmenter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from MedGenLib.training.data.patches import random_window
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """Image (i, j, k), standardized, and labels on the same grid, both turned to RAS."""
+    """Image (i, j, k), standardized, and labels on the same grid, both in RAS."""
 
     name: str
     image: NDArray[np.float32]
@@ -29,7 +29,7 @@ class TrainingCase:
 
 
 def case_names(folder: Path) -> list[str]:
-    """File names of ``<folder>/images``, which ``<folder>/labels`` holds too.
+    """File names of ``<folder>/images``, which ``<folder>/labels`` has too.
 
     Raises
     ------
@@ -55,8 +55,8 @@ def read_case(folder: Path, name: str, standard: ZScore, spacing: Sequence[float
 
     Parameters
     ----------
-    spacing: voxel size in mm along right-left, back-front and down-up that the case is resampled
-        to, where it differs by more than `SAME_SPACING`; None leaves it as it is.
+    spacing: voxel size in mm along the RAS axes to which the case is resampled if it differs by more than
+        `SAME_SPACING`; None for no resampling.
 
     Raises
     ------
@@ -70,9 +70,7 @@ def read_case(folder: Path, name: str, standard: ZScore, spacing: Sequence[float
             "grids; resample the labels onto the image."
         )
     if labels.array.max() > 255:
-        raise InputError(
-            f"The labels of {folder / 'labels' / name} reach {labels.array.max()}; give them numbers up to 255."
-        )
+        raise InputError(f"The labels of {folder / 'labels' / name} reach {labels.array.max()}; give values up to 255.")
     check_finite(image, f"The image {folder / 'images' / name}")
     reorientation = Reorientation.to(image.geometry, "RAS")
     if spacing is not None:
@@ -86,14 +84,14 @@ def read_case(folder: Path, name: str, standard: ZScore, spacing: Sequence[float
 
 
 class Patches:
-    """Random patches of random cases, varied so that a network does not rely on one scanner.
+    """Random patches of random cases, augmented for independence of the scanner.
 
     Parameters
     ----------
     patch: voxels along i, j, k; shorter axes of a case are padded with its mean.
-    flip: axes (0 right-left, 1 back-front, 2 down-up) that may be mirrored: those along which the
-        structures of a right and a left half look alike.
-    exchange: pairs of labels that trade places when axis 0 is mirrored, such as left and right.
+    flip: axes (0 right-left, 1 posterior-anterior, 2 inferior-superior) that may be mirrored, by
+        symmetry of the structures.
+    exchange: pairs of labels exchanged when axis 0 is mirrored, such as left and right.
     """
 
     def __init__(
@@ -131,7 +129,7 @@ class Patches:
 
 
 def _variation():
-    """What scanners, protocols and resampling change in an image; a little also its shape."""
+    """Augmentation of intensity, contrast, resolution and, slightly, shape."""
     from monai import transforms
 
     both, image = ["image", "labels"], ["image"]
@@ -156,5 +154,5 @@ def _listed(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except OSError as error:
         raise InputError(
-            f"The folder {folder} cannot be read ({error.strerror}); give a folder with images and labels in it."
+            f"The folder {folder} cannot be read ({error.strerror}); give a folder with images and labels."
         ) from None

@@ -1,4 +1,4 @@
-"""Small MR crops with labels, all of about one size (Medical Segmentation Decathlon layout)."""
+"""Small MR crops with labels, all of similar size (Medical Segmentation Decathlon layout)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LabeledCrops(PatchReader):
     def patch(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         x, labels, spacing = self.crops[generator.integers(len(self.crops))]
         given = self.ablation.apply(labels, generator) if self.ablation else labels
-        # Where everything was lost, the coordinates still need a place to count from.
+        # Without any label left, the coordinates still need an origin.
         place = given if given.any() else labels
         maps = np.concatenate([label_channels(given, self.labels), coordinate_channels(place, spacing)])
         stack = np.concatenate([x[None], np.ones_like(x)[None], maps])
@@ -58,7 +58,7 @@ class LabeledCrops(PatchReader):
         }
 
     def statistics(self) -> dict[str, dict[str, Any]]:
-        """Level of every label over the training crops, in the units of generated images."""
+        """Statistics of each label over the training crops, in the units of generated images."""
         tissues = {}
         for value, name in self.names.items():
             means = [
@@ -72,7 +72,7 @@ class LabeledCrops(PatchReader):
         return tissues
 
     def preprocessing(self) -> dict[str, Any]:
-        """The typical level and spread that generated images get."""
+        """Mean and standard deviation for generated images."""
         return {"mean": self.codec.mean, "sd": self.codec.sd}
 
 

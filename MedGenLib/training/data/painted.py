@@ -1,9 +1,9 @@
-"""Head slices painted from label maps: pairs of MR and CT at places that real slices miss.
+"""Head slices synthesized from label maps: pairs of MR and CT at positions without real slices.
 
-The real paired slices are the middle ones of each head, so a network trained on them alone has
-never seen the vertex or the neck. Label maps of whole heads (FreeSurfer brain labels and SimNIBS
-head tissues 501 to 530) give every slice; intensities are drawn each time, as in SynthSeg
-(Billot et al. 2023, Medical Image Analysis 86), but round those of T1w MR and with CT in HU.
+The real paired slices are the middle ones of each head, without the vertex or the neck. Label maps of
+whole heads (FreeSurfer brain labels and SimNIBS head tissues 501 to 530) give all slices;
+intensities are drawn randomly, as in SynthSeg (Billot et al. 2023, Medical Image Analysis 86), but
+around those of T1w MR and with CT in HU.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _BONE_TEXTURE_HU = 180.0
 
 
 class PaintedHeads:
-    """Label maps of a folder, kept as one byte a voxel, and random slices of them."""
+    """Label maps of a folder, in memory as one byte per voxel, and random slices of them."""
 
     def __init__(self, folder: Path) -> None:
         paths = sorted(folder.glob("*.nii.gz"))
         if not paths:
-            raise InputError(f"The folder {folder} holds no label maps (.nii.gz).")
+            raise InputError(f"The folder {folder} has no label maps (.nii.gz).")
         self.heads = [_read(path) for path in paths]
 
     def slice(self, generator: np.random.Generator) -> SlicePair:

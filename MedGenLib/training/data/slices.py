@@ -34,7 +34,7 @@ def calibrate_hu(gray: np.ndarray, mask: np.ndarray, margin: int = 22) -> np.nda
     """HU of a min-max scaled 8-bit CT slice of the head.
 
     Gray 0 is -1024 HU and the brain's mode is +35 HU: the mode is the centroid of the five bins
-    round the peak of the histogram of pixels more than ``margin`` pixels inside the mask.
+    around the peak of the histogram of pixels more than ``margin`` pixels inside the mask.
     """
     from scipy import ndimage
 
@@ -50,7 +50,7 @@ def calibrate_hu(gray: np.ndarray, mask: np.ndarray, margin: int = 22) -> np.nda
 def read_pairs(folder: Path) -> list[SlicePair]:
     """All slices of a folder ``<subject>/{ct,mri,mask}_{axial,coronal,sagittal}.png``.
 
-    Raises InputError when the folder holds none.
+    Raises InputError if there are none.
     """
     pairs = []
     for subject in sorted(p for p in folder.iterdir() if p.is_dir()):
@@ -59,7 +59,7 @@ def read_pairs(folder: Path) -> list[SlicePair]:
                 pairs.append(_read_pair(subject, plane, name))
     if not pairs:
         raise InputError(
-            f"The folder {folder} holds no paired slices; "
+            f"The folder {folder} has no paired slices; "
             "it needs <subject>/ct_axial.png, mri_axial.png, mask_axial.png and so on."
         )
     return pairs
@@ -80,7 +80,7 @@ def _read_pair(subject: Path, plane: int, name: str) -> SlicePair:
 
 
 def split(pairs: list[SlicePair], count: int, seed: int) -> tuple[list, list, list[str]]:
-    """Training pairs, held-out pairs and the held-out subjects (centers kept balanced)."""
+    """Training pairs, held-out pairs and the held-out subjects (balanced over centers)."""
     held = hold_out((p.subject for p in pairs), count, seed, stratum=3)
     keep = [p for p in pairs if p.subject not in held]
     return keep, [p for p in pairs if p.subject in held], held
@@ -90,8 +90,8 @@ def split(pairs: list[SlicePair], count: int, seed: int) -> tuple[list, list, li
 class Augmentation:
     """Random views of a pair: crop of ``size``, flip left-right, rotate, scale, MR and CT noise.
 
-    ``marrow`` is the share of views whose thick bone gets a random MR level inside: marrow is
-    bright in some people and dark in others, and bright marrow is easily taken for soft tissue.
+    ``marrow`` is the share of views whose thick bone gets a random MR level inside, as marrow is
+    bright or dark depending on the person, and bright marrow resembles soft tissue.
     """
 
     size: int = 192
@@ -124,7 +124,7 @@ class Augmentation:
         }
 
     def _geometry(self, pair: SlicePair, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Matrix and offset from output to input pixels about the mask's middle."""
+        """Matrix and offset from output to input pixels about the mask's center."""
         angle = np.deg2rad(generator.uniform(-1, 1) * self.rotation_degrees)
         zoom = np.exp(generator.uniform(-1, 1, 2) * self.zoom)
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -138,7 +138,7 @@ class Augmentation:
 
     @staticmethod
     def _scanner(mr: np.ndarray, mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Another gain, contrast curve, coil shading and noise on a relative MR slice."""
+        """Random gain, contrast curve, coil shading and noise on a relative MR slice."""
         from scipy import ndimage
 
         mr = np.clip(mr, 0, 1.5) ** np.exp(generator.uniform(-0.3, 0.3))
@@ -151,7 +151,7 @@ class Augmentation:
 
 
 def _with_marrow(mr: np.ndarray, ct: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Replace the MR level between the two tables of the bone."""
+    """Replace the MR level between the inner and outer table of the bone."""
     from scipy import ndimage
 
     depth = ndimage.distance_transform_edt(ct > 250)

@@ -56,7 +56,7 @@ class TissueScans(ScanPatches):
         return self.tissue_weights[labels]
 
     def statistics(self) -> dict[str, dict[str, Any]]:
-        """HU of every tissue over the scans nearest 2 mm, for the output check."""
+        """HU statistics of each tissue over the scans nearest 2 mm, for the output check."""
         nearest = min({s.spacing for s in self.scans}, key=lambda s: abs(s - 2.0))
         tissues = {}
         for value, name in enumerate(TISSUES, start=1):
@@ -100,7 +100,7 @@ def _at_spacing(subject: str, volume: Volume, label_map: LabelMap, spacing: floa
 
 
 def _blur(hu: np.ndarray, labels: np.ndarray, noise: float, sigma: float) -> tuple[np.ndarray, float]:
-    """A smoother reconstruction of the same patch and its noise level."""
+    """A smoother reconstruction of a patch, and its noise level."""
     from scipy import ndimage
 
     smooth = ndimage.gaussian_filter(hu, sigma)

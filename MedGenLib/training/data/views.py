@@ -1,4 +1,4 @@
-"""Slices of scans, spoiled on purpose: what the feature network learns from without labels."""
+"""Degraded slices of scans, for self-supervised training of the feature network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from MedGenLib.training.config import resolve
 
 DEGRADATIONS = ("blur", "noise", "stripes", "resolution", "flattening", "contrast")
 _SQUARE_PIXELS = 2.0
-"""Planes whose pixels are longer than this multiple of their width are not used."""
+"""Planes with a pixel aspect ratio above this are not used."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class ScanSlices:
 
     Attributes
     ----------
-    planes: those in which its pixels are about square.
-    weight: how often it is shown, relative to the others.
+    planes: planes with nearly square pixels.
+    weight: relative sampling frequency.
     """
 
     encoded: np.ndarray
@@ -38,10 +38,10 @@ class ScanSlices:
 
 
 class SliceViews:
-    """Two views each of the same slice with the same fault; the faults of a slice differ.
+    """Pairs of views of one slice with the same degradation; several degradations per slice.
 
-    What two views share, and all others lack, is the slice *and* its fault. A network that finds
-    the partners by their features therefore has to see both.
+    The two views of a pair share slice *and* degradation, unlike all others, so a network that matches
+    pairs by features must encode both.
     """
 
     def __init__(self, config: dict[str, Any], patch: int, faults: int = 4) -> None:
@@ -57,8 +57,8 @@ class SliceViews:
         """`batch` pairs of views, the partner of row n being row batch + n.
 
         ``image`` (2b, 1, patch, patch); ``fault`` (2b, 6), the severity 0..1 of each of
-        DEGRADATIONS; ``scan`` and ``plane`` (2b,), where it comes from; ``position`` (2b,), its
-        place 0..1 along the axis across.
+        DEGRADATIONS; ``scan`` and ``plane`` (2b,), their origin; ``position`` (2b,), its
+        position 0..1 along the normal axis.
         """
         first, second = [], []
         while len(first) < batch:
@@ -77,7 +77,7 @@ class SliceViews:
         return {name: torch.from_numpy(np.stack(column)) for name, column in zip(names, columns, strict=True)}
 
     def clean(self, generator: np.random.Generator, batch: int) -> Tensor:
-        """Views (b, 1, patch, patch) without faults."""
+        """Views (b, 1, patch, patch) without degradation."""
         views = [self._view(self._slice(generator)[3], generator) for _ in range(batch)]
         return torch.from_numpy(np.stack(views))[:, None]
 
@@ -92,13 +92,13 @@ class SliceViews:
             image = np.take(scan.encoded, place, axis=plane)
             if informative(image):
                 break
-        # Only ever smaller: enlarging would blur what is called faultless.
+        # Only reduction, as enlarging would blur slices labeled as not degraded.
         scale = generator.uniform(0.5, 1) if generator.random() < 0.5 else 1.0
         if scale < 1:
             image = _shrink(image, scale)
         if generator.random() < 0.5:
             image = image[::-1]
-        # Views of a region half as large again as they are overlap, so that they share anatomy.
+        # Views are taken from a region 1.5 times their size, so that they overlap.
         size = self.patch + self.patch // 2
         return number, plane, position, _window(_at_least(image, size), size, generator)
 
@@ -107,11 +107,11 @@ class SliceViews:
 
 
 def degrade(image: np.ndarray, kind: str, severity: float, generator: np.random.Generator) -> np.ndarray:
-    """A slice (h, w) with one fault of a severity from 0 (none) to 1; units of `encode`.
+    """Degrade a slice (h, w) with a severity from 0 (none) to 1; units of `encode`.
 
     blur: Gaussian of sigma up to 2.5 pixels. noise: white, SD up to 0.5. stripes: a cosine of
     period 2, 4 or 8 pixels along one axis, amplitude up to 0.5. resolution: pixels up to 4 times
-    as long along one axis or both. flattening: median over up to 7 x 7 pixels, the look of painted
+    as long along one axis or both. flattening: median over up to 7 x 7 pixels, as in painted
     labels. contrast: up to twice or half about the mean.
     """
     if severity <= 0:
@@ -137,13 +137,13 @@ def degrade(image: np.ndarray, kind: str, severity: float, generator: np.random.
 def _stripes(shape: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
     axis = int(generator.integers(2))
     period = int(generator.choice((2, 4, 8)))
-    # A cosine of period 2 vanishes at a phase of a quarter: let it start at whole pixels.
+    # A cosine of period 2 vanishes at a phase of a quarter, so it starts at whole pixels.
     wave = np.cos(2 * np.pi * (np.arange(shape[axis]) + generator.integers(period)) / period)
     return wave[:, None] if axis == 0 else wave[None]
 
 
 def _coarse(image: np.ndarray, factor: float, axes: tuple[int, ...]) -> np.ndarray:
-    """Fewer pixels and back again, by linear interpolation."""
+    """Downsample and upsample by linear interpolation."""
     small = [max(2, round(n / factor)) if axis in axes else n for axis, n in enumerate(image.shape)]
     sigma = [0.4 * factor if axis in axes else 0 for axis in range(2)]
     there = ndimage.zoom(ndimage.gaussian_filter(image, sigma), np.divide(small, image.shape), order=1)
@@ -156,7 +156,7 @@ def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _window(image: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
-    """A random square of the slice that shows something, by preference."""
+    """A random square of the slice, preferably with content."""
     for _ in range(8):
         start = [int(generator.integers(n - size + 1)) for n in image.shape]
         window = image[tuple(slice(s, s + size) for s in start)]
@@ -185,5 +185,5 @@ def _read_scan(config: dict[str, Any], item: dict[str, Any]) -> ScanSlices:
             planes.append(plane)
     encoded = encode(reorientation.apply(volume.array), item["modality"] == "CT")
     if not informative(encoded):
-        raise InputError(f"The scan {item['image']} is constant; take it out of data.scans.")
+        raise InputError(f"The scan {item['image']} is constant; remove it from data.scans.")
     return ScanSlices(encoded, tuple(planes), item.get("weight", 1.0))

@@ -1,6 +1,6 @@
 """Training recipes; each module registers its own class with `recipe`.
 
-A recipe is made from the configuration and the output folder and fulfills `MedGenLib.training.loop.Recipe`.
+A recipe is constructed from the configuration and the output folder and implements `MedGenLib.training.loop.Recipe`.
 """
 
 from __future__ import annotations

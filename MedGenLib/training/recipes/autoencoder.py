@@ -1,6 +1,6 @@
 """Recipe `autoencoder`: image <-> latent of eight channels at half the resolution.
 
-The decoder is trained on latents with a little noise, as a flow will never hit them exactly.
+The decoder is trained on slightly noisy latents, as those of a flow are not exact.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LATENT_NOISE = 0.05
 
 @recipe("autoencoder")
 class AutoencoderRecipe:
-    """See the module. The configuration's sections are ``data`` and ``autoencoder``."""
+    """Recipe of the module. The configuration's sections are ``data`` and ``autoencoder``."""
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
         self.config = config
@@ -49,7 +49,7 @@ class AutoencoderRecipe:
 
     @torch.no_grad()
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
-        """Error in the image with the true and with another image's latent."""
+        """Image error with the true latent and with that of another image."""
         network = networks["autoencoder"]
         batch = beside(network, self.data.sample(Draw.of(7, 0).numpy, 4))
         latent = network.encode(batch["x"])
@@ -61,7 +61,7 @@ class AutoencoderRecipe:
 
     @torch.no_grad()
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        """Measure the latent's mean and spread, fold them in, write weights and figures."""
+        """Measure the latent's mean and standard deviation, fold them into the weights, and write the files."""
         from safetensors.torch import save_file
 
         network = networks["autoencoder"]
@@ -79,6 +79,6 @@ class AutoencoderRecipe:
 
 
 def _inside(latent: Tensor, valid: Tensor, stride: int) -> Tensor:
-    """Latent vectors at places that lie inside: (channels, count)."""
+    """Latent vectors inside the valid region: (channels, count)."""
     keep = torch.nn.functional.avg_pool3d(valid, stride)[:, 0] > 0.5
     return latent.movedim(1, 0)[:, keep]

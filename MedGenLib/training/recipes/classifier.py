@@ -24,10 +24,10 @@ VALIDATION_TIMES = (0.1, 0.5, 0.9)
 
 @recipe("classifier")
 class ClassifierRecipe:
-    """See the module. The configuration's sections are ``data`` and ``classifier``.
+    """Recipe of the module. The configuration's sections are ``data`` and ``classifier``.
 
-    ``classifier`` holds ``package`` (an installed package, whose autoencoder makes the latents and
-    which gets the classifier added), ``patch`` and the ``network``'s arguments.
+    ``classifier`` has ``package`` (an installed package with the autoencoder, to which the classifier
+    is added), ``patch`` and the arguments of the ``network``.
     """
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
@@ -45,7 +45,7 @@ class ClassifierRecipe:
         return self.data.sample(draw.numpy, size)
 
     def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
-        """Cross entropy with the share of each label, at uniform times."""
+        """Cross-entropy with the share of each label, at uniform times."""
         time = torch.rand(len(batch["x"]), generator=draw.torch)
         loss = self._entropy(self.networks[ROLE], batch, draw, time)
         return loss, {"entropy": float(loss.detach())}
@@ -64,7 +64,7 @@ class ClassifierRecipe:
 
     @torch.no_grad()
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
-        """Cross entropy at fixed data, noise and times."""
+        """Cross-entropy at fixed data, noise and times."""
         values = {}
         for time in VALIDATION_TIMES:
             draw = Draw.of(7, 0)

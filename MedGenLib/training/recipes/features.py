@@ -1,9 +1,9 @@
-"""Recipe `features`: a network that tells slices apart by anatomy and by image faults alike.
+"""Recipe `features`: a network for features of anatomy and of image degradation.
 
-Self-supervised. Two views of one slice with one fault have to find each other among the views of
-other slices and of the same slice with other faults (NT-Xent, Chen et al., A simple framework for
-contrastive learning, ICML 2020, eq. 1). Beside that, linear heads tell each fault's severity, the
-scan, the plane and the position. The heads are not exported.
+Self-supervised. Two views of one slice with the same degradation are matched among the views of
+other slices and of the same slice with other degradations (NT-Xent, Chen et al., A simple framework
+for contrastive learning, ICML 2020, eq. 1). Linear heads predict the severity of each degradation,
+the scan, the plane and the position; they are not exported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PLANES = 3
 
 
 class Heads(nn.Module):
-    """What is read from features (b, channels) in training."""
+    """Linear heads on features (b, channels) for training."""
 
     def __init__(self, channels: int, scans: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Heads(nn.Module):
 
 @recipe("features")
 class FeaturesRecipe:
-    """See the module. The configuration's sections are ``data`` and ``features``."""
+    """Recipe of the module. The configuration's sections are ``data`` and ``features``."""
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
         self.config = config
@@ -61,7 +61,7 @@ class FeaturesRecipe:
 
     @torch.no_grad()
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
-        """The losses at fixed views of the training scans, and how many partners are found."""
+        """The losses at fixed views of the training scans, and the share of matched pairs."""
         batch = beside(networks["encoder"], self.data.sample(Draw.of(7, 0).numpy, 128))
         values = {name: float(value) for name, value in _losses(networks, batch).items()}
         nearest = _similarity(networks, batch["image"]).argmax(1)
@@ -70,7 +70,7 @@ class FeaturesRecipe:
 
     @torch.no_grad()
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        """Standardize by faultless slices of the training scans and write the package."""
+        """Standardize by undegraded slices of the training scans and write the package."""
         from MedGenLib.training.package import export_package
 
         encoder = networks["encoder"]
@@ -100,12 +100,12 @@ def _similarity(networks: dict[str, nn.Module], image: Tensor) -> Tensor:
 
 
 def _similar(projected: Tensor) -> Tensor:
-    """Cosines between all rows; none with itself."""
+    """Cosine similarity between all rows, without the diagonal."""
     unit = F.normalize(projected, dim=1)
     return (unit @ unit.T).fill_diagonal_(-torch.inf)
 
 
 def _partners(rows: Tensor) -> Tensor:
-    """Row n and row n + half show the same."""
+    """Index of each row's partner: rows n and n + half belong together."""
     count = len(rows)
     return (torch.arange(count, device=rows.device) + count // 2) % count

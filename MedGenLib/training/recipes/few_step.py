@@ -1,11 +1,11 @@
-"""Recipe `few-step`: a student that makes the path of a trained package in one to four steps.
+"""Recipe `few-step`: a student that follows the path of a trained package in one to four steps.
 
-The student ``u(x, t, d)`` gives the average velocity of the teacher's path over ``[t - d, t]``:
+The student ``u(x, t, d)`` predicts the average velocity of the teacher's path over ``[t - d, t]``:
 ``x_{t-d} = x_t - d u`` (shortcut models, Frans et al. 2024, arXiv 2410.12557, eq. 3, with t = 1 at
 the noise). Its targets are displacements along the teacher's own path, followed from pure noise by
 the midpoint rule (distillation as by Salimans and Ho 2022, arXiv 2202.00512, in one run for all
-lengths of step). It begins with the teacher's weights and columns of zeros for ``d``, that is
-as the teacher. No image is needed, only masks: noise, mask and teacher decide on the target.
+lengths of step). It is initialized with the teacher's weights and columns of zeros for ``d``, which gives
+the teacher. No images are needed: noise, mask and teacher determine the target.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ ROLE = "draft"
 
 @recipe("few-step")
 class FewStepRecipe:
-    """See the module. The configuration's sections are ``data`` and ``few_step``.
+    """Recipe of the module. The configuration's sections are ``data`` and ``few_step``.
 
-    ``few_step`` holds ``teacher`` (name of an installed package), ``teacher_steps`` (of two
-    evaluations each), ``patch``, ``budgets`` (by a number of steps, which has to divide
-    ``teacher_steps``: how many intervals of a path of so many steps are learned from one patch),
-    ``texture`` (weight of the term that keeps the spread of fine detail) and ``noise_hu`` (noise
-    levels that are drawn besides the scans' own).
+    ``few_step`` has ``teacher`` (name of an installed package), ``teacher_steps`` (of two
+    evaluations each), ``patch``, ``budgets`` (number of steps, which must divide ``teacher_steps`` ->
+    number of intervals of a path of these steps learned from one patch),
+    ``texture`` (weight of the term that preserves fine detail) and ``noise_hu`` (additional noise
+    levels).
     """
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
@@ -51,7 +51,7 @@ class FewStepRecipe:
         self.teacher_steps = int(section["teacher_steps"])
         if any(self.teacher_steps % steps for steps in self.budgets):
             raise InputError(
-                f"The teacher's {self.teacher_steps} steps cannot be shared out evenly among "
+                f"The teacher's {self.teacher_steps} steps cannot be divided evenly into "
                 f"{', '.join(map(str, self.budgets))} steps; choose a common multiple."
             )
         self.texture = float(section.get("texture", 0.0))
@@ -73,7 +73,7 @@ class FewStepRecipe:
         return {key: value for key, value in batch.items() if key != "x"}
 
     def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
-        """Squared error of the average velocity, and of the spread of detail where it leads."""
+        """Squared error of the average velocity, and of the fine detail at the end point."""
         path = self._path(batch, draw)
         student = self.networks[ROLE]
         features = student.encode_mask(batch["maps"])
@@ -96,7 +96,7 @@ class FewStepRecipe:
         return loss + self.texture * detail, values
 
     def _intervals(self, draw: Draw) -> list[tuple[int, int]]:
-        """(steps of the path, number of the step) of the intervals to learn now."""
+        """(steps of the path, number of the step) of the intervals to learn in this step."""
         return [
             (steps, int(i))
             for steps, count in self.budgets.items()
@@ -133,7 +133,7 @@ class FewStepRecipe:
 
     @torch.no_grad()
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
-        """Error and spread of detail against the teacher's result, by the number of steps."""
+        """Error and fine detail relative to the teacher's result, by the number of steps."""
         student = networks[ROLE]
         sums: dict[str, float] = {}
         for index in range(4):
@@ -156,7 +156,7 @@ class FewStepRecipe:
 
 
 def student_of(teacher: FlowUNet) -> FlowUNet:
-    """A network with the step size as a further input, which gives what the teacher gives at every step."""
+    """A network with the step size as an additional input, initialized to equal the teacher for any step."""
     student = FlowUNet(**{**teacher.arguments, "step_size": True})
     weights = teacher.state_dict()
     known = weights["embed.0.weight"]
@@ -178,9 +178,9 @@ def follow(student: nn.Module, noise: Tensor, batch: dict[str, Tensor], steps: i
 
 
 def spread_error(made: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-    """Squared difference of the local spread of fine detail, as the squared error favors blur.
+    """Squared difference of the local standard deviation of fine detail, as the squared error favors blur.
 
-    The spread is the root of the mean square of what a mean over three voxels leaves, within
+    It is the root mean square of the difference from a mean over three voxels, within
     blocks of four; ``weight`` is (b, 1, i, j, k).
     """
     blocks = F.avg_pool3d(weight, 4)
@@ -193,7 +193,7 @@ def _spread(x: Tensor) -> Tensor:
 
 
 def _detail(x: Tensor) -> Tensor:
-    """What a mean over three voxels leaves."""
+    """Difference from a mean over three voxels."""
     return x - F.avg_pool3d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 

@@ -26,18 +26,18 @@ OUTSIDE_WEIGHT = 0.05
 
 @recipe("latent-flow")
 class LatentFlowRecipe:
-    """See the module. The configuration's sections are ``data`` and ``flow``.
+    """Recipe of the module. The configuration's sections are ``data`` and ``flow``.
 
-    ``flow.train`` "conditioner" freezes all but the conditioner, after ``start_from``: so a
-    ControlNet (``flow.network.conditioner`` "control") adds a condition to a trained network.
+    ``flow.train`` "conditioner" freezes all but the conditioner, after ``start_from``, to add a condition
+    to a trained network by a ControlNet (``flow.network.conditioner`` "control").
 
-    ``<out>/../autoencoder`` must hold what the recipe `autoencoder` exported.
+    ``<out>/../autoencoder`` must contain the export of the recipe `autoencoder`.
     """
 
     prediction = "velocity"
-    """What the network gives, as the sampler section of packages names it."""
+    """Prediction of the network, as in the sampler section of packages."""
     sampling = ("euler", 12)
-    """Sampler and steps of the picture that validation makes."""
+    """Sampler and steps of the validation picture."""
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
         self.config = config
@@ -61,7 +61,7 @@ class LatentFlowRecipe:
     def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         """Squared error of the velocity at logit-normal times (Esser et al. 2024, eq. 19).
 
-        The configuration may add more, see `training.losses`.
+        The configuration can add terms, see `training.losses`.
         """
         data = self._encode(batch["x"])
         size = data.shape[0]
@@ -87,7 +87,7 @@ class LatentFlowRecipe:
 
     @torch.no_grad()
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
-        """Loss at fixed data and noise, and a sample beside the real patch."""
+        """Loss at fixed data and noise, and a picture of a sample and the real patch."""
         total = 0.0
         trained, self.networks = self.networks, {**self.networks, **networks}
         for index in range(8):
@@ -115,7 +115,7 @@ class LatentFlowRecipe:
         return self.autoencoder.decode(latent)
 
     def _noise(self, image: Tensor, draw: Draw) -> Tensor:
-        """Of the shape of the latent of an image."""
+        """Noise with the shape of the latent of an image."""
         shape = (1, self.autoencoder.channels, *(n // self.autoencoder.stride for n in image.shape[2:]))
         return torch.randn(shape, generator=draw.torch).to(image.device)
 

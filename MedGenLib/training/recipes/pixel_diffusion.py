@@ -1,12 +1,11 @@
-"""Recipe `pixel-diffusion`: mask-conditioned diffusion of the voxels themselves.
+"""Recipe `pixel-diffusion`: mask-conditioned diffusion in voxels.
 
-The idea of Med-DDPM (Dorjsembe et al. 2024, arXiv 2305.18453): no learned latent, a network that
-sees the noisy volume and the mask, absolute error, cosine schedule. Where that paper concatenates
-the mask to the noisy volume and predicts the noise, ours reads the mask once and predicts v (see
-`MedGenLib.diffusion.cosine`). The volume is seen through the orthonormal Haar transform, in which
-white noise stays white: it is the same diffusion at an eighth of the positions. All bands are
-divided by one number, so that coarse structure, most of an image's variance, is not decided within
-the first few steps (Chen 2023, arXiv 2301.10972, section 2.2).
+As Med-DDPM (Dorjsembe et al. 2024, arXiv 2305.18453) it has no learned latent, an absolute error and a
+cosine schedule. Unlike there, the mask is encoded once instead of concatenated to the noisy volume, and
+v is predicted instead of the noise (see `MedGenLib.diffusion.cosine`). The volume is transformed by the
+orthonormal Haar transform, in which white noise remains white: the same diffusion at an eighth of the
+positions. All bands are divided by one number, so that coarse structure, most of an image's variance,
+is not determined in the first few steps (Chen 2023, arXiv 2301.10972, section 2.2).
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from MedGenLib.training.recipes import recipe
 from MedGenLib.training.recipes.latent_flow import MASK_DROP, OUTSIDE_WEIGHT, LatentFlowRecipe
 
 LOW_PASS_SPREAD = 2.5
-"""About the standard deviation of the low-pass Haar band of an image of unit variance."""
+"""Approximate standard deviation of the low-pass Haar band of an image of unit variance."""
 
 
 @recipe("pixel-diffusion")
 class PixelDiffusionRecipe(LatentFlowRecipe):
-    """See the module. Configuration as for `latent-flow`, but no autoencoder is trained."""
+    """Recipe of the module. Configuration as for `latent-flow`, but no autoencoder is trained."""
 
     prediction = "v"
     sampling = ("ddim", 25)
 
     def _made_autoencoder(self, out: Path) -> Autoencoder:
-        """The bare Haar transform: an autoencoder's learned correction starts at nothing."""
+        """The Haar transform: an untrained autoencoder, whose learned correction is 0."""
         codec = Autoencoder(width=1, blocks=0).eval().requires_grad_(False)
         codec.spread.fill_(LOW_PASS_SPREAD)
         return codec

@@ -1,4 +1,4 @@
-"""Recipe `segmenter`: finds the labels in an image (soft Dice and cross-entropy)."""
+"""Recipe `segmenter`: segmentation of images (soft Dice and cross-entropy)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from MedGenLib.training.splits import hold_out
 
 
 class Segmentation:
-    """What the training loop needs to know, for cases that are in memory.
+    """Training task for cases in memory.
 
     Parameters
     ----------
-    patches: where the batches come from.
+    patches: source of the batches.
     labels: label values from 1 on.
-    network: arguments of the network besides the number of labels.
+    network: arguments of the network without the number of labels.
     held: cases for `validate`.
     """
 
@@ -58,7 +58,7 @@ class Segmentation:
 
     @torch.no_grad()
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
-        """Mean Dice of each label over the held-out cases; the loss where there are none."""
+        """Mean Dice of each label over the held-out cases; the loss if there are none."""
         network = networks["segmenter"]
         if not self.held:
             draw = Draw.of(7, 0)
@@ -74,13 +74,13 @@ class Segmentation:
         }
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        """Nothing to write: who trains in memory takes the networks themselves."""
+        """Writes nothing; the caller uses the networks."""
         return out
 
 
 @recipe("segmenter")
 class SegmenterRecipe(Segmentation):
-    """See the module. The configuration's sections are ``data`` and ``segmenter``.
+    """Recipe of the module. The configuration's sections are ``data`` and ``segmenter``.
 
     Labels are those of the package's output, numbered 1, 2, ... without a gap.
     """

@@ -1,8 +1,8 @@
 """Recipe `translator`: supervised slice generator, pix2pix family.
 
-L1 inside the head, the distance of anatomical features (a small network trained here to tell
-tissues), SSIM where asked for, and an optional patch discriminator (pix2pix, Isola et al. 2017,
-with the least-squares loss of Mao et al. 2017).
+L1 inside the head, a distance of anatomical features (of a small network trained to classify tissues),
+optional SSIM, and an optional patch discriminator (pix2pix, Isola et al. 2017, with the least-squares
+loss of Mao et al. 2017).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FEATURE_FILE = "feature_net.pt"
 
 @recipe("translator")
 class TranslatorRecipe:
-    """See the module. The configuration's sections are ``data``, ``network``, ``loss``."""
+    """Recipe of the module. The configuration's sections are ``data``, ``network``, ``loss``."""
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
         self.config = config
@@ -217,7 +217,7 @@ class TranslatorRecipe:
         )
 
     def _statistics(self) -> dict[str, Any]:
-        """Mean of the target in every tissue of the CT, over the training slices."""
+        """Mean of the target in each tissue of the CT, over the training slices."""
         section = self.config["package"]["medgen"]["statistics"]["resegment"]
         spec = replace(read(Resegment, section, "statistics.resegment"), median=1)
         means: dict[int, list[float]] = {value: [] for value in spec.labels if value}
@@ -237,7 +237,7 @@ class TranslatorRecipe:
 
 
 def _spread(values: list[float]) -> dict[str, float]:
-    """Mean and SD over images; low and high lie three SD away."""
+    """Mean and SD over images; low and high are three SD away."""
     mean, sd = float(np.mean(values)), float(np.std(values))
     numbers = {"mean": mean, "sd": sd, "low": mean - 3 * sd, "high": mean + 3 * sd}
     return {key: round(value, 1) for key, value in numbers.items()}

@@ -193,7 +193,7 @@ def test_the_detail_term_sees_blur_that_keeps_the_mean():
 def test_budgets_that_do_not_share_the_path_end_in_a_sentence(config, tmp_path):
     made = read_config(config)
     made["few_step"]["budgets"] = {"3": 1}
-    with pytest.raises(InputError, match="cannot be shared out evenly among 3 steps"):
+    with pytest.raises(InputError, match="cannot be divided evenly into 3 steps"):
         FewStepRecipe(made, tmp_path)
 
 

@@ -285,7 +285,7 @@ def test_marrow_augmentation_changes_the_inside_of_bone_only():
 
 def test_a_second_stage_starts_from_the_first(slices, label_maps, tmp_path):
     second = translator_config(tmp_path, slices, "head-mr-to-ct")
-    with pytest.raises(InputError, match="head-mr-to-ct-slices, which is not there"):
+    with pytest.raises(InputError, match="head-mr-to-ct-slices, which does not exist"):
         train("translator", second, tmp_path / "second", device="cpu")
     first = translator_config(tmp_path, slices, "head-mr-to-ct-slices")
     train("translator", first, tmp_path / "head-mr-to-ct-slices", device="cpu")
