@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume
 
 
+SEEDLESS = ("range", "background")
+"""Codes of failed checks that no other seed can pass: scale and background come from the package."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One result of a check.
@@ -41,6 +45,11 @@ class OutputCheck:
     passed: bool = True
     findings: list[Finding] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def depends_on_seed(self) -> bool:
+        """Whether another seed can pass the failed checks."""
+        return not any(finding.level == "error" and finding.code in SEEDLESS for finding in self.findings)
 
     def fail(self, code: str, sentence: str) -> None:
         self.passed = False

@@ -53,7 +53,7 @@ def generate(
     ----------
     {options}
     progress: called at each step; an exception raised in it stops the run.
-    on_sample: called with the pipeline's run, its sample and the seed of each try; the last try is kept (see
+    on_sample: called with the pipeline's run, its sample and the seed of each volume that is kept (see
         `MedGenLib.editing.session`).
 
     Returns
@@ -123,6 +123,7 @@ def generate(
     if look is not None:
         report.parameters["style"] = asdict(look)
         volumes = [look.apply(volume, labels, manifest) for volume in volumes]
+    report.seed = report.kept(0).seed
     report.timings = timings.seconds
     report.peak_memory_mib = round(devices.peak_memory_mib(), 1)
     return Result(volumes, report, labels, spread(volumes) if options["uncertainty"] else None)
@@ -155,7 +156,10 @@ def _sample(
     progress: ProgressCallback | None,
     on_sample: OnSample | None,
 ) -> Volume:
-    """One volume; after a failed check the next seed is tried, and the last try is kept."""
+    """One volume; after a failed check the next seed is tried, and if all fail, the first try is kept.
+
+    So the seed of the kept try, given to the same command, gives the same volume.
+    """
     for attempt in range(retries + 1):
         # Seeds of retries are far from those of the other samples.
         chosen = seed + attempt * 1_000_003
@@ -163,9 +167,7 @@ def _sample(
         devices.release_memory()  # otherwise it adds to the following peak
         timings.lap("sampling")
         values = run.decode(sampled, progress)
-        if on_sample is not None:
-            on_sample(run, sampled, chosen)
-        del sampled
+        sampled = sampled if on_sample is not None else None
         devices.release_memory()
         stage = Stage("checking", 2, progress)
         volume = run.finish(values)
@@ -176,7 +178,12 @@ def _sample(
         stage.advance()
         timings.lap("checking")
         report.attempts.append(Attempt(number, chosen, check))
-        if check.passed:
+        if attempt == 0 or check.passed:
+            kept = volume, check, sampled, chosen
+        if check.passed or not check.depends_on_seed:
             break
+    volume, check, sampled, chosen = kept
+    if on_sample is not None:
+        on_sample(run, sampled, chosen)
     report.output_checks.append(check)
     return volume

@@ -65,6 +65,11 @@ class Report:
             finding.level == "error" for finding in self.input_findings
         )
 
+    def kept(self, sample: int) -> Attempt | None:
+        """The attempt whose volume was kept: the one that passed, the first if none did; None without attempts."""
+        tries = [attempt for attempt in self.attempts if attempt.sample == sample]
+        return next((attempt for attempt in tries if attempt.check.passed), tries[0] if tries else None)
+
     @property
     def sentences(self) -> list[str]:
         """Sentences for the user: all findings on the input and the returned samples."""

@@ -39,7 +39,7 @@ class Result:
     def provenance(self, inputs: Sequence[Source] = (), sample: int = 0) -> Provenance:
         """Provenance of one sample, counted from 0."""
         report, volume = self.report, self.volumes[sample]
-        tries = [attempt.seed for attempt in report.attempts if attempt.sample == sample]
+        kept = report.kept(sample)
         check = report.output_checks[sample] if sample < len(report.output_checks) else None
         findings = [*report.input_findings, *(check.findings if check else ())]
         return Provenance(
@@ -49,7 +49,7 @@ class Result:
             version=report.version,
             package_sha256=_hash_of(report.model),
             task=report.task,
-            seed=tries[-1] if tries else report.seed,
+            seed=report.seed if kept is None else kept.seed,
             preset=report.preset,
             sampler=report.sampler,
             steps=report.steps,

@@ -14,6 +14,7 @@ from texture import highpass_sd
 import MedGenLib
 from MedGenLib import generate
 from MedGenLib.errors import Cancelled, InputError, MemoryPlanError, PackageError
+from MedGenLib.findings import OutputCheck
 from MedGenLib.imaging.normalization import TissueRange
 from MedGenLib.imaging.volume import LabelMap, crop, pad
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
@@ -258,8 +259,6 @@ def test_progress_counts_every_step():
 
 
 def test_a_failing_check_is_retried_twice_and_then_reported(monkeypatch):
-    from MedGenLib.findings import OutputCheck
-
     def failing(*arguments):
         check = OutputCheck()
         check.fail("test", "This sample never passes.")
@@ -272,6 +271,44 @@ def test_a_failing_check_is_retried_twice_and_then_reported(monkeypatch):
     assert len({a.seed for a in report.attempts}) == 3
     assert not report.passed
     assert "This sample never passes." in report.sentences
+
+
+def failing_for(*seeds):
+    """A check that fails for the volumes of these seeds."""
+    spoiled = [generate(torso(), **{**FAST, "seed": seed}).volume.array for seed in seeds]
+
+    def check(volume, *arguments):
+        found = OutputCheck()
+        if any(np.array_equal(volume.array, array) for array in spoiled):
+            found.fail("tissue-mean", "This seed fails.")
+        return found
+
+    return check
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+def test_the_stored_seed_makes_the_same_volume_after_retries(monkeypatch, failures):
+    seeds = [4 + 1_000_003 * number for number in range(failures)]
+    check = failing_for(*seeds)
+    monkeypatch.setattr(sys.modules["MedGenLib.generate"], "check_generated", check)
+    options = {**FAST, "retries": 2}
+    first = generate(torso(), **{**options, "seed": 4})
+    stored = first.provenance().seed
+    assert stored == first.report.seed == (4 if failures == 3 else seeds[-1] + 1_000_003)
+    assert len(first.report.attempts) == min(failures + 1, 3) and first.report.passed == (failures < 3)
+    again = generate(torso(), **{**options, "seed": stored})
+    assert np.array_equal(first.volume.array, again.volume.array) and again.report.seed == stored
+
+
+def test_no_other_seed_is_tried_where_none_can_help(monkeypatch):
+    def check(*arguments):
+        found = OutputCheck()
+        found.fail("background", "The background is not that of the package.")
+        return found
+
+    monkeypatch.setattr(sys.modules["MedGenLib.generate"], "check_generated", check)
+    report = generate(torso(), **{**FAST, "retries": 2}).report
+    assert len(report.attempts) == 1 and not report.passed
 
 
 def test_the_report_holds_what_is_needed_to_repeat_the_run():

@@ -171,10 +171,10 @@ def erase(node) -> None:
 
 
 def _seedOf(report: dict[str, Any], sample: int) -> int | None:
-    """The last attempt at a sample is the one that was kept."""
-    seeds = [attempt.get("seed") for attempt in report.get("attempts") or [] if attempt.get("sample") == sample]
-    if seeds:
-        return seeds[-1]
+    """Seed of the attempt that was kept: the one that passed, the first if none did."""
+    tries = [attempt for attempt in report.get("attempts") or [] if attempt.get("sample") == sample]
+    for attempt in [*(one for one in tries if (one.get("check") or {}).get("passed")), *tries]:
+        return attempt.get("seed")
     seed = report.get("seed")
     return None if seed is None else seed + sample
 
