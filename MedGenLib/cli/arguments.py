@@ -12,12 +12,12 @@ def add_arguments(parser: ArgumentParser, command: str, *names: str) -> None:
     """Add the options of a command, or only some of them; in the parsed namespace they have their Python names."""
     declared = of(command, "cli")
     for option in (declared[name] for name in names or declared):
-        words = {"help": option.full_help.replace("%", "%%")} | _words(option)
+        keywords = {"help": option.full_help.replace("%", "%%")} | _keywords(option)
         if option.positional:
-            parser.add_argument(option.name, metavar=option.flag, **words)
+            parser.add_argument(option.name, metavar=option.flag, **keywords)
         else:
             required = option.default is REQUIRED
-            parser.add_argument(*option.flags, dest=option.name, required=required, **words)
+            parser.add_argument(*option.flags, dest=option.name, required=required, **keywords)
 
 
 def from_namespace(command: str, namespace: Namespace, **read: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def from_namespace(command: str, namespace: Namespace, **read: Any) -> dict[str,
     return found | read
 
 
-def _words(option: Option) -> dict[str, Any]:
+def _keywords(option: Option) -> dict[str, Any]:
     """The keywords of `add_argument` that depend on the type."""
     default = None if option.default is REQUIRED or option.writes_file else option.default
     if option.kinds == (bool,) and not option.writes_file:
@@ -36,8 +36,8 @@ def _words(option: Option) -> dict[str, Any]:
     if option.positional:
         return {"type": _reader(option)} | ({} if option.default is REQUIRED else {"nargs": "?", "default": default})
     if dict in option.kinds:
-        words = {"action": "append", "default": [], "metavar": option.metavar}
-        return words | {"help": f"{option.full_help}; repeatable"}
+        keywords = {"action": "append", "default": [], "metavar": option.metavar}
+        return keywords | {"help": f"{option.full_help}; repeatable"}
     if option.choices:
         return {"choices": option.choices, "default": default, "metavar": option.metavar}
     several = {"nargs": option.count} if isinstance(option.metavar, tuple) else {}

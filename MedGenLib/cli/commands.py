@@ -1,8 +1,8 @@
 """The commands of `medgen`: their registration and the parser.
 
 A command is one file in this folder; `command` decorates the function that does the work. Its options come from their
-declaration in `MedGenLib.options`; ``words`` adds others. Names and summaries are read from the text of the files, and
-a file is imported when its command is used, so that `medgen --help` is instant.
+declaration in `MedGenLib.options`; ``extra_arguments`` adds others. Names and summaries are read from the text of the
+files, and a file is imported when its command is used, so that `medgen --help` is instant.
 
 >>> @command("count", "count the voxels of each label")                    # doctest: +SKIP
 ... def count(arguments: Namespace, console: Console) -> int: ...
@@ -49,12 +49,12 @@ class Command:
     Attributes
     ----------
     details: text after the summary in its help; epilog: the same after the options.
-    words: adds arguments not declared in `MedGenLib.options`.
+    extra_arguments: adds arguments not declared in `MedGenLib.options`.
     """
 
     work: Work
     details: str = ""
-    words: Callable[[Parser], object] | None = None
+    extra_arguments: Callable[[Parser], object] | None = None
     epilog: str | None = None
 
 
@@ -69,13 +69,13 @@ def _decorator(registry: Registry[Command]) -> Callable[..., Callable[[Work], Wo
         name: str,
         summary: str,
         details: str = "",
-        words: Callable[[Parser], object] | None = None,
+        extra_arguments: Callable[[Parser], object] | None = None,
         epilog: str | None = None,
     ) -> Callable[[Work], Work]:
         """Register a function as `Command.work`."""
 
         def decorate(work: Work) -> Work:
-            registry.add(name, Command(work, details, words, epilog), work.__module__, summary)
+            registry.add(name, Command(work, details, extra_arguments, epilog), work.__module__, summary)
             return work
 
         return decorate
@@ -104,8 +104,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         self.filled()
-        words = _joined(list(sys.argv[1:] if args is None else args))
-        namespace, unknown = super().parse_known_args(words, namespace)
+        arguments = _joined(list(sys.argv[1:] if args is None else args))
+        namespace, unknown = super().parse_known_args(arguments, namespace)
         for word in unknown:
             if word.startswith("--"):
                 name = word.partition("=")[0]
@@ -148,8 +148,8 @@ def _complete(parser: Parser, registry: Registry[Command], name: str) -> None:
     declared = name.replace("-", "_")
     if declared in OPTIONS:
         add_arguments(parser, declared)
-    if found.words is not None:
-        found.words(parser)
+    if found.extra_arguments is not None:
+        found.extra_arguments(parser)
     actions = [other for other in ACTIONS if registry is COMMANDS and other.startswith(f"{name} ")]
     if actions:
         below = parser.add_subparsers(title="actions", metavar="ACTION")
@@ -163,10 +163,10 @@ def _add_loudness(parser: Parser, default: object) -> None:
     loudness.add_argument("-v", "--verbose", action="store_true", default=default, help="print more details")
 
 
-def _joined(words: list[str]) -> list[str]:
-    """Join the words of a command, and lists of numbers that begin with a minus to their option."""
+def _joined(arguments: list[str]) -> list[str]:
+    """Join the arguments of a command, and lists of numbers that begin with a minus to their option."""
     joined: list[str] = []
-    for word in words:
+    for word in arguments:
         before = joined[-1] if joined else ""
         if f"{before} {word}" in COMMANDS:
             joined[-1] = f"{before} {word}"

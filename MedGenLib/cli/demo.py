@@ -31,7 +31,7 @@ IMAGE_SAMPLE, IMAGE_MODEL = "head_t1.nii.gz", "head-mr-to-ct"
 
 
 @dataclass
-class Diary:
+class StepLog:
     """Steps with duration and output file, printed as a table."""
 
     rows: list[tuple[str, str, str]] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Diary:
         self.add(what, time.perf_counter() - start, file)
 
 
-def words(parser: Parser) -> None:
+def extra_arguments(parser: Parser) -> None:
     parser.add_argument(
         "-o",
         "--output",
@@ -69,16 +69,16 @@ def words(parser: Parser) -> None:
     "demo",
     "generate and translate the sample data that come with MedGen",
     "Files of an earlier demo in the same folder are replaced.",
-    words,
+    extra_arguments,
 )
 def run(arguments: Namespace, console: Console) -> int:
     """Write volumes, pictures and reports of both runs, then print a table of all steps."""
     folder = _folder(arguments.output)
-    diary = Diary()
-    with diary.timed("start PyTorch"):
+    log = StepLog()
+    with log.timed("start PyTorch"):
         import torch  # noqa: F401 - to measure its share of the time
 
-    _generate(folder, arguments.device, console, diary)
+    _generate(folder, arguments.device, console, log)
     translator = find(IMAGE_MODEL)
     if arguments.accept_license or is_accepted(translator):
         if arguments.accept_license:
@@ -86,10 +86,10 @@ def run(arguments: Namespace, console: Console) -> int:
                 f"{license_notice(translator)} --accept-license was given, so this demo accepts "
                 "it; this is remembered for this user."
             )
-        _translate(folder, arguments.device, console, diary)
+        _translate(folder, arguments.device, console, log)
     else:
         console.note(f"The translation is skipped: {license_notice(translator)} Add --accept-license to run it.")
-    _conclude(diary, console)
+    _conclude(log, console)
     return 0
 
 
@@ -101,31 +101,31 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _generate(folder: Path, device: str, console: Console, diary: Diary) -> None:
+def _generate(folder: Path, device: str, console: Console, log: StepLog) -> None:
     from MedGenLib import generate
     from MedGenLib.io.files import read_label_map
 
     source = sample(MASK_SAMPLE)
     console.note(f"A CT from the mask {source.name}, with {MASK_MODEL}:")
     with _outputs(folder, "ct_from_mask") as outputs:
-        with diary.timed("read the mask", source):
+        with log.timed("read the mask", source):
             mask = read_label_map(source)
         result = generate(mask, MASK_MODEL, seed=SEED, device=device, progress=console)
-        _record(result, outputs, diary, Source.of("mask", mask, source))
+        _record(result, outputs, log, Source.of("mask", mask, source))
     warn(result.report, console)
 
 
-def _translate(folder: Path, device: str, console: Console, diary: Diary) -> None:
+def _translate(folder: Path, device: str, console: Console, log: StepLog) -> None:
     from MedGenLib import translate
     from MedGenLib.io.files import read_volume
 
     source = sample(IMAGE_SAMPLE)
     console.note(f"A CT from the MR {source.name}, with {IMAGE_MODEL}:")
     with _outputs(folder, "ct_from_mr") as outputs:
-        with diary.timed("read the MR", source):
+        with log.timed("read the MR", source):
             image = read_volume(source, modality="T1w")
         result = translate(image, "CT", model=IMAGE_MODEL, device=device, accept_license=True, progress=console)
-        _record(result, outputs, diary, Source.of("image", image, source))
+        _record(result, outputs, log, Source.of("image", image, source))
     warn(result.report, console)
 
 
@@ -134,27 +134,27 @@ def _outputs(folder: Path, stem: str) -> Outputs:
     return Outputs(files, overwrite=True)
 
 
-def _record(result: Result, outputs: Outputs, diary: Diary, made_from: Source) -> None:
-    """Write volume, picture and report, and add them and the stages of the run to the diary."""
+def _record(result: Result, outputs: Outputs, log: StepLog, made_from: Source) -> None:
+    """Write volume, picture and report, and add them and the stages of the run to the log."""
     from MedGenLib.visual import preview
 
     for stage, seconds in result.report.timings.items():
-        diary.add(f"{result.report.model}: {stage}", seconds)
+        log.add(f"{result.report.model}: {stage}", seconds)
     volume, _, picture, report = outputs.paths
-    with diary.timed("write the volume", volume):
+    with log.timed("write the volume", volume):
         facts = result.provenance([made_from])
         write_with_facts(result.volume, outputs.staged(volume), facts)
-    with diary.timed("draw the picture", picture):
+    with log.timed("draw the picture", picture):
         preview.preview(result.source, result.volume, outputs.staged(picture), title=result.report.model)
-    with diary.timed("write the report", report):
+    with log.timed("write the report", report):
         result.report.write(outputs.staged(report))
     outputs.commit()
 
 
-def _conclude(diary: Diary, console: Console) -> None:
+def _conclude(log: StepLog, console: Console) -> None:
     from MedGenLib.cli.table import table
 
-    diary.rows.append(("total", f"{diary.seconds:7.1f}", ""))
+    log.rows.append(("total", f"{log.seconds:7.1f}", ""))
     console.say("")
-    console.say(table(("what", "seconds", "file"), diary.rows))
+    console.say(table(("what", "seconds", "file"), log.rows))
     console.say("\nThese images are synthetic: for research and teaching, not for diagnosis.")

@@ -26,7 +26,7 @@ STILL_THERE = (
 _MODALITIES = {"ct": "CT", "mr": "MR", "t1w": "T1w", "t2w": "T2w"}
 
 
-def words(parser: Parser) -> None:
+def extra_arguments(parser: Parser) -> None:
     parser.add_argument("image", metavar="IMAGE", type=Path, help="volume or label volume")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
     parser.add_argument(
@@ -48,7 +48,7 @@ def words(parser: Parser) -> None:
     "dicom",
     "write a volume as a DICOM series, or labels as a DICOM segmentation",
     "Synthetic images are marked in standard attributes.",
-    words,
+    extra_arguments,
 )
 def export(arguments: Namespace, console: Console) -> int:
     """IMAGE -> files of a new series in a new or empty folder."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from MedGenLib.evaluation.cohorts import CohortEvaluation
 
 
-def words(parser: Parser) -> None:
+def extra_arguments(parser: Parser) -> None:
     parser.add_argument("image", metavar="SYNTHETIC", type=Path, help="folder of volumes")
     parser.add_argument("--reference", required=True, type=Path, metavar="REAL", help="folder of real volumes")
     parser.add_argument(
@@ -37,7 +37,7 @@ def words(parser: Parser) -> None:
     "compare a cohort of synthetic images with a real one",
     "FID 2.5-D with its confidence interval and FID-infinity, MMD, precision, recall, density and coverage, diversity, "
     "and for each image its nearest training image.",
-    words,
+    extra_arguments,
 )
 def distribution(arguments: Namespace, console: Console) -> int:
     """Folders of volumes -> measures on the console and optionally a report."""

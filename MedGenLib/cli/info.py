@@ -23,7 +23,7 @@ _CONTENTS = {
 }
 
 
-def words(parser: Parser) -> None:
+def extra_arguments(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="volume or DICOM folder")
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
@@ -32,7 +32,7 @@ def words(parser: Parser) -> None:
     "info",
     "print how a file was made",
     "Reads the record of MedGen in the image, beside it, or in its DICOM attributes.",
-    words,
+    extra_arguments,
 )
 def info(arguments: Namespace, console: Console) -> int:
     """Print the provenance. Exit code 1 if the voxels or the records differ."""

@@ -23,12 +23,12 @@ examples:
 """
 
 
-def words_of_list(parser: Parser) -> None:
+def arguments_of_list(parser: Parser) -> None:
     parser.add_argument("--available", action="store_true", help="list the published models to install instead")
 
 
 @command("models", "list and manage models")
-@action("models list", "list the models that are installed", words=words_of_list)
+@action("models list", "list the models that are installed", extra_arguments=arguments_of_list)
 def list_models(arguments: Namespace, console: Console) -> int:
     """One line per model; unusable packages are listed on stderr."""
     if getattr(arguments, "available", False):
@@ -44,7 +44,7 @@ def name(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME")
 
 
-@action("models info", "show what a model is and needs", words=name)
+@action("models info", "show what a model is and needs", extra_arguments=name)
 def info(arguments: Namespace, console: Console) -> int:
     """Print the manifest's facts, then the model card."""
     manifest = find(arguments.name)
@@ -54,7 +54,7 @@ def info(arguments: Namespace, console: Console) -> int:
     return 0
 
 
-def words_of_install(parser: Parser) -> None:
+def arguments_of_install(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="name in `medgen models list --available`")
     parser.add_argument(
         "--from",
@@ -71,7 +71,7 @@ def words_of_install(parser: Parser) -> None:
     "download a published model and convert it to a package",
     "Its license is shown first and must be accepted once. The same command resumes an interrupted "
     "download; checksums are verified, and nothing in the files is run as code.",
-    words_of_install,
+    arguments_of_install,
     EXAMPLES,
 )
 def install(arguments: Namespace, console: Console) -> int:
@@ -85,12 +85,14 @@ def install(arguments: Namespace, console: Console) -> int:
     return 0
 
 
-def words_of_add(parser: Parser) -> None:
+def arguments_of_add(parser: Parser) -> None:
     parser.add_argument("path", metavar="PATH", help="package folder, .zip file or its https address")
     parser.add_argument("--sha256", metavar="HEX", help="checksum of the .zip file")
 
 
-@action("models add", "install a model package", "It is verified first; nothing in it is run as code.", words_of_add)
+@action(
+    "models add", "install a model package", "It is verified first; nothing in it is run as code.", arguments_of_add
+)
 def add(arguments: Namespace, console: Console) -> int:
     manifest = store.add(arguments.path, sha256=arguments.sha256, progress=console)
     console.say(f"Added the model '{manifest.name}' {manifest.version} in {manifest.folder}.")
@@ -98,17 +100,17 @@ def add(arguments: Namespace, console: Console) -> int:
     return 0
 
 
-@action("models remove", "remove a model you have added", words=name)
+@action("models remove", "remove a model you have added", extra_arguments=name)
 def remove(arguments: Namespace, console: Console) -> int:
     console.say(f"Removed {store.remove(arguments.name)}.")
     return 0
 
 
-def words_of_verify(parser: Parser) -> None:
+def arguments_of_verify(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="one model (default: all)")
 
 
-@action("models verify", "check every file of the models against checksums", words=words_of_verify)
+@action("models verify", "check every file of the models against checksums", extra_arguments=arguments_of_verify)
 def verify(arguments: Namespace, console: Console) -> int:
     """Exit code 1 if a package has a problem."""
     manifests = [find(arguments.name)] if arguments.name else catalogue()

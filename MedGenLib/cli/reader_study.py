@@ -20,7 +20,7 @@ def explain(arguments: Namespace, console: Console) -> int:
     raise InputError("A reader study needs an action; give make, run or score after reader-study.")
 
 
-def words_of_make(parser: Parser) -> None:
+def arguments_of_make(parser: Parser) -> None:
     parser.add_argument("--real", required=True, type=Path, nargs="+", metavar="PATH")
     parser.add_argument("--synthetic", required=True, type=Path, nargs="+", metavar="PATH")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="STUDY")
@@ -35,7 +35,7 @@ def words_of_make(parser: Parser) -> None:
     "prepare a blinded, balanced reading list",
     "Images carry no cue of their origin: no name, no header, one window, one voxel size. The key is a separate file "
     "that readers must not get.",
-    words_of_make,
+    arguments_of_make,
 )
 def make(arguments: Namespace, console: Console) -> int:
     """Real and synthetic volumes -> a blinded reading list."""
@@ -59,7 +59,7 @@ def make(arguments: Namespace, console: Console) -> int:
     return 0
 
 
-def words_of_run(parser: Parser) -> None:
+def arguments_of_run(parser: Parser) -> None:
     parser.add_argument("study", metavar="STUDY", type=Path)
     parser.add_argument("--reader", required=True, metavar="NAME", help="code name of the reader")
     parser.add_argument("--port", type=natural, default=0, metavar="N", help="port of the page (default: any free one)")
@@ -70,7 +70,7 @@ def words_of_run(parser: Parser) -> None:
     "reader-study run",
     "read: answer, confidence and time of each image",
     "Continues where the same reader stopped.",
-    words_of_run,
+    arguments_of_run,
 )
 def run(arguments: Namespace, console: Console) -> int:
     """One reader reads on a local web page."""
@@ -95,14 +95,14 @@ def run(arguments: Namespace, console: Console) -> int:
     return 0
 
 
-def words_of_score(parser: Parser) -> None:
+def arguments_of_score(parser: Parser) -> None:
     parser.add_argument("study", metavar="STUDY", type=Path)
     parser.add_argument("--key", type=Path, metavar="FILE", help="the key, if it was moved away")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
     add_arguments(parser, "evaluate", "overwrite")
 
 
-@action("reader-study score", "score all readers of a study", words=words_of_score)
+@action("reader-study score", "score all readers of a study", extra_arguments=arguments_of_score)
 def score(arguments: Namespace, console: Console) -> int:
     """Compare all answers with the key; write table, files and pictures."""
     from MedGenLib.reader_study.report import FILES, TABLE_HEADS, table_of, write_report

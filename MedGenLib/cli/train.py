@@ -11,7 +11,7 @@ from MedGenLib.cli.console import Console
 from MedGenLib.training.recipes import RECIPES
 
 
-def words(parser: Parser) -> None:
+def extra_arguments(parser: Parser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
     parser.add_argument("--data", required=True, type=Path, metavar="CONFIG.json")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
@@ -24,7 +24,7 @@ def words(parser: Parser) -> None:
     "train",
     "train a network and export a model package",
     "An interrupted run resumes from its last checkpoint in the same DIR.",
-    words,
+    extra_arguments,
 )
 def train(arguments: Namespace, console: Console) -> int:
     """Train or resume, and export a package."""

@@ -20,7 +20,7 @@ HEADS = ("Trained on", "Cases", "Label", "Dice", "95 % interval", "Against real"
 FILES = ("report.html", "metrics.json", "metrics.csv", "dice.png")
 
 
-def words(parser: Parser) -> None:
+def extra_arguments(parser: Parser) -> None:
     parser.add_argument("--real", required=True, type=Path, metavar="DIR", help="real training cases")
     parser.add_argument("--synthetic", required=True, type=Path, metavar="DIR", help="synthetic training cases")
     parser.add_argument("--test", required=True, type=Path, metavar="DIR", help="held-out real cases")
@@ -37,7 +37,7 @@ def words(parser: Parser) -> None:
     "measure the utility of synthetic images for training a segmenter",
     "Trains the small segmenter on real, on synthetic and on both, tests each on real images and prints Dice with "
     "confidence intervals. A folder holds `images` and `labels` with equal file names.",
-    words,
+    extra_arguments,
 )
 def utility(arguments: Namespace, console: Console) -> int:
     """Train on real, synthetic and both, test on real, and print Dice with its interval."""

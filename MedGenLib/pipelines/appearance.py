@@ -61,21 +61,21 @@ class Appearance:
         """
         if manifest.input.kind == "none":
             raise InputError(f"The model '{manifest.name}' has no style option; leave it out.")
-        wanted = manifest.output.modality
+        target = manifest.output.modality
         read = not isinstance(reference, Volume)
         volume = read_volume(reference) if read else reference
         check_finite(volume, "The style reference")
         modality = modality_of(volume)
-        is_ct = wanted == "CT"
+        is_ct = target == "CT"
         if modality is not None and (modality == "CT") != is_ct:
             raise InputError(
                 f"The style reference is {modality}, but the model '{manifest.name}' makes "
-                f"{wanted}; give a reference of that modality."
+                f"{target}; give a reference of that modality."
             )
-        if not is_ct and not same_modality(wanted, modality) and modality not in (None, "MR"):
+        if not is_ct and not same_modality(target, modality) and modality not in (None, "MR"):
             raise InputError(
                 f"The style reference is {modality}, but the model '{manifest.name}' makes "
-                f"{wanted}; give a reference of that contrast."
+                f"{target}; give a reference of that contrast."
             )
         return cls._of_ct(volume, manifest) if is_ct else cls._of_mr(volume, manifest)
 
@@ -134,8 +134,8 @@ class Appearance:
             inside = labels.array == value
             if np.count_nonzero(inside) < FEWEST_VOXELS:
                 continue
-            wanted = np.clip(level, tissues[value].low, tissues[value].high) if value in tissues else level
-            array[inside] += float(wanted) - float(array[inside].mean())
+            target = np.clip(level, tissues[value].low, tissues[value].high) if value in tissues else level
+            array[inside] += float(target) - float(array[inside].mean())
         return volume.with_array(whole_numbers(np.clip(array, *manifest.output.range)))
 
     def _recontrasted(self, volume: Volume, labels: LabelMap, manifest: Manifest) -> Volume:
@@ -163,9 +163,9 @@ def _landmarks(values: np.ndarray) -> tuple[float, ...] | None:
     return tuple(float(v) for v in rising)
 
 
-def _mapped(values: np.ndarray, own: tuple[float, ...], wanted: tuple[float, ...]) -> np.ndarray:
+def _mapped(values: np.ndarray, own: tuple[float, ...], target: tuple[float, ...]) -> np.ndarray:
     """Piecewise linear through the landmarks, extrapolated with the overall slope."""
-    slope = (wanted[-1] - wanted[0]) / (own[-1] - own[0])
-    mapped = np.interp(values, own, wanted)
+    slope = (target[-1] - target[0]) / (own[-1] - own[0])
+    mapped = np.interp(values, own, target)
     mapped += slope * (np.minimum(values - own[0], 0) + np.maximum(values - own[-1], 0))
-    return np.maximum(mapped, 0) if wanted[0] >= 0 else mapped
+    return np.maximum(mapped, 0) if target[0] >= 0 else mapped

@@ -101,13 +101,13 @@ def _known_rate(manifest: Manifest, device: str) -> float | None:
 
 
 def _key(manifest: Manifest, device: str) -> str:
-    place = "cpu" if device == "auto" else device
-    return f"{manifest.name} {manifest.version} on {place}"
+    name = "cpu" if device == "auto" else device
+    return f"{manifest.name} {manifest.version} on {name}"
 
 
 def _sentence(seconds: float | None, estimate: Estimate, device: str) -> str:
-    place = device.upper() if device.startswith("cuda") else "CPU"
-    time = f"time on {place} not known yet" if seconds is None else f"{_time(seconds)} on {place}"
+    name = device.upper() if device.startswith("cuda") else "CPU"
+    time = f"time on {name} not known yet" if seconds is None else f"{_time(seconds)} on {name}"
     parts = [time, _size(estimate.memory_mib)]
     if estimate.small:
         parts.append("in small windows, as little memory is free")

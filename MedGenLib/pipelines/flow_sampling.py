@@ -186,12 +186,12 @@ class Sampling(GenerationRun):
         with torch.inference_mode(False):  # weights loaded in inference mode have no gradient
             classifier = network(self.scene.manifest, "classifier", self.device)
         maps = torch.from_numpy(self.scene.maps())[None, : classifier.arguments["labels"]]
-        wanted = avg_pool3d(maps, self.settings.latent_stride).to(self.device)
+        target = avg_pool3d(maps, self.settings.latent_stride).to(self.device)
 
         def logits(x: Tensor, t: float) -> Tensor:
             return classifier(x, torch.full((1,), t, device=self.device))
 
-        return ClassifierGuidance(denoise, logits, wanted, self.classifier_guidance)
+        return ClassifierGuidance(denoise, logits, target, self.classifier_guidance)
 
     def _features(self, boxes: list[Box], progress: ProgressCallback | None) -> Iterator[list[Tensor]]:
         """Mask features of every window, computed once per sample."""

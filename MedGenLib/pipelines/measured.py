@@ -21,8 +21,8 @@ IDLE_MIB = 330.0
 
 def computes_in_bfloat16(device: str) -> bool:
     """Whether bfloat16 was measured to be faster on this computer; False without a measurement."""
-    place = "bfloat16 on CUDA" if device.startswith("cuda") else "bfloat16 on CPU"
-    return any(pays is True for key, pays in record(PROBES).items() if key.startswith(place))
+    prefix = "bfloat16 on CUDA" if device.startswith("cuda") else "bfloat16 on CPU"
+    return any(pays is True for key, pays in record(PROBES).items() if key.startswith(prefix))
 
 
 def record(name: str) -> dict[str, float]:

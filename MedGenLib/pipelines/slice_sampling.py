@@ -176,13 +176,13 @@ class SliceRun:
             images = (views[0] + views[1]) / 2 if self._is_mirrored(axis) else views[0]
             area = areas[axis]
             for number, (index, image) in enumerate(zip(indices, images, strict=True)):
-                place = tuple(index if a == axis else slice(None) for a in range(3))
+                position = tuple(index if a == axis else slice(None) for a in range(3))
                 # Squared, as slices at the edge of the head are tangential to the bone and unreliable.
                 weight = (area[index] / area.max()) ** 2 + 1e-3
-                total[place] += weight * image
-                weights[place] += weight
+                total[position] += weight * image
+                weights[position] += weight
                 for view in views if spread else ():
-                    spread.add(place, self._in_units(view[number]), weight)
+                    spread.add(position, self._in_units(view[number]), weight)
         return Averages(total, weights, spread)
 
     def decode(self, averages: Averages, progress: ProgressCallback | None = None) -> np.ndarray:
@@ -281,13 +281,13 @@ class RunningSpread:
         for name in ("mean", "squares", "weights", "weights_squared"):
             setattr(self, name, np.zeros(self.shape, np.float32))
 
-    def add(self, place: tuple, values: np.ndarray, weight: float) -> None:
+    def add(self, position: tuple, values: np.ndarray, weight: float) -> None:
         """Add one view of the voxels at an index."""
-        self.weights[place] += weight
-        self.weights_squared[place] += weight * weight
-        step = values - self.mean[place]
-        self.mean[place] += step * (weight / self.weights[place])
-        self.squares[place] += weight * step * (values - self.mean[place])
+        self.weights[position] += weight
+        self.weights_squared[position] += weight * weight
+        step = values - self.mean[position]
+        self.mean[position] += step * (weight / self.weights[position])
+        self.squares[position] += weight * step * (values - self.mean[position])
 
     def deviation(self) -> np.ndarray:
         """Standard deviation; 0 for fewer than two views."""

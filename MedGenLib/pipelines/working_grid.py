@@ -29,10 +29,10 @@ def working_geometry(region: Geometry, manifest: Manifest) -> Geometry:
     if not thick:
         raise InputError("The mask is a single voxel; give a slice or a volume.")
     limits = manifest.spacing.min, manifest.spacing.max
-    wanted = float(np.clip(np.prod(thick) ** (1 / len(thick)), *limits))
-    if all(abs(s / wanted - 1) <= SAME_SPACING for s in thick):
+    target = float(np.clip(np.prod(thick) ** (1 / len(thick)), *limits))
+    if all(abs(s / target - 1) <= SAME_SPACING for s in thick):
         return region
-    return region.with_spacing((wanted,) * 3)
+    return region.with_spacing((target,) * 3)
 
 
 def usable_axes(image: Volume | LabelMap | Geometry) -> tuple[int, ...]:

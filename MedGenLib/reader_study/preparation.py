@@ -36,7 +36,7 @@ KINDS = {"slices": ".png", "volumes": ".nrrd"}
 
 
 @dataclass(frozen=True)
-class Made:
+class PreparedStudy:
     """A prepared study.
 
     Attributes
@@ -70,7 +70,7 @@ def make(
     window: Sequence[float] | None = None,
     seed: int | None = None,
     progress: ProgressCallback | None = None,
-) -> Made:
+) -> PreparedStudy:
     """Prepare a study; its folder and key appear together when complete, or not at all.
 
     Parameters
@@ -112,7 +112,7 @@ def make(
         outputs.commit()
     warnings += _made_but_called_real(sources)
     warnings += warnings_on(sources, frame, figures, [pick.source.synthetic for pick in picks])
-    return Made(study, key, len(picks), tuple(warnings))
+    return PreparedStudy(study, key, len(picks), tuple(warnings))
 
 
 def _check(study: Path, key: Path, items: str, per_volume: int) -> None:

@@ -37,7 +37,7 @@ def train(
     RECIPES.require(recipe)
     config = read_config(config_path)
     torch.manual_seed(config.get("seed", 0))
-    place, out = pick_device(device), Path(out_dir)
+    chosen, out = pick_device(device), Path(out_dir)
     try:
         settings = OptimizationSettings(**config["optimisation"][recipe])
         if steps is not None:
@@ -48,9 +48,9 @@ def train(
             f"The configuration {config_path} does not fit the recipe {recipe}: {error}; "
             "compare it with the configurations shipped with MedGen."
         ) from error
-    fast = settings.precision == "bf16" or (settings.precision == "auto" and bfloat16_pays(place))
+    fast = settings.precision == "bf16" or (settings.precision == "auto" and bfloat16_pays(chosen))
     with _threads(threads):
-        return Trainer(made, settings, out, place, fast, progress).run()
+        return Trainer(made, settings, out, chosen, fast, progress).run()
 
 
 @contextlib.contextmanager

@@ -213,11 +213,11 @@ class Terms:
         InputError: an unknown term or label, a value out of range, or a package that is not a segmenter
             or has none of the labels.
         """
-        wanted = dict(config["flow"].get("losses", {}))
+        requested = dict(config["flow"].get("losses", {}))
         medgen = config["package"]["medgen"]
-        region, contrast, anatomy = (wanted.pop(k, None) for k in ("region", "contrast", "anatomy"))
-        if wanted:
-            raise InputError(f"There is no loss term '{next(iter(wanted))}'; choose region, contrast or anatomy.")
+        region, contrast, anatomy = (requested.pop(k, None) for k in ("region", "contrast", "anatomy"))
+        if requested:
+            raise InputError(f"There is no loss term '{next(iter(requested))}'; choose region, contrast or anatomy.")
         terms: list[Contrast | Anatomy] = []
         if contrast is not None:
             terms.append(_contrast(dict(contrast), medgen))
@@ -269,9 +269,9 @@ def _anatomy(options: dict[str, Any], medgen: Mapping[str, Any], codec: Any, dec
     manifest.require_task("segment")
     require_acceptance(manifest, False)
     known = manifest.output.vocabulary
-    place = {value: n for n, value in enumerate(manifest.output.labels, start=1)}
+    class_of = {value: n for n, value in enumerate(manifest.output.labels, start=1)}
     classes = {0: 0} | {
-        int(value): place[known.value_of(entry["name"])]
+        int(value): class_of[known.value_of(entry["name"])]
         for value, entry in medgen["input"]["labels"].items()
         if known.value_of(entry["name"])
     }
@@ -285,11 +285,11 @@ def _anatomy(options: dict[str, Any], medgen: Mapping[str, Any], codec: Any, dec
     return term
 
 
-def _labels(wanted: Sequence[int | str], medgen: Mapping[str, Any]) -> tuple[int, ...]:
+def _labels(requested: Sequence[int | str], medgen: Mapping[str, Any]) -> tuple[int, ...]:
     vocabulary = Vocabulary.from_dict(medgen["input"]["labels"])
-    values = tuple(vocabulary.value_of(label) for label in wanted)
+    values = tuple(vocabulary.value_of(label) for label in requested)
     if not values or None in values:
-        missing = wanted[values.index(None)] if values else "that is empty"
+        missing = requested[values.index(None)] if values else "that is empty"
         raise InputError(f"A loss term names the label {missing}, which is not trained; choose from {vocabulary}.")
     return values
 

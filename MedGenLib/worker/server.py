@@ -176,13 +176,13 @@ def main(methods: Methods = METHODS) -> int:
 def remove_images(folder: Path) -> None:
     """Delete the image files in a private folder, and the folder if it is then empty."""
     for _ in range(2):  # a file may appear during the first pass
-        for place, _, names in os.walk(folder, topdown=False):
+        for path, _, names in os.walk(folder, topdown=False):
             for name in names:
                 if name.endswith(".npy"):
                     with suppress(OSError):
-                        os.unlink(os.path.join(place, name))
+                        os.unlink(os.path.join(path, name))
             with suppress(OSError):
-                os.rmdir(place)
+                os.rmdir(path)
 
 
 def _parts(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -50,8 +50,8 @@ def read_checkpoint(path: Path, state: str | None = None) -> Checkpoint:
     contents = _restricted_load(path)
     tensors = contents.get(state) if state and isinstance(contents, dict) else contents
     if not isinstance(tensors, dict) or not _all_tensors(tensors):
-        wanted = f"no weights under '{state}'" if state else "no dictionary of weights"
-        raise PackageError(f"{path} has {wanted}, so it is not the published file.")
+        missing = f"no weights under '{state}'" if state else "no dictionary of weights"
+        raise PackageError(f"{path} has {missing}, so it is not the published file.")
     scale = contents.get("scale_factor") if state else None
     return Checkpoint(path, tensors, None if scale is None else _positive(scale, path))
 

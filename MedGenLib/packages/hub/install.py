@@ -150,12 +150,12 @@ def install(offer: Offer, *, accept_license: bool = False, progress: ProgressCal
 
 def _offer_of_server(model: Published, mirror: str | None) -> Offer:
     files = {}
-    for role, wanted in model.files.items():
-        found = hub.look_up(wanted.repo, wanted.path, mirror)
+    for role, published in model.files.items():
+        found = hub.look_up(published.repo, published.path, mirror)
         if found is None:
             raise PackageError(
-                f"The repository {wanted.repo} on {hub.endpoint_of(mirror)} has no file "
-                f"{wanted.path}; use another source."
+                f"The repository {published.repo} on {hub.endpoint_of(mirror)} has no file "
+                f"{published.path}; use another source."
             )
         files[role] = found
     repo = model.files["flow"].repo
@@ -169,12 +169,12 @@ def _offer_of_folder(model: Published, folder: Path) -> Offer:
     if not folder.is_dir():
         raise PackageError(f"There is no folder '{folder}' with the published files.")
     files = {}
-    for role, wanted in model.files.items():
-        places = (folder / wanted.path, folder / Path(wanted.path).name)
-        found = next((place for place in places if place.is_file()), None)
+    for role, published in model.files.items():
+        candidates = (folder / published.path, folder / Path(published.path).name)
+        found = next((place for place in candidates if place.is_file()), None)
         if found is None:
             names = ", ".join(Path(file.path).name for file in model.files.values())
-            raise PackageError(f"The folder {folder} lacks {Path(wanted.path).name}; {model.name} needs {names}.")
+            raise PackageError(f"The folder {folder} lacks {Path(published.path).name}; {model.name} needs {names}.")
         files[role] = found
     texts = (folder / name for name in LICENSE_FILES)
     there = next((path for path in texts if path.is_file()), None)
@@ -250,13 +250,13 @@ def _sources(offer: Offer, paths: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Origin of each file, for the package's metadata and card."""
     found = []
     for role, path in paths.items():
-        wanted, file = offer.model.files[role], offer.files[role]
+        published, file = offer.model.files[role], offer.files[role]
         remote = isinstance(file, hub.RemoteFile)
         found.append(
             {
                 "role": role,
-                "repository": wanted.repo,
-                "file": wanted.path,
+                "repository": published.repo,
+                "file": published.path,
                 "commit": file.commit if remote else "",
                 "from": hub.endpoint_of(offer.mirror) if remote else "a folder",
                 "sha256": sha256(path),

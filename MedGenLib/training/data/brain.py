@@ -43,15 +43,15 @@ class Landmarks:
     def standardize(self, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """(i, j, k) values in any unit and labels -> float32 on the common scale, 0 stays 0."""
         medians = [float(np.median(values[labels == label])) for label in self.labels]
-        known, wanted = [0.0, *medians], [0.0, *self.values]
+        known, target = [0.0, *medians], [0.0, *self.values]
         if not all(a < b for a, b in zip(known, known[1:], strict=False)):
             raise InputError(
                 "The landmarks of a scan are not in ascending order (medians "
                 f"{', '.join(f'{m:.0f}' for m in medians)}); check that it is T1-weighted and its mask is correct."
             )
-        slope = (wanted[-1] - wanted[-2]) / (known[-1] - known[-2])
+        slope = (target[-1] - target[-2]) / (known[-1] - known[-2])
         above = np.maximum(values - known[-1], 0) * slope
-        return (np.interp(values, known, wanted) + above).astype(np.float32)
+        return (np.interp(values, known, target) + above).astype(np.float32)
 
 
 @reader("brain-scans")

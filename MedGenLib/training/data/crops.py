@@ -46,8 +46,8 @@ class LabeledCrops(PatchReader):
         x, labels, spacing = self.crops[generator.integers(len(self.crops))]
         given = self.ablation.apply(labels, generator) if self.ablation else labels
         # Without any label left, the coordinates still need an origin.
-        place = given if given.any() else labels
-        maps = np.concatenate([label_channels(given, self.labels), coordinate_channels(place, spacing)])
+        anchor = given if given.any() else labels
+        maps = np.concatenate([label_channels(given, self.labels), coordinate_channels(anchor, spacing)])
         stack = np.concatenate([x[None], np.ones_like(x)[None], maps])
         box, margins = random_window(x.shape, self.size, generator)
         stack = np.pad(stack, [(0, 0), *margins])[(slice(None), *box)]

@@ -120,11 +120,11 @@ class ScanPatches(PatchReader):
         return {"centers": list(self.codec.centers), "scales": list(self.codec.scales), "noise_hu": noise}
 
     def _box(self, labels: np.ndarray, generator: np.random.Generator) -> tuple[slice, ...]:
-        wanted = labels > 0
+        candidates = labels > 0
         if generator.random() < 0.5:
             one = labels == generator.integers(1, self.maps)
-            wanted = one if one.any() else wanted
-        flat = np.flatnonzero(wanted)
+            candidates = one if one.any() else candidates
+        flat = np.flatnonzero(candidates)
         center = np.array(np.unravel_index(flat[generator.integers(flat.size)], labels.shape))
         if reach := int(self.side * self.shift):
             center += generator.integers(-reach, reach + 1, 3)

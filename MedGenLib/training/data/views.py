@@ -88,8 +88,8 @@ class SliceViews:
             scan = self.scans[number]
             plane = int(generator.choice(scan.planes))
             position = float(generator.random())
-            place = int(position * scan.encoded.shape[plane])
-            image = np.take(scan.encoded, place, axis=plane)
+            slice_index = int(position * scan.encoded.shape[plane])
+            image = np.take(scan.encoded, slice_index, axis=plane)
             if informative(image):
                 break
         # Only reduction, as enlarging would blur slices labeled as not degraded.
@@ -117,21 +117,21 @@ def degrade(image: np.ndarray, kind: str, severity: float, generator: np.random.
     if severity <= 0:
         return image
     if kind == "blur":
-        spoiled = ndimage.gaussian_filter(image, 2.5 * severity)
+        degraded = ndimage.gaussian_filter(image, 2.5 * severity)
     elif kind == "noise":
-        spoiled = image + 0.5 * severity * generator.standard_normal(image.shape)
+        degraded = image + 0.5 * severity * generator.standard_normal(image.shape)
     elif kind == "stripes":
-        spoiled = image + 0.5 * severity * _stripes(image.shape, generator)
+        degraded = image + 0.5 * severity * _stripes(image.shape, generator)
     elif kind == "resolution":
         axes = ((0,), (1,), (0, 1))[int(generator.integers(3))]
-        spoiled = _coarse(image, 1 + 3 * severity, axes)
+        degraded = _coarse(image, 1 + 3 * severity, axes)
     elif kind == "flattening":
         median = ndimage.median_filter(image, 2 * int(np.ceil(3 * severity)) + 1)
-        spoiled = image + min(1, 2 * severity) * (median - image)
+        degraded = image + min(1, 2 * severity) * (median - image)
     else:
         factor = 2 ** (severity if generator.random() < 0.5 else -severity)
-        spoiled = image.mean() + factor * (image - image.mean())
-    return spoiled.astype(np.float32)
+        degraded = image.mean() + factor * (image - image.mean())
+    return degraded.astype(np.float32)
 
 
 def _stripes(shape: tuple[int, int], generator: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from MedGenLib.io.atomic import replacing, write_json
 from MedGenLib.networks import Autoencoder
 from MedGenLib.training.data import read_data
-from MedGenLib.training.loop import Draw, Log, Objective, beside
+from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
 from MedGenLib.training.recipes import recipe
 
 WEIGHTS_FILE = "autoencoder.safetensors"
@@ -51,7 +51,7 @@ class AutoencoderRecipe:
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
         """Image error with the true latent and with that of another image."""
         network = networks["autoencoder"]
-        batch = beside(network, self.data.sample(Draw.of(7, 0).numpy, 4))
+        batch = to_device_of(network, self.data.sample(Draw.of(7, 0).numpy, 4))
         latent = network.encode(batch["x"])
         inside = batch["valid"] > 0
         true = (network.decode(latent) - batch["x"])[inside].abs().mean()
@@ -67,7 +67,7 @@ class AutoencoderRecipe:
         network = networks["autoencoder"]
         latents = []
         for index in range(16):
-            batch = beside(network, self.data.sample(Draw.of(8, index).numpy, 4))
+            batch = to_device_of(network, self.data.sample(Draw.of(8, index).numpy, 4))
             latents.append(_inside(network.encode(batch["x"]), batch["valid"], network.stride))
         network.normalize(torch.cat(latents, dim=1))
         path = out / WEIGHTS_FILE

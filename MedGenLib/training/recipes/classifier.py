@@ -14,7 +14,7 @@ from MedGenLib.networks import LatentClassifier
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.loading import network as trained_network
 from MedGenLib.training.data import read_data
-from MedGenLib.training.loop import Draw, Log, Objective, beside
+from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
 from MedGenLib.training.package import extend_package
 from MedGenLib.training.recipes import recipe
 
@@ -57,9 +57,9 @@ class ClassifierRecipe:
         time = time.to(data.device)
         point, _ = velocity_target(data, noise, time)
         point = point.contiguous(memory_format=torch.channels_last_3d)
-        wanted = F.avg_pool3d(batch["maps"][:, : self.labels], self.autoencoder.stride)
+        shares = F.avg_pool3d(batch["maps"][:, : self.labels], self.autoencoder.stride)
         weight = F.avg_pool3d(batch["valid"], self.autoencoder.stride)[:, 0]
-        entropy = F.cross_entropy(network(point, time), wanted, reduction="none")
+        entropy = F.cross_entropy(network(point, time), shares, reduction="none")
         return (weight * entropy).sum() / weight.sum().clamp(min=1)
 
     @torch.no_grad()
@@ -68,7 +68,7 @@ class ClassifierRecipe:
         values = {}
         for time in VALIDATION_TIMES:
             draw = Draw.of(7, 0)
-            batch = beside(networks[ROLE], self.data.sample(draw.numpy, 8))
+            batch = to_device_of(networks[ROLE], self.data.sample(draw.numpy, 8))
             times = torch.full((8,), time)
             values[f"entropy at {time}"] = float(self._entropy(networks[ROLE], batch, draw, times))
         return values

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from MedGenLib.networks.feature_encoder import FeatureEncoder
 from MedGenLib.training.data.views import DEGRADATIONS, SliceViews
-from MedGenLib.training.loop import Draw, Log, Objective, beside
+from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
 from MedGenLib.training.recipes import recipe
 
 TEMPERATURE = 0.2
@@ -62,7 +62,7 @@ class FeaturesRecipe:
     @torch.no_grad()
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
         """The losses at fixed views of the training scans, and the share of matched pairs."""
-        batch = beside(networks["encoder"], self.data.sample(Draw.of(7, 0).numpy, 128))
+        batch = to_device_of(networks["encoder"], self.data.sample(Draw.of(7, 0).numpy, 128))
         values = {name: float(value) for name, value in _losses(networks, batch).items()}
         nearest = _similarity(networks, batch["image"]).argmax(1)
         values["partners_found"] = float((nearest == _partners(nearest)).float().mean())
@@ -74,8 +74,8 @@ class FeaturesRecipe:
         from MedGenLib.training.package import export_package
 
         encoder = networks["encoder"]
-        place = next(encoder.parameters()).device
-        found = [encoder(self.data.clean(Draw.of(8, index).numpy, 64).to(place)) for index in range(16)]
+        device = next(encoder.parameters()).device
+        found = [encoder(self.data.clean(Draw.of(8, index).numpy, 64).to(device)) for index in range(16)]
         encoder.standardize(torch.cat(found))
         return export_package(
             self.config, {"encoder": encoder}, step=step, held_out=self.data.held_out, statistics={}, out=out

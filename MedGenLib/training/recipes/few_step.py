@@ -23,7 +23,7 @@ from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.conditioning import noise_scalar
 from MedGenLib.pipelines.loading import network as trained_network
 from MedGenLib.training.data import read_data
-from MedGenLib.training.loop import Draw, Log, Objective, beside
+from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
 from MedGenLib.training.package import extend_package
 from MedGenLib.training.recipes import recipe
 from MedGenLib.training.recipes.latent_flow import OUTSIDE_WEIGHT
@@ -138,14 +138,14 @@ class FewStepRecipe:
         sums: dict[str, float] = {}
         for index in range(4):
             draw = Draw.of(7, index)
-            batch = beside(student, self.batch(draw, 1))
+            batch = to_device_of(student, self.batch(draw, 1))
             path = self._path(batch, draw)
             inside = F.avg_pool3d(batch["valid"], self.stride) > 0
-            wanted = path[-1]
+            target = path[-1]
             for steps in self.budgets:
                 made = follow(student, path[0], batch, steps)
-                ratio = _detail_spread(made, inside) / _detail_spread(wanted, inside)
-                error = (made - wanted).square()[inside.expand_as(made)].mean()
+                ratio = _detail_spread(made, inside) / _detail_spread(target, inside)
+                error = (made - target).square()[inside.expand_as(made)].mean()
                 values = {f"error {steps}": error, f"detail {steps}": ratio}
                 for key, value in values.items():
                     sums[key] = sums.get(key, 0.0) + float(value) / 4
@@ -177,14 +177,14 @@ def follow(student: nn.Module, noise: Tensor, batch: dict[str, Tensor], steps: i
     return x
 
 
-def spread_error(made: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+def spread_error(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Squared difference of the local standard deviation of fine detail, as the squared error favors blur.
 
     It is the root mean square of the difference from a mean over three voxels, within
     blocks of four; ``weight`` is (b, 1, i, j, k).
     """
     blocks = F.avg_pool3d(weight, 4)
-    difference = (_spread(made) - _spread(wanted)).square()
+    difference = (_spread(made) - _spread(target)).square()
     return (blocks * difference).sum() / (blocks.sum() * made.shape[1])
 
 

@@ -15,7 +15,7 @@ from MedGenLib.diffusion.flow import velocity_target
 from MedGenLib.errors import InputError
 from MedGenLib.networks import Autoencoder, FlowUNet
 from MedGenLib.training.data import read_data
-from MedGenLib.training.loop import Draw, Log, Objective, beside, start_from
+from MedGenLib.training.loop import Draw, Log, Objective, start_from, to_device_of
 from MedGenLib.training.losses import Terms, TrainingStep
 from MedGenLib.training.recipes import recipe
 from MedGenLib.training.recipes.autoencoder import WEIGHTS_FILE
@@ -92,12 +92,12 @@ class LatentFlowRecipe:
         trained, self.networks = self.networks, {**self.networks, **networks}
         for index in range(8):
             draw = Draw.of(7, index)
-            batch = beside(networks["flow"], self.data.sample(draw.numpy, 2))
+            batch = to_device_of(networks["flow"], self.data.sample(draw.numpy, 2))
             loss, _ = self._loss(batch, draw)
             total += float(loss) / 8
         self.networks = trained
         draw = Draw.of(7, 100)
-        batch = beside(networks["flow"], self.data.sample(draw.numpy, 1))
+        batch = to_device_of(networks["flow"], self.data.sample(draw.numpy, 1))
         image = self._sample(networks["flow"], batch, draw)
         middle = image.shape[2] // 2
         both = torch.cat([image[0, 0, middle], batch["x"][0, 0, middle]], 1)

@@ -48,9 +48,9 @@ class PixelDiffusionRecipe(LatentFlowRecipe):
         keep = (torch.rand(size, generator=draw.torch) >= MASK_DROP).float().to(data.device)
         network = self.networks["flow"]
         features = network.encode_mask(batch["maps"] * keep.view(-1, 1, 1, 1, 1))
-        point, wanted = v_target(data, noise, time)
+        point, target = v_target(data, noise, time)
         point = point.contiguous(memory_format=torch.channels_last_3d)
-        error = (network(point, time, features, batch.get("scalars")) - wanted).abs()
+        error = (network(point, time, features, batch.get("scalars")) - target).abs()
         weight = F.avg_pool3d(batch["valid"], self.autoencoder.stride).clamp(min=OUTSIDE_WEIGHT)
         loss = (weight * error).sum() / (weight.sum() * error.shape[1])
         return loss, {"v": float(loss.detach())}

@@ -19,7 +19,7 @@ from MedGenLib.packages.typed import read
 from MedGenLib.segmentation.package import label_array
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data.cases import Patches, TrainingCase, case_names, read_case
-from MedGenLib.training.loop import Draw, Log, Objective, beside
+from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
 from MedGenLib.training.recipes import recipe
 from MedGenLib.training.splits import hold_out
 
@@ -62,7 +62,7 @@ class Segmentation:
         network = networks["segmenter"]
         if not self.held:
             draw = Draw.of(7, 0)
-            return self._loss(beside(network, self.batch(draw, 2)), draw)[1]
+            return self._loss(to_device_of(network, self.batch(draw, 2)), draw)[1]
         found = [label_array(network, case.image) for case in self.held]
         return {
             f"dice_{value}": float(

@@ -26,7 +26,7 @@ from MedGenLib.packages.typed import read
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data.painted import PaintedHeads
 from MedGenLib.training.data.slices import Augmentation, SlicePair, read_pairs, split
-from MedGenLib.training.loop import Draw, Log, Objective, beside, start_from
+from MedGenLib.training.loop import Draw, Log, Objective, start_from, to_device_of
 from MedGenLib.training.recipes import recipe
 
 TISSUE_LIMITS = (-400.0, -30.0, 100.0, 300.0)
@@ -137,9 +137,9 @@ class TranslatorRecipe:
     def _feature_distance(self, predicted: Tensor, target: Tensor) -> Tensor:
         self.feature_net.to(target.device)
         with torch.no_grad():
-            wanted = self.feature_net.features(target)
+            expected = self.feature_net.features(target)
         found = self.feature_net.features(predicted)
-        return sum((f - w).abs().mean() for f, w in zip(found, wanted, strict=True)) / len(found)
+        return sum((f - w).abs().mean() for f, w in zip(found, expected, strict=True)) / len(found)
 
     @staticmethod
     def _dissimilarity(predicted: Tensor, target: Tensor, span: float = 2.0) -> Tensor:
@@ -194,7 +194,7 @@ class TranslatorRecipe:
         errors, pictures = [], []
         for index, pair in enumerate(self.held[:: max(1, len(self.held) // 30)]):
             batch = self._tensors([pair], view, np.random.default_rng([7, index]))
-            batch = beside(networks["translator"], batch)
+            batch = to_device_of(networks["translator"], batch)
             predicted = self._predict(networks["translator"], batch)
             mask = batch["mask"]
             errors.append(float(((predicted - batch["target"]).abs() * mask).sum() / mask.sum()))

@@ -40,8 +40,8 @@ def evaluate(
     page = None if report is None else Path(report) / files.REPORT
     with ExitStack() as stack:
         if page is not None:  # the path is checked before the work
-            wanted = files.file_names(True, given["reference"] is not None)
-            outputs = stack.enter_context(report_folder(page.parent, wanted, overwrite))
+            names_of_files = files.file_names(True, given["reference"] is not None)
+            outputs = stack.enter_context(report_folder(page.parent, names_of_files, overwrite))
         origin = pair.CaseOrigin(names.get("image", ""), names)
         found = pair.evaluate(**given, origin=origin, progress=job.progress)
         if page is not None:

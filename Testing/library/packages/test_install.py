@@ -1,7 +1,7 @@
-"""Published models: from a hub to a package, and everything that goes wrong on the way.
+"""Published models: download, conversion and failures.
 
 The published weights cannot be had here. `exact` has files of exactly the published architecture
-(every tensor by name and shape, as `test_expected_shapes_are_monais_own` compares them with MONAI)
+(every tensor by name and shape, as `test_expected_shapes_equal_those_of_monai` compares them with MONAI)
 and random numbers in them, of eight bits to spare the disk. The faults are tried with a small model
 of the same kinds of networks. The server is real and on this machine, see `hubserver`.
 """
@@ -50,7 +50,7 @@ def places(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    """The published model with small networks in the place of its own."""
+    """The published model with small networks."""
     model = shrunk(PUBLISHED[NAME])
     monkeypatch.setitem(PUBLISHED, NAME, model)
     return model
@@ -58,7 +58,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def server(small, tmp_path):
-    """A hub with the small model's files."""
+    """A hub with the files of the small model."""
     root = tmp_path / "hub"
     publish(small, root)
     with hubserver.running(root) as running:
@@ -98,7 +98,7 @@ def find_or_none(name):
 
 @contextmanager
 def changed(path):
-    """A `.pt` file as a dictionary to change; it is written again at the end."""
+    """A `.pt` file as a dictionary, written back after changes."""
     contents = torch.load(path, weights_only=True)
     yield contents
     torch.save(contents, path)
@@ -120,7 +120,7 @@ def monais_own(role, arguments):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_expected_shapes_are_monais_own(name):
+def test_expected_shapes_equal_those_of_monai(name):
     for role, network in PUBLISHED[name].networks.items():
         expected = {
             key: tuple(tensor.shape) for key, tensor in monais_own(role, network["arguments"]).state_dict().items()
@@ -129,7 +129,7 @@ def test_expected_shapes_are_monais_own(name):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_sizes_of_the_downloads_are_those_of_the_networks(name):
+def test_sizes_of_the_downloads_follow_from_the_networks(name):
     shapes = [
         shape
         for network in PUBLISHED[name].networks.values()
@@ -140,7 +140,7 @@ def test_sizes_of_the_downloads_are_those_of_the_networks(name):
 
 
 def test_the_whole_way_with_the_exact_architecture(tmp_path, capsys):
-    """From the command line: shown, accepted, downloaded, converted, listed, loaded bit for bit."""
+    """From the command line: show, accept, download, convert, list, and load bit-identically."""
     published = publish(PUBLISHED[NAME], tmp_path / "hub", "float8_e4m3fn")
     (tmp_path / "hub" / REPO / "LICENSE").write_bytes(b"\xef\xbb\xbfTerms of NVIDIA\r\nsection 1\r\n")
     with hubserver.running(tmp_path / "hub") as running:
@@ -165,12 +165,12 @@ def test_the_whole_way_with_the_exact_architecture(tmp_path, capsys):
         loaded = load_weights(manifest, role)
         assert set(loaded) == set(tensors)
         assert all(same_bits(loaded[key], tensors[key]) for key in tensors)
-    shutil.rmtree(tmp_path)  # half a gigabyte that nobody needs after the test
+    shutil.rmtree(tmp_path)  # half a gigabyte
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_published_model_becomes_a_sound_package(name, tmp_path, monkeypatch):
-    """With small networks: the metadata and the card are what matters here."""
+def test_every_published_model_becomes_a_valid_package(name, tmp_path, monkeypatch):
+    """With small networks, for the metadata and the card."""
     model = shrunk(PUBLISHED[name])
     monkeypatch.setitem(PUBLISHED, name, model)
     publish(model, tmp_path)
@@ -190,7 +190,7 @@ def test_every_published_model_becomes_a_sound_package(name, tmp_path, monkeypat
     assert str(tmp_path) not in manifest.card
 
 
-# The ways to the files
+# Sources
 
 
 def test_a_mirror_in_the_environment(server, monkeypatch):
@@ -201,7 +201,7 @@ def test_a_mirror_in_the_environment(server, monkeypatch):
 
 
 @pytest.mark.parametrize("flat", [True, False])
-def test_a_local_folder_is_left_as_it_was(server, tmp_path, flat):
+def test_a_local_folder_is_not_changed(server, tmp_path, flat):
     folder = tmp_path / "mine"
     files = [file_of(server, role) for role in SMALL]
     for path in files:
@@ -228,7 +228,7 @@ def test_a_folder_that_lacks_a_file(server, tmp_path):
         install.offer(NAME, tmp_path / "nowhere")
 
 
-def test_a_user_token_is_not_shown_to_mirrors_and_stores(server, monkeypatch):
+def test_a_user_token_is_not_sent_to_mirrors_and_stores(server, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     install.offer(NAME, server.address)
     assert not any(token for *_, token in server.seen)
@@ -238,7 +238,7 @@ def test_a_user_token_is_not_shown_to_mirrors_and_stores(server, monkeypatch):
     assert (False, True) in asked and (True, True) not in asked
 
 
-# What is offered
+# Offers
 
 
 def test_unknown_and_uninstalled_models(server):
@@ -277,12 +277,12 @@ def test_the_license_is_accepted_once_until_its_text_changes(server):
         install_from(server.address, accept_license=False)
 
 
-# Faults of the line.
+# Interrupted connections.
 
 
 @pytest.fixture
 def blob(server, tmp_path):
-    """A large file on the server, and the folder to put it into."""
+    """A large file on the server, and the target folder."""
     path = server.root / REPO / "blob.pt"
     path.write_bytes(np.random.default_rng(0).bytes(23 << 20))
     return path, tmp_path / "downloads"
@@ -292,7 +292,7 @@ def fetch(server, folder, progress=None):
     return hub.fetch(hub.look_up(REPO, "blob.pt", server.address), folder, server.address, progress)
 
 
-def test_a_cut_download_goes_on_by_itself(server, blob):
+def test_an_interrupted_download_is_retried(server, blob):
     path, folder = blob
     server.cuts = [15 << 20]
     assert fetch(server, folder).read_bytes() == path.read_bytes()
@@ -300,7 +300,7 @@ def test_a_cut_download_goes_on_by_itself(server, blob):
     assert first is None and second == f"bytes={15 << 20}-"
 
 
-def test_a_stopped_download_goes_on_in_the_next_call(server, blob):
+def test_a_stopped_download_is_resumed_by_the_next_call(server, blob):
     path, folder = blob
     seen = []
 
@@ -325,13 +325,13 @@ def test_a_stopped_download_goes_on_in_the_next_call(server, blob):
     assert len(server.requests("GET", "blob.pt")) == gets
 
 
-def test_a_server_that_knows_no_ranges(server, blob):
+def test_a_server_without_ranges(server, blob):
     path, folder = blob
     server.ranges, server.cuts = False, [15 << 20]
     assert fetch(server, folder).read_bytes() == path.read_bytes()
 
 
-def test_a_download_that_is_cut_for_good_is_kept(server, blob, monkeypatch):
+def test_a_failed_download_is_kept(server, blob, monkeypatch):
     path, folder = blob
     monkeypatch.setattr(hub, "PAUSE_SECONDS", 0)
     server.cuts = [11 << 20] + [0] * 20
@@ -352,7 +352,7 @@ def test_a_wrong_checksum_is_refused_and_deleted(server, blob):
     assert fetch(server, folder).read_bytes() == path.read_bytes()
 
 
-def test_a_part_that_is_too_long_is_begun_anew(server, blob):
+def test_a_partial_file_that_is_too_long_is_restarted(server, blob):
     path, folder = blob
     remote = hub.look_up(REPO, "blob.pt", server.address)
     folder.mkdir()
@@ -371,7 +371,7 @@ def test_no_server(monkeypatch):
         install.offer(NAME, "http://127.0.0.1:9")
 
 
-def test_what_a_server_refuses(server):
+def test_refusals_of_a_server(server):
     server.closed.add(REPO)
     with pytest.raises(PackageError, match=f"accept the terms of {REPO} first.*HF_TOKEN"):
         install.offer(NAME, server.address)
@@ -385,7 +385,7 @@ def test_what_a_server_refuses(server):
         install.offer(NAME, server.address)
 
 
-def test_a_small_text_has_gits_checksum(server):
+def test_a_small_text_has_the_checksum_of_git(server):
     path = server.root / REPO / "LICENSE"
     path.write_text("Terms")
     remote = hub.look_up(REPO, "LICENSE", server.address)
@@ -396,10 +396,10 @@ def test_a_small_text_has_gits_checksum(server):
         hub.read_text(wrong, user_folders.cache_dir(), server.address)
 
 
-# Faults of this computer
+# Local failures
 
 
-def test_the_disk_is_looked_at_first(server, monkeypatch):
+def test_free_space_is_checked_first(server, monkeypatch):
     offer = install.offer(NAME, server.address)
     usage = shutil.disk_usage(server.root)
     monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: usage._replace(free=2 * offer.bytes - 1))
@@ -411,7 +411,7 @@ def test_the_disk_is_looked_at_first(server, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_disk_that_fills_up_meanwhile(server, blob):
+def test_a_disk_that_becomes_full(server, blob):
     _, folder = blob
     remote = hub.look_up(REPO, "blob.pt", server.address)
     folder.mkdir()
@@ -420,7 +420,7 @@ def test_a_disk_that_fills_up_meanwhile(server, blob):
         fetch(server, folder)
 
 
-def test_what_a_killed_installation_left_is_cleared_away(server):
+def test_files_of_a_killed_installation_are_removed(server):
     remains = user_folders.models_dir() / f".12345678.part.{NAME}"
     remains.mkdir(parents=True)
     (remains / "half").write_bytes(b"x")
@@ -443,7 +443,7 @@ def test_two_installations_at_once(server):
 
 @pytest.fixture
 def worker(server, tmp_path):
-    """A worker whose published model is the small one and whose hub is the server."""
+    """A worker with the small published model and the server as hub."""
     code = f"import sys; sys.path.append({str(Path(hubfiles.__file__).parent)!r})\n"
     code += "import hubfiles; hubfiles.shrink()\n"
     values = {"HF_ENDPOINT": server.address, **at_start(tmp_path, code)}
@@ -478,7 +478,7 @@ def test_the_worker_shows_the_license_and_installs(server, worker):
     assert made.volume.shape == liver().shape and np.ptp(made.volume.array) > 0
 
 
-def test_an_installation_is_cancelled_and_goes_on(server, worker):
+def test_an_installation_is_canceled_and_resumed(server, worker):
     server.gate = threading.Event()
     worker.start()
     params = {"name": NAME, "accept_license": True}
@@ -533,7 +533,7 @@ def test_the_file_of_another_network(server):
         install_from(server.address)
 
 
-def test_no_or_a_foolish_scale_factor(server):
+def test_a_missing_or_invalid_scale_factor(server):
     with changed(file_of(server, "flow")) as contents:
         contents["scale_factor"] = torch.tensor(float("nan"))
     with pytest.raises(PackageError, match="scale factor nan, so it is damaged"):
@@ -544,8 +544,8 @@ def test_no_or_a_foolish_scale_factor(server):
         install_from(server.address)
 
 
-def test_what_upstream_tolerates(server):
-    """More tensors than the network has (ddpm-ct), and a ControlNet that relies on the U-Net."""
+def test_files_that_upstream_accepts(server):
+    """Additional tensors (ddpm-ct), and a ControlNet with tensors of the U-Net."""
     shared = "time_embed.0.weight"
     with changed(file_of(server, "flow")) as contents:
         contents["unet_state_dict"]["down_blocks.1.attentions.0.more.weight"] = torch.zeros(2)
@@ -558,7 +558,7 @@ def test_what_upstream_tolerates(server):
 
 
 def test_a_scale_factor_with_metadata_is_plain_data(tmp_path):
-    """Upstream computes it from MONAI's images, whose metadata hold NumPy's numbers and arrays."""
+    """Upstream computes it from MONAI's images, whose metadata contain NumPy scalars and arrays."""
     from monai.data import MetaTensor
 
     meta = {"affine": np.eye(4), "spatial_shape": np.array([8, 8, 8]), "name": np.array(b"scan")}
@@ -569,20 +569,20 @@ def test_a_scale_factor_with_metadata_is_plain_data(tmp_path):
 
 
 @pytest.mark.parametrize("contents", [b"", b"no weights at all"])
-def test_a_file_of_something_else_is_told_in_our_own_words(tmp_path, contents):
-    """PyTorch's words advise to read it without the restriction."""
+def test_another_file_is_refused_without_the_message_of_pytorch(tmp_path, contents):
+    """PyTorch's message suggests to read it without the restriction."""
     (tmp_path / "x.pt").write_bytes(contents)
     with pytest.raises(PackageError, match=r"\(it is empty, truncated or another format\)") as caught:
         convert.read_checkpoint(tmp_path / "x.pt")
     assert "weights_only" not in str(caught.value)
 
 
-def test_checkpoints_of_before_2020_are_read_too(tmp_path):
+def test_checkpoints_of_before_2020_are_read(tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
     assert convert.read_checkpoint(tmp_path / "x.pt").tensors["a"].tolist() == [1, 1]
 
 
-def test_every_published_file_is_named(tmp_path):
+def test_every_published_file_is_listed(tmp_path):
     files = {file for model in PUBLISHED.values() for file in model.files.values()}
     assert all(isinstance(file, HubFile) and file.path.startswith("models/") for file in files)
     assert len(files) == 8

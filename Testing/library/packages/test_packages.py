@@ -1,4 +1,4 @@
-"""Model packages: what is accepted, what is refused and in which words."""
+"""Model packages: accepted and refused ones, with the sentences."""
 
 import copy
 import dataclasses
@@ -76,7 +76,7 @@ def assert_sentence(message):
 
 
 def refusal(call, *arguments, **named):
-    """The sentence of the refusal; and nothing may be left in the user's folder."""
+    """The sentence of the refusal; the user's folder must be empty."""
     before = set(user_folders.models_dir().glob("*"))
     with pytest.raises(PackageError) as caught:
         call(*arguments, **named)
@@ -122,7 +122,7 @@ def test_manifest_is_read_only_and_hashable(package):
     assert len({package, load_manifest(package.folder)}) == 2
 
 
-def test_unknown_preset_and_role_name_the_known_ones(package):
+def test_unknown_presets_and_roles_list_the_known_ones(package):
     with pytest.raises(InputError, match="no preset 'best'; its presets are: draft, normal"):
         package.preset("best")
     with pytest.raises(PackageError, match="no network 'x'; it has: autoencoder, flow"):
@@ -189,14 +189,14 @@ def test_wrong_metadata_is_refused_with_its_json_path(package, change, words):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "", '{"a": NaN}', "[" * 100_000, "\x80"])
-def test_metadata_that_is_no_json_object_is_refused(package, content):
+def test_metadata_that_is_not_a_json_object_is_refused(package, content):
     (package.folder / rules.METADATA).write_bytes(content.encode("latin-1"))
     with pytest.raises(PackageError, match="metadata.json") as caught:
         load_manifest(package.folder)
     assert_sentence(str(caught.value))
 
 
-def test_packages_that_judge_have_their_own_outputs(tmp_path):
+def test_segmenters_and_feature_networks_have_their_own_outputs(tmp_path):
     finds = write_judge(tmp_path, segmenter_metadata())
     assert finds.task == "segment" and finds.output.modality is None and finds.sampler is None
     assert [(v, label.name) for v, label in finds.output.labels.items()] == [(2, "lung"), (7, "liver")]
@@ -213,7 +213,7 @@ def test_packages_that_judge_have_their_own_outputs(tmp_path):
     assert command == "medgen evaluate IMAGE --labels LABELS --segmenter tiny-segmenter"
 
 
-def test_packages_that_judge_are_neither_generators_nor_translators(tmp_path):
+def test_segmenters_and_feature_networks_are_neither_generators_nor_translators(tmp_path):
     models = tmp_path / "home" / "models"
     for metadata in (segmenter_metadata(), features_metadata()):
         write_judge(models, metadata)
@@ -244,7 +244,7 @@ def test_packages_that_judge_are_neither_generators_nor_translators(tmp_path):
         (features_metadata, {"output": {"modality": "CT"}}, r"output: "),
     ],
 )
-def test_wrong_outputs_of_packages_that_judge_are_refused(tmp_path, metadata, change, words):
+def test_wrong_outputs_of_segmenters_and_feature_networks_are_refused(tmp_path, metadata, change, words):
     package = write_judge(tmp_path, metadata())
     edit_metadata(package.folder, lambda data: data["medgen"].update(change))
     with pytest.raises(PackageError, match=words) as caught:
@@ -252,7 +252,7 @@ def test_wrong_outputs_of_packages_that_judge_are_refused(tmp_path, metadata, ch
     assert_sentence(str(caught.value))
 
 
-def test_a_package_that_judges_needs_its_network(tmp_path):
+def test_a_segmenter_needs_its_network(tmp_path):
     for metadata, role in ((segmenter_metadata(), "segmenter"), (features_metadata(), "encoder")):
         package = write_judge(tmp_path, metadata)
         edit_metadata(package.folder, delete_at(("medgen", "networks", role)))
@@ -298,7 +298,7 @@ def test_expressions_are_never_evaluated(package, name):
 # Verification
 
 
-def test_a_sound_package_has_no_problems(package):
+def test_a_valid_package_has_no_problems(package):
     assert verify(package) == verify(package.folder) == verify(str(package.folder)) == []
 
 
@@ -412,7 +412,7 @@ def test_links_are_refused(package, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_special_files_are_refused_without_being_opened(package):
+def test_special_files_are_refused_unopened(package):
     os.mkfifo(package.folder / "docs" / "pipe.txt")
     assert "docs/pipe.txt is not a plain file" in only_problem(package)
 
@@ -435,7 +435,7 @@ def test_verification_and_listing_need_no_torch(package):
 # Weights
 
 
-def test_weights_come_back_as_tensors(package):
+def test_weights_are_loaded_as_tensors(package):
     import torch
 
     tensors = load_weights(package, "flow")
@@ -458,7 +458,7 @@ def test_changed_weights_are_not_loaded_even_after_a_first_use(package):
 # Export
 
 
-def test_export_takes_torch_tensors_that_share_memory(tmp_path):
+def test_export_accepts_torch_tensors_that_share_memory(tmp_path):
     import torch
 
     base = torch.arange(12.0).reshape(3, 4).requires_grad_()
@@ -490,7 +490,7 @@ def test_export_fills_in_versions_paths_and_checksums(tmp_path):
     assert rules.find_expression(inference) is None
 
 
-def test_export_takes_numpy_statistics(tmp_path):
+def test_export_accepts_numpy_statistics(tmp_path):
     metadata = generator_metadata()
     fat = {"name": "fat", "mean": np.float32(1.5), "means": np.arange(2)}
     metadata["medgen"]["statistics"] = {"tissues": {"1": fat}}
@@ -531,7 +531,7 @@ def test_a_failed_export_leaves_the_older_package(package, change, weights, word
     assert [path.name for path in package.folder.parent.iterdir()] == ["tiny-ct"]
 
 
-def test_an_export_that_cannot_be_put_in_place_brings_the_older_back(package, monkeypatch):
+def test_an_export_that_cannot_be_moved_restores_the_older_package(package, monkeypatch):
     replace = os.replace
 
     def failing(source, target):
@@ -545,7 +545,7 @@ def test_an_export_that_cannot_be_put_in_place_brings_the_older_back(package, mo
     assert package.card == "# Card" and verify(package) == []
 
 
-def test_export_never_replaces_something_else(tmp_path):
+def test_export_never_replaces_other_folders(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint").write_text("precious")
     with pytest.raises(PackageError, match="exists and is not a model package"):
@@ -553,7 +553,7 @@ def test_export_never_replaces_something_else(tmp_path):
     assert (tmp_path / "run" / "checkpoint").read_text() == "precious"
 
 
-def test_seal_renews_checksums_after_an_edit(package):
+def test_seal_updates_checksums_after_an_edit(package):
     (package.folder / rules.CARD).write_text("# Better card")
     assert verify(package)
     assert verify(seal(package.folder)) == []
@@ -600,7 +600,7 @@ def test_the_light_catalogue_lists_the_same_without_a_schema(tmp_path, monkeypat
     ],
 )
 @pytest.mark.parametrize("wrong", [None, 7, "text", [1]])
-def test_a_malformed_package_is_one_sentence_without_a_schema_too(package, key, wrong):
+def test_a_malformed_package_is_one_sentence_also_without_a_schema(package, key, wrong):
     def change(data):
         *path, last = key.split(".")
         for part in path:
@@ -612,7 +612,7 @@ def test_a_malformed_package_is_one_sentence_without_a_schema_too(package, key, 
 
     edit_metadata(package.folder, change)
     if key in ("name", "medgen.training.data") and wrong is not None:
-        return  # of a kind that only the schema knows to be wrong
+        return  # an error that only the schema detects
     with pytest.raises(PackageError, match=r"metadata\.json") as caught:
         load_manifest(package.folder, validate=False)
     assert_sentence(str(caught.value))
@@ -662,7 +662,7 @@ def test_translations_are_found_by_modality(tmp_path):
         catalogue.for_translation(None, "PET")
 
 
-def test_the_embedded_folder_is_that_of_the_source_tree_or_the_wheel():
+def test_the_embedded_folder_is_in_the_source_tree_or_the_wheel():
     assert EMBEDDED.parts[-2:] == ("Resources", "Models") and EMBEDDED.is_dir()
 
 
@@ -677,7 +677,7 @@ def test_add_a_folder(package):
 
 
 @pytest.mark.parametrize("prefix", ["", "tiny-ct/"])
-def test_add_a_zip_with_or_without_a_folder_of_its_own(package, tmp_path, prefix):
+def test_add_a_zip_with_or_without_a_top_folder(package, tmp_path, prefix):
     litter = [("__MACOSX/._x.py", b"x"), (prefix + ".DS_Store", b"x")]
     path = zipped(package.folder, tmp_path / "p.zip", prefix, litter)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -685,7 +685,7 @@ def test_add_a_zip_with_or_without_a_folder_of_its_own(package, tmp_path, prefix
     assert [path.name for path in user_folders.models_dir().iterdir()] == ["tiny-ct"]
 
 
-def test_a_taken_name_is_refused(package, tmp_path):
+def test_an_existing_name_is_refused(package, tmp_path):
     add(package.folder)
     assert "'tiny-ct' was added before; remove it first" in refusal(add, package.folder)
     remove("tiny-ct")
@@ -694,7 +694,7 @@ def test_a_taken_name_is_refused(package, tmp_path):
     assert "'tiny-ct' is embedded; rename the package" in refusal(add, copied.folder)
 
 
-def test_things_that_are_no_package_are_refused(tmp_path):
+def test_other_files_are_refused(tmp_path):
     assert "no file or folder" in refusal(add, tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     assert "holds no configs/metadata.json" in refusal(add, tmp_path / "empty")
@@ -770,7 +770,7 @@ def test_a_zip_bomb_is_refused(package, tmp_path, monkeypatch):
     assert "docs/x.txt has" in refusal(add, path)
 
 
-def test_a_full_disk_is_told_before_and_while_copying(package, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_and_while_copying(package, tmp_path, monkeypatch):
     path = zipped(package.folder, tmp_path / "p.zip")
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
@@ -785,7 +785,7 @@ def test_a_full_disk_is_told_before_and_while_copying(package, tmp_path, monkeyp
     assert "the disk is full" in refusal(add, package.folder)
 
 
-def test_a_home_that_cannot_be_written_is_told(package, tmp_path):
+def test_a_home_that_is_not_writable_is_reported(package, tmp_path):
     (tmp_path / "home").write_text("a file")
     with pytest.raises(PackageError, match="cannot be added to .*MEDGEN_HOME"):
         add(package.folder)
@@ -838,7 +838,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(package, tmp_path, monkeypatch):
-    """Address of a server on this machine that offers the package as p.zip."""
+    """URL of a local server with the package as p.zip."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     site = tmp_path / "site"
     site.mkdir()
@@ -875,7 +875,7 @@ def test_refused_downloads_leave_nothing(server, monkeypatch):
     assert "larger than the limit" in refusal(add, f"{server}/p.zip")
 
 
-def test_a_cancelled_download_leaves_nothing(server):
+def test_a_canceled_download_leaves_nothing(server):
     def cancel(progress):
         if progress.step:
             raise KeyboardInterrupt
@@ -899,7 +899,7 @@ def test_a_license_must_be_accepted_once(tmp_path):
     assert user_config.read_config()["accepted_licenses"][manifest.name]["spdx"] == "CC-BY-NC-4.0"
 
 
-def test_acceptance_holds_for_one_model_and_one_text(tmp_path):
+def test_acceptance_is_valid_for_one_model_and_text(tmp_path):
     first = write_translator(tmp_path / "embedded", "one")
     other = write_translator(tmp_path / "embedded", "two")
     require_acceptance(first, accept=True)
@@ -917,7 +917,7 @@ def test_a_license_without_acceptance(package):
     assert license_notice(package) == "The model 'tiny-ct' is licensed CC-BY-4.0."
 
 
-def test_acceptance_works_where_nothing_can_be_remembered(tmp_path, monkeypatch):
+def test_acceptance_works_without_a_writable_configuration(tmp_path, monkeypatch):
     manifest = write_translator(tmp_path / "embedded")
 
     def read_only(_):
@@ -930,7 +930,7 @@ def test_acceptance_works_where_nothing_can_be_remembered(tmp_path, monkeypatch)
 # Text for the terminal
 
 
-def test_table_and_card_read_well(tmp_path):
+def test_table_and_card(tmp_path):
     write_generator(tmp_path / "embedded")
     write_translator(tmp_path / "embedded")
     add(write_generator(tmp_path / "made", "broken-one").folder)
@@ -950,10 +950,10 @@ def test_table_and_card_read_well(tmp_path):
     assert text.models_table([]) == "No model is installed."
 
 
-# What ships
+# Embedded packages
 
 
-def test_every_embedded_package_is_sound_and_small():
+def test_every_embedded_package_is_valid_and_small():
     for folder in sorted(path.parents[1] for path in EMBEDDED.glob(f"*/{rules.METADATA}")):
         assert verify(folder) == []
         assert load_manifest(folder).name == folder.name

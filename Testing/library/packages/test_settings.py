@@ -1,4 +1,4 @@
-"""Typed settings of packages: what is read, what is refused, and in which sentence."""
+"""Typed settings of packages: reading, and sentences of refusals."""
 
 import copy
 import json
@@ -40,7 +40,7 @@ PIPELINES = {
 
 
 CENTERS = "centres"
-"""As the embedded packages spell it."""
+"""Keys as in the embedded packages."""
 
 
 def medgen_of(name):
@@ -59,7 +59,7 @@ def loaded(medgen):
 
 
 def changed(medgen, path, value):
-    """A copy with another value; None leaves the key out."""
+    """A copy with another value; None removes the key."""
     medgen = copy.deepcopy(medgen)
     *parents, last = path.split("/")
     part = medgen
@@ -109,7 +109,7 @@ def test_an_embedded_package_has_the_values_of_its_file(name):
         assert manifest.sampler is None
 
 
-def test_what_a_file_leaves_out_has_its_default():
+def test_missing_keys_have_their_default():
     flow = loaded(medgen_of("ct-tissue"))
     assert (flow.settings.latent_channels, flow.settings.latent_stride) == (8, 2)
     assert (flow.settings.coordinates, flow.settings.partial, flow.settings.limit) == (False, False, None)
@@ -120,14 +120,14 @@ def test_what_a_file_leaves_out_has_its_default():
 
 
 @pytest.mark.parametrize("name", ["nv-generate-ct", "nv-generate-ct-ddpm", "nv-generate-mr-brain"])
-def test_a_published_package_is_of_the_pipeline_maisi(name):
+def test_a_published_package_has_the_pipeline_maisi(name):
     typed = loaded(maisi(name))
     assert typed.pipeline == "maisi" and isinstance(typed.settings, MaisiSettings)
     assert typed.sampler.prediction == ("noise" if name.endswith("ddpm") else "velocity")
     assert typed.settings.default_class == maisi(name)["preprocessing"].get("class")
 
 
-def test_a_network_of_v_belongs_to_the_diffusion_of_voxels():
+def test_a_network_that_predicts_v_has_the_pipeline_pixel_diffusion():
     medgen = changed(medgen_of("mr-hippocampus"), "sampler/prediction", "v")
     assert isinstance(loaded(medgen).settings, PixelDiffusionSettings)
     named = changed(medgen, "pipeline", "pixel-diffusion")
@@ -178,7 +178,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("name", "path", "value", "words"), FAULTS)
-def test_a_fault_names_key_value_and_what_is_allowed(name, path, value, words):
+def test_an_error_states_key_value_and_allowed_values(name, path, value, words):
     assert words in refusal(changed(medgen_of(name), path, value))
 
 
@@ -201,12 +201,7 @@ CONTRADICTIONS = [
     (FLOW, "preprocessing/noise_hu", None, "arguments.scalars is 2, but must be 0 for a model without noise_hu"),
     (FLOW, "preprocessing/mean", 3, "preprocessing.mean does not belong to the codec 'tissue-standard'"),
     (FLOW, "preprocessing/scales", None, "preprocessing has no 'scales', which the codec 'tissue-standard' needs"),
-    (
-        FLOW,
-        "preprocessing/coordinates",
-        True,
-        "flow.arguments.maps is 5, but must be 8 for 5 labels and 3 coordinates",
-    ),
+    (FLOW, "preprocessing/coordinates", True, "flow.arguments.maps is 5, but must be 8 for 5 labels and 3 coordinates"),
     (
         FLOW,
         "preprocessing/latent_channels",
@@ -288,7 +283,7 @@ def test_each_contradiction_of_maisi_has_its_own_sentence(path, value, words):
     assert words in refusal(changed(maisi(), path, value))
 
 
-def test_the_sentence_of_a_damaged_file_names_the_file(tmp_path):
+def test_the_sentence_on_a_damaged_file_contains_its_name(tmp_path):
     data = json.loads((embedded_dir() / FLOW / "configs" / "metadata.json").read_text())
     data["medgen"]["preprocessing"]["outside"] = "nowhere"
     path = tmp_path / "configs" / "metadata.json"
@@ -300,16 +295,16 @@ def test_the_sentence_of_a_damaged_file_names_the_file(tmp_path):
         assert str(caught.value).startswith(f"{path} is wrong: preprocessing.outside is 'nowhere'; choose ")
 
 
-def test_the_json_schema_follows_from_the_classes():
-    """`python Testing/support/package_schema.py` writes it again."""
+def test_the_json_schema_agrees_with_the_classes():
+    """`python Testing/support/package_schema.py` generates it."""
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     assert schema == package_schema.completed(schema)
     assert {f"preprocessing of {name}" for name in PIPELINES.values()} < set(schema["$defs"])
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
-def test_the_schema_takes_what_the_classes_take(name):
-    """A package that names its pipeline, in American keys, and the same with a fault of each kind."""
+def test_the_schema_accepts_what_the_classes_accept(name):
+    """A package with pipeline and American keys, and copies with one error of each kind."""
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     data = json.loads((embedded_dir() / name / "configs" / "metadata.json").read_text())
     text = json.dumps(data | {"medgen": data["medgen"] | {"pipeline": PIPELINES[name]}})
@@ -324,7 +319,7 @@ def test_the_schema_takes_what_the_classes_take(name):
             assert list(validator.iter_errors(data | {"medgen": odd})), path
 
 
-def test_a_pipeline_from_outside_brings_its_settings():
+def test_an_external_pipeline_registers_its_settings():
     @settings("toy-settings")
     class Toy(GenerationSettings):
         pass
@@ -337,7 +332,7 @@ def test_a_pipeline_from_outside_brings_its_settings():
     assert SETTINGS["latent-flow"] is LatentFlowSettings
 
 
-def test_a_scale_is_read_with_its_british_key():
+def test_a_scale_is_read_from_its_british_key():
     section = {"name": "slices", "ct": {"centre_hu": 40, "scale_hu": 200, "low_hu": -1024, "high_hu": 3000}}
     assert read(FeatureSettings, section, "preprocessing").ct.center_hu == 40
 

@@ -1,4 +1,4 @@
-"""The look of a reference: noise and levels of a CT, contrast of an MR image."""
+"""Appearance of a reference: noise and levels of a CT, contrast of an MR image."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_noise_and_levels_of_a_ct_are_measured():
     assert style.levels[2] == pytest.approx(58, abs=4)
     assert set(style.levels) == {1, 2}
     quiet = Appearance.of(torso(noise=5), find("ct-tissue"))
-    # White noise loses a share to the Gaussian that the high-pass takes away.
+    # The Gaussian of the high-pass filter removes a part of white noise.
     assert 0.75 * 16 < style.noise_hu < 16
     assert style.noise_hu / quiet.noise_hu == pytest.approx(16 / 5, rel=0.1)
 
 
-def test_a_generated_ct_takes_noise_and_levels(mask):
-    """Noisy and quiet references give noisier and quieter tissue, at the reference's means."""
+def test_a_generated_ct_gets_noise_and_levels(mask):
+    """References with more and less noise give tissue with more and less noise, at their means."""
     measured = {}
     for noise in (4, 30):
         reference = torso(noise=noise, fat=-105, soft=60)
@@ -59,8 +59,8 @@ def test_a_generated_ct_takes_noise_and_levels(mask):
     assert measured[30] > 1.5 * measured[4]
 
 
-def test_a_tissue_stays_within_the_model_cards_range(mask):
-    """Contrast-filled tissue of a reference must not turn soft tissue into bone."""
+def test_a_tissue_stays_within_the_range_of_the_model_card(mask):
+    """Enhanced tissue in a reference must not turn soft tissue into bone."""
     manifest = find("ct-tissue")
     style = Appearance(levels={2: 170.0})
     volume = Volume(np.full(mask.shape, 40, np.int16), mask.affine, "CT", "HU")
@@ -70,8 +70,8 @@ def test_a_tissue_stays_within_the_model_cards_range(mask):
     assert (styled.array[mask.array != 2] == 40).all()
 
 
-def test_the_contrast_of_an_mr_is_taken_over_in_order(mask):
-    """The deciles are the reference's, no two voxels change order, and the anatomy stays."""
+def test_the_contrast_of_an_mr_image_is_transferred_monotonically(mask):
+    """The deciles equal those of the reference, and the order of voxels is kept."""
     manifest = find("mr-hippocampus")
     reference = read_volume(SAMPLES / "hippocampus_real.nii.gz")
     dark = reference.with_array((reference.array.astype(np.float32) / 4) ** 1.3)
@@ -87,7 +87,7 @@ def test_the_contrast_of_an_mr_is_taken_over_in_order(mask):
     assert np.corrcoef(*[s.ravel() for s in smooth])[0, 1] > 0.9
 
 
-def test_a_reference_in_small_numbers_keeps_its_fractions():
+def test_a_reference_with_small_values_keeps_its_fractions():
     manifest = find("mr-hippocampus")
     labels = read_label_map(SAMPLES / "hippocampus_mask.nii.gz")
     reference = read_volume(SAMPLES / "hippocampus_real.nii.gz")

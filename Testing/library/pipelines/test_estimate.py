@@ -32,7 +32,7 @@ def grid(side, spacing=2.0):
 
 
 @pytest.mark.parametrize(("side", "seconds"), [(96, 7.8), (128, 15.8)])
-def test_the_plan_agrees_with_what_the_card_measured(side, seconds):
+def test_the_plan_agrees_with_the_measurements_of_the_card(side, seconds):
     plan = plan_run(find("ct-tissue"), grid(side))
     assert plan.seconds == pytest.approx(seconds, rel=0.2)
     assert plan.windows == 1 and plan.memory == "normal"
@@ -40,7 +40,7 @@ def test_the_plan_agrees_with_what_the_card_measured(side, seconds):
     assert plan.sentence == f"about {round(plan.seconds)} s on CPU, {size}"
 
 
-def test_a_translation_as_the_card_measured_it():
+def test_the_plan_of_a_translation_agrees_with_the_card():
     plan = plan_run(find("head-mr-to-ct"), grid((192, 256, 256), 1.0))
     assert plan.seconds == pytest.approx(25.2, rel=0.05)
     assert plan.memory_mib == pytest.approx(1006, rel=0.05)
@@ -57,13 +57,13 @@ def test_presets_samples_and_size_scale_the_time():
     assert three == pytest.approx(3 * one) and mirrored == pytest.approx(5 * one)
 
 
-def test_the_working_grid_counts_and_not_the_inputs():
+def test_the_time_depends_on_the_working_grid():
     model = find("ct-tissue")
-    fine = plan_run(model, grid(256, 0.75))  # becomes 128^3 voxels of 1.5 mm
+    fine = plan_run(model, grid(256, 0.75))  # resampled to 128^3 voxels of 1.5 mm
     assert fine.seconds == pytest.approx(plan_run(model, grid(128)).seconds)
 
 
-def test_a_large_grid_is_cut_into_windows_with_bounded_memory_of_the_networks():
+def test_a_large_grid_is_sampled_in_windows_with_bounded_memory():
     model = find("ct-tissue")
     large = plan_run(model, grid(320))
     assert large.windows == math.prod([4] * 3)
@@ -72,7 +72,7 @@ def test_a_large_grid_is_cut_into_windows_with_bounded_memory_of_the_networks():
     assert large.memory_mib < per_voxel * 320**3
 
 
-def test_the_windows_are_those_of_the_sampler():
+def test_the_windows_equal_those_of_the_sampler():
     from MedGenLib.pipelines.memory_plan import OVERLAP
     from MedGenLib.pipelines.windows import Windows
 
@@ -83,14 +83,14 @@ def test_the_windows_are_those_of_the_sampler():
         assert plan_run(find("ct-tissue"), grid(side)).windows == len(list(windows))
 
 
-def test_little_free_memory_takes_the_small_plan_and_says_so():
+def test_little_free_memory_selects_and_reports_the_small_plan():
     plan = plan_run(find("ct-tissue"), grid(128), free_mib=600)
     assert plan.memory == "small" and "little memory" in plan.sentence
     assert plan.memory_mib < plan_run(find("ct-tissue"), grid(128), free_mib=6000).memory_mib
 
 
-def test_little_memory_first_gives_up_what_only_saves_time():
-    """Features of the mask are computed again before the windows, and the result, change."""
+def test_with_little_memory_features_are_recomputed_first():
+    """Mask features are recomputed before the windows, and with them the result, change."""
     job = MemoryDemand(find("ct-tissue"), 512 * 512 * 256, (256, 256, 128))
     kept, again, small = plans(job)
     assert [p.layout.name for p in (kept, again, small)] == ["normal", "normal", "small"]
@@ -111,7 +111,7 @@ def test_the_largest_request_fits_a_common_machine():
         assert choose(plans(job), 0.9 * 4 * 1024) is not None
 
 
-def test_a_gpu_holds_the_networks_and_the_process_the_rest():
+def test_memory_is_split_between_gpu_and_process():
     on_cpu, on_gpu = (
         plans(MemoryDemand(find("ct-tissue"), 128**3, (64,) * 3, gpu=gpu))[0].need for gpu in (False, True)
     )
@@ -138,7 +138,7 @@ print(peak_memory_mib())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the constants are those of Linux")
-def test_a_run_takes_what_was_predicted():
+def test_a_run_uses_the_predicted_memory():
     shape = (112, 96, 96)
     words = [sys.executable, "-c", RUN, *map(str, shape)]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **THREADS})
@@ -158,7 +158,7 @@ def test_a_published_model_is_planned_on_its_legal_grid(tmp_path):
         plan_run(manifest, grid(900, 1.0))
 
 
-def test_a_gpu_has_no_figure_until_it_was_measured():
+def test_a_gpu_has_no_time_without_a_measurement():
     model = find("ct-tissue")
     plan = plan_run(model, grid(96), device="cuda:0")
     assert plan.seconds is None and "not known yet" in plan.sentence
@@ -167,7 +167,7 @@ def test_a_gpu_has_no_figure_until_it_was_measured():
     assert plan_run(model, grid(96), device="cpu").seconds > 5
 
 
-def test_what_this_computer_measured_counts_more_than_the_card():
+def test_measurements_on_this_computer_override_the_card():
     model = find("ct-tissue")
     remember(model, grid(96), "normal", "cpu", 1, 2.0)
     assert plan_run(model, grid(96), device="auto").seconds == pytest.approx(2.0)
@@ -183,7 +183,7 @@ def test_a_damaged_record_is_ignored():
         assert plan_run(find("ct-tissue"), grid(96)).seconds == pytest.approx(7.8, rel=0.2)
 
 
-def test_a_record_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+def test_an_unwritable_record_is_ignored(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     model = find("ct-tissue")
     monkeypatch.setattr(user_folders, "cache_dir", lambda: tmp_path / "file" / "cache")
@@ -199,18 +199,18 @@ def test_a_structure_model_is_planned_for_its_field_of_view_only():
     assert per_voxel < 50  # the image and its checks, no network
 
 
-def test_what_cannot_be_planned_is_said():
+def test_unplannable_requests_get_a_sentence():
     with pytest.raises(InputError, match="no preset 'ultra'"):
         plan_run(find("ct-tissue"), grid(96), "ultra")
     with pytest.raises(InputError, match="single voxel"):
         plan_run(find("ct-tissue"), grid(1))
 
 
-# --- What the plans change ------------------------------------------------------------------------
+# --- Effects of the plans ------------------------------------------------------------------------
 
 
 def made(monkeypatch, number, **options):
-    """A small volume in several windows, by the plan of that number."""
+    """A small volume in several windows, with the plan of this number."""
     monkeypatch.setitem(LAYOUTS, "normal", Layout("normal", whole=8, window=24, tile=16))
     monkeypatch.setattr(flow_sampling, "choose", lambda plans, *room: plans[number])
     labels = np.ones((64, 24, 24), np.uint8)
@@ -219,14 +219,14 @@ def made(monkeypatch, number, **options):
     return generate(mask, "ct-tissue", seed=1, steps=2, retries=0, device="cpu", **options)
 
 
-def test_features_that_are_not_kept_give_the_same_volume(monkeypatch):
+def test_recomputed_features_give_the_same_volume(monkeypatch):
     kept, again = made(monkeypatch, 0), made(monkeypatch, 1)
     assert kept.report.parameters["windows"] > 1
     assert kept.report.parameters["memory"] == again.report.parameters["memory"] == "normal"
     np.testing.assert_array_equal(kept.volume.array, again.volume.array)
 
 
-def test_the_report_tells_that_the_memory_was_short(monkeypatch):
+def test_the_report_states_that_memory_was_insufficient(monkeypatch):
     short, asked = made(monkeypatch, 2), made(monkeypatch, 0, memory="small")
     codes = [[f.code for f in run.report.input_findings] for run in (short, asked)]
     assert "small-plan" in codes[0] and "small-plan" not in codes[1]

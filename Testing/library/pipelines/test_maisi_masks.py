@@ -1,4 +1,4 @@
-"""Masks for NV-Generate: every vocabulary ends at its labels, every grid comes back exactly."""
+"""Masks for NV-Generate: mapping of vocabularies, and exact round trips of grids."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def ct(tmp_path):
 
 @pytest.fixture
 def small(tmp_path):
-    """The same package with grids that are quick to fill."""
+    """The same package with small grids."""
     return manifest_of("nv-generate-ct", tmp_path, **SMALL)
 
 
@@ -51,14 +51,14 @@ def mask(values, names=None):
 
 
 def scattered(shape, affine=None, seed=0, values=(0, 1, 5, 28, 200)):
-    """Labels without any symmetry that could hide a flip, away from no border."""
+    """Asymmetric labels that touch the borders."""
     generator = np.random.default_rng(seed)
     array = generator.choice(np.array(values, np.uint8), shape)
     return LabelMap(array, oblique((1.5, 1.5, 1.5)) if affine is None else affine)
 
 
 def tilted(spacing, degrees=20.0):
-    """An affine turned about the left-right axis, as an oblique axial scan is."""
+    """An affine rotated about the left-right axis, as for an oblique axial scan."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     affine = np.eye(4)
     affine[:3, :3] = np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) * spacing
@@ -67,14 +67,14 @@ def tilted(spacing, degrees=20.0):
 
 
 def as_values(labels):
-    """Network values that finish() turns back into ten times the labels, minus 1000."""
+    """Network values that finish() converts to ten times the labels, minus 1000."""
     return labels.astype(np.float32) * 10 / 2000
 
 
 # --- Vocabulary -----------------------------------------------------------------------------------
 
 
-def test_the_vocabulary_is_that_of_the_published_model():
+def test_the_vocabulary_equals_that_of_the_published_model():
     names = MAISI.names
     assert len(names) == 125 and max(names) == BODY
     assert not {2, 16, 18, 20, 21, 129, 130, 131} & set(names)
@@ -92,7 +92,7 @@ def test_every_structure_of_totalsegmentator_has_its_own_label():
     assert labels.array.dtype == np.uint8
 
 
-def test_every_label_of_freesurfer_and_synthseg_finds_its_place_in_a_ct():
+def test_every_label_of_freesurfer_and_synthseg_is_mapped_to_a_ct():
     names = table("freesurfer").names
     _, report = map_labels(mask(list(names)), MAISI, "freesurfer")
     assert {report.mapped[v] for v in (2, 3, 17, 42, 251, 1024, 2035, 24, 77)} == {22}
@@ -141,7 +141,7 @@ def test_a_name_without_its_side_is_refused_and_the_sides_are_offered():
     assert len(sentence) < 500
 
 
-def test_names_of_maisi_serve_the_embedded_model_too():
+def test_names_of_maisi_are_mapped_to_the_embedded_model():
     labels = find("ct-tissue").input.labels
     tissue = Vocabulary.from_dict({str(v): {"name": x.name, "aliases": x.aliases} for v, x in labels.items()})
     _, report = map_labels(mask([1, 33, 28, 200]), tissue, "maisi")
@@ -155,7 +155,7 @@ def test_regions(values, shown):
     assert regions(values) == shown
 
 
-# --- The way to a legal grid and back -------------------------------------------------------------
+# --- Round trip to a legal grid -------------------------------------------------------------
 
 GRIDS = [
     ((40, 40, 20), None),
@@ -169,7 +169,7 @@ GRIDS = [
 
 @pytest.mark.parametrize(("shape", "affine"), GRIDS)
 @pytest.mark.parametrize("any_grid", [False, True])
-def test_the_way_there_and_back_is_exact(shape, affine, any_grid, small):
+def test_the_round_trip_is_exact(shape, affine, any_grid, small):
     labels = scattered(shape, tilted((1.4, 1.4, 3.0)) if affine is None else affine)
     scene = prepare(labels, small, any_grid=any_grid)
     assert scene.own_grid and scene.labels.dtype == np.uint8
@@ -193,7 +193,7 @@ def test_the_network_sees_ras(small):
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_single_slice_is_drawn_in_a_slab_and_cut_out_again(axis, small):
+def test_a_single_slice_is_repeated_to_a_slab_and_extracted(axis, small):
     shape = [40, 40, 40]
     shape[axis] = 1
     labels = scattered(tuple(shape), np.diag([1.0, 1.0, 1.0, 1.0]))
@@ -204,7 +204,7 @@ def test_a_single_slice_is_drawn_in_a_slab_and_cut_out_again(axis, small):
     np.testing.assert_array_equal(volume.array, labels.array.astype(int) * 10 - 1000)
 
 
-def test_beside_the_body_lies_air_and_along_it_the_scan_goes_on(small):
+def test_padding_is_air_beside_the_body_and_repeated_slices_along_it(small):
     labels = LabelMap(np.full((40, 40, 20), 5, np.uint8), np.eye(4))
     scene = prepare(labels, small)
     inside = scene.grid.inside
@@ -213,7 +213,7 @@ def test_beside_the_body_lies_air_and_along_it_the_scan_goes_on(small):
     assert np.count_nonzero(scene.labels) == 40 * 40 * 32
 
 
-def test_a_published_size_is_taken_as_it_is(ct):
+def test_a_published_size_is_not_changed(ct):
     array = np.zeros((256, 256, 128), np.uint8)
     array[60:200, 80:180, 2:] = 200
     array[100:130, 100:130, 40:70] = 28
@@ -225,7 +225,7 @@ def test_a_published_size_is_taken_as_it_is(ct):
 @pytest.mark.parametrize(
     ("shape", "spacing", "legal"),
     [
-        ((200, 200, 60), (0.7, 0.7, 3.0), (384, 384, 128)),  # 256 voxels would show 179 mm only
+        ((200, 200, 60), (0.7, 0.7, 3.0), (384, 384, 128)),  # 256 voxels would cover 179 mm only
         ((200, 160, 130), (1.5, 1.5, 1.5), (256, 256, 256)),
         ((300, 300, 128), (1.0, 1.0, 1.0), (384, 384, 128)),
         ((512, 512, 700), (0.8, 0.8, 1.0), (512, 512, 768)),
@@ -287,14 +287,14 @@ def test_what_is_too_large_whatever_the_spacing_is_said(ct):
         find_grid(Geometry((600, 400, 400), np.diag([3.0, 1.0, 1.0, 1.0])), ct)
 
 
-def test_fine_voxels_are_made_coarser_no_more_than_needed(ct):
+def test_fine_voxels_are_resampled_no_more_than_needed(ct):
     grid = find_grid(Geometry((1600, 1600, 100), np.diag([0.2, 0.2, 1.0, 1.0])), ct)
     assert grid.shape == (512, 512, 128) and not grid.own
     assert grid.spacing == pytest.approx((0.625, 0.625, 1.0), abs=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 30), (1, 1, 1)])
-def test_a_line_is_no_volume(shape, ct):
+def test_a_line_is_refused(shape, ct):
     with pytest.raises(InputError, match="a line or a single voxel"):
         find_grid(Geometry(shape, np.eye(4)), ct)
 
@@ -326,7 +326,7 @@ def test_values_that_are_not_finite_are_kept_for_the_check(small):
     assert not np.isfinite(scene.finish(values).array).any()
 
 
-def test_intensities_are_cut_to_the_output_range(small):
+def test_intensities_are_clipped_to_the_output_range(small):
     scene = prepare(scattered((32, 32, 32), np.eye(4), values=(1,)), small)
     assert (scene.finish(np.full(scene.shape, 1.7, np.float32)).array == 1000).all()
     with pytest.raises(ValueError, match="legal grid"):
@@ -336,7 +336,7 @@ def test_intensities_are_cut_to_the_output_range(small):
 # --- Packages without a mask ----------------------------------------------------------------------
 
 
-def test_an_mr_is_made_on_the_grid_that_is_asked_for(tmp_path):
+def test_an_mr_image_has_the_requested_grid(tmp_path):
     manifest = manifest_of("nv-generate-mr-brain", tmp_path)
     geometry = Geometry((240, 250, 120), tilted((0.94, 0.94, 1.36)))
     scene = prepare_grid(geometry, manifest)
@@ -346,30 +346,34 @@ def test_an_mr_is_made_on_the_grid_that_is_asked_for(tmp_path):
     assert volume.modality == "MR"
 
 
-def test_an_mr_of_a_size_that_is_none_gets_the_spacing_that_works(tmp_path):
+def test_an_mr_image_of_an_impossible_size_gets_a_possible_spacing(tmp_path):
     manifest = manifest_of("nv-generate-mr-brain", tmp_path)
     with pytest.raises(InputError, match="no grid of the model 'nv-generate-mr-brain'"):
         prepare_grid(Geometry((600, 600, 300), np.diag([1.0, 1.0, 1.0, 1.0])), manifest)
 
 
-# --- In words -------------------------------------------------------------------------------------
+# --- Findings -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [([22, 120, 200], "only head and neck"), ([93, 94, 200], "only pelvis and legs"), ([200], "no organ that identifies")],
+    [
+        ([22, 120, 200], "only head and neck"),
+        ([93, 94, 200], "only pelvis and legs"),
+        ([200], "no organ that identifies"),
+    ],
 )
-def test_what_training_hardly_saw_is_said(values, words, small):
+def test_parts_of_the_body_rare_in_training_are_noted(values, words, small):
     findings = prepare(scattered((32, 32, 32), np.eye(4), values=values), small).findings
     assert [f.code for f in findings] == ["rare-region"] and words in findings[0].sentence
 
 
-def test_structures_that_are_not_there_are_no_news(ct):
+def test_missing_structures_are_not_noted(ct):
     labels = scattered((256, 256, 40), np.diag([1.5, 1.5, 4.0, 1.0]), values=(1, 28, 200))
     assert [finding.code for finding in check_mask(labels, ct)] == []
 
 
-def test_a_small_field_of_view_is_judged(ct):
+def test_a_small_field_of_view_is_noted(ct):
     labels = scattered((100, 100, 100), np.eye(4), values=(28, 200))
     codes = [finding.code for finding in check_mask(labels, ct)]
     assert codes == ["small-field-of-view"]
@@ -380,7 +384,7 @@ def test_a_small_field_of_view_is_judged(ct):
 
 @pytest.fixture(scope="module")
 def sample():
-    """Some slices of the sample CT of a torso, and the gas and lung in them."""
+    """Slices of the sample CT of a torso, and their gas and lung."""
     folder = cli.__path__[0] + "/../../Resources/SampleData/"
     image = read_volume(folder + "ct_tissue_real.nii.gz", modality="CT")
     tissue = read_label_map(folder + "ct_tissue_mask.nii.gz")
@@ -401,14 +405,14 @@ def test_the_body_comes_from_an_image(sample):
     np.testing.assert_array_equal(filled.array == 28, lungs.array == 28)
 
 
-def test_the_image_may_lie_on_another_grid_and_hide_what_it_is(sample):
+def test_the_image_may_have_another_grid_and_no_modality(sample):
     image, lungs, tissue = sample
     other = resample(replace(image, modality=None), (6, 6, 5))
     filled, _ = fill_rest(lungs, 200, other)
     assert dice(filled.array > 0, tissue.array > 0) > 0.95
 
 
-def test_the_body_is_closed_from_the_mask_and_the_user_told(sample):
+def test_the_body_is_closed_from_the_mask_with_a_finding(sample):
     _, lungs, tissue = sample
     filled, findings = fill_rest(lungs, 200)
     assert [f.code for f in findings] == ["body-closed"] and "--body-from" in findings[0].sentence
@@ -424,7 +428,7 @@ def moved(image, millimetres):
     return replace(image, affine=affine)
 
 
-def test_a_mask_of_somewhere_else_is_refused(sample):
+def test_a_mask_outside_the_image_is_refused(sample):
     image, lungs, _ = sample
     with pytest.raises(InputError, match="outside of the image"):
         fill_rest(lungs, 200, moved(image, (5000, 0, 0)))
@@ -434,7 +438,7 @@ def test_a_mask_of_somewhere_else_is_refused(sample):
     assert [finding.code for finding in findings] == ["body-apart"]
 
 
-def test_no_body_is_said(sample):
+def test_an_image_without_body_is_refused(sample):
     image, lungs, _ = sample
     with pytest.raises(InputError, match="shows no body"):
         fill_rest(lungs, 200, image.with_array(np.full(image.shape, -1000.0)))
@@ -478,7 +482,7 @@ def test_the_command_line_fills_the_body_of_an_image(sample, tmp_path, capsys):
 
 @pytest.mark.parametrize("planes", [24, 1])
 def test_a_segmentation_of_another_tool_becomes_a_ct(planes, tmp_path):
-    """TotalSegmentator's numbers without a body, a whole run with small random networks."""
+    """TotalSegmentator's labels without a body, in a complete run with small random networks."""
     small_package("nv-generate-ct", tmp_path / "home" / "models")
     array = np.zeros((40, 36, planes), np.uint8)
     array[6:18, 8:28], array[22:34, 8:28] = 5, 10
@@ -505,7 +509,7 @@ def test_a_segmentation_of_another_tool_becomes_a_ct(planes, tmp_path):
     assert np.ptp(result.volume.array[~outside]) > 0
 
 
-def test_volumes_without_a_unit_are_no_trouble():
+def test_volumes_without_a_unit_are_accepted():
     image = Volume(np.zeros((8, 8, 8)), np.eye(4))
     with pytest.raises(InputError, match="no body"):
         fill_rest(mask([1]), 200, image)

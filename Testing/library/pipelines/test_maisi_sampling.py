@@ -56,7 +56,7 @@ def oblique() -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 32), (64, 64, 32), (16, 16, 24)])
-def test_times_are_the_published_ones_but_exact(shape):
+def test_times_equal_the_published_ones_exactly(shape):
     published = RFlowScheduler(
         num_train_timesteps=1000,
         use_discrete_timesteps=False,
@@ -76,7 +76,7 @@ def test_times_are_the_published_ones_but_exact(shape):
     assert times[0] == 1000
 
 
-def test_noise_levels_are_the_published_ones():
+def test_noise_levels_equal_the_published_ones():
     published = DDPMScheduler(
         num_train_timesteps=1000, beta_start=0.0015, beta_end=0.0195, schedule="scaled_linear_beta"
     )
@@ -86,8 +86,8 @@ def test_noise_levels_are_the_published_ones():
     assert [schedule.training_step(level) for level in schedule.signal_levels()[[0, 500, 999]]] == [0, 500, 999]
 
 
-def test_ddpm_is_monais_scheduler():
-    """All 1000 steps with the same noise, on data that a formula knows."""
+def test_ddpm_agrees_with_the_scheduler_of_monai():
+    """All 1000 steps with the same noise, with a closed-form denoiser."""
     published = DDPMScheduler(
         num_train_timesteps=1000, beta_start=0.0015, beta_end=0.0195, schedule="scaled_linear_beta", clip_sample=False
     )
@@ -113,8 +113,8 @@ def test_ddpm_is_monais_scheduler():
 # ---- from a mask
 
 
-def test_the_latent_is_that_of_the_published_loop(installed):
-    """Their ControlNet and U-Net called as they are, their velocity, exact times."""
+def test_the_latent_equals_that_of_the_published_loop(installed):
+    """The published ControlNet and U-Net with their velocity, and exact times."""
     manifest = installed[CT]
     scene = prepare(trunk(), manifest, any_grid=True)
     ours = MaisiSampling.of(manifest, CPU, None, 3, scene)
@@ -148,7 +148,7 @@ def test_the_latent_is_that_of_the_published_loop(installed):
     assert np.allclose(values, expected[0, 0].numpy(), atol=1e-4)
 
 
-def test_an_oblique_mask_comes_back_on_its_own_grid(installed):
+def test_the_result_of_an_oblique_mask_has_its_grid(installed):
     mask = trunk(affine=oblique())
     result = generate(mask, CT, **FAST)
     volume, report = result.volume, result.report
@@ -164,7 +164,7 @@ def test_an_oblique_mask_comes_back_on_its_own_grid(installed):
     assert np.array_equal(again.array, volume.array)
 
 
-def test_seed_and_mask_decide(installed):
+def test_the_result_depends_on_seed_and_mask(installed):
     first = generate(trunk(), CT, **{**FAST, "samples": 2}).volumes
     assert not np.array_equal(first[0].array, first[1].array)
     other = trunk()
@@ -176,7 +176,7 @@ def test_seed_and_mask_decide(installed):
     assert difference[inside].mean() > 0.1  # random weights: hardly a HU, but never nothing
 
 
-def test_the_mask_is_read_once_for_all_steps_and_samples(installed, monkeypatch):
+def test_the_mask_is_encoded_once_for_all_steps_and_samples(installed, monkeypatch):
     from MedGenLib.networks.maisi import MaisiControlNet
 
     calls = []
@@ -212,7 +212,7 @@ def test_other_samplers(installed, sampler):
 # ---- DDPM and its body regions
 
 
-def test_ddpm_is_told_the_region(installed, monkeypatch):
+def test_ddpm_gets_the_region(installed, monkeypatch):
     seen = {}
     scene = prepare(trunk(), installed[DDPM], any_grid=True)
     assert scene.regions == (1, 2)  # lungs to liver
@@ -231,7 +231,7 @@ def test_ddpm_is_told_the_region(installed, monkeypatch):
     assert "was made for 1000 steps of ddpm" in str(scene.findings[-1].sentence)
 
 
-def test_ddpm_refuses_what_it_cannot_do(installed):
+def test_ddpm_refuses_unsupported_requests(installed):
     with pytest.raises(InputError, match="no sampler 'euler'; choose ddim, ddpm"):
         generate(trunk(), DDPM, **FAST, sampler="euler")
     nothing = trunk()
@@ -240,10 +240,10 @@ def test_ddpm_refuses_what_it_cannot_do(installed):
         generate(ribs, DDPM, **FAST)
 
 
-# ---- images of nothing
+# ---- without a mask
 
 
-def test_an_mr_image_of_nothing_but_a_size(installed):
+def test_an_mr_image_from_a_size(installed):
     result = generate(model=BRAIN, size=(40, 36, 32), spacing=(1.2, 1.2, 2), modality="t2W", **FAST)
     volume = result.volume
     assert volume.shape == (40, 36, 32) and volume.modality == "T2w"
@@ -254,7 +254,7 @@ def test_an_mr_image_of_nothing_but_a_size(installed):
     assert result.report.parameters["guidance"] == 2
 
 
-def test_a_mask_can_lend_its_grid(installed):
+def test_a_mask_can_give_the_grid(installed):
     mask = LabelMap(np.zeros((34, 30, 40), np.uint8), oblique())
     volume = generate(mask, BRAIN, modality="FLAIR_skull_stripped", **FAST).volume
     assert np.array_equal(volume.affine, mask.affine) and volume.shape == mask.shape
@@ -270,7 +270,7 @@ def test_modality_and_guidance_change_the_image(installed):
 
     t1, t2 = made(guidance=1), made(guidance=1, modality="T2w")
     assert distance(t1, t2) > 5
-    # Two answers on the same side of none: the stronger guidance goes further from it.
+    # The stronger guidance differs more from the unguided image, in the same direction.
     free, more = made(guidance=0), made(guidance=3)
     assert distance(more, free) > 1.5 * distance(t1, free) > 5
 
@@ -305,14 +305,14 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
-def test_what_cannot_be_is_one_sentence(installed, sentence):
+def test_unsupported_requests_are_one_sentence(installed, sentence):
     wrong = {**FAST, "size": (32, 32, 32), **SENTENCES[sentence]}
     with pytest.raises(InputError, match=sentence) as caught:
         generate(**wrong)
     assert str(caught.value).count(". ") == 0
 
 
-def test_a_lesion_needs_a_model_that_redraws(installed):
+def test_a_lesion_needs_an_editable_model(installed):
     image = Volume(np.zeros((8, 8, 8), np.float32), np.eye(4), "CT", "HU")
     with pytest.raises(InputError, match="cannot redraw a part"):
         insert_lesion(image, at=(1, 1, 1), contrast=5, model=CT, accept_license=True)
@@ -391,7 +391,7 @@ def test_bfloat16_is_close(installed, monkeypatch):
     loading.forget()
 
 
-def test_windows_follow_the_size_alone(installed):
+def test_windows_depend_only_on_the_size(installed):
     settings = installed[CT].settings
     published = memory.windows(settings, (512, 512, 256))
     assert len(list(published)) == 1
@@ -404,7 +404,7 @@ def test_windows_follow_the_size_alone(installed):
 
 
 def test_many_windows_give_one_image(installed, monkeypatch):
-    """Nearly the latent of one window, as they share noise and blend their velocities."""
+    """Close to the latent of one window, as windows share noise and blend velocities."""
     monkeypatch.setattr(memory, "MOST_VOXELS", 16 * 16 * 32)
     manifest = installed[BRAIN]
     scene = prepare_grid(Geometry((64, 64, 192), np.eye(4)), manifest, any_grid=True)
@@ -420,7 +420,7 @@ def test_many_windows_give_one_image(installed, monkeypatch):
     assert float(same) > 0.9
 
 
-def test_memory_is_asked_for_before_anything_is_loaded(installed, monkeypatch):
+def test_memory_is_checked_before_networks_are_loaded(installed, monkeypatch):
     scene = prepare(trunk(), installed[CT], any_grid=True)
     monkeypatch.setattr(memory, "free_memory", lambda device: 50 * 2**20)
     with pytest.raises(MemoryPlanError, match="64 x 64 x 32 voxels needs about .*--memory small"):
@@ -429,7 +429,7 @@ def test_memory_is_asked_for_before_anything_is_loaded(installed, monkeypatch):
         MaisiSampling.of(installed[CT], CPU, None, 2, scene, memory="small")
 
 
-def test_auto_takes_the_small_plan_and_says_so(installed, monkeypatch):
+def test_auto_selects_and_reports_the_small_plan(installed, monkeypatch):
     needed = {False: 2**60, True: 1}
     monkeypatch.setattr(memory, "needed_bytes", lambda *job: needed[job[-1]])
     report = generate(trunk(), CT, **FAST, memory="auto").report
@@ -437,7 +437,7 @@ def test_auto_takes_the_small_plan_and_says_so(installed, monkeypatch):
     assert any("smaller windows were computed" in sentence for sentence in report.sentences)
 
 
-def test_what_decoding_keeps_fits_a_24_gib_machine(monkeypatch):
+def test_decoding_fits_a_24_gib_machine(monkeypatch):
     monkeypatch.setattr(memory, "total_memory", lambda device: 24 * 2**30)
     assert memory.room((128, 128, 128), CPU) == Room(24 * 2**30 // 5, None)
     for shape in [(256, 256, 256), (512, 512, 128), (512, 512, 256)]:
@@ -445,7 +445,7 @@ def test_what_decoding_keeps_fits_a_24_gib_machine(monkeypatch):
         assert small < usual < 12 * 2**30
 
 
-def test_a_worker_makes_images_of_nothing(installed, packages):
+def test_a_worker_generates_images_from_a_size(installed, packages):
     with temporary_environment(MEDGEN_HOME=str(packages[0])), Worker() as worker:
         answer = worker.call("generate", model=BRAIN, size=[32, 32, 32], modality="FLAIR", **FAST)
         assert answer["report"]["parameters"]["modality"] == "FLAIR"

@@ -1,4 +1,4 @@
-"""Diffusion of the voxels: the denoiser against closed forms, the recipe by training."""
+"""Diffusion in voxels: denoiser against closed forms, and training of the recipe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SD = 0.5
 
 
 def gaussian_v(x: torch.Tensor, t: float) -> torch.Tensor:
-    """The best estimate of v where the data are normal with mean 1 and deviation SD."""
+    """The optimal estimate of v for normal data with mean 1 and standard deviation SD."""
     signal, spread = math.cos(math.pi / 2 * t), math.sin(math.pi / 2 * t)
     total = (signal * SD) ** 2 + spread**2
     noise, data = spread * (x - signal) / total, (SD**2 * signal * x + spread**2) / total
@@ -33,7 +33,7 @@ def gaussian_v(x: torch.Tensor, t: float) -> torch.Tensor:
 
 @pytest.mark.parametrize(("alpha", "sigma"), [(0.6, 0.8), (0.5, 0.5), (2.0, 0.1), (0.01, 1.0)])
 def test_the_denoiser_gives_the_posterior_mean(alpha, sigma):
-    """E[data | x] of a normal prior in closed form, whatever the scale of x."""
+    """E[data | x] of a normal prior in closed form, for any scale of x."""
     x = torch.linspace(-2, 3, 11)
     expected = (SD**2 * alpha * x + sigma**2) / ((alpha * SD) ** 2 + sigma**2)
     found = CosineDenoiser(gaussian_v)(x, alpha, sigma)
@@ -41,7 +41,7 @@ def test_the_denoiser_gives_the_posterior_mean(alpha, sigma):
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "euler", "heun"])
-def test_every_sampler_draws_the_distribution_from_a_network_of_v(name):
+def test_every_sampler_reaches_the_distribution_with_a_network_of_v(name):
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, 1, 30, 30, 30, generator=generator)
     drawn = SAMPLERS[name](CosineDenoiser(gaussian_v), noise, 200, generator=generator)
@@ -49,7 +49,7 @@ def test_every_sampler_draws_the_distribution_from_a_network_of_v(name):
     assert float(drawn.std()) == pytest.approx(SD, abs=0.04)
 
 
-def test_the_path_keeps_unit_variance_and_v_leads_along_it():
+def test_the_path_has_unit_variance_and_derivative_v():
     torch.manual_seed(0)
     data, noise = torch.randn(4, 1, 20, 20, 20), torch.randn(4, 1, 20, 20, 20)
     times = torch.tensor([0.0, 0.3, 0.7, 1.0])
@@ -74,13 +74,13 @@ def package(crops, tmp_path_factory) -> Path:
     return train("pixel-diffusion", path, folder / "flow", device="cpu")
 
 
-def test_the_recipe_makes_a_sound_package_without_a_learned_latent(package):
+def test_the_recipe_exports_a_valid_package_without_a_learned_latent(package):
     assert store.verify(load_manifest(package)) == []
     codec = load_file(str(package / "models" / "autoencoder.safetensors"))
     assert all(not v.any() for k, v in codec.items() if "leave" in k)  # the bare Haar transform
 
 
-def test_a_package_that_predicts_v_is_sampled_so(package, tmp_path, monkeypatch):
+def test_a_package_that_predicts_v_is_sampled_with_v(package, tmp_path, monkeypatch):
     monkeypatch.setenv("MEDGEN_HOME", str(tmp_path))
     store.add(package)
     labels = np.zeros((16, 20, 16), np.uint8)

@@ -1,4 +1,4 @@
-"""Windows cover the grid, agree with one another and leave no seams."""
+"""Windows: coverage, blending and tiled decoding."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_tiled_decoding_equals_decoding_at_once(autoencoder, shape, tile):
         assert float((back - autoencoder.decode(latent)).abs().max()) < 1e-3
 
 
-def test_a_halo_that_is_too_small_would_be_noticed(autoencoder):
+def test_a_halo_that_is_too_small_changes_the_result(autoencoder):
     image = torch.randn((1, 1, 40, 40, 40), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         latent = autoencoder.encode(image)
@@ -85,7 +85,7 @@ def test_a_halo_that_is_too_small_would_be_noticed(autoencoder):
         assert float((cut - autoencoder.decode(latent)).abs().max()) > 1e-3
 
 
-def test_the_tiles_of_a_decoder_hold_no_more_than_tile_and_halo(autoencoder):
+def test_the_tiles_of_a_decoder_are_limited_to_tile_and_halo(autoencoder):
     sizes = []
 
     def decode(part):

@@ -1,4 +1,4 @@
-"""The embedded model mr-brain: FreeSurfer's labels, all of them or some -> T1w brain."""
+"""The embedded model mr-brain: complete and partial FreeSurfer labels -> T1w brain."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def vocabulary() -> Vocabulary:
 
 @pytest.fixture(scope="module")
 def freesurfer() -> LabelMap:
-    """A block of 48^3 about the left hippocampus of the sample, as FreeSurfer labels it."""
+    """A block of 48^3 around the left hippocampus of the sample, with FreeSurfer labels."""
     mask = read_label_map(sample("brain_labels.seg.nrrd"))
     center = np.argwhere(mask.array == 17).mean(0).astype(int)
     low = np.clip(center - 24, 0, np.array(mask.shape) - 48)
@@ -50,7 +50,7 @@ def test_names_of_freesurfer_need_no_mapping(made, labels):
     assert mapped[17] == HIPPOCAMPUS and mapped[3] == CORTEX and mapped[136] == 16
 
 
-def test_gray_values_are_those_of_a_t1(made, labels):
+def test_gray_values_are_typical_of_t1(made, labels):
     image = made.volume.array
     assert made.volume.unit == "a.u." and made.volume.modality == "T1w"
     mean = {value: image[labels.array == value].mean() for value in range(1, 19) if (labels.array == value).sum() > 100}
@@ -59,18 +59,18 @@ def test_gray_values_are_those_of_a_t1(made, labels):
     assert mean[WHITE] == pytest.approx(107, abs=8)
     assert (image[labels.array == 0] == 0).all(), "outside of the brain is background"
     assert image[labels.array == WHITE].std() > 3, "tissue has texture"
-    # The package's limit of two: no voxel of cortex is further than 12 sinh(2) from 70.
+    # With the package's limit of 2, cortex voxels are at most 12 sinh(2) from 70.
     assert image[labels.array == CORTEX].max() <= 114
 
 
-def test_the_run_checks_itself_by_tissue(made):
+def test_the_output_is_checked_by_tissue(made):
     assert made.report.passed, [f.sentence for f in made.report.output_checks[0].findings]
     figures = made.report.output_checks[0].figures
     assert set(figures["dice"]) == {"CSF", "cortex", "white matter"}
     assert figures["dice"]["white matter"] > 0.75
 
 
-def test_geometry_is_the_masks(made, freesurfer):
+def test_geometry_equals_that_of_the_mask(made, freesurfer):
     assert made.volume.geometry.is_close(freesurfer.geometry)
 
 
@@ -83,7 +83,7 @@ def test_aparc_numbers_and_raw_numbers_need_the_table(freesurfer):
         generate(numbers, **FAST)
 
 
-def test_what_lies_outside_of_the_brain_is_left_out_in_one_sentence(freesurfer):
+def test_labels_outside_the_brain_are_left_out_with_one_sentence(freesurfer):
     small = crop(freesurfer, (12, 12, 12), (36, 36, 36))
     head = small.with_array(small.array.astype(np.uint16))
     head.array[:4] = np.array([511, 515, 502, 512])[:, None, None]
@@ -94,26 +94,26 @@ def test_what_lies_outside_of_the_brain_is_left_out_in_one_sentence(freesurfer):
     assert (result.volume.array[:4] == 0).all()
 
 
-def test_left_out_is_not_unknown():
+def test_left_out_labels_are_not_unknown():
     known = Vocabulary.from_dict({"1": {"name": "brain"}}, ["soft tissue"])
     mask = LabelMap(np.array([511, 17, 5000]).reshape(3, 1, 1), np.eye(4))
     mapped, report = map_labels(mask, known, "freesurfer", strict=False)
     assert mapped.array.ravel().tolist() == [0, 1, 0]
     assert report.left_out == [511] and report.unmapped == [5000]
-    # What the user drops is no news to the user.
+    # Labels dropped by the user are not reported.
     _, report = map_labels(mask, known, {"table": "freesurfer", 511: 0}, strict=False)
     assert report.mapped[511] == 0 and report.left_out == []
 
 
 @pytest.mark.parametrize("value", [136, 137, 163, 164])
-def test_synthsegs_own_numbers_are_choroid_plexus(value):
+def test_synthseg_values_are_choroid_plexus(value):
     assert "choroid-plexus" in table("freesurfer").names[value]
     mask = LabelMap(np.full((2, 2, 2), value), np.eye(4))
     assert map_labels(mask, vocabulary(), "freesurfer")[0].array.max() == 16
 
 
 def test_a_partial_mask_gives_a_brain_with_the_structure_in_it(labels):
-    """Hippocampus and "brain" alone: the rest is invented, with fluid, cortex and white matter."""
+    """Hippocampus and "brain" only: the rest is generated, with fluid, cortex and white matter."""
     given = np.where(np.isin(labels.array, [0, HIPPOCAMPUS]), labels.array, BRAIN)
     result = generate(labels.with_array(given.astype(np.uint8)), **FAST)
     codes = {finding.code for finding in result.report.input_findings}
@@ -130,7 +130,7 @@ def test_one_label_is_enough():
     assert generate(mask, **FAST).volume.array.min() >= 0
 
 
-def test_noise_is_asked_for_in_gray_values(labels):
+def test_noise_is_given_in_gray_values(labels):
     small = crop(labels, (8, 8, 8), (40, 40, 40))
     calm, noisy = (
         highpass_sd(generate(small, noise_hu=noise, **FAST).volume.array, small.array == WHITE) for noise in (1.5, 8.0)
@@ -140,7 +140,7 @@ def test_noise_is_asked_for_in_gray_values(labels):
         generate(small, noise_hu=80.0, **FAST)
 
 
-def test_gaps_are_to_be_filled_with_fluid(freesurfer):
+def test_gaps_are_filled_with_fluid(freesurfer):
     """FreeSurfer leaves the sulci without a label."""
     small = crop(freesurfer, (0, 0, 0), (36, 36, 36))
     bare = small.with_array(np.where(small.array == 24, 0, small.array))

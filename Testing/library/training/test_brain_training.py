@@ -1,4 +1,4 @@
-"""Training data of mr-brain on made-up heads: the common scale, what is held out, ablation."""
+"""Training data of mr-brain on phantoms: common scale, held-out slices, ablation."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CONFIGS = Path(training_config.__file__).parent / "configs"
 WHITE, CORTEX, VENTRICLE, FLUID, BRAIN = 1, 2, 3, 15, 18
 LIA = np.array([[-1, 0, 0, 20], [0, 0, 1, -20], [0, -1, 0, 20], [0, 0, 0, 1]], float)
 GRAY = {0: 60.0, 3: 130.0, 41: 200.0, 42: 130.0, 43: 40.0}
-"""Values of a scanner with a scale of its own; what is not labeled is fluid."""
+"""Values on a scanner-specific scale; unlabeled voxels are fluid."""
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory) -> Path:
-    """A head, stored LIA like FreeSurfer's: shells of white matter and cortex about a ventricle."""
+    """A head, stored LIA like FreeSurfer's: shells of white matter and cortex around a ventricle."""
     folder = tmp_path_factory.mktemp("head")
     labels = np.zeros((40, 40, 40), np.uint8)
     radius = np.linalg.norm(np.indices(labels.shape) - 19.5, axis=0)
@@ -46,7 +46,7 @@ def head(tmp_path_factory) -> Path:
 
 
 def configuration(head: Path, folder: Path, **data) -> Path:
-    """The shipped configuration on the made-up head, with tiny networks."""
+    """The shipped configuration on the phantom, with tiny networks."""
     config = json.loads((CONFIGS / "mr-brain.json").read_text())
     scan = {"subject": "head", "image": str(head / "t1.nii.gz"), "label": str(head / "seg.nii.gz")}
     config["data"].update(scans=[scan], spacings_mm=[1.0], **data)
@@ -66,24 +66,24 @@ def scans_of(head: Path, folder: Path, **data) -> BrainScans:
     return BrainScans(read_config(configuration(head, folder, **data)), 16)
 
 
-def test_landmarks_bring_every_scanner_to_one_scale():
+def test_landmarks_map_every_scanner_to_one_scale():
     labels = np.repeat([0, 1, 2, 3], 50).reshape(4, 5, 10)
     values = np.select([labels == 3, labels == 2, labels == 1], [40.0, 130.0, 200.0], 0)
     marks = Landmarks((3, 2, 1), (30, 70, 110))
     made = marks.standardize(values, labels)
     assert [float(made[labels == value].mean()) for value in (0, 3, 2, 1)] == [0, 30, 70, 110]
-    # Above white matter the last piece goes on: 270 is as far above it as the cortex is below.
+    # Above white matter the last segment is extrapolated: 270 is as far above it as the cortex is below.
     assert marks.standardize(np.full_like(values, 270.0) * (labels == 0) + values, labels).max() == pytest.approx(150)
     with pytest.raises(InputError, match="rising order"):
         marks.standardize(-values + 300, labels)
 
 
-def test_dark_voxels_round_the_brain_become_fluid():
+def test_dark_voxels_around_the_brain_become_fluid():
     labels = np.zeros((11, 11, 11), np.uint8)
     labels[3:8, 3:8, 3:8] = CORTEX
     values = np.full(labels.shape, 30.0)
     values[2, 5, 5] = 200  # a vein
-    values[8, 5, 5] = 0  # stripped away
+    values[8, 5, 5] = 0  # skull-stripped
     made = with_shell(values, labels, (1.0, 1.0, 1.0), FLUID)
     assert (made[labels > 0] == CORTEX).all()
     assert made[5, 5, 1] == made[5, 5, 9] == FLUID
@@ -92,7 +92,7 @@ def test_dark_voxels_round_the_brain_become_fluid():
     assert coarse[5, 5, 2] == 0, "the shell is measured in mm"
 
 
-def test_scans_are_on_the_common_scale_turned_to_ras(head, tmp_path):
+def test_scans_are_on_the_common_scale_in_ras(head, tmp_path):
     scan = scans_of(head, tmp_path).scans[0]
     for value, level in ((WHITE, 110), (CORTEX, 70), (VENTRICLE, 30)):
         assert np.median(scan.values[scan.labels == value]) == pytest.approx(level, abs=1)
@@ -100,7 +100,7 @@ def test_scans_are_on_the_common_scale_turned_to_ras(head, tmp_path):
     assert scan.noise == pytest.approx(4 * 40 / 70, rel=0.4)
 
 
-def test_slices_held_out_are_never_seen(head, tmp_path):
+def test_held_out_slices_are_not_used(head, tmp_path):
     volume = configuration(head, tmp_path)
     config = json.loads(volume.read_text())
     config["data"]["scans"][0]["held_out"] = [14, 22]
@@ -112,7 +112,7 @@ def test_slices_held_out_are_never_seen(head, tmp_path):
     assert sorted(s.labels.shape[1] for s in data.scans) == [11, 15]
 
 
-def test_patches_are_coded_by_the_labels_that_the_network_sees(head, tmp_path):
+def test_patches_are_coded_by_the_labels_of_the_network_input(head, tmp_path):
     data = scans_of(head, tmp_path, ablation={"share": 1.0, "into": BRAIN})
     batch = data.sample(np.random.default_rng(3), 12)
     maps, x = batch["maps"].numpy(), batch["x"].numpy()
@@ -123,7 +123,7 @@ def test_patches_are_coded_by_the_labels_that_the_network_sees(head, tmp_path):
     back = data.codec.decode(x[:, 0], labels)
     assert (x[:, 0][labels == 0] == 0).all()
     assert batch["valid"].numpy()[:, 0][labels == 0].max() == 0
-    # What became "brain" still has the gray values of what it was: white matter and fluid.
+    # Voxels relabeled as "brain" keep their gray values: white matter and fluid.
     low, high = np.percentile(back[labels == BRAIN], [2, 98])
     assert low < 50 and high > 95
     assert back[labels == WHITE].mean() == pytest.approx(110, abs=4)
@@ -135,7 +135,7 @@ def test_same_generator_same_patches(head, tmp_path):
     assert all((first[key] == second[key]).all() for key in first)
 
 
-def test_ablation_loses_labels_only_where_it_should():
+def test_ablation_replaces_only_the_allowed_labels():
     labels = np.repeat(np.arange(5), 10).reshape(5, 10).astype(np.uint8)
     lost = Ablation(1.0, into=4, keep=(1,))
     seen = [lost.apply(labels, np.random.default_rng(n)) for n in range(200)]
@@ -151,12 +151,12 @@ def test_ablation_loses_labels_only_where_it_should():
 @pytest.mark.parametrize(
     ("section", "words"), [({"share": 1.5, "into": 1}, "from 0 to 1"), ({"share": 0.5, "into": 19}, "from 0 to 18")]
 )
-def test_ablation_that_cannot_be_is_refused(head, tmp_path, section, words):
+def test_invalid_ablation_is_refused(head, tmp_path, section, words):
     with pytest.raises(InputError, match=words):
         scans_of(head, tmp_path, ablation=section)
 
 
-def test_every_data_reader_takes_partial_masks(head, tmp_path):
+def test_every_data_reader_supports_partial_masks(head, tmp_path):
     """The option of the configuration is the same for tissue scans and labeled crops."""
     ct = np.where(np.indices((24, 24, 24))[0] < 12, -100.0, 40.0).astype(np.float32)
     (tmp_path / "images").mkdir()
@@ -210,7 +210,7 @@ def test_the_shipped_configuration_trains_and_its_package_generates(head, tmp_pa
     assert (volume.array[labels == 0] == 0).all() and volume.unit == "a.u."
 
 
-def test_one_hot_maps_know_every_label():
+def test_one_hot_maps_contain_every_label():
     entries = json.loads((CONFIGS / "mr-brain.json").read_text())["package"]["medgen"]["input"]
     values = sorted(int(value) for value in entries["labels"])
     assert values == list(range(1, 19))

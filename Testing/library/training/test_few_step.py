@@ -1,4 +1,4 @@
-"""Few steps: the midpoint rule, the student's recipe, its place in a package, and guidance."""
+"""Few steps: midpoint rule, recipe of the student, package, and guidance."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def trained(config, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
-def test_the_midpoint_rule_makes_as_many_evaluations_as_it_was_asked_for(steps):
+def test_the_midpoint_rule_makes_the_requested_evaluations(steps):
     times, reported = [], []
 
     def velocity(x, t):
@@ -99,8 +99,8 @@ def test_the_midpoint_rule_makes_as_many_evaluations_as_it_was_asked_for(steps):
     assert times == pytest.approx([1 - i / steps for i in range(steps)])
 
 
-def test_the_midpoint_rule_is_exact_where_the_velocity_turns_evenly():
-    # dx/dt = 2t + c: a rule of second order makes no error, one of first order does.
+def test_the_midpoint_rule_is_exact_for_linear_velocity():
+    # dx/dt = 2t + c: exact for a second-order rule, not for a first-order one.
     def velocity(x, t):
         return torch.full_like(x, 2 * t + 0.5)
 
@@ -127,7 +127,7 @@ def distance(first: torch.Tensor, second: torch.Tensor) -> float:
 
 @pytest.fixture(scope="module")
 def path_end() -> torch.Tensor:
-    """Where the main network's path from the noise of seed 1 ends."""
+    """End point of the main network's path from the noise of seed 1."""
     return latent(trunk(), "midpoint", 48)
 
 
@@ -138,7 +138,7 @@ def test_four_midpoint_evaluations_follow_the_path_better_than_eight_of_euler(pa
 # The student's recipe
 
 
-def test_the_student_begins_as_its_teacher(recipe):
+def test_the_student_is_initialized_as_its_teacher(recipe):
     batch = recipe.batch(Draw.of(0, 0), 1)
     teacher, student = recipe.teacher, student_of(recipe.teacher)
     x = torch.randn(1, 8, 8, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -151,7 +151,7 @@ def test_the_student_begins_as_its_teacher(recipe):
             assert torch.allclose(found, wanted, atol=1e-5)
 
 
-def test_the_targets_lead_along_the_teachers_path(recipe):
+def test_the_targets_follow_the_path_of_the_teacher(recipe):
     batch, draw = recipe.batch(Draw.of(0, 1), 1), Draw.of(0, 1)
     path = recipe._path(batch, draw)
     for steps in recipe.budgets:
@@ -164,7 +164,7 @@ def test_the_targets_lead_along_the_teachers_path(recipe):
         assert torch.allclose(x, path[-1], atol=1e-5)
 
 
-def test_a_few_steps_of_training_bring_one_step_nearer_to_the_path(recipe, trained):
+def test_training_moves_one_step_closer_to_the_path(recipe, trained):
     state = torch.load(trained / "checkpoint.pt", weights_only=True)
     student = student_of(recipe.teacher)
     before, after = [], []
@@ -181,7 +181,7 @@ def test_a_few_steps_of_training_bring_one_step_nearer_to_the_path(recipe, train
     assert np.mean(after) < 0.8 * np.mean(before)
 
 
-def test_the_detail_term_sees_blur_that_keeps_the_mean():
+def test_the_detail_term_detects_blur():
     sharp = torch.randn(1, 8, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     weight = torch.ones(1, 1, 8, 8, 8)
     blurred = 0.5 * sharp
@@ -190,22 +190,22 @@ def test_the_detail_term_sees_blur_that_keeps_the_mean():
     assert float(spread_error(blurred, sharp, weight)) > 0.1
 
 
-def test_budgets_that_do_not_share_the_path_end_in_a_sentence(config, tmp_path):
+def test_budgets_that_do_not_divide_the_path_get_a_sentence(config, tmp_path):
     made = read_config(config)
     made["few_step"]["budgets"] = {"3": 1}
     with pytest.raises(InputError, match="cannot be divided evenly into 3 steps"):
         FewStepRecipe(made, tmp_path)
 
 
-def test_noise_levels_are_drawn_besides_the_scans_own(recipe):
+def test_additional_noise_levels_are_drawn(recipe):
     drawn = {float(recipe.batch(Draw.of(0, i), 1)["scalars"][0, 1]) for i in range(12)}
     assert len(drawn) > 1
 
 
-# Its place in a package
+# The package
 
 
-def test_the_exported_package_is_sound_and_keeps_the_teachers_weights(trained):
+def test_the_exported_package_is_valid_and_keeps_the_weights_of_the_teacher(trained):
     package = trained / "package" / "ct-tissue"
     assert store.verify(package) == []
     made, teacher = load_manifest(package), find("ct-tissue")
@@ -217,7 +217,7 @@ def test_the_exported_package_is_sound_and_keeps_the_teachers_weights(trained):
     assert (package / "models" / "draft.safetensors").stat().st_size < 16 * 2**20
 
 
-def test_exporting_twice_adds_nothing_twice(trained, config):
+def test_exporting_twice_is_idempotent(trained, config):
     before = load_manifest(trained / "package" / "ct-tissue")
     train("few-step", config, trained, device="cpu")
     after = load_manifest(trained / "package" / "ct-tissue")
@@ -236,7 +236,7 @@ def test_a_section_of_the_card_is_added_once_and_replaced_later():
     assert second.startswith(card.rstrip())
 
 
-def test_a_preset_that_names_no_network_is_refused(trained, tmp_path):
+def test_a_preset_with_an_unknown_network_is_refused(trained, tmp_path):
     import shutil
 
     folder = shutil.copytree(trained / "package" / "ct-tissue", tmp_path / "ct-tissue")
@@ -256,7 +256,7 @@ def test_a_preset_that_names_no_network_is_refused(trained, tmp_path):
 # The shipped student
 
 
-def test_draft_takes_the_student_and_every_other_wish_the_main_network():
+def test_draft_uses_the_student_and_other_options_the_main_network():
     manifest = find("ct-tissue")
     draft, normal = manifest.preset("draft"), manifest.preset("normal")
     assert network_role(manifest, draft) == "draft"
@@ -268,7 +268,7 @@ def test_draft_takes_the_student_and_every_other_wish_the_main_network():
     assert network_role(manifest, normal) == "flow"
 
 
-def test_the_report_tells_which_network_made_the_volume():
+def test_the_report_contains_the_network():
     drafted = generate(trunk(), seed=1, preset="draft", retries=0, device="cpu")
     assert drafted.report.parameters["network"] == "draft"
     assert drafted.report.steps == find("ct-tissue").preset("draft").steps
@@ -278,7 +278,7 @@ def test_the_report_tells_which_network_made_the_volume():
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_the_student_ends_nearer_to_the_path_than_any_sampler_of_its_teacher(steps, path_end):
+def test_the_student_is_closer_to_the_path_than_any_sampler_of_its_teacher(steps, path_end):
     student = distance(latent(trunk(), "euler", steps, "draft"), path_end)
     for sampler in ("euler", "midpoint", "heun", "ddim"):
         assert student < 0.5 * distance(latent(trunk(), sampler, steps), path_end), sampler
@@ -297,7 +297,7 @@ def test_the_student_keeps_the_texture_and_the_diversity_of_its_teacher(path_end
 # Guidance
 
 
-def test_a_guidance_of_one_is_none_and_of_nought_forgets_the_mask():
+def test_guidance_1_is_off_and_guidance_0_ignores_the_mask():
     plain = latent(trunk(), "euler", 2)
     assert torch.equal(latent(trunk(), "euler", 2, guidance=1.0), plain)
     swapped = trunk()
@@ -307,8 +307,8 @@ def test_a_guidance_of_one_is_none_and_of_nought_forgets_the_mask():
     assert distance(plain, latent(swapped, "euler", 2)) > 10 * 1e-3
 
 
-def test_guidance_extrapolates_from_without_the_mask_to_with_it():
-    # In a single step of Euler's method the formula holds for the result itself.
+def test_guidance_extrapolates_between_predictions_without_and_with_the_mask():
+    # In a single Euler step the formula applies to the result.
     without, plain, strong = (latent(trunk(), "euler", 1, guidance=w) for w in (0.0, 1.0, 2.5))
     wanted = without + 2.5 * (plain - without)
     error = distance(strong, wanted) / distance(strong, plain)
@@ -323,7 +323,7 @@ def test_guidance_works_in_windows_and_with_little_memory(monkeypatch):
     assert LARGEST_GUIDANCE >= 2
 
 
-def test_guidance_reaches_the_report_and_bad_ones_end_in_a_sentence():
+def test_guidance_is_reported_and_invalid_values_get_a_sentence():
     report = generate(trunk(), seed=1, steps=2, guidance=1.5, retries=0, device="cpu").report
     assert report.parameters["guidance"] == 1.5
     for wrong in (-1.0, 11.0, float("nan")):
@@ -355,7 +355,7 @@ def test_guidance_from_the_command_line(tmp_path, capsys):
     assert json.loads(report.read_text())["parameters"]["guidance"] == 2.0
 
 
-def test_a_loaded_student_does_not_displace_its_teacher():
+def test_a_loaded_student_does_not_replace_its_teacher():
     manifest = find("ct-tissue")
     student, teacher = (loading.network(manifest, role, CPU) for role in ("draft", "flow"))
     assert student.arguments["step_size"] and not teacher.arguments["step_size"]

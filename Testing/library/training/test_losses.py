@@ -1,4 +1,4 @@
-"""Terms of the flow's loss: by theory, on real networks, and in real training runs."""
+"""Terms of the flow's loss: theory, real networks, and training runs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def a_step(maps: torch.Tensor, time: float = 0.1, velocity: torch.Tensor | None 
 # Region
 
 
-def test_a_region_weighs_as_much_as_was_asked_for():
+def test_a_region_has_the_configured_weight():
     labels = torch.zeros(4, 4, 4)
     labels[0, 0, 0], labels[3, 3, 3] = 1, 2
     weights = Region((1,), 20.0).weights(one_hot(labels, 3))
@@ -83,7 +83,7 @@ def test_a_region_weighs_as_much_as_was_asked_for():
     assert both[0, 0, 1, 1, 1] == 20 and both.sum() == 40 + 6
 
 
-def test_without_terms_the_loss_is_what_it_was_and_weight_one_changes_nothing(run):
+def test_without_terms_or_with_weight_1_the_loss_is_unchanged(run):
     plain, even, more = (
         recipe(run, losses)
         for losses in (
@@ -95,7 +95,7 @@ def test_without_terms_the_loss_is_what_it_was_and_weight_one_changes_nothing(ru
     batch = plain.batch(Draw.of(0, 0), 2)
     values = [float(r._loss(batch, Draw.of(0, 1))[0].detach()) for r in (plain, even, more)]
     assert values[0] == values[1] != values[2]
-    # By hand: an untrained network answers 0, so that the error is the velocity itself.
+    # An untrained network predicts 0, so the error is the velocity.
     data = plain._encode(batch["x"])
     draw = Draw.of(0, 1)
     noise = torch.randn(data.shape, generator=draw.torch)
@@ -108,7 +108,7 @@ def test_without_terms_the_loss_is_what_it_was_and_weight_one_changes_nothing(ru
 # Contrast
 
 
-def test_a_contrast_asks_for_a_difference_inside_and_the_truth_outside():
+def test_a_contrast_requires_a_difference_inside_and_the_truth_outside():
     region = torch.zeros(1, 1, 6, 6, 6)
     region[..., 1:3, 1:3, 1:3] = 1
     valid = torch.ones_like(region)
@@ -122,7 +122,7 @@ def test_a_contrast_asks_for_a_difference_inside_and_the_truth_outside():
     assert (float(alike), float(outside)) == (0.0, 0.0)  # inside it may be anything
 
 
-def test_the_cells_round_a_region_are_left_alone():
+def test_the_margin_of_a_region_is_not_constrained():
     region = torch.zeros(1, 1, 8, 8, 8)
     region[..., 3:5, 3:5, 3:5] = 1
     target = torch.randn(1, 8, 8, 8, 8)
@@ -141,7 +141,7 @@ def test_the_cells_round_a_region_are_left_alone():
     assert (outer >= 0).all()  # and downhill is nearer to the truth
 
 
-def test_an_erased_label_becomes_another_one_and_nothing_else_changes():
+def test_an_erased_label_is_replaced_and_others_are_unchanged():
     labels = torch.randint(0, 4, (6, 6, 6))
     maps = torch.cat([one_hot(labels, 4), torch.randn(1, 3, 6, 6, 6)], 1)
     erased = Contrast((3, 1), into=2).erased(maps)
@@ -150,7 +150,7 @@ def test_an_erased_label_becomes_another_one_and_nothing_else_changes():
     assert torch.equal(erased[:, 4:], maps[:, 4:])
 
 
-def test_a_contrast_leaves_out_masks_without_the_region():
+def test_a_contrast_ignores_masks_without_the_region():
     torch.manual_seed(0)
     net = FlowUNet(maps=3, widths=(8, 16), blocks=(1, 1))
     torch.nn.init.normal_(net.leave.weight, std=0.05)
@@ -162,14 +162,14 @@ def test_a_contrast_leaves_out_masks_without_the_region():
     assert float(nothing) == 0 and figures == {}
     alone, figures = term(net, a_step(with_it))
     assert float(alone.detach()) == pytest.approx(figures["region_alike"] + figures["outside_error"])
-    # A batch of two, of which one was dropped: half of it.
+    # A batch of two with one dropped mask: half of it.
     both = torch.cat([with_it, torch.zeros_like(with_it)])
     half, figures = term(net, a_step(both))
     assert float(half.detach()) == pytest.approx((figures["region_alike"] + figures["outside_error"]) / 2, rel=1e-5)
 
 
-def test_training_with_a_contrast_makes_the_mask_matter_there():
-    """Forty steps on one batch, with and without: the mask moves the velocity more with it."""
+def test_training_with_a_contrast_increases_the_effect_of_the_mask():
+    """Forty steps on one batch: with the term, the mask has more effect on the velocity."""
     labels = torch.zeros(8, 8, 8)
     labels[2:6, 2:6, 2:6] = 1
     maps = one_hot(labels, 2)
@@ -202,7 +202,7 @@ def test_training_with_a_contrast_makes_the_mask_matter_there():
 
 @pytest.fixture(scope="module")
 def hippocampus():
-    """The real sample crop, cut to whole strides: image (1, 1, ...) and labels (i, j, k)."""
+    """The real sample crop, cropped to whole strides: image (1, 1, ...) and labels (i, j, k)."""
     image = read_volume(sample("hippocampus_real.nii.gz")).array[:32, :48, :32]
     labels = read_label_map(sample("hippocampus_mask.nii.gz")).array[:32, :48, :32]
     return torch.from_numpy(image.copy())[None, None], torch.from_numpy(labels.astype(np.int64))
@@ -224,7 +224,7 @@ def anatomy(parts, **options) -> Anatomy:
 
 
 def on_the_path(parts, image, labels, t=0.2, error=0.0) -> TrainingStep:
-    """A real crop on its path, with the true velocity or one that is wrong by some noise."""
+    """A real crop on its path, with the true velocity or a noisy one."""
     x = (image - image.mean()) / image.std()
     latent = parts[0].encode(x).detach()
     generator = torch.Generator().manual_seed(1)
@@ -241,7 +241,7 @@ def on_the_path(parts, image, labels, t=0.2, error=0.0) -> TrainingStep:
     )
 
 
-def test_a_frozen_segmenter_knows_the_right_mask_from_a_wrong_one(parts, hippocampus):
+def test_a_frozen_segmenter_distinguishes_the_correct_mask(parts, hippocampus):
     image, labels = hippocampus
     term = anatomy(parts, weight=1.0)
     right, _ = term(None, on_the_path(parts, image, labels))
@@ -251,7 +251,7 @@ def test_a_frozen_segmenter_knows_the_right_mask_from_a_wrong_one(parts, hippoca
     assert float(right.detach()) < float(wrong.detach())
 
 
-def test_its_gradient_reaches_the_velocity_and_leads_to_the_mask(parts, hippocampus):
+def test_its_gradient_reaches_the_velocity_and_points_to_the_mask(parts, hippocampus):
     image, labels = hippocampus
     step = on_the_path(parts, image, labels, error=1.0)
     term = anatomy(parts, weight=1.0)
@@ -264,7 +264,7 @@ def test_its_gradient_reaches_the_velocity_and_leads_to_the_mask(parts, hippocam
     assert not any(p.requires_grad or p.grad is not None for net in parts for p in net.parameters())
 
 
-def test_late_times_and_dropped_masks_are_not_judged(parts, hippocampus):
+def test_late_times_and_dropped_masks_are_ignored(parts, hippocampus):
     image, labels = hippocampus
     term = anatomy(parts, weight=1.0, until=0.3)
     for t, mask in ((0.31, 1), (0.9, 1), (0.1, 0)):
@@ -276,13 +276,13 @@ def test_late_times_and_dropped_masks_are_not_judged(parts, hippocampus):
     assert float(value.detach()) == pytest.approx(figures["anatomy"]) and float(value.detach()) > 0
 
 
-def test_images_are_standardized_as_the_segmenter_saw_them(hippocampus):
+def test_images_are_standardized_as_for_the_segmenter(hippocampus):
     image, _ = hippocampus
     expected = ZScore(-3, 5).encode(image[0, 0].numpy())
     inside = torch.ones_like(image)
     found = standardized(image, inside, (-3, 5))[0, 0].numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    # Padding counts for nothing, whatever its value.
+    # Padding has no effect.
     padded = torch.nn.functional.pad(image, (0, 8), value=1e4)
     inside = torch.nn.functional.pad(inside, (0, 8))
     found = standardized(padded, inside, (-3, 5))[0, 0].numpy()
@@ -335,7 +335,7 @@ def test_all_terms_together_train_resume_and_export(run):
         assert torch.isfinite(first[name]).all() and torch.equal(first[name], second[name]), name
 
 
-def test_every_term_is_reported_by_its_name_and_weight(run):
+def test_every_term_is_reported_with_name_and_weight(run):
     made = recipe(run, LOSSES)
     torch.nn.init.normal_(made.networks["flow"].leave.weight, std=0.05)
     batch = made.batch(Draw.of(0, 0), 2)
@@ -361,12 +361,12 @@ def test_every_term_is_reported_by_its_name_and_weight(run):
         ({"anatomy": {"package": "hippocampus-segmenter", "until": 2}}, "until is 2"),
     ],
 )
-def test_wrong_terms_end_in_a_sentence(run, losses, words):
+def test_wrong_terms_get_a_sentence(run, losses, words):
     with pytest.raises(InputError, match=words):
         recipe(run, losses)
 
 
-def test_a_segmenter_that_does_not_fit_ends_in_a_sentence(run):
+def test_a_segmenter_that_does_not_fit_gets_a_sentence(run):
     with pytest.raises((InputError, PackageError), match="ct-tissue"):
         recipe(run, {"anatomy": {"package": "ct-tissue"}})
     config = read_config(run / "config.json")

@@ -1,4 +1,4 @@
-"""Training: exact resume after a kill, splits by subject, packages that run."""
+"""Training: exact resume after a kill, splits by subject, usable packages."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_a_process_killed_from_outside_can_be_resumed(crops, tmp_path):
     assert (out / "autoencoder.safetensors").exists()
 
 
-def test_validation_figures_are_kept(trained):
+def test_validation_results_are_kept(trained):
     lines = (trained / "flow" / "validation.jsonl").read_text().splitlines()
     last = json.loads(lines[-1])
     assert last["step"] == 6 and last["velocity"] > 0
 
 
-def test_the_exported_package_is_sound(trained):
+def test_the_exported_package_is_valid(trained):
     package = trained / "flow" / "package" / "mr-hippocampus"
     assert store.verify(package) == []
     manifest = load_manifest(package)
@@ -115,19 +115,19 @@ def test_the_autoencoder_latent_carries_information(trained):
 
 
 @pytest.mark.parametrize(("recipe", "words"), [("nonsense", "no recipe"), ("latent-flow", "no trained autoencoder")])
-def test_wrong_requests_end_in_a_sentence(crops, tmp_path, recipe, words):
+def test_wrong_requests_get_a_sentence(crops, tmp_path, recipe, words):
     path = small_config(tmp_path, crops)
     with pytest.raises(InputError, match=words):
         train(recipe, path, tmp_path / "flow", device="cpu")
 
 
-def test_a_configuration_of_another_recipe_ends_in_a_sentence(crops, tmp_path):
+def test_a_configuration_of_another_recipe_gets_a_sentence(crops, tmp_path):
     path = small_config(tmp_path, crops)
     with pytest.raises(InputError, match="does not fit the recipe translator"):
         train("translator", path, tmp_path / "out", device="cpu")
 
 
-def test_a_bad_configuration_ends_in_a_sentence(tmp_path, monkeypatch):
+def test_an_invalid_configuration_gets_a_sentence(tmp_path, monkeypatch):
     broken = tmp_path / "broken.json"
     broken.write_text("{ not json")
     with pytest.raises(InputError, match="line 1"):
@@ -183,7 +183,7 @@ def test_tissue_labels_follow_the_thresholds():
     assert not labels[..., 0].any()
 
 
-def test_augmentation_keeps_ct_and_mr_in_register():
+def test_augmentation_keeps_ct_and_mr_aligned():
     generator = np.random.default_rng(0)
     mask = np.zeros((90, 80), bool)
     mask[10:80, 10:70] = True
@@ -259,7 +259,7 @@ def label_maps(tmp_path) -> Path:
     return folder
 
 
-def test_painted_slices_show_bone_dark_in_mr_and_bright_in_ct(label_maps):
+def test_synthesized_slices_have_bone_dark_in_mr_and_bright_in_ct(label_maps):
     generator = np.random.default_rng(0)
     heads = PaintedHeads(label_maps)
     planes = set()
