@@ -20,10 +20,13 @@ from typing import Any
 
 from MedGenLib.errors import InputError
 
+_HIDDEN_NAME = 50
+"""Characters of the name that a hidden name keeps, with the suffix; file systems limit names to 255 bytes."""
+
 
 def hidden_beside(path: Path) -> Path:
     """New hidden path in the folder of ``path``, with the same suffix."""
-    return path.with_name(f".{secrets.token_hex(4)}.part.{path.name}")
+    return path.with_name(f".{secrets.token_hex(4)}.part.{path.name[-_HIDDEN_NAME:]}")
 
 
 @contextlib.contextmanager

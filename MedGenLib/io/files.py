@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +24,7 @@ from MedGenLib.imaging.volume import LabelMap, Volume, affine_from_lps, by_axis,
 from MedGenLib.io import dicom
 from MedGenLib.io.atomic import replacing
 from MedGenLib.io.headers import Header, check_packed, read_meta_header, read_nrrd_header
+from MedGenLib.io.mgh import read_mgh_header, read_mgh_voxels
 from MedGenLib.io.nifti import read_nifti_comments, read_nifti_header, read_nifti_voxels
 from MedGenLib.io.nifti_writing import write_nifti
 from MedGenLib.io.provenance import KEY, Provenance
@@ -31,11 +33,14 @@ from MedGenLib.io.system import plan_memory, quiet_library
 if TYPE_CHECKING:
     import SimpleITK
 
-READABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+READABLE = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh")
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha")
-_NIFTI = (".nii", ".nii.gz")
+_NIFTI, _NRRD, _MGH = (".nii", ".nii.gz"), (".nrrd", ".nhdr"), (".mgz", ".mgh")
+_ANALYZE = (".hdr", ".img", ".img.gz", ".hdr.gz")
 _LABEL_NOISE, _LARGEST_LABEL_NOISE = 1e-3, 0.1
 """Deviation of labels from whole numbers: by rounding of floating point, and at most by a scale."""
+_LONGEST_NAME = 235
+"""Bytes of an output's name; file systems allow 255, and the name of the file beside it is longer."""
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -46,7 +51,7 @@ def read_volume(
 
     Parameters
     ----------
-    path: a .nii, .nii.gz, .nrrd, .mha or .mhd file, or a folder with a DICOM series.
+    path: a file with one of the suffixes `READABLE`, or a folder with a DICOM series.
     series: series of the folder: its number in `list_series`, from 1, or its UID.
     modality: "CT", "T1w", "T2w" or "MR", where the file does not state it.
     hu_offset: added to the values of a CT that are not HU, such as -1024.
@@ -88,22 +93,50 @@ def _in_hu(volume: Volume, offset: float, modality: str | None, path: Path) -> V
 def read_label_map(path: str | Path) -> LabelMap:
     """Read a mask of integer labels, with the label names that the file holds.
 
+    A DICOM Segmentation is read as well, given as a file or as a folder that holds one.
+
     Raises
     ------
     InputError: as in `read_volume`, or the values are not labels.
     """
     path = _existing(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, but a mask is a file; give one of {', '.join(READABLE)}.")
-    array, affine, header = _read_file(path)
+    if path.is_dir() or not path.name.lower().endswith(READABLE) and _is_dicom(path):
+        array, affine, names, notes = dicom.read_mask(dicom.find_mask(path))
+        return LabelMap(array.astype(array.dtype, order="C"), affine, names, notes)
+    array, affine, header = _read_file(path, with_layers=True)
+    header_notes, names = header.notes, header.names
+    if array.ndim == 4:
+        array, names, header_notes = _one_layer(array, header, path)
     _check_extent(array.shape, path)
     array, notes = _whole(array, header.step, path)
     try:
-        labels = LabelMap(array, affine, header.names, header.notes + notes, header.forms)
+        labels = LabelMap(array, affine, names, header_notes + notes, header.forms)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     small = np.min_scalar_type(int(labels.array.max()))
     return labels.with_array(labels.array.astype(small, order="C"))
+
+
+def _one_layer(array: np.ndarray, header: Header, path: Path) -> tuple[np.ndarray, dict[int, str], tuple[str, ...]]:
+    """Labels, names and notes from the layers of a segmentation; where segments overlap, the later one counts."""
+    segments = [segment for segment in header.segments if segment.layer < array.shape[3]]
+    if not segments:
+        raise InputError(
+            f"{path} has {array.shape[3]} layers and does not state its segments; save them as one label map."
+        )
+    values = [segment.value for segment in segments]
+    if len(set(values)) < len(values) or 0 in values:
+        values = list(range(1, len(segments) + 1))
+    labels = np.zeros(array.shape[:3], np.min_scalar_type(max(values)))
+    overlap = 0
+    for value, segment in zip(values, segments, strict=True):
+        inside = array[..., segment.layer] == segment.value
+        overlap += int(np.count_nonzero(labels[inside]))
+        labels[inside] = value
+    names = {value: segment.name for value, segment in zip(values, segments, strict=True) if segment.name}
+    listed = ", ".join(f"{value} = {names.get(value, 'unnamed')}" for value in values)
+    note = f"The {array.shape[3]} layers of {path.name} were merged by the order of their segments ({listed})"
+    return labels, names, (*header.notes, f"{note}; {overlap} voxels of overlap belong to the later segment.")
 
 
 def _whole(array: np.ndarray, step: float, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -180,6 +213,8 @@ def read_entries(path: str | Path) -> dict[str, str]:
             start = f'{{"{KEY}":'
             comments = [text for text in read_nifti_comments(path) if text.startswith(start)]
             return {KEY: comments[0]} if comments else {}
+        if path.name.lower().endswith(_MGH):
+            return {}
         reader = SimpleITK.ImageFileReader()
         reader.SetFileName(str(path))
         with quiet_library():
@@ -200,6 +235,11 @@ def check_output_path(path: str | Path, suffixes: tuple[str, ...] = WRITABLE) ->
     InputError: the suffix is unknown, the path is a folder, or its folder does not exist or is not writable.
     """
     path = Path(path)
+    _check_name(path)
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise InputError(
+            f"The name of the output {path.name[:40]}... is too long; give one of at most {_LONGEST_NAME} bytes."
+        )
     if not path.name.lower().endswith(suffixes):
         raise InputError(f"The output {path} has none of the suffixes {', '.join(suffixes)}; choose one of them.")
     if path.is_dir():
@@ -229,8 +269,19 @@ def temporary_output(path: str | Path) -> Iterator[Path]:
         raise InputError(os_sentence(path, error)) from None
 
 
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise InputError(
+            f"The name {shown} is not UTF-8, which the libraries need; rename the file or folder."
+        ) from None
+
+
 def _existing(path: str | Path) -> Path:
     path = Path(path)
+    _check_name(path)
     try:
         found = path.exists()
     except OSError as error:
@@ -240,8 +291,11 @@ def _existing(path: str | Path) -> Path:
     return path
 
 
-def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray, Header]:
-    """Array (i, j, k), affine from voxel index to RAS mm, and header of an image file."""
+def _read_file(path: Path, with_layers: bool = False) -> tuple[np.ndarray, np.ndarray, Header]:
+    """Array (i, j, k), affine from voxel index to RAS mm, and header of an image file.
+
+    With layers, a segmentation of several may be an array (i, j, k, layer).
+    """
     try:
         _check_readable(path)
         name = path.name.lower()
@@ -249,8 +303,12 @@ def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray, Header]:
             header = read_nifti_header(path)
             _check_claims(header, path)
             return read_nifti_voxels(path, header), header.affine, header
-        header = read_nrrd_header(path) if name.endswith(".nrrd") else read_meta_header(path)
-        _check_claims(header, path)
+        if name.endswith(_MGH):
+            header = read_mgh_header(path)
+            _check_claims(header, path)
+            return read_mgh_voxels(path, header), header.affine, header
+        header = read_nrrd_header(path) if name.endswith(_NRRD) else read_meta_header(path)
+        _check_claims(header, path, with_layers and bool(header.segments))
         check_packed(header, path)
         return *_read_by_sitk(path), header
     except OSError as error:
@@ -269,7 +327,8 @@ def _read_by_sitk(path: Path) -> tuple[np.ndarray, np.ndarray]:
         ) from None
     picture = _three_axes(picture)
     affine = affine_from_lps(picture.GetSpacing(), picture.GetOrigin(), picture.GetDirection())
-    return SimpleITK.GetArrayFromImage(picture).transpose(2, 1, 0), affine
+    array = SimpleITK.GetArrayFromImage(picture)
+    return array.transpose(2, 1, 0, *range(3, array.ndim)), affine
 
 
 def _three_axes(picture: SimpleITK.Image) -> SimpleITK.Image:
@@ -288,6 +347,11 @@ def _check_readable(path: Path) -> None:
             f"{path} is a 2-D picture without patient coordinates; give a 3-D "
             f"image ({', '.join(READABLE)}) or a folder with a DICOM series."
         )
+    if name.endswith(_ANALYZE):
+        raise InputError(
+            f"{path} is a pair of files (Analyze or NIfTI) whose orientation programs read differently; convert it to "
+            ".nii.gz first, for instance with 3D Slicer, and check left and right."
+        )
     if _is_dicom(path):
         raise InputError(f"{path} is one DICOM file; give the folder that holds the series.")
     raise InputError(
@@ -300,18 +364,22 @@ def _is_dicom(path: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def _check_claims(header: Header, path: Path) -> None:
+def _check_claims(header: Header, path: Path, with_layers: bool = False) -> None:
     size = by_axis(header.shape)
+    if len(header.shape) < 3:
+        raise InputError(f"{path} is a 2-D image ({size}); give a 3-D image or a folder with a DICOM series.")
     if len(header.shape) != 3:
         raise InputError(
             f"{path} has {len(header.shape)} axes ({size}), but one 3-D image is needed; split it and give one part."
         )
-    if header.channels != 1:
+    if header.channels != 1 and header.segments and not with_layers:
+        raise InputError(f"{path} is a segmentation with {header.channels} layers; give an image.")
+    if header.channels != 1 and not with_layers:
         raise InputError(
             f"{path} holds {header.channels} numbers per voxel, but a scalar "
             "image is needed; split it and give one part."
         )
-    voxels = int(np.prod(header.shape, dtype=object))
+    voxels = header.channels * int(np.prod(header.shape, dtype=object))
     # SimpleITK's image, its copy as an array and that array as float32 are in memory at once.
     plan_memory(voxels * (2 * header.voxel_bytes + 4), f"{path} claims {size} voxels, which")
 

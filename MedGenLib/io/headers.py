@@ -26,6 +26,15 @@ _ANY_HEADER = 47
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A segment of a .seg.nrrd file: the voxels of its layer that have its value."""
+
+    value: int
+    name: str
+    layer: int
+
+
+@dataclass(frozen=True)
 class Header:
     """Header of an image file.
 
@@ -35,6 +44,7 @@ class Header:
     voxel_bytes: size of one voxel in bytes.
     channels: numbers per voxel; 1 for a scalar image.
     names: label value -> name, for the labels that the header names.
+    segments: in the order of the file, where it is a segmentation.
     notes: one sentence per assumption made.
     forms: both positions of a NIfTI header.
     step: difference of neighboring stored values, where the header scales them; else 0.
@@ -45,6 +55,7 @@ class Header:
     voxel_bytes: int
     channels: int = 1
     names: dict[int, str] = field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
     notes: tuple[str, ...] = ()
     forms: Forms | None = None
     step: float = 0.0
@@ -53,9 +64,10 @@ class Header:
 
 # --- NRRD: https://teem.sourceforge.net/nrrd/format.html --------------------------------------
 
+_SPATIAL_KINDS = ("domain", "space", "???", "none")
 _NRRD_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
-_NRRD_SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue):=(.*)")
-"""Name or label value of a segment, as Slicer writes it into .seg.nrrd."""
+_NRRD_SEGMENT = re.compile(r"Segment([0-9]{1,6})_(Name|LabelValue|Layer):=(.*)")
+"""Name, label value or layer of a segment, as Slicer writes it into .seg.nrrd."""
 
 
 def read_nrrd_header(path: Path) -> Header:
@@ -67,7 +79,10 @@ def read_nrrd_header(path: Path) -> Header:
         line.split(":", 1) for line in lines[1:] if ":" in line and ":=" not in line and not line.startswith("#")
     )
     entries = {key.strip().lower(): value.strip() for key, value in entries.items()}
-    shape = tuple(int(n) for n in _numbers(entries.get("sizes", ""), path))
+    sizes = _counts(entries.get("sizes", ""), path)
+    lists = _list_axes(entries, len(sizes))
+    shape = tuple(n for axis, n in enumerate(sizes) if axis not in lists)
+    channels = int(np.prod([sizes[axis] for axis in lists], dtype=object))
     vectors = [tuple(_numbers(v, path)) for v in re.findall(r"\(([^)]*)\)", entries.get("space directions", ""))]
     if len(vectors) == 3:
         _check_columns(np.array(vectors).T, path)
@@ -77,19 +92,38 @@ def read_nrrd_header(path: Path) -> Header:
     if entries.get("encoding", "").lower() in ("gz", "gzip") and not {"line skip", "byte skip"} & entries.keys():
         detached = entries.get("data file", entries.get("datafile"))
         packed = (path, size) if detached is None else (path.parent / detached, 0)
+        if detached is not None and (detached.startswith("LIST") or "%" in detached):
+            packed = None
+    segments = _segments(lines)
     return Header(
-        without_trailing_ones(shape), _type_bytes(entries.get("type", "")), names=_segment_names(lines), packed=packed
+        without_trailing_ones(shape),
+        _type_bytes(entries.get("type", "")),
+        channels,
+        names={segment.value: segment.name for segment in segments if segment.name},
+        segments=segments,
+        packed=packed,
     )
 
 
-def _segment_names(lines: list[str]) -> dict[int, str]:
-    segments: dict[str, dict[str, str]] = {}
+def _list_axes(entries: dict[str, str], count: int) -> list[int]:
+    """Axes of a NRRD file that are not of space: colors, vectors, layers of a segmentation."""
+    kinds = entries.get("kinds", "").lower().split()
+    if len(kinds) == count:
+        return [axis for axis, kind in enumerate(kinds) if kind not in _SPATIAL_KINDS]
+    directions = re.findall(r"none|\([^)]*\)", entries.get("space directions", ""))
+    return [axis for axis, vector in enumerate(directions) if vector == "none"] if len(directions) == count else []
+
+
+def _segments(lines: list[str]) -> tuple[Segment, ...]:
+    found: dict[int, dict[str, str]] = {}
     for line in lines:
         if match := _NRRD_SEGMENT.match(line):
-            segments.setdefault(match[1], {})[match[2]] = match[3].strip()
-    return {
-        int(s["LabelValue"]): s["Name"] for s in segments.values() if s.get("LabelValue", "").isdigit() and "Name" in s
-    }
+            found.setdefault(int(match[1]), {})[match[2]] = match[3].strip()
+    return tuple(
+        Segment(int(entry["LabelValue"]), entry.get("Name", ""), int(entry.get("Layer", "0")))
+        for _, entry in sorted(found.items())
+        if entry.get("LabelValue", "").isdecimal() and entry.get("Layer", "0").isdecimal()
+    )
 
 
 # --- MetaImage: https://itk.org/Wiki/MetaIO/Documentation ------------------------------------
@@ -101,7 +135,7 @@ def read_meta_header(path: Path) -> Header:
     entries = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     if "DimSize" not in entries:
         raise InputError(f"{path} is not a MetaImage file despite its suffix; check how it was made.")
-    shape = tuple(int(n) for n in _numbers(entries["DimSize"], path))
+    shape = _counts(entries["DimSize"], path)
     spacing = _numbers(entries.get("ElementSpacing", entries.get("ElementSize", "")), path)
     check_spacing(spacing, path)
     for key in ("TransformMatrix", "Rotation", "Orientation"):
@@ -114,7 +148,7 @@ def read_meta_header(path: Path) -> Header:
     return Header(
         without_trailing_ones(shape),
         _type_bytes(entries.get("ElementType", "")),
-        int((_numbers(entries.get("ElementNumberOfChannels", "1"), path) or [1])[0]),
+        (_counts(entries.get("ElementNumberOfChannels", ""), path) or (1,))[0],
         packed=packed,
     )
 
@@ -170,6 +204,16 @@ def _numbers(text: str, path: Path) -> list[float]:
         raise InputError(
             f'The header of {path} has "{text}" where numbers are expected; check how it was made.'
         ) from None
+
+
+def _counts(text: str, path: Path) -> tuple[int, ...]:
+    """Whole numbers from 1 up."""
+    numbers = _numbers(text, path)
+    if not all(1 <= n < 2**62 and n == int(n) for n in numbers):
+        raise InputError(
+            f'The header of {path} claims the size "{text}", which is not an image; check how it was made.'
+        )
+    return tuple(int(n) for n in numbers)
 
 
 def _type_bytes(name: str) -> int:

@@ -5,6 +5,7 @@ pydicom, highdicom and dicom-anonymizer are imported inside the functions that u
 
 from MedGenLib.io.dicom.facts import read_facts
 from MedGenLib.io.dicom.folder import check_folder
+from MedGenLib.io.dicom.masks import find_mask, read_mask
 from MedGenLib.io.dicom.pixels import LOWEST_HU, NO_INTERCEPT
 from MedGenLib.io.dicom.reading import read_series
 from MedGenLib.io.dicom.scan import Series, list_series
@@ -16,8 +17,10 @@ __all__ = [
     "NO_INTERCEPT",
     "Series",
     "check_folder",
+    "find_mask",
     "list_series",
     "read_facts",
+    "read_mask",
     "read_series",
     "write_segmentation",
     "write_series",
