@@ -12,18 +12,12 @@ from MedGenLib.errors import InputError, PackageError
 from MedGenLib.imaging.volume import Geometry
 from MedGenLib.options import COMMANDS, documented
 from MedGenLib.packages.catalogue import light_catalogue
-from MedGenLib.pipelines.estimate import RunPlan, plan_run
 from MedGenSlicer import models
 from MedGenSlicer.console import RunParameters
 from MedGenSlicer.editing import origin
-from MedGenSlicer.editing.live import LiveEdit
 from MedGenSlicer.engine.background import Background
 from MedGenSlicer.engine.dependencies import Dependencies
 from MedGenSlicer.engine.engine import Engine
-from MedGenSlicer.jobs.dicom import DicomRun
-from MedGenSlicer.jobs.edit import EditRun
-from MedGenSlicer.jobs.evaluation import EvaluationRun
-from MedGenSlicer.jobs.lesion import LesionRun
 from MedGenSlicer.jobs.run import Run
 from MedGenSlicer.jobs.synthesis import SynthesisRun
 from MedGenSlicer.nodes.findings import errorFinding, imageFindings, maskFindings
@@ -35,6 +29,8 @@ from MedGenSlicer.results import volumes as results
 if TYPE_CHECKING:
     from MedGenLib.findings import Finding
     from MedGenLib.packages.manifest import Manifest
+    from MedGenLib.pipelines.estimate import RunPlan
+    from MedGenSlicer.editing.live import LiveEdit
 
 OnProgress = Callable[[dict], None]
 OnDone = Callable[[Run], None]
@@ -214,6 +210,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         >>> edit = logic.liveEdit(logic.generate(mask, seed=7), mask).wait()                        # doctest: +SKIP
         >>> edit.undo()                                                                             # doctest: +SKIP
         """
+        from MedGenSlicer.editing.live import LiveEdit
+
         manifest = self._drawing(volumeNode, segmentationNode, model, preset, options["accept_license"])
         options |= {"model": manifest.name, "preset": preset, "device": device}
         parameters, drawnFrom = self._origin(volumeNode, segmentationNode, manifest, options)
@@ -255,6 +253,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         >>> ct = logic.edit(slicer.util.getNode("CT"), slicer.util.getNode("Before"),
         ...                 slicer.util.getNode("After"))                                           # doctest: +SKIP
         """
+        from MedGenSlicer.jobs.edit import EditRun
+
         manifest = self._drawing(volumeNode, maskNode, model, preset, options["accept_license"])
         options |= {"volume": volumeNode, "model": manifest.name, "seed": seed, "preset": preset, "device": device}
         parameters = self._parameters("edit", manifest, options).replaced(
@@ -299,6 +299,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         >>> made = logic.insertLesion(slicer.util.getNode("CT"), (52, 10, -120), "spiculated", 18,
         ...                           label="soft tissue", seed=1)                                  # doctest: +SKIP
         """
+        from MedGenSlicer.jobs.lesion import LesionRun
+
         labelsNode = options.pop("labels")
         manifest = self._drawing(volumeNode, labelsNode, options["model"], options["preset"], options["accept_license"])
         options |= {"image": volumeNode, "shape": shape, "size_mm": sizeMm, "label": label, "contrast": contrast}
@@ -355,6 +357,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         >>> logic = slicer.util.getModuleLogic("MedGen")                                            # doctest: +SKIP
         >>> table = logic.evaluate(slicer.util.getNode("Synthetic"), slicer.util.getNode("CT"))     # doctest: +SKIP
         """
+        from MedGenSlicer.jobs.evaluation import EvaluationRun
+
         if referenceNode is None and (options["labels"] is None or not options["segmenter"]):
             raise InputError(
                 _(
@@ -395,6 +399,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         >>> logic = slicer.util.getModuleLogic("MedGen")                                            # doctest: +SKIP
         >>> files = logic.exportDicom(slicer.util.getNode("Synthetic"), "/tmp/series")              # doctest: +SKIP
         """
+        from MedGenSlicer.jobs.dicom import DicomRun
+
         self._refuseSecond()
         snapshot = captureInput(node)
         return self._started(DicomRun(self.engine, snapshot, folder, sourceNode, deidentify), wait, onProgress, onDone)
@@ -435,6 +441,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
 
     def planFor(self, node, model: str, preset: str = "normal", device: str = "cpu", samples: int = 1) -> RunPlan:
         """How long a run will take and how much memory it needs; raises InputError for a node that cannot be used."""
+        from MedGenLib.pipelines.estimate import plan_run
+
         snapshot = captureInput(node)
         geometry = Geometry(snapshot.shape, snapshot.affine)
         return plan_run(models.find(model), geometry, preset, device=device, samples=samples)

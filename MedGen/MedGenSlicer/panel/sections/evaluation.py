@@ -5,7 +5,6 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError
-from MedGenLib.segmentation import segmenters
 from MedGenSlicer.jobs.dicom import newFolder
 from MedGenSlicer.nodes.kinds import isMask
 from MedGenSlicer.panel import widgets
@@ -130,7 +129,9 @@ class EvaluationSection(RunningSection):
         return _("In the scene as '{name}'.").format(name=node.GetName())
 
     def _fillSegmenters(self, wanted: str) -> None:
-        items = [(_("Not looked for"), "", ""), *((name, name, sentence) for name, sentence in segmenters.names())]
+        from MedGenLib.segmentation.segmenters import names
+
+        items = [(_("Not looked for"), "", ""), *((name, name, sentence) for name, sentence in names())]
         if wanted not in [data for _text, data, _tip in items]:
             items.append((_("{name} (not installed)").format(name=wanted), wanted, ""))
         widgets.fillCombo(self._ui.evaluateSegmenterComboBox, items, wanted)

@@ -3,7 +3,6 @@
 import slicer
 from slicer.i18n import tr as _
 
-from MedGenLib.editing.lesions.library import names
 from MedGenLib.errors import MedGenError
 from MedGenSlicer.editing.origin import modelFor
 from MedGenSlicer.nodes.kinds import isSegmentation
@@ -34,6 +33,8 @@ class LesionSection(RunningSection):
         parameters, ui = self._context.parameters, self._ui
         if parameters is None or ui.lesionSection.collapsed:
             return
+        from MedGenLib.editing.lesions.library import names
+
         place, organs, manifest = parameters.lesionPlace, parameters.lesionOrgans, self._manifest()
         isPainted = isSegmentation(place)
         segments = [(segment.name, segment.segmentID, "") for segment in segmentsOf(place)] if isPainted else []

@@ -5,7 +5,6 @@ from slicer.i18n import tr as _
 
 from MedGenLib import user_folders
 from MedGenLib.packages.catalogue import is_embedded
-from MedGenLib.packages.hub.install import DOWNLOAD_MB, available
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.ask import askWorker
 from MedGenSlicer.panel.context import Context
@@ -63,6 +62,8 @@ class ModelsSection(Section):
 
     def fill(self) -> None:
         """Show the models that are installed, then the published ones that are not."""
+        from MedGenLib.packages.hub.install import DOWNLOAD_MB, available
+
         table = self._ui.modelsTable
         self._offers = available({manifest.name for manifest in self._models.manifests})
         table.setRowCount(len(self._models.manifests) + len(self._offers))
