@@ -130,7 +130,7 @@ class TestErrorCorrelation:
 
     def test_invalid_uncertainties_are_refused(self, sigma):
         comparison = compared(np.ones(SHAPE))
-        with pytest.raises(InputError, match="below 0"):
+        with pytest.raises(InputError, match="negative values"):
             error_correlation(volume(-sigma), comparison)
         with pytest.raises(InputError, match="uncertainty 24 x 22 x 20 voxels of 1 x 1 x 1 mm"):
             error_correlation(Volume(sigma, np.eye(4)), comparison)

@@ -242,7 +242,7 @@ def test_a_user_token_is_not_sent_to_mirrors_and_stores(server, monkeypatch):
 
 
 def test_unknown_and_uninstalled_models(server):
-    with pytest.raises(PackageError, match="no published model named 'nope'; there are: nv-gen"):
+    with pytest.raises(PackageError, match="no published model named 'nope'; the published models are: nv-gen"):
         install.offer("nope", server.address)
     with pytest.raises(PackageError, match=f"get it with `medgen models install {NAME}`"):
         find(NAME)
@@ -335,7 +335,7 @@ def test_a_failed_download_is_kept(server, blob, monkeypatch):
     path, folder = blob
     monkeypatch.setattr(hub, "PAUSE_SECONDS", 0)
     server.cuts = [11 << 20] + [0] * 20
-    with pytest.raises(PackageError, match=r"of blob\.pt was cut off \(.*\); try again, and"):
+    with pytest.raises(PackageError, match=r"of blob\.pt was interrupted \(.*\); try again, and"):
         fetch(server, folder)
     server.cuts = []
     assert fetch(server, folder).read_bytes() == path.read_bytes()

@@ -697,7 +697,7 @@ def test_an_existing_name_is_refused(package, tmp_path):
 def test_other_files_are_refused(tmp_path):
     assert "no file or folder" in refusal(add, tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    assert "holds no configs/metadata.json" in refusal(add, tmp_path / "empty")
+    assert "has no configs/metadata.json" in refusal(add, tmp_path / "empty")
     (tmp_path / "x.tar").write_bytes(b"x")
     assert "neither a folder nor a .zip" in refusal(add, tmp_path / "x.tar")
     (tmp_path / "x.pth").write_bytes(torch_zip())

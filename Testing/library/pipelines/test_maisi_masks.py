@@ -448,7 +448,7 @@ def test_an_image_without_body_is_refused(sample):
 
 def test_generate_refuses_a_body_without_a_label_for_it(sample, tmp_path):
     image, _, tissue = sample
-    with pytest.raises(InputError, match="beside --body-from"):
+    with pytest.raises(InputError, match="in addition to --body-from"):
         generate(tissue, "ct-tissue", body_from=image)
 
 

@@ -375,7 +375,7 @@ def test_a_segmenter_that_does_not_fit_gets_a_sentence(run):
         Terms.of(config, TissueStandard((0.0,), (1.0,)), torch.nn.Identity())
     labels = config["package"]["medgen"]["input"]["labels"]
     labels["1"], labels["2"] = {"name": "liver"}, {"name": "spleen"}
-    with pytest.raises(InputError, match="knows none"):
+    with pytest.raises(InputError, match="has none"):
         Terms.of(config, CODEC, torch.nn.Identity())
     with pytest.raises(TypeError):  # train() makes a sentence of it
         config["flow"]["losses"] = {"contrast": {"labels": [1], "windows": 2}}
