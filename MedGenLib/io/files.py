@@ -313,6 +313,8 @@ def _read_file(path: Path, with_layers: bool = False) -> tuple[np.ndarray, np.nd
         return *_read_by_sitk(path), header
     except OSError as error:
         raise InputError(os_sentence(path, error, "read")) from None
+    except (ValueError, OverflowError) as error:  # a number in the header that no image has
+        raise InputError(f"{path} is damaged ({error}); copy it again or convert it to .nii.gz.") from None
 
 
 def _read_by_sitk(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -84,14 +84,14 @@ def read_nrrd_header(path: Path) -> Header:
     shape = tuple(n for axis, n in enumerate(sizes) if axis not in lists)
     channels = int(np.prod([sizes[axis] for axis in lists], dtype=object))
     vectors = [tuple(_numbers(v, path)) for v in re.findall(r"\(([^)]*)\)", entries.get("space directions", ""))]
-    if len(vectors) == 3:
+    if len(vectors) == 3 and all(len(vector) == 3 for vector in vectors):
         _check_columns(np.array(vectors).T, path)
     elif "spacings" in entries:
         check_spacing(_numbers(entries["spacings"].replace("nan", ""), path), path)
     packed = None
     if entries.get("encoding", "").lower() in ("gz", "gzip") and not {"line skip", "byte skip"} & entries.keys():
         detached = entries.get("data file", entries.get("datafile"))
-        packed = (path, size) if detached is None else (path.parent / detached, 0)
+        packed = (path, size) if detached is None else (_beside(path, detached), 0)
         if detached is not None and (detached.startswith("LIST") or "%" in detached):
             packed = None
     segments = _segments(lines)
@@ -144,7 +144,7 @@ def read_meta_header(path: Path) -> Header:
             _check_columns(np.reshape(cosines, (3, 3)), path)
     packed, place = None, entries.get("ElementDataFile", "")
     if entries.get("CompressedData", "").lower() == "true" and not place.startswith("LIST"):
-        packed = (path, size) if place.upper() == "LOCAL" else (path.parent / place, 0)
+        packed = (path, size) if place.upper() == "LOCAL" else (_beside(path, place), 0)
     return Header(
         without_trailing_ones(shape),
         _type_bytes(entries.get("ElementType", "")),
@@ -154,6 +154,13 @@ def read_meta_header(path: Path) -> Header:
 
 
 # --- Shared ------------------------------------------------------------------------------------
+
+
+def _beside(path: Path, name: str) -> Path:
+    """The file of the voxels that a header names."""
+    if not name.isprintable():
+        raise InputError(f"The header of {path} is damaged where it names the file of its voxels; copy it again.")
+    return path.parent / name
 
 
 def _text_header(path: Path, is_last: Callable[[str], bool]) -> tuple[list[str], int]:
