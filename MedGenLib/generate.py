@@ -97,8 +97,8 @@ def generate(
     stage.advance()
 
     timings = Timings()
-    place = devices.pick_device(options["device"])
-    run = pipeline_of(manifest).prepare(labels, place, SamplingOptions.of(options))
+    device = devices.pick_device(options["device"])
+    run = pipeline_of(manifest).prepare(labels, device, SamplingOptions.of(options))
     stage.advance()
     stage.advance()
     timings.lap("preparing")
@@ -113,7 +113,7 @@ def generate(
         steps=run.steps,
         parameters={"mapping": mapped.mapped, "samples": samples, "retries": retries, **run.parameters},
         software=devices.software_versions(),
-        device=devices.describe_device(place),
+        device=devices.describe_device(device),
         input_findings=findings + run.findings,
     )
     volumes = [

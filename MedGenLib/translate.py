@@ -70,9 +70,9 @@ def translate(
     require_usable(findings)
     stage.advance()
 
-    place = devices.pick_device(options["device"])
+    device = devices.pick_device(options["device"])
     stage.advance()
-    run = pipeline_of(manifest).prepare(volume, place, SamplingOptions.of(options))
+    run = pipeline_of(manifest).prepare(volume, device, SamplingOptions.of(options))
     stage.advance()
     timings.lap("preparing")
     sampled = run.sample(seed, progress)
@@ -91,7 +91,7 @@ def translate(
         preset=preset,
         parameters=run.parameters,
         software=devices.software_versions(),
-        device=devices.describe_device(place),
+        device=devices.describe_device(device),
         timings=timings.seconds,
         peak_memory_mib=round(devices.peak_memory_mib(), 1),
         input_findings=findings + run.findings,

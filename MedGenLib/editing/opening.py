@@ -114,7 +114,7 @@ def of_image(
     findings = [*found, *notes(volume), *notes(mask), *check_stated(volume), *check_mask(labels, manifest)]
     require_usable(findings)
     stage.advance()
-    place = devices.pick_device(options["device"])
+    device = devices.pick_device(options["device"])
     noise_hu = options["noise_hu"]
     if noise_hu is None and manifest.settings.takes_noise:
         noise_hu = _noise_of(volume, labels, manifest)
@@ -131,7 +131,7 @@ def of_image(
         allowed = min(0.0, float(values.min())), max(allowed[1] * scale, float(values.max()))
     content = grid_map.extent if view else None
     cache = LatentCache(grid_map, codec, NoiseField(seed, manifest.settings.latent_channels), content, scale)
-    editor = _editor(scene, cache, view, volume, labels, mask, place, options["memory"], allowed)
+    editor = _editor(scene, cache, view, volume, labels, mask, device, options["memory"], allowed)
     reader = _reader(manifest, options, mask, labels)
     stage.advance()
     return Opened(editor, reader, mask, volume, seed, None, findings + scene.findings)
