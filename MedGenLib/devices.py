@@ -62,8 +62,8 @@ BFLOAT16_FEATURES = ("amx_bf16", "avx512_bf16")
 def probe_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 convolutions are clearly faster than float32 ones, by the features of the device.
 
-    It is not measured, because the number format changes the last digits of each result: the answer must not depend
-    on the load of the machine. Measured once on a processor with avx512_bf16: half the time of float32.
+    It is not measured, because the number format changes the last digits of each result: the answer must not depend on
+    the load of the machine. Measured once on a processor with avx512_bf16: half the time of float32.
     """
     import torch
 

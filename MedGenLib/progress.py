@@ -25,8 +25,8 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
-"""Called before the first and after every step. An exception raised in it (for instance
-`MedGenLib.errors.Cancelled`) stops the run at once and is propagated unchanged."""
+"""Called before the first and after every step. An exception raised in it (for instance `MedGenLib.errors.Cancelled`)
+stops the run at once and is propagated unchanged."""
 
 
 class Stage:

@@ -22,8 +22,8 @@ class Result:
     volumes: one per sample.
     report: model, seeds, timings, checks.
     source: the input as read (the mask in the model's labels, or the image).
-    uncertainty: voxel-wise standard deviation in the volumes' unit, if requested: over the samples
-        of `generate`, over the views of `translate`.
+    uncertainty: voxel-wise standard deviation in the volumes' unit, if requested: over the samples of `generate`, over
+        the views of `translate`.
     """
 
     volumes: list[Volume]

@@ -1,7 +1,7 @@
 """Folders of the user's configuration, cache and added models.
 
-The environment variable `MEDGEN_HOME` moves all three into one folder; by default they follow the
-conventions of the operating system. A folder is created when something is written to it.
+The environment variable `MEDGEN_HOME` moves all three into one folder; by default they follow the conventions of the
+operating system. A folder is created when something is written to it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The command `medgen`: reads the command line, runs one command, turns errors into sentences.
 
-Exit codes: 0 done; 1 an unexpected error or, for `doctor`, `verify` and `info`, a problem found, for
-`evaluate` some failed cases; 2 the request cannot be met, with one sentence on stderr; 130 stopped
-by Ctrl-C.
+Exit codes: 0 done; 1 an unexpected error or, for `doctor`, `verify` and `info`, a problem found, for `evaluate` some
+failed cases; 2 the request cannot be met, with one sentence on stderr; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -122,10 +121,7 @@ def _report_fault(error: BaseException) -> int:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Let Ctrl-C, SIGTERM and SIGHUP run the clean-up code.
-
-    Yields a list that gets an entry when Ctrl-C is pressed.
-    """
+    """Let Ctrl-C, SIGTERM and SIGHUP run the clean-up code. Yields a list that gets an entry when Ctrl-C is pressed."""
     interrupted: list[int] = []
 
     def interrupt(number: int, _: object) -> None:

@@ -53,9 +53,7 @@ def info(arguments: Namespace, console: Console) -> int:
 def _facts(path: Path) -> tuple[Provenance, list[Finding]]:
     """The provenance in the file, otherwise beside it; and findings on its location.
 
-    Raises
-    ------
-    InputError: the file does not exist, or has no record.
+    Raises InputError if the file does not exist, or has no record.
     """
     if not path.exists():
         raise InputError(f"There is no file or folder {path}; check the path.")

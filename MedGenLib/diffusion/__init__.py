@@ -26,8 +26,8 @@ class Sampler:
     function: ``function(denoise, noise, steps, generator=None, on_step=None)`` samples the data from ``noise``, a
         standard normal tensor of the data's shape. ``steps`` counts network evaluations; ``on_step(done)`` is called
         after each; an exception raised in it stops the sampler.
-    path: "flow" for times of the rectified flow, with an option ``shift``; "variance-preserving" for the DDPM
-        schedule, with an option ``signal``.
+    path: "flow" for times of the rectified flow, with an option ``shift``; "variance-preserving" for the DDPM schedule,
+        with an option ``signal``.
     order: order of convergence in the number of steps.
     evaluations: network evaluations per step.
     total: number of evaluations made for the requested ``steps``.

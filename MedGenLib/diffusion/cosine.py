@@ -1,9 +1,8 @@
 """The variance-preserving cosine path, and a denoiser from a network that predicts v.
 
-Path (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17 without its offset, with t = 1 at the
-noise): ``x_t = cos(pi t / 2) data + sin(pi t / 2) noise``. The network predicts v (Salimans and Ho
-2022, arXiv 2202.00512, appendix D), ``cos noise - sin data``, which determines the data also at pure
-noise.
+Path (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17 without its offset, with t = 1 at the noise): ``x_t = cos(pi t
+/ 2) data + sin(pi t / 2) noise``. The network predicts v (Salimans and Ho 2022, arXiv 2202.00512, appendix D), ``cos
+noise - sin data``, which determines the data also at pure noise.
 """
 
 from __future__ import annotations

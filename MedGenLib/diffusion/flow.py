@@ -18,9 +18,9 @@ from MedGenLib.diffusion import denoiser
 class FlowDenoiser:
     """Data estimate from a velocity network, at any signal and noise scale.
 
-    ``alpha * data + sigma * noise`` divided by ``alpha + sigma`` lies on the flow's path at
-    ``t = sigma / (alpha + sigma)``; there ``data = x_t - t * velocity``. One network therefore serves
-    the flow samplers and the variance-preserving ones (DDPM, DDIM).
+    ``alpha * data + sigma * noise`` divided by ``alpha + sigma`` lies on the flow's path at ``t = sigma / (alpha +
+    sigma)``; there ``data = x_t - t * velocity``. One network therefore serves the flow samplers and the
+    variance-preserving ones (DDPM, DDIM).
 
     Parameters
     ----------

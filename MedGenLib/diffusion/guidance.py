@@ -14,8 +14,8 @@ LARGEST_FACTOR = 4.0
 class ClassifierGuidance:
     """A denoiser whose estimates follow the gradient of a classifier.
 
-    Tweedie's formula with the score of ``p(x) p(labels | x)^weight`` adds
-    ``weight * sigma^2 / alpha * grad log p(labels | x)`` to the estimate.
+    Tweedie's formula with the score of ``p(x) p(labels | x)^weight`` adds ``weight * sigma^2 / alpha * grad log
+    p(labels | x)`` to the estimate.
 
     Parameters
     ----------

@@ -22,8 +22,8 @@ def sample(
 ) -> Tensor:
     """Two evaluations make one step with the slope at its midpoint; an odd last one is an Euler step.
 
-    ``steps`` counts network evaluations. Deterministic; generator is unused. At four evaluations
-    its error is an eighth of that of Euler's method.
+    ``steps`` counts network evaluations. Deterministic; generator is unused. At four evaluations its error is an eighth
+    of that of Euler's method.
     """
     x = noise
     times = [*path_times(steps, shift)[:-1:2], 0.0]

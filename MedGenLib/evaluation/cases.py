@@ -1,7 +1,7 @@
 """Evaluation of many images: two folders whose files are matched by name.
 
-The name of a case is the file name without its suffix. A case that cannot be evaluated is recorded
-as a failure with its sentence, and the others continue.
+The name of a case is the file name without its suffix. A case that cannot be evaluated is recorded as a failure with
+its sentence, and the others continue.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def match(image: Path, others: Mapping[str, Path | None]) -> tuple[list[Case], l
 
     Raises
     ------
-    InputError: a folder is missing, has no volume or two with the same name; the reference is one
-        file; or no image has all its parts.
+    InputError: a folder is missing, has no volume or two with the same name; the reference is one file; or no image has
+        all its parts.
     """
     images = volumes_in(image)
     reference = others.get("reference")

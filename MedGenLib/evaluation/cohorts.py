@@ -149,8 +149,7 @@ def evaluate_cohorts(
 
     Raises
     ------
-    InputError: a folder or one of its volumes cannot be used. No volume is skipped, as that would
-        change the cohort.
+    InputError: a folder or one of its volumes cannot be used. No volume is skipped, as that would change the cohort.
     """
     folders = {"real": real, "synthetic": synthetic}
     if training is not None:

@@ -62,14 +62,10 @@ class PackageExtractor:
 class ResNetExtractor:
     """ResNet-50 with weights from a local file, such as RadImageNet's; 2048 features.
 
-    Mei et al., RadImageNet, Radiology: Artificial Intelligence 2022. The file is a state
-    dictionary (.safetensors, or .pt or .pth loaded with weights only) with the names of torchvision
-    or of the published file (backbone.0, backbone.1, backbone.4 to backbone.7). Slices are resampled
-    to 224 x 224 pixels and scaled to -1..1, as in its training.
-
-    Raises
-    ------
-    InputError: the file cannot be read or holds other weights.
+    Mei et al., RadImageNet, Radiology: Artificial Intelligence 2022. The file is a state dictionary (.safetensors, or
+    .pt or .pth loaded with weights only) with the names of torchvision or of the published file (backbone.0,
+    backbone.1, backbone.4 to backbone.7). Slices are resampled to 224 x 224 pixels and scaled to -1..1, as in its
+    training. Raises InputError if the file cannot be read or holds other weights.
     """
 
     SIDE = 224

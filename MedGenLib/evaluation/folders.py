@@ -15,12 +15,9 @@ from MedGenLib.io.output_names import split_suffix
 def volumes_in(folder: Path) -> dict[str, Path]:
     """Name -> path of the volumes in a folder, sorted by name.
 
-    A volume is a file with a readable suffix, or a subfolder taken as a DICOM series. The name is
-    that of the file without the suffix. Hidden entries are skipped.
-
-    Raises
-    ------
-    InputError: the folder is missing or has no volume, or two have the same name.
+    A volume is a file with a readable suffix, or a subfolder taken as a DICOM series. The name is that of the file
+    without the suffix. Hidden entries are skipped. Raises InputError if the folder is missing or has no volume, or two
+    have the same name.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; check the path.")
@@ -66,11 +63,8 @@ def report_folder(
         write_files(outputs, folder, {"report.html": text, "metrics.json": figures})
         outputs.commit()
 
-    The folder is created if needed, and removed if nothing is written.
-
-    Raises
-    ------
-    InputError: a file exists (without `overwrite`), or the folder cannot be written.
+    The folder is created if needed, and removed if nothing is written. Raises InputError if a file exists (without
+    `overwrite`), or the folder cannot be written.
     """
     made = _make(folder)
     try:

@@ -54,8 +54,8 @@ class Evaluation:
     note: what was measured where, and assumptions.
     inputs: role ("image", "reference", ...), file name and hash of each input.
     made: how the image was made, if its file records it.
-    image, comparison, wanted, found: voxels for pictures; None where missing, and in a cohort for
-        cases without pictures.
+    image, comparison, wanted, found: voxels for pictures; None where missing, and in a cohort for cases without
+        pictures.
     """
 
     name: str
@@ -156,8 +156,7 @@ def evaluate(
 
     Raises
     ------
-    InputError: there is nothing to compare with, an input requires another one, or two inputs do
-        not fit together.
+    InputError: there is nothing to compare with, an input requires another one, or two inputs do not fit together.
     """
     require_purpose(reference, mask, labels, segmenter, uncertainty)
     check_finite(image, "The image")
@@ -212,8 +211,8 @@ def require_purpose(reference: object, mask: object, labels: object, segmenter: 
 def in_order_of(grid: Grid, image: Volume) -> Grid:
     """Reorder the voxels to the order of the image's, if both grids have the same voxels in space.
 
-    DICOM rows run from front to back, those of most other files from back to front: the grids are the
-    same and need no resampling. Other grids are returned unchanged.
+    DICOM rows run from front to back, those of most other files from back to front: the grids are the same and need no
+    resampling. Other grids are returned unchanged.
     """
     reorientation = Reorientation.to(grid.geometry, image.orientation)
     stored = np.eye(4)[:, [*reorientation.order, 3]]  # turned index -> stored index

@@ -43,8 +43,8 @@ def file_names(single: bool, reference: bool) -> list[str]:
 def write(evaluated: Evaluation | Cohort, outputs: Outputs, folder: Path) -> None:
     """Write the files of `file_names` to their staged paths.
 
-    metrics.json has everything; metrics.csv has one row per measure: case, label, name, value, unit,
-    sentence. A failed case has one row named "failed".
+    metrics.json has everything; metrics.csv has one row per measure: case, label, name, value, unit, sentence. A failed
+    case has one row named "failed".
     """
     cohort = evaluated if isinstance(evaluated, Cohort) else Cohort((evaluated,))
     single = evaluated if isinstance(evaluated, Evaluation) else None

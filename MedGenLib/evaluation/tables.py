@@ -45,8 +45,8 @@ class Summary:
     ----------
     count: cases with a value.
     sd: standard deviation (n - 1); None for one case, as are `low` and `high`.
-    low, high: 95 % confidence interval of the mean by Student's t, assuming independent cases and
-        a normally distributed mean.
+    low, high: 95 % confidence interval of the mean by Student's t, assuming independent cases and a normally
+        distributed mean.
     """
 
     count: int

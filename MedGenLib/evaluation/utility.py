@@ -1,7 +1,7 @@
 """Utility of synthetic images for training a segmenter: real, synthetic and both, tested on real images.
 
-The same small network is trained for the same number of steps on each set, repeatedly from
-different random weights, and tested on the same held-out real cases.
+The same small network is trained for the same number of steps on each set, repeatedly from different random weights,
+and tested on the same held-out real cases.
 """
 
 from __future__ import annotations
@@ -38,10 +38,9 @@ class UtilityRow:
     ----------
     training: "real", "synthetic" or "both"; `cases`: their number.
     label: value, and 0 for the mean over all labels.
-    dice: mean over test cases and repeats; `low` and `high`: its 95 % interval by bootstrap over
-        both.
-    difference: to training on real images on the same cases, with its interval
-        `difference_low` to `difference_high`; None for real itself.
+    dice: mean over test cases and repeats; `low` and `high`: its 95 % interval by bootstrap over both.
+    difference: to training on real images on the same cases, with its interval `difference_low` to `difference_high`;
+        None for real itself.
     repeat_sd: standard deviation of the mean Dice between repeats, None for one repeat.
     """
 
@@ -116,13 +115,11 @@ def utility(
         the median voxel size of the real ones.
     test: folder of held-out real cases, likewise. A file name must not be in both `real` and `test`.
     steps: optimization steps of each of the 3 x `repeats` trainings.
-    seed: of weights, patches and resampling; the same seed gives the same figures on the same
-        machine.
+    seed: of weights, patches and resampling; the same seed gives the same figures on the same machine.
 
     Raises
     ------
-    InputError: folders that do not fit together, a label missing in one of them, or fewer than
-        two test cases.
+    InputError: folders that do not fit together, a label missing in one of them, or fewer than two test cases.
     """
     folders = {"real": Path(real), "synthetic": Path(synthetic), "test": Path(test)}
     cases = read_sets(folders, progress)

@@ -4,8 +4,8 @@
     for row in comparison.rows:
         print(row.sentence)
 
-Definitions follow SynthRAD 2025: errors inside the mask; for PSNR and the structural similarities a
-CT is clipped to -1024..3000 HU, and outside of the mask both images are -1024 HU.
+Definitions follow SynthRAD 2025: errors inside the mask; for PSNR and the structural similarities a CT is clipped to
+-1024..3000 HU, and outside of the mask both images are -1024 HU.
 """
 
 from __future__ import annotations
@@ -100,17 +100,17 @@ def compare(
     Parameters
     ----------
     image: the image to evaluate; everything is measured on its grid.
-    reference: the reference image, of the same modality. If neither states a modality, it is guessed
-        from the values, and the note says so.
+    reference: the reference image, of the same modality. If neither states a modality, it is guessed from the values,
+        and the note says so.
     mask: voxels above 0 are compared; None takes the body in the reference.
     labels: structures to measure separately, within the region.
-    resample: resample what lies on another grid to that of `image` (the reference linearly, masks by
-        nearest neighbor) and say so in the note, instead of raising an error.
+    resample: resample what lies on another grid to that of `image` (the reference linearly, masks by nearest neighbor)
+        and say so in the note, instead of raising an error.
 
     Raises
     ------
-    InputError: grids that differ, no overlap, an empty mask or label volume, a voxel that is not
-        finite, or a CT against an MR image.
+    InputError: grids that differ, no overlap, an empty mask or label volume, a voxel that is not finite, or a CT
+        against an MR image.
     """
     stage = Stage("comparing", 9, progress)
     check_finite(image, "The image")

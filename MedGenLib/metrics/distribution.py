@@ -4,14 +4,12 @@
     for measure in result.measures:
         print(measure.sentence)
 
-A volume is one observation; its slices are not independent. Confidence intervals therefore resample
-whole volumes.
+A volume is one observation; its slices are not independent. Confidence intervals therefore resample whole volumes.
 
-Sources: Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017 (Frechet
-distance); Chong and Forsyth, Effectively unbiased FID and Inception Score, CVPR 2020 (extrapolation
-to infinitely many samples in 1/N); Binkowski et al., Demystifying MMD GANs, ICLR
-2018 (MMD with a cubic kernel); Kynkaanniemi et al., Improved precision and recall metric, NeurIPS
-2019; Naeem et al., Reliable fidelity and diversity metrics, ICML 2020 (density, coverage);
+Sources: Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017 (Frechet distance); Chong and
+Forsyth, Effectively unbiased FID and Inception Score, CVPR 2020 (extrapolation to infinitely many samples in 1/N);
+Binkowski et al., Demystifying MMD GANs, ICLR 2018 (MMD with a cubic kernel); Kynkaanniemi et al., Improved precision
+and recall metric, NeurIPS 2019; Naeem et al., Reliable fidelity and diversity metrics, ICML 2020 (density, coverage);
 Shao and Wu, A general theory for jackknife variance estimation, Annals of Statistics 1989.
 """
 
@@ -131,8 +129,8 @@ def fid(real: Sequence[NDArray], synthetic: Sequence[NDArray]) -> float:
 def extrapolate(sizes: Sequence[float], values: Sequence[float]) -> float:
     """Value at infinite size on the line in 1 / size through the last two points.
 
-    The bias of the Frechet distance is c / N to first order (Chong and Forsyth, section 3). With
-    the sizes N / 2 and N this is 2 FID(N) - FID(N / 2).
+    The bias of the Frechet distance is c / N to first order (Chong and Forsyth, section 3). With the sizes N / 2 and N
+    this is 2 FID(N) - FID(N / 2).
     """
     (x1, x2), (y1, y2) = 1 / np.array(sizes[-2:], float), values[-2:]
     return float(y2 - (y1 - y2) / (x1 - x2) * x2)
@@ -299,11 +297,11 @@ def distances(first: NDArray, second: NDArray) -> NDArray[np.float64]:
 def manifold(real: NDArray, synthetic: NDArray, k: int = NEIGHBORS) -> dict[str, float]:
     """Precision, recall, density and coverage of vectors (n, f), (m, f).
 
-    precision: share of synthetic vectors inside the ball of a real one, with its distance to the k-th
-    nearest real one as radius; recall: the same with the roles exchanged. density: mean number of
-    real balls that contain a synthetic vector, divided by k; coverage: share of real balls that contain
-    a synthetic vector. All are near 1 for equal distributions, recall and precision slightly below.
-    Outliers have large balls, which affects density and coverage less.
+    precision: share of synthetic vectors inside the ball of a real one, with its distance to the k-th nearest real one
+    as radius; recall: the same with the roles exchanged. density: mean number of real balls that contain a synthetic
+    vector, divided by k; coverage: share of real balls that contain a synthetic vector. All are near 1 for equal
+    distributions, recall and precision slightly below. Outliers have large balls, which affects density and coverage
+    less.
     """
     between = distances(real, synthetic)
     real_radius = np.sort(distances(real, real), 1)[:, k]

@@ -4,9 +4,8 @@
     standard = Standard.set_by(volumes[0], "first")
     cohort = [describe(volume, name, standard, extract) for name, volume in ...]
 
-Features depend only on a volume's voxels, orientation and spacing, and on the network. They are
-cached under a hash of these, so that a repeated comparison is quick; the cache can be deleted at any
-time.
+Features depend only on a volume's voxels, orientation and spacing, and on the network. They are cached under a hash of
+these, so that a repeated comparison is quick; the cache can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -60,8 +59,8 @@ class Features:
 
     Attributes
     ----------
-    planes: features (slices, f) of the sagittal, coronal and axial slices; a plane in which the
-        volume has no content has no rows.
+    planes: features (slices, f) of the sagittal, coronal and axial slices; a plane in which the volume has no content
+        has no rows.
     cube: the encoded volume resampled to 32^3 voxels, with mean 0 and norm 1.
     """
 
@@ -78,9 +77,7 @@ class Features:
 def describe(volume: Volume, name: str, standard: Standard, extract: Extractor, cache: bool = True) -> Features:
     """Features of a volume, from the cache if present.
 
-    Raises
-    ------
-    InputError: the volume is constant, or its modality differs from the standard's.
+    Raises InputError if the volume is constant, or its modality differs from the standard's.
     """
     encoded = standard.apply(volume, name)
     path = _cache_path(encoded, extract) if cache else None

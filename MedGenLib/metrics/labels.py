@@ -59,8 +59,8 @@ def compare_labels(wanted: LabelMap, found: LabelMap, names: Mapping[int, str] |
     ----------
     wanted: the mask that the image was made from.
     found: the segmentation of the image, on the same grid.
-    names: value and name of the labels to compare, above 0. None compares all labels in either map
-        under the names they carry.
+    names: value and name of the labels to compare, above 0. None compares all labels in either map under the names they
+        carry.
 
     Raises
     ------
@@ -85,11 +85,11 @@ def compare_labels(wanted: LabelMap, found: LabelMap, names: Mapping[int, str] |
 def hd95(first: NDArray, second: NDArray, spacing: tuple[float, float, float]) -> float:
     """95 % Hausdorff distance of two masks in mm: the larger of the two directed distances.
 
-    A directed distance is the 95th percentile (linear interpolation) of the distances from each
-    surface voxel of one mask to the nearest surface voxel of the other, between voxel centers. Surface
-    voxels have a face neighbor outside the mask; voxels beyond the image count as outside, except
-    along axes of one voxel. Equal to MONAI's `compute_hausdorff_distance(percentile=95)`. Of more than
-    200,000 surface voxels (a noisy segmentation) every n-th is used. NaN if a mask is empty.
+    A directed distance is the 95th percentile (linear interpolation) of the distances from each surface voxel of one
+    mask to the nearest surface voxel of the other, between voxel centers. Surface voxels have a face neighbor outside
+    the mask; voxels beyond the image count as outside, except along axes of one voxel. Equal to MONAI's
+    `compute_hausdorff_distance(percentile=95)`. Of more than 200,000 surface voxels (a noisy segmentation) every n-th
+    is used. NaN if a mask is empty.
     """
     points = [np.argwhere(_surface(np.asarray(mask, bool))) * spacing for mask in (first, second)]
     if not all(map(len, points)):

@@ -1,8 +1,8 @@
 """Nearest training images of synthetic images, to detect memorized patients.
 
-The distances of real images that the generator was not trained on to their nearest training images
-show what is expected by chance. A synthetic image is called a copy if it is nearer than that, by the
-features of its slices or by the correlation of its voxels.
+The distances of real images that the generator was not trained on to their nearest training images show what is
+expected by chance. A synthetic image is called a copy if it is nearer than that, by the features of its slices or by
+the correlation of its voxels.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Neighbor:
     Attributes
     ----------
     by_features, distance: the nearest by features, and its distance.
-    by_voxels, correlation: the one with the highest voxel correlation at 32^3 voxels, over shifts of
-        up to three voxels and left-right mirroring.
+    by_voxels, correlation: the one with the highest voxel correlation at 32^3 voxels, over shifts of up to three voxels
+        and left-right mirroring.
     copied: None if there are too few real images to decide.
     copy_of: the training image that it appears to copy.
     """
@@ -89,13 +89,12 @@ def find_memorized(
 
     Parameters
     ----------
-    real: real images that the generator was not trained on. Chance is estimated from their nearest
-        training images and from those among the training images; an image is never its own
-        neighbor, even if a file lies in both cohorts.
+    real: real images that the generator was not trained on. Chance is estimated from their nearest training images and
+        from those among the training images; an image is never its own neighbor, even if a file lies in both cohorts.
 
-    The limits lie five standard deviations beyond the mean of these nearest distances (of their
-    logarithm) and correlations (of Fisher's z). A generator that gets the mask of a training
-    image may come near that image by the mask alone.
+    The limits lie five standard deviations beyond the mean of these nearest distances (of their logarithm) and
+    correlations (of Fisher's z). A generator that gets the mask of a training image may come near that image by the
+    mask alone.
 
     Raises
     ------
@@ -141,8 +140,8 @@ class _Known:
     def to(self, image: Features, itself: bool) -> tuple[NDArray, NDArray]:
         """Distances and correlations to all; without `itself` an equal image is infinitely far.
 
-        The correlation of the most similar images is the largest over small shifts of the image and
-        its mirror image, to find shifted and mirrored copies.
+        The correlation of the most similar images is the largest over small shifts of the image and its mirror image,
+        to find shifted and mirrored copies.
         """
         gaps = distances(image.vector[None], self.vectors)[0]
         correlations = _correlation(image.cube, self.cubes)

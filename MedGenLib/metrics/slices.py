@@ -48,9 +48,7 @@ class Standard:
     def apply(self, volume: Volume, name: str) -> NDArray[np.float32]:
         """`encode` the volume, resampled if its spacing differs by more than 5 %.
 
-        Raises
-        ------
-        InputError: one of the volume and the standard is CT and the other is not.
+        Raises InputError if one of the volume and the standard is CT and the other is not.
         """
         if volume.modality is not None and (volume.modality == "CT") != self.ct:
             raise InputError(
@@ -81,8 +79,8 @@ def mostly_ct(kinds: Iterable[str | None]) -> bool | None:
 def encode(array: NDArray, ct: bool) -> NDArray[np.float32]:
     """Intensities on the scale of the feature network, about -2.5 to 4.
 
-    CT: asinh((HU - 40) / 200) of HU clipped to -1024..3000, which keeps soft-tissue contrast beside
-    bone. Others: 4 v / p - 2, clipped to -2..4, with p the volume's 99.5th percentile.
+    CT: asinh((HU - 40) / 200) of HU clipped to -1024..3000, which keeps soft-tissue contrast beside bone. Others: 4 v /
+    p - 2, clipped to -2..4, with p the volume's 99.5th percentile.
     """
     array = array.astype(np.float32)
     if ct:

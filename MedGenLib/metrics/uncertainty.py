@@ -25,11 +25,8 @@ _PARTS = 10
 def spread(volumes: Sequence[Volume]) -> Volume:
     """Voxel-wise standard deviation (n - 1) of samples on one grid, float32 in their unit.
 
-    It is large where the input does not determine the result.
-
-    Raises
-    ------
-    InputError: fewer than two samples, or grids that differ.
+    It is large where the input does not determine the result. Raises InputError for fewer than two samples, or grids
+    that differ.
     """
     if len(volumes) < 2:
         raise InputError("The standard deviation needs at least two samples; request more.")
@@ -62,8 +59,8 @@ class Calibration:
     Attributes
     ----------
     rows: Spearman, Pearson, AUSE, Ratio (see `error_correlation`).
-    bins: tenths of the voxels from the lowest to the highest uncertainty, with mean standard deviation
-        and mean absolute error.
+    bins: tenths of the voxels from the lowest to the highest uncertainty, with mean standard deviation and mean
+        absolute error.
     note: what was measured.
     """
 

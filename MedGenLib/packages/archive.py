@@ -21,8 +21,8 @@ def unpack(archive: Path, folder: Path, called: str | Path) -> None:
 
     Raises
     ------
-    PackageError: not a zip, damaged, encrypted, larger than the limits, a file not allowed in a
-        package, a link, or a path outside the folder.
+    PackageError: not a zip, damaged, encrypted, larger than the limits, a file not allowed in a package, a link, or a
+        path outside the folder.
     OSError: the folder cannot be written.
     """
     try:

@@ -45,8 +45,7 @@ def catalogue() -> list[Manifest]:
 def light_catalogue() -> list[Manifest]:
     """All packages as in `catalogue`, read without schema validation.
 
-    Needs no third-party library and a few milliseconds, for a panel that opens at once. Packages are
-    validated on use.
+    Needs no third-party library and a few milliseconds, for a panel that opens at once. Packages are validated on use.
     """
     return _scan(validate=False)[0]
 
@@ -59,10 +58,8 @@ def broken() -> list[BrokenPackage]:
 def find(name: str) -> Manifest:
     """The package with this name.
 
-    Raises
-    ------
-    PackageError: unknown (lists the known names), broken (says why), or published but not installed
-        (says how to install it).
+    Raises PackageError if it is unknown (lists the known names), broken (says why), or published but not installed
+    (says how to install it).
     """
     manifests, damaged = _scan()
     for manifest in manifests:
@@ -84,11 +81,8 @@ def for_generation() -> list[Manifest]:
 def for_translation(source: str | None, target: str) -> Manifest:
     """The first package that turns modality `source` into `target`.
 
-    "MR" stands for any MR contrast; a source of None (unknown) matches any package.
-
-    Raises
-    ------
-    PackageError: there is none; lists the available translations.
+    "MR" stands for any MR contrast; a source of None (unknown) matches any package. Raises PackageError, with the
+    available translations, if there is none.
     """
     translators = [manifest for manifest in catalogue() if manifest.task == "translate"]
     for manifest in translators:

@@ -36,16 +36,14 @@ def write_package(
     Parameters
     ----------
     folder: path of the package, usually `.../<name>`.
-    metadata: `configs/metadata.json` by `schema.json`. The versions of MONAI, PyTorch and NumPy,
-        the paths of the weights and the checksums are filled in.
-    weights: role (as in `medgen.networks`) -> tensor name -> torch tensor or NumPy array, stored
-        with its dtype.
+    metadata: `configs/metadata.json` by `schema.json`. The versions of MONAI, PyTorch and NumPy, the paths of the
+        weights and the checksums are filled in.
+    weights: role (as in `medgen.networks`) -> tensor name -> torch tensor or NumPy array, stored with its dtype.
     card, license_text: contents of docs/README.md and LICENSE.
 
     Raises
     ------
-    PackageError: the result is not a valid package, or cannot be written; an existing package at
-        `folder` is kept.
+    PackageError: the result is not a valid package, or cannot be written; an existing package at `folder` is kept.
     """
     folder = Path(folder).absolute()
     _refuse_other_contents(folder)
@@ -69,9 +67,7 @@ def write_package(
 def seal(folder: str | Path) -> Manifest:
     """Update the checksums of a package after its card, license or weights were edited, and verify it.
 
-    Raises
-    ------
-    PackageError: the package is invalid apart from its checksums.
+    Raises PackageError if the package is invalid apart from its checksums.
     """
     folder = Path(folder)
     _write_metadata(folder, rules.read_json(folder / rules.METADATA, rules.METADATA))

@@ -39,11 +39,8 @@ def verify_all() -> dict[str, list[str]]:
 def require_sound(folder: Path, called: str | Path | None = None) -> Manifest:
     """The manifest of a package without problems.
 
-    `called` is the package's name in error messages, if `folder` is a private copy of it.
-
-    Raises
-    ------
-    PackageError: the first problem, and the number of others.
+    `called` is the package's name in error messages, if `folder` is a private copy of it. Raises PackageError for the
+    first problem, and the number of others.
     """
     problems = [text.replace(str(folder), str(called or folder)) for text in verify(folder)]
     if len(problems) > 1:

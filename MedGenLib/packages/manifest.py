@@ -43,8 +43,8 @@ SCHEMA = Path(__file__).with_name("schema.json")
 class InputSpec:
     """Input of the model: `labels` for kind "labels", `modality` for kind "image".
 
-    Kind "none" is for models that need only a size and a spacing. `left_out` lists structures of a mask
-    that the model does not generate.
+    Kind "none" is for models that need only a size and a spacing. `left_out` lists structures of a mask that the model
+    does not generate.
     """
 
     kind: Literal["labels", "image", "none"]
@@ -67,8 +67,8 @@ class InputSpec:
 class OutputSpec:
     """Output of the model: an image (range and background in `unit`), labels, or features.
 
-    Only an image has a modality; `labels` are those of task "segment", `features` is the length of the
-    feature vector of task "features".
+    Only an image has a modality; `labels` are those of task "segment", `features` is the length of the feature vector
+    of task "features".
     """
 
     modality: str | None = None
@@ -226,8 +226,8 @@ def load_manifest(folder: str | Path, validate: bool = True) -> Manifest:
 
     Parameters
     ----------
-    validate: validate against the schema, which needs jsonschema. Without it, unreadable entries are
-        still refused, but a value of a wrong type may pass.
+    validate: validate against the schema, which needs jsonschema. Without it, unreadable entries are still refused, but
+        a value of a wrong type may pass.
 
     Raises
     ------

@@ -99,9 +99,7 @@ def listing_problem(files: dict[str, int]) -> str | None:
 def list_files(folder: Path) -> dict[str, int]:
     """Relative path (with "/") and size in bytes of every file of a package, sorted.
 
-    Raises
-    ------
-    PackageError: it has a link, a special file or too many files, or is unreadable.
+    Raises PackageError if it has a link, a special file or too many files, or is unreadable.
     """
     files: dict[str, int] = {}
     try:
@@ -118,9 +116,7 @@ def list_files(folder: Path) -> dict[str, int]:
 def read_json(path: Path, name: str) -> Any:
     """Read plain JSON of a package; `name` is the file's name in errors.
 
-    Raises
-    ------
-    PackageError: unreadable, too large, not JSON, or with NaN or an expression.
+    Raises PackageError if it is unreadable, too large or not JSON, or has NaN or an expression.
     """
     try:
         size = path.stat().st_size

@@ -149,8 +149,8 @@ class Tissue:
 class Resegment:
     """Tissue labels by thresholds.
 
-    After a median filter of `median` voxels, values below the first threshold are `labels[0]`, values up to the
-    second one are `labels[1]`, and so on.
+    After a median filter of `median` voxels, values below the first threshold are `labels[0]`, values up to the second
+    one are `labels[1]`, and so on.
 
     Attributes
     ----------

@@ -1,8 +1,8 @@
 """Typed settings of model packages: one class for each pipeline.
 
 A pipeline declares the class of its section `preprocessing` with `@settings("name")`. A package names its pipeline;
-`pipeline_name` derives the name for older packages without the key. `read_settings` reads the
-typed sections when a package is loaded. No torch, no NumPy.
+`pipeline_name` derives the name for older packages without the key. `read_settings` reads the typed sections when a
+package is loaded. No torch, no NumPy.
 """
 
 from __future__ import annotations
@@ -401,9 +401,7 @@ def pipeline_name(medgen: Mapping[str, Any]) -> str:
 def read_settings(medgen: Mapping[str, Any]) -> PackageSettings:
     """The typed sections of the section `medgen` of a package's metadata.
 
-    Raises
-    ------
-    PackageError: a setting is wrong, or the pipeline is unknown or for another task.
+    Raises PackageError if a setting is wrong, or the pipeline is unknown or for another task.
     """
     name = pipeline_name(medgen)
     if name not in SETTINGS:

@@ -29,15 +29,14 @@ def add(source: str | Path, *, sha256: str | None = None, progress: ProgressCall
 
     Parameters
     ----------
-    source: folder, .zip file or http(s) URL of a .zip file; the package may be in a single folder in
-        the zip.
+    source: folder, .zip file or http(s) URL of a .zip file; the package may be in a single folder in the zip.
     sha256: expected checksum of the zip file in hexadecimal.
     progress: called while downloading, in KiB.
 
     Raises
     ------
-    PackageError: no such file, an invalid package, an existing name, or a disk that is full or not
-        writable. Nothing is left behind.
+    PackageError: no such file, an invalid package, an existing name, or a disk that is full or not writable. Nothing is
+        left behind.
     """
     with _workshop() as workshop:
         folder = _obtain(source, workshop, sha256, progress)
@@ -51,9 +50,7 @@ def add(source: str | Path, *, sha256: str | None = None, progress: ProgressCall
 def remove(name: str) -> Path:
     """Delete a package added by the user, broken or not; returns the deleted folder.
 
-    Raises
-    ------
-    PackageError: unknown name, an embedded package, or a folder that cannot be deleted.
+    Raises PackageError for an unknown name, an embedded package, or a folder that cannot be deleted.
     """
     folder = _removable(name)
     try:

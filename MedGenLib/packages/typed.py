@@ -43,9 +43,7 @@ def keys_of(kind: type) -> dict[str, Any]:
 def read(kind: type[T], section: Any, where: str) -> T:
     """Read a settings dataclass from a JSON object; `where` is the key of the object in error messages.
 
-    Raises
-    ------
-    PackageError: an unknown or missing key, or a value of another type or out of range.
+    Raises PackageError for an unknown or missing key, or a value of another type or out of range.
     """
     known, hints, values = keys_of(kind), get_type_hints(kind), {}
     if not isinstance(section, Mapping):

@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 def load_weights(manifest: Manifest, role: str, device: str = "cpu") -> dict[str, torch.Tensor]:
     """State dictionary of the network with a role ("autoencoder", "flow", "translator", ...).
 
-    The checksum of the file is verified before its first use in this process, and after changes.
-
-    Raises
-    ------
-    PackageError: no such role, or the file is missing, damaged or changed.
+    The checksum of the file is verified before its first use in this process, and after changes. Raises PackageError:
+    no such role, or the file is missing, damaged or changed.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

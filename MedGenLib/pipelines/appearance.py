@@ -1,9 +1,8 @@
 """Appearance of a real volume for generated ones: noise and tissue levels of a CT, contrast of an MR image.
 
-CT has absolute units: the network is conditioned on the noise of the reference, and the mean of each
-tissue is shifted to that of the reference. For MR, gray levels are mapped by a monotone curve that
-takes the deciles of the generated image to those of the reference (Nyul and Udupa, Magnetic
-Resonance in Medicine 42, 1072, 1999).
+CT has absolute units: the network is conditioned on the noise of the reference, and the mean of each tissue is shifted
+to that of the reference. For MR, gray levels are mapped by a monotone curve that takes the deciles of the generated
+image to those of the reference (Nyul and Udupa, Magnetic Resonance in Medicine 42, 1072, 1999).
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ class Appearance:
 
     Attributes
     ----------
-    noise_hu: noise of a CT's soft tissue at the model's own spacing, HU; None for MR, and for
-        models without a noise setting.
+    noise_hu: noise of a CT's soft tissue at the model's own spacing, HU; None for MR, and for models without a noise
+        setting.
     levels: mean of each tissue of a CT in HU, by the model's label.
     landmarks: `PERCENTILES` of an MR image's gray levels, in its own unit.
     """
@@ -54,10 +53,8 @@ class Appearance:
     def of(cls, reference: str | Path | Volume, manifest: Manifest) -> Appearance:
         """Measure a reference of the model's output modality.
 
-        Raises
-        ------
-        InputError: the reference is unreadable, of another modality, constant or empty, or a CT without
-            soft tissue; or the model has no mask.
+        Raises InputError if the reference is unreadable, of another modality, constant or empty, or a CT without soft
+        tissue; or the model has no mask.
         """
         if manifest.input.kind == "none":
             raise InputError(f"The model '{manifest.name}' has no style option; leave it out.")

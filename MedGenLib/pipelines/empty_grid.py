@@ -21,8 +21,8 @@ def wanted_grid(
     Parameters
     ----------
     mask: mask or image with the grid; its labels are ignored.
-    size, spacing: alternatively, voxels and mm from left to right, posterior to anterior and
-        inferior to superior. The origin is the center of the image.
+    size, spacing: alternatively, voxels and mm from left to right, posterior to anterior and inferior to superior. The
+        origin is the center of the image.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """Estimate of the time and memory of a run.
 
-Times are those measured for the model card, scaled by the size of the working grid and corrected by
-measurements on this computer (`remember`); the memory of a generation is computed from its arrays and
-networks (`memory_plan`). No torch, no voxels.
+Times are those measured for the model card, scaled by the size of the working grid and corrected by measurements on
+this computer (`remember`); the memory of a generation is computed from its arrays and networks (`memory_plan`). No
+torch, no voxels.
 """
 
 from __future__ import annotations

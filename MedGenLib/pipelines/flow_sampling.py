@@ -245,12 +245,7 @@ def _check_classifier(manifest: Manifest, weight: float) -> None:
 
 
 def _plan(scene: FlowScene, device: torch.device, memory: str, bfloat16: bool) -> Plan:
-    """The fastest of the allowed plans that fits into the free memory.
-
-    Raises
-    ------
-    MemoryPlanError: none of them fits.
-    """
+    """The fastest of the allowed plans that fits into the free memory. Raises MemoryPlanError if none of them fits."""
     gpu = device.type == "cuda"
     demand = MemoryDemand(scene.manifest, scene.output_voxels, _latent_shape(scene), bfloat16, gpu)
     options = plans(demand, memory)

@@ -25,11 +25,7 @@ _networks: dict[tuple, nn.Module] = {}
 def network(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
     """The network of a role with its trained weights, in evaluation mode on ``device``.
 
-    Cached by weights, arguments and device.
-
-    Raises
-    ------
-    PackageError: arguments or weights do not fit the network.
+    Cached by weights, arguments and device. Raises PackageError if arguments or weights do not fit the network.
     """
     spec = manifest.networks[role]
     arguments = json.dumps(spec.arguments, sort_keys=True)

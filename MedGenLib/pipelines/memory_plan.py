@@ -1,8 +1,8 @@
 """Memory of a generation, computed before it runs from its arrays and networks.
 
-The plans "normal" and "small" have different windows and tiles, which change the fine detail of a
-volume; the plan is therefore recorded in the report. Within the normal one the mask features may be
-kept for all windows or recomputed at every step, which changes only the time. No torch, no voxels.
+The plans "normal" and "small" have different windows and tiles, which change the fine detail of a volume; the plan is
+therefore recorded in the report. Within the normal one the mask features may be kept for all windows or recomputed at
+every step, which changes only the time. No torch, no voxels.
 """
 
 from __future__ import annotations
@@ -40,16 +40,15 @@ LIVE = 3.2
 DECODED = 4
 """Bytes per voxel of the decoded image."""
 MADE, CHECKED = 13, 42
-"""Bytes per voxel of the input's grid for the result, and for a segmentation by thresholds in its
-check."""
+"""Bytes per voxel of the input's grid for the result, and for a segmentation by thresholds in its check."""
 SEGMENTER_MIB = 100.0
 """Memory of a check by a segmenter, with its libraries."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of a latent grid: largest size sampled at once, side of the windows otherwise, and the
-    decoder's tile, in latent voxels."""
+    """Layout of a latent grid: largest size sampled at once, side of the windows otherwise, and the decoder's tile, in
+    latent voxels."""
 
     name: str
     whole: int
@@ -139,8 +138,8 @@ class MemoryDemand:
         return math.prod(self.shape) * self.manifest.settings.latent_channels * 4
 
     def _sampling(self, layout: Layout, keep: bool) -> float:
-        """Bytes of latents, mask features and the velocity network on one window, or of the one-hot maps
-        while the mask is encoded, which are large for many labels."""
+        """Bytes of latents, mask features and the velocity network on one window, or of the one-hot maps while the mask
+        is encoded, which are large for many labels."""
         size = 2 if self.bfloat16 else 4
         window = math.prod(layout.window_shape(self.shape))
         covered = window * layout.count(self.shape, network_stride(self.manifest)) if keep else window

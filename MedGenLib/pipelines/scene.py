@@ -91,8 +91,8 @@ class Scene:
     def finish(self, x: np.ndarray) -> Volume:
         """Network values on the padded working grid -> volume on the input's grid.
 
-        The standardized values are resampled instead of the intensities, and converted with the labels
-        of the input, so that tissue borders are those of the mask on any working grid.
+        The standardized values are resampled instead of the intensities, and converted with the labels of the input, so
+        that tissue borders are those of the mask on any working grid.
         """
         values = _middle(self.reorientation.undo(x[self._inside]), self.grid.shape)
         output = self.manifest.output

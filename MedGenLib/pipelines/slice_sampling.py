@@ -1,7 +1,7 @@
 """Slice-wise translation of volumes in up to three planes, averaged.
 
-The variation between the views of a voxel (planes, and mirrored or shifted slices) is the
-uncertainty of the result (test-time augmentation).
+The variation between the views of a voxel (planes, and mirrored or shifted slices) is the uncertainty of the result
+(test-time augmentation).
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Averages:
 class SliceRun:
     """One volume on the working grid of the network, ready to run.
 
-    The grid is reoriented to LPS (x left, y posterior, z superior), the order in which the training
-    slices are stored, and resampled to the model's spacing except along thick axes.
+    The grid is reoriented to LPS (x left, y posterior, z superior), the order in which the training slices are stored,
+    and resampled to the model's spacing except along thick axes.
     """
 
     volume: Volume
@@ -267,8 +267,7 @@ class SliceRun:
 class RunningSpread:
     """Weighted standard deviation of several views of each voxel, by running sums.
 
-    Source: West, Updating mean and variance estimates, CACM 22 (1979), unbiased for reliability
-    weights.
+    Source: West, Updating mean and variance estimates, CACM 22 (1979), unbiased for reliability weights.
     """
 
     shape: tuple[int, ...]

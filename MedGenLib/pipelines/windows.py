@@ -92,8 +92,8 @@ def decode_tiled(
 ) -> Tensor:
     """Decode (1, c, i, j, k) -> (1, 1, s i, s j, s k), s the stride, in tiles of ``tile`` latent voxels.
 
-    Each tile is decoded with ``halo`` additional latent voxels on every side and cropped; with a halo of
-    the decoder's receptive field the result equals decoding at once. The result is on the CPU.
+    Each tile is decoded with ``halo`` additional latent voxels on every side and cropped; with a halo of the decoder's
+    receptive field the result equals decoding at once. The result is on the CPU.
     """
     image = torch.empty(1, 1, *(stride * n for n in latent.shape[2:]))
     for number, (inner, outer) in enumerate(_tiles(latent.shape[2:], tile, halo), start=1):

@@ -21,9 +21,7 @@ THICK = 2.5
 def working_geometry(region: Geometry, manifest: Manifest) -> Geometry:
     """The grid for generation: the region's own if its spacing suits the model, otherwise isotropic.
 
-    Raises
-    ------
-    InputError: a single voxel.
+    Raises InputError for a single voxel.
     """
     thick = [s for s, n in zip(region.spacing, region.shape, strict=True) if n > 1]
     if not thick:
@@ -38,9 +36,7 @@ def working_geometry(region: Geometry, manifest: Manifest) -> Geometry:
 def usable_axes(image: Volume | LabelMap | Geometry) -> tuple[int, ...]:
     """Array axes across which slices are translated: all, or only the thick one.
 
-    Raises
-    ------
-    InputError: a line or a point.
+    Raises InputError for a line or a point.
     """
     single = [axis for axis, n in enumerate(image.shape) if n == 1]
     if len(single) > 1:

@@ -1,9 +1,9 @@
 """The common crop, resampling and window of all images of a study.
 
-Technical differences between real and synthetic images must not be visible: all images have the same
-size in voxels and in mm, and the same window. Images are not padded, as a black border would
-distinguish them; so the smallest image determines the size and the coarsest the voxel size. In CT
-everything outside the body is black, as models generate no table.
+Technical differences between real and synthetic images must not be visible: all images have the same size in voxels and
+in mm, and the same window. Images are not padded, as a black border would distinguish them; so the smallest image
+determines the size and the coarsest the voxel size. In CT everything outside the body is black, as models generate no
+table.
 """
 
 from __future__ import annotations
@@ -184,12 +184,7 @@ class Frame:
 
 
 def frame_of(sources: Sequence[SourceImage], kind: str, window: Window | None) -> Frame:
-    """The largest frame that all sources cover.
-
-    Raises
-    ------
-    InputError: CT and MR are mixed, or a source is too small.
-    """
+    """The largest frame that all sources cover. Raises InputError if CT and MR are mixed, or a source is too small."""
     plane = _plane_of(sources) if kind == "slices" else PLANES[0]
     spacing: list[float | None] = [max(s.spacing[axis] for s in sources) for axis in range(3)]
     if kind == "slices":

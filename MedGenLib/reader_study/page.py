@@ -184,8 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _path(self) -> str | None:
         """The path below the token; None for requests that do not come from our page.
 
-        The host name is checked too, against DNS rebinding: a web page whose name resolves to this
-        computer must not read the study.
+        The host name is checked too, against DNS rebinding: a web page whose name resolves to this computer must not
+        read the study.
         """
         hosts = {f"{name}:{self.server.page.port}" for name in (HOST, "localhost")}
         host, origin = self.headers.get("Host"), self.headers.get("Origin")

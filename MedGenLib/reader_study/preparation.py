@@ -75,19 +75,17 @@ def make(
 
     Parameters
     ----------
-    real, synthetic: volume files, DICOM folders, or folders of these. The same number of images of
-        each is used.
+    real, synthetic: volume files, DICOM folders, or folders of these. The same number of images of each is used.
     output: folder of the study, which must not exist. The key is OUTPUT.key.json beside it.
     items: "slices", or "volumes" for scrolling.
     per_volume: slices of each volume, spread over the body.
-    window: width and level for all images, in HU for CT. By default the soft-tissue window for CT
-        and percentiles of each image for MR.
+    window: width and level for all images, in HU for CT. By default the soft-tissue window for CT and percentiles of
+        each image for MR.
     seed: seed of selection and order; random if None, recorded in the key.
 
     Raises
     ------
-    InputError: no volumes, an unusable volume, CT and MR mixed, duplicate images, an existing study,
-        or a full disk.
+    InputError: no volumes, an unusable volume, CT and MR mixed, duplicate images, an existing study, or a full disk.
     """
     study = Path(output)
     key = key_of(study)

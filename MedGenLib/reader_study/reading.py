@@ -42,9 +42,8 @@ class Answer:
 class Reading:
     """The items of a study in one reader's order, and the answers so far.
 
-    The order is random but constant for a reader, so that learning and fatigue affect different images
-    for each reader. Every answer is on the disk when `answer` returns; an interruption loses only the
-    current image.
+    The order is random but constant for a reader, so that learning and fatigue affect different images for each reader.
+    Every answer is on the disk when `answer` returns; an interruption loses only the current image.
 
     Parameters
     ----------
@@ -53,8 +52,8 @@ class Reading:
 
     Raises
     ------
-    InputError: no such study, an invalid name, answers to another reading list, or an image of the
-        list that is missing or was changed.
+    InputError: no such study, an invalid name, answers to another reading list, or an image of the list that is missing
+        or was changed.
     """
 
     def __init__(self, study: str | Path, reader: str) -> None:
@@ -99,8 +98,8 @@ class Reading:
 
         Raises
         ------
-        InputError: a value out of range, an item that is not in the list or was answered, a list
-            or answers changed in the meantime, or a write error.
+        InputError: a value out of range, an item that is not in the list or was answered, a list or answers changed in
+            the meantime, or a write error.
         """
         name = item if isinstance(item, str) else item.name
         self._check(name, confidence, seconds)
@@ -161,11 +160,8 @@ def is_reader(name: str) -> bool:
 def read_answers(path: Path, study: Study) -> list[Answer]:
     """The answers in a file, in the order given; none if it does not exist.
 
-    An incomplete last line, being written or left by a crash, is ignored.
-
-    Raises
-    ------
-    InputError: a line is invalid, or belongs to another reading list.
+    An incomplete last line, being written or left by a crash, is ignored. Raises InputError if a line is invalid, or
+    belongs to another reading list.
     """
     if not path.is_file():
         return []

@@ -18,8 +18,8 @@ from MedGenLib.reader_study.study import ANSWERS, KEY_FORMAT, Study, key_of, rea
 
 ALL = "all readers"
 CHANCE, LITERATURE = 50.0, 55.0
-"""Accuracy in % of guessing, and that below which publications call synthetic images
-indistinguishable from real ones."""
+"""Accuracy in % of guessing, and that below which publications call synthetic images indistinguishable from real ones.
+"""
 
 
 @dataclass(frozen=True)

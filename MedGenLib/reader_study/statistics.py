@@ -29,8 +29,8 @@ def exact_interval(successes: int, trials: int) -> Interval:
 def mid_p_interval(successes: int, trials: int) -> Interval:
     """The exact interval with half the probability of the result itself (Lancaster, JASA 1961).
 
-    It is shorter than the exact one; its coverage is 95 % on average, not at least (see
-    Agresti and Gottard, Computational Statistics & Data Analysis 2007).
+    It is shorter than the exact one; its coverage is 95 % on average, not at least (see Agresti and Gottard,
+    Computational Statistics & Data Analysis 2007).
     """
     from scipy.optimize import brentq
     from scipy.stats import binom
@@ -77,9 +77,8 @@ def auc(signal: ArrayLike, noise: ArrayLike) -> float:
 def auc_interval(value: float, signals: int, noises: int) -> Interval:
     """Interval of an AUC by method 5 of Newcombe (Statistics in Medicine 2006, part 2).
 
-    The variance is that of Hanley and McNeil at the bound instead of the estimate, with the mean
-    of both numbers of images in place of each; the interval stays within 0..1 and has a width
-    even for an AUC of 1.
+    The variance is that of Hanley and McNeil at the bound instead of the estimate, with the mean of both numbers of
+    images in place of each; the interval stays within 0..1 and has a width even for an AUC of 1.
     """
     low = _auc_bound(value, signals, noises)
     return low, 1 - _auc_bound(1 - value, signals, noises)
@@ -113,8 +112,7 @@ def fleiss_kappa(counts: ArrayLike) -> float | None:
 
     Parameters
     ----------
-    counts: (items, categories), number of readers per category; all rows have the same sum, at
-        least 2.
+    counts: (items, categories), number of readers per category; all rows have the same sum, at least 2.
 
     Returns
     -------

@@ -29,8 +29,8 @@ class DisplayedImage:
 
     Attributes
     ----------
-    array: (k, j, i) gray values; one k for a slice. i runs to the right and j downwards on the
-        screen; in a volume towards the patient's left and posterior, and k towards superior.
+    array: (k, j, i) gray values; one k for a slice. i runs to the right and j downwards on the screen; in a volume
+        towards the patient's left and posterior, and k towards superior.
     spacing: of i, j, k in mm.
     window, level: black is level - window / 2, white is level + window / 2.
     """
@@ -60,12 +60,7 @@ class Item:
     level: float
 
     def image(self) -> DisplayedImage:
-        """Read the image.
-
-        Raises
-        ------
-        InputError: the file is missing or was changed.
-        """
+        """Read the image. Raises InputError if the file is missing or was changed."""
         import SimpleITK
 
         self.check()
@@ -108,12 +103,7 @@ class Study:
 
     @classmethod
     def open(cls, folder: str | Path) -> Study:
-        """The study in a folder.
-
-        Raises
-        ------
-        InputError: it does not exist, or its list is damaged.
-        """
+        """The study in a folder. Raises InputError if it does not exist, or its list is damaged."""
         folder = Path(folder)
         path = folder / LIST
         data = read_json(path, FORMAT, "reader study")
@@ -142,12 +132,7 @@ def key_of(study: str | Path) -> Path:
 
 
 def read_json(path: Path, form: str, what: str) -> dict[str, Any]:
-    """Read a JSON file of MedGen.
-
-    Raises
-    ------
-    InputError: it does not exist, is not JSON, or is not a `what`.
-    """
+    """Read a JSON file of MedGen. Raises InputError if it does not exist, is not JSON, or is not a `what`."""
     try:
         data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

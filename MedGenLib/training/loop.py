@@ -1,7 +1,7 @@
 """The training loop: optimization, EMA, checkpoints, resume.
 
-Each step draws its data and noise from generators seeded with (seed, step), so that a resumed run
-gets exactly the batches of an uninterrupted one.
+Each step draws its data and noise from generators seeded with (seed, step), so that a resumed run gets exactly the
+batches of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Draw:
 def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str = "") -> None:
     """Initialize with the averaged weights of an earlier run, if configured.
 
-    ``start_from`` is a folder beside ``out``; ``new`` is a part of the network that is not
-    loaded. Raises InputError if the folder has no weights.
+    ``start_from`` is a folder beside ``out``; ``new`` is a part of the network that is not loaded. Raises InputError if
+    the folder has no weights.
     """
     if "start_from" not in config:
         return
@@ -88,8 +88,8 @@ class Recipe(Protocol):
 class OptimizationSettings:
     """Optimization settings of a run.
 
-    The learning rate warms up over ``warmup`` steps, stays constant and falls linearly to zero
-    over the last ``decay`` share of ``steps``, so that a finished run can be continued.
+    The learning rate warms up over ``warmup`` steps, stays constant and falls linearly to zero over the last ``decay``
+    share of ``steps``, so that a finished run can be continued.
     """
 
     steps: int

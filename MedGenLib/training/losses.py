@@ -5,18 +5,16 @@
         "contrast": {"labels": ["lesion"], "into": "liver", "weight": 0.01, "window": 2},
         "anatomy":  {"package": "hippocampus-segmenter", "weight": 0.05, "until": 0.3}}}
 
-region: the error is multiplied by `weight` at these labels, so that small lesions count in the mean
-over a patch (the lesion-focused training of LesionFocus; Guo et al. 2024, MAISI, arXiv 2409.11169,
-uses a weight of 100 for tumors).
+region: the error is multiplied by `weight` at these labels, so that small lesions count in the mean over a patch (the
+lesion-focused training of LesionFocus; Guo et al. 2024, MAISI, arXiv 2409.11169, uses a weight of 100 for tumors).
 
-contrast: a second pass gets a mask in which these labels are replaced by `into`. Inside them the two
-velocities must differ by `window` on average; outside, the second one must be correct too. The
-position of the lesion is then determined by the mask alone (the idea of the region contrastive term of
-NV-Generate-CTMR, "MAISI v2").
+contrast: a second pass gets a mask in which these labels are replaced by `into`. Inside them the two velocities must
+differ by `window` on average; outside, the second one must be correct too. The position of the lesion is then
+determined by the mask alone (the idea of the region contrastive term of NV-Generate-CTMR, "MAISI v2").
 
-anatomy: at times below `until` the data estimate is decoded and segmented by a frozen package, and
-its cross-entropy against the mask is added (the anatomical constraint of SynthDiff). The gradient
-passes through the decoder and the segmenter, which are not trained.
+anatomy: at times below `until` the data estimate is decoded and segmented by a frozen package, and its cross-entropy
+against the mask is added (the anatomical constraint of SynthDiff). The gradient passes through the decoder and the
+segmenter, which are not trained.
 
 Labels are given by number or name. Dropped masks count in `region` only.
 """
@@ -122,8 +120,7 @@ def region_contrast(
 
     Parameters
     ----------
-    velocity, without, target: (b, c, i, j, k), velocity with the whole mask, without the region,
-        and the true one.
+    velocity, without, target: (b, c, i, j, k), velocity with the whole mask, without the region, and the true one.
     region, valid: (b, 1, i, j, k), 1 in the region (never empty), weight of each cell.
     window: mean absolute difference that is sufficient.
     """
@@ -182,8 +179,7 @@ def standardized(image: Tensor, inside: Tensor, limits: tuple[float, float]) -> 
 def balanced_cross_entropy(scores: Tensor, maps: Tensor, classes: Mapping[int, int]) -> Tensor:
     """Mean over the present labels of the mean over their voxels of -log p(class).
 
-    ``scores`` (b, classes, i, j, k), ``maps`` (b, m, i, j, k). A small structure counts as much as
-    the background.
+    ``scores`` (b, classes, i, j, k), ``maps`` (b, m, i, j, k). A small structure counts as much as the background.
     """
     surprise = -F.log_softmax(scores, 1)
     terms = [
@@ -205,13 +201,9 @@ class Terms:
     def of(cls, config: dict[str, Any], codec: Any, decoder: nn.Module) -> Terms:
         """Terms in ``flow.losses``; none without that section.
 
-        ``codec`` is the data's (the anatomy term needs one scale for the whole image), ``decoder``
-        the autoencoder.
-
-        Raises
-        ------
-        InputError: an unknown term or label, a value out of range, or a package that is not a segmenter
-            or has none of the labels.
+        ``codec`` is the data's (the anatomy term needs one scale for the whole image), ``decoder`` the autoencoder.
+        Raises InputError for an unknown term or label, a value out of range, or a package that is not a segmenter or
+        has none of the labels.
         """
         requested = dict(config["flow"].get("losses", {}))
         medgen = config["package"]["medgen"]

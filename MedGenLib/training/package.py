@@ -24,9 +24,9 @@ def export_package(
 ) -> Path:
     """Write ``<out>/package/<name>`` from the configuration's section ``package``.
 
-    The section has the fixed parts of the manifest; networks, statistics, held-out subjects and
-    preprocessing come from training unless the section has them. The model card is the
-    file ``card`` beside the configuration, the license text the file ``license_file``.
+    The section has the fixed parts of the manifest; networks, statistics, held-out subjects and preprocessing come from
+    training unless the section has them. The model card is the file ``card`` beside the configuration, the license text
+    the file ``license_file``.
     """
     from MedGenLib.packages.export import write_package
 
@@ -58,9 +58,8 @@ def extend_package(
 ) -> Path:
     """Write ``<out>/package/<name>``: an installed package with one more network.
 
-    The section ``package`` of the configuration gives the new ``version``, its line ``changelog``,
-    the ``presets`` that use the network, the ``command`` that trained it and the file ``card``
-    with the section to add to the model card.
+    The section ``package`` of the configuration gives the new ``version``, its line ``changelog``, the ``presets`` that
+    use the network, the ``command`` that trained it and the file ``card`` with the section to add to the model card.
     """
     from MedGenLib.packages.export import write_package
     from MedGenLib.packages.weights import load_weights

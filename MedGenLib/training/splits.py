@@ -10,8 +10,8 @@ from collections.abc import Iterable
 def hold_out(subjects: Iterable[str], count: int, seed: int = 0, stratum: int = 0) -> list[str]:
     """Choose ``count`` subjects to hold out of training, deterministic on every machine.
 
-    ``stratum`` is the number of leading characters of a subject's name that identify its stratum
-    (such as a hospital); the held-out subjects are distributed evenly over the strata.
+    ``stratum`` is the number of leading characters of a subject's name that identify its stratum (such as a hospital);
+    the held-out subjects are distributed evenly over the strata.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for subject in sorted(set(subjects)):

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from MedGenLib.metrics.uncertainty import Calibration
 
 FIRST, SECOND, DARK, MUTED = "#2c6fad", "#d1602b", "#1c2733", "#7a8793"
-"""Colors of the reference, of the image, of lines and of secondary marks, distinguishable with color
-blindness."""
+"""Colors of the reference, of the image, of lines and of secondary marks, distinguishable with color blindness."""
 _DPI = 130
 _MOST_VOXELS, _MOST_BARS = 500_000, 30
 _LIMITS = 1.96
@@ -87,8 +86,8 @@ def dice_bars(values: Sequence[tuple[str, float]]) -> bytes:
 def bland_altman(comparison: Comparison) -> bytes:
     """Difference over mean of image and reference for voxels of the region, with bias and limits of agreement.
 
-    Bland and Altman, Statistical methods for assessing agreement between two methods of clinical
-    measurement, Lancet 1986. Bias and limits are of all voxels; at most 500,000 are plotted.
+    Bland and Altman, Statistical methods for assessing agreement between two methods of clinical measurement, Lancet
+    1986. Bias and limits are of all voxels; at most 500,000 are plotted.
     """
     index = comparison.sample(_MOST_VOXELS)
     difference = comparison.difference.array.ravel()[index].astype(np.float64)

@@ -18,8 +18,8 @@ from MedGenLib.visual.views import LUNG, View, Window, default_windows
 def preview(input: Volume | LabelMap, output: Volume, path: str | Path, title: str = "") -> None:
     """Write a PNG with the input above the output, in the planes through the body's center.
 
-    A mask is shown filled and as contours over the output, which is repeated without contours (CT in
-    a lung or bone window). A volume of one slice is shown in its own plane only.
+    A mask is shown filled and as contours over the output, which is repeated without contours (CT in a lung or bone
+    window). A volume of one slice is shown in its own plane only.
 
     Parameters
     ----------
@@ -30,8 +30,7 @@ def preview(input: Volume | LabelMap, output: Volume, path: str | Path, title: s
 
     Raises
     ------
-    InputError: the grids differ, no axis pair is longer than one voxel, or the file cannot be
-        written.
+    InputError: the grids differ, no axis pair is longer than one voxel, or the file cannot be written.
     """
     if input.shape != output.shape:
         raise InputError(
@@ -58,8 +57,8 @@ def preview(input: Volume | LabelMap, output: Volume, path: str | Path, title: s
 def preview_change(before: Volume, after: Volume, change: LabelMap, path: str | Path, title: str = "") -> None:
     """Write a PNG of a changed region: before, after, and after with the region's outline.
 
-    Shows the surroundings of the region in the planes through its middle; CT in the lung window if
-    the region is or was lung.
+    Shows the surroundings of the region in the planes through its middle; CT in the lung window if the region is or was
+    lung.
 
     Parameters
     ----------
@@ -70,8 +69,7 @@ def preview_change(before: Volume, after: Volume, change: LabelMap, path: str | 
 
     Raises
     ------
-    InputError: the grids differ, no axis pair is longer than one voxel, or the file cannot be
-        written.
+    InputError: the grids differ, no axis pair is longer than one voxel, or the file cannot be written.
     """
     region = change.array > 0
     view, window = _change(before, after, change, region, "change")
@@ -99,8 +97,7 @@ def preview_edit(
 
     Raises
     ------
-    InputError: the grids differ, no axis pair is longer than one voxel, or the file cannot be
-        written.
+    InputError: the grids differ, no axis pair is longer than one voxel, or the file cannot be written.
     """
     changed = np.zeros(after.shape, bool)
     changed[tuple(slice(*ends) for ends in box)] = True

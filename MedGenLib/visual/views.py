@@ -1,7 +1,7 @@
 """Radiological planes of a volume, crop boxes, and gray windows.
 
-Patient's right is on the viewer's left, anterior is up (axial) or left (sagittal), superior is up.
-Oblique volumes are shown along their own axes, with the letters of the nearest anatomical directions.
+Patient's right is on the viewer's left, anterior is up (axial) or left (sagittal), superior is up. Oblique volumes are
+shown along their own axes, with the letters of the nearest anatomical directions.
 """
 
 from __future__ import annotations

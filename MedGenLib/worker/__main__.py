@@ -1,7 +1,6 @@
 """`python -m MedGenLib.worker`: the worker process.
 
-This file must be readable by any Python 3, so that an old one answers with a sentence instead of a
-syntax error.
+This file must be readable by any Python 3, so that an old one answers with a sentence instead of a syntax error.
 """
 
 import sys

@@ -7,8 +7,7 @@
         job = worker.submit("translate", "head.nii.gz", to="CT", accept_license=True)
         print(job.result().sentences)
 
-The second run reuses the loaded networks. This process does not import torch, and survives the end of
-the worker.
+The second run reuses the loaded networks. This process does not import torch, and survives the end of the worker.
 """
 
 from __future__ import annotations
@@ -231,8 +230,8 @@ class Worker:
     ) -> Job:
         """Start "generate" or "translate" without waiting, with the options of these methods.
 
-        `progress` and `on_done` are called in another thread. An exception raised in `progress`
-        cancels the job and becomes its error.
+        `progress` and `on_done` are called in another thread. An exception raised in `progress` cancels the job and
+        becomes its error.
 
         Raises
         ------

@@ -13,8 +13,7 @@ from pathlib import Path
 START_TIMEOUT = 120.0
 """Seconds for the answer to `initialize`: a cold disk takes long to load PyTorch."""
 SILENCE_TIMEOUT = 120.0
-"""Seconds without a message during a request after which the worker counts as lost; it sends one per
-second."""
+"""Seconds without a message during a request after which the worker counts as lost; it sends one per second."""
 
 
 def command(python: str = sys.executable) -> list[str]:

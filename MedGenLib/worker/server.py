@@ -36,8 +36,8 @@ QUICK = ("edit", "edit/undo", "edit/redo")
 """Methods called in quick succession while painting, without releasing memory after each."""
 Methods = Mapping[str, Callable[..., dict[str, Any]]] | Registry[Callable[..., dict[str, Any]]]
 MEMORY_LIMIT = "MEDGEN_WORKER_MEMORY_MIB"
-"""Environment variable: maximum memory of the worker in MiB (Linux), for shared machines. A run that
-needs more is tried with the small plan and then refused."""
+"""Environment variable: maximum memory of the worker in MiB (Linux), for shared machines. A run that needs more is
+tried with the small plan and then refused."""
 
 
 class Server:
@@ -238,8 +238,8 @@ def _limit_memory() -> None:
 def _take_over_pipes() -> tuple[BinaryIO, Callable[[bytes], None]]:
     """The protocol's streams in place of stdin and stdout.
 
-    The process's stdin becomes empty and its stdout becomes stderr, so that libraries that read or print
-    cannot corrupt the messages.
+    The process's stdin becomes empty and its stdout becomes stderr, so that libraries that read or print cannot corrupt
+    the messages.
     """
     source, sink = os.dup(0), os.dup(1)
     with open(os.devnull, "rb") as nothing:

@@ -1,7 +1,7 @@
 """Conversion of published weights (`.pt`) to tensors of a package, compared by name and shape.
 
-A `.pt` file is a pickle. It is read only with PyTorch's restricted unpickler (`weights_only=True`),
-which creates tensors and plain values and runs no code.
+A `.pt` file is a pickle. It is read only with PyTorch's restricted unpickler (`weights_only=True`), which creates
+tensors and plain values and runs no code.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def fitted(
 ) -> dict[str, torch.Tensor]:
     """The tensors of a network, compared by shape.
 
-    Other tensors in the file are ignored: the published U-Net of ddpm-ct has unused ones, which
-    upstream does not load either.
+    Other tensors in the file are ignored: the published U-Net of ddpm-ct has unused ones, which upstream does not load
+    either.
 
     Parameters
     ----------
@@ -134,8 +134,8 @@ def _restricted_load(path: Path) -> Any:
 def _plain_types() -> list[Any]:
     """NumPy scalars and arrays, under the names of both major NumPy versions.
 
-    Upstream's training stores the scale factor as MONAI's MetaTensor, which contains some; MONAI
-    declares the class itself safe on import.
+    Upstream's training stores the scale factor as MONAI's MetaTensor, which contains some; MONAI declares the class
+    itself safe on import.
     """
     import monai.data.meta_tensor  # noqa: F401
     import numpy as np

@@ -41,8 +41,7 @@ def download(url: str, path: Path, sha256: str | None = None, progress: Progress
 
     Raises
     ------
-    PackageError: not http(s), no answer, a server error, too large, interrupted, or the wrong
-        checksum.
+    PackageError: not http(s), no answer, a server error, too large, interrupted, or the wrong checksum.
     OSError: `path` cannot be written.
     """
     if urlsplit(url).scheme not in ("http", "https"):

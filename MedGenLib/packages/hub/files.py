@@ -58,9 +58,7 @@ def endpoint_of(mirror: str | None) -> str:
 def look_up(repo: str, path: str, mirror: str | None = None) -> RemoteFile | None:
     """Look up a file on the server; None if the repository has no such file.
 
-    Raises
-    ------
-    PackageError: no such repository, no access, no answer, or an answer without size or checksum.
+    Raises PackageError for a missing repository, no access, no answer, or an answer without size or checksum.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
@@ -102,8 +100,7 @@ def fetch(
 
     Raises
     ------
-    PackageError: no answer, too many interruptions, a wrong checksum (the file is then deleted), or a
-        full disk.
+    PackageError: no answer, too many interruptions, a wrong checksum (the file is then deleted), or a full disk.
     """
     whole, part = place_of(remote, folder), part_of(remote, folder)
     if not whole.is_file():

@@ -94,8 +94,8 @@ def offer(name: str, source: str | Path | None = None) -> Offer:
 
     Parameters
     ----------
-    source: a folder with the published files, or the URL of a mirror of the hub; None for the hub, or
-        the server in the environment variable HF_ENDPOINT.
+    source: a folder with the published files, or the URL of a mirror of the hub; None for the hub, or the server in the
+        environment variable HF_ENDPOINT.
 
     Raises
     ------
@@ -115,8 +115,8 @@ def offer(name: str, source: str | Path | None = None) -> Offer:
 def install(offer: Offer, *, accept_license: bool = False, progress: ProgressCallback | None = None) -> Manifest:
     """Download, check, convert and add a published model to the user's models.
 
-    An interrupted download is resumed by the next call. The package appears when it is complete; its
-    license is then accepted for all runs.
+    An interrupted download is resumed by the next call. The package appears when it is complete; its license is then
+    accepted for all runs.
 
     Parameters
     ----------
@@ -125,8 +125,7 @@ def install(offer: Offer, *, accept_license: bool = False, progress: ProgressCal
     Raises
     ------
     LicenseError: the license was not accepted.
-    PackageError: not enough space, an interrupted download, a wrong checksum, or a file that is not
-        the published one.
+    PackageError: not enough space, an interrupted download, a wrong checksum, or a file that is not the published one.
     """
     require_acceptance(offer, accept_license)
     folder = user_folders.cache_dir() / "downloads"

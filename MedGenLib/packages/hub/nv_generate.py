@@ -1,8 +1,7 @@
 """The published packages of NV-Generate-CTMR: files, networks, limits and licenses, as data only.
 
-Source: github.com/NVIDIA-Medtech/NV-Generate-CTMR (Apache-2.0), commit da438fe,
-`configs/*.json`, `docs/inference.md`, `docs/data.md`, `scripts/download_model_data.py`. The
-weights are under NVIDIA's licenses and not part of MedGen.
+Source: github.com/NVIDIA-Medtech/NV-Generate-CTMR (Apache-2.0), commit da438fe, `configs/*.json`, `docs/inference.md`,
+`docs/data.md`, `scripts/download_model_data.py`. The weights are under NVIDIA's licenses and not part of MedGen.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ NON_COMMERCIAL_URL = "https://developer.download.nvidia.com/licenses/NVIDIA-OneW
 class HubFile:
     """One published file of weights.
 
-    `state` is the key of the state dictionary inside the file; None if the file is one. The file of
-    the velocity network also has the number "scale_factor".
+    `state` is the key of the state dictionary inside the file; None if the file is one. The file of the velocity
+    network also has the number "scale_factor".
     """
 
     repo: str
@@ -42,9 +41,9 @@ class HubFile:
 class Published:
     """One published model: its files, and `configs/metadata.json` without weights.
 
-    `files` has the roles "autoencoder", "flow" (the U-Net, also that of ddpm-ct) and, for models with
-    a mask, "controlnet". Tensors missing in a ControlNet's file are those of the U-Net with the
-    same name (`scripts/utils_infer.py`, load_image_models).
+    `files` has the roles "autoencoder", "flow" (the U-Net, also that of ddpm-ct) and, for models with a mask,
+    "controlnet". Tensors missing in a ControlNet's file are those of the U-Net with the same name
+    (`scripts/utils_infer.py`, load_image_models).
     """
 
     name: str
@@ -274,8 +273,8 @@ _MEDIANS = {
     "brain": ([22], -951, 370),
     "bone": ([*range(33, 57), *range(63, 98), 120, 122, 127], 71, 1000),
 }
-"""Labels and range of the median HU in the training images: `image_median_statistics_ct.json`,
-the wider one of the 0.5th to 99.5th percentile and of six standard deviations."""
+"""Labels and range of the median HU in the training images: `image_median_statistics_ct.json`, the wider one of the
+0.5th to 99.5th percentile and of six standard deviations."""
 
 
 def _statistics() -> dict[str, Any]:

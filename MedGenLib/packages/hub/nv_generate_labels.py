@@ -1,7 +1,7 @@
 """The labels of NV-Generate-CT: 124 of MAISI's 132 classes, and 200 for the rest of the body.
 
-The other eight numbers are placeholders without training data and unknown labels here.
-`table("maisi")` of MedGenLib.labels.mapping has the same labels with their tissues.
+The other eight numbers are placeholders without training data and unknown labels here. `table("maisi")` of
+MedGenLib.labels.mapping has the same labels with their tissues.
 """
 
 from __future__ import annotations

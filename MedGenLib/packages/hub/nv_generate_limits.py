@@ -1,7 +1,7 @@
 """Input limits of the published packages of NV-Generate, in the form of a package's preprocessing.
 
-Source: `check_input_ct` and `check_input_mr` in scripts/sample_mask.py of NV-Generate-CTMR
-(Apache-2.0). Voxels and mm along the RAS axes: left-right, back-front, foot-head.
+Source: `check_input_ct` and `check_input_mr` in scripts/sample_mask.py of NV-Generate-CTMR (Apache-2.0). Voxels and mm
+along the RAS axes: left-right, back-front, foot-head.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The working grid of a published package for an input's grid, by padding and cropping. No voxels.
 
-The published scripts resample a mask whose size is not one of the few training sizes, which moves
-borders; here the voxels are kept, and only a spacing outside the trained range is resampled, with a
-finding.
+The published scripts resample a mask whose size is not one of the few training sizes, which moves borders; here the
+voxels are kept, and only a spacing outside the trained range is resampled, with a finding.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ class LegalGrid:
     ----------
     start, stop: the part, as indices of the input's stored axes.
     region: its grid.
-    work: the region with the networks' voxels, in the stored orientation; equal to `region` unless it
-        is resampled.
+    work: the region with the networks' voxels, in the stored orientation; equal to `region` unless it is resampled.
     reorientation: stored orientation -> RAS.
     inner: shape of `work` in RAS.
     shape: (x, y, z) of the legal grid in RAS, at least as large as `inner`.
@@ -109,8 +107,8 @@ def find_grid(geometry: Geometry, manifest: Manifest, used: Extents | None = Non
     ----------
     geometry: grid of the mask, in any orientation; oblique axes are kept.
     used: box of the labels on the stored axes; None for the whole grid.
-    any_grid: allow any size in whole strides, cropped closely to the labels, instead of a training
-        size: faster for a small mask, possible for a large one, less reliable.
+    any_grid: allow any size in whole strides, cropped closely to the labels, instead of a training size: faster for a
+        small mask, possible for a large one, less reliable.
 
     Raises
     ------

@@ -31,8 +31,8 @@ class MaisiScene:
     original: the mask as given, in the model's labels; None for packages without a mask.
     geometry: the input's grid, which is that of the result.
     grid: position of the legal grid on it.
-    labels: (x, y, z) uint8 in RAS on the legal grid, None without a mask. Padding along z repeats the
-        first and last plane; padding along x and y is air.
+    labels: (x, y, z) uint8 in RAS on the legal grid, None without a mask. Padding along z repeats the first and last
+        plane; padding along x and y is air.
     regions: topmost and lowest body region (`vocabulary.REGIONS`) of the labels, or None.
     conditions: conditions for the report.
     """
@@ -66,8 +66,8 @@ class MaisiScene:
     def finish(self, values: NDArray[np.floating]) -> Volume:
         """Network values (0 to 1) on the legal grid -> intensities on the input's grid.
 
-        Values are clipped to the output's range; voxels outside the labels or outside the legal grid
-        get the background.
+        Values are clipped to the output's range; voxels outside the labels or outside the legal grid get the
+        background.
         """
         output, grid = self.manifest.output, self.grid
         if values.shape != grid.shape:
@@ -103,9 +103,7 @@ class MaisiScene:
 def prepare(labels: LabelMap, manifest: Manifest, *, any_grid: bool = False) -> MaisiScene:
     """Put a mask in the model's labels on a legal grid by padding and cropping.
 
-    Raises
-    ------
-    InputError: an empty mask, a line or a point, or no legal grid that holds the labels.
+    Raises InputError for an empty mask, a line or a point, or no legal grid that holds the labels.
     """
     box = occupied(labels.array)
     if box is None:
@@ -121,9 +119,7 @@ def prepare(labels: LabelMap, manifest: Manifest, *, any_grid: bool = False) -> 
 def prepare_grid(geometry: Geometry, manifest: Manifest, *, any_grid: bool = False) -> MaisiScene:
     """As `prepare`, for a package without a mask: the grid of the image.
 
-    Raises
-    ------
-    InputError: a line or a point, or no legal grid that contains it.
+    Raises InputError for a line or a point, or no legal grid that contains it.
     """
     grid = find_grid(geometry, manifest, None, any_grid)
     return MaisiScene(manifest, None, geometry, grid, None, None, _conditions(grid), list(grid.findings))

@@ -36,8 +36,8 @@ BYTES_PER_VOXEL = 32
 def windows(settings: MaisiSettings, shape: Sequence[int], small: bool = False) -> Windows:
     """Windows of an image's latent for sampling.
 
-    The layout depends only on the image's size, as it changes the fine detail of the result. The latent
-    is first cut along the body, as the networks are trained on whole slices.
+    The layout depends only on the image's size, as it changes the fine detail of the result. The latent is first cut
+    along the body, as the networks are trained on whole slices.
     """
     latent, stride = tuple(n // settings.latent_stride for n in shape), settings.network_stride
     budget = SMALL_VOXELS if small else MOST_VOXELS
@@ -59,9 +59,9 @@ def _halved(side: int, stride: int) -> int:
 def room(shape: Sequence[int], device: torch.device, small: bool = False) -> Room:
     """Maps of the autoencoder that are kept while decoding an image.
 
-    Depends on the device and the image, not on the free memory, for the same reason as `windows`. Two
-    maps of 64 channels at the image's resolution are alive at a time, so a fifth of the device's
-    memory for each leaves enough for the rest.
+    Depends on the device and the image, not on the free memory, for the same reason as `windows`. Two maps of 64
+    channels at the image's resolution are alive at a time, so a fifth of the device's memory for each leaves enough for
+    the rest.
     """
     largest = total_memory(device) // (10 if small else 5)
     narrow = small or 4 * LEVELS[-1][2] * math.prod(shape) > largest
@@ -71,9 +71,7 @@ def room(shape: Sequence[int], device: torch.device, small: bool = False) -> Roo
 def is_small(manifest: Manifest, shape: Sequence[int], device: torch.device, dtype: torch.dtype, plan: str) -> bool:
     """Whether the small plan is used; "auto" uses it if the normal one does not fit.
 
-    Raises
-    ------
-    MemoryPlanError: none of the plans allowed by ``plan`` fits into the device's free memory.
+    Raises MemoryPlanError if none of the plans allowed by ``plan`` fits into the device's free memory.
     """
     free = free_memory(device)
     for small in {"auto": (False, True), "normal": (False,), "small": (True,)}[plan]:
@@ -103,8 +101,7 @@ def needed_bytes(
 def decoding_bytes(shape: Sequence[int], kept: Room) -> int:
     """Memory of the autoencoder without its weights while it decodes an image.
 
-    Level by level of resolution: the input from the level below, its doubling, and the two maps
-    of a residual block.
+    Level by level of resolution: the input from the level below, its doubling, and the two maps of a residual block.
     """
     item = 2 if kept.dtype == torch.float16 else 4
     limit = math.inf if kept.largest is None else kept.largest

@@ -74,8 +74,8 @@ class MaisiSampling(GenerationRun):
 
         Raises
         ------
-        InputError: an unknown sampler, a number of steps or a guidance out of range; a mask without the
-            part of the body, for a package conditioned on it.
+        InputError: an unknown sampler, a number of steps or a guidance out of range; a mask without the part of the
+            body, for a package conditioned on it.
         MemoryPlanError: the scene does not fit into the memory of the device.
         """
         name = _checked_sampler(manifest, sampler)
@@ -230,11 +230,8 @@ class MaisiSampling(GenerationRun):
 def modality_of(manifest: Manifest, name: str | None) -> str | None:
     """The package's name of a modality, ignoring case and separators.
 
-    None stands for the package's default, and remains None if there is only one.
-
-    Raises
-    ------
-    InputError: the package does not generate it (lists what it generates).
+    None stands for the package's default, and remains None if there is only one. Raises InputError if the package does
+    not generate it (lists what it generates).
     """
     classes = manifest.settings.classes
     if name is None:

@@ -16,8 +16,8 @@ BASE_VOXELS = 32**3
 def time_shift(latent_shape: Sequence[int]) -> float:
     """Time shift of the rectified flow: larger latents need more steps near the noise.
 
-    The ratio in `timestep_transform` (MONAI's rectified-flow scheduler, as published), which is
-    equation 23 of Esser et al. 2024, arXiv 2403.03206, with the side of a cube as size.
+    The ratio in `timestep_transform` (MONAI's rectified-flow scheduler, as published), which is equation 23 of Esser et
+    al. 2024, arXiv 2403.03206, with the side of a cube as size.
     """
     return (math.prod(latent_shape) / BASE_VOXELS) ** (1 / 3)
 

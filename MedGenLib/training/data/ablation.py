@@ -15,9 +15,9 @@ from MedGenLib.errors import InputError
 class Ablation:
     """Replaces random labels of a patch by one label, as in SegGuidedDiff.
 
-    Konz et al., MICCAI 2024 (arXiv 2402.05210) remove every class with probability 1/2. Here only a
-    ``share`` of the patches is changed, each with a random probability, so that masks with one
-    missing label and masks with one remaining label are both frequent.
+    Konz et al., MICCAI 2024 (arXiv 2402.05210) remove every class with probability 1/2. Here only a ``share`` of the
+    patches is changed, each with a random probability, so that masks with one missing label and masks with one
+    remaining label are both frequent.
 
     Parameters
     ----------
@@ -34,9 +34,7 @@ class Ablation:
     def of(cls, config: Mapping[str, Any], labels: int) -> Ablation | None:
         """The configuration's ``data.ablation`` for a model with this number of labels, None without it.
 
-        Raises
-        ------
-        InputError: a share out of range, or a label that the model lacks.
+        Raises InputError for a share out of range, or a label that the model lacks.
         """
         section = config["data"].get("ablation")
         if section is None:

@@ -31,9 +31,7 @@ class TrainingCase:
 def case_names(folder: Path) -> list[str]:
     """File names of ``<folder>/images``, which ``<folder>/labels`` has too.
 
-    Raises
-    ------
-    InputError: no images, or an image without labels.
+    Raises InputError if there are no images, or an image without labels.
     """
     names = sorted(p.name for p in _listed(folder / "images") if p.name.endswith(READABLE))
     if not names:
@@ -89,8 +87,8 @@ class Patches:
     Parameters
     ----------
     patch: voxels along i, j, k; shorter axes of a case are padded with its mean.
-    flip: axes (0 right-left, 1 posterior-anterior, 2 inferior-superior) that may be mirrored, by
-        symmetry of the structures.
+    flip: axes (0 right-left, 1 posterior-anterior, 2 inferior-superior) that may be mirrored, by symmetry of the
+        structures.
     exchange: pairs of labels exchanged when axis 0 is mirrored, such as left and right.
     """
 

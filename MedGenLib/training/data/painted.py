@@ -1,9 +1,8 @@
 """Head slices synthesized from label maps: pairs of MR and CT at positions without real slices.
 
-The real paired slices are the middle ones of each head, without the vertex or the neck. Label maps of
-whole heads (FreeSurfer brain labels and SimNIBS head tissues 501 to 530) give all slices;
-intensities are drawn randomly, as in SynthSeg (Billot et al. 2023, Medical Image Analysis 86), but
-around those of T1w MR and with CT in HU.
+The real paired slices are the middle ones of each head, without the vertex or the neck. Label maps of whole heads
+(FreeSurfer brain labels and SimNIBS head tissues 501 to 530) give all slices; intensities are drawn randomly, as in
+SynthSeg (Billot et al. 2023, Medical Image Analysis 86), but around those of T1w MR and with CT in HU.
 """
 
 from __future__ import annotations

@@ -74,9 +74,7 @@ class ScanPatches(PatchReader):
     def __init__(self, config: dict[str, Any], side: int, labels: int, scans: Sequence[Scan]) -> None:
         """``labels`` is their highest number.
 
-        Raises
-        ------
-        InputError: there are no scans, or the section ``data.ablation`` is wrong.
+        Raises InputError if there are no scans, or the section ``data.ablation`` is wrong.
         """
         if not scans:
             raise InputError("The configuration lists no scans; add some under data.scans.")

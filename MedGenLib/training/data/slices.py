@@ -19,8 +19,8 @@ BRAIN_HU, AIR_HU, FILL_HU = 35.0, -1024.0, -1000.0
 class SlicePair:
     """One slice: ``ct`` in HU, ``mr`` relative to its 99.5th percentile, ``mask`` bool.
 
-    All three are (rows, columns) in the storage order of the source: axial (x, y), coronal
-    (x, z), sagittal (y, z), x to the patient's left, y posterior, z superior.
+    All three are (rows, columns) in the storage order of the source: axial (x, y), coronal (x, z), sagittal (y, z), x
+    to the patient's left, y posterior, z superior.
     """
 
     subject: str
@@ -33,8 +33,8 @@ class SlicePair:
 def calibrate_hu(gray: np.ndarray, mask: np.ndarray, margin: int = 22) -> np.ndarray:
     """HU of a min-max scaled 8-bit CT slice of the head.
 
-    Gray 0 is -1024 HU and the brain's mode is +35 HU: the mode is the centroid of the five bins
-    around the peak of the histogram of pixels more than ``margin`` pixels inside the mask.
+    Gray 0 is -1024 HU and the brain's mode is +35 HU: the mode is the centroid of the five bins around the peak of the
+    histogram of pixels more than ``margin`` pixels inside the mask.
     """
     from scipy import ndimage
 
@@ -90,8 +90,8 @@ def split(pairs: list[SlicePair], count: int, seed: int) -> tuple[list, list, li
 class Augmentation:
     """Random views of a pair: crop of ``size``, flip left-right, rotate, scale, MR and CT noise.
 
-    ``marrow`` is the share of views whose thick bone gets a random MR level inside, as marrow is
-    bright or dark depending on the person, and bright marrow resembles soft tissue.
+    ``marrow`` is the share of views whose thick bone gets a random MR level inside, as marrow is bright or dark
+    depending on the person, and bright marrow resembles soft tissue.
     """
 
     size: int = 192

@@ -40,8 +40,8 @@ class ScanSlices:
 class SliceViews:
     """Pairs of views of one slice with the same degradation; several degradations per slice.
 
-    The two views of a pair share slice *and* degradation, unlike all others, so a network that matches
-    pairs by features must encode both.
+    The two views of a pair share slice *and* degradation, unlike all others, so a network that matches pairs by
+    features must encode both.
     """
 
     def __init__(self, config: dict[str, Any], patch: int, faults: int = 4) -> None:
@@ -56,9 +56,8 @@ class SliceViews:
     def sample(self, generator: np.random.Generator, batch: int) -> dict[str, Tensor]:
         """`batch` pairs of views, the partner of row n being row batch + n.
 
-        ``image`` (2b, 1, patch, patch); ``fault`` (2b, 6), the severity 0..1 of each of
-        DEGRADATIONS; ``scan`` and ``plane`` (2b,), their origin; ``position`` (2b,), its
-        position 0..1 along the normal axis.
+        ``image`` (2b, 1, patch, patch); ``fault`` (2b, 6), the severity 0..1 of each of DEGRADATIONS; ``scan`` and
+        ``plane`` (2b,), their origin; ``position`` (2b,), its position 0..1 along the normal axis.
         """
         first, second = [], []
         while len(first) < batch:
@@ -109,10 +108,9 @@ class SliceViews:
 def degrade(image: np.ndarray, kind: str, severity: float, generator: np.random.Generator) -> np.ndarray:
     """Degrade a slice (h, w) with a severity from 0 (none) to 1; units of `encode`.
 
-    blur: Gaussian of sigma up to 2.5 pixels. noise: white, SD up to 0.5. stripes: a cosine of
-    period 2, 4 or 8 pixels along one axis, amplitude up to 0.5. resolution: pixels up to 4 times
-    as long along one axis or both. flattening: median over up to 7 x 7 pixels, as in painted
-    labels. contrast: up to twice or half about the mean.
+    blur: Gaussian of sigma up to 2.5 pixels. noise: white, SD up to 0.5. stripes: a cosine of period 2, 4 or 8 pixels
+    along one axis, amplitude up to 0.5. resolution: pixels up to 4 times as long along one axis or both. flattening:
+    median over up to 7 x 7 pixels, as in painted labels. contrast: up to twice or half about the mean.
     """
     if severity <= 0:
         return image

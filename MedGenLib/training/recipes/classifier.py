@@ -26,8 +26,8 @@ VALIDATION_TIMES = (0.1, 0.5, 0.9)
 class ClassifierRecipe:
     """Recipe of the module. The configuration's sections are ``data`` and ``classifier``.
 
-    ``classifier`` has ``package`` (an installed package with the autoencoder, to which the classifier
-    is added), ``patch`` and the arguments of the ``network``.
+    ``classifier`` has ``package`` (an installed package with the autoencoder, to which the classifier is added),
+    ``patch`` and the arguments of the ``network``.
     """
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:

@@ -1,9 +1,8 @@
 """Recipe `features`: a network for features of anatomy and of image degradation.
 
-Self-supervised. Two views of one slice with the same degradation are matched among the views of
-other slices and of the same slice with other degradations (NT-Xent, Chen et al., A simple framework
-for contrastive learning, ICML 2020, eq. 1). Linear heads predict the severity of each degradation,
-the scan, the plane and the position; they are not exported.
+Self-supervised. Two views of one slice with the same degradation are matched among the views of other slices and of the
+same slice with other degradations (NT-Xent, Chen et al., A simple framework for contrastive learning, ICML 2020, eq.
+1). Linear heads predict the severity of each degradation, the scan, the plane and the position; they are not exported.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """Recipe `few-step`: a student that follows the path of a trained package in one to four steps.
 
-The student ``u(x, t, d)`` predicts the average velocity of the teacher's path over ``[t - d, t]``:
-``x_{t-d} = x_t - d u`` (shortcut models, Frans et al. 2024, arXiv 2410.12557, eq. 3, with t = 1 at
-the noise). Its targets are displacements along the teacher's own path, followed from pure noise by
-the midpoint rule (distillation as by Salimans and Ho 2022, arXiv 2202.00512, in one run for all
-lengths of step). It is initialized with the teacher's weights and columns of zeros for ``d``, which gives
-the teacher. No images are needed: noise, mask and teacher determine the target.
+The student ``u(x, t, d)`` predicts the average velocity of the teacher's path over ``[t - d, t]``: ``x_{t-d} = x_t - d
+u`` (shortcut models, Frans et al. 2024, arXiv 2410.12557, eq. 3, with t = 1 at the noise). Its targets are
+displacements along the teacher's own path, followed from pure noise by the midpoint rule (distillation as by Salimans
+and Ho 2022, arXiv 2202.00512, in one run for all lengths of step). It is initialized with the teacher's weights and
+columns of zeros for ``d``, which gives the teacher. No images are needed: noise, mask and teacher determine the target.
 """
 
 from __future__ import annotations
@@ -37,11 +36,10 @@ ROLE = "draft"
 class FewStepRecipe:
     """Recipe of the module. The configuration's sections are ``data`` and ``few_step``.
 
-    ``few_step`` has ``teacher`` (name of an installed package), ``teacher_steps`` (of two
-    evaluations each), ``patch``, ``budgets`` (number of steps, which must divide ``teacher_steps`` ->
-    number of intervals of a path of these steps learned from one patch),
-    ``texture`` (weight of the term that preserves fine detail) and ``noise_hu`` (additional noise
-    levels).
+    ``few_step`` has ``teacher`` (name of an installed package), ``teacher_steps`` (of two evaluations each), ``patch``,
+    ``budgets`` (number of steps, which must divide ``teacher_steps`` -> number of intervals of a path of these steps
+    learned from one patch), ``texture`` (weight of the term that preserves fine detail) and ``noise_hu`` (additional
+    noise levels).
     """
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
@@ -180,8 +178,8 @@ def follow(student: nn.Module, noise: Tensor, batch: dict[str, Tensor], steps: i
 def spread_error(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Squared difference of the local standard deviation of fine detail, as the squared error favors blur.
 
-    It is the root mean square of the difference from a mean over three voxels, within
-    blocks of four; ``weight`` is (b, 1, i, j, k).
+    It is the root mean square of the difference from a mean over three voxels, within blocks of four; ``weight`` is (b,
+    1, i, j, k).
     """
     blocks = F.avg_pool3d(weight, 4)
     difference = (_spread(made) - _spread(target)).square()

@@ -28,8 +28,8 @@ OUTSIDE_WEIGHT = 0.05
 class LatentFlowRecipe:
     """Recipe of the module. The configuration's sections are ``data`` and ``flow``.
 
-    ``flow.train`` "conditioner" freezes all but the conditioner, after ``start_from``, to add a condition
-    to a trained network by a ControlNet (``flow.network.conditioner`` "control").
+    ``flow.train`` "conditioner" freezes all but the conditioner, after ``start_from``, to add a condition to a trained
+    network by a ControlNet (``flow.network.conditioner`` "control").
 
     ``<out>/../autoencoder`` must contain the export of the recipe `autoencoder`.
     """

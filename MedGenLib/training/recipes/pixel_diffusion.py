@@ -1,11 +1,11 @@
 """Recipe `pixel-diffusion`: mask-conditioned diffusion in voxels.
 
-As Med-DDPM (Dorjsembe et al. 2024, arXiv 2305.18453) it has no learned latent, an absolute error and a
-cosine schedule. Unlike there, the mask is encoded once instead of concatenated to the noisy volume, and
-v is predicted instead of the noise (see `MedGenLib.diffusion.cosine`). The volume is transformed by the
-orthonormal Haar transform, in which white noise remains white: the same diffusion at an eighth of the
-positions. All bands are divided by one number, so that coarse structure, most of an image's variance,
-is not determined in the first few steps (Chen 2023, arXiv 2301.10972, section 2.2).
+As Med-DDPM (Dorjsembe et al. 2024, arXiv 2305.18453) it has no learned latent, an absolute error and a cosine schedule.
+Unlike there, the mask is encoded once instead of concatenated to the noisy volume, and v is predicted instead of the
+noise (see `MedGenLib.diffusion.cosine`). The volume is transformed by the orthonormal Haar transform, in which white
+noise remains white: the same diffusion at an eighth of the positions. All bands are divided by one number, so that
+coarse structure, most of an image's variance, is not determined in the first few steps (Chen 2023, arXiv 2301.10972,
+section 2.2).
 """
 
 from __future__ import annotations

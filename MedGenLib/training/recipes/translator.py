@@ -1,8 +1,7 @@
 """Recipe `translator`: supervised slice generator, pix2pix family.
 
-L1 inside the head, a distance of anatomical features (of a small network trained to classify tissues),
-optional SSIM, and an optional patch discriminator (pix2pix, Isola et al. 2017, with the least-squares
-loss of Mao et al. 2017).
+L1 inside the head, a distance of anatomical features (of a small network trained to classify tissues), optional SSIM,
+and an optional patch discriminator (pix2pix, Isola et al. 2017, with the least-squares loss of Mao et al. 2017).
 """
 
 from __future__ import annotations

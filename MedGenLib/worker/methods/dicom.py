@@ -28,8 +28,7 @@ def write_dicom(
     ----------
     image, labels: one of them, in the form of `transfer.put`; an image needs its modality.
     source: folder or files of the patient's series; required for labels.
-    provenance: dictionary of `MedGenLib.io.provenance.Provenance.to_dict`; None for an image not known to be
-        synthetic.
+    provenance: dictionary of `MedGenLib.io.provenance.Provenance.to_dict`; None for an image not known to be synthetic.
 
     Returns
     -------

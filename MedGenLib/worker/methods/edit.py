@@ -37,8 +37,8 @@ def open_canvas(
     Returns
     -------
     canvas: its name for the other methods; volume: the generated image in the form of `transfer.put`,
-    None with `image`; report, passed: as of "generate" (None, True with `image`);
-    sentences; seed; halo_voxels [i, j, k], halo_mm.
+    None with `image`; report, passed: as of "generate" (None, True with `image`); sentences; seed; halo_voxels [i, j,
+    k], halo_mm.
     """
     from MedGenLib.editing.session import Canvas
     from MedGenLib.worker.protocol.transfer import put, take, take_images

@@ -1,7 +1,7 @@
 """The client's side of the protocol, independent of process, threads and clock.
 
-The owner of the pipes passes received bytes to `feed` and sends those given to `write`: threads in
-plain Python (`piped.py`), Qt's event loop in Slicer. Callbacks run inside `feed` and `fail`.
+The owner of the pipes passes received bytes to `feed` and sends those given to `write`: threads in plain Python
+(`piped.py`), Qt's event loop in Slicer. Callbacks run inside `feed` and `fail`.
 """
 
 from __future__ import annotations
@@ -85,10 +85,7 @@ class Connection:
     def feed(self, data: bytes) -> None:
         """Process bytes from the worker's stdout, in chunks of any size.
 
-        Raises
-        ------
-        WorkerError: the bytes are not messages. The connection is then unusable: end the worker and
-            call `fail`.
+        Raises WorkerError if the bytes are not messages. Then end the worker and call `fail`.
         """
         self._rest += data
         *lines, rest = bytes(self._rest).split(b"\n") if b"\n" in data else (bytes(self._rest),)

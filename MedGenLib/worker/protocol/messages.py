@@ -53,12 +53,7 @@ def encode(message: dict[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """Parse the message in one line.
-
-    Raises
-    ------
-    ProtocolError: not JSON, or not a JSON object.
-    """
+    """Parse the message in one line. Raises ProtocolError if it is not a JSON object."""
     try:
         message = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
 """Images between two processes: voxels in a .npy file, the rest in the message.
 
-`put` writes the voxels in memory order, `take` maps the file into memory: a volume from Slicer, whose
-first axis is the fastest, is not copied or transposed.
+`put` writes the voxels in memory order, `take` maps the file into memory: a volume from Slicer, whose first axis is the
+fastest, is not copied or transposed.
 """
 
 from __future__ import annotations
@@ -55,12 +55,9 @@ def put(
 def take(item: Mapping[str, Any]) -> Volume | LabelMap:
     """The image described by `put`.
 
-    The voxels are memory-mapped and read-only. A path without the suffix .npy is read as by
-    `read_volume` and `read_label_map`; of the description only kind, modality and names are used then.
-
-    Raises
-    ------
-    InputError: the description or the file cannot be used.
+    The voxels are memory-mapped and read-only. A path without the suffix .npy is read as by `read_volume` and
+    `read_label_map`; of the description only kind, modality and names are used then. Raises InputError if the
+    description or the file cannot be used.
     """
     try:
         path, kind = Path(item["path"]), item.get("kind", "volume")

@@ -248,7 +248,7 @@ def test_a_mask_larger_than_any_grid_is_cut_to_its_labels(small):
     assert (volume.array[array == 0] == -1000).all()
 
 
-def test_a_spacing_that_the_model_does_not_know_is_resampled_and_told(small):
+def test_a_spacing_outside_the_trained_range_is_resampled_with_a_finding(small):
     array = np.zeros((12, 30, 40), np.uint8)
     array[3:9, 8:22, 10:30] = 28
     labels = LabelMap(array, np.diag([4.0, 1.0, 1.0, 1.0]))  # a sagittal series
@@ -422,9 +422,9 @@ def test_the_body_is_closed_from_the_mask_with_a_finding(sample):
     assert fill_rest(filled, 200)[1] == []  # nothing is left to close
 
 
-def moved(image, millimetres):
+def moved(image, offset_mm):
     affine = image.affine.copy()
-    affine[:3, 3] += millimetres
+    affine[:3, 3] += offset_mm
     return replace(image, affine=affine)
 
 
