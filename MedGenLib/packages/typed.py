@@ -106,7 +106,6 @@ def _fits(hint: Any, value: Any, limits: Mapping[str, Any]) -> bool:
 
 
 def _described(hint: Any, limits: Mapping[str, Any]) -> str:
-    """Description of the allowed values."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is UnionType:
         return _described(args[0], limits)

@@ -60,7 +60,6 @@ class GenerationRun:
 
     @property
     def settings(self) -> GenerationSettings:
-        """Settings of the package."""
         return self.scene.manifest.settings
 
     @property
@@ -81,7 +80,6 @@ class GenerationRun:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Parameters for the report."""
         return {
             "working_spacing_mm": self.scene.spacing,
             "working_shape": self.scene.shape,

@@ -134,7 +134,6 @@ class MemoryDemand:
 
     @property
     def _latent(self) -> int:
-        """Bytes of the latent."""
         return math.prod(self.shape) * self.manifest.settings.latent_channels * 4
 
     def _sampling(self, layout: Layout, keep: bool) -> float:

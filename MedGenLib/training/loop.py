@@ -57,7 +57,6 @@ def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str 
 
 
 def to_device_of(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The batch on the device of the network."""
     device = next(network.parameters()).device
     return {key: value.to(device) for key, value in batch.items()}
 

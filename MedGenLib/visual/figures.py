@@ -42,7 +42,6 @@ def new_figure(width: float = 6.4, height: float = 4.2, grid: str = "both") -> t
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=_DPI)
     return stream.getvalue()

@@ -59,7 +59,6 @@ class Server:
             self._work(job)
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
-        """Send a notification."""
         self._send(messages.request(None, method, params))
 
     def _work(self, job: Request) -> None:

@@ -155,7 +155,6 @@ class MaisiSampling(GenerationRun):
         return _predicts_noise(self.scene.manifest)
 
     def _denoiser(self, stage: Stage) -> Denoiser:
-        """The denoiser of the sampler."""
 
         def velocity(x: Tensor, t: float) -> Tensor:
             # These networks predict data - noise; the flow's velocity is noise - data.
