@@ -16,12 +16,11 @@ from MedGenLib.diffusion.flow import FlowDenoiser
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import write_volume
-from MedGenLib.options import LARGEST_GUIDANCE
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import load_manifest
 from MedGenLib.pipelines import loading
-from MedGenLib.pipelines.flow_sampling import Sampling
+from MedGenLib.pipelines.flow_sampling import LARGEST_GUIDANCE, Sampling
 from MedGenLib.pipelines.latent_flow import network_role
 from MedGenLib.pipelines.scene import prepare
 from MedGenLib.training import config as training_config
