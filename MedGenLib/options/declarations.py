@@ -80,7 +80,8 @@ class CanvasOptions(EditOptions, total=False):
     body_from: image of the same patient whose outline is the body's; by default it is closed from the mask
     sampler: sampler instead of the model's own, such as euler, heun or ddim
     steps: steps of the sampler instead of the preset's
-    guidance: how strongly the mask guides each step, for twice the time: 1 is none, 2 exaggerates the mask
+    guidance: how strongly the mask guides each step, for twice the time: 1 is none, 2 exaggerates the mask; above 10
+        only with NV-Generate
     classifier_guidance: how strongly the model's classifier, if any, moves each step towards the mask: 0.1 to 0.5;
         more changes the levels of the tissues
     retries: further seeds to try when a sample fails its checks
