@@ -23,7 +23,7 @@ from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.appearance import Appearance
-from MedGenLib.pipelines.base import Run, SamplingOptions, pipeline_of
+from MedGenLib.pipelines.base import PreparedRun, SamplingOptions, pipeline_of
 from MedGenLib.pipelines.empty_grid import wanted_grid
 from MedGenLib.pipelines.model_labels import model_labels
 from MedGenLib.progress import ProgressCallback, Stage, Timings
@@ -33,7 +33,7 @@ from MedGenLib.result import Result
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    OnSample = Callable[[Run, Any, int], None]
+    OnSample = Callable[[PreparedRun, Any, int], None]
 
 
 @documented("generate")
@@ -145,7 +145,7 @@ def _labels(
 
 
 def _sample(
-    run: Run,
+    run: PreparedRun,
     number: int,
     seed: int,
     retries: int,

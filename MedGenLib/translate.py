@@ -20,7 +20,7 @@ from MedGenLib.options import TranslateOptions, documented
 from MedGenLib.packages.catalogue import find, for_translation
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest
-from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
+from MedGenLib.pipelines.base import SamplingOptions, TranslationRun, pipeline_of
 from MedGenLib.progress import ProgressCallback, Stage, Timings
 from MedGenLib.report import Attempt, Report
 from MedGenLib.result import Result
@@ -72,7 +72,7 @@ def translate(
 
     device = devices.pick_device(options["device"])
     stage.advance()
-    run = pipeline_of(manifest).prepare(volume, device, SamplingOptions.of(options))
+    run: TranslationRun = pipeline_of(manifest).prepare(volume, device, SamplingOptions.of(options))
     stage.advance()
     timings.lap("preparing")
     sampled = run.sample(seed, progress)

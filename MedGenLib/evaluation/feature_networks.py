@@ -32,17 +32,17 @@ def extractor(name: str = DEFAULT, device: str = "auto") -> Extractor:
     InputError: the file is missing or holds other weights, or the package is for another task.
     PackageError: the package is missing or damaged.
     """
-    place = pick_device(device)
+    chosen = pick_device(device)
     path = Path(name)
     if path.suffix.lower() in _WEIGHT_FILES:
-        return ResNetExtractor(path, place)
+        return ResNetExtractor(path, chosen)
     manifest = find(name)
     if manifest.task != "features":
         raise InputError(
             f"The model '{name}' is for the task '{manifest.task}'; give a feature network such as "
             f"{DEFAULT}, or a file of RadImageNet's ResNet-50 weights."
         )
-    return PackageExtractor(manifest, place)
+    return PackageExtractor(manifest, chosen)
 
 
 class PackageExtractor:

@@ -226,8 +226,8 @@ def trained(
         checkpoint_every=steps + 1,
     )
     with tempfile.TemporaryDirectory(prefix="medgen-") as folder:
-        place = pick_device(device)
-        trainer = Trainer(recipe, settings, Path(folder), place, bfloat16_pays(place), progress)
+        chosen = pick_device(device)
+        trainer = Trainer(recipe, settings, Path(folder), chosen, bfloat16_pays(chosen), progress)
         trainer.run()
     return trainer.averages["segmenter"].eval()
 

@@ -64,7 +64,7 @@ class Estimate:
     small: bool = False
 
 
-class Run(Protocol):
+class PreparedRun(Protocol):
     """A prepared run on one input.
 
     Attributes
@@ -93,7 +93,7 @@ class Run(Protocol):
         """The image on the grid of the input."""
 
 
-class TranslationRun(Run, Protocol):
+class TranslationRun(PreparedRun, Protocol):
     """A prepared run that translates an image."""
 
     def uncertainty(self, sampled: Any) -> Volume | None:
@@ -112,7 +112,7 @@ class Pipeline(Protocol):
 
     def __init__(self, manifest: Manifest) -> None: ...
 
-    def prepare(self, source: LabelMap | Volume, device: torch.device, options: SamplingOptions) -> Run:
+    def prepare(self, source: LabelMap | Volume, device: torch.device, options: SamplingOptions) -> PreparedRun:
         """Bring the input onto the working grid and load the networks.
 
         Raises
