@@ -204,7 +204,8 @@ def _check(volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
     """Raise InputError for a mask on another grid or an image of another modality than the model makes."""
     if not volume.geometry.is_close(mask.geometry):
         raise InputError(
-            f"The mask ({mask.geometry}) does not lie on the image's grid ({volume.geometry}); "
+            f"The mask ({mask.geometry}) does not lie on the image's grid ({volume.geometry})"
+            f"{volume.geometry.apart(mask.geometry)}; "
             "resample it onto the image first."
         )
     check_finite(volume)

@@ -118,6 +118,10 @@ class Geometry:
             tolerance = max(1e-3, _SAME_GRID * min(self.spacing))
         return self.shape == other.shape and self.distance(other) <= tolerance
 
+    def apart(self, other: Geometry) -> str:
+        """How far two grids of the same shape lie apart, for a sentence; "" for grids of other shapes."""
+        return f", up to {self.distance(other):.3g} mm away" if self.shape == other.shape else ""
+
     def distance(self, other: Geometry) -> float:
         """Largest distance in mm between the corner voxels of two grids of the same shape."""
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1)

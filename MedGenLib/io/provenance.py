@@ -83,6 +83,7 @@ class Provenance:
     created: time in UTC, ISO 8601.
     output_sha256: `content_hash` of the voxels as written.
     left_out: keys that were too long for the header and are only in the file beside the image.
+    options: options of the command that differ from their defaults, without images and files; None if unknown.
     """
 
     content: str = "image"
@@ -106,6 +107,7 @@ class Provenance:
     device: str = ""
     note: str = NOTE
     left_out: tuple[str, ...] = ()
+    options: Mapping[str, Any] | None = None
 
     def of_uncertainty(self, volume: Volume) -> Provenance:
         """Provenance of the run's volume of standard deviations, without a check result."""
@@ -170,6 +172,7 @@ _KINDS = {
     "left_out": list,
     "parameters": dict,
     "software": dict,
+    "options": dict,
 }
 """JSON types of the entries that are not strings."""
 

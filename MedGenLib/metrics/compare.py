@@ -145,7 +145,8 @@ def require_same_grid(
     (one, a), (other, b) = first, second
     if not a.geometry.is_close(b.geometry):
         raise InputError(
-            f"The {one} has {_grid(a.geometry, b.geometry)} and the {other} {_grid(b.geometry, a.geometry)}; {advice}."
+            f"The {one} has {_grid(a.geometry, b.geometry)} and the {other} {_grid(b.geometry, a.geometry)}"
+            f"{a.geometry.apart(b.geometry)}; {advice}."
         )
 
 

@@ -84,6 +84,6 @@ def _require_grid(mask: LabelMap, volume: Volume, what: str) -> None:
     if mask.geometry.is_close(volume.geometry):
         return
     raise InputError(
-        f"The {what} ({mask.geometry}) lies on another grid than the image ({volume.geometry}); resample it onto "
-        "the image."
+        f"The {what} ({mask.geometry}) lies on another grid than the image ({volume.geometry})"
+        f"{volume.geometry.apart(mask.geometry)}; resample it onto the image."
     )

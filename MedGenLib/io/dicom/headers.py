@@ -81,7 +81,10 @@ def text(header: Dataset, keyword: str) -> str:
     """Value as text, several values with backslashes between them; "" if the attribute is absent."""
     if keyword not in header:
         return ""
-    value = header.get_item(keyword).value
+    try:
+        value = header.get_item(keyword).value
+    except Exception:  # pydicom raises many types of exceptions for invalid bytes
+        return ""
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     elif isinstance(value, Iterable) and not isinstance(value, str):

@@ -102,7 +102,7 @@ def test_a_ct_that_looks_like_mr_can_be_stated(tmp_path, capsys):
     words = ["translate", str(write_volume(brain, tmp_path / "ct.nii.gz")), "--to", "T1w", "--accept-license"]
     words += ["-o", str(tmp_path / "o.nii.gz"), "--preset", "draft"]
     assert main(words) == 2
-    assert "By its values the image looks like MR" in (told := capsys.readouterr().err) and "--modality" in told
+    assert "By its values the image looks like MR" in (text := capsys.readouterr().err) and "--modality" in text
     assert main([*words, "--modality", "CT"]) == 0
     assert "stated to be CT but looks like MR by its values" in capsys.readouterr().err
 

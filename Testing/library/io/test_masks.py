@@ -197,5 +197,5 @@ def test_a_name_that_is_not_utf8_is_one_sentence(tmp_path, capsys):
         pytest.skip("this file system allows no such name")
     words = ["generate", str(tmp_path / name), "-o", str(tmp_path / "o.nii.gz"), "--model", "mr-hippocampus"]
     assert main(words) == 2
-    told = capsys.readouterr().err
-    assert "m\\xe4rz.nii.gz is not UTF-8" in told and told.count("\n") == 1
+    text = capsys.readouterr().err
+    assert "m\\xe4rz.nii.gz is not UTF-8" in text and text.count("\n") == 1
