@@ -145,15 +145,16 @@ class Outputs:
 
     def __enter__(self) -> Outputs:
         with contextlib.ExitStack() as folders:
-            for folder in dict.fromkeys(path.parent for path in self.paths):
-                try:
-                    self._stages[folder] = folders.enter_context(hidden_folder(folder))
-                except OSError as error:
-                    raise InputError(
-                        f"Nothing can be written into the folder {folder}: {error.strerror}; choose another."
-                    ) from error
-            for path in self._claims:
-                folders.enter_context(_claimed(path))
+            with _signals_later():
+                for folder in dict.fromkeys(path.parent for path in self.paths):
+                    try:
+                        self._stages[folder] = folders.enter_context(hidden_folder(folder))
+                    except OSError as error:
+                        raise InputError(
+                            f"Nothing can be written into the folder {folder}: {error.strerror}; choose another."
+                        ) from error
+                for path in self._claims:
+                    folders.enter_context(_claimed(path))
             self._folders = folders.pop_all()
         return self
 
@@ -253,14 +254,36 @@ def _is_at_work(claim: Path) -> bool:
 
 
 @contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Hold back signals that end the program while something is made that a cleanup has to know of."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    previous = {number: signal.signal(number, lambda found, _: caught.append(found)) for number in _ending_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    for number in caught[:1]:
+        signal.raise_signal(number)
+
+
+def _ending_signals() -> list[int]:
+    """Signals that end the program and that this program may handle."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is not None]
+
+
+@contextlib.contextmanager
 def _no_interrupts() -> Iterator[None]:
     """Ignore signals that end the program during a cleanup or a commit, which are short and must complete."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in _ending_signals()}
     try:
         yield
     finally:
