@@ -20,19 +20,19 @@ from MedGenLib.imaging.body import body_envelope_from_image
 from MedGenLib.imaging.modality import modality_of
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.labels.tissues import resegment
-from MedGenLib.metrics.image import dice, seam_index, stripe_index
+from MedGenLib.metrics.image import dice, grid_index, seam_index
 from MedGenLib.segmentation.segmenters import segmenter
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
     from MedGenLib.packages.sections import Range, Resegment, SegmenterCheck
 
-SEAM_LIMIT = 1.25
-"""Within tissues, real images stay below 1.1 at any plane; windows without overlap reach 1.7."""
+SEAM_LIMIT = 1.3
+"""Within tissues, real images stay below 1.23 at any plane; windows without overlap reach 1.7."""
 STRIPE_LIMIT = 1.08
-"""Within tissues, real images stay below 1.03 on their own grid; grids show from about 1.1."""
+"""Of the grid index within tissues; Testing/benchmarks/checks.py measures how often real images exceed it."""
 STRIPE_PERIODS = (2, 4)
-"""Of strided layers. Every eighth plane of a real image alone may differ by more than the limit."""
+"""Of strided layers."""
 BODY_LIMIT = 0.8
 """Dice of the body in source and translation; a shifted or broken translation falls below."""
 _COARSE_MM = 2.0
@@ -72,7 +72,7 @@ def check_generated(
     if spec := manifest.statistics.segmenter:
         _check_segmented(check, volume, mask, manifest, spec)
     if limits := manifest.statistics.background:
-        _check_background(check, image, labels, limits, manifest.output.unit)
+        _check_background(check, image, labels, limits, manifest)
     if _on_own_grid(volume, manifest) if own_grid is None else own_grid:
         _check_seams(check, image, labels, seams)
         _check_stripes(check, image, labels, STRIPE_LIMIT)
@@ -116,12 +116,12 @@ def _check_values(check: OutputCheck, volume: Volume, manifest: Manifest) -> boo
         return False
     least, most = float(volume.array.min()), float(volume.array.max())
     check.figures["range"] = [least, most]
-    margin = 1e-3 * (high - low)
+    margin = _margin(manifest)
     if least < low - margin or most > high + margin:
         check.fail(
             "range",
-            f"The output reaches from {least:.0f} to {most:.0f} {unit}, beyond the model's range "
-            f"of {low:g} to {high:g}.",
+            f"The output reaches from {_apart(least, low, high)} to {_apart(most, low, high)} {unit}, beyond the "
+            f"model's range of {low:g} to {high:g}.",
         )
     return True
 
@@ -136,8 +136,8 @@ def _check_means(check: OutputCheck, image: NDArray, labels: NDArray, manifest: 
         if not tissue.low <= mean <= tissue.high:
             check.fail(
                 "tissue-mean",
-                f"The mean of {tissue.name} is {mean:.0f} {manifest.output.unit}, outside of "
-                f"{tissue.low:g} to {tissue.high:g} as seen in training.",
+                f"The mean of {tissue.name} is {_apart(mean, tissue.low, tissue.high)} {manifest.output.unit}, outside "
+                f"of {tissue.low:g} to {tissue.high:g} as in real images.",
             )
 
 
@@ -195,20 +195,22 @@ def _check_dice(
     if overlap < least:
         check.fail(
             "mask-fidelity",
-            f"The {name} of the output does not follow the mask (Dice {overlap:.2f}, expected {least:g} or more).",
+            f"The {name} of the output does not follow the mask (Dice {_apart(overlap, least, digits=2)}, expected "
+            f"{least:g} or more).",
         )
 
 
-def _check_background(check: OutputCheck, image: NDArray, labels: NDArray, limits: Range, unit: str) -> None:
+def _check_background(check: OutputCheck, image: NDArray, labels: NDArray, limits: Range, manifest: Manifest) -> None:
     outside = labels == 0
     if not outside.any():
         return
-    check.figures["background"] = mean = float(image[outside].mean())
-    if not limits.low <= mean <= limits.high:
+    check.figures["background"] = mean = float(image[outside].mean(dtype=np.float64))
+    margin = _margin(manifest)
+    if not limits.low - margin <= mean <= limits.high + margin:
         check.fail(
             "background",
-            f"The background outside of the mask has a mean of {mean:.0f} {unit} instead of "
-            f"{limits.low:g} to {limits.high:g}.",
+            f"The background outside of the mask has a mean of {_apart(mean, limits.low, limits.high)} "
+            f"{manifest.output.unit} instead of {limits.low:g} to {limits.high:g}.",
         )
 
 
@@ -224,7 +226,7 @@ def _check_seams(check: OutputCheck, image: NDArray, labels: NDArray, seams: Ite
     if seam > SEAM_LIMIT:
         check.fail(
             "seam",
-            f"A seam may be visible: the jump at a window's border is {seam:.2f} times that "
+            f"A seam may be visible: the jump at a window's border is {_apart(seam, SEAM_LIMIT, digits=2)} times that "
             f"beside it (limit {SEAM_LIMIT}).",
         )
 
@@ -238,7 +240,7 @@ def _check_translated_stripes(
     inside = body[np.ix_(*(n // step for n, step in zip(middle, _steps(volume), strict=True)))]
     labels = _tissue_labels(image, original, inside, manifest)
     # A translation keeps the uneven slices of its source.
-    own = stripe_index(original, _inner(labels), STRIPE_PERIODS)
+    own = grid_index(original, _inner(labels), STRIPE_PERIODS)
     _check_stripes(check, image, labels, float(np.fmax(1, own)) * STRIPE_LIMIT)
 
 
@@ -253,9 +255,27 @@ def _tissue_labels(image: NDArray, source: NDArray, body: NDArray, manifest: Man
 def _check_stripes(check: OutputCheck, image: NDArray, labels: NDArray, limit: float) -> None:
     if np.count_nonzero(labels := _inner(labels)) < _FEWEST_STEPS:
         return
-    check.figures["stripe"] = stripe = stripe_index(image, labels, STRIPE_PERIODS)
+    check.figures["stripe"] = stripe = grid_index(image, labels, STRIPE_PERIODS)
     if stripe > limit:
-        check.fail("stripe", f"A regular grid may be visible: the stripe index is {stripe:.2f} (limit {limit:.2f}).")
+        check.fail(
+            "stripe",
+            f"A regular grid may be visible: the stripe index is {_apart(stripe, limit, digits=2)} (limit "
+            f"{limit:.3g}).",
+        )
+
+
+def _margin(manifest: Manifest) -> float:
+    """Difference from a limit that rounding may cause."""
+    low, high = manifest.output.range
+    return 1e-3 * (high - low)
+
+
+def _apart(value: float, *limits: float, digits: int = 0) -> str:
+    """The value with so many decimals that it differs from the printed limits."""
+    printed = {f"{limit:g}" for limit in limits} | {f"{limit:.3g}" for limit in limits}
+    while (text := f"{value:.{digits}f}") and f"{float(text):g}" in printed and digits < 6:
+        digits += 1
+    return text
 
 
 def _inner(labels: NDArray) -> NDArray[np.integer]:

@@ -36,6 +36,8 @@ examples:
   medgen translate head_t1.nii.gz -o ct.nii.gz --to CT --accept-license
   medgen models list
 
+exit codes: 0 done, 1 error or problem found, 2 request refused, 3 outputs written but failed their checks
+
 Synthetic images are for research and teaching, never for diagnosis.
 """
 NUMBERS = re.compile(r"-[\d.]+,")

@@ -78,7 +78,7 @@ def run(arguments: Namespace, console: Console) -> int:
     with log.timed("start PyTorch"):
         import torch  # noqa: F401 - to measure its share of the time
 
-    _generate(folder, arguments.device, console, log)
+    codes = [_generate(folder, arguments.device, console, log)]
     translator = find(IMAGE_MODEL)
     if arguments.accept_license or is_accepted(translator):
         if arguments.accept_license:
@@ -86,11 +86,11 @@ def run(arguments: Namespace, console: Console) -> int:
                 f"{license_notice(translator)} --accept-license was given, so this demo accepts "
                 "it; this is remembered for this user."
             )
-        _translate(folder, arguments.device, console, log)
+        codes.append(_translate(folder, arguments.device, console, log))
     else:
         console.note(f"The translation is skipped: {license_notice(translator)} Add --accept-license to run it.")
     _conclude(log, console)
-    return 0
+    return max(codes)
 
 
 def _folder(path: Path) -> Path:
@@ -101,7 +101,7 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _generate(folder: Path, device: str, console: Console, log: StepLog) -> None:
+def _generate(folder: Path, device: str, console: Console, log: StepLog) -> int:
     from MedGenLib import generate
     from MedGenLib.io.files import read_label_map
 
@@ -112,10 +112,10 @@ def _generate(folder: Path, device: str, console: Console, log: StepLog) -> None
             mask = read_label_map(source)
         result = generate(mask, MASK_MODEL, seed=SEED, device=device, progress=console)
         _record(result, outputs, log, Source.of("mask", mask, source))
-    warn(result.report, console)
+    return warn(result.report, console, outputs.paths[3])
 
 
-def _translate(folder: Path, device: str, console: Console, log: StepLog) -> None:
+def _translate(folder: Path, device: str, console: Console, log: StepLog) -> int:
     from MedGenLib import translate
     from MedGenLib.io.files import read_volume
 
@@ -126,7 +126,7 @@ def _translate(folder: Path, device: str, console: Console, log: StepLog) -> Non
             image = read_volume(source, modality="T1w")
         result = translate(image, "CT", model=IMAGE_MODEL, device=device, accept_license=True, progress=console)
         _record(result, outputs, log, Source.of("image", image, source))
-    warn(result.report, console)
+    return warn(result.report, console, outputs.paths[3])
 
 
 def _outputs(folder: Path, stem: str) -> Outputs:

@@ -39,9 +39,9 @@ def edit(arguments: Namespace, console: Console) -> int:
             preview_edit(run.images["volume"], result.source, result.volume, path, facts["box"], title=title)
 
         run.write(edited, draw)
-    run.describe(edited)
+    code = run.describe(edited)
     console.say(
         f"{facts['changed_voxels']} voxels of the mask changed; image voxels more than "
         f"{facts['halo_mm']:.3g} mm away from them along any axis are those of the input."
     )
-    return 0
+    return code

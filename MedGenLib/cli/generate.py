@@ -26,5 +26,4 @@ def generate(arguments: Namespace, console: Console) -> int:
 
         result = generate_volumes(**run.options(), progress=console)
         run.write(result)
-    run.describe(result)
-    return 0
+    return run.describe(result)

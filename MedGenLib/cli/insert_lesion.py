@@ -41,9 +41,9 @@ def insert(arguments: Namespace, console: Console) -> int:
         if arguments.lesion_mask is not None:
             write_volume(made.lesion, run.outputs.staged(arguments.lesion_mask))
         run.write(made.result, draw)
-    run.describe(made.result)
+    code = run.describe(made.result)
     console.say(_place(made))
-    return 0
+    return code
 
 
 def _place(made: Insertion) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from MedGenLib.io.output_names import numbered
 from MedGenLib.io.provenance import Provenance, Source, sidecars
 from MedGenLib.io.user_config import config_path
 from MedGenLib.labels.mapping import parse_mapping
-from MedGenLib.options import of, validate
+from MedGenLib.options import changed, of, validate
 from MedGenLib.packages.license import is_accepted, license_notice, require_acceptance
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.report import Report
@@ -26,6 +26,8 @@ from MedGenLib.result import Result
 
 BYTES_PER_VOXEL = 4
 """Maximum bytes per voxel of a written volume."""
+CHECKS_FAILED = 3
+"""Exit code of a run whose outputs were written and failed their checks."""
 ROLES = {
     "image": "image",
     "volume": "image",
@@ -37,6 +39,9 @@ ROLES = {
     "labels": "labels",
 }
 """Option -> role of the image in the provenance."""
+
+UNRECORDED = {*ROLES, "model", "seed", "samples", "retries", "uncertainty", "series", "accept_license"}
+"""Options that the provenance holds elsewhere, or that do not change one volume."""
 
 Draw = Callable[[Result, int, Path], None]
 """Draws one volume of a result into a file."""
@@ -78,16 +83,8 @@ class Run:
 
     def read(self, stored: bool = False) -> None:
         """Read the images of the command line; ``stored``: integers in the format stored in files."""
-        kinds = {option.name: option.image for option in of(self.command, "cli").values()}
         for name, path in self._inputs.items():
-            if kinds[name] == "labels":
-                image = read_label_map(path)
-            elif ROLES[name] == "image":
-                stated = (self._given("modality"), self._given("hu_offset"))
-                image = read_volume(path, self._given("series"), *stated)
-            else:
-                image = read_volume(path)
-            self.images[name] = as_stored(image) if stored and isinstance(image, Volume) else image
+            self.images[name] = read_input(self.command, name, path, vars(self.arguments), stored)
             self._sources.append(Source.of(ROLES[name], self.images[name], path))
 
     def require_space(self, grid: Volume | LabelMap) -> None:
@@ -103,7 +100,9 @@ class Run:
 
     def write(self, result: Result, draw: Draw | None = None) -> None:
         """Write all requested files; ``draw`` makes the preview, by default of input and result."""
-        facts = [result.provenance(self._sources, n) for n in range(len(result.volumes))]
+        facts = [
+            replace(result.provenance(self._sources, n), options=self._recorded()) for n in range(len(result.volumes))
+        ]
         paths = numbered(self.arguments.output, len(facts))
         for volume, path, fact in zip(result.volumes, paths, facts, strict=True):
             self._write_volume(self._with_forms(volume), path, fact)
@@ -119,8 +118,8 @@ class Run:
             result.report.write(self.outputs.staged(self.arguments.report))
         self.outputs.commit()
 
-    def describe(self, result: Result) -> None:
-        """Print the files, assumptions and findings of the checks."""
+    def describe(self, result: Result) -> int:
+        """Print the files, assumptions and findings of the checks; the exit code."""
         volume, report, console = result.volume, result.report, self.console
         for sentence in [*self._on_license(), *self._on_identity()]:
             console.note(sentence)
@@ -136,7 +135,7 @@ class Run:
         console.detail(f"device: {report.device}; peak memory {report.peak_memory_mib:.0f} MiB")
         for stage, seconds in report.timings.items():
             console.detail(f"{stage}: {seconds:.1f} s")
-        warn(report, console)
+        return warn(report, console, self.arguments.report)
 
     def _write_volume(self, volume: Volume, path: Path, facts: Provenance) -> None:
         write_volume(volume, self.outputs.staged(path), facts)
@@ -146,6 +145,12 @@ class Run:
         """The volume with both positions of the input in whose grid it lies, for NIfTI headers."""
         all_forms = [image.forms for image in self.images.values() if image.forms is not None]
         return replace(volume, forms=next((forms for forms in all_forms if forms.is_of(volume.affine)), None))
+
+    def _recorded(self) -> dict[str, Any]:
+        """The options that make the same volume again, for its provenance."""
+        read = {name: self._given(name) for name in ("modality", "hu_offset")}
+        values = {**read, **changed(self.command, self._options, "python")}
+        return {name: value for name, value in values.items() if value is not None and name not in UNRECORDED}
 
     def _given(self, name: str, default: Any = None) -> Any:
         """An option that some commands lack."""
@@ -198,19 +203,40 @@ class Run:
         return [STILL_THERE, f"{self.arguments.output} and the file beside it still name the input."]
 
 
+def read_input(
+    command: str, name: str, path: Path, stated: Mapping[str, Any], stored: bool = False
+) -> Volume | LabelMap:
+    """Read the image of an option; ``stated`` may hold series, modality and hu_offset of a scan."""
+    kinds = {option.name: option.image for option in of(command, "cli").values()}
+    if kinds[name] == "labels":
+        return read_label_map(path)
+    given = [stated.get(key) for key in ("series", "modality", "hu_offset")] if ROLES[name] == "image" else []
+    image = read_volume(path, *given)
+    return as_stored(image) if stored else image
+
+
 def write_with_facts(volume: Volume, path: Path, facts: Provenance) -> None:
     """Write the volume with its provenance in the header, and in a file beside it."""
     write_volume(volume, path, facts)
     facts.write_beside(path)
 
 
-def warn(report: Report, console: Console) -> None:
-    """Print on stderr what the checks of input and output found."""
+def warn(report: Report, console: Console, path: Path | None = None) -> int:
+    """Print on stderr what the checks found, failed ones also when quiet; the exit code, 3 after failed checks.
+
+    Parameters
+    ----------
+    path: of the written report, if there is one.
+    """
+    failed = {f.sentence for check in report.output_checks for f in check.findings if f.level == "error"}
     for sentence in report.sentences:
-        console.note(f"warning: {sentence}")
-    if not report.passed:
-        tried = len(report.attempts)
-        console.note(f"warning: the checks failed, see the report; seeds tried: {tried}.")
+        (console.error if sentence in failed else console.note)(f"warning: {sentence}")
+    if report.passed:
+        return 0
+    tried = len(report.attempts)
+    seeds = f" with {tried} seeds" if tried > 1 else ""
+    console.error(f"warning: the checks failed{seeds}; {f'see {path}' if path else 'details with --report'}.")
+    return CHECKS_FAILED
 
 
 def _draw(result: Result, number: int, path: Path) -> None:

@@ -22,5 +22,4 @@ def translate(arguments: Namespace, console: Console) -> int:
 
         result = translate_volume(**run.options(), progress=console)
         run.write(result)
-    run.describe(result)
-    return 0
+    return run.describe(result)

@@ -63,10 +63,10 @@ def hippocampi(model: str) -> Iterator[Case]:
         yield Case(file.removesuffix(".nii.gz"), mask, real, mask)
 
 
-def head_slices(model: str) -> Iterator[Case]:
+def head_slices(model: str, subjects: set[str] | None = None) -> Iterator[Case]:
     """Slices of 30 people in three planes, as volumes with one slice."""
     manifest = find(model)
-    held = set(manifest.training.held_out)
+    held = subjects or set(manifest.training.held_out)
     for pair in read_pairs(data_folder() / "pairs_ct_mr" / "synthrad2023_brain_slices"):
         if pair.subject in held:
             mr = _slice(pair, 1000 * pair.mr, "T1w")
