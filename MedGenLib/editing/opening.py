@@ -212,8 +212,6 @@ def _check(volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
     made = modality_family(manifest.output.modality)
     if made == "CT" and looks_like_labels(volume):  # air alone has -1000 HU
         raise InputError("The image holds only a few whole numbers, as masks do; give the image, not its mask.")
-    if made == "CT" and (problem := hu_problem(volume)):
-        raise InputError(problem)
     stated = modality_of(volume)
     if stated is not None and modality_family(stated) != made:
         looks = "is" if volume.modality else "looks like"
@@ -221,6 +219,8 @@ def _check(volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
             f"The image {looks} {stated}, but the model '{manifest.name}' makes "
             f"{manifest.output.modality}; choose another model or image."
         )
+    if made == "CT" and (problem := hu_problem(volume)):
+        raise InputError(problem)
 
 
 def _noise_of(volume: Volume, labels: LabelMap, manifest: Manifest) -> float | None:

@@ -25,14 +25,14 @@ def read_image(image: str | Path | Volume, manifest: Manifest) -> Volume:
     """
     volume = image if isinstance(image, Volume) else as_stored(read_volume(image))
     check_finite(volume)
-    if manifest.output.modality == "CT" and (problem := hu_problem(volume)):
-        raise InputError(problem)
     modality, made = modality_of(volume), manifest.output.modality
     if modality is not None and not same_modality(modality, made):
         raise InputError(
             f"The image is {modality}, but the model '{manifest.name}' makes {made}; choose a "
             "model for such images (medgen models list)."
         )
+    if made == "CT" and (problem := hu_problem(volume)):
+        raise InputError(problem)
     return volume.with_array(volume.array, made, manifest.output.unit)
 
 

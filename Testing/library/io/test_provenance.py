@@ -470,7 +470,7 @@ def test_a_deidentified_series_names_neither_patient_nor_input(patient, translat
     made = recorded.read(folder)
     assert made.inputs == (Source("image", "", ""),) and made.model == "stub"
     code, shown, _ = info(capsys, folder)
-    assert code == 0 and "image     not named, sha256 left out" in shown
+    assert code == 0 and "image     unnamed, sha256 left out" in shown
 
 
 def test_a_failed_series_leaves_no_volume(patient, translator, tmp_path, monkeypatch, capsys):
