@@ -103,7 +103,6 @@ class ErrorMapTest(SlicerTestCase):
         prepared = error_map.prepareErrorMap(Volume(error, snapshot.affine, None, "HU"))
         node = error_map.addErrorMap(snapshot, prepared, "Real")
         logic = slicer.app.layoutManager().sliceWidget("Red").sliceLogic()
-        logic.GetSliceNode().SetOrientation("Axial")
         slicer.util.setSliceViewerLayers(background=image, fit=False)
         slicer.app.layoutManager().resetSliceViews()
         logic.GetSliceNode().SetXYZOrigin(1, 2, 0)

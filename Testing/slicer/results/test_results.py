@@ -219,14 +219,21 @@ class ProvenanceTest(SlicerTestCase):
         self.assertEqual(provenance.read(node).parameters, {})
 
     def testSeedOfEachSampleIsTheOneThatWasKept(self):
-        report = {
-            "model": "m",
-            "version": "1",
-            "task": "generate",
-            "seed": 5,
-            "attempts": [{"sample": 0, "seed": 5}, {"sample": 1, "seed": 6}, {"sample": 1, "seed": 1000009}],
-        }
-        self.assertEqual([NodeProvenance.ofReport(report, sample).seed for sample in (0, 1)], [5, 1000009])
+        """That of the attempt that passed the checks, of the first one where none did."""
+
+        def attempt(sample: int, seed: int, passed: bool) -> dict:
+            return {"sample": sample, "seed": seed, "check": {"passed": passed}}
+
+        attempts = [
+            attempt(0, 5, True),
+            attempt(1, 6, False),
+            attempt(1, 1000009, True),
+            attempt(2, 7, False),
+            attempt(2, 1000010, False),
+        ]
+        report = {"model": "m", "version": "1", "task": "generate", "seed": 5, "attempts": attempts}
+        seeds = [NodeProvenance.ofReport(report, sample).seed for sample in range(4)]
+        self.assertEqual(seeds, [5, 1000009, 7, 8])
 
     def testTheModalityOfAResultIsKnownWhenItIsAnInput(self):
         node = results.addResult(self.snapshot, synthetic(self.snapshot), MADE)

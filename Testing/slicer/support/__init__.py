@@ -167,11 +167,24 @@ def sliceImage(view: str = "Red"):
     return slicer.app.layoutManager().sliceWidget(view).image()
 
 
+ORIENTATIONS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
+
+
+def straightenViews() -> None:
+    """Turn the slice views to the axes of the patient: showing an oblique volume turns them to its own."""
+    manager = slicer.app.layoutManager()
+    for name, orientation in ORIENTATIONS.items() if manager is not None else ():
+        widget = manager.sliceWidget(name)
+        if widget is not None:
+            widget.sliceLogic().GetSliceNode().SetOrientation(orientation)
+
+
 class SlicerTestCase(unittest.TestCase):
-    """An empty scene before each test; no swallowed exception after it."""
+    """An empty scene and straight views before each test; no swallowed exception after it."""
 
     def setUp(self):
         slicer.mrmlScene.Clear(0)
+        straightenViews()
         slicer.app.processEvents()
         slotErrors().clear()
 
