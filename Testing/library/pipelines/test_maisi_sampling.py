@@ -284,7 +284,7 @@ SENTENCES = {
     "The size is 0 x 32 x 32": {"model": BRAIN, "size": (0, 32, 32)},
     "The spacing is 1 x -1 x 1": {"model": BRAIN, "spacing": (1, -1, 1)},
     "The image is a line": {"model": BRAIN, "size": (1, 1, 64)},
-    "image reaches over 600 x 600 x 64.*ask for voxels of 1.18 x 1.18 x 1": {
+    "image reaches over 600 x 600 x 64.*request voxels of 1.18 x 1.18 x 1": {
         "model": BRAIN,
         "size": (600, 600, 64),
         "any_grid": False,
@@ -294,7 +294,7 @@ SENTENCES = {
     "no noise setting": {"model": BRAIN, "noise_hu": 10.0},
     "no classifier": {"model": BRAIN, "classifier_guidance": 1.0},
     "number of steps is 1001": {"model": BRAIN, "steps": 1001},
-    "makes CT only; leave the modality": {
+    "generates CT only; leave the modality": {
         "model": "ct-tissue",
         "mask": trunk(),
         "size": None,

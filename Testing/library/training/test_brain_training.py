@@ -74,7 +74,7 @@ def test_landmarks_map_every_scanner_to_one_scale():
     assert [float(made[labels == value].mean()) for value in (0, 3, 2, 1)] == [0, 30, 70, 110]
     # Above white matter the last segment is extrapolated: 270 is as far above it as the cortex is below.
     assert marks.standardize(np.full_like(values, 270.0) * (labels == 0) + values, labels).max() == pytest.approx(150)
-    with pytest.raises(InputError, match="rising order"):
+    with pytest.raises(InputError, match="ascending order"):
         marks.standardize(-values + 300, labels)
 
 
@@ -149,7 +149,7 @@ def test_ablation_replaces_only_the_allowed_labels():
 
 
 @pytest.mark.parametrize(
-    ("section", "words"), [({"share": 1.5, "into": 1}, "from 0 to 1"), ({"share": 0.5, "into": 19}, "from 0 to 18")]
+    ("section", "words"), [({"share": 1.5, "into": 1}, "from 0 to 1"), ({"share": 0.5, "into": 19}, "are 0 to 18")]
 )
 def test_invalid_ablation_is_refused(head, tmp_path, section, words):
     with pytest.raises(InputError, match=words):
