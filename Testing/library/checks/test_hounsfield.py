@@ -103,7 +103,8 @@ def test_a_ct_that_looks_like_mr_can_be_stated(tmp_path, capsys):
     words += ["-o", str(tmp_path / "o.nii.gz"), "--preset", "draft"]
     assert main(words) == 2
     assert "By its values the image looks like MR" in (text := capsys.readouterr().err) and "--modality" in text
-    assert main([*words, "--modality", "CT"]) == 0
+    assert main([*words, "--modality", "CT"]) == 3  # made, but it fails its checks
+    assert (tmp_path / "o.nii.gz").exists()
     assert "stated to be CT but looks like MR by its values" in capsys.readouterr().err
 
 
