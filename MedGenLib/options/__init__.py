@@ -8,7 +8,7 @@ editors complete it (PEP 692). `documented` adds the options to the signature an
 >>> validate("generate", {"guidance": 2, "preset": None})["preset"]
 'normal'
 >>> of("generate", "slicer")["noiseHU"].range_text
-'1 to 50 HU'
+'1 to 50 HU (CT) or a.u. (MR)'
 """
 
 from MedGenLib.options.declarations import (

@@ -69,7 +69,15 @@ class EditOptions(MaskOptions, total=False):
 
     noise_hu: Annotated[
         float | None,
-        Option(None, low=LEAST_NOISE_HU, high=MOST_NOISE_HU, unit="HU", phrase="noise", flag="--noise", metavar="HU"),
+        Option(
+            None,
+            low=LEAST_NOISE_HU,
+            high=MOST_NOISE_HU,
+            unit="HU (CT) or a.u. (MR)",
+            phrase="noise",
+            flag="--noise",
+            metavar="HU",
+        ),
     ]
 
 

@@ -119,7 +119,7 @@ class Option:
 
     @property
     def range_text(self) -> str:
-        """The range in words, such as "1 to 50 HU"; "" where there is none."""
+        """The range in words, such as "1 to 100 mm"; "" where there is none."""
         text = ""
         if self.above is not None:
             text = f"more than {self.above:g}" + (f" and at most {self.high:g}" if self.high else "")

@@ -170,8 +170,8 @@ def test_an_option_that_a_surface_lacks_is_refused_with_the_reason():
         ("generate", {"guidance": 31.0}, "The guidance is 31; choose 0 to 30."),
         ("generate", {"guidance": float("nan")}, "The guidance is nan; give a number."),
         ("generate", {"classifier_guidance": -1}, "The classifier guidance is -1; choose 0 to 1."),
-        ("generate", {"noise_hu": 500.0}, "The noise is 500 HU; choose 1 to 50 HU."),
-        ("generate", {"noise_hu": 0.5}, "The noise is 0.5 HU; choose 1 to 50 HU."),
+        ("generate", {"noise_hu": 500.0}, "The noise is 500 HU (CT) or a.u. (MR); choose 1 to 50 HU (CT) or a.u. (MR)."),
+        ("generate", {"noise_hu": 0.5}, "The noise is 0.5 HU (CT) or a.u. (MR); choose 1 to 50 HU (CT) or a.u. (MR)."),
         ("generate", {"preset": "fast"}, "There is no preset 'fast'; choose draft, normal or best."),
         ("generate", {"memory": "huge"}, "There is no memory plan 'huge'; choose normal, small or auto."),
         ("generate", {"device": 0}, "The device is 0; give text."),
@@ -285,7 +285,7 @@ def test_the_docstring_describes_every_option():
     described = re.findall(r"^(\w+): ", inspect.getdoc(example), re.MULTILINE)
     assert described == [*of("generate"), "progress", "InputError"]
     flat = " ".join(inspect.getdoc(example).split())
-    assert "noise of a CT, for models that take it; by default" in flat and "1 to 50 HU)." in flat
+    assert "noise of a CT, for models that take it; by default" in flat and "1 to 50 HU (CT) or a.u. (MR))." in flat
     assert "classifier-free guidance weight w" in flat and "(default: auto)" in flat
 
 
@@ -452,6 +452,6 @@ def test_the_table_has_every_option(command):
 
 def test_a_row_of_the_table():
     row = next(line for line in table("generate").splitlines() if "`noise_hu`" in line)
-    expected = ["`noise_hu`", "`--noise`", "`noiseHU`", r"`float \| None`", "", "1 to 50 HU"]
+    expected = ["`noise_hu`", "`--noise`", "`noiseHU`", r"`float \| None`", "", "1 to 50 HU (CT) or a.u. (MR)"]
     assert [cell.strip() for cell in re.split(r"(?<!\\)\|", row)][1:7] == expected
     assert "`-o`, `--output`" in table("generate") and "| required |" in table("generate")

@@ -222,7 +222,7 @@ CONTRADICTIONS = [
         "networks.draft.arguments.widths is [8], but the network 'flow' has 3",
     ),
     (FLOW, "performance/0/preset", "quick", "performance[0].preset is 'quick', but the presets are draft, normal and"),
-    (FLOW, "statistics/tissues/1/low", 100, "statistics.tissues.1.low is 100, above its high of -70"),
+    (FLOW, "statistics/tissues/1/low", 100, "statistics.tissues.1.low is 100, above its high of -60"),
     (FLOW, "statistics/background/low", 0, "statistics.background.low is 0, above its high of -1000"),
     (
         FLOW,
