@@ -18,6 +18,8 @@ from MedGenLib.errors import InputError
 from MedGenLib.options import COMMANDS, SURFACES, GenerateOptions, camel, changed, documented, missing, of, snake, table
 from MedGenLib.options.surfaces import ALL, DEFAULTS, LACKS, NAMES
 
+NOISE_UNIT = "HU (CT) or a.u. (MR)"
+
 EVERY = [(command, name, option) for command, known in COMMANDS.items() for name, option in known.items()]
 IDS = [f"{command}-{name}" for command, name, _ in EVERY]
 
@@ -170,8 +172,8 @@ def test_an_option_that_a_surface_lacks_is_refused_with_the_reason():
         ("generate", {"guidance": 31.0}, "The guidance is 31; choose 0 to 30."),
         ("generate", {"guidance": float("nan")}, "The guidance is nan; give a number."),
         ("generate", {"classifier_guidance": -1}, "The classifier guidance is -1; choose 0 to 1."),
-        ("generate", {"noise_hu": 500.0}, "The noise is 500 HU (CT) or a.u. (MR); choose 1 to 50 HU (CT) or a.u. (MR)."),
-        ("generate", {"noise_hu": 0.5}, "The noise is 0.5 HU (CT) or a.u. (MR); choose 1 to 50 HU (CT) or a.u. (MR)."),
+        ("generate", {"noise_hu": 500.0}, f"The noise is 500 {NOISE_UNIT}; choose 1 to 50 {NOISE_UNIT}."),
+        ("generate", {"noise_hu": 0.5}, f"The noise is 0.5 {NOISE_UNIT}; choose 1 to 50 {NOISE_UNIT}."),
         ("generate", {"preset": "fast"}, "There is no preset 'fast'; choose draft, normal or best."),
         ("generate", {"memory": "huge"}, "There is no memory plan 'huge'; choose normal, small or auto."),
         ("generate", {"device": 0}, "The device is 0; give text."),
