@@ -201,7 +201,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
 
         Raises
         ------
-        InputError, PackageError, LicenseError: nothing was begun. What ends it later is its `error` and `sentence`.
+        InputError, PackageError, LicenseError: nothing was started. Later errors are in `error` and `sentence`.
 
         Examples
         --------
@@ -217,7 +217,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         parameters, drawnFrom = self._origin(volumeNode, segmentationNode, manifest, options)
         edit = LiveEdit(self.engine, volumeNode, segmentationNode, manifest, parameters, live, onChange, drawnFrom)
         if self.currentEdit is not None:
-            self.currentEdit.stop(_("Live editing ended because another one was begun."))
+            self.currentEdit.stop(_("Live editing ended because another one started."))
         self.currentEdit = edit
         return edit.start()
 

@@ -43,7 +43,7 @@ class LiveEdit:
     Attributes
     ----------
     state: see the module.
-    parameters: what it was begun with, and the seed that was drawn.
+    parameters: its options, and the seed that was drawn.
     isLive: whether strokes are drawn as they come; otherwise by `redraw` only.
     sentence: what the user should read now.
     error: why it ended, None while it has not, and when it was stopped.

@@ -258,7 +258,7 @@ def _translate(table: np.ndarray, values: np.ndarray, result: np.ndarray) -> Non
 
 
 def knownInModelLabels(snapshot: InputSnapshot, manifest, mapping) -> np.ndarray:
-    """(k, j, i) A captured segmentation whose segments the model is known to know, in its labels. Quick enough for
+    """(k, j, i) A captured segmentation in the labels of the model, which knows all its segments. Quick enough for
     the GUI thread: the segments are asked about, not the voxels."""
     found = labelsOf(snapshot.segments, manifest, mapping)[0]
     table = np.zeros(max(found) + 1, np.min_scalar_type(max(found.values())))

@@ -24,7 +24,7 @@ class EditObserver(VTKObservationMixin):
     segmentationNode, volumeNode: what is watched; `follow` another volume once its copy is drawn instead.
     isUntouched: whether the volume is as it was drawn last; asked at its events.
     onPainted: called at each change of the segments.
-    onEnd(reason, advice): called when editing cannot go on; advice: what to do, "" where it can be begun again.
+    onEnd(reason, advice): called when editing cannot go on; advice: what to do, "" where it can be started again.
     """
 
     def __init__(

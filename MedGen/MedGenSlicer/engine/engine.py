@@ -161,7 +161,7 @@ class Engine:
 
     @property
     def isStopping(self) -> bool:
-        """Whether a worker that was ended is not yet gone."""
+        """Whether a stopped worker process still exists."""
         return bool(self._ending)
 
     def workerPython(self) -> str:

@@ -27,7 +27,7 @@ class Run:
 
     Attributes
     ----------
-    state: see the module; isDone: whether it has ended, in whichever way.
+    state: see the module; isDone: whether it has ended: done, failed or cancelled.
     progress: the last progress: {"stage", "step", "total", "seconds_left", "memory_mib"}.
     error: what ended it (MedGenLib.errors), None when it is done.
     nodes: what was added or written, empty unless it is done.

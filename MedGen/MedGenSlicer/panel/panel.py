@@ -199,7 +199,7 @@ class Panel(VTKObservationMixin):
     # Small steps
 
     def _each(self, moment: str, *arguments) -> None:
-        """Tell every section of a moment (see `Section`)."""
+        """Tell every section of a moment (see `PanelSection`)."""
         for section in self.sections.values():
             getattr(section, moment)(*arguments)
 

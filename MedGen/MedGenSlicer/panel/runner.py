@@ -91,7 +91,7 @@ class Runner:
             self.showFailure(error)
 
     def _done(self, run) -> None:
-        """The run has ended, in whichever way."""
+        """The run has ended: done, failed or cancelled."""
         self.currentRun = None
         # The user's own doing is no failure, and its sentence has to outlive the scene.
         isWanted = isinstance(run.error, Cancelled) or run.error is not None and slicer.mrmlScene.IsClosing()

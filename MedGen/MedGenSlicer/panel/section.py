@@ -11,7 +11,7 @@ from MedGenSlicer.panel.ask import askWorker
 from MedGenSlicer.panel.context import Context
 
 
-class Section(Protocol):
+class PanelSection(Protocol):
     """A part of the panel. It is made with the `Context`, reads and writes its parameter node, and knows no other
     section; where one of these moments does not matter to it, it inherits the method."""
 
@@ -34,7 +34,7 @@ class Section(Protocol):
         """The panel goes."""
 
 
-class RunningSection(Section):
+class RunningSection(PanelSection):
     """A section with runs of its own, or requests to the worker, and a line for their progress.
 
     Parameters

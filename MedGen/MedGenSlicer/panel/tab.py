@@ -5,10 +5,10 @@ from __future__ import annotations
 from slicer.i18n import tr as _
 
 from MedGenSlicer.panel.context import Context
-from MedGenSlicer.panel.section import Section
+from MedGenSlicer.panel.section import PanelSection
 
 
-class TaskTab(Section):
+class TaskTab(PanelSection):
     """A tab for one task; its parameters begin with the name of the task."""
 
     task = ""

@@ -53,7 +53,7 @@ def quiet(*widgets):
 def fillCombo(combo, items: Iterable[tuple[str, str, str]], current: str) -> None:
     """Fill a combo box with (text, data, tooltip) and select the item with the data `current`, without signals.
 
-    A box that holds the same items already is left as it is: somebody may have its list open.
+    A box that holds the same items already is left as it is, as its list may be open.
     """
     items = list(items)
     held = [(combo.itemText(index), combo.itemData(index)) for index in range(combo.count)]

@@ -18,7 +18,7 @@ SECTIONS = {
     "study": "StudySection",
     "models": "ModelsSection",
 }
-"""File -> class (`MedGenSlicer.panel.section.Section`), in the order in which they are updated."""
+"""File -> class (`MedGenSlicer.panel.section.PanelSection`), in the order in which they are updated."""
 
 
 def made(context) -> dict:

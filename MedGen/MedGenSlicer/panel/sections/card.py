@@ -8,10 +8,10 @@ from MedGenLib.packages.license import is_accepted, require_acceptance
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.catalogue import modalityText
 from MedGenSlicer.panel.context import Context
-from MedGenSlicer.panel.section import Section
+from MedGenSlicer.panel.section import PanelSection
 
 
-class Card(Section):
+class Card(PanelSection):
     """The section *About this model* and the row that asks to accept a license."""
 
     def __init__(self, context: Context) -> None:

@@ -9,11 +9,11 @@ from MedGenSlicer.nodes.kinds import isSegmentation
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.catalogue import modelItems
 from MedGenSlicer.panel.context import Context
-from MedGenSlicer.panel.section import Section
+from MedGenSlicer.panel.section import PanelSection
 from MedGenSlicer.panel.sections.labels import mappingFor
 
 
-class EditSection(Section):
+class EditSection(PanelSection):
     """Live editing of one volume; it continues while another module, such as the Segment Editor, is open.
 
     Attributes
@@ -48,7 +48,7 @@ class EditSection(Section):
         self.edit = None
 
     def made(self, run) -> None:
-        """A new volume from a segmentation is what one wants to edit next, unless another one is being edited."""
+        """Select a new volume and its segmentation for editing, unless another one is being edited."""
         parameters, mask = self._context.parameters, run.snapshot.node
         isLive = self.edit is not None and self.edit.isLive
         if parameters is not None and not isLive and isSegmentation(mask):

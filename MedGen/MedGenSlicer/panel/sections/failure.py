@@ -7,10 +7,10 @@ from slicer.i18n import tr as _
 from MedGenLib.errors import LicenseError, MedGenError, MemoryPlanError, PackageError, WorkerError
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.context import Context
-from MedGenSlicer.panel.section import Section
+from MedGenSlicer.panel.section import PanelSection
 
 
-class FailureBox(Section):
+class FailureBox(PanelSection):
     """The box that is shown instead of a result."""
 
     def __init__(self, context: Context) -> None:

@@ -151,7 +151,7 @@ def _namedSegments(node) -> list:
 
 
 def _read(text: str) -> dict[str, dict[str, str]]:
-    """The mapping of a scene, which somebody may have edited by hand."""
+    """The mapping saved in a scene, which may have been edited by hand."""
     try:
         data = json.loads(text or "{}")
     except ValueError:

@@ -8,12 +8,12 @@ from MedGenLib.packages.catalogue import is_embedded
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.ask import askWorker
 from MedGenSlicer.panel.context import Context
-from MedGenSlicer.panel.section import Section
+from MedGenSlicer.panel.section import PanelSection
 
 MIB = 2**20
 
 
-class ModelsSection(Section):
+class ModelsSection(PanelSection):
     """Lists the models; the worker checks, installs, adds and removes them."""
 
     def __init__(self, context: Context) -> None:

@@ -7,11 +7,11 @@ from slicer.i18n import tr as _
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.catalogue import QUALITIES, qualityText
 from MedGenSlicer.panel.context import Context
-from MedGenSlicer.panel.section import Section
+from MedGenSlicer.panel.section import PanelSection
 from MedGenSlicer.parameters import LARGEST_SEED
 
 
-class Options(Section):
+class Options(PanelSection):
     """The row *Quality* and the section *Options*."""
 
     def __init__(self, context: Context) -> None:
@@ -68,7 +68,7 @@ class Options(Section):
         widgets.fillCombo(self._ui.deviceComboBox, items, wanted)
 
     def _seedChosen(self) -> None:
-        """Somebody who types a seed wants that one."""
+        """Keep a seed that the user types for the next runs, too."""
         if self._context.parameters is not None:
             self._context.parameters.seed = self._ui.seedSpinBox.value
             self._context.parameters.seedLocked = True

@@ -6,13 +6,13 @@ from slicer.i18n import tr as _
 from MedGenLib.errors import Cancelled
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
-from MedGenSlicer.panel.section import Section
+from MedGenSlicer.panel.section import PanelSection
 
 MOST_LETTERS = 60
 """Of an installer's line that are shown; the tooltip has all."""
 
 
-class Readiness(Section):
+class Readiness(PanelSection):
     """Installed? Then which device, with how much free memory; else one button that installs.
 
     States: "idle" (nothing asked yet), "missing", "installing", "extension" (of Slicer, needed for PyTorch),

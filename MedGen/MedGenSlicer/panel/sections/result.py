@@ -7,11 +7,11 @@ from MedGenLib.errors import InputError
 from MedGenSlicer.console import pythonLine
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
-from MedGenSlicer.panel.section import Section
+from MedGenSlicer.panel.section import PanelSection
 from MedGenSlicer.results import views
 
 
-class ResultBox(Section):
+class ResultBox(PanelSection):
     """The box below the button once a run has ended well.
 
     Attributes

@@ -4,10 +4,10 @@ from slicer.i18n import tr as _
 
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
-from MedGenSlicer.panel.section import Section
+from MedGenSlicer.panel.section import PanelSection
 
 
-class RunSection(Section):
+class RunSection(PanelSection):
     """Input check, plan line, Run or Cancel, progress, log."""
 
     def __init__(self, context: Context) -> None:
@@ -54,7 +54,7 @@ class RunSection(Section):
         self._ui.cancelButton.setVisible(self.isRunning)
 
     def start(self) -> None:
-        """The run has begun."""
+        """Show that the run has started."""
         self.isRunning = True
         self._cancelling = False
         self._ui.cancelButton.setEnabled(True)

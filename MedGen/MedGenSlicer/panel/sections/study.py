@@ -7,10 +7,10 @@ import slicer
 
 from MedGenSlicer import paths
 from MedGenSlicer.panel.context import Context
-from MedGenSlicer.panel.section import Section
+from MedGenSlicer.panel.section import PanelSection
 
 
-class StudySection(Section):
+class StudySection(PanelSection):
     """Prepare, read and score, one tab each.
 
     Attributes
