@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from MedGenLib import __version__
 from MedGenLib.networks import NETWORKS
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.settings import pipeline_name
+from MedGenLib.training.loop import VALIDATION
 
 
 def export_package(
@@ -25,14 +29,16 @@ def export_package(
     """Write ``<out>/package/<name>`` from the configuration's section ``package``.
 
     The section has the fixed parts of the manifest; networks, statistics, held-out subjects and preprocessing come from
-    training unless the section has them. The model card is the file ``card`` beside the configuration, the license text
-    the file ``license_file``.
+    training unless the section has them. The model card is the file ``card`` beside the configuration; without one, it
+    holds what this run did and measured. The license text is the file ``license_file``.
     """
     from MedGenLib.packages.export import write_package
 
     section = config["package"]
     folder = Path(config["folder"])
     medgen = {
+        "performance": [],
+        "citation": "not stated",
         "pipeline": pipeline_name(section["medgen"]),
         **section["medgen"],
         "networks": {role: _network(net, config, role) for role, net in networks.items()},
@@ -40,17 +46,60 @@ def export_package(
         "statistics": _merge(statistics, section["medgen"].get("statistics", {})),
     }
     medgen["training"] = {**medgen["training"], "held_out": held_out}
-    metadata = {**section["metadata"], "medgen": medgen}
+    unknown = {"authors": "not stated", "copyright": "not stated"}
+    metadata = {**unknown, **section["metadata"], "medgen": medgen}
     weights = {role: _half(net.state_dict()) for role, net in networks.items()}
     target = out / "package" / metadata["name"]
     write_package(
         target,
         metadata,
         weights,
-        (folder / section["card"]).read_text(encoding="utf-8").replace("{steps}", str(step)),
+        _card(section, folder, metadata, networks, step, out),
         (folder / section["license_file"]).read_text(encoding="utf-8"),
     )
     return target
+
+
+def _card(
+    section: dict[str, Any],
+    folder: Path,
+    metadata: dict[str, Any],
+    networks: dict[str, nn.Module],
+    step: int,
+    out: Path,
+) -> str:
+    """The card of the configuration, or one that states what this run did and measured."""
+    if "card" in section:
+        return (folder / section["card"]).read_text(encoding="utf-8").replace("{steps}", str(step))
+    training = metadata["medgen"]["training"]
+    millions = ", ".join(
+        f"{role} with {sum(p.numel() for p in net.parameters()) / 1e6:.2f} million parameters"
+        for role, net in networks.items()
+    )
+    lines = [
+        f"# {metadata['name']}\n",
+        f"{metadata['description']}.\n",
+        "**Not for diagnosis.** The images do not show real patients.\n",
+        "## Training\n",
+        f"{step:,} steps with MedGen {__version__}; networks: {millions}.\n",
+        "Data of the configuration:\n",
+        *(f"- {item['name']} ({item['license']}), subjects: {item['subjects']}" for item in training["data"]),
+        f"\nHeld out of training: {len(training['held_out'])} entries, listed in the metadata.\n",
+        "## Measured in this run\n",
+        *_validation(out),
+        "Nothing else was measured. Evaluate the model on held-out data with `medgen evaluate` before you use it.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _validation(out: Path) -> Iterator[str]:
+    """The last validation of the run as lines of a list."""
+    path = out / VALIDATION
+    values = json.loads(path.read_text(encoding="utf-8").splitlines()[-1]) if path.exists() else {}
+    if values:
+        yield f"Validation after {values.pop('step'):,} steps:\n"
+        yield from (f"- {name}: {value:.4g}" for name, value in values.items())
+        yield ""
 
 
 def extend_package(

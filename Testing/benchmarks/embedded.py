@@ -242,18 +242,12 @@ def main() -> None:
         folder = make(model, JOBS[model])
         texts[model] = text = judge(model, JOBS[model], folder)
         print(f"\n### {model}\n\n{text}", flush=True)
-        for card in _cards(model):
-            put(f"## Metrics from `make evaluate`\n\n{text}", card, "## Limits")
+        card = find(model).folder / "docs" / "README.md"
+        put(f"## Metrics from `make evaluate`\n\n{text}", card, "## Limits")
         seal(find(model).folder)
     (FOLDER / "figures.json").write_text(json.dumps(_known_texts() | texts, indent=2))
     joined = "\n\n".join(f"### {name}\n\n{text}" for name, text in (_known_texts()).items())
     put(f"{RESULTS}\n\n{joined}", ROOT / "Testing" / "benchmarks" / "RESULTS.md", "")
-
-
-def _cards(model: str) -> list[Path]:
-    """Model card in the package and its source in the training configurations."""
-    configs = ROOT / "MedGenLib" / "training" / "configs"
-    return [find(model).folder / "docs" / "README.md", configs / f"{model}.md"]
 
 
 def _known_texts() -> dict[str, str]:

@@ -71,8 +71,8 @@ def configuration(folder: Path, name: str, steps: int) -> Path:
         "validate_every": 10 * steps,
         "checkpoint_every": 20,
     }
-    for file in (config["package"]["card"], config["package"]["license_file"]):
-        (folder / file).write_text((shipped / file).read_text())
+    file = config["package"]["license_file"]
+    (folder / file).write_text((shipped / file).read_text())
     path = folder / f"{name}.json"
     path.write_text(json.dumps(config))
     return path

@@ -44,7 +44,7 @@ def small_config(folder: Path, data: Path, **changes) -> Path:
     for section in config["optimisation"].values():
         section.update(steps=6, batch=2, checkpoint_every=2, validate_every=100, precision="fp32")
     config["optimisation"].update(changes)
-    for name in ("card", "license_file"):
+    for name in ("license_file",):
         source = CONFIGS / config["package"][name]
         (folder / source.name).write_text(source.read_text())
     path = folder / "config.json"

@@ -268,7 +268,7 @@ def trained(tmp_path_factory):
     config["features"] = {"patch": 16, "network": {"widths": [8, 16], "blocks": [1, 1]}}
     config["optimisation"]["features"].update(steps=4, batch=4, checkpoint_every=2)
     config["package"]["medgen"]["output"]["features"] = 24
-    for name in ("card", "license_file"):
+    for name in ("license_file",):
         source = CONFIGS / config["package"][name]
         (folder / source.name).write_text(source.read_text())
     path = folder / "config.json"

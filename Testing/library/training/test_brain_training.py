@@ -54,7 +54,7 @@ def configuration(head: Path, folder: Path, **data) -> Path:
     config["flow"] = {"patch": 16, "network": {"widths": [8, 16], "blocks": [1, 1]}}
     for section in config["optimisation"].values():
         section.update(steps=3, batch=2, validate_every=100, precision="fp32")
-    for name in ("card", "license_file"):
+    for name in ("license_file",):
         source = CONFIGS / config["package"][name]
         (folder / source.name).write_text(source.read_text())
     path = folder / "config.json"

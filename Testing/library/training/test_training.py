@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -15,11 +16,12 @@ import pytest
 import torch
 from hippocampi import CONFIGS, small_config, sphere
 
-from MedGenLib import generate
+from MedGenLib import __version__, generate
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.io.files import write_volume
 from MedGenLib.packages import store
+from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import load_manifest
 from MedGenLib.training import train
 from MedGenLib.training.data.painted import PaintedHeads
@@ -101,6 +103,25 @@ def test_the_exported_package_is_valid(trained):
     assert manifest.networks["flow"].arguments["attention"] is True
     tissue = manifest.statistics.tissues[1]
     assert tissue.low < tissue.mean < tissue.high
+
+
+def test_the_card_holds_what_this_run_did_and_nothing_of_the_embedded_model(trained):
+    made = load_manifest(trained / "flow" / "package" / "mr-hippocampus")
+    embedded = find("mr-hippocampus")
+    last = json.loads((trained / "flow" / "validation.jsonl").read_text().splitlines()[-1])
+    assert "\n6 steps with MedGen" in made.card and f"Validation after {last.pop('step')} steps" in made.card
+    assert all(f"- {name}: {value:.4g}" in made.card for name, value in last.items())
+    known = set(re.findall(r"\b\d+\.\d{2,}\b", embedded.card)) - set(re.findall(r"[\d.]+", f"{last} {__version__}"))
+    assert known and not [figure for figure in known if figure in made.card]
+    assert made.performance == () and "MedGen authors" not in json.dumps(dict(made.metadata))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_configurations_hold_no_figures_and_no_authors(path):
+    package = json.loads(path.read_text())["package"]
+    assert "performance" not in package.get("medgen", {}) and "MedGen authors" not in path.read_text()
+    card = (CONFIGS / package["card"]).read_text() if "card" in package else ""
+    assert not re.findall(r"\d\.\d", card)
 
 
 def test_the_autoencoder_latent_carries_information(trained):
@@ -230,7 +251,7 @@ def translator_config(folder: Path, slices: Path, name: str, **loss: float) -> P
     config["network"] = {"widths": [8, 16], "blocks": [1, 1], "stem": 4}
     config["loss"].update(loss)
     config["optimisation"]["translator"].update(steps=3, batch=2, precision="fp32")
-    for item in ("card", "license_file"):
+    for item in ("license_file",):
         (folder / config["package"][item]).write_text("text\n")
     path = folder / f"{name}.json"
     path.write_text(json.dumps(config))
