@@ -57,7 +57,7 @@ def repeat(arguments: Namespace, console: Console) -> int:
     from MedGenLib.io.atomic import Outputs
     from MedGenLib.io.files import check_output_path
 
-    path = arguments.output and check_output_path(arguments.output)
+    path = arguments.output and check_output_path(arguments.output, new_folder=True)
     paths = [path, sidecar(path)] if path else []
     with Outputs(paths, overwrite=arguments.overwrite, keep=[arguments.file, *arguments.input]) as outputs:
         result = _functions()[task](**_options(task, made, arguments), **images, progress=console)

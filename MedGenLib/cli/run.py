@@ -13,7 +13,7 @@ from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored
 from MedGenLib.io.atomic import Outputs
-from MedGenLib.io.files import check_output_path, read_label_map, read_volume, write_volume
+from MedGenLib.io.files import WRITABLE, check_output_path, read_label_map, read_volume, write_volume
 from MedGenLib.io.output_names import numbered
 from MedGenLib.io.provenance import Provenance, Source, sidecars
 from MedGenLib.io.user_config import config_path
@@ -160,15 +160,15 @@ class Run:
         """All files of the run, with checked paths."""
         samples = self._given("samples", 1)
         volumes = [*numbered(self.arguments.output, samples), self._given("uncertainty")]
-        volumes = [check_output_path(path) for path in volumes if path is not None]
+        volumes = [_output(path) for path in volumes if path is not None]
         self._beside = dict(zip(volumes, sidecars(volumes), strict=True))
         paths = [*volumes, *self._beside.values()]
         if (path := self._given("lesion_mask")) is not None:
-            paths.append(check_output_path(path))
+            paths.append(_output(path))
         if self.arguments.preview is not None:
-            paths += [check_output_path(path, (".png",)) for path in numbered(self.arguments.preview, samples)]
+            paths += [_output(path, (".png",)) for path in numbered(self.arguments.preview, samples)]
         if self.arguments.report is not None:
-            paths.append(check_output_path(self.arguments.report, (".json",)))
+            paths.append(_output(self.arguments.report, (".json",)))
         if self._given("dicom") is not None:
             paths += _new_folders(numbered(self.arguments.dicom, samples))
         elif self._given("deidentify"):
@@ -213,6 +213,10 @@ def read_input(
     given = [stated.get(key) for key in ("series", "modality", "hu_offset")] if ROLES[name] == "image" else []
     image = read_volume(path, *given)
     return as_stored(image) if stored else image
+
+
+def _output(path: Path, suffixes: tuple[str, ...] = WRITABLE) -> Path:
+    return check_output_path(path, suffixes, new_folder=True)
 
 
 def write_with_facts(volume: Volume, path: Path, facts: Provenance) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from importlib.util import find_spec
 from pathlib import Path
 
 from MedGenLib.cli.arguments import add_arguments, positive
@@ -30,6 +31,8 @@ def train(arguments: Namespace, console: Console) -> int:
     """Train or resume, and export a package."""
     from MedGenLib import training
 
+    if find_spec("tensorboard") is None:
+        console.note("tensorboard is not installed, so no curves are written: pip install tensorboard.")
     exported = training.train(
         arguments.recipe,
         arguments.data,

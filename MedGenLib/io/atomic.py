@@ -54,6 +54,19 @@ def write_json(path: Path, data: Any) -> None:
 
 
 @contextlib.contextmanager
+def _created(folder: Path) -> Iterator[None]:
+    """Create a folder with its parents; on exit, those that are empty are removed."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+@contextlib.contextmanager
 def hidden_folder(parent: Path) -> Iterator[Path]:
     """Hidden folder in `parent`, deleted on exit; its files can be renamed into `parent`."""
     folder = hidden_beside(parent / "folder")
@@ -148,6 +161,7 @@ class Outputs:
             with _signals_later():
                 for folder in dict.fromkeys(path.parent for path in self.paths):
                     try:
+                        folders.enter_context(_created(folder))
                         self._stages[folder] = folders.enter_context(hidden_folder(folder))
                     except OSError as error:
                         raise InputError(

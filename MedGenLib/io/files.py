@@ -227,8 +227,12 @@ def read_entries(path: str | Path) -> dict[str, str]:
     return {key: reader.GetMetaData(key) for key in keys}
 
 
-def check_output_path(path: str | Path, suffixes: tuple[str, ...] = WRITABLE) -> Path:
+def check_output_path(path: str | Path, suffixes: tuple[str, ...] = WRITABLE, new_folder: bool = False) -> Path:
     """Return the path if a file with one of the suffixes can be written there; call before the work.
+
+    Parameters
+    ----------
+    new_folder: whether its folder may be one that `MedGenLib.io.atomic.Outputs` creates.
 
     Raises
     ------
@@ -244,10 +248,13 @@ def check_output_path(path: str | Path, suffixes: tuple[str, ...] = WRITABLE) ->
         raise InputError(f"The output {path} has none of the suffixes {', '.join(suffixes)}; choose one of them.")
     if path.is_dir():
         raise InputError(f"The output {path} is a folder; give the name of a file.")
-    if not path.parent.is_dir():
+    if not (new_folder or path.parent.is_dir()):
         raise InputError(f"The folder {path.parent} of the output does not exist; create it first.")
+    existing = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
+    if not existing.is_dir():
+        raise InputError(f"{existing} is no folder, so the output {path} cannot be written; choose another folder.")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise InputError(os_sentence(path, error)) from None

@@ -13,10 +13,11 @@ from MedGenLib.packages.hub.nv_generate import Published
 from MedGenLib.packages.manifest import Manifest
 
 WIDTH = 100
+JUDGES = "For checks and `medgen evaluate`; they make no images:"
 
 
 def models_table(manifests: Sequence[Manifest], damaged: Iterable[BrokenPackage] = ()) -> str:
-    """One line per model, then one line per unusable package."""
+    """One line per model that makes images, then those that judge them, and one line per unusable package."""
     header = ("NAME", "VERSION", "FROM", "TO", "SPACING mm", "SIZE", "LICENSE", "ORIGIN")
     rows = [
         (
@@ -32,6 +33,11 @@ def models_table(manifests: Sequence[Manifest], damaged: Iterable[BrokenPackage]
         for manifest in manifests
     ]
     lines = _columns([header, *rows]) if rows else ["No model is installed."]
+    makes = [manifest.task in ("generate", "translate") for manifest in manifests]
+    if not all(makes):
+        makers = [line for line, kept in zip(lines[1:], makes, strict=True) if kept]
+        judges = [line for line, kept in zip(lines[1:], makes, strict=True) if not kept]
+        lines = [lines[0], *makers, JUDGES, *judges]
     return "\n".join(lines + [f"Not usable: {package.reason}" for package in damaged])
 
 

@@ -37,8 +37,28 @@ COLORS = (
     "#d9e15a",
     "#e88fb4",
     "#9c7a5b",
+    "#5a1fff",
+    "#1fff1f",
+    "#ff1ff0",
+    "#ff1f96",
+    "#1f69ff",
+    "#2e6969",
+    "#4b691f",
+    "#ff1f1f",
+    "#1fff87",
+    "#962ec3",
+    "#784b69",
+    "#c3ff1f",
+    "#1f5ab4",
+    "#b42e5a",
+    "#5ac31f",
+    "#3dffc3",
+    "#a51f87",
+    "#ff1f5a",
+    "#c3ffc3",
+    "#b4b469",
 )
-"""Colors of the first labels; fat, soft tissue, bone and lung as in atlases."""
+"""Colors of labels: fat, soft tissue, bone and lung as in atlases; any two differ by at least 22 in CIELAB."""
 _WIDTH = 10.0  # inches, as all lengths of a picture
 _TITLE, _LINE, _BAR = 0.42, 0.22, 0.95
 _LEGEND_COLUMNS, _LEGEND_MOST = 5, 20
@@ -128,6 +148,8 @@ def label_colors(labels: NDArray) -> dict[int, str]:
     values = [int(value) for value in np.unique(labels) if value]
     if not values or values[-1] <= len(COLORS):
         return {value: COLORS[value - 1] for value in values}
+    if len(values) <= len(COLORS):
+        return dict(zip(values, COLORS, strict=False))
     return {value: _spread_color(order) for order, value in enumerate(values)}
 
 

@@ -49,7 +49,8 @@ def default_windows(volume: Volume) -> list[Window]:
         body = np.count_nonzero(values > -200)
         return [SOFT_TISSUE, LUNG if air > 0.15 * body else BONE]
     body = values[_foreground(values, volume.modality)]
-    low, high = np.percentile(body if body.size else values, [1, 98.5])
+    low, high = np.percentile(body if body.size else values, [1, 99.5])
+    high *= 1.05 if high > 0 else 1  # otherwise the brightest tissue is white all over
     # MR has no negative signal, and its background should be black.
     low = min(low, 0.0) if values.min() >= 0 else low
     width = max(float(high - low), 1e-6)

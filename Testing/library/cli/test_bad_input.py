@@ -329,9 +329,10 @@ def test_unknown_suffix_of_preview_and_report(medgen, out, tmp_path):
         assert name in medgen("generate", mask, "-o", out / "ct.nii", option, out / name)
 
 
-def test_missing_output_folder(medgen, out, tmp_path):
-    sentence = medgen("generate", mask_file(tmp_path), "-o", out / "no" / "ct.nii.gz")
-    assert "does not exist" in sentence
+def test_output_folder_that_cannot_be_created(medgen, out, tmp_path):
+    mask = mask_file(tmp_path)
+    sentence = medgen("generate", mask, "-o", mask / "new" / "ct.nii.gz")
+    assert "is no folder" in sentence
 
 
 def test_output_is_a_folder(medgen, out, tmp_path):

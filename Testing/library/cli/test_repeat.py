@@ -126,3 +126,13 @@ def test_other_voxels_and_their_reason_are_stated(inputs, tmp_path, capsys):
 def test_a_volume_without_a_record_is_refused(inputs, capsys):
     assert cli.main(["repeat", str(inputs / "ct.nii.gz")]) == 2
     assert "has no record of how it was made" in capsys.readouterr().err
+
+
+def test_output_folders_are_created_and_left_only_with_outputs(inputs, tmp_path):
+    output = tmp_path / "a" / "b" / "out.nii.gz"
+    assert run("generate", inputs, output, "--steps", "0") == 2
+    assert run("edit", inputs, output, "--model", "head-mr-to-ct") == 2
+    assert list(tmp_path.iterdir()) == []
+    report = tmp_path / "c" / "report.json"
+    assert run("generate", inputs, output, "--report", str(report)) in (0, 3)
+    assert output.is_file() and report.is_file()

@@ -167,6 +167,27 @@ def test_many_labels_keep_distinct_colors_and_a_short_legend(figure_of):
     assert any(word.endswith(" more") for word in texts(figure))
 
 
+@pytest.mark.parametrize("values", [range(1, 33), [2, 3, 4, 10, 11, 12, 13, 17, 41, 42, 43, 49, 50, 51, 52, 53]])
+def test_colors_of_labels_can_be_told_apart(values):
+    """Numbers of models and of FreeSurfer, with ventricle (4, 43) and hippocampus (17, 53)."""
+    from matplotlib.colors import to_rgb
+    from skimage.color import rgb2lab
+
+    colors = label_colors(np.array([0, *values]))
+    lab = rgb2lab(np.array([[to_rgb(color) for color in colors.values()]]))[0]
+    distances = np.linalg.norm(lab[:, None] - lab[None], axis=2)[~np.eye(len(lab), dtype=bool)]
+    assert len(colors) == len(values) and distances.min() > 20
+
+
+def test_white_matter_is_not_saturated():
+    generator = np.random.default_rng(0)
+    brain = np.zeros((40, 40, 40), np.float32)
+    brain[5:35, 5:35, 5:35] = generator.normal(65, 6, (30, 30, 30))
+    brain[12:28, 12:28, 12:28] = white = generator.normal(108, 5, (16, 16, 16))
+    (window,) = default_windows(Volume(brain, affine(), "T1w"))
+    assert np.mean(white >= window.limits[1]) < 0.002 and window.limits[1] < 1.5 * 108
+
+
 def test_extremes_do_not_fail(figure_of):
     flat = Volume(np.zeros((8, 8, 8)), affine(), "T1w")
     assert figure_of(flat, flat).axes
