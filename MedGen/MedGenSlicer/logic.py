@@ -21,7 +21,7 @@ from MedGenSlicer.engine.engine import Engine
 from MedGenSlicer.jobs.run import Run
 from MedGenSlicer.jobs.synthesis import SynthesisRun
 from MedGenSlicer.nodes.findings import errorFinding, imageFindings, maskFindings
-from MedGenSlicer.nodes.inputs import captureInput, captureOn
+from MedGenSlicer.nodes.inputs import captureInput, captureOn, outlineOf
 from MedGenSlicer.nodes.kinds import kindOf
 from MedGenSlicer.nodes.modality import guessModality
 from MedGenSlicer.results import volumes as results
@@ -163,7 +163,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         """
         if model is None:
             # What the image looks like takes time to find out; the worker does that before it begins.
-            model = models.translator(captureInput(volumeNode, "volume").modality, to).name
+            model = models.translator(outlineOf(volumeNode, "volume").modality, to).name
         manifest = models.usable(model, "translate", options["accept_license"])
         options |= {"image": volumeNode, "to": to, "model": model, "seed": seed, "preset": preset, "device": device}
         parameters = self._parameters("translate", manifest, options, outputNode)
@@ -443,8 +443,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         """How long a run will take and how much memory it needs; raises InputError for a node that cannot be used."""
         from MedGenLib.pipelines.estimate import plan_run
 
-        snapshot = captureInput(node)
-        geometry = Geometry(snapshot.shape, snapshot.affine)
+        outline = outlineOf(node)
+        geometry = Geometry(outline.shape, outline.affine)
         return plan_run(models.find(model), geometry, preset, device=device, samples=samples)
 
     def cleanup(self) -> None:
@@ -457,7 +457,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
     def _check(self, node, model: str | None, to: str | None, mapping: Any) -> Callable[[], list[Finding]]:
         """Takes what the scene holds; what is returned does the work and may be called in another thread."""
         if to is not None and model is None:
-            stated = captureInput(node, "volume").modality
+            stated = outlineOf(node, "volume").modality
             manifest = models.translator(stated or guessModality(node), to)
         else:
             manifest = models.find(model or COMMANDS["generate"]["model"].default)

@@ -21,9 +21,9 @@ from MedGenSlicer.nodes import labels
 from MedGenSlicer.nodes.geometry import GridPlace, gridIn, isRectangular, isSameGrid, shapeOf, worldTransform
 from MedGenSlicer.nodes.kinds import isSegmentation, kindOf
 from MedGenSlicer.nodes.modality import statedModality
-from MedGenSlicer.nodes.segmentations import layersOf, merged, referenceGrid, withBinaryLabelmaps
+from MedGenSlicer.nodes.segmentations import merged, referenceGrid, sourcesOf
 from MedGenSlicer.nodes.segments import SegmentInfo, segmentsOf
-from MedGenSlicer.nodes.voxels import heldArrayOf
+from MedGenSlicer.nodes.voxels import Holder
 
 
 @dataclass
@@ -121,15 +121,23 @@ def captureInput(node, kind: str | None = None) -> InputSnapshot:
     >>> snapshot = captureInput(slicer.util.getNode("Segmentation"))   # doctest: +SKIP
     >>> snapshot.image.shape, snapshot.kind                            # doctest: +SKIP
     """
-    kind = kindOf(node, kind)
-    worldMatrix = worldTransform(node)
-    snapshot = _captureSegmentation(node) if isSegmentation(node) else _captureVolume(node, kind)
-    if min(snapshot.shape) < 1:
-        raise InputError(_("'{name}' holds no voxels; load or draw its data first.").format(name=node.GetName()))
-    if max(snapshot.shape) == 1:
-        raise InputError(_("'{name}' has one voxel only; choose an image with more.").format(name=node.GetName()))
-    _placeInWorld(snapshot, node, worldMatrix)
+    snapshot, reference = _outlined(node, kind)
+    if reference is None:
+        _takeVoxels(snapshot, node)
+    else:
+        _takeSegments(snapshot, node, reference)
     return snapshot
+
+
+def outlineOf(node, kind: str | None = None) -> InputSnapshot:
+    """The geometry and the names of an input without its voxels, for planning; parameters as in `captureInput`. No
+    voxel is converted or copied.
+
+    Raises
+    ------
+    InputError: as in `captureInput`, as far as the geometry shows it.
+    """
+    return _outlined(node, kind)[0]
 
 
 def captureOn(node, volume) -> InputSnapshot:
@@ -140,9 +148,11 @@ def captureOn(node, volume) -> InputSnapshot:
     InputError: the mask cannot be used, or a label map lies on another grid.
     """
     kindOf(node, "labels")
-    image = captureInput(volume, "volume")
+    image = outlineOf(volume, "volume")
     if isSegmentation(node):
-        snapshot = _captureSegmentation(node, volume)
+        _requireSegments(node)
+        snapshot = InputSnapshot.ofNode(node, "labels", image.place, image.shape)
+        _takeSegments(snapshot, node, gridIn(node, volume))
         snapshot.affine = image.affine
         return snapshot
     snapshot = captureInput(node, "labels")
@@ -175,39 +185,56 @@ def _placeInWorld(snapshot: InputSnapshot, node, worldMatrix: np.ndarray) -> Non
     )
 
 
-def _captureVolume(node, kind: str) -> InputSnapshot:
+def _outlined(node, kind: str | None):
+    """The snapshot of a node without its voxels, and the reference grid of a segmentation."""
+    kind = kindOf(node, kind)
+    worldMatrix = worldTransform(node)
+    notes: list[str] = []
+    if isSegmentation(node):
+        _requireSegments(node)
+        reference, place = referenceGrid(node, notes)
+        shape = shapeOf(reference)
+    else:
+        reference, place, shape = None, GridPlace.ofVolume(node), shapeOf(_imageOf(node))
+    snapshot = InputSnapshot.ofNode(node, kind, place, shape)
+    snapshot.notes = notes
+    if min(shape) < 1:
+        raise InputError(_("'{name}' holds no voxels; load or draw its data first.").format(name=node.GetName()))
+    if max(shape) == 1:
+        raise InputError(_("'{name}' has one voxel only; choose an image with more.").format(name=node.GetName()))
+    _placeInWorld(snapshot, node, worldMatrix)
+    return snapshot, reference
+
+
+def _requireSegments(node) -> None:
+    segmentation = node.GetSegmentation()
+    if segmentation is None or not segmentation.GetNumberOfSegments():
+        raise InputError(_("'{name}' has no segments; draw or load some first.").format(name=node.GetName()))
+
+
+def _imageOf(node):
     image = node.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None:
         raise InputError(_("'{name}' holds no image data; load its file first.").format(name=node.GetName()))
-    array = heldArrayOf(image).transpose(2, 1, 0)
-    snapshot = InputSnapshot.ofNode(node, kind, GridPlace.ofVolume(node), array.shape)
-    make = _labelMap if kind == "labels" else _volume  # given the snapshot, which would keep itself alive otherwise
+    return image
+
+
+def _takeVoxels(snapshot: InputSnapshot, node) -> None:
+    array = Holder()(_imageOf(node)).transpose(2, 1, 0)
+    make = _labelMap if snapshot.kind == "labels" else _volume
+    # Given the snapshot, which would keep itself alive otherwise.
     snapshot.build = lambda snapshot: make(snapshot, array)
-    return snapshot
 
 
-def _captureSegmentation(node, volume=None) -> InputSnapshot:
-    """volume: whose grid counts; None takes the segmentation's own."""
-    segments = segmentsOf(node)
-    if not segments:
-        raise InputError(_("'{name}' has no segments; draw or load some first.").format(name=node.GetName()))
-    segmentation = withBinaryLabelmaps(node)
-    notes: list[str] = []
-    if volume is None:
-        reference, place = referenceGrid(node, segmentation, notes)
-    else:
-        reference, place = gridIn(node, volume), GridPlace.ofVolume(volume)
-    layers = layersOf(segmentation, segments, reference)
-    snapshot = InputSnapshot.ofNode(node, "labels", place, shapeOf(reference))
-    snapshot.notes = notes
+def _takeSegments(snapshot: InputSnapshot, node, reference) -> None:
+    sources = sourcesOf(node, snapshot.segments, reference)
 
     def build(snapshot: InputSnapshot) -> LabelMap:
-        array, found = merged(layers, snapshot.shape, snapshot.name)
+        array, found = merged(sources, snapshot.shape, snapshot.name)
         snapshot.notes += found
         return _labelMap(snapshot, array)
 
     snapshot.build = build
-    return snapshot
 
 
 def _volume(snapshot: InputSnapshot, array: np.ndarray) -> Volume:

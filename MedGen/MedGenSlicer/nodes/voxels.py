@@ -10,7 +10,7 @@ from MedGenLib.imaging import boxes
 from MedGenLib.imaging.boxes import Box
 
 COPY_BYTES = 64 * 2**20
-"""Larger arrays are not copied in the GUI thread: their memory is held and read by the thread that writes it."""
+"""What is copied in the GUI thread at most; the memory of more is held and read by the thread that writes it."""
 
 
 def arrayOf(image) -> np.ndarray:
@@ -20,10 +20,16 @@ def arrayOf(image) -> np.ndarray:
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
 
 
-def heldArrayOf(image) -> np.ndarray:
-    """The same, copied where that is quick."""
-    array = arrayOf(image)
-    return array.copy() if array.nbytes <= COPY_BYTES else array
+class Holder:
+    """Takes the voxels of the images of one input as (k, j, i) arrays; copies of as many as can be copied quickly."""
+
+    def __init__(self) -> None:
+        self._left = COPY_BYTES
+
+    def __call__(self, image) -> np.ndarray:
+        array = arrayOf(image)
+        self._left -= array.nbytes
+        return array.copy() if self._left >= 0 else array
 
 
 def imageData(array: np.ndarray):
