@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, field, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from MedGenLib.errors import PackageError
 
 T = TypeVar("T")
+_hints_of = cache(get_type_hints)
 
 ALIASES = {"centres": "centers", "centre_hu": "center_hu"}
 """British spellings of keys in packages of schema version 1 -> present keys."""
@@ -45,7 +47,7 @@ def read(kind: type[T], section: Any, where: str) -> T:
 
     Raises PackageError for an unknown or missing key, or a value of another type or out of range.
     """
-    known, hints, values = keys_of(kind), get_type_hints(kind), {}
+    known, hints, values = keys_of(kind), _hints_of(kind), {}
     if not isinstance(section, Mapping):
         raise _fault(where, section, f"an object with the keys {listed(known, 'and')}")
     for given, value in section.items():
