@@ -68,6 +68,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         self.currentRun: Run | None = None
         self.currentEdit: LiveEdit | None = None
         self._lastGeneration: SynthesisRun | None = None
+        self.engine.isNeeded = self._needsWorker
 
     def getParameterNode(self):
         """The choices of the panel, saved with the scene (see `parameters.py`)."""
@@ -504,6 +505,9 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
             else:
                 taken[name] = value.tolist() if hasattr(value, "tolist") else value  # numbers of numpy
         return RunParameters(command, taken)
+
+    def _needsWorker(self) -> bool:
+        return self.isRunning or (self.currentEdit is not None and self.currentEdit.state != "ended")
 
     def _refuseSecond(self) -> None:
         if self.isRunning:

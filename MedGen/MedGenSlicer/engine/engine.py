@@ -23,6 +23,8 @@ from MedGenSlicer.engine.process import PYTHON_SETTING, WorkerProcess
 
 LOG_LINES = 500
 CHECK_MS = 200
+IDLE_TIMEOUT = 600.0
+"""Seconds after which a worker that nobody uses is ended: it holds memory, with CUDA also of the GPUs."""
 
 
 class Engine:
@@ -33,7 +35,13 @@ class Engine:
     python: interpreter of the worker; None takes the setting MedGen/WorkerPython, else Slicer's own.
     variables: more environment variables for the worker.
     temporaryRoot: folder for the private folders; None takes Slicer's temporary folder.
-    startTimeout, silenceTimeout: seconds until a worker that does not answer is given up.
+    startTimeout, silenceTimeout: seconds until a worker that does not answer is given up. Only time in which Slicer's
+        event loop runs counts.
+    idleTimeout: seconds until a worker that nobody uses is ended.
+
+    Attributes
+    ----------
+    isNeeded(): whether the worker is kept although no request waits.
 
     Example
     -------
@@ -48,9 +56,11 @@ class Engine:
         temporaryRoot: str | None = None,
         startTimeout: float = START_TIMEOUT,
         silenceTimeout: float = SILENCE_TIMEOUT,
+        idleTimeout: float = IDLE_TIMEOUT,
     ) -> None:
         self.python, self.variables, self.temporaryRoot = python, dict(variables or {}), temporaryRoot
-        self.startTimeout, self.silenceTimeout = startTimeout, silenceTimeout
+        self.startTimeout, self.silenceTimeout, self.idleTimeout = startTimeout, silenceTimeout, idleTimeout
+        self.isNeeded: Callable[[], bool] = lambda: False
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._worker: WorkerProcess | None = None
         self._ending: set[WorkerProcess] = set()
@@ -139,6 +149,11 @@ class Engine:
     def cancel(self) -> None:
         """Stop what runs by ending the worker with its children; every request that waits gets Cancelled."""
         self._end()
+
+    def endIfIdle(self) -> None:
+        """End a worker that nobody uses; the next run starts another."""
+        if self.state == "ready" and not self.isNeeded():
+            self._end()
 
     def kill(self) -> None:
         """End the worker and its children before returning."""
@@ -229,9 +244,12 @@ class Engine:
                 onError(error)
 
     def _check(self) -> None:
-        """Give up a worker that does not answer."""
+        """Give up a worker that does not answer, and end one that nobody uses."""
         worker = self._worker
         if worker is None or worker.isEnded:
+            return
+        worker.tick(CHECK_MS / 1000)
+        if worker.isEnded:
             return
         if not worker.info:
             if worker.connection.silent_for > self.startTimeout:
@@ -252,6 +270,8 @@ class Engine:
                     ).format(seconds=self.silenceTimeout)
                 )
             )
+        elif worker.idleFor > self.idleTimeout:
+            self.endIfIdle()
 
     def _onSceneClosing(self, caller=None, event=None) -> None:
         # Whether the run or the engine hears of it first is chance: both give the same reason.

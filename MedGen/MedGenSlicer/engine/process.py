@@ -36,6 +36,10 @@ class WorkerProcess:
     onEnd(worker): called once when the process is gone and its folder is removed.
     onLog(line): for every line of the log.
 
+    Attributes
+    ----------
+    idleFor: seconds since a request waited for its answer.
+
     Raises
     ------
     InputError: the private folder cannot be made.
@@ -60,7 +64,10 @@ class WorkerProcess:
         self._standardError = b""
         self._recent: deque[str] = deque(maxlen=60)
         self._isGone = False
-        self.connection = Connection(self._write, on_log=self._log)
+        self.idleFor = 0.0
+        self._ticked = 0.0
+        # Not the time of the wall: a window that was busy, or a computer that slept, is no silence of the worker.
+        self.connection = Connection(self._write, on_log=self._log, clock=lambda: self._ticked)
         self._process = qt.QProcess()
         self._connections = [
             (self._process.readyReadStandardOutput, self._onOutput),
@@ -84,6 +91,12 @@ class WorkerProcess:
         self.connection.request(
             "initialize", params, on_result=self._onInitialized, on_error=self._onInitializeError, on_progress=None
         )
+
+    def tick(self, seconds: float) -> None:
+        """Some time has passed in which Slicer's event loop ran; what the worker wrote meanwhile is read first."""
+        self._onOutput()
+        self._ticked += seconds
+        self.idleFor = 0.0 if self.connection.pending else self.idleFor + seconds
 
     def runFolder(self) -> str:
         """A new folder inside the private one. Raises InputError where it cannot be made."""

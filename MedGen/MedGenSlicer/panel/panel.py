@@ -67,11 +67,12 @@ class Panel(VTKObservationMixin):
         self.scheduleCheck()
 
     def exit(self) -> None:
-        """Another module was opened; a run continues, but nothing is proposed and no worker is started."""
+        """Another module was opened; a run continues, but nothing is proposed and no worker is started or kept."""
         self._isEntered = False
         self._each("pause")
         self._guessTimer.stop()
         self._workerTimer.stop()
+        self.logic.engine.endIfIdle()
 
     def close(self) -> None:
         """The widget goes: let go of the scene and stop all timers."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 import unittest
 
 import psutil
@@ -179,6 +180,38 @@ class EndTest(EngineTestCase):
         engine.kill()
 
 
+class IdleTest(EngineTestCase):
+    """A worker that nobody uses holds memory for nothing."""
+
+    def testEndsAfterAWhile(self):
+        engine = self.started(idleTimeout=1.0)
+        answers = []
+        engine.request("self_test", {}, answers.append, answers.append)
+        processUntil(lambda: answers)
+        self.assertEqual(engine.state, "ready")
+        processUntil(lambda: engine.state == "off", 10)
+        self.assertStopped(engine)
+
+    def testStaysWhileItIsNeeded(self):
+        engine = self.started(idleTimeout=0.4)
+        engine.isNeeded = lambda: True
+        end = time.monotonic() + 1.5
+        processUntil(lambda: time.monotonic() > end)
+        engine.endIfIdle()
+        self.assertEqual(engine.state, "ready")
+        engine.isNeeded = lambda: False
+        engine.endIfIdle()
+        self.assertStopped(engine)
+
+    def testStaysWhileARequestWaits(self):
+        engine = self.started(python=playing(self.workFolder, ANSWERS_ONCE + SILENT), idleTimeout=0.4)
+        engine.request("self_test", {}, None, lambda error: None)
+        end = time.monotonic() + 1.5
+        processUntil(lambda: time.monotonic() > end)
+        engine.endIfIdle()
+        self.assertEqual(engine.state, "running")
+
+
 class FailToStartTest(EngineTestCase):
     def testNoSuchPython(self):
         error = self.startError(python="/no/such/python")
@@ -256,6 +289,17 @@ class FailLaterTest(EngineTestCase):
         engine = self.started(silenceTimeout=2.5)
         error = self.error(engine, lambda: psutil.Process(engine.info["pid"]).suspend())
         self.assertSentence(error, "not answered", "2.5 s")
+
+    def testBlockedEventLoopIsNoSilence(self):
+        # As while Slicer loads a large study, or after a laptop has slept.
+        slow = ANSWERS_ONCE.replace("request =", "time.sleep(2)\nrequest =")
+        once = ANSWERS_ONCE.rpartition("sys.stdin.readline()")[0]
+        engine = self.started(python=playing(self.workFolder, once + slow + SILENT), silenceTimeout=1.5)
+        answers, errors = [], []
+        engine.request("self_test", {}, answers.append, errors.append)
+        time.sleep(3)
+        processUntil(lambda: answers or errors, 10)
+        self.assertEqual((len(answers), errors), (1, []))
 
     def testLogKeepsTheLastLines(self):
         source = "import sys\nfor number in range(2000): print('line', number, file=sys.stderr)\n"
