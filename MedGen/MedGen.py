@@ -106,7 +106,10 @@ class MedGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self) -> None:
         """Called each time the user opens this module."""
-        self.initializeParameterNode()
+        # Slicer 5.10 keeps what every wrapper of a node observes, so one that fits is not made again.
+        shown = self.panel.context.parameters
+        if shown is None or shown.parameterNode is not self.logic.parameterNode():
+            self.initializeParameterNode()
         self.panel.enter()
 
     def exit(self) -> None:

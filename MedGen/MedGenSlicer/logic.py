@@ -74,7 +74,11 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         """The choices of the panel, saved with the scene (see `parameters.py`)."""
         from MedGenSlicer.parameters import MedGenParameterNode
 
-        return MedGenParameterNode(super().getParameterNode())
+        return MedGenParameterNode(self.parameterNode())
+
+    def parameterNode(self):
+        """The node in which the choices of the panel are kept."""
+        return super().getParameterNode()
 
     @documented("generate", "slicer")
     def generate(

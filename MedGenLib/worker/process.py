@@ -27,6 +27,7 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     library = str(Path(__file__).resolve().parents[2])
     paths = [path for path in values.get("PYTHONPATH", "").split(os.pathsep) if path]
     values["PYTHONPATH"] = os.pathsep.join([library, *(p for p in paths if p != library)])
+    values["PYTHONSAFEPATH"] = "1"  # "python -m" would import from the current folder first
     values["PYTHONUNBUFFERED"] = "1"
     values["PYTHONIOENCODING"] = "utf-8"
     return values

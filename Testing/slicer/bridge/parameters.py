@@ -234,7 +234,7 @@ class _Wrapper:
     """The methods that the decorator adds to a class."""
 
     def __init__(self, parameterNode):
-        vars(self).update(parameterNode=parameterNode, _bindings={}, _tags={}, _showing=False)
+        vars(self).update(parameterNode=parameterNode, _bindings={}, _showing=False)
         for parameter in self.allParameters.values():
             if not parameter.isIn(parameterNode):
                 parameter.write(parameterNode, parameter.default.value)
@@ -275,14 +275,13 @@ class _Wrapper:
         parameters = [self._parameter(name) for name in mapping]
         tag = max(self._bindings, default=-1) + 1
         self._bindings[tag] = [_Binding(self, p, w) for p, w in zip(parameters, mapping.values(), strict=True)]
-        self._tags[tag] = self.AddObserver(vtk.vtkCommand.ModifiedEvent, self._show)
+        self.AddObserver(vtk.vtkCommand.ModifiedEvent, self._show)
         return tag
 
     def disconnectGui(self, tag):
+        """As in Slicer 5.10, the observer stays; 5.12 removes it."""
         for binding in self._bindings.pop(tag, ()):
             binding.release()
-        if tag in self._tags:
-            self.RemoveObserver(self._tags.pop(tag))
 
     def _show(self, _caller, _event):
         if self._showing:

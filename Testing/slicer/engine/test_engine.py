@@ -92,6 +92,12 @@ class LifeTest(EngineTestCase):
         self.assertEqual(len(set(folders)), 2)
         self.assertTrue(all(os.path.isdir(folder) and str(self.temporary) in folder for folder in folders))
 
+    def testCurrentFolderIsNotImportedFrom(self):
+        (self.workFolder / "psutil.py").write_text("raise RuntimeError('the wrong one')", encoding="utf-8")
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.workFolder)
+        self.started()
+
     def testSettingNamesThePython(self):
         settings = slicer.app.settings()
         settings.setValue("MedGen/WorkerPython", "/another/python")

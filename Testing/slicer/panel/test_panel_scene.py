@@ -1,5 +1,6 @@
 """The choices are saved with the scene and come back with it; reload and closing leave nothing behind."""
 
+import gc
 import json
 import sys
 import unittest
@@ -105,6 +106,20 @@ class ReloadTest(PanelCase):
         self.widget.enter()
         self.settle()
         self.assertEqual(self.ui.generateInputSelector.currentNode().GetID(), mask.GetID())
+
+    def test_leavingAndComingBackKeepsTheWrapper(self):
+        # Slicer 5.10 keeps the observer of every wrapper, and so each would show every change.
+        gc.collect()
+        before = self.wrappers()
+        for _visit in range(5):
+            self.widget.exit()
+            self.widget.enter()
+        gc.collect()
+        self.assertEqual(self.wrappers(), before)
+
+    def wrappers(self) -> int:
+        kind = type(self.parameters)
+        return sum(type(found) is kind for found in gc.get_objects())
 
 
 if __name__ == "__main__":
