@@ -97,10 +97,10 @@ def free_memory(device: torch.device | str = "cpu") -> int:
         return torch.cuda.mem_get_info(device)[0]
     import psutil
 
-    return min(psutil.virtual_memory().available, _container_room())
+    return min(psutil.virtual_memory().available, container_room())
 
 
-def _container_room(root: Path = Path("/sys/fs/cgroup")) -> float:
+def container_room(root: Path = Path("/sys/fs/cgroup")) -> float:
     """Bytes left below the control group's limit (Linux), infinity without a limit.
 
     Pages of the file cache count as used but are released on demand, so they are added.

@@ -44,13 +44,13 @@ def _system_folder(kind: str) -> Path:
         platformdirs = None
     try:
         if platformdirs is None:
-            return _standard_folder(kind, sys.platform, os.environ)
+            return standard_folder(kind, sys.platform, os.environ)
         return Path(getattr(platformdirs, f"user_{kind}_dir")(APPLICATION, appauthor=False))
     except (RuntimeError, KeyError):  # no HOME, and a user whom the system does not know
         return NOWHERE / APPLICATION
 
 
-def _standard_folder(kind: str, system: str, environment: Mapping[str, str]) -> Path:
+def standard_folder(kind: str, system: str, environment: Mapping[str, str]) -> Path:
     """Same result as platformdirs, without it."""
     home = Path.home()
     if system == "win32":

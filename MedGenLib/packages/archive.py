@@ -56,7 +56,7 @@ def require_space(size: int, folder: Path) -> None:
 def _problem(members: list[zipfile.ZipInfo]) -> str | None:
     names = set()
     for member in members:
-        if problem := _member_problem(member):
+        if problem := member_problem(member):
             return problem
         names.add(member.filename.casefold())
     if len(names) < len(members):
@@ -64,7 +64,7 @@ def _problem(members: list[zipfile.ZipInfo]) -> str | None:
     return rules.listing_problem({m.filename: m.file_size for m in members})
 
 
-def _member_problem(member: zipfile.ZipInfo) -> str | None:
+def member_problem(member: zipfile.ZipInfo) -> str | None:
     name = member.filename
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:

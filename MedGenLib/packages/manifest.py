@@ -108,12 +108,16 @@ class FieldOfView:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """One network: its role in the package, its name on the allow-list, its weights file."""
+    """One network: its role in the package, its name on the allow-list, its weights file.
+
+    `base` is the role of the network that weights in 4 bits are added to.
+    """
 
     role: str
     network: str
     arguments: Mapping[str, Any]
     weights: str
+    base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ class LicenseSpec:
 class Manifest:
     """A validated model package.
 
-    `metadata` is the whole JSON as read; treat it, like every mapping here, as read-only.
+    `name` identifies it; `title` is its name for people. `metadata` is the whole JSON as read; treat it, like every mapping here, as read-only.
     """
 
     folder: Path
@@ -204,6 +208,11 @@ class Manifest:
         if role not in self.networks:
             raise PackageError(f"The model '{self.name}' has no network '{role}'; it has: {', '.join(self.networks)}.")
         return self.folder / self.networks[role].weights
+
+    @property
+    def title(self) -> str:
+        """Name for people."""
+        return self.metadata["medgen"].get("title", self.name)
 
     @property
     def card(self) -> str:
@@ -301,6 +310,11 @@ def _contradiction(data: dict) -> str | None:
     for role, network in medgen["networks"].items():
         if network["weights"] not in medgen["checksums"]:
             return f"$.medgen.networks.{role}.weights: '{network['weights']}' has no checksum"
+        base = network.get("base")
+        if base is not None and (base == role or "base" in medgen["networks"].get(base, {"base": ""})):
+            return (
+                f"$.medgen.networks.{role}.base: '{base}' is not another network of the package with complete weights"
+            )
     for side in ("input", "output"):
         names = [label["name"].casefold() for label in medgen[side].get("labels", {}).values()]
         if len(set(names)) < len(names):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedGenLib.errors import PackageError
+from MedGenLib.packages.compression import expand
 from MedGenLib.packages.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -15,11 +16,21 @@ if TYPE_CHECKING:
 
 
 def load_weights(manifest: Manifest, role: str, device: str = "cpu") -> dict[str, torch.Tensor]:
-    """State dictionary of the network with a role ("autoencoder", "flow", "translator", ...).
+    """State dictionary of the network with a role ("autoencoder", "flow", "translator", ...), decompressed.
 
     The checksum of the file is verified before its first use in this process, and after changes. Raises PackageError:
     no such role, or the file is missing, damaged or changed.
     """
+    stored = stored_weights(manifest, role, device)
+    base = manifest.networks[role].base
+    try:
+        return expand(stored, load_weights(manifest, base, device) if base else None)
+    except (KeyError, RuntimeError) as error:
+        raise PackageError(f"The weights {manifest.weights_path(role)} do not fit their base: {error}.") from error
+
+
+def stored_weights(manifest: Manifest, role: str, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """Tensors of the file of a network as they are stored, see `packages.compression`. Raises as `load_weights`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from MedGenLib import __version__
 from MedGenLib.networks import NETWORKS
+from MedGenLib.packages.compression import compress
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.settings import pipeline_name
 from MedGenLib.training.loop import VALIDATION
@@ -48,7 +49,7 @@ def export_package(
     medgen["training"] = {**medgen["training"], "held_out": held_out}
     unknown = {"authors": "not stated", "copyright": "not stated"}
     metadata = {**unknown, **section["metadata"], "medgen": medgen}
-    weights = {role: _half(net.state_dict()) for role, net in networks.items()}
+    weights = {role: compress(net.state_dict()) for role, net in networks.items()}
     target = out / "package" / metadata["name"]
     write_package(
         target,
@@ -103,35 +104,36 @@ def _validation(out: Path) -> Iterator[str]:
 
 
 def extend_package(
-    package: Manifest, config: dict[str, Any], role: str, network: nn.Module, step: int, out: Path
+    package: Manifest, config: dict[str, Any], role: str, network: nn.Module, step: int, out: Path, base: str = ""
 ) -> Path:
     """Write ``<out>/package/<name>``: an installed package with one more network.
 
     The section ``package`` of the configuration gives the new ``version``, its line ``changelog``, the ``presets`` that
     use the network, the ``command`` that trained it and the file ``card`` with the section to add to the model card.
+    `base` is the role of the network that this one started from; its weights are stored as differences from it.
     """
     from MedGenLib.packages.export import write_package
-    from MedGenLib.packages.weights import load_weights
+    from MedGenLib.packages.weights import load_weights, stored_weights
 
     section = config["package"]
     metadata = copy.deepcopy(dict(package.metadata))
     metadata["version"] = section["version"]
     metadata["changelog"][section["version"]] = section["changelog"]
     medgen = metadata["medgen"]
-    medgen["networks"][role] = _network(network, config, role)
+    medgen["networks"][role] = _network(network, config, role) | ({"base": base} if base else {})
     medgen["sampler"]["presets"].update(section["presets"])
     if section["command"] not in medgen["training"]["commands"]:
         medgen["training"]["commands"].append(section["command"])
-    weights = {name: load_weights(package, name) for name in package.networks if name != role}
-    weights[role] = _half(network.state_dict())
+    weights = {name: stored_weights(package, name) for name in package.networks if name != role}
+    weights[role] = compress(network.state_dict(), load_weights(package, base) if base else None)
     added = (Path(config["folder"]) / section["card"]).read_text(encoding="utf-8")
-    card = _with_section(package.card, added.replace("{steps}", str(step)))
+    card = with_section(package.card, added.replace("{steps}", str(step)))
     target = out / "package" / metadata["name"]
     write_package(target, metadata, weights, card, package.license_text)
     return target
 
 
-def _with_section(card: str, section: str) -> str:
+def with_section(card: str, section: str) -> str:
     """The card with a section appended, or replacing one with the same heading."""
     heading = section.splitlines()[0]
     parts = card.split("\n## ")
@@ -152,8 +154,3 @@ def _merge(measured: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
             value: {**measured["tissues"].get(value, {}), **limits} for value, limits in fixed["tissues"].items()
         }
     return merged
-
-
-def _half(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in 16 bits: half the size, with a rounding far below the noise of training."""
-    return {name: t.half() if t.is_floating_point() else t for name, t in state.items()}

@@ -125,6 +125,7 @@ def main() -> None:
     testing = [read(folder, n) for n in names if n in held]
     masks = [mask for _, mask in testing]
     real = [image for image, _ in testing]
+    known = [image for image, _ in training]
 
     results = [
         generate(mask, arguments.model, seed=seed, preset=arguments.preset, retries=0).volume
@@ -136,57 +137,52 @@ def main() -> None:
         preview.preview(masks[index], image, OUT / f"hippocampus_{index}_real.png")
     made = [standard(r.array) for r in results]
     again = generate(masks[0], arguments.model, seed=1001, preset=arguments.preset, retries=0)
-    known = [image for image, _ in training]
     mean_image = np.mean([padded(i) for i in known], axis=0)
     template = [standard(mean_image[tuple(slice(0, n) for n in i.shape)]) for i in real]
+    cohorts = {"real, held out": real, arguments.model: made, "mean training image": template}
 
-    network = train_segmenter(training, arguments.steps)
-    exchanged = masks[1:] + masks[:1]
-    rows = {
-        "real, held out": dices(network, real, masks),
-        arguments.model: dices(network, made, masks),
-        f"{arguments.model}, masks exchanged": _exchanged(network, made, exchanged),
-        "mean training image": dices(network, template, masks),
-    }
-    pooled = np.concatenate([i.ravel() for i in real])
-    scale = (float(pooled.mean()), float(1 / pooled.std()))
-    target = features(real, scale)
-    distances = {
-        "real, held out": 0.0,
-        "real, training (floor)": standardized_frechet(target, features(known[:40], scale)),
-        arguments.model: standardized_frechet(target, features(made, scale)),
-        "mean training image": standardized_frechet(target, features(template, scale)),
-    }
-    print(table(["images", "Dice anterior", "Dice posterior"], [[k, *v] for k, v in rows.items()]))
-    print(table(["images", "feature distance"], [[k, v] for k, v in distances.items()]))
+    rows = dice_rows(train_segmenter(training, arguments.steps), cohorts, masks, arguments.model)
+    distances = distances_to_real(real, {"real, training (floor)": known[:40], **cohorts})
     ratio = np.mean(rows[arguments.model]) / np.mean(rows["real, held out"])
-    copies = {
-        "generated": float(nearest(made, known).mean()),
-        "generated, largest": float(nearest(made, known).max()),
-        "real": float(nearest(real, known).mean()),
-        "real, largest": float(nearest(real, known).max()),
-    }
+    copies = nearest_training_images({"generated": made, "real": real}, known)
     seed_sd = float((standard(again.volume.array) - made[0]).std() / np.sqrt(2))
-    print(f"Dice generated / real: {ratio:.3f}")
-    rounded = {k: round(v, 3) for k, v in copies.items()}
-    print("correlation with the nearest training case:", rounded)
-    print(f"SD between two seeds: {seed_sd:.2f} of an image's SD")
     textures = {
         who: [float(np.mean([f(i, np.ones(i.shape, bool)) for i in images])) for f in (local_sd, highpass_sd)]
         for who, images in (("real", real), (arguments.model, made))
     }
+    print(table(["images", "Dice anterior", "Dice posterior"], [[k, *v] for k, v in rows.items()]))
+    print(table(["images", "feature distance"], [[k, v] for k, v in distances.items()]))
+    print(f"Dice generated / real: {ratio:.3f}")
+    print("correlation with the nearest training case:", {k: round(v, 3) for k, v in copies.items()})
+    print(f"SD between two seeds: {seed_sd:.2f} of an image's SD")
     print("local SD, high-pass SD:", textures)
-    save(
-        "hippocampus",
-        {
-            "dice": rows,
-            "distance": distances,
-            "ratio": ratio,
-            "nearest": copies,
-            "seed_sd": seed_sd,
-            "texture": textures,
-        },
-    )
+    figures = {"dice": rows, "distance": distances, "ratio": ratio, "nearest": copies}
+    save("hippocampus", {**figures, "seed_sd": seed_sd, "texture": textures})
+
+
+def dice_rows(network, cohorts: dict, masks: list, model: str) -> dict:
+    """Dice of the segmenter by cohort, and of the model's images with exchanged masks."""
+    exchanged = masks[1:] + masks[:1]
+    rows = {name: dices(network, images, masks) for name, images in cohorts.items()}
+    return {**rows, f"{model}, masks exchanged": _exchanged(network, cohorts[model], exchanged)}
+
+
+def distances_to_real(real: list, cohorts: dict[str, list]) -> dict[str, float]:
+    """Frechet distance of each cohort from the real held-out images, on their common scale."""
+    pooled = np.concatenate([i.ravel() for i in real])
+    scale = (float(pooled.mean()), float(1 / pooled.std()))
+    target = features(real, scale)
+    return {name: standardized_frechet(target, features(images, scale)) for name, images in cohorts.items()}
+
+
+def nearest_training_images(cohorts: dict[str, list], known: list) -> dict[str, float]:
+    """Mean and largest correlation of the images of each cohort with their nearest training image."""
+    found = {name: nearest(images, known) for name, images in cohorts.items()}
+    return {
+        f"{name}{suffix}": float(value)
+        for name, values in found.items()
+        for suffix, value in (("", values.mean()), (", largest", values.max()))
+    }
 
 
 def _exchanged(network: torch.nn.Module, made: list[np.ndarray], masks: list[LabelMap]) -> list:

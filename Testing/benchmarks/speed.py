@@ -58,9 +58,8 @@ def ours(size: int, bfloat16: bool) -> dict[str, float]:
     }
 
 
-def maisi(size: int, steps: int) -> dict[str, float]:
-    """U-Net, ControlNet and decoder of MAISI v2 with their published sizes, in a plain loop."""
-    import torch
+def maisi_networks():
+    """U-Net, ControlNet and decoder with the arguments that MAISI v2 publishes, untrained."""
     from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
     from monai.apps.generation.maisi.networks.controlnet_maisi import ControlNetMaisi
     from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
@@ -105,6 +104,14 @@ def maisi(size: int, steps: int) -> dict[str, float]:
         num_splits=4,
         dim_split=1,
     ).eval()
+    return unet, control, decoder
+
+
+def maisi(size: int, steps: int) -> dict[str, float]:
+    """U-Net, ControlNet and decoder of MAISI v2 with their published sizes, in a plain loop."""
+    import torch
+
+    unet, control, decoder = maisi_networks()
     latent = torch.randn(1, 4, *(size // 4,) * 3)
     mask = torch.zeros(1, 8, *(size,) * 3)
     kind, spacing = torch.ones(1, dtype=torch.long), torch.full((1, 3), 200.0)

@@ -87,9 +87,9 @@ def test_a_container_limit_counts(tmp_path):
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 200\n")
-    assert devices._container_room(tmp_path) == 500
+    assert devices.container_room(tmp_path) == 500
     (tmp_path / "memory.max").write_text("max\n")
-    assert devices._container_room(tmp_path) == float("inf")
+    assert devices.container_room(tmp_path) == float("inf")
 
 
 def test_peak_memory_grows_with_what_is_held():

@@ -68,12 +68,12 @@ def test_the_folders_of_macos(monkeypatch, kind):
 
     monkeypatch.delenv(f"XDG_{kind.upper()}_HOME", raising=False)
     expected = getattr(MacOS("medgen", appauthor=False), f"user_{kind}_dir")
-    assert user_folders._standard_folder(kind, "darwin", os.environ) == Path(expected)
+    assert user_folders.standard_folder(kind, "darwin", os.environ) == Path(expected)
 
 
 def test_the_folders_of_windows():
     values = {"LOCALAPPDATA": "/c/Users/me/AppData/Local"}
-    found = {kind: user_folders._standard_folder(kind, "win32", values) for kind in FOLDERS}
+    found = {kind: user_folders.standard_folder(kind, "win32", values) for kind in FOLDERS}
     local = Path("/c/Users/me/AppData/Local/medgen")
     assert found == {"config": local, "cache": local / "Cache", "data": local}
 

@@ -130,7 +130,7 @@ def install(offer: Offer, *, accept_license: bool = False, progress: ProgressCal
     require_acceptance(offer, accept_license)
     folder = user_folders.cache_dir() / "downloads"
     target = user_folders.models_dir() / offer.name
-    with _alone(offer.name, folder):
+    with downloading_alone(offer.name, folder):
         refuse_taken(offer.name)
         _remove_remains(target)
         _require_space(offer, folder)
@@ -265,7 +265,7 @@ def _sources(offer: Offer, paths: Mapping[str, Path]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _alone(name: str, folder: Path) -> Iterator[None]:
+def downloading_alone(name: str, folder: Path) -> Iterator[None]:
     """Allow one installation of a model at a time, across processes."""
     from huggingface_hub.utils import WeakFileLock
 

@@ -114,7 +114,7 @@ class Augmentation:
         if generator.random() < 0.5 and LEFT_RIGHT_IS_ROWS[pair.plane]:
             mask, ct, mr = mask[::-1], ct[::-1], mr[::-1]
         if generator.random() < self.marrow:
-            mr = _with_marrow(mr, ct, generator)
+            mr = with_marrow(mr, ct, generator)
         return {
             "ct": ct.copy(),
             "mr": self._scanner(mr, mask, generator),
@@ -150,7 +150,7 @@ class Augmentation:
         return (np.abs(mr + noise) * mask).astype(np.float32)
 
 
-def _with_marrow(mr: np.ndarray, ct: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def with_marrow(mr: np.ndarray, ct: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Replace the MR level between the inner and outer table of the bone."""
     from scipy import ndimage
 

@@ -150,7 +150,7 @@ class FewStepRecipe:
         return {key: round(value, 4) for key, value in sums.items()}
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        return extend_package(self.package, self.config, ROLE, networks[ROLE], step, out)
+        return extend_package(self.package, self.config, ROLE, networks[ROLE], step, out, base="flow")
 
 
 def student_of(teacher: FlowUNet) -> FlowUNet:

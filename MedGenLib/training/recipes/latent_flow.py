@@ -53,7 +53,7 @@ class LatentFlowRecipe:
         self.objectives = [Objective("flow", ("flow",), self._loss)]
 
     def _made_autoencoder(self, out: Path) -> Autoencoder:
-        return _trained_autoencoder(out.parent / "autoencoder")
+        return trained_autoencoder(out.parent / "autoencoder")
 
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
         return self.data.sample(draw.numpy, size)
@@ -137,7 +137,7 @@ class LatentFlowRecipe:
         )
 
 
-def _trained_autoencoder(folder: Path) -> Autoencoder:
+def trained_autoencoder(folder: Path) -> Autoencoder:
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS_FILE

@@ -144,7 +144,7 @@ def test_a_block_a_label_or_the_whole_mask_say_the_same(canvas, mask):
     done = canvas.edit(new)
     first = canvas.volume.array.copy()
     canvas.undo()
-    canvas.put(canvas.volume.array[:1, :1, :1], (slice(0, 1),) * 3)  # the history starts anew
+    canvas.put(canvas.volume.array[:1, :1, :1], (slice(0, 1),) * 3)  # the history starts again
     start, stop = (3, 9, 5), (30, 30, 30)
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     block = canvas.edit(crop(new, start, stop), box)
@@ -280,7 +280,7 @@ def test_masks_keep_the_numbers_they_were_given_in():
 
 
 def test_a_number_does_not_change_its_meaning(mask, canvas):
-    """As where another program has numbered the segments of the new mask anew."""
+    """As where another program has renumbered the segments of the new mask."""
     new = painted(mask, FAT)
     before = canvas.volume.array.copy()
     with pytest.raises(InputError, match="1 is 'bone' in the new mask.*uses it for fat"):
@@ -447,10 +447,10 @@ def test_the_command_writes_image_picture_report_and_facts(tmp_path, capsys):
     words = [str(tmp_path / word) if "." in word else word for word in words]
     words += ["--preset", "draft", "--device", "cpu"]
     assert main(words) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     changed = new.array != mask.array
-    assert f"{np.count_nonzero(changed)} voxels of the mask changed" in told
-    assert "are those of the input" in told
+    assert f"{np.count_nonzero(changed)} voxels of the mask changed" in printed
+    assert "are those of the input" in printed
     out = read_volume(tmp_path / "out.nii.gz", modality="CT")
     report = json.loads((tmp_path / "r.json").read_text())
     outside = far_from(changed, report["parameters"]["halo_voxels"])

@@ -167,7 +167,7 @@ def test_a_random_place_leaves_room_for_the_lesion():
     assert len(spots) > 10
 
 
-def test_a_lesion_larger_than_its_organ_is_told_so_with_what_fits():
+def test_a_lesion_larger_than_its_organ_is_refused_with_what_fits():
     with pytest.raises(InputError, match=r"30 mm is larger than 'gall_bladder', where .* (18|20|22)"):
         host().random_place(30.0, np.random.default_rng(0))
     large = rasterize(shape("sphere", 0), host().geometry, np.array([0.0, 0, 120]), 36.0)
@@ -185,7 +185,7 @@ def test_what_reaches_out_is_cut_off_with_a_warning():
         host().keep_inside(far, 8.0)
 
 
-def test_a_place_outside_is_told_with_what_the_image_reaches_over():
+def test_a_place_outside_is_refused_with_the_extent_of_the_image():
     with pytest.raises(InputError, match=r"R -40 to 38, A -30 to 28, S 100 to 138 mm"):
         host().index_of((0, 0, 500))
     with pytest.raises(InputError, match=r"30, 0, 120 mm \(RAS\) does not lie inside"):
@@ -196,10 +196,10 @@ def test_a_place_outside_is_told_with_what_the_image_reaches_over():
     assert voxel_at(flat, inside) == (3, 0, 4)
 
 
-def test_a_place_is_told_in_the_units_of_the_patient():
+def test_a_place_is_reported_in_the_units_of_the_patient():
     labels = organs()
     mask = rasterize(shape("sphere", 0), labels.geometry, np.array([0.0, 0, 120]), 8.0)
     place = Placement.inside(host(), mask, "painted", 8.0)
-    told = place.to_dict(Volume(labels.array, labels.affine))
-    assert told["at_ras_mm"] == pytest.approx([0, 0, 120], abs=0.01)
-    assert told["volume_ml"] == pytest.approx(mask.sum() * 8 / 1000)
+    report = place.to_dict(Volume(labels.array, labels.affine))
+    assert report["at_ras_mm"] == pytest.approx([0, 0, 120], abs=0.01)
+    assert report["volume_ml"] == pytest.approx(mask.sum() * 8 / 1000)

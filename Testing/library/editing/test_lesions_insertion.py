@@ -78,9 +78,9 @@ def test_the_lesion_is_of_its_tissue(calcified):
     before, after = (v.array[lesion].mean() for v in (calcified.source, calcified.volume))
     assert before < 150 and after > 200
     assert calcified.report.passed
-    told = calcified.report.parameters
-    assert told["label"] == "bone" and told["shape"] == "lobulated" and told["size_mm"] == 24
-    assert told["volume_ml"] == pytest.approx(lesion.sum() * 27 / 1000)
+    recorded = calcified.report.parameters
+    assert recorded["label"] == "bone" and told["shape"] == "lobulated" and told["size_mm"] == 24
+    assert recorded["volume_ml"] == pytest.approx(lesion.sum() * 27 / 1000)
 
 
 def test_the_same_seed_makes_the_same_lesion(abdomen, tissues, calcified):
@@ -323,7 +323,7 @@ def test_models_that_do_not_fit_end_in_a_sentence(abdomen, hippocampus):
         insert_lesion(hippocampus, at=at, model="hippocampus-segmenter", **CHANGE)
 
 
-def test_a_lesion_that_cannot_be_seen_is_told(abdomen, tissues):
+def test_a_lesion_that_cannot_be_seen_is_reported(abdomen, tissues):
     at = inside_of(tissues, 2)
     made = insert_lesion(abdomen, at=at, size_mm=18, labels=tissues, **{**CHANGE, "contrast": 1.0})
     assert any("hardly differs" in sentence for sentence in made.report.sentences)

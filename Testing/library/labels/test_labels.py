@@ -136,9 +136,9 @@ def test_the_users_mapping_wins_over_the_table():
 
 def test_unknown_labels_are_named_with_the_way_out():
     with pytest.raises(InputError) as error:
-        map_labels(mask(1, 9, 77, names={77: "tumour"}), TISSUE)
+        map_labels(mask(1, 9, 77, names={77: "tumor"}), TISSUE)
     sentence = str(error.value)
-    assert "9, 77 (tumour)" in sentence and "--map 9=" in sentence
+    assert "9, 77 (tumor)" in sentence and "--map 9=" in sentence
     assert "2 soft tissue" in sentence and "\n" not in sentence
 
 

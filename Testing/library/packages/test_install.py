@@ -431,7 +431,7 @@ def test_files_of_a_killed_installation_are_removed(server):
 def test_two_installations_at_once(server):
     offer = install.offer(NAME, server.address)
     with (
-        install._alone(NAME, user_folders.cache_dir() / "downloads"),
+        install.downloading_alone(NAME, user_folders.cache_dir() / "downloads"),
         pytest.raises(PackageError, match="being installed by another process"),
     ):
         install.install(offer, accept_license=True)

@@ -172,6 +172,8 @@ WRONG_METADATA = [
     (set_at(("version",), "new"), r"\$\.version: 'new' does not match"),
     (set_at(("medgen", "networks", "flow", "weights"), "models/../../x.safetensors"), "weights"),
     (set_at(("medgen", "networks", "flow", "weights"), "models/x.safetensors"), "has no checksum"),
+    (set_at(("medgen", "networks", "flow", "base"), "flow"), "'flow' is not another network of the package with complete"),
+    (set_at(("medgen", "networks", "flow", "base"), "x"), "'x' is not another network"),
     (
         set_at(("medgen", "networks", "flow", "network"), "os.system"),
         r"networks\.flow\.network: 'os\.system' is not one of the networks .*Autoencoder, Fea",
@@ -753,7 +755,7 @@ def test_hostile_archives_are_refused_before_anything_is_written(package, tmp_pa
 def test_an_encrypted_member_is_refused():
     member = zipfile.ZipInfo("docs/x.md")
     member.flag_bits |= 1
-    assert archive._member_problem(member) == "docs/x.md in it is encrypted"
+    assert archive.member_problem(member) == "docs/x.md in it is encrypted"
 
 
 def test_a_damaged_archive_is_refused(package, tmp_path):

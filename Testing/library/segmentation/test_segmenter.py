@@ -398,7 +398,7 @@ def test_a_tool_that_is_not_installed_tells_how_to_get_it(monkeypatch, model, tm
         ("target.write_text('x')", "wrote labels that cannot be read"),
     ],
 )
-def test_a_tool_that_fails_is_told_in_a_sentence(tool, ct, body, words):
+def test_a_tool_that_fails_is_reported_in_a_sentence(tool, ct, body, words):
     tool("TotalSegmentator", body)
     with pytest.raises(InputError, match=words) as caught:
         segmenter("totalsegmentator")(ct)

@@ -225,12 +225,12 @@ def test_exporting_twice_is_idempotent(trained, config):
 
 
 def test_a_section_of_the_card_is_added_once_and_replaced_later():
-    from MedGenLib.training.package import _with_section
+    from MedGenLib.training.package import with_section
 
     card = "# m\n\nText.\n\n## Limits\n\nSome.\n"
-    first = _with_section(card, "## Few steps\n\nOld.\n")
+    first = with_section(card, "## Few steps\n\nOld.\n")
     assert first == card.rstrip() + "\n\n## Few steps\n\nOld.\n"
-    second = _with_section(first, "## Few steps\n\nNew.\n")
+    second = with_section(first, "## Few steps\n\nNew.\n")
     assert second.count("## Few steps") == 1 and "New." in second and "Old." not in second
     assert second.startswith(card.rstrip())
 

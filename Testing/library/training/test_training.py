@@ -25,7 +25,7 @@ from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import load_manifest
 from MedGenLib.training import train
 from MedGenLib.training.data.painted import PaintedHeads
-from MedGenLib.training.data.slices import Augmentation, SlicePair, _with_marrow, calibrate_hu
+from MedGenLib.training.data.slices import Augmentation, SlicePair, with_marrow, calibrate_hu
 from MedGenLib.training.data.tissue import tissue_labels
 from MedGenLib.training.loop import Draw, OptimizationSettings
 from MedGenLib.training.splits import hold_out
@@ -125,9 +125,9 @@ def test_shipped_configurations_hold_no_figures_and_no_authors(path):
 
 
 def test_the_autoencoder_latent_carries_information(trained):
-    from MedGenLib.training.recipes.latent_flow import _trained_autoencoder
+    from MedGenLib.training.recipes.latent_flow import trained_autoencoder
 
-    network = _trained_autoencoder(trained / "autoencoder")
+    network = trained_autoencoder(trained / "autoencoder")
     image = torch.randn(1, 1, 16, 16, 16)
     latent = network.encode(image)
     true = (network.decode(latent) - image).abs().mean()
@@ -299,7 +299,7 @@ def test_marrow_augmentation_changes_the_inside_of_bone_only():
     ct = np.full((40, 40), 35.0, np.float32)
     ct[10:30, 10:30] = 900
     mr = np.where(ct > 500, 0.05, 0.6).astype(np.float32)
-    changed = _with_marrow(mr, ct, np.random.default_rng(0))
+    changed = with_marrow(mr, ct, np.random.default_rng(0))
     assert np.abs(changed - mr)[15:25, 15:25].min() > 0.02
     assert np.abs(changed - mr)[:8].max() < 1e-3
 

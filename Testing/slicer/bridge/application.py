@@ -13,7 +13,7 @@ from . import eventloop, hierarchy
 from .files import CoreIOManager
 from .mrmlwidgets import qSlicerScriptedLoadableModuleWidget
 from .pythonqt import StandIn
-from .record import BridgeError
+from .record import BridgeError, answerDialog
 from .views import LayoutManager
 
 #: Loadable modules: name -> class of the logic. Terminologies wants its JSON files, which the
@@ -26,6 +26,14 @@ LOGICS = {
     "Transforms": "vtkSlicerTransformLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
     "VolumeRendering": "vtkSlicerVolumeRenderingLogic",
+}
+
+#: Presets of the volume rendering: name -> values that are invisible and almost opaque.
+PRESETS = {
+    "CT-Bone": (150, 500),
+    "CT-Chest-Contrast-Enhanced": (-100, 300),
+    "MR-Default": (20, 300),
+    "US-Fetal": (20, 200),
 }
 
 
@@ -171,6 +179,7 @@ class Application(QtWidgets.QApplication, StandIn):
         self._attachColors()
         self._moduleManager = ModuleManager()
         self._logics = {name: self._load(name, cls) for name, cls in LOGICS.items()}
+        self._attachPresets()
         self._io = CoreIOManager(self._logics)
         self._layoutManager = LayoutManager(self._scene, self._logic)
         self._kept = hierarchy.watch(self._scene)
@@ -196,6 +205,21 @@ class Application(QtWidgets.QApplication, StandIn):
             file.write("\n".join(["# Color table file", "0 Background 0 0 0 0", *rows, ""]))
         self._logic.SetHomeDirectory(self._folder)
         self._logic.SetShareDirectory("share")
+
+    def _attachPresets(self):
+        """Transfer functions under the names of Slicer's, whose file the wheel leaves out."""
+        scene, folder = slicer.vtkMRMLScene(), os.path.join(self._folder, "share", "VolumeRendering")
+        os.makedirs(folder)
+        for name, (empty, full) in PRESETS.items():
+            node = slicer.vtkMRMLVolumePropertyNode()
+            node.SetName(name)
+            for value, opacity, gray in ((empty, 0.0, 0.3), (full, 0.8, 1.0)):
+                node.GetVolumeProperty().GetScalarOpacity().AddPoint(value, opacity)
+                node.GetVolumeProperty().GetRGBTransferFunction().AddRGBPoint(value, gray, gray, gray)
+            scene.AddNode(node)
+        scene.SetURL(os.path.join(folder, "presets.xml"))
+        scene.Commit()
+        self._logics["VolumeRendering"].SetModuleShareDirectory(folder)
 
     def _load(self, name, className):
         logic = getattr(slicer, className)()
@@ -232,6 +256,13 @@ class Application(QtWidgets.QApplication, StandIn):
 
     def testingEnabled(self):
         return self._testing
+
+    def confirmRestart(self, reason=""):
+        """Asks, in testing mode too, and restarts: a test sees the question in ``dialogs``."""
+        answerDialog("confirmRestart", reason)
+
+    def restart(self):
+        raise BridgeError("the application would end without a question, and with it what is not saved")
 
     def commandOptions(self):
         return _CommandOptions()

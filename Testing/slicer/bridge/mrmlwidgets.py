@@ -93,7 +93,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
     """Lists the nodes of some classes and follows the scene.
 
     Disabled without a scene. With ``noneEnabled`` off it takes the first node when the scene is
-    set, none of those that come later, and the last one when the current node goes.
+    set, and none of those that come later. When the current node is deleted or hidden, Qt's combo
+    box selects the row before it, whatever that is, and the selector follows.
     """
 
     currentNodeChanged = QtCore.Signal(object)
@@ -188,10 +189,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
         if node in self._nodes:
             self.nodeAboutToBeRemoved.emit(node)
             self._watched.pop(node.GetID(), None)
+            row = self._row(node)
             self._nodes.remove(node)
             self._fill()
             if node is self._current:
-                self._select(None if self.noneEnabled or not self._nodes else self._nodes[-1])
+                self._selectBefore(row)
 
     def _settled(self, _scene) -> None:
         if not self._busy():
@@ -233,10 +235,14 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
 
     def _nodeModified(self, node) -> None:
         if self._takes(node) != (node in self._nodes):
+            row = self._row(node) if node is self._current else None
             self._list()
-            self._settle()
+            if row is None:
+                self._settle()
+            else:
+                self._selectBefore(row)
         elif node in self._nodes:
-            row = self._nodes.index(node) + self.noneEnabled
+            row = self._row(node)
             if self._combo.itemText(row) != node.GetName():
                 self._combo.setItemText(row, node.GetName())
                 if node is self._current:
@@ -269,7 +275,15 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
         self._combo.currentIndex = (self._nodes.index(self._current) if found else -1) + self.noneEnabled
         self._combo.blockSignals(blocked)
 
+    def _row(self, node) -> int:
+        return self._nodes.index(node) + self.noneEnabled
+
     # the selection
+
+    def _selectBefore(self, row) -> None:
+        """What Qt does where the current row is gone."""
+        rows = [None] * self.noneEnabled + self._nodes
+        self._select(rows[max(0, row - 1)] if rows else None)
 
     def _activated(self, row) -> None:
         row -= self.noneEnabled

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import ctk
+import numpy as np
 import qt
 import slicer
 import slicer.util
@@ -22,6 +23,7 @@ from slicer.parameterNodeWrapper import Choice, Default, WithinRange, parameterN
 
 import bridge
 from bridge import eventloop
+from support.views import pixels
 
 MODULE = """
 import slicer
@@ -293,13 +295,24 @@ class NodeSelectorTest(support.SlicerTestCase):
         self.assertEqual(self.selector(showChildNodeTypes=False).nodeCount(), 0)
 
     def test_removed_node(self):
-        selector, strict = self.selector(noneEnabled=True), self.selector()
+        """Qt's combo box selects the row before; only the first one leaves nothing selected."""
+        for index, expected in ((2, 1), (1, 0), (0, None)):
+            with self.subTest(index):
+                slicer.mrmlScene.Clear(0)
+                selector, strict = self.selector(noneEnabled=True), self.selector()
+                nodes = [self.volume(name=str(n)) for n in range(3)]
+                selector.setCurrentNode(nodes[index])
+                strict.setCurrentNode(nodes[index])
+                slicer.mrmlScene.RemoveNode(nodes[index])
+                self.assertIs(selector.currentNode(), None if expected is None else nodes[expected])
+                self.assertIs(strict.currentNode(), nodes[expected or 1 - index])
+
+    def test_hidden_node(self):
+        selector = self.selector(noneEnabled=True)
         nodes = [self.volume(name=str(n)) for n in range(3)]
-        selector.setCurrentNode(nodes[0])
-        strict.setCurrentNode(nodes[0])
-        slicer.mrmlScene.RemoveNode(nodes[0])
-        self.assertIsNone(selector.currentNode())
-        self.assertIs(strict.currentNode(), nodes[2])
+        selector.setCurrentNode(nodes[2])
+        nodes[2].SetHideFromEditors(True)
+        self.assertIs(selector.currentNode(), nodes[1])
 
     def test_signals(self):
         selector, seen = self.selector(noneEnabled=True), []
@@ -471,13 +484,12 @@ class ModuleTest(support.SlicerTestCase):
 
 
 class ApplicationTest(support.SlicerTestCase):
-    def test_slice_is_drawn(self):
-        node = support.headVolume(None)
-        slicer.util.setSliceViewerLayers(background=node, fit=True)
-        image = support.sliceImage("Yellow")
-        values = {image.pixelColor(x, y).red() for x in range(0, 256, 8) for y in range(0, 256, 8)}
-        self.assertGreater(len(values), 50)
-        self.assertIsNone(slicer.app.layoutManager().threeDWidget(0))
+    def test_restart_is_asked_for(self):
+        with self.assertRaisesRegex(bridge.BridgeError, "question"):
+            slicer.util.restart()
+        with self.assertRaisesRegex(bridge.BridgeError, "Really"):
+            slicer.app.confirmRestart("Really?")
+        bridge.dialogs.clear()
 
     def test_nodes_are_filed(self):
         node = support.headVolume(8)
@@ -558,6 +570,79 @@ class ApplicationTest(support.SlicerTestCase):
         support.processUntil(lambda: seen, 20)
         self.assertEqual(seen, [3])
         self.assertEqual(process.readAllStandardOutput().data().strip(), b"hello")
+
+
+class ViewsTest(support.SlicerTestCase):
+    """What the views show is drawn by the logics and displayable managers of the scene."""
+
+    def setUp(self):
+        super().setUp()
+        self.manager = slicer.app.layoutManager()
+
+    def test_slice_is_drawn(self):
+        node = support.headVolume(None)
+        slicer.util.setSliceViewerLayers(background=node, fit=True)
+        for name in ("Red", "Yellow", "Green"):
+            self.assertGreater(len(np.unique(pixels(name))), 50, name)
+
+    def test_segmentation_is_drawn_over_the_slice(self):
+        node = support.ctSegmentation(None)
+        self.manager.sliceWidget("Red").sliceLogic().FitSliceToVolume(self.volumeLike(node), 256, 256)
+        filled = pixels("Red").any(axis=2).mean()
+        self.assertGreater(filled, 0.2)
+        node.GetDisplayNode().SetVisibility2DFill(False)
+        outlined = pixels("Red").any(axis=2).mean()
+        self.assertTrue(0.01 < outlined < filled / 2, (outlined, filled))
+        node.GetDisplayNode().SetVisibility(False)
+        self.assertFalse(pixels("Red").any())
+
+    def volumeLike(self, segmentation):
+        labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+        slicer.vtkSlicerSegmentationsModuleLogic.ExportAllSegmentsToLabelmapNode(segmentation, labels)
+        return labels
+
+    def test_volume_is_drawn_in_3d(self):
+        self.assertEqual(self.manager.threeDViewCount, 1)
+        logic = slicer.modules.volumerendering.logic()
+        display = logic.CreateDefaultVolumeRenderingNodes(support.headVolume(32))
+        display.SetVisibility(True)
+        self.manager.resetThreeDViews()
+        background = pixels(0)[0, 0]
+        shown = (pixels(0) != background).any(axis=2).mean()
+        self.assertGreater(shown, 0.1)
+        display.SetVisibility(False)
+        self.assertEqual((pixels(0) != background).any(axis=2).mean(), 0)
+
+    def test_orientation_of_a_layout_is_given_to_new_views_only(self):
+        node = self.manager.sliceWidget("Yellow").mrmlSliceNode()
+        node.SetOrientation("Axial")
+        self.manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
+        self.manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        self.assertEqual(node.GetOrientation(), "Axial")
+        self.assertIsNone(self.manager.sliceWidget("Red+"))
+        self.manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutThreeOverThreeView)
+        self.assertEqual(self.manager.sliceWidget("Yellow+").mrmlSliceNode().GetOrientation(), "Sagittal")
+
+    def test_layouts_tell_which_views_they_show(self):
+        layouts, seen = slicer.vtkMRMLLayoutNode, []
+        view = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLViewNode")
+        self.manager.layoutChanged.connect(seen.append)
+        self.addCleanup(self.manager.layoutChanged.disconnect, seen.append)
+        self.manager.setLayout(layouts.SlicerLayoutOneUpRedSliceView)
+        self.assertFalse(view.IsMappedInLayout())
+        self.assertEqual(seen[-1], layouts.SlicerLayoutOneUpRedSliceView)
+        self.manager.setLayout(layouts.SlicerLayoutFourUpView)
+        self.assertTrue(view.IsMappedInLayout())
+        self.manager.addMaximizedViewNode(self.manager.sliceWidget("Red").mrmlSliceNode())
+        self.assertFalse(view.IsMappedInLayout())
+
+    def test_a_view_of_another_shape_has_another_field_of_view(self):
+        node = self.manager.sliceWidget("Red").mrmlSliceNode()
+        before = node.GetFieldOfView()
+        self.manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
+        self.assertEqual(node.GetFieldOfView(), before)
+        slicer.app.processEvents()
+        self.assertNotEqual(node.GetFieldOfView(), before)
 
 
 if __name__ == "__main__":

@@ -171,8 +171,12 @@ ORIENTATIONS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 
 
 def straightenViews() -> None:
-    """Turn the slice views to the axes of the patient: showing an oblique volume turns them to its own."""
+    """The usual layout, with slice views along the axes of the patient: showing an oblique volume turns them to its
+    own."""
     manager = slicer.app.layoutManager()
+    if manager is not None:
+        manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        manager.removeAllMaximizedViewNodes()
     for name, orientation in ORIENTATIONS.items() if manager is not None else ():
         widget = manager.sliceWidget(name)
         if widget is not None:

@@ -1,0 +1,106 @@
+"""Weights on disk: large convolution kernels in 8 bits, or in 4 bits as the difference from another network's.
+
+A group of at most 128 weights of an output channel shares a scale: a stored integer times its scale is the weight
+(symmetric quantization, Jacob et al., CVPR 2018, with smaller groups). All other tensors, about 3 % of the weights, are stored in half precision: the
+linear layers of the embeddings have outliers that integers do not represent well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST_KERNEL = 16384
+"""Convolution kernels with fewer weights stay in half precision: they are the first and last layers of a network."""
+SCALE = ".scale"
+"""A tensor NAME of integers has its scales in the tensor NAME.scale."""
+GROUP = 128
+"""Most weights with a common scale."""
+CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
+"""Tried ranges of the integers, relative to the largest weight of a group."""
+
+
+def compress(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """State dictionary of a network -> tensors to store; `expand` is the inverse, up to rounding.
+
+    `base` is the state of a network that this one was trained from, as `expand` returns it: kernels of the same name
+    and shape are stored as their difference from it.
+    """
+    stored: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if tensor.ndim < 4 or tensor.numel() < SMALLEST_KERNEL:
+            stored[name] = tensor.half() if tensor.is_floating_point() else tensor
+        elif base is not None and name in base and base[name].shape == tensor.shape:
+            integers, stored[name + SCALE] = _quantize(tensor.float() - base[name].float(), 7)
+            stored[name] = _pack(integers)
+        else:
+            stored[name], stored[name + SCALE] = _quantize(tensor.float(), 127)
+    return stored
+
+
+def expand(stored: Mapping[str, Tensor], base: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Tensors of a file -> state dictionary. Raises KeyError or RuntimeError if `base` does not fit the differences."""
+    import torch
+
+    state = {}
+    for name, tensor in stored.items():
+        if name.endswith(SCALE) and name.removesuffix(SCALE) in stored:
+            continue
+        scale = stored.get(name + SCALE)
+        if scale is None:
+            state[name] = tensor
+        elif tensor.dtype == torch.uint8:
+            if base is None:
+                raise KeyError(f"{name} is a difference, but the network names no base")
+            kernel = base[name].float()
+            state[name] = kernel + _scaled(_unpack(tensor, kernel.numel()).reshape(kernel.shape), scale)
+        else:
+            state[name] = _scaled(tensor.float(), scale)
+    return state
+
+
+def _scaled(integers: Tensor, scale: Tensor) -> Tensor:
+    """Integers times the scales of their groups; `scale` has one value for equal parts of the input channels."""
+    shape = integers.shape
+    groups = integers.reshape(*scale.shape[:2], -1)
+    return (groups * scale.float().reshape(*scale.shape[:2], 1)).reshape(shape)
+
+
+def _quantize(kernel: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """Integers from -top to top, and the scale of each group that has the least squared error.
+
+    The shape of the scales is (output channels, groups of input channels, 1, ...).
+    """
+    import torch
+
+    channels, size = kernel.shape[1], kernel[0, 0].numel()
+    group = next(n for n in range(channels, 0, -1) if channels % n == 0 and (n * size <= GROUP or n == 1))
+    rows = kernel.reshape(kernel.shape[0] * (channels // group), -1)
+    largest = rows.abs().amax(1, keepdim=True)
+    found = torch.zeros_like(largest)
+    least = torch.full_like(largest, torch.inf)
+    for clip in CLIPS:
+        scale = (largest * clip / top).half().float().clamp(min=1e-7)
+        error = ((rows / scale).round().clamp(-top, top) * scale - rows).square().sum(1, keepdim=True)
+        found, least = torch.where(error < least, scale, found), torch.minimum(error, least)
+    integers = (rows / found).round().clamp(-top, top).to(torch.int8)
+    scales = found.half().reshape(kernel.shape[0], channels // group, *(1,) * (kernel.ndim - 2))
+    return integers.reshape(kernel.shape), scales
+
+
+def _pack(integers: Tensor) -> Tensor:
+    """Integers from -8 to 7, two to a byte."""
+    import torch
+
+    flat = (integers.flatten() + 8).to(torch.uint8)
+    flat = torch.nn.functional.pad(flat, (0, flat.numel() % 2))
+    return flat[0::2] | (flat[1::2] << 4)
+
+
+def _unpack(packed: Tensor, count: int) -> Tensor:
+    import torch
+
+    return torch.stack([packed & 15, packed >> 4], 1).flatten()[:count].float() - 8
