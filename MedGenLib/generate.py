@@ -124,6 +124,9 @@ def generate(
         report.parameters["style"] = asdict(look)
         volumes = [look.apply(volume, labels, manifest) for volume in volumes]
     report.seed = report.kept(0).seed
+    seeds = [report.kept(number).seed for number in range(samples)]
+    if contrasts := {str(seed): found for seed in seeds if (found := run.drawn(seed))}:
+        report.parameters["contrast"] = contrasts
     report.timings = timings.seconds
     report.peak_memory_mib = round(devices.peak_memory_mib(), 1)
     return Result(volumes, report, labels, spread(volumes) if options["uncertainty"] else None)
@@ -139,7 +142,7 @@ def _labels(
     fill = options["fill"]
     labels, mapped, findings = model_labels(mask, manifest, options["mapping"], fill, options["body_from"])
     findings += [*notes(labels), *check_left_out(mapped, manifest), *check_mask(labels, manifest)]
-    if fill is None and mapped.changed:
+    if fill is None:
         findings += check_gaps(labels, manifest)
     return labels, mapped, findings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.pipelines.base import is_editable
+from MedGenLib.pipelines.contrast import scalars_of_image
 from MedGenLib.pipelines.model_labels import model_labels
 from MedGenLib.pipelines.scene import Scene, grid_stride, prepare
 from MedGenLib.progress import ProgressCallback, Stage
@@ -75,7 +76,7 @@ def generated(
 
     result = generate(mask, model, progress=progress, on_sample=keep, **options)
     run, latent, chosen = kept
-    scene, volume, labels = run.scene, result.volume, result.source
+    scene, volume, labels = replace(run.scene, scalars=run.scene.scalars_of(chosen)), result.volume, result.source
     grid_map, place = GridMap.over(scene, grid_stride(scene.manifest))
     cells = shrunk(place, grid_map.cell)
     noise = NoiseField(
@@ -126,6 +127,8 @@ def of_image(
         codec = _own_contrast(volume, grid_map.voxels_in(view.box if view else where))
     elif manifest.output.unit != "HU":
         scale = _own_scale(volume, labels, codec)
+    if manifest.settings.contrast is not None:
+        scene.scalars = scene.scalars[:2] + scalars_of_image(manifest.settings.contrast, volume.array, labels.array)
     if manifest.output.unit != "HU":
         values = volume.array
         allowed = min(0.0, float(values.min())), max(allowed[1] * scale, float(values.max()))

@@ -100,6 +100,36 @@ class TissueLimits:
     passes: int = setting(low=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ContrastSettings:
+    """Distribution of the contrast of the training scans, a condition of the networks.
+
+    A contrast has a level for each label and the spread of the reference label, all relative to the level of the
+    reference label, and the logarithm (base 2) of the noise relative to `noise_hu`.
+
+    Attributes
+    ----------
+    labels, reference: labels with a level, and the label whose level is 1.
+    means, sds: mean and standard deviation of each entry.
+    factor: rows of the lower triangular factor of the correlation of the entries.
+    """
+
+    labels: tuple[int, ...] = setting(low=1)
+    reference: int = setting(low=1)
+    means: tuple[float, ...]
+    sds: tuple[float, ...] = setting(above=0)
+    factor: tuple[tuple[float, ...], ...]
+
+    def contradictions(self) -> Iterator[str]:
+        count = len(self.labels) + 2
+        rows = {"means": self.means, "sds": self.sds, "factor": self.factor}
+        for key, values in rows.items():
+            if len(values) != count:
+                yield f"preprocessing.contrast.{key} has {len(values)} entries; give {count} for its labels"
+        if any(len(row) != number for number, row in enumerate(self.factor, 1)):
+            yield "preprocessing.contrast.factor is not triangular; give rows of 1, 2, 3 ... entries"
+
+
 CODECS = {"tissue-standard": ("centers", "scales", "limit"), "affine": ("mean", "sd")}
 """Intensity codec -> its parameters, of which the last is optional."""
 
@@ -116,6 +146,7 @@ class LatentFlowSettings(GenerationSettings):
     centers, scales, limit: parameters of the codec "tissue-standard", by label, the first one for the background.
     mean, sd: parameters of the codec "affine".
     noise_hu: (spacing in mm, noise) of the training images, by spacing; None for models without a noise setting.
+    contrast: contrast of the training images; None for models without it.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("autoencoder", "flow")
@@ -130,6 +161,7 @@ class LatentFlowSettings(GenerationSettings):
     mean: float | None = None
     sd: float | None = setting(None, above=0)
     noise_hu: tuple[tuple[float, float], ...] | None = setting(None, above=0)
+    contrast: ContrastSettings | None = None
     tissue_range: TissueLimits | None = None
 
     @property
@@ -162,6 +194,10 @@ class LatentFlowSettings(GenerationSettings):
         spacings = [spacing for spacing, _ in self.noise_hu or ()]
         if spacings != sorted(set(spacings)):
             yield f"preprocessing.noise_hu has the spacings {shown(spacings)}; give them in rising order"
+        if self.contrast is not None:
+            yield from self.contrast.contradictions()
+            if not self.takes_noise:
+                yield "preprocessing has a contrast without noise_hu; add noise_hu"
         yield from self._of_network(medgen, highest + 1)
 
     def _of_codec(self) -> Iterator[str]:
@@ -177,9 +213,11 @@ class LatentFlowSettings(GenerationSettings):
         """Check the arguments of the network 'flow'; `labels` includes the background."""
         arguments = medgen["networks"].get("flow", {}).get("arguments", {})
         noisy = self.takes_noise
+        levels = len(self.contrast.labels) + 1 if self.contrast is not None else 0
+        scalars = "spacing and noise" if noisy else "a model without noise_hu"
         expected = {
             "maps": (labels + 3 * self.coordinates, f"{labels} labels{' and 3 coordinates' * self.coordinates}"),
-            "scalars": (2 * noisy, "spacing and noise" if noisy else "a model without noise_hu"),
+            "scalars": (2 * noisy + levels, f"{scalars} and {levels} of the contrast" if levels else scalars),
             "latent": (self.latent_channels, "preprocessing.latent_channels"),
         }
         if not arguments.get("widths", True):

@@ -86,6 +86,9 @@ class PreparedRun(Protocol):
     def sample(self, seed: int, progress: ProgressCallback | None = None) -> Any:
         """Run the networks; returns their output, such as a latent."""
 
+    def drawn(self, seed: int) -> dict[str, float]:
+        """Conditions drawn for the sample of a seed, by name; empty for most packages."""
+
     def decode(self, sampled: Any, progress: ProgressCallback | None = None) -> NDArray:
         """Decode to network values on the working grid."""
 

@@ -124,7 +124,10 @@ class Sampling(GenerationRun):
         """Sample the latent (1, c, i, j, k) of the scene."""
         generator = torch.Generator().manual_seed(seed)
         noise = self.noise(generator).to(self.device)
-        return self.integrate(noise, progress, generator)
+        return self.integrate(noise, progress, generator, scalars=self.scene.scalars_of(seed))
+
+    def drawn(self, seed: int) -> dict[str, float]:
+        return self.scene.drawn(seed)
 
     def noise(self, generator: torch.Generator) -> Tensor:
         """Initial noise (1, c, i, j, k) of a sample, on the CPU."""
@@ -137,13 +140,16 @@ class Sampling(GenerationRun):
         progress: ProgressCallback | None,
         generator: torch.Generator | None = None,
         known: Known | None = None,
+        scalars: list[float] | None = None,
     ) -> Tensor:
-        """Sample the latent from a noise; the part that is `known` is kept."""
+        """Sample the latent from a noise; the part that is `known` is kept.
+
+        ``scalars`` None stands for those of the scene.
+        """
         boxes = list(self.windows)
         kept = None if not self.plan.keep else list(self._features(boxes, progress))
-        scalars = None
-        if self.scene.scalars:
-            scalars = torch.tensor([self.scene.scalars], device=self.device)
+        values = self.scene.scalars if scalars is None else scalars
+        conditions = torch.tensor([values], device=self.device) if values else None
         evaluated = SAMPLERS[self.sampler].total(self.steps) * self.window_count
         stage = Stage("sampling", evaluated, progress)
 
@@ -165,9 +171,9 @@ class Sampling(GenerationRun):
                 features = self._read(boxes[number]) if kept is None else kept[number]
                 part = part.contiguous(memory_format=torch.channels_last_3d)
                 with precision(self.device, self.bfloat16):
-                    result = self.flow(part, time, features, scalars, *step)
+                    result = self.flow(part, time, features, conditions, *step)
                     if self.guidance != 1:
-                        free = self.flow(part, time, unmasked(part.shape), scalars, *step)
+                        free = self.flow(part, time, unmasked(part.shape), conditions, *step)
                         result = free + self.guidance * (result - free)
                 stage.advance()
                 return result

@@ -92,6 +92,10 @@ class GenerationRun:
             "precision": self.number_format,
         }
 
+    def drawn(self, seed: int) -> dict[str, float]:
+        """Conditions drawn for the sample of a seed, by name."""
+        return {}
+
     def finish(self, values: NDArray) -> Volume:
         """Network values as an image on the grid of the input."""
         return self.scene.finish(values)

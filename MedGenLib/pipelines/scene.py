@@ -21,6 +21,7 @@ from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.settings import LatentFlowSettings
 from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
+from MedGenLib.pipelines.contrast import contrast_scalars, drawn, named
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.working_grid import working_geometry
 
@@ -43,6 +44,7 @@ class Scene:
     grid: `region` at the working spacing, in its stored orientation.
     labels: (i, j, k) array of `grid`, reoriented to RAS and padded to whole network strides.
     before: padding before each axis.
+    given_noise: the user has chosen the noise.
     """
 
     manifest: Manifest
@@ -58,6 +60,29 @@ class Scene:
     scalars: list[float]
     conditions: dict[str, Any]
     findings: list[Finding] = field(default_factory=list)
+    given_noise: bool = False
+
+    def scalars_of(self, seed: int) -> list[float]:
+        """Scalar conditions of the sample of a seed, with the contrast and the noise drawn for it."""
+        settings = self.manifest.settings.contrast
+        if settings is None:
+            return self.scalars
+        spacing, noise = self.scalars[:2]
+        contrast = drawn(settings, seed)
+        return [spacing, noise_scalar(self._noise(contrast)), *contrast_scalars(settings, contrast)]
+
+    def drawn(self, seed: int) -> dict[str, float]:
+        """The contrast and the noise of the sample of a seed by name, empty for a model without contrast."""
+        settings = self.manifest.settings.contrast
+        if settings is None:
+            return {}
+        contrast = drawn(settings, seed)
+        return {**named(settings, contrast, self.manifest.input.labels), "noise": round(self._noise(contrast), 2)}
+
+    def _noise(self, contrast: np.ndarray) -> float:
+        """The noise of the user, or that of the spacing with the factor of the contrast."""
+        noise = self.conditions["noise_hu"]
+        return noise if self.given_noise else float(np.clip(noise * 2 ** contrast[-1], LEAST_NOISE_HU, MOST_NOISE_HU))
 
     def maps(self, box: Box | None = None) -> np.ndarray:
         """Conditioning maps (channels, ...) of the whole working grid or of a box of it."""
@@ -208,6 +233,7 @@ def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None)
         scalars,
         conditions,
         findings,
+        noise_hu is not None,
     )
 
 
@@ -282,7 +308,7 @@ def _middle(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _scalars(
     settings: LatentFlowSettings, spacing: tuple[float, ...], noise_hu: float | None, unit: str
 ) -> tuple[list[float], dict[str, Any]]:
-    """Scalar conditions of the network, and their values for the report.
+    """Scalar conditions of the network with a typical contrast, and their values for the report.
 
     The noise is in the image's ``unit``: HU in CT, gray values in MR.
     """
@@ -296,7 +322,8 @@ def _scalars(
         noise_hu = float(np.interp(mean_spacing, known, levels))
     if not LEAST_NOISE_HU <= noise_hu <= MOST_NOISE_HU:
         raise InputError(f"The noise is {noise_hu:g} {unit}; choose {LEAST_NOISE_HU} to {MOST_NOISE_HU} {unit}.")
-    return ([spacing_scalar(mean_spacing), noise_scalar(noise_hu)], {"noise_hu": round(noise_hu, 2)})
+    typical = [] if settings.contrast is None else [0.0] * (len(settings.contrast.labels) + 1)
+    return ([spacing_scalar(mean_spacing), noise_scalar(noise_hu), *typical], {"noise_hu": round(noise_hu, 2)})
 
 
 def _require_memory(manifest: Manifest, shape: tuple[int, ...], original_voxels: int) -> None:

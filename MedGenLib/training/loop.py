@@ -40,8 +40,9 @@ class Draw:
 def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str = "") -> None:
     """Initialize with the averaged weights of an earlier run, if configured.
 
-    ``start_from`` is a folder beside ``out``; ``new`` is a part of the network that is not loaded. Raises InputError if
-    the folder has no weights.
+    ``start_from`` is a folder beside ``out``; ``new`` is a part of the network that is not loaded. Scalar conditions
+    that the earlier network lacks are the last ones, and have no effect at first. Raises InputError if the folder has
+    no weights.
     """
     if "start_from" not in config:
         return
@@ -53,7 +54,13 @@ def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str 
     if new:
         fresh = network.state_dict()
         weights = {key: fresh[key] if key.startswith(f"{new}.") else weights[key] for key in fresh}
-    network.load_state_dict(weights)
+    network.load_state_dict({key: _widened(value, network.state_dict()[key]) for key, value in weights.items()})
+
+
+def _widened(known: Tensor, wanted: Tensor) -> Tensor:
+    """The weights of a linear layer with zeros for more inputs at the end; others are unchanged."""
+    more = wanted.shape[-1] - known.shape[-1] if known.ndim == wanted.ndim == 2 else 0
+    return known if more <= 0 else torch.cat([known, known.new_zeros(len(known), more)], 1)
 
 
 def to_device_of(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:

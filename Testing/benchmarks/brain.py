@@ -55,7 +55,7 @@ PARTIAL = {
 @lru_cache(maxsize=1)
 def settings() -> dict[str, Any]:
     """Training configuration of the package, at the finest spacing."""
-    read = config.read_config(Path(config.__file__).parent / "configs" / "mr-brain.json")
+    read = config.read_config(Path(config.__file__).parent / "configs" / "mr-brain-first.json")
     read["data"]["spacings_mm"] = [1.0]
     return read
 

@@ -1,14 +1,18 @@
-"""T1-weighted brains with FreeSurfer labels: random patches at several spacings."""
+"""T1-weighted brains with labels: random patches at several spacings.
+
+The configuration lists scans, and a folder of people with one image and one label map each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.contrast import levels
 from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample
@@ -16,6 +20,9 @@ from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.labels.mapping import map_labels
 from MedGenLib.labels.vocabulary import Vocabulary
+from MedGenLib.packages.settings import ContrastSettings
+from MedGenLib.packages.typed import read
+from MedGenLib.pipelines.contrast import contrast_scalars, contrast_settings
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data import reader
 from MedGenLib.training.data.patches import Scan, ScanPatches
@@ -26,15 +33,18 @@ SHELL_ABOVE, SHELL_BELOW = 1.0, 75.0
 """Range of its values: lower values are skull-stripped; higher ones are fat, marrow or a large vein."""
 FLIPS = (0.5, 0.2, 0.2)
 """Probability of mirroring along right-left, posterior-anterior and inferior-superior."""
+SMOOTHED, NOISIER = 0.15, 0.15
+"""Share of patches that are smoothed, and that get more noise."""
 WITHOUT_SHELL = 0.35
 """Share of patches whose mask ends at the cortex, as in FreeSurfer's masks."""
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Values of fluid, cortex and white matter on the common scale (Nyul & Udupa 1999).
+    """Values of tissues, such as fluid, cortex and white matter, on the common scale (Nyul & Udupa 1999).
 
-    A scan is mapped piecewise linearly so that the medians of these labels equal ``values``.
+    A scan is mapped piecewise linearly so that the medians of these labels equal ``values``. With one label it is
+    multiplied by a number, and keeps its contrast.
     """
 
     labels: tuple[int, ...]
@@ -65,13 +75,19 @@ class BrainScans(ScanPatches):
         self.vocabulary = Vocabulary.from_dict(config["package"]["medgen"]["input"]["labels"])
         self.fluid = int(self.vocabulary.value_of(data["fluid"]))
         self.white = int(data["landmarks"]["labels"][-1])
-        scans = [scan for item in data["scans"] for scan in self._read(config, item)]
+        self.levels: dict[str, np.ndarray] = {}
+        people, left_out = _people(config)
+        scans = [scan for item in (*data["scans"], *people) for scan in self._read(config, item)]
+        self.contrast = self._contrast(data, people, scans)
+        if self.contrast is not None:
+            known = read(ContrastSettings, self.contrast, "contrast")
+            scans = [replace(s, contrast=tuple(contrast_scalars(known, self.levels[s.subject]))) for s in scans]
         super().__init__(config, patch, max(label.value for label in self.vocabulary.labels), scans)
         self.held_out = [
             f"{i['subject']}, slices {i['held_out'][0]} to {i['held_out'][1] - 1}"
             for i in data["scans"]
             if "held_out" in i
-        ]
+        ] + left_out
 
     def vary(
         self, values: np.ndarray, labels: np.ndarray, noise: float, generator: np.random.Generator
@@ -101,17 +117,41 @@ class BrainScans(ScanPatches):
         return tissues
 
     def preprocessing(self) -> dict[str, Any]:
-        return {**super().preprocessing(), "limit": self.codec.limit}
+        more = {} if self.contrast is None else {"contrast": self.contrast}
+        return {**super().preprocessing(), "limit": self.codec.limit, **more}
+
+    def _contrast(self, data: dict, people: list[dict], scans: list[Scan]) -> dict[str, Any] | None:
+        """Distribution of the contrast of the people; their levels are completed by the noise.
+
+        The noise is that at the finest spacing, relative to its median.
+        """
+        if "contrast" not in data:
+            return None
+        finest = min(data["spacings_mm"])
+        noise = {s.subject: s.noise for s in scans if s.spacing == finest}
+        usual = np.median([noise[item["subject"]] for item in people])
+        self.levels = {name: np.append(found, np.log2(noise[name] / usual)) for name, found in self.levels.items()}
+        found = np.array([self.levels[item["subject"]] for item in people])
+        if (missing := np.isnan(found).any(0)).any():
+            label = self.vocabulary.names[data["contrast"][int(missing.argmax())]]
+            raise InputError(f"A person of data.people lacks {label}; leave it out of data.contrast.")
+        return contrast_settings(data["contrast"], self.white, found)
 
     def _read(self, config: dict, item: dict) -> Iterator[Scan]:
         data = config["data"]
         volume = read_volume(resolve(config, item["image"]), modality="T1w")
         label_map = read_label_map(resolve(config, item["label"]))
-        label_map, _ = map_labels(label_map, self.vocabulary, data["table"], strict=False)
+        label_map, _ = map_labels(label_map, self.vocabulary, item.get("mapping", data["table"]), strict=False)
         marks = Landmarks(**{k: tuple(v) for k, v in data["landmarks"].items()})
         values = marks.standardize(volume.array.astype(np.float32), label_map.array)
-        labels = with_shell(values, label_map.array, label_map.spacing, self.fluid)
+        labels = label_map.array
+        if "unlabeled" in item:
+            rest = int(self.vocabulary.value_of(item["unlabeled"]))
+            labels = np.where((labels == 0) & (values > 0), rest, labels).astype(np.uint8)
+        else:
+            labels = with_shell(values, labels, label_map.spacing, self.fluid)
         volume, label_map = volume.with_array(values), label_map.with_array(labels)
+        self.levels[item["subject"]] = levels(values, labels, data.get("contrast", ()), self.white)
         for part in _parts(item.get("held_out"), volume.shape[2]):
             for spacing in data["spacings_mm"]:
                 yield self._at_spacing(item["subject"], volume, label_map, part, spacing)
@@ -119,12 +159,13 @@ class BrainScans(ScanPatches):
     def _at_spacing(self, subject: str, volume: Volume, label_map: LabelMap, part: slice, spacing: float) -> Scan:
         low = (0, 0, part.start)
         high = (*volume.shape[:2], part.stop)
-        volume = resample(crop(volume, low, high), (spacing,) * 3, order=1)
+        finer = max(volume.spacing) > 1.01 * spacing
+        volume = resample(crop(volume, low, high), (spacing,) * 3, order=3 if finer else 1)
         label_map = resample(crop(label_map, low, high), (spacing,) * 3)
         reorientation = Reorientation.to(volume.geometry, "RAS")
         values, labels = reorientation.apply(volume.array), reorientation.apply(label_map.array).astype(np.uint8)
         box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(labels))
-        values, labels = values[box], labels[box]
+        values, labels = np.maximum(values[box], 0), labels[box]
         noise = noise_level(values, labels == self.white)
         if noise is None:
             raise InputError(
@@ -142,6 +183,32 @@ def with_shell(values: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...
     return np.where((labels == 0) & near & dark, fluid, labels).astype(np.uint8)
 
 
+def _people(config: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Scans of the configuration's folder ``data.people``, and the people left out.
+
+    Of the people, sorted by name, ``held_out`` [n, k] leaves out every n-th one, from the k-th one (from 0), and
+    ``validation`` those of the rest.
+    """
+    section = config["data"].get("people")
+    if section is None:
+        return [], []
+    folder, ending = resolve(config, section["folder"]), section["image"].removeprefix("{}")
+    names = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
+    left_out = []
+    for key, purpose in (("held_out", "held out"), ("validation", "for validation")):
+        every, first = section[key]
+        chosen = names[first::every]
+        left_out += [f"{name}, {purpose}" for name in chosen]
+        names = [name for name in names if name not in chosen]
+    files = {key: str(folder / section[key]) for key in ("image", "label")}
+    mapping = {int(value): name for value, name in section["mapping"].items()}
+    return [
+        {"subject": name, **{k: v.format(name) for k, v in files.items()}}
+        | {"mapping": mapping, "unlabeled": section["unlabeled"]}
+        for name in names
+    ], left_out
+
+
 def _parts(held_out: list[int] | None, length: int) -> list[slice]:
     """Slices before and after the held-out ones."""
     first, last = held_out or (length, length)
@@ -155,10 +222,10 @@ def _vary(
     from scipy import ndimage
 
     chance = generator.random()
-    if chance < 0.3:
+    if chance < SMOOTHED:
         sigma = generator.uniform(0.3, 0.8)
         varied, guess = ndimage.gaussian_filter(values, sigma), noise * np.exp(-1.2 * sigma)
-    elif chance < 0.5:
+    elif chance < SMOOTHED + NOISIER:
         added = generator.uniform(1.0, 6.0)
         # Outside the brain the scan may be 0; noise is added only inside.
         varied = values + added * generator.standard_normal(values.shape, np.float32)

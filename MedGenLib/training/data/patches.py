@@ -45,13 +45,17 @@ def random_window(
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan, or a part of it, at one isotropic spacing (mm), with the noise (SD) of its values."""
+    """A scan, or a part of it, at one isotropic spacing (mm), with the noise (SD) of its values.
+
+    ``contrast`` are the scalar conditions of its contrast, if the model has them.
+    """
 
     subject: str
     spacing: float
     values: np.ndarray
     labels: np.ndarray
     noise: float
+    contrast: tuple[float, ...] = ()
 
 
 class ScanPatches(PatchReader):
@@ -62,12 +66,11 @@ class ScanPatches(PatchReader):
 
     Attributes
     ----------
-    scalars: spacing and noise.
+    scalars: spacing and noise, and those of the contrast.
     background: value outside of a scan.
     shift: largest distance between the chosen voxel and the middle of the patch, as a share of the patch.
     """
 
-    scalars = 2
     background = 0.0
     shift = 0.0
 
@@ -80,6 +83,7 @@ class ScanPatches(PatchReader):
             raise InputError("The configuration lists no scans; add some under data.scans.")
         self.side, self.labels, self.scans = side, labels, scans
         self.maps = labels + 1
+        self.scalars = 2 + len(scans[0].contrast)
         self.codec = read(TissueStandard, config["data"]["codec"], "data.codec")
         self.ablation = Ablation.of(config, labels)
         self.weights = np.array([np.count_nonzero(s.labels) * s.spacing**1.5 for s in scans])
@@ -97,7 +101,7 @@ class ScanPatches(PatchReader):
         return {
             "x": x[None].astype(np.float32),
             "maps": label_channels(labels, self.labels),
-            "scalars": np.array([spacing_scalar(scan.spacing), noise_scalar(noise)], np.float32),
+            "scalars": np.array([spacing_scalar(scan.spacing), noise_scalar(noise), *scan.contrast], np.float32),
             "valid": self.importance(labels)[None],
         }
 

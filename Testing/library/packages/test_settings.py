@@ -201,6 +201,24 @@ CONTRADICTIONS = [
     (FLOW, "preprocessing/noise_hu", None, "arguments.scalars is 2, but must be 0 for a model without noise_hu"),
     (FLOW, "preprocessing/mean", 3, "preprocessing.mean does not belong to the codec 'tissue-standard'"),
     (FLOW, "preprocessing/scales", None, "preprocessing has no 'scales', which the codec 'tissue-standard' needs"),
+    (
+        FLOW,
+        "preprocessing/contrast",
+        {"labels": [1], "reference": 2, "means": [1, 0, 0], "sds": [1, 1], "factor": [[1], [1, 1], [1, 1, 1]]},
+        "preprocessing.contrast.sds has 2 entries; give 3 for its labels",
+    ),
+    (
+        FLOW,
+        "preprocessing/contrast",
+        {"labels": [1], "reference": 2, "means": [1, 0, 0], "sds": [1, 1, 1], "factor": [[1], [1], [1]]},
+        "preprocessing.contrast.factor is not triangular",
+    ),
+    (
+        FLOW,
+        "preprocessing/contrast",
+        {"labels": [1], "reference": 2, "means": [1, 0, 0], "sds": [1, 1, 1], "factor": [[1], [1, 1], [1, 1, 1]]},
+        "arguments.scalars is 2, but must be 4 for spacing and noise and 2 of the contrast",
+    ),
     (FLOW, "preprocessing/coordinates", True, "flow.arguments.maps is 5, but must be 8 for 5 labels and 3 coordinates"),
     (
         FLOW,

@@ -1,4 +1,4 @@
-"""Training data of mr-brain on phantoms: common scale, held-out slices, ablation."""
+"""Training data of mr-brain on phantoms: common scale, held-out slices and people, contrast, ablation."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from MedGenLib import generate
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
-from MedGenLib.io.files import write_volume
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.packages import store
 from MedGenLib.packages.manifest import load_manifest
+from MedGenLib.packages.settings import ContrastSettings
 from MedGenLib.pipelines.conditioning import label_channels
+from MedGenLib.pipelines.contrast import drawn, scalars_of_image
 from MedGenLib.training import config as training_config
 from MedGenLib.training import train
 from MedGenLib.training.config import read_config
 from MedGenLib.training.data import read_data
 from MedGenLib.training.data.ablation import Ablation
 from MedGenLib.training.data.brain import BrainScans, Landmarks, with_shell
+from MedGenLib.training.recipes.latent_flow import LatentFlowRecipe
 
 CONFIGS = Path(training_config.__file__).parent / "configs"
 WHITE, CORTEX, VENTRICLE, FLUID, BRAIN = 1, 2, 3, 15, 18
@@ -46,18 +50,21 @@ def head(tmp_path_factory) -> Path:
 
 
 def configuration(head: Path, folder: Path, **data) -> Path:
-    """The shipped configuration on the phantom, with tiny networks."""
-    config = json.loads((CONFIGS / "mr-brain.json").read_text())
+    """The shipped configuration of the first stage on the phantom, with tiny networks."""
+    config = json.loads((CONFIGS / "mr-brain-first.json").read_text())
     scan = {"subject": "head", "image": str(head / "t1.nii.gz"), "label": str(head / "seg.nii.gz")}
     config["data"].update(scans=[scan], spacings_mm=[1.0], **data)
     config["autoencoder"] = {"patch": 16, "network": {"width": 8, "blocks": 1}}
+    return small(config, folder / "config.json")
+
+
+def small(config: dict, path: Path) -> Path:
+    """Write a configuration with a tiny flow network and few steps."""
     config["flow"] = {"patch": 16, "network": {"widths": [8, 16], "blocks": [1, 1]}}
     for section in config["optimisation"].values():
         section.update(steps=3, batch=2, validate_every=100, precision="fp32")
-    for name in ("license_file",):
-        source = CONFIGS / config["package"][name]
-        (folder / source.name).write_text(source.read_text())
-    path = folder / "config.json"
+    source = CONFIGS / config["package"]["license_file"]
+    path.with_name(source.name).write_text(source.read_text())
     path.write_text(json.dumps(config))
     return path
 
@@ -205,7 +212,7 @@ def test_the_shipped_configuration_trains_and_its_package_generates(head, tmp_pa
     store.add(package)
     labels = np.zeros((12, 12, 12), np.uint8)
     labels[2:10, 2:10, 2:10] = WHITE
-    mask = LabelMap(labels, np.eye(4))
+    mask = LabelMap(labels, np.eye(4), {WHITE: "white matter"})
     volume = generate(mask, "tiny-brain", seed=1, steps=1, retries=0, device="cpu").volume
     assert (volume.array[labels == 0] == 0).all() and volume.unit == "a.u."
 
@@ -215,3 +222,113 @@ def test_one_hot_maps_contain_every_label():
     values = sorted(int(value) for value in entries["labels"])
     assert values == list(range(1, 19))
     assert label_channels(np.arange(19).reshape(1, 1, 19), 18).sum() == 19
+
+
+# people in a folder, and their contrast
+
+LEVELS = (0.55, 0.65, 0.6, 0.5, 0.62, 0.58, 0.7, 0.53, 0.59)
+"""Cortex relative to white matter in nine people."""
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    """Nine skull-stripped heads, labeled 1 white matter and 2 cortex, with fluid that has no label."""
+    folder = tmp_path_factory.mktemp("people")
+    radius = np.linalg.norm(np.indices((30, 30, 30)) - 14.5, axis=0)
+    labels = np.select([radius < 8, radius < 11], [1, 2]).astype(np.uint8)
+    for number, level in enumerate(LEVELS):
+        values = np.select([labels == 1, labels == 2, radius < 13], [90.0, 90 * level, 25.0])
+        values += (values > 0) * np.random.default_rng(number).normal(0, 2 + 0.2 * number, labels.shape)
+        write_volume(Volume(values.astype(np.float32), np.eye(4)), folder / f"p{number}_t1.nii.gz")
+        write_volume(LabelMap(labels, np.eye(4)), folder / f"p{number}_seg.nii.gz")
+    return folder
+
+
+def people_configuration(people: Path, head: Path, folder: Path, contrast: tuple[int, ...] = (CORTEX, FLUID)) -> Path:
+    """The shipped configuration on the phantoms, with tiny networks."""
+    config = json.loads((CONFIGS / "mr-brain.json").read_text())
+    scan = {"subject": "head", "image": str(head / "t1.nii.gz"), "label": str(head / "seg.nii.gz")}
+    config["data"].update(scans=[scan], spacings_mm=[1.0], contrast=contrast)
+    config["data"]["people"].update(folder=str(people), label="{}_seg.nii.gz")
+    config["package"]["metadata"]["name"] = "tiny-brain"
+    return small(config, folder / "people.json")
+
+
+def test_every_fifth_person_is_held_out_and_some_of_the_rest_are_for_validation(people, head, tmp_path):
+    data = BrainScans(read_config(people_configuration(people, head, tmp_path)), 16)
+    assert data.held_out == ["p4, held out", "p3, for validation"]
+    assert {s.subject for s in data.scans} == {"head", *(f"p{n}" for n in (0, 1, 2, 5, 6, 7, 8))}
+
+
+def test_people_keep_their_contrast_and_what_has_no_label_is_fluid(people, head, tmp_path):
+    data = BrainScans(read_config(people_configuration(people, head, tmp_path)), 16)
+    for scan in data.scans:
+        assert np.median(scan.values[scan.labels == WHITE]) == pytest.approx(110, abs=0.5)
+        if scan.subject != "head":
+            level = np.median(scan.values[scan.labels == CORTEX]) / 110
+            assert level == pytest.approx(LEVELS[int(scan.subject[1:])], abs=0.01)
+            assert np.median(scan.values[scan.labels == FLUID]) == pytest.approx(25 * 110 / 90, abs=1)
+    found = data.preprocessing()["contrast"]
+    trained = [level for number, level in enumerate(LEVELS) if number not in (3, 4)]
+    assert found["means"][0] == pytest.approx(np.mean(trained), abs=0.005)
+    assert found["sds"][0] == pytest.approx(np.std(trained, ddof=1), rel=0.05)
+    cortex = {s.subject: s.contrast[0] for s in data.scans}
+    assert cortex["p6"] > 0.7 and cortex["p7"] < -0.4, "in units of two standard deviations"
+    assert data.scalars == 2 + 3
+    with pytest.raises(InputError, match="lacks thalamus; leave it out of data.contrast"):
+        BrainScans(read_config(people_configuration(people, head, tmp_path, (CORTEX, 6))), 16)
+
+
+def test_new_scalar_conditions_have_no_effect_at_first(people, head, tmp_path):
+    first = configuration(head, tmp_path)
+    train("autoencoder", first, tmp_path / "autoencoder", device="cpu")
+    train("latent-flow", first, tmp_path / "flow-first", device="cpu")
+    config = read_config(people_configuration(people, head, tmp_path))
+    made = LatentFlowRecipe(config, tmp_path / "flow").networks["flow"]
+    known = torch.load(tmp_path / "flow-first" / "checkpoint.pt", weights_only=True)["averages"]["flow"]
+    weights = made.embed[0].weight
+    assert weights.shape[1] == known["embed.0.weight"].shape[1] + 3
+    assert (weights[:, -3:] == 0).all() and (weights[:, :-3] == known["embed.0.weight"]).all()
+
+
+def test_seeds_have_contrasts_of_people(people, head, tmp_path, monkeypatch):
+    first = configuration(head, tmp_path)
+    train("autoencoder", first, tmp_path / "autoencoder", device="cpu")
+    train("latent-flow", first, tmp_path / "flow-first", device="cpu")
+    package = train("latent-flow", people_configuration(people, head, tmp_path), tmp_path / "flow", device="cpu")
+    settings = load_manifest(package).settings.contrast
+    assert settings.labels == (2, 15) and settings.reference == WHITE
+    many = np.array([drawn(settings, seed) for seed in range(400)])
+    assert many.mean(0) == pytest.approx(settings.means, abs=0.15 * max(settings.sds))
+    assert 0.8 * settings.sds[0] < many[:, 0].std() < 1.05 * settings.sds[0]
+    monkeypatch.setenv("MEDGEN_HOME", str(tmp_path))
+    store.add(package)
+    mask = LabelMap(np.full((16, 16, 16), WHITE, np.uint8), np.eye(4), {WHITE: "white matter"})
+    run = {"steps": 1, "retries": 0, "device": "cpu"}
+    made = generate(mask, "tiny-brain", seed=3, samples=2, **run).report
+    contrast = made.parameters["contrast"]
+    assert set(contrast) == {"3", "4"} and contrast["3"] != contrast["4"]
+    assert contrast["3"]["cortex"] == pytest.approx(drawn(settings, 3)[0], abs=1e-3)
+    assert set(contrast["3"]) == {"cortex", "CSF", "spread", "noise"}
+    given = generate(mask, "tiny-brain", seed=3, noise_hu=5.0, **run).report
+    assert given.parameters["contrast"]["3"]["noise"] == 5.0
+
+
+def test_an_edited_image_keeps_its_own_contrast(people):
+    image = read_volume(people / "p6_t1.nii.gz").array
+    labels = read_label_map(people / "p6_seg.nii.gz").array
+    settings = ContrastSettings(
+        labels=(2, 6), reference=WHITE, means=(0.6, 1.1, 0.1, 0), sds=(0.05, 0.1, 0.1, 1), factor=((1,),)
+    )
+    cortex, thalamus, spread = scalars_of_image(settings, 3.0 * image, labels)
+    assert cortex == pytest.approx((0.7 - 0.6) / 0.05 / 2, abs=0.1)
+    assert thalamus == 0, "what the image lacks is typical"
+    assert spread < 0
+
+
+def test_a_patch_has_the_conditions_of_its_person(people, head, tmp_path):
+    data = BrainScans(read_config(people_configuration(people, head, tmp_path)), 16)
+    scalars = data.sample(np.random.default_rng(0), 16)["scalars"].numpy()
+    known = {tuple(np.float32(s.contrast)) for s in data.scans}
+    assert scalars.shape == (16, 5) and {tuple(row[2:]) for row in scalars} <= known
+    assert len({tuple(row[2:]) for row in scalars}) > 3

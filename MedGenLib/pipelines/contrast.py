@@ -1,0 +1,62 @@
+"""Contrast of generated MR images: drawn from that of the training scans, and given to the networks.
+
+A contrast is a vector: the level of each label of the settings and the spread of the reference label, both relative to
+the level of the reference label, and the logarithm (base 2) of the noise relative to that of the spacing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from MedGenLib.imaging.contrast import levels
+
+if TYPE_CHECKING:
+    from MedGenLib.labels.vocabulary import Label
+    from MedGenLib.packages.settings import ContrastSettings
+
+MOST = 2.0
+"""Largest difference from the mean, in standard deviations."""
+
+
+def contrast_settings(labels: Sequence[int], reference: int, people: np.ndarray) -> dict[str, Any]:
+    """Distribution of the contrasts of people (n, entries), as in a package."""
+    means, sds = people.mean(0), people.std(0, ddof=1)
+    correlation = np.corrcoef(people.T) + 1e-6 * np.eye(len(means))
+    return {
+        "labels": list(labels),
+        "reference": reference,
+        "means": np.round(means, 4).tolist(),
+        "sds": np.round(sds, 4).tolist(),
+        "factor": [np.round(row[: n + 1], 4).tolist() for n, row in enumerate(np.linalg.cholesky(correlation))],
+    }
+
+
+def drawn(settings: ContrastSettings, seed: int) -> np.ndarray:
+    """A contrast from the normal distribution of the training scans, within `MOST`."""
+    normal = np.random.default_rng([seed, len(settings.means)]).standard_normal(len(settings.means))
+    z = np.array([np.dot(row, normal[: len(row)]) for row in settings.factor])
+    return np.asarray(settings.means) + np.clip(z, -MOST, MOST) * np.asarray(settings.sds)
+
+
+def contrast_scalars(settings: ContrastSettings, contrast: np.ndarray) -> list[float]:
+    """Scalar conditions of the networks: levels and spread, in units of two standard deviations.
+
+    An unknown level (NaN) is that of the mean; the noise has a scalar of its own.
+    """
+    count = len(settings.labels) + 1
+    z = (np.asarray(contrast) - settings.means)[:count] / np.asarray(settings.sds)[:count]
+    return (np.nan_to_num(np.clip(z, -2 * MOST, 2 * MOST)) / 2).tolist()
+
+
+def scalars_of_image(settings: ContrastSettings, values: np.ndarray, labels: np.ndarray) -> list[float]:
+    """Scalar conditions for an image with labels, in any unit."""
+    return contrast_scalars(settings, np.append(levels(values, labels, settings.labels, settings.reference), 0.0))
+
+
+def named(settings: ContrastSettings, contrast: np.ndarray, labels: Mapping[int, Label]) -> dict[str, float]:
+    """Levels by the names of their labels, and the spread, for the report."""
+    names = [*(labels[value].name for value in settings.labels), "spread"]
+    return {name: round(float(value), 3) for name, value in zip(names, contrast, strict=False)}
