@@ -7,6 +7,7 @@ In the Python console::
 """
 
 import importlib
+import json
 import sys
 import unittest
 
@@ -44,15 +45,18 @@ class MedGen(ScriptedLoadableModule):
         parent.title = _("MedGen")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Image Synthesis")]
         parent.dependencies = []
-        parent.contributors = ["The MedGen authors"]
+        about = json.loads(paths.resource("extension.json").read_text(encoding="utf-8"))
+        parent.contributors = about["contributors"]
         parent.helpText = _(
             "Makes synthetic CT and MR volumes from segmentations, and translates CT and MR of the head into each"
             " other. Choose an input, press one button: the new volume lies exactly over the input."
             " Synthetic images are for research and teaching, not for diagnosis."
         )
+        parent.helpText += f'<p><a href="{about["homepage"]}#documentation">{_("Documentation")}</a></p>'
         parent.acknowledgementText = _(
             "The models were trained on public data; each model card names them with their licenses."
         )
+        parent.acknowledgementText += f"<p>{_('How to cite:')} {about['citation']}</p>"
         icon = paths.resource("Icons/MedGen.png")
         if icon.is_file():
             parent.icon = qt.QIcon(str(icon))

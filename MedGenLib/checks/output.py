@@ -1,7 +1,7 @@
 """Checks of an output against its mask or source and against the statistics of the model.
 
 The limits come from the package's `statistics` (`MedGenLib.packages.sections.Statistics`); a check whose limits are
-not given there is left out.
+not given there is left out. A sentence says what a reader of the image can do; the measured index is in the figures.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ STRIPE_PERIODS = (2, 4)
 """Of strided layers."""
 BODY_LIMIT = 0.8
 """Dice of the body in source and translation; a shifted or broken translation falls below."""
+_AGAIN = "make the image again with another seed"
+_BESIDE_SOURCE = "compare the image with its source before you rely on it"
 _COARSE_MM = 2.0
 _MIDDLE = 128
 _FEWEST_VOXELS = 200  # below that, a mean or a Dice coefficient tells little
@@ -66,7 +68,7 @@ def check_generated(
     if not _check_values(check, volume, manifest):
         return check
     image, labels = volume.array, mask.array
-    _check_means(check, image, labels, manifest)
+    _check_means(check, image, labels, manifest, f"do not measure it, or {_AGAIN}")
     if spec := manifest.statistics.resegment:
         _check_fidelity(check, image, labels, manifest, spec)
     if spec := manifest.statistics.segmenter:
@@ -75,7 +77,7 @@ def check_generated(
         _check_background(check, image, labels, limits, manifest)
     if _on_own_grid(volume, manifest) if own_grid is None else own_grid:
         _check_seams(check, image, labels, seams)
-        _check_stripes(check, image, labels, STRIPE_LIMIT)
+        _check_stripes(check, image, labels, STRIPE_LIMIT, f"zoom in to judge it, or {_AGAIN}")
     return check
 
 
@@ -93,15 +95,15 @@ def check_translated(volume: Volume, source: Volume, manifest: Manifest) -> Outp
     if not overlap >= BODY_LIMIT:  # NaN fails, too
         check.fail(
             "body",
-            f"The outline of the head or body differs from the source's (Dice {overlap:.2f}, "
-            f"expected {BODY_LIMIT} or more).",
+            "The outline of the head or body differs from the source's; compare both side by side, and check that the "
+            "source has the right modality and shows the anatomy that the model was made for.",
         )
         return check
     # Where only one of them shows the body, the other shows air, which would count as lung.
     body = outline & made
     if manifest.statistics.resegment:
         labels = _tissue_labels(coarse.array, coarse_source.array, body, manifest)
-        _check_means(check, coarse.array, labels, manifest)
+        _check_means(check, coarse.array, labels, manifest, _BESIDE_SOURCE)
     if _on_own_grid(volume, manifest):
         _check_translated_stripes(check, volume, source, body, manifest)
     return check
@@ -112,7 +114,7 @@ def _check_values(check: OutputCheck, volume: Volume, manifest: Manifest) -> boo
     low, high = manifest.output.range
     unit = manifest.output.unit
     if bad := int(np.count_nonzero(~np.isfinite(volume.array))):
-        check.fail("not-finite", f"{bad} voxels of the output are not finite numbers.")
+        check.fail("not-finite", f"{bad} voxels of the output are not finite numbers; do not use the image.")
         return False
     least, most = float(volume.array.min()), float(volume.array.max())
     check.figures["range"] = [least, most]
@@ -121,12 +123,12 @@ def _check_values(check: OutputCheck, volume: Volume, manifest: Manifest) -> boo
         check.fail(
             "range",
             f"The output reaches from {_apart(least, low, high)} to {_apart(most, low, high)} {unit}, beyond the "
-            f"model's range of {low:g} to {high:g}.",
+            f"model's range of {low:g} to {high:g}; do not measure its darkest and brightest places.",
         )
     return True
 
 
-def _check_means(check: OutputCheck, image: NDArray, labels: NDArray, manifest: Manifest) -> None:
+def _check_means(check: OutputCheck, image: NDArray, labels: NDArray, manifest: Manifest, advice: str) -> None:
     means = check.figures["mean"] = {}
     for value, tissue in manifest.statistics.tissues.items():
         inside = labels == value
@@ -136,8 +138,9 @@ def _check_means(check: OutputCheck, image: NDArray, labels: NDArray, manifest: 
         if not tissue.low <= mean <= tissue.high:
             check.fail(
                 "tissue-mean",
-                f"The mean of {tissue.name} is {_apart(mean, tissue.low, tissue.high)} {manifest.output.unit}, outside "
-                f"of {tissue.low:g} to {tissue.high:g} as in real images.",
+                f"The {tissue.name} is {'darker' if mean < tissue.low else 'brighter'} than in real images (mean "
+                f"{_apart(mean, tissue.low, tissue.high)} {manifest.output.unit}, there {tissue.low:g} to "
+                f"{tissue.high:g}); {advice}.",
             )
 
 
@@ -195,8 +198,7 @@ def _check_dice(
     if overlap < least:
         check.fail(
             "mask-fidelity",
-            f"The {name} of the output does not follow the mask (Dice {_apart(overlap, least, digits=2)}, expected "
-            f"{least:g} or more).",
+            f"The {name} of the output does not follow the mask; compare the outline with the image, or {_AGAIN}.",
         )
 
 
@@ -210,7 +212,7 @@ def _check_background(check: OutputCheck, image: NDArray, labels: NDArray, limit
         check.fail(
             "background",
             f"The background outside of the mask has a mean of {_apart(mean, limits.low, limits.high)} "
-            f"{manifest.output.unit} instead of {limits.low:g} to {limits.high:g}.",
+            f"{manifest.output.unit} instead of {limits.low:g} to {limits.high:g}; ignore what is there, or {_AGAIN}.",
         )
 
 
@@ -226,8 +228,7 @@ def _check_seams(check: OutputCheck, image: NDArray, labels: NDArray, seams: Ite
     if seam > SEAM_LIMIT:
         check.fail(
             "seam",
-            f"A seam may be visible: the jump at a window's border is {_apart(seam, SEAM_LIMIT, digits=2)} times that "
-            f"beside it (limit {SEAM_LIMIT}).",
+            f"A seam may be visible where two parts of the image meet; scroll through it to judge it, or {_AGAIN}.",
         )
 
 
@@ -241,7 +242,7 @@ def _check_translated_stripes(
     labels = _tissue_labels(image, original, inside, manifest)
     # A translation keeps the uneven slices of its source.
     own = grid_index(original, _inner(labels), STRIPE_PERIODS)
-    _check_stripes(check, image, labels, float(np.fmax(1, own)) * STRIPE_LIMIT)
+    _check_stripes(check, image, labels, float(np.fmax(1, own)) * STRIPE_LIMIT, f"zoom in, and {_BESIDE_SOURCE}")
 
 
 def _tissue_labels(image: NDArray, source: NDArray, body: NDArray, manifest: Manifest) -> NDArray[np.int64]:
@@ -252,16 +253,12 @@ def _tissue_labels(image: NDArray, source: NDArray, body: NDArray, manifest: Man
     return resegment(source if spec.image == "source" else image, spec) * body
 
 
-def _check_stripes(check: OutputCheck, image: NDArray, labels: NDArray, limit: float) -> None:
+def _check_stripes(check: OutputCheck, image: NDArray, labels: NDArray, limit: float, advice: str) -> None:
     if np.count_nonzero(labels := _inner(labels)) < _FEWEST_STEPS:
         return
     check.figures["stripe"] = stripe = grid_index(image, labels, STRIPE_PERIODS)
     if stripe > limit:
-        check.fail(
-            "stripe",
-            f"A regular grid may be visible: the stripe index is {_apart(stripe, limit, digits=2)} (limit "
-            f"{limit:.3g}).",
-        )
+        check.fail("stripe", f"A regular grid may be visible; {advice}.")
 
 
 def _margin(manifest: Manifest) -> float:
@@ -270,9 +267,10 @@ def _margin(manifest: Manifest) -> float:
     return 1e-3 * (high - low)
 
 
-def _apart(value: float, *limits: float, digits: int = 0) -> str:
+def _apart(value: float, *limits: float) -> str:
     """The value with so many decimals that it differs from the printed limits."""
     printed = {f"{limit:g}" for limit in limits} | {f"{limit:.3g}" for limit in limits}
+    digits = 0
     while (text := f"{value:.{digits}f}") and f"{float(text):g}" in printed and digits < 6:
         digits += 1
     return text

@@ -46,15 +46,21 @@ def modelItems(manifests: list[Manifest], wanted: str) -> list[tuple[str, str, s
     """Combo box items; a model that was chosen but is not installed stays visible."""
     items = [
         (
-            _("{modality}: {name}").format(modality=modalityText(manifest.output.modality), name=manifest.name),
+            titleOf(manifest, manifests),
             manifest.name,
-            manifest.description,
+            _("{name}: {description}").format(name=manifest.name, description=manifest.description),
         )
         for manifest in manifests
     ]
     if wanted and all(wanted != manifest.name for manifest in manifests):
         items.append((_("{name} (not installed)").format(name=wanted), wanted, ""))
     return items
+
+
+def titleOf(manifest: Manifest, among: list[Manifest]) -> str:
+    """The name of a model for people, with its identifier where another one has the same name."""
+    isUnique = sum(other.title == manifest.title for other in among) == 1
+    return manifest.title if isUnique else _("{title} ({name})").format(title=manifest.title, name=manifest.name)
 
 
 def modalityText(modality: str) -> str:
@@ -67,9 +73,13 @@ def modalityText(modality: str) -> str:
     }.get(modality, modality)
 
 
-def qualityText(name: str, manifest: Manifest | None) -> str:
-    """A preset in words, with its number of steps where it has one."""
-    text = {"draft": _("Draft"), "normal": _("Normal"), "best": _("Best")}.get(name, name)
+def qualityText(name: str) -> str:
+    """A preset in words."""
+    return {"draft": _("Draft"), "normal": _("Normal"), "best": _("Best")}.get(name, name)
+
+
+def qualityTip(name: str, manifest: Manifest | None) -> str:
+    """What a preset costs: its number of steps where it has one."""
     presets = manifest.sampler.presets if manifest is not None and manifest.sampler else {}
     steps = presets[name].steps if name in presets else None
-    return _("{quality} ({steps} steps)").format(quality=text, steps=steps) if steps else text
+    return _("{steps} steps of the model").format(steps=steps) if steps else ""

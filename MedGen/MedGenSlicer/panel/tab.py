@@ -37,6 +37,11 @@ class TaskTab(PanelSection):
         wanted = self._parameter("Model")
         return self._context.models.named(wanted) if wanted else self._fitting()
 
+    def update(self) -> None:
+        """Show the output of the open tab; it is below the quality, which both tasks share."""
+        for name in ("OutputLabel", "OutputSelector"):
+            getattr(self._ui, self.task + name).setVisible(self._context.task == self.task)
+
     def problem(self) -> str:
         """Why it cannot run yet, as one sentence; "" when it can as far as this tab knows."""
         node, output = self.inputNode, self.outputNode

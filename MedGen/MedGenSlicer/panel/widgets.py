@@ -60,10 +60,10 @@ def fillCombo(combo, items: Iterable[tuple[str, str, str]], current: str) -> Non
     if held != [(text, data) for text, data, _tip in items]:
         with quiet(combo):
             combo.clear()
-            for index, (text, data, tooltip) in enumerate(items):
+            for text, data, _tip in items:
                 combo.addItem(text, data)
-                if tooltip:
-                    combo.setItemData(index, tooltip, qt.Qt.ToolTipRole)
+    for index, (_text, _data, tooltip) in enumerate(items):
+        combo.setItemData(index, tooltip, qt.Qt.ToolTipRole)
     selectData(combo, current)
 
 
@@ -86,10 +86,6 @@ def fitRows(table, most: int = 8) -> None:
     table.setFixedHeight(table.horizontalHeader().sizeHint.height() + 2 * table.frameWidth + rows * height)
 
 
-FIGURES = ("Figure", "Label", "Value", "Unit")
-"""Columns of a table node, as its file names them."""
-
-
 def fillTable(table, node) -> None:
     """Show a table node of figures (see `MedGenSlicer.results.tables`), with their intervals; the tooltip says what
     they mean."""
@@ -101,14 +97,17 @@ def fillTable(table, node) -> None:
     def number(row: int, name: str) -> float:
         return math.nan if source.GetColumnByName(name) is None else source.GetValueByName(row, name).ToDouble()
 
-    table.setColumnCount(len(FIGURES))
-    table.setHorizontalHeaderLabels([_("Figure"), _("Label"), _("Value"), _("Unit")])
+    titles = [_("Figure"), _("Structure"), _("Value")]
+    table.setColumnCount(len(titles))
+    table.setHorizontalHeaderLabels(titles)
     table.setRowCount(source.GetNumberOfRows())
     for row in range(source.GetNumberOfRows()):
         value = words.figure(*(number(row, name) for name in ("Value", "Low", "High")))
-        for column, name in enumerate(FIGURES):
-            table.setItem(row, column, cell(value if name == "Value" else text(row, name), text(row, "Meaning")))
-    for column in range(1, len(FIGURES)):
+        shown = (text(row, "Figure"), text(row, "Label"), f"{value} {text(row, 'Unit')}".strip())
+        for column, content in enumerate(shown):
+            table.setItem(row, column, cell(content, text(row, "Meaning")))
+        table.item(row, len(shown) - 1).setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+    for column in range(1, len(titles)):
         table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
     fitRows(table)
 

@@ -48,6 +48,7 @@ class Published:
 
     name: str
     variant: str
+    title: str
     description: str
     license: LicenseSpec
     license_url: str
@@ -71,6 +72,7 @@ class Published:
         lowest, highest = preprocessing["spacing_min_mm"], preprocessing["spacing_max_mm"]
         medgen = {
             "schema": 1,
+            "title": self.title,
             "task": "generate",
             "pipeline": "maisi",
             "input": self._input(),
@@ -195,6 +197,7 @@ _ALL = (
     Published(
         name="nv-generate-ct",
         variant="rflow-ct",
+        title="CT of the whole body from 124 structures",
         description="CT of the whole body from a mask of 124 structures: NVIDIA's MAISI v2",
         license=OPEN_MODEL,
         license_url=OPEN_MODEL_URL,
@@ -212,6 +215,7 @@ _ALL = (
     Published(
         name="nv-generate-ct-ddpm",
         variant="ddpm-ct",
+        title="CT of the whole body from 124 structures, slow",
         description="CT of the whole body from a mask of 124 structures: NVIDIA's MAISI v1, slow",
         license=OPEN_MODEL,
         license_url=OPEN_MODEL_URL,
@@ -229,6 +233,7 @@ _ALL = (
     Published(
         name="nv-generate-mr",
         variant="rflow-mr",
+        title="MR of brain, prostate, breast or abdomen",
         description="MR of brain, prostate, breast or abdomen without a mask: NVIDIA's MAISI v2",
         license=NON_COMMERCIAL,
         license_url=NON_COMMERCIAL_URL,
@@ -246,6 +251,7 @@ _ALL = (
     Published(
         name="nv-generate-mr-brain",
         variant="rflow-mr-brain",
+        title="MR of the brain in five contrasts",
         description="MR of the brain in five contrasts without a mask: NVIDIA's MAISI v2",
         license=OPEN_MODEL,
         license_url=OPEN_MODEL_URL,

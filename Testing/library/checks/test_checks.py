@@ -88,6 +88,14 @@ def codes(findings):
     return {finding.code for finding in findings}
 
 
+def assert_readable(findings):
+    """Each sentence says what a reader can do, and no index against a limit."""
+    for finding in findings:
+        what, _, advice = finding.sentence.partition("; ")
+        assert any(verb in advice for verb in ("do not", "compare", "make the image again")), finding.sentence
+        assert not any(word in what for word in ("index", "limit", "Dice", "expected")), finding.sentence
+
+
 class TestGuessModality:
     def test_ct(self, ct):
         assert guess_modality(ct) == "CT"
@@ -241,13 +249,16 @@ class TestGenerated:
         check = check_generated(faulty, mask, model())
         assert not check.passed and code in codes(check.findings)
         assert all(finding.level == "error" for finding in check.findings)
+        assert_readable(check.findings)
 
     def test_a_seam_is_found_where_windows_meet(self, mask):
         flat = LabelMap(np.full((48, 48, 48), 2), mask.affine)
         noise = np.random.default_rng(2).normal(45, 5, flat.shape)
         noise[24:] += 10
         volume = Volume(noise, mask.affine, "CT", "HU")
-        assert "seam" in codes(check_generated(volume, flat, model(), [(0, 24)]).findings)
+        found = check_generated(volume, flat, model(), [(0, 24)]).findings
+        assert "seam" in codes(found)
+        assert_readable(found)
         assert "seam" not in codes(check_generated(volume, flat, model(), [(0, 12)]).findings)
 
     def test_interpolation_is_not_taken_for_a_grid(self, ct, mask):
@@ -283,7 +294,9 @@ class TestTranslated:
 
     def test_a_shifted_translation_fails(self, ct, mask):
         shifted = ct.with_array(np.roll(ct.array, 12, axis=1))
-        assert "body" in codes(check_translated(shifted, mr_like(mask), model("T1w")).findings)
+        found = check_translated(shifted, mr_like(mask), model("T1w")).findings
+        assert "body" in codes(found)
+        assert_readable(found)
 
     def test_an_empty_translation_fails(self, ct, mask):
         air = ct.with_array(np.full(SHAPE, -1000.0))

@@ -455,7 +455,7 @@ def test_an_image_that_does_not_show_its_mask_fails(generated):
     check = check_generated(result.volume, wrong, find("mr-hippocampus"), own_grid=False)
     assert not check.passed
     said = [f.sentence for f in check.findings if f.code == "mask-fidelity"]
-    assert len(said) == 2 and "hippocampus of the output does not follow the mask (Dice" in said[0]
+    assert len(said) == 2 and "hippocampus of the output does not follow the mask;" in said[0]
 
 
 def test_the_margin_around_a_generated_crop_does_not_count(generated):

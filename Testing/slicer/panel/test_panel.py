@@ -56,19 +56,17 @@ class EmptyPanelTest(PanelCase):
     def test_fitsIntoAModulePanel(self):
         support.hippocampusSegmentation()
         self.settle()
-        for section in (
-            self.ui.cardSection,
-            self.ui.optionsSection,
-            self.ui.evaluateSection,
-            self.ui.exportSection,
-            self.ui.studySection,
-            self.ui.modelsSection,
-        ):
+        image = support.headVolume(16)
+        image.SetName("T1 MPRAGE SAGITTAL ISO POST GADOLINIUM MULTIPLANAR RECONSTRUCTION OF THE WHOLE HEAD 1 MM")
+        self.parameters.evaluateImage = image
+        for section in (self.ui.evaluateSection, self.ui.exportSection):
             section.collapsed = False
             self.addCleanup(setattr, section, "collapsed", True)
-        self.settle()
         host = slicer.modules.medgen.widgetRepresentation()
-        self.assertLessEqual(host.minimumSizeHint.width(), WIDTH)
+        for page in ("editPage", "lesionPage", "optionsPage", "aboutPage", "modelsPage", "studyPage", "logPage"):
+            self.openPage(page)
+            self.settle()
+            self.assertLessEqual(host.minimumSizeHint.width(), WIDTH, page)
 
     def test_everyInputHasATooltipAndEveryLabelItsBuddy(self):
         form = ElementTree.parse(str(support.ROOT / "Resources" / "UI" / "MedGen.ui")).getroot()
@@ -187,9 +185,9 @@ class LabelTableTest(PanelCase):
         mask.GetSegmentation().GetNthSegment(0).SetName("mystery")
         self.settle()
         self.choose(self.ui.generateModelComboBox, "ct-tissue")
-        self.assertIn("'mystery' has no label yet", self.ui.labelHintLabel.text)
+        self.assertIn("Choose what 'mystery' becomes", self.ui.labelHintLabel.text)
         self.assertFalse(self.ui.generateButton.enabled)
-        self.assertIn("label", self.ui.generateButton.toolTip)
+        self.assertIn("becomes", self.ui.generateButton.toolTip)
         self.choose(self.combos()["mystery"], "fat")
         self.assertTrue(self.ui.generateButton.enabled, self.ui.checkLabel.text)
         self.assertEqual(self.panel.tab.arguments()["mapping"]["mystery"], "fat")

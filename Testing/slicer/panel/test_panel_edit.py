@@ -19,9 +19,7 @@ class SectionCase(PanelCase):
 
     def setUp(self):
         super().setUp()
-        section = getattr(self.ui, self.section)
-        section.collapsed = False
-        self.addCleanup(setattr, section, "collapsed", True)
+        self.openPage(self.page)
 
     def select(self, **choices):
         for name, value in choices.items():
@@ -30,7 +28,7 @@ class SectionCase(PanelCase):
 
 
 class EditTest(SectionCase):
-    section = "editSection"
+    page = "editPage"
 
     @property
     def edit(self):
@@ -201,7 +199,7 @@ class EditTest(SectionCase):
 
 
 class LesionTest(SectionCase):
-    section = "lesionSection"
+    page = "lesionPage"
 
     def waitForEnd(self):
         support.processUntil(lambda: self.ui.insertLesionButton.text == "Insert lesion", SECONDS)

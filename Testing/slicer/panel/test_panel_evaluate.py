@@ -59,17 +59,17 @@ class EvaluateCase(PanelCase):
     def figures(self) -> dict:
         """(figure, label) -> value as the panel shows it."""
         table = self.ui.evaluateTable
-        rows = [[table.item(row, column).text() for column in range(4)] for row in range(table.rowCount)]
-        return {(name, label): float(value) for name, label, value, _unit in rows if value != "–"}
+        rows = [[table.item(row, column).text() for column in range(3)] for row in range(table.rowCount)]
+        return {(name, label): float(value.split()[0]) for name, label, value in rows if value != "–"}
 
 
 class ChoicesTest(EvaluateCase):
     def test_saysWhatIsMissing(self):
         real, image, segmentation = ctPair()
         self.select()
-        self.assertIn("Select the image", self.ui.evaluateLabel.text)
+        self.assertIn("Select the synthetic image", self.ui.evaluateLabel.text)
         self.select(Image=image)
-        self.assertIn("Select a reference, or the labels", self.ui.evaluateLabel.text)
+        self.assertIn("Select a real image, or the structures", self.ui.evaluateLabel.text)
         self.select(Reference=image)
         self.assertIn("same volume", self.ui.evaluateLabel.text)
         self.assertFalse(self.ui.evaluateButton.enabled)
@@ -79,7 +79,7 @@ class ChoicesTest(EvaluateCase):
         self.assertTrue(self.ui.evaluateButton.enabled)
         self.assertFalse(self.ui.evaluateSegmenterComboBox.enabled)
         self.select(Reference=None, Labels=segmentation)
-        self.assertIn("finds the labels", self.ui.evaluateLabel.text)
+        self.assertIn("finds the structures", self.ui.evaluateLabel.text)
         self.choose(self.ui.evaluateSegmenterComboBox, "ct-tissue")
         self.assertTrue(self.ui.evaluateButton.enabled, self.ui.evaluateLabel.text)
         self.assertEqual(self.parameters.evaluateSegmenter, "ct-tissue")

@@ -38,13 +38,12 @@ def environment(**more):
 class ModelsCase(PanelCase):
     def setUp(self):
         super().setUp()
-        self.ui.modelsSection.collapsed = False
-        self.addCleanup(setattr, self.ui.modelsSection, "collapsed", True)
+        self.openPage("modelsPage")
         self.settle()
 
     def names(self):
         table = self.ui.modelsTable
-        return [table.item(row, 0).text() for row in range(table.rowCount)]
+        return [table.item(row, 0).toolTip().partition(":")[0] for row in range(table.rowCount)]
 
     def isInstalled(self):
         """Whether the table shows the model as one that is there."""

@@ -69,12 +69,11 @@ class GenerateRunTest(RunCase):
         self.assertIn("synthetic", node.GetName())
         self.assertIn(mask.GetName(), node.GetName())
         self.assertIn("quality checks", self.ui.verdictLabel.text)
-        self.assertIn("Not for diagnosis", self.ui.resultNoteLabel.text)
+        self.assertIn("Not for diagnosis", self.ui.disclaimerLabel.text)
         self.assertFalse(self.isShown(self.ui.cancelButton))
         self.assertIn("Ready: ", self.ui.readinessLabel.text)
         self.assertEqual(self.parameters.evaluateImage.GetID(), node.GetID())
         self.assertEqual(self.parameters.evaluateLabels.GetID(), mask.GetID())
-        self.ui.logSection.collapsed = True
         self.screenshot("done")
 
     def test_sameAgainIsTheSameVolume(self):
@@ -301,8 +300,7 @@ class ModelsTest(RunCase):
         metadata = source / "configs" / "metadata.json"
         data = json.loads(metadata.read_text(encoding="utf-8"))
         metadata.write_text(json.dumps({**data, "name": "my-model"}), encoding="utf-8")
-        self.ui.modelsSection.collapsed = False
-        self.addCleanup(setattr, self.ui.modelsSection, "collapsed", True)
+        self.openPage("modelsPage")
         self.settle()
         count = self.ui.modelsTable.rowCount
         self.answers.path = str(source)
@@ -319,8 +317,7 @@ class ModelsTest(RunCase):
         self.assertFalse(self.ui.removeModelButton.enabled)
 
     def test_everyModelSaysWhatItIsFor(self):
-        self.ui.modelsSection.collapsed = False
-        self.addCleanup(setattr, self.ui.modelsSection, "collapsed", True)
+        self.openPage("modelsPage")
         self.settle()
         table = self.ui.modelsTable
         installed = [row for row in range(table.rowCount) if "not installed" not in table.item(row, 0).toolTip()]
@@ -343,7 +340,7 @@ class ModelsTest(RunCase):
 
     def rowOf(self, name):
         table = self.ui.modelsTable
-        return next(row for row in range(table.rowCount) if table.item(row, 0).text() == name)
+        return next(row for row in range(table.rowCount) if table.item(row, 0).toolTip().startswith(f"{name}:"))
 
 
 class InstalledTest(RunCase):

@@ -48,8 +48,7 @@ def writeVolumes(folder: Path, count: int, seed: int) -> Path:
 class StudyCase(PanelCase):
     def setUp(self):
         super().setUp()
-        self.ui.studySection.collapsed = False
-        self.addCleanup(setattr, self.ui.studySection, "collapsed", True)
+        self.openPage("studyPage")
         self.form = self.panel.sections["study"].ui
         self.folder = self.temporaryFolder()
         for edit in (

@@ -74,7 +74,6 @@ class PanelCase(support.SlicerTestCase):
         self.answers = self.panel.context.dialogs = Answers()
         self.panel.context.unexpected.clear()
         self.panel.sections["run"].showStatus("")
-        self.ui.logSection.setVisible(False)
         self.settle()
 
     def tearDown(self):
@@ -108,6 +107,12 @@ class PanelCase(support.SlicerTestCase):
         self.assertGreaterEqual(index, 0, f"{combo.objectName} has no {data}")
         combo.setCurrentIndex(index)
         self.settle()
+
+    def openPage(self, name):
+        """Open a page of a folded section, until the test ends."""
+        section = self.ui.editSection if name in ("editPage", "lesionPage") else self.ui.moreSection
+        self.panel.context.pages.open(getattr(self.ui, name))
+        self.addCleanup(setattr, section, "collapsed", True)
 
     def acceptLicense(self):
         self.assertTrue(self.isShown(self.ui.licenseCheckBox))

@@ -12,25 +12,25 @@ from MedGenSlicer.panel.section import PanelSection
 
 
 class Card(PanelSection):
-    """The section *About this model* and the row that asks to accept a license."""
+    """The page *About* and the row that asks to accept a license."""
 
     def __init__(self, context: Context) -> None:
         self._context, self._ui = context, context.ui
         self._manifest = None
         context.connect(self._ui.licenseCheckBox.toggled, self._accept)
         context.connect(self._ui.licenseButton.clicked, self.showLicense)
+        for button in (self._ui.generateAboutButton, self._ui.translateAboutButton):
+            context.connect(button.clicked, lambda: context.pages.open(self._ui.aboutPage))
 
     def update(self) -> None:
         """Show the model of the open tab."""
         manifest = self._context.tab.manifest
         if manifest is not self._manifest:
-            self._ui.cardLabel.text = cardText(manifest) if manifest is not None else ""
+            self._ui.cardLabel.text = cardText(manifest) if manifest is not None else _("No model is selected.")
         self._manifest = manifest
-        self._ui.cardSection.setVisible(manifest is not None)
         if manifest is None:
             self._ui.licenseWidget.setVisible(False)
             return
-        self._ui.cardSection.text = _("About {model}").format(model=manifest.name)
         asked = not is_accepted(manifest)
         self._ui.licenseWidget.setVisible(asked)
         if asked:
@@ -43,7 +43,7 @@ class Card(PanelSection):
         """What has to be accepted before the run; "" for nothing."""
         if self._manifest is None or is_accepted(self._manifest):
             return ""
-        return _("Accept the license of '{model}' to use it.").format(model=self._manifest.name)
+        return _("Accept the license of '{model}' to use it.").format(model=self._manifest.title)
 
     def showLicense(self) -> None:
         """The license as text."""
@@ -51,7 +51,7 @@ class Card(PanelSection):
         use = _("Commercial use is allowed.") if manifest.license.commercial_use else _("No commercial use.")
         self._context.dialogs.show(
             _("The model '{model}' is licensed {license}. {use}").format(
-                model=manifest.name, license=manifest.license.spdx, use=use
+                model=manifest.title, license=manifest.license.spdx, use=use
             ),
             _("License of the model"),
             manifest.license_text,
@@ -76,7 +76,10 @@ def cardText(manifest) -> str:
         (_("Cite"), escape(manifest.citation)),
     ]
     rows = "".join(f"<p><b>{title}:</b> {text}</p>" for title, text in facts if text)
-    return f"<p>{escape(manifest.description)}. {_('Version')} {escape(manifest.version)}.</p>{rows}"
+    name = _("{description}. Model {name}, version {version}.").format(
+        description=manifest.description, name=manifest.name, version=manifest.version
+    )
+    return f"<p><b>{escape(manifest.title)}</b></p><p>{escape(name)}</p>{rows}"
 
 
 def _trainedOn(data) -> str:

@@ -19,6 +19,7 @@ class FailureBox(PanelSection):
         self._action: Callable[[], None] | None = None
         context.connect(self._ui.failureActionButton.clicked, self._act)
         context.connect(self._ui.copyReportButton.clicked, self.copyReport)
+        context.connect(self._ui.showLogButton.clicked, lambda: context.pages.open(self._ui.logPage))
 
     def show(self, error: MedGenError, label: str = "", action: Callable[[], None] | None = None) -> None:
         """Show an error with a suggested action: the words on its button and what it does."""
@@ -28,7 +29,6 @@ class FailureBox(PanelSection):
         self._ui.failureActionButton.text = label
         self._ui.failureActionButton.setVisible(action is not None)
         self._ui.failureFrame.setVisible(True)
-        self._ui.logSection.setVisible(True)
 
     def hide(self) -> None:
         """Nothing failed."""

@@ -24,6 +24,7 @@ class GenerateTab(TaskTab):
         context.bind(self._ui.fillComboBox, "fill")
 
     def update(self) -> None:
+        super().update()
         manifest = self.manifest
         name = manifest.name if manifest else self._context.parameters.generateModel
         models = modelItems(self._context.models.generators(), name)
@@ -34,7 +35,7 @@ class GenerateTab(TaskTab):
     def problem(self) -> str:
         problem = super().problem()
         if self.inputNode is not None and self.manifest is not None and self.labels.unmapped():
-            return _("Choose a label for each segment, or leave it out.")
+            return _("Choose what each segment becomes, or leave it out.")
         return problem
 
     def checkArguments(self) -> dict:
@@ -72,7 +73,7 @@ class GenerateTab(TaskTab):
         for widget in (self._ui.fillLabel, self._ui.fillComboBox):
             widget.setVisible(usable)
         names = [label.name for label in manifest.input.labels.values()] if usable else []
-        items = [(_("Nothing"), "", ""), *((name, name, "") for name in names)]
+        items = [(_("Left empty"), "", ""), *((name, name, "") for name in names)]
         widgets.fillCombo(self._ui.fillComboBox, items, self._context.parameters.fill)
 
     def _modelChosen(self) -> None:

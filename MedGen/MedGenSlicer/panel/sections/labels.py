@@ -1,4 +1,4 @@
-"""The table segment -> label of the model."""
+"""The table segment -> what it becomes, a label of the model."""
 
 import json
 
@@ -31,7 +31,7 @@ class LabelTable:
         header = self._ui.labelTable.horizontalHeader()
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         header.setSectionResizeMode(1, qt.QHeaderView.Stretch)
-        self._ui.labelTable.setHorizontalHeaderLabels([_("Segment"), _("Label of the model")])
+        self._ui.labelTable.setHorizontalHeaderLabels([_("Segment"), _("Becomes")])
         self._ui.labelTable.verticalHeader().setVisible(False)
         context.connect(self._ui.leaveOutButton.clicked, self.leaveOutRest)
 
@@ -44,9 +44,7 @@ class LabelTable:
         self._rows = [
             (segment.name, chosen.get(segment.name, suggested.get(segment.name) or "")) for segment in segments
         ]
-        # A hidden tab takes room as well, so the table goes with its tab.
-        isOpen = self._context.parameters is not None and self._context.parameters.task == "generate"
-        self._ui.labelsWidget.setVisible(bool(segments) and isOpen)
+        self._ui.labelsWidget.setVisible(bool(segments))
         # Combo boxes are replaced only when something changed: the user may have one open.
         state = (manifest.name if manifest else "", [(s.name, s.color) for s in segments], list(self._rows))
         if state != self._shown:
@@ -93,7 +91,7 @@ class LabelTable:
         combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         combo.setMinimumContentsLength(8)
         combo.setFocusPolicy(qt.Qt.StrongFocus)
-        combo.setAccessibleName(_("Label of the model for {segment}").format(segment=name))
+        combo.setAccessibleName(_("What {segment} becomes").format(segment=name))
         labels = [(entry.name, entry.name, "") for entry in self._manifest.input.labels.values()]
         items = [(_("Choose…"), "", ""), *labels, (_("Leave out"), LEAVE_OUT, "")]
         widgets.fillCombo(combo, items, label)
@@ -111,9 +109,9 @@ class LabelTable:
         unmapped = self.unmapped()
         text = ""
         if len(unmapped) == 1:
-            text = _("'{name}' has no label yet: choose one.").format(name=unmapped[0])
+            text = _("Choose what '{name}' becomes.").format(name=unmapped[0])
         elif unmapped:
-            text = _("{count} segments have no label yet: {names}.").format(
+            text = _("Choose what these {count} segments become: {names}.").format(
                 count=len(unmapped), names=words.listed(unmapped)
             )
         widgets.tell(self._ui.labelHintLabel, text)

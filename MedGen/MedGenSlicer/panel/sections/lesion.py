@@ -1,4 +1,4 @@
-"""The section *Insert lesion*: a place, a form, a tissue, one button."""
+"""The page *Insert lesion*: a place, a form, a tissue, one button."""
 
 import slicer
 from slicer.i18n import tr as _
@@ -22,7 +22,7 @@ class LesionSection(RunningSection):
         self._suits = self._suitsFor = None
         context.connect(self._ui.insertLesionButton.clicked, self._pressed)
         context.connect(self._ui.placePointButton.clicked, self._placePoint)
-        context.connect(self._ui.lesionSection.contentsCollapsed, self.update)
+        context.pages.onOpened(self._ui.lesionPage, self.update)
         for name in ("Segment", "Shape", "Tissue", "Organ"):
             context.bind(getattr(self._ui, f"lesion{name}ComboBox"), f"lesion{name}")
 
@@ -31,7 +31,7 @@ class LesionSection(RunningSection):
 
     def update(self) -> None:
         parameters, ui = self._context.parameters, self._ui
-        if parameters is None or ui.lesionSection.collapsed:
+        if parameters is None or not self._context.pages.isOpen(ui.lesionPage):
             return
         from MedGenLib.editing.lesions.library import names
 
@@ -45,13 +45,12 @@ class LesionSection(RunningSection):
         labels = [label.name for label in manifest.input.labels.values()] if manifest is not None else []
         widgets.fillCombo(
             ui.lesionTissueComboBox,
-            [(_("As it is there"), "", ""), *((n, n, "") for n in labels)],
+            [(_("Tissue that is there"), "", ""), *((n, n, "") for n in labels)],
             parameters.lesionTissue,
         )
         known = [segment.name for segment in segmentsOf(organs)] if organs is not None else labels
-        widgets.fillCombo(
-            ui.lesionOrganComboBox, [(_("The body"), "", ""), *((n, n, "") for n in known)], parameters.lesionOrgan
-        )
+        places = [(_("The whole body"), "", ""), *((n, n, "") for n in known)]
+        widgets.fillCombo(ui.lesionOrganComboBox, places, parameters.lesionOrgan)
         for widget in (ui.lesionSegmentLabel, ui.lesionSegmentComboBox):
             widget.setVisible(isPainted)
         for widget in (ui.lesionShapeLabel, ui.lesionShapeComboBox, ui.lesionSizeLabel, ui.lesionSizeSpinBox):

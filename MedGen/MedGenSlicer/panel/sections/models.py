@@ -1,4 +1,4 @@
-"""The section *Models*: what is installed, what can be installed, add, remove."""
+"""The page *Models*: what is installed, what can be installed, add, remove."""
 
 import qt
 from slicer.i18n import tr as _
@@ -7,6 +7,7 @@ from MedGenLib import user_folders
 from MedGenLib.packages.catalogue import is_embedded
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.ask import askWorker
+from MedGenSlicer.panel.catalogue import titleOf
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.section import PanelSection
 
@@ -58,7 +59,7 @@ class ModelsSection(PanelSection):
         context.connect(self._ui.stopModelButton.clicked, self.stop)
         context.connect(self._ui.removeModelButton.clicked, self.removeSelected)
         context.connect(self._ui.openModelsFolderButton.clicked, self.openFolder)
-        context.connect(self._ui.modelsSection.contentsCollapsed, self._opened)
+        context.pages.onOpened(self._ui.modelsPage, self.fill)
 
     def fill(self) -> None:
         """Show the models that are installed, then the published ones that are not."""
@@ -69,11 +70,11 @@ class ModelsSection(PanelSection):
         table.setRowCount(len(self._models.manifests) + len(self._offers))
         for row, manifest in enumerate(self._models.manifests):
             origin = _("comes with MedGen") if is_embedded(manifest) else _("added by you")
-            about = f"{manifest.description}; {taskText(manifest.task)}; {origin}"
-            self._setRow(row, manifest.name, about, manifest.license, _weightsMib(manifest))
+            about = f"{manifest.name}: {manifest.description}; {taskText(manifest.task)}; {origin}"
+            self._setRow(row, titleOf(manifest, self._models.manifests), about, manifest.license, _weightsMib(manifest))
         for row, model in enumerate(self._offers, len(self._models.manifests)):
-            about = _("{what}; not installed").format(what=model.description)
-            self._setRow(row, model.name, about, model.license, DOWNLOAD_MB[model.name], isThere=False)
+            about = _("{name}: {what}; not installed").format(name=model.name, what=model.description)
+            self._setRow(row, model.title, about, model.license, DOWNLOAD_MB[model.name], isThere=False)
         widgets.fitRows(table)
         self._selected()
 
@@ -90,8 +91,10 @@ class ModelsSection(PanelSection):
         Its license is shown first, unless the user has accepted it before.
         """
         model = self._selectedOffer()
-        if model is None or self._isInstalling or source == "":
-            return
+        if model is not None and not self._isInstalling and source != "":
+            self._context.withPackages("published models", lambda: self._installOffer(model, source))
+
+    def _installOffer(self, model, source: str | None) -> None:
         params = {"name": model.name, "source": source}
 
         def shown(answer: dict) -> None:
@@ -122,12 +125,12 @@ class ModelsSection(PanelSection):
         manifest = self._selectedManifest()
         if manifest is None or is_embedded(manifest):
             return
-        question = _("Delete the model '{name}' from this computer?").format(name=manifest.name)
+        question = _("Delete the model '{name}' from this computer?").format(name=manifest.title)
         if self._context.dialogs.confirm(question, _("Remove model")):
             self._ask(
                 "models/remove",
                 {"name": manifest.name},
-                _("The model '{name}' was removed.").format(name=manifest.name),
+                _("The model '{name}' was removed.").format(name=manifest.title),
             )
 
     def openFolder(self) -> None:
@@ -152,10 +155,6 @@ class ModelsSection(PanelSection):
         self._isInstalling = isInstalling
         self._ui.installModelButton.setVisible(not isInstalling)
         self._ui.stopModelButton.setVisible(isInstalling)
-
-    def _opened(self) -> None:
-        if not self._ui.modelsSection.collapsed:
-            self.fill()
 
     def _selected(self) -> None:
         manifest = self._selectedManifest()

@@ -5,14 +5,14 @@ import random
 from slicer.i18n import tr as _
 
 from MedGenSlicer.panel import widgets, words
-from MedGenSlicer.panel.catalogue import QUALITIES, qualityText
+from MedGenSlicer.panel.catalogue import QUALITIES, qualityText, qualityTip
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.section import PanelSection
 from MedGenSlicer.parameters import LARGEST_SEED
 
 
 class Options(PanelSection):
-    """The row *Quality* and the section *Options*."""
+    """The row *Quality* and the page *Options*."""
 
     def __init__(self, context: Context) -> None:
         self._context, self._ui = context, context.ui
@@ -24,9 +24,8 @@ class Options(PanelSection):
     def update(self) -> None:
         parameters, ui, task = self._context.parameters, self._ui, self._context.task
         manifest = self._context.tab.manifest
-        widgets.fillCombo(
-            ui.presetComboBox, [(qualityText(name, manifest), name, "") for name in QUALITIES], parameters.preset
-        )
+        presets = [(qualityText(name), name, qualityTip(name, manifest)) for name in QUALITIES]
+        widgets.fillCombo(ui.presetComboBox, presets, parameters.preset)
         with widgets.quiet(ui.seedSpinBox):
             ui.seedSpinBox.setValue(parameters.seed)
         # Translation draws nothing at random.

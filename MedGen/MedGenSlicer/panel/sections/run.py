@@ -14,7 +14,7 @@ class RunSection(PanelSection):
         self._context, self._ui = context, context.ui
         self.isRunning = False
         self._cancelling = False
-        context.connect(self._ui.logSection.contentsCollapsed, self.updateLog)
+        context.pages.onOpened(self._ui.logPage, self.updateLog)
 
     def showCheck(
         self, problem: str, findings: list, plan: str, isPending: bool = False, canHarden: bool = False
@@ -61,7 +61,6 @@ class RunSection(PanelSection):
         self._ui.checkWidget.setVisible(False)
         self._ui.planLabel.setVisible(False)
         self._ui.progressBar.setVisible(True)
-        self._ui.logSection.setVisible(True)
         self.showProgress({"stage": _("preparing")})
 
     def showProgress(self, progress: dict) -> None:
@@ -98,7 +97,7 @@ class RunSection(PanelSection):
 
     def updateLog(self) -> None:
         """Show the newest lines, if the log is open."""
-        if self._ui.logSection.collapsed:
+        if not self._context.pages.isOpen(self._ui.logPage):
             return
         text = self._context.logic.engine.log
         if text != self._ui.logText.plainText:

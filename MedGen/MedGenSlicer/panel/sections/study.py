@@ -22,7 +22,7 @@ class StudySection(PanelSection):
         self._context = context
         self.ui = None
         self.make = self.read = self.score = None
-        context.connect(context.ui.studySection.contentsCollapsed, self._opened)
+        context.pages.onOpened(context.ui.studyPage, self._opened)
 
     def pause(self) -> None:
         """Give the views back; every answer is kept."""
@@ -30,7 +30,7 @@ class StudySection(PanelSection):
             self._context.guarded(self.read.pause)
 
     def _opened(self) -> None:
-        if self.ui is None and not self._context.ui.studySection.collapsed:
+        if self.ui is None:
             self._load()
 
     def _load(self) -> None:
@@ -39,7 +39,7 @@ class StudySection(PanelSection):
         from MedGenSlicer.panel.sections.study_score import ScoreTab
 
         form = slicer.util.loadUI(str(paths.resource("UI/ReaderStudy.ui")))
-        self._context.ui.studySection.layout().addWidget(form)
+        self._context.ui.studyPage.layout().addWidget(form)
         self.ui = slicer.util.childWidgetVariables(form)
         self.read = ReadTab(self._context, self.ui)
         self.score = ScoreTab(self._context, self.ui)

@@ -26,6 +26,7 @@ class TranslateTab(TaskTab):
         return self._parameter("Target") or (targets[0] if targets else "")
 
     def update(self) -> None:
+        super().update()
         models, manifest, target = self._context.models, self.manifest, self.target
         targets = list(dict.fromkeys([*models.targets(), *([target] if target else [])]))
         widgets.fillCombo(
