@@ -28,7 +28,7 @@ _MODALITIES = {"ct": "CT", "mr": "MR", "t1w": "T1w", "t2w": "T2w"}
 
 def extra_arguments(parser: Parser) -> None:
     parser.add_argument("image", metavar="IMAGE", type=Path, help="volume or label volume")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder of the new series")
     parser.add_argument(
         "--like", type=Path, metavar="DIR", help="DICOM series of the patient: the new series goes into that study"
     )

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 @command(
     "edit",
     "adapt an image to a changed mask",
-    "Only the surroundings of the difference between the two masks are generated: all other voxels stay identical; the "
-    "extent of the changes is printed.",
+    "Only what the changed labels need is generated, with a thin rim that blends it in: all other voxels stay identical, "
+    "and the number of voxels that changed beside the edit is printed.",
 )
 def edit(arguments: Namespace, console: Console) -> int:
-    from MedGenLib.cli.run import Run
+    from MedGenLib.cli.run import FileRun
     from MedGenLib.packages.catalogue import find
 
-    with Run("edit", arguments, console) as run:
+    with FileRun("edit", arguments, console) as run:
         run.accept(find(arguments.model))
         run.read(stored=True)
         run.require_space(run.images["volume"])
@@ -41,7 +41,8 @@ def edit(arguments: Namespace, console: Console) -> int:
         run.write(edited, draw)
     code = run.describe(edited)
     console.say(
-        f"{facts['changed_voxels']} voxels of the mask changed; image voxels more than "
+        f"{facts['changed_voxels']} voxels of the mask changed, and {facts['changed_beyond']} image voxels beside them by up "
+        f"to {facts['largest_change_beyond']:.4g} {edited.volume.unit}; image voxels more than "
         f"{facts['halo_mm']:.3g} mm away from them along any axis are those of the input."
     )
     return code

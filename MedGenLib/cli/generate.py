@@ -10,12 +10,12 @@ from MedGenLib.cli.console import Console
 
 @command("generate", "generate an image volume from a label mask", "The result lies on the grid of the mask.")
 def generate(arguments: Namespace, console: Console) -> int:
-    from MedGenLib.cli.run import Run
+    from MedGenLib.cli.run import FileRun
     from MedGenLib.packages.catalogue import find
     from MedGenLib.pipelines.empty_grid import wanted_grid
 
     manifest = find(arguments.model)
-    with Run("generate", arguments, console) as run:
+    with FileRun("generate", arguments, console) as run:
         run.accept(manifest)
         run.read()
         mask = run.images.get("mask")

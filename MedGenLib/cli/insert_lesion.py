@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     "Give the position (--at, --mask or --organ) and the change (--label, --contrast or both).",
 )
 def insert(arguments: Namespace, console: Console) -> int:
-    from MedGenLib.cli.run import Run
+    from MedGenLib.cli.run import FileRun
     from MedGenLib.io.files import write_volume
     from MedGenLib.packages.catalogue import find
 
-    with Run("insert_lesion", arguments, console) as run:
+    with FileRun("insert_lesion", arguments, console) as run:
         run.accept(find(arguments.model))
         run.read(stored=True)
         run.require_space(run.images["image"])

@@ -41,7 +41,7 @@ def list_models(arguments: Namespace, console: Console) -> int:
 
 
 def name(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="name of the model")
 
 
 @action("models info", "show what a model is and needs", extra_arguments=name)

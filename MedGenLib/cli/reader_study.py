@@ -21,9 +21,11 @@ def explain(arguments: Namespace, console: Console) -> int:
 
 
 def arguments_of_make(parser: Parser) -> None:
-    parser.add_argument("--real", required=True, type=Path, nargs="+", metavar="PATH")
-    parser.add_argument("--synthetic", required=True, type=Path, nargs="+", metavar="PATH")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="STUDY")
+    parser.add_argument("--real", required=True, type=Path, nargs="+", metavar="PATH", help="real volumes, or folders of them")
+    parser.add_argument(
+        "--synthetic", required=True, type=Path, nargs="+", metavar="PATH", help="synthetic volumes, or folders of them"
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="STUDY", help="folder of the new study")
     parser.add_argument("--items", choices=("slices", "volumes"), default="slices", help="(default: slices)")
     parser.add_argument("--per-volume", type=positive, default=3, metavar="N", help="slices per volume (default: 3)")
     parser.add_argument("--window", metavar="WIDTH,LEVEL", help="same for all images (default: by modality)")
@@ -60,7 +62,7 @@ def make(arguments: Namespace, console: Console) -> int:
 
 
 def arguments_of_run(parser: Parser) -> None:
-    parser.add_argument("study", metavar="STUDY", type=Path)
+    parser.add_argument("study", metavar="STUDY", type=Path, help="folder of the study")
     parser.add_argument("--reader", required=True, metavar="NAME", help="code name of the reader")
     parser.add_argument("--port", type=natural, default=0, metavar="N", help="port of the page (default: any free one)")
     parser.add_argument("--no-browser", action="store_true", help="print the page's address without opening it")
@@ -96,9 +98,9 @@ def run(arguments: Namespace, console: Console) -> int:
 
 
 def arguments_of_score(parser: Parser) -> None:
-    parser.add_argument("study", metavar="STUDY", type=Path)
+    parser.add_argument("study", metavar="STUDY", type=Path, help="folder of the study")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the key, if it was moved away")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder of the scores")
     add_arguments(parser, "evaluate", "overwrite")
 
 

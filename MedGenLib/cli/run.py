@@ -47,7 +47,7 @@ Draw = Callable[[Result, int, Path], None]
 """Draws one volume of a result into a file."""
 
 
-class Run:
+class FileRun:
     """One run of a command; a context manager that discards incomplete files.
 
     Attributes
@@ -66,7 +66,7 @@ class Run:
         self._inputs = {name: path for name in ROLES if (path := self._given(name)) is not None}
         self.outputs = Outputs(self._paths(), overwrite=arguments.overwrite, keep=self._inputs.values())
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> FileRun:
         self.outputs.__enter__()
         return self
 

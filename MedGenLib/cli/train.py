@@ -14,8 +14,8 @@ from MedGenLib.training.recipes import RECIPES
 
 def extra_arguments(parser: Parser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
-    parser.add_argument("--data", required=True, type=Path, metavar="CONFIG.json")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--data", required=True, type=Path, metavar="CONFIG.json", help="training configuration")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of checkpoints and the package")
     parser.add_argument("--steps", type=positive, metavar="N", help="stop after N steps")
     add_arguments(parser, "generate", "device")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads to use")

@@ -10,10 +10,10 @@ from MedGenLib.cli.console import Console
 
 @command("translate", "translate an image volume between MR and CT", "The result lies on the grid of the image.")
 def translate(arguments: Namespace, console: Console) -> int:
-    from MedGenLib.cli.run import Run
+    from MedGenLib.cli.run import FileRun
     from MedGenLib.packages.catalogue import find, for_translation
 
-    with Run("translate", arguments, console) as run:
+    with FileRun("translate", arguments, console) as run:
         run.accept(find(arguments.model) if arguments.model else for_translation(None, arguments.to))
         run.read()
         run.require_space(run.images["image"])

@@ -28,7 +28,7 @@ def extra_arguments(parser: Parser) -> None:
         "--steps", type=positive, default=300, metavar="N", help="steps of each training (default: 300)"
     )
     parser.add_argument("--repeats", type=positive, default=3, metavar="K", help="trainings per set (default: 3)")
-    parser.add_argument("--seed", type=natural, default=0, metavar="N")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the trainings (default: 0)")
     add_arguments(parser, "evaluate", "report", "overwrite", "device")
 
 

@@ -52,7 +52,7 @@ class MaskOptions(RunOptions, total=False):
     """Mapping of the labels of a mask to those of the model.
 
     mapping: labels of the mask (number or name) to labels of the model, or the name of a table with the mask's
-        numbers, such as totalsegmentator
+        numbers, such as totalsegmentator, or model for the numbers of the model
     fill: label of the model for voxels without a label inside the body, such as fat
     """
 
@@ -198,7 +198,7 @@ class EvaluateOptions(TypedDict, total=False):
     resample: bring reference, mask and labels on another grid onto that of the image instead of refusing them
     modality: of image and reference where the files do not say it; by default guessed from their values
     hu_offset: number to add to image and reference where they are CT with values that are not HU, such as -1024
-    report: folder for report.html, metrics.json and metrics.csv, and error_map.nii.gz of one image with a reference
+    report: folder for report.html, metrics.json and metrics.csv; error_map.nii.gz too if one image has a reference
     overwrite: replace files that exist
     device: where to compute: auto, cpu or cuda:0
     """

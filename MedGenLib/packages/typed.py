@@ -56,7 +56,8 @@ def read(kind: type[T], section: Any, where: str) -> T:
             raise PackageError(f"{where}.{given} is not a setting; {nearest(given, known)}.")
         item = known[key]
         if item.name in values:
-            raise PackageError(f"{where} has '{given}' and '{key}', which are the same setting; leave one out.")
+            both = " and ".join(f"'{name}'" for name in sorted(section, reverse=True) if ALIASES.get(name, name) == key)
+            raise PackageError(f"{where} has {both}, which are the same setting; leave one out.")
         values[item.name] = _parsed(hints[item.name], value, f"{where}.{given}", item.metadata)
     for key, item in known.items():
         if item.name not in values and item.default is MISSING and item.default_factory is MISSING:

@@ -12,7 +12,7 @@ from MedGenLib.metrics.distribution import CohortComparison
 from MedGenLib.metrics.features import Features
 from MedGenLib.metrics.memorization import Memorization
 from MedGenLib.visual.figures import FIRST, MUTED, SECOND, new_figure, png
-from MedGenLib.visual.grid import PAPER, Panel, draw
+from MedGenLib.visual.grid import PAPER, Tile, draw
 from MedGenLib.visual.views import PLANES
 
 _SHOWN = 6
@@ -89,11 +89,11 @@ def pairs_picture(found: Memorization, synthetic: Sequence[Features], training: 
     return png(draw([above, below], style=style, scale_bar=False))
 
 
-def _middle(cube: NDArray, caption: str) -> Panel:
+def _middle(cube: NDArray, caption: str) -> Tile:
     """The middle axial slice of a downsampled volume, without a scale in mm."""
     axial = PLANES[0]
     image = axial.cut(cube, cube.shape[2] // 2)
-    return Panel(image, (image.min(), image.max()), (1, 1), axial.letters, caption)
+    return Tile(image, (image.min(), image.max()), (1, 1), axial.letters, caption)
 
 
 def _short(name: str, most: int = 22) -> str:

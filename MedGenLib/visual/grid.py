@@ -102,7 +102,7 @@ PAPER = Style(
 
 
 @dataclass(frozen=True)
-class Panel:
+class Tile:
     """A cut through an image, through labels, or through labels on an image.
 
     Attributes
@@ -133,13 +133,13 @@ def row(
     labels: NDArray | None = None,
     opacity: float | None = None,
     color_map: str = "gray",
-) -> list[Panel]:
+) -> list[Tile]:
     """One panel per plane of a view; arrays are in the voxel order of the image."""
     panels = []
     for plane in view.planes:
         values, marked = (None if array is None else view.cut(array, plane) for array in (image, labels))
         text = "" if panels else caption
-        panels.append(Panel(values, limits, view.size(plane), plane.letters, text, color_map, marked, opacity))
+        panels.append(Tile(values, limits, view.size(plane), plane.letters, text, color_map, marked, opacity))
     return panels
 
 
@@ -162,7 +162,7 @@ def _spread_color(order: int) -> str:
 
 
 def draw(
-    rows: Sequence[Sequence[Panel]],
+    rows: Sequence[Sequence[Tile]],
     colors: Mapping[int, str] | None = None,
     names: Mapping[int, str] | None = None,
     *,
@@ -224,7 +224,7 @@ def round_length(most: float) -> float:
 
 
 def _legend(
-    rows: Sequence[Sequence[Panel]], colors: Mapping[int, str], names: Mapping[int, str]
+    rows: Sequence[Sequence[Tile]], colors: Mapping[int, str], names: Mapping[int, str]
 ) -> list[tuple[str, str]]:
     """Name and color of the visible labels; of many, the first ones and the number of others."""
     shown = [panel.labels.ravel() for panels in rows for panel in panels if panel.labels is not None]
@@ -277,7 +277,7 @@ class _Sheet:
             self.text(x + 0.2, y, textwrap.shorten(name, 32, placeholder=" ..."), 8)
 
 
-def _draw_panel(axes: Axes, panel: Panel, colors: Mapping[int, str], interpolation: str, bar: float) -> AxesImage:
+def _draw_panel(axes: Axes, panel: Tile, colors: Mapping[int, str], interpolation: str, bar: float) -> AxesImage:
     """Draw a panel in mm with a scale bar of a length in mm; returns the image with the color scale."""
     from matplotlib import colormaps
 
@@ -308,7 +308,7 @@ def _filled(labels: NDArray, colors: Mapping[int, str], opacity: float) -> NDArr
     return picture
 
 
-def _outline(axes: Axes, panel: Panel, colors: Mapping[int, str]) -> None:
+def _outline(axes: Axes, panel: Tile, colors: Mapping[int, str]) -> None:
     # A border of background closes contours at the edge of the picture.
     padded = np.pad(panel.labels, 1)
     y, x = ((np.arange(n) - 0.5) * mm / (n - 2) for n, mm in zip(padded.shape, panel.size[::-1], strict=True))

@@ -11,7 +11,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import temporary_output
 from MedGenLib.io.provenance import NOTE
-from MedGenLib.visual.grid import Panel, draw, label_colors, row
+from MedGenLib.visual.grid import Tile, draw, label_colors, row
 from MedGenLib.visual.views import LUNG, View, Window, default_windows
 
 
@@ -122,7 +122,7 @@ def _change(before: Volume, after: Volume, mask: LabelMap, region: np.ndarray, w
 
 
 def _write(
-    rows: Sequence[Sequence[Panel]],
+    rows: Sequence[Sequence[Tile]],
     path: str | Path,
     title: str,
     colors: Mapping[int, str] | None = None,

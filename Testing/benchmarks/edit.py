@@ -166,7 +166,7 @@ def picture(path: Path) -> None:
     """Figure of an edit: before, painted mask, after; a mass with gas in the fat of the mesentery."""
     from MedGenLib.editing.session import edit_image
     from MedGenLib.io.provenance import NOTE
-    from MedGenLib.visual.grid import COLORS, Panel, draw
+    from MedGenLib.visual.grid import COLORS, Tile, draw
     from MedGenLib.visual.views import PLANES, SOFT_TISSUE
 
     image, mask = scan()
@@ -186,7 +186,7 @@ def picture(path: Path) -> None:
             None if array is None else axial.cut(array[12:84, 28:100], SHELL[0][2]) for array in (shown, labels)
         )
         size = (72 * image.spacing[0], 72 * image.spacing[1])
-        panels.append(Panel(values, SOFT_TISSUE.limits, size, axial.letters, caption, labels=marked, opacity=0.6))
+        panels.append(Tile(values, SOFT_TISSUE.limits, size, axial.letters, caption, labels=marked, opacity=0.6))
     figure = draw([panels], dict(enumerate(COLORS, 1)), title="An edit of the mask by ct-tissue")
     figure.savefig(path, metadata={"Description": NOTE})
 

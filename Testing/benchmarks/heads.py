@@ -110,8 +110,11 @@ def _gradient(image: np.ndarray, mask: np.ndarray) -> float:
 
 
 def _means(rows: dict[str, list]) -> dict[str, dict[str, float]]:
-    keys = next(iter(rows.values()))[0]
-    groups = {**rows, "all": [r for group in rows.values() for r in group]}
+    keys = next(group[0] for group in rows.values() if group)
+    groups = {
+        **{name: group for name, group in rows.items() if group},
+        "all": [r for group in rows.values() for r in group],
+    }
     return {name: {key: float(np.nanmean([r[key] for r in group])) for key in keys} for name, group in groups.items()}
 
 

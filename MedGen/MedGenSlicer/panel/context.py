@@ -10,7 +10,6 @@ from MedGenLib.errors import MedGenError, WorkerError
 from MedGenSlicer.engine.background import ignore
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.catalogue import Models
-from MedGenSlicer.panel.pages import Pages
 
 
 class Context:
@@ -20,7 +19,6 @@ class Context:
     ----------
     ui: widgets of MedGen.ui by name.
     models: the installed models.
-    pages: the pages of the folded sections.
     parameters: MedGenParameterNode, None while a scene is closed.
     tabs: task -> the tab for it.
     changed: call it after a choice that matters for the run; the panel checks the input again.
@@ -33,7 +31,6 @@ class Context:
         self.logic = logic
         self.dialogs = dialogs
         self.models = Models()
-        self.pages = Pages(ui, self.connect)
         self.parameters = None
         self.tabs: dict = {}
         self.changed: Callable[[], None] = ignore

@@ -123,7 +123,7 @@ class Runner:
         self.run(self._context.task)
 
     def _showModels(self) -> None:
-        self._context.pages.open(self._context.ui.modelsPage)
+        self._context.ui.modelsSection.collapsed = False
 
     def _mayOverwrite(self, node) -> bool:
         if node is None or node.GetImageData() is None:

@@ -105,7 +105,7 @@ class Passed:
 
 
 @dataclass(frozen=True)
-class Scan:
+class FolderScan:
     """The series among DICOM files, in the order of their numbers, and the files that were passed over."""
 
     series: tuple[Series, ...]
@@ -160,7 +160,7 @@ def list_series(folder: str | Path | Sequence[str | Path]) -> list[Series]:
     return list(scan(folder).series)
 
 
-def scan(folder: str | Path | Sequence[str | Path]) -> Scan:
+def scan(folder: str | Path | Sequence[str | Path]) -> FolderScan:
     """Image series as in `list_series`, with the files that were passed over."""
     files = _files(folder)
     found: dict[str, list[tuple[Dataset, list[ImageHeader]]]] = {}
@@ -183,7 +183,7 @@ def scan(folder: str | Path | Sequence[str | Path]) -> Scan:
         images = tuple(image for _, several in entries for image in several)
         facts = uid, text(first, "SeriesDescription"), text(first, "Modality"), len(images), images
         series.append(((integer(first, "SeriesNumber"), uid), Series(*facts)))
-    return Scan(tuple(entry for _, entry in sorted(series, key=lambda pair: pair[0])), tuple(passed))
+    return FolderScan(tuple(entry for _, entry in sorted(series, key=lambda pair: pair[0])), tuple(passed))
 
 
 def _files(folder: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -292,7 +292,7 @@ def _frames(path: Path, header: Dataset) -> list[ImageHeader]:
     return images
 
 
-def choose(found: Scan, wanted: str | None, subject: str) -> Series:
+def choose(found: FolderScan, wanted: str | None, subject: str) -> Series:
     """The only series, or the one with this number (from 1) or end of its UID.
 
     Parameters
@@ -308,7 +308,7 @@ def choose(found: Scan, wanted: str | None, subject: str) -> Series:
     return chosen
 
 
-def _chosen(found: Scan, wanted: str | None, subject: str) -> Series:
+def _chosen(found: FolderScan, wanted: str | None, subject: str) -> Series:
     all_series = found.series
     if not all_series:
         found.require_whole("")

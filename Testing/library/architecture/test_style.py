@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -49,7 +50,19 @@ def every_function() -> list[tuple[str, Function]]:
     return [(f"{shown(path)}: {name}", node) for path in files_in(*FOLDERS) for name, node in functions(parsed(path))]
 
 
+def repeated_classes() -> dict[str, int]:
+    """Names of public classes that mean more than one thing."""
+    count = Counter(
+        node.name
+        for path in files_in("MedGenLib", "MedGen")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    return {name: number for name, number in count.items() if number > 1}
+
+
 RULES = {
+    "names of several classes": repeated_classes,
     f"functions above {LINES} lines": lambda: {name: 1 for name, node in every_function() if length(node) > LINES},
     f"more than {PARAMETERS} parameters": lambda: {
         name: 1 for name, node in every_function() if parameters(node) > PARAMETERS and not name.startswith(OPTIONS)

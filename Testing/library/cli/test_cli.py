@@ -1,5 +1,6 @@
 """The command `medgen`: arguments, exit codes, atomic outputs, Ctrl-C."""
 
+import argparse
 import json
 import os
 import re
@@ -177,6 +178,21 @@ def test_a_command_is_one_file_and_one_name_has_one_owner(capsys):
         command("generate", "make something else")(lambda arguments, console: 0)
     command("count", "count voxels")(lambda arguments, console: console.say("none") or 0)
     assert cli.main(["count"]) == 0 and capsys.readouterr().out == "none\n"
+
+
+def without_help(parser: argparse.ArgumentParser, name: str = "medgen") -> list[str]:
+    """Arguments of a parser and of its commands that the help does not explain."""
+    found = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found += [line for word, part in action.choices.items() for line in without_help(part, f"{name} {word}")]
+        elif not action.help:
+            found.append(f"{name}: {action.dest}")
+    return found
+
+
+def test_every_argument_of_every_command_has_help():
+    assert without_help(build_parser()) == []
 
 
 def test_map_takes_numbers_and_names():

@@ -39,7 +39,7 @@ PIPELINES = {
 }
 
 
-CENTERS = "centres"
+CENTERS = "centers"
 """Keys as in the embedded packages."""
 
 
@@ -129,6 +129,7 @@ def test_a_published_package_has_the_pipeline_maisi(name):
 
 def test_a_network_that_predicts_v_has_the_pipeline_pixel_diffusion():
     medgen = changed(medgen_of("mr-hippocampus"), "sampler/prediction", "v")
+    del medgen["pipeline"]
     assert isinstance(loaded(medgen).settings, PixelDiffusionSettings)
     named = changed(medgen, "pipeline", "pixel-diffusion")
     assert loaded(named) == loaded(medgen)
@@ -138,9 +139,9 @@ def test_a_network_that_predicts_v_has_the_pipeline_pixel_diffusion():
 def test_american_and_british_keys_are_the_same_setting():
     medgen = medgen_of("ct-tissue")
     spec = medgen["preprocessing"]
-    american = {("centers" if key == "centres" else key): value for key, value in spec.items()}
-    assert loaded(medgen | {"preprocessing": american}) == loaded(medgen)
-    both = refusal(medgen | {"preprocessing": {**american, "centres": spec["centres"]}})
+    british = {("centres" if key == "centers" else key): value for key, value in spec.items()}
+    assert loaded(medgen | {"preprocessing": british}) == loaded(medgen)
+    both = refusal(medgen | {"preprocessing": {**british, "centers": spec["centers"]}})
     assert "has 'centres' and 'centers', which are the same setting" in both
 
 
