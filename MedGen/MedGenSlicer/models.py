@@ -64,3 +64,8 @@ def translator(source: str | None, to: str) -> Manifest:
             source=source or _("this image"), to=to, known=known or _("none")
         )
     )
+
+
+def useOf(manifest: Manifest) -> str:
+    """The use in `MedGenLib/requirements.txt` for which a run of a model needs more packages, "" for none."""
+    return "models of MONAI" if manifest.pipeline == "maisi" else ""

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from MedGenLib.errors import MedGenError, MemoryPlanError, WorkerError
-from MedGenLib.requirements import missing
+from MedGenLib.requirements import missing, use_of
 from MedGenLib.worker.protocol.messages import error_of
 
 
@@ -22,8 +22,8 @@ def explained(error: BaseException) -> BaseException:
 
 
 def _lacking(module: str) -> WorkerError:
-    """The error for a missing module; it lists all distributions that are not installed."""
-    names = missing() or [module]
+    """The error for a missing module; it lists all distributions that are not installed of those for the same use."""
+    names = missing(use_of(module)) or [module]
     listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
     plural = "s" if len(names) > 1 else ""
     error = WorkerError(

@@ -28,11 +28,19 @@ def test_the_installed_package_requires_what_the_file_lists():
 
 def test_names_specifiers_and_comments_are_read(tmp_path):
     path = tmp_path / "requirements.txt"
-    path.write_text("# all\n\none >= 1.0, < 2  # another package\ntwo_b.c\nthree; python_version > '3'\n")
+    path.write_text(
+        "# all\n\none >= 1.0, < 2  # another package\ntwo_b.c\nthree; python_version > '3'\nfour # for reports\n"
+    )
     assert requirements.requirements(path) == [
         Needed("one", ">=1.0,<2", "another package"),
         Needed("two_b.c", ""),
         Needed("three", ""),
+        Needed("four", "", used_for="reports"),
+    ]
+    assert [requirements.use_of(name) for name in ("monai.inferers", "huggingface_hub", "torch")] == [
+        "models of MONAI",
+        "published models",
+        "",
     ]
 
 

@@ -1,8 +1,9 @@
 """What MedGen needs beyond Slicer, and how it is installed.
 
-PyTorch comes through the PyTorch extension, the rest through pip. Packages that Slicer itself relies on (`PROTECTED`)
-are never given to pip and are held at their versions by constraints. Every failure ends in a sentence that says what
-to do.
+PyTorch comes through the PyTorch extension, the rest through pip: first only what the first image needs, and what
+another use needs (`MedGenLib/requirements.txt`) when it is first used. Packages that Slicer itself relies on
+(`PROTECTED`) are never given to pip and are held at their versions by constraints. Every failure ends in a sentence
+that says what to do.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from MedGenSlicer.engine.explanations import explain
 from MedGenSlicer.engine.installers import TORCH_EXTENSION
 from MedGenSlicer.engine.packages import PROTECTED, InstallPlan, Outcome, Requirement, freeMiB, plainName, sizeText
 
+INSTALLED_SETTING = "MedGen/InstalledPackages"
+"""Names of what MedGen installed, with spaces between."""
+
 
 @dataclass
 class Dependencies:
@@ -41,6 +45,7 @@ class Dependencies:
     engine: for the self-test in the worker; None skips it.
     requirementsFile: what is needed; lines with a comment are not given to pip.
     pipInstall(arguments, onLog, onDone): runs "pip install" with the arguments and calls onDone(exitCode).
+    pipUninstall(names, onLog, onDone): the same for "pip uninstall".
     torchLogic(): the logic of the PyTorch extension, None where it is not installed.
     installedVersion(name): version or None.
     folder: where packages are installed.
@@ -55,6 +60,7 @@ class Dependencies:
     engine: Any = None
     requirementsFile: Path = FILE
     pipInstall: Callable[[list[str], Callable[[str], None], Callable[[int], None]], None] = None
+    pipUninstall: Callable[[list[str], Callable[[str], None], Callable[[int], None]], None] = None
     torchLogic: Callable[[], Any] = None
     installedVersion: Callable[[str], str | None] = None
     folder: str = ""
@@ -62,35 +68,50 @@ class Dependencies:
 
     def __post_init__(self) -> None:
         self.pipInstall = self.pipInstall or installers.slicerPipInstall
+        self.pipUninstall = self.pipUninstall or installers.pipUninstall
         self.torchLogic = self.torchLogic or installers.pyTorchLogic
         self.installedVersion = self.installedVersion or installed_version
         self.folder = self.folder or sysconfig.get_paths()["purelib"]
 
-    def requirements(self) -> list[Requirement]:
-        """Everything that is installed where it is missing, PyTorch first; protected packages never count."""
+    def requirements(self, use: str = "") -> list[Requirement]:
+        """What is installed where it is missing, PyTorch first; protected packages never count.
+
+        use: of `MedGenLib/requirements.txt`; "" for what the first image needs.
+        """
         protected = {plainName(name) for name in PROTECTED}
-        torch = [needed for needed in requirements() if needed.name == "torch"]
-        listed = [needed for needed in requirements(self.requirementsFile) if not needed.brought_by]
+        torch = [needed for needed in requirements() if needed.name == "torch" and not use]
+        listed = [
+            needed
+            for needed in requirements(self.requirementsFile)
+            if not needed.brought_by and needed.used_for == use and plainName(needed.name) not in protected
+        ]
         return [
             Requirement.of(needed.name, needed.specifier, self.installedVersion(needed.name))
-            for needed in (*torch, *(needed for needed in listed if plainName(needed.name) not in protected))
+            for needed in (*torch, *listed)
         ]
 
-    def missing(self) -> list[Requirement]:
+    def missing(self, use: str = "") -> list[Requirement]:
         """What is not installed, or too old; quick, imports none of it."""
-        return [need for need in self.requirements() if need.isMissing]
+        return [need for need in self.requirements(use) if need.isMissing]
 
-    def plan(self) -> InstallPlan:
+    def plan(self, use: str = "") -> InstallPlan:
         """What `install` would do, for asking the user once."""
-        packages = self.missing()
+        packages = self.missing(use)
         download, disk = sum(need.downloadMiB for need in packages), sum(need.diskMiB for need in packages)
         free = freeMiB(self.folder)
         if not packages:
             return InstallPlan([], 0.0, 0.0, free, _("Everything that MedGen needs is installed."))
-        sentence = _(
+        question = _(
             "{packages} will be installed into Slicer's Python: about {download} to download, {disk} on disk "
             "({free} free)."
-        ).format(
+        )
+        if use:
+            question = _(
+                "For {use}, {packages} will be installed into Slicer's Python: about {download} to download, {disk} on "
+                "disk ({free} free)."
+            )
+        sentence = question.format(
+            use=use,
             packages=", ".join(need.name for need in packages),
             download=sizeText(download),
             disk=sizeText(disk),
@@ -105,16 +126,53 @@ class Dependencies:
         onLog: Callable[[str], None] | None = None,
         onDone: Callable[[Outcome], None] | None = None,
         wheelFolder: str | Path | None = None,
+        use: str = "",
     ) -> None:
-        """Install what is missing and prove it by the self-test in the worker.
+        """Install what is missing and prove it by the self-test in a new worker.
 
         Parameters
         ----------
         onLog(line): every line of the installers.
         onDone(outcome): called once, whatever happens.
         wheelFolder: a folder of wheels to install from, without any network.
+        use: as in `requirements`.
         """
-        _Installation(self, onLog or ignore, onDone or ignore, wheelFolder).start()
+        _Installation(self, onLog or ignore, onDone or ignore, wheelFolder, use).start()
+
+    def removable(self) -> list[str]:
+        """The packages that MedGen installed and that are still there; PyTorch is its extension's."""
+        recorded = slicer.app.settings().value(INSTALLED_SETTING, "") or ""
+        return [name for name in recorded.split() if self.installedVersion(name) is not None]
+
+    def remove(
+        self, onLog: Callable[[str], None] | None = None, onDone: Callable[[Outcome], None] | None = None
+    ) -> None:
+        """Uninstall what MedGen installed; parameters as in `install`."""
+        names, lines = self.removable(), []
+        if self.isInstalling:
+            (onDone or ignore)(Outcome(False, _("An installation is running already; wait for its end.")))
+            return
+
+        def log(line: str) -> None:
+            lines.append(line)
+            (onLog or ignore)(line)
+
+        def done(exitCode: int) -> None:
+            importlib.invalidate_caches()
+            self.isInstalling = False
+            left = self.removable()
+            slicer.app.settings().setValue(INSTALLED_SETTING, " ".join(left))
+            sentence = _("Removed from Slicer: {packages}.").format(packages=", ".join(names))
+            if exitCode != 0 or left:
+                sentence = _("Not removed: {packages}; restart Slicer and try it before anything else.").format(
+                    packages=", ".join(left or names)
+                )
+            (onDone or ignore)(Outcome(exitCode == 0 and not left, sentence, "\n".join(lines)))
+
+        self.isInstalling = True
+        if self.engine is not None:
+            self.engine.kill()  # Windows removes no file that is in use
+        self.pipUninstall(names, log, done)
 
     def selfTest(self, onDone: Callable[[Outcome], None]) -> None:
         """Run a tiny network on each device in the worker."""
@@ -138,9 +196,9 @@ class Dependencies:
         if manager is None:
             sentence = _("This Slicer has no Extensions Manager; install the extension '{name}' by hand.")
         else:
-            manager.interactive = False
-            manager.updateExtensionsMetadataFromServer(True, True)
-            isDone = bool(manager.installExtensionFromServer(TORCH_EXTENSION, False))
+            with installers.withoutQuestions(manager):
+                manager.updateExtensionsMetadataFromServer(True, True)
+                isDone = bool(manager.installExtensionFromServer(TORCH_EXTENSION, False))
             sentence = _(
                 "The extension '{name}' could not be installed; check the network connection, or install it in the "
                 "Extensions Manager."
@@ -159,7 +217,8 @@ class Dependencies:
             f"Python {platform.python_version()} ({sys.executable})",
             f"packages in {self.folder}, {sizeText(freeMiB(self.folder))} free",
         ]
-        for need in self.requirements():
+        uses = dict.fromkeys(needed.used_for for needed in requirements(self.requirementsFile))
+        for need in (need for use in dict.fromkeys(["", *uses]) for need in self.requirements(use)):
             state = need.installed or _("missing")
             lines.append(f"{need}: {state}{' (too old)' if need.installed and need.isMissing else ''}")
         lines += [f"{name}: {self.installedVersion(name) or 'missing'}" for name in PROTECTED[:4]]
@@ -185,20 +244,25 @@ class _Installation:
         onLog: Callable[[str], None],
         onDone: Callable[[Outcome], None],
         wheelFolder: str | Path | None,
+        use: str,
     ) -> None:
-        self.dependencies, self.onLog, self.onDone = dependencies, onLog, onDone
+        self.dependencies, self.onLog, self.onDone, self.use = dependencies, onLog, onDone, use
         self.wheelFolder = str(wheelFolder) if wheelFolder is not None else None
         self.lines: list[str] = []
+        self.wanted: list[str] = []
         self.constraints: str | None = None
 
     def start(self) -> None:
         dependencies = self.dependencies
-        plan = dependencies.plan()
+        plan = dependencies.plan(self.use)
         problem = self._problem(plan)
         if problem:
             self.onDone(Outcome(False, problem))
             return
         dependencies.isInstalling = True
+        self.wanted = [need.name for need in plan.packages]
+        if dependencies.engine is not None:
+            dependencies.engine.endIfIdle()  # it has looked at what was installed before
         try:
             torch = next((need for need in plan.packages if need.name == "torch"), None)
             outcome = Outcome(True, "") if torch is None else self._installTorch(torch)
@@ -228,7 +292,9 @@ class _Installation:
             )
             return Outcome(False, sentence.format(name=TORCH_EXTENSION), needsExtension=True)
         self._log(
-            _("Installing PyTorch through the extension {name}; this takes some minutes.").format(name=TORCH_EXTENSION)
+            _(
+                "Installing PyTorch through the extension {name}; this takes minutes, in which Slicer answers late."
+            ).format(name=TORCH_EXTENSION)
         )
         with contextlib.redirect_stdout(installers.Lines(self._log)), self._offline():
             torch = installers.callSupported(
@@ -257,7 +323,7 @@ class _Installation:
         if exitCode != 0:
             self._endExplained("\n".join(self.lines))
             return
-        still = ", ".join(need.name for need in self.dependencies.missing())
+        still = ", ".join(need.name for need in self.dependencies.missing(self.use))
         if still:
             sentence = _("pip reported success, but {names} cannot be found; restart Slicer and press Install again.")
             self._end(Outcome(False, sentence.format(names=still), "\n".join(self.lines), needsRestart=True))
@@ -265,8 +331,16 @@ class _Installation:
         self._test()
 
     def _test(self) -> None:
+        self._record()
         self._log(_("Testing in the worker."))
         self.dependencies.selfTest(self._end)
+
+    def _record(self) -> None:
+        """Remember what can be removed again."""
+        settings = slicer.app.settings()
+        recorded = (settings.value(INSTALLED_SETTING, "") or "").split()
+        names = dict.fromkeys([*recorded, *(name for name in self.wanted if name != "torch")])
+        settings.setValue(INSTALLED_SETTING, " ".join(names))
 
     def _writeConstraints(self) -> str:
         """A constraints file that holds protected packages at the versions they have."""

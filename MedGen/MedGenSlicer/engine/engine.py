@@ -7,7 +7,6 @@ except `Engine.kill`, which is for the moment when Slicer itself ends.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from slicer.i18n import tr as _
 
 from MedGenLib.errors import Cancelled, InputError, MedGenError, WorkerError
 from MedGenLib.worker.process import SILENCE_TIMEOUT, START_TIMEOUT, environment
+from MedGenSlicer.engine.installers import slicerPython
 from MedGenSlicer.engine.process import PYTHON_SETTING, WorkerProcess
 
 LOG_LINES = 500
@@ -182,7 +182,7 @@ class Engine:
     def workerPython(self) -> str:
         """The interpreter that the next worker is started with."""
         own = self.python or slicer.app.settings().value(PYTHON_SETTING, "")
-        return str(own) if own else shutil.which("PythonSlicer") or sys.executable
+        return str(own) if own else slicerPython()
 
     def _launch(self) -> None:
         python = self.workerPython()

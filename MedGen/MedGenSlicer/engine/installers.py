@@ -5,41 +5,115 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import subprocess
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import qt
 import slicer
+
+from MedGenSlicer.engine.process import FAILED_TO_START, asBytes
 
 TORCH_EXTENSION = "PyTorch"
 REQUESTER = "MedGen"
 
 
 def slicerPipInstall(arguments: list[str], onLog: Callable[[str], None], onDone: Callable[[int], None]) -> None:
-    """pip as Slicer offers it: `slicer.packaging` without blocking (5.12), else `slicer.util.pip_install`."""
+    """pip without blocking: `slicer.packaging` of Slicer 5.12, else a process of its own."""
     try:
         from slicer.packaging import pip_install
     except ImportError:
         pip_install = None
     # In testing mode slicer.packaging blocks and calls nobody.
-    if pip_install is not None and not isTesting():
-        callSupported(
-            pip_install,
-            arguments,
-            blocking=False,
-            show_progress=False,
-            requester=REQUESTER,
-            logCallback=onLog,
-            completedCallback=lambda code: onDone(int(code)),
-        )
+    if pip_install is None or isTesting():
+        Pip(["install", *arguments], onLog, onDone).start()
         return
+    callSupported(
+        pip_install,
+        arguments,
+        blocking=False,
+        show_progress=False,
+        requester=REQUESTER,
+        logCallback=onLog,
+        completedCallback=lambda code: onDone(int(code)),
+    )
+
+
+def pipUninstall(names: list[str], onLog: Callable[[str], None], onDone: Callable[[int], None]) -> None:
+    """ "pip uninstall" without blocking."""
+    Pip(["uninstall", "--yes", *names], onLog, onDone).start()
+
+
+class Pip:
+    """One call of the pip of Slicer's Python, while Slicer's event loop goes on.
+
+    >>> Pip(["list"], print, print).start()   # doctest: +SKIP
+    """
+
+    alive: set[Pip] = set()
+
+    def __init__(self, arguments: list[str], onLog: Callable[[str], None], onDone: Callable[[int], None]) -> None:
+        self._arguments, self._lines, self._onDone = arguments, Lines(onLog), onDone
+        self._process = qt.QProcess()
+        self._process.setProcessChannelMode(qt.QProcess.MergedChannels)
+        self._connections = [
+            (self._process.readyReadStandardOutput, self._read),
+            (self._process.errorOccurred, self._failed),
+            (self._process.finished, self._finished),
+        ]
+        for signal, slot in self._connections:
+            signal.connect(slot)
+
+    def start(self) -> None:
+        """Start it; it keeps itself until its end."""
+        Pip.alive.add(self)
+        variables = qt.QProcessEnvironment.systemEnvironment()
+        for name in ("PYTHONSAFEPATH", "PYTHONUNBUFFERED", "PIP_DISABLE_PIP_VERSION_CHECK"):
+            variables.insert(name, "1")
+        self._process.setProcessEnvironment(variables)
+        self._process.start(slicerPython(), ["-m", "pip", *self._arguments])
+
+    def _read(self) -> None:
+        self._lines.write(asBytes(self._process.readAllStandardOutput()).decode("utf-8", errors="replace"))
+
+    def _failed(self, kind: int) -> None:
+        if int(kind) == FAILED_TO_START:  # the others are followed by "finished"
+            self._lines.write(f"PythonSlicer executable not found: {slicerPython()}\n")
+            self._end(1)
+
+    def _finished(self, exitCode: int, exitStatus: int = 0) -> None:
+        self._read()
+        self._lines.write("\n")
+        self._end(int(exitCode) or int(exitStatus))
+
+    def _end(self, exitCode: int) -> None:
+        if self not in Pip.alive:
+            return
+        Pip.alive.discard(self)
+        for signal, slot in self._connections:
+            signal.disconnect(slot)
+        qt.QTimer.singleShot(0, self._outlive)
+        self._onDone(exitCode)
+
+    def _outlive(self) -> None:
+        """Being bound to a later event keeps the QProcess from being destroyed while it emits."""
+
+
+def slicerPython() -> str:
+    """The interpreter of Slicer."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+@contextlib.contextmanager
+def withoutQuestions(manager: Any) -> Iterator[None]:
+    """The Extensions Manager asks nothing meanwhile; afterwards it asks as before."""
+    before = manager.interactive
+    manager.interactive = False
     try:
-        with contextlib.redirect_stdout(Lines(onLog)):
-            (pip_install or slicer.util.pip_install)(arguments)
-    except subprocess.CalledProcessError as error:
-        onDone(error.returncode or 1)
-        return
-    onDone(0)
+        yield
+    finally:
+        manager.interactive = before
 
 
 def isTesting() -> bool:

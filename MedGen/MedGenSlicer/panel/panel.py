@@ -46,6 +46,7 @@ class Panel(VTKObservationMixin):
         self.watcher = InputWatcher(self._inputChanged, self._painted)
         self.runner = Runner(self)
         self.context.changed, self.context.failed = self.scheduleCheck, self.runner.showFailure
+        self.context.withPackages = self.readiness.withPackages
         self._guiTag = None
         self._isEntered = True
         self.blocked = ""

@@ -5,8 +5,11 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
+import time
 import types
 import unittest
+import venv
 import zipfile
 from pathlib import Path
 from unittest import mock
@@ -14,8 +17,8 @@ from unittest import mock
 import slicer
 
 import support
-from support import SlicerTestCase, processUntil
-from support.processes import WorkerTestCase, withoutPackages
+from support import SlicerTestCase, processUntil, worstGap
+from support.processes import WorkerTestCase, script, withoutPackages
 
 support.useModuleFolder()
 
@@ -26,6 +29,13 @@ from MedGenSlicer.engine import installers
 from MedGenSlicer.engine.dependencies import PROTECTED, Dependencies, Outcome
 from MedGenSlicer.engine.explanations import explain
 from MedGenSlicer.engine.installers import callSupported
+
+USES = {
+    "de-identified DICOM files": ["dicom-anonymizer"],
+    "models of MONAI": ["einops", "monai"],
+    "published models": ["huggingface_hub"],
+    "reports": ["matplotlib"],
+}
 
 
 def wheel(folder: Path, name: str, version: str = "1.0", requires=()) -> Path:
@@ -55,6 +65,7 @@ class PipTestCase(SlicerTestCase):
         self.requirements = self.folder / "requirements.txt"
         self.requirements.write_text("# what is needed\nmedgen-one>=1.0\nmedgen-two\nnumpy>=1.26\n", encoding="utf-8")
         self.handed = []
+        support.rememberSetting(self, module.INSTALLED_SETTING)
 
     def installed(self, name: str):
         """Version in the target; torch and the protected ones are "there"."""
@@ -95,6 +106,7 @@ class PipTestCase(SlicerTestCase):
         keywords = {
             "requirementsFile": self.requirements,
             "pipInstall": self.pip,
+            "pipUninstall": lambda names, onLog, onDone: self.fail("nothing is removed here"),
             "torchLogic": lambda: None,
             "installedVersion": self.installed,
             "folder": str(self.target),
@@ -156,22 +168,18 @@ class PlanTest(PipTestCase):
     def testOwnRequirements(self):
         # The file of the extension itself; the tests' Python has everything.
         dependencies = Dependencies()
-        names = {need.name for need in dependencies.requirements()}
-        self.assertLessEqual(
-            {
-                "torch",
-                "jsonschema",
-                "safetensors",
-                "psutil",
-                "platformdirs",
-                "scikit-image",
-                "matplotlib",
-                "dicom-anonymizer",
-            },
-            names,
-        )
-        self.assertNotIn("highdicom", names)  # would want another pydicom than that of Slicer 5.10
+        names = [need.name for need in dependencies.requirements()]
+        self.assertEqual(names, ["torch", "jsonschema", "psutil", "safetensors", "scikit-image"])
+        found = {use: [need.name for need in dependencies.requirements(use)] for use in USES}
+        self.assertEqual(found, USES)
         self.assertEqual(dependencies.missing(), [])
+
+    def testWhatAnotherUseNeeds(self):
+        self.requirements.write_text("medgen-one\nmedgen-two>=2  # for reports\n", encoding="utf-8")
+        dependencies = self.dependencies(installedVersion=lambda name: None)
+        self.assertEqual([need.name for need in dependencies.missing()], ["torch", "medgen-one"])
+        self.assertEqual([str(need) for need in dependencies.missing("reports")], ["medgen-two>=2"])
+        self.assertRegex(dependencies.plan("reports").sentence, "^For reports, medgen-two will be installed")
 
 
 class InstallTest(PipTestCase):
@@ -209,6 +217,12 @@ class InstallTest(PipTestCase):
         path = self.handed[0][self.handed[0].index("-c") + 1]
         self.assertFalse(os.path.exists(path))
 
+    def testOnlyWhatTheUseNeeds(self):
+        self.requirements.write_text("medgen-one\nmedgen-two  # for reports\n", encoding="utf-8")
+        outcome = self.install(self.dependencies(), wheelFolder=self.wheels, use="reports")
+        self.assertTrue(outcome.success, outcome)
+        self.assertEqual([self.installed(f"medgen-{n}") for n in ("one", "two")], [None, "2.0"])
+
     def testSecondInstallationHasNothingToDo(self):
         self.install(self.dependencies(), wheelFolder=self.wheels)
         self.handed.clear()
@@ -225,6 +239,52 @@ class InstallTest(PipTestCase):
         self.assertIn("already", second[0].sentence)
         pending[0](1)
         self.assertFalse(first[0].success)
+
+
+class RemovalTest(PipTestCase):
+    """What was installed can be removed again, and nothing else."""
+
+    def setUp(self):
+        super().setUp()
+        for name in ("medgen-one", "medgen-two"):
+            wheel(self.wheels, name, "1.5")
+        venv.create(self.folder / "slicer", with_pip=False)  # pip removes nothing outside of an environment
+        paths = sysconfig.get_paths("venv", {"base": str(self.folder / "slicer")})
+        self.python, self.target = Path(paths["scripts"]) / "python", Path(paths["purelib"])
+
+    def uninstall(self, names, onLog, onDone):
+        self.handed.append(list(names))
+        command = [sys.executable, "-m", "pip", "--python", str(self.python), "uninstall", "--yes", *names]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        for line in (done.stdout + done.stderr).splitlines():
+            onLog(line)
+        onDone(done.returncode)
+
+    def remove(self, dependencies) -> Outcome:
+        outcomes = []
+        dependencies.remove(None, outcomes.append)
+        processUntil(lambda: outcomes)
+        self.assertFalse(dependencies.isInstalling)
+        return outcomes[0]
+
+    def testRemovesWhatWasInstalled(self):
+        self.pip(["--no-index", "--find-links", str(self.wheels), "medgen-two"], lambda line: None, lambda code: None)
+        dependencies = self.dependencies(pipUninstall=self.uninstall)
+        self.assertEqual(dependencies.removable(), [])
+        self.assertTrue(self.install(dependencies, wheelFolder=self.wheels).success)
+        self.assertEqual(dependencies.removable(), ["medgen-one"])  # the other one was there before
+        outcome = self.remove(dependencies)
+        self.assertEqual((outcome.success, outcome.sentence), (True, "Removed from Slicer: medgen-one."))
+        self.assertEqual([self.installed(f"medgen-{n}") for n in ("one", "two")], [None, "1.5"])
+        self.assertEqual(dependencies.removable(), [])
+
+    def testFailureIsSaidAndCanBeTriedAgain(self):
+        dependencies = self.dependencies(pipUninstall=lambda names, onLog, onDone: onDone(1))
+        self.install(dependencies, wheelFolder=self.wheels)
+        outcome = self.remove(dependencies)
+        self.assertFalse(outcome.success)
+        self.assertIn("restart Slicer", outcome.sentence)
+        self.assertEqual(dependencies.removable(), ["medgen-one", "medgen-two"])
 
 
 class FailureTest(PipTestCase):
@@ -408,21 +468,27 @@ class TorchTest(PipTestCase):
                 calls.append(("update", force, wait))
 
             def installExtensionFromServer(self, name, restart):
-                calls.append((name, restart))
+                calls.append((name, restart, self.interactive))
+                if self.answer is None:
+                    raise RuntimeError("the server is away")
                 return self.answer
 
         manager = Manager()
         with mock.patch.object(installers, "extensionsManager", lambda: manager):
             outcome = self.dependencies().installExtension()
             self.assertTrue(outcome.success and outcome.needsRestart)
-            self.assertEqual(calls, [("update", True, True), ("PyTorch", False)])
-            self.assertIs(manager.interactive, False)
+            self.assertEqual(calls, [("update", True, True), ("PyTorch", False, False)])
+            self.assertIs(manager.interactive, True)  # it asks its questions again
             manager.answer = False
             self.assertIn("network", self.dependencies().installExtension().sentence)
+            manager.answer = None
+            with self.assertRaises(RuntimeError):
+                self.dependencies().installExtension()
+            self.assertIs(manager.interactive, True)
 
 
 class SlicerPipTest(PipTestCase):
-    """The installers that Slicer offers: slicer.packaging in 5.12, slicer.util.pip_install in 5.10."""
+    """What installs in Slicer: slicer.packaging in 5.12, a process with pip in 5.10 and in testing mode."""
 
     def run_(self, arguments=("medgen-two",)):
         log, codes = [], []
@@ -457,20 +523,37 @@ class SlicerPipTest(PipTestCase):
         self.assertEqual((log, codes), (["Collecting medgen-two"], [0]))
         self.assertEqual(seen, {"requirements": ["medgen-two"], "blocking": False, "requester": "MedGen"})
 
-    def testPackagingInTestingModeBlocksAndCallsNobody(self):
-        def pip_install(requirements, **keywords):
-            print("Collecting", *requirements)
+    def testPipOfOlderSlicerLeavesTheWindowAlone(self):
+        wheel(self.wheels, "medgen-two", "2.0")
+        found = ["--target", str(self.target), "--no-index", "--find-links", str(self.wheels)]
+        for isThere in (None, lambda requirements: self.fail("it blocks in testing mode")):
+            log, codes = [], []
+            with self.packaging(isThere), worstGap() as gap:
+                start = time.monotonic()
+                installers.slicerPipInstall(["medgen-two", "--upgrade", *found], log.append, codes.append)
+                self.assertEqual(codes, [])
+                processUntil(lambda codes=codes: codes)
+                seconds = time.monotonic() - start
+            self.assertEqual(codes, [0])
+            self.assertTrue(any("Successfully installed medgen-two" in line for line in log), log)
+            self.assertEqual(self.installed("medgen-two"), "2.0")
+            self.assertLess(gap.milliseconds, 500 * seconds)  # of a second or more
 
-        with self.packaging(pip_install), mock.patch.object(installers, "isTesting", lambda: True):
-            self.assertEqual(self.run_(), (["Collecting medgen-two"], [0]))
+    def testPipThatFails(self):
+        log, codes = [], []
+        with self.packaging(None):
+            installers.slicerPipInstall(["--no-index", "no-such-thing"], log.append, codes.append)
+            processUntil(lambda: codes)
+        self.assertEqual(codes, [1])
+        self.assertIn("'no-such-thing'", explain("\n".join(log), "/site-packages"))
 
-    def testUtilOfOlderSlicer(self):
-        def pip_install(requirements):
-            print("Collecting", *requirements)
-            raise subprocess.CalledProcessError(3, "pip")
-
-        with self.packaging(None), mock.patch.object(slicer.util, "pip_install", pip_install):
-            self.assertEqual(self.run_(), (["Collecting medgen-two"], [3]))
+    def testPythonThatIsNotThere(self):
+        log, codes = [], []
+        with self.packaging(None), mock.patch.object(installers, "slicerPython", lambda: "/no/such/python"):
+            installers.slicerPipInstall(["medgen-two"], log.append, codes.append)
+            processUntil(lambda: codes)
+        self.assertEqual(codes, [1])
+        self.assertIn("install Slicer again", explain("\n".join(log), "/site-packages"))
 
     def testSupportedKeywords(self):
         self.assertEqual(callSupported(lambda a, b=0: (a, b), 1, b=2, c=3), (1, 2))
@@ -479,6 +562,16 @@ class SlicerPipTest(PipTestCase):
 
 class SelfTest(WorkerTestCase):
     """The proof in the worker, and the report."""
+
+    def testFirstImageNeedsNoMore(self):
+        others = ["monai", "einops", "huggingface_hub", "matplotlib", "dicomanonymizer", "highdicom", "platformdirs"]
+        blocker = self.workFolder / "sitecustomize.py"
+        blocker.write_text(f"import sys\nsys.modules.update(dict.fromkeys({others}))\n", encoding="utf-8")
+        python = script(self.workFolder, f'PYTHONPATH="{self.workFolder}:$PYTHONPATH" exec "{sys.executable}" "$@"')
+        node = self.logic(python=python).generate(
+            support.hippocampusSegmentation(), model="mr-hippocampus", preset="draft", seed=1
+        )
+        self.assertIsNotNone(node.GetImageData())
 
     def outcome(self, dependencies) -> Outcome:
         outcomes = []

@@ -1,10 +1,9 @@
-"""The extension: its description, and that every file reaches the package and works from there.
+"""The extension: every file reaches the package and works from there.
 
 CMake configures the project against the stand-in for a Slicer build in ``cmake/``.
 """
 
 import filecmp
-import json
 import os
 import re
 import shutil
@@ -22,41 +21,6 @@ if support.inSlicer():
 ROOT = support.ROOT
 STAND_IN = Path(__file__).with_name("cmake")
 MODULES = Path("lib", "Slicer-5.12", "qt-scripted-modules")
-RAW = "https://raw.githubusercontent.com/medgen-project/SlicerMedGen/main/"
-
-#: Keys of an entry of the Extensions Index (schema 1.0.2): type, and whether it has to be there.
-ENTRY = {
-    "$schema": (str, True),
-    "category": (str, True),
-    "scm_url": (str, True),
-    "scm_revision": (str, False),
-    "scm_type": (str, False),
-    "build_dependencies": (list, False),
-    "build_subdirectory": (str, False),
-    "dicom_support_rule": (str, False),
-    "enabled": (bool, False),
-    "tier": (int, False),
-}
-
-
-def entryFaults(entry: dict) -> list[str]:
-    """What the Extensions Index would refuse."""
-    faults = [f"unknown key {key}" for key in entry if key not in ENTRY]
-    faults += [f"{key} is missing" for key, (_, needed) in ENTRY.items() if needed and key not in entry]
-    faults += [
-        f"{key} is not a {kind.__name__}"
-        for key, (kind, _) in ENTRY.items()
-        if not isinstance(entry.get(key, kind()), kind)
-    ]
-    if not 1 <= entry.get("tier", 1) <= 5:
-        faults.append("tier is not 1 to 5")
-    if entry.get("scm_type", "git") not in ("git", "local"):
-        faults.append("scm_type is neither git nor local")
-    if not all(isinstance(name, str) for name in entry.get("build_dependencies", [])):
-        faults.append("build_dependencies are not strings")
-    if not entry.get("$schema", "").endswith("slicer-extension-catalog-entry-schema-v1.0.2.json#"):
-        faults.append("$schema is not version 1.0.2")
-    return faults
 
 
 def program(name: str) -> str:
@@ -110,60 +74,22 @@ def sources() -> dict[Path, Path]:
         goal: path
         for goal, path in found.items()
         if not any(part.startswith(".") or part in tools for part in goal.parts)
+        and goal.parts[:2] != ("Resources", "Pictures")  # of the documentation
     }
 
 
-class DescriptionTest(unittest.TestCase):
-    def setUp(self):
-        self.entry = json.loads((ROOT / "MedGen.json").read_text(encoding="utf-8"))
-        self.cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
-
-    def metadata(self, key: str) -> str:
-        return re.search(rf'set\(EXTENSION_{key} "(.*)"\)', self.cmake).group(1)
-
-    def test_entry_of_the_index(self):
-        self.assertEqual(entryFaults(self.entry), [])
-        self.assertEqual((self.entry["category"], self.entry["tier"]), ("Image Synthesis", 3))
-        self.assertNotIn(b"\r", (ROOT / "MedGen.json").read_bytes())
-
-    def test_faulty_entries_are_noticed(self):
-        changes = ({"tier": 6}, {"extra": 1}, {"category": None}, {"build_dependencies": "PyTorch"}, {"$schema": ""})
-        for change in changes:
-            self.assertNotEqual(entryFaults({**self.entry, **change}), [], change)
-
-    def test_names_agree(self):
-        self.assertIn("project(MedGen)", self.cmake)
-        self.assertEqual(self.entry["scm_url"], self.metadata("HOMEPAGE") + ".git")
-        self.assertRegex(self.entry["scm_url"], r"^https://github\.com/[\w-]+/SlicerMedGen\.git$")
-        self.assertEqual(self.metadata("DEPENDS").split(), self.entry["build_dependencies"])
-
-    def test_pictures_exist(self):
-        urls = [self.metadata("ICONURL"), *self.metadata("SCREENSHOTURLS").split()]
-        self.assertGreater(len(urls), 1)
-        for url in urls:
-            self.assertTrue(url.startswith(RAW), url)
-            self.assertTrue((ROOT / url.removeprefix(RAW)).is_file(), url)
-
-    def test_license(self):
-        self.assertIn("Apache License", (ROOT / "LICENSE").read_text(encoding="utf-8"))
-
+class RequirementsTest(unittest.TestCase):
     def test_requirements_without_what_slicer_brings(self):
         from MedGenLib.requirements import requirements
 
+        wanted = [needed for needed in requirements() if not needed.brought_by]
         self.assertEqual(
-            {needed.name for needed in requirements() if not needed.brought_by},
-            {
-                "dicom-anonymizer",
-                "einops",
-                "huggingface_hub",
-                "jsonschema",
-                "matplotlib",
-                "monai",
-                "platformdirs",
-                "psutil",
-                "safetensors",
-                "scikit-image",
-            },
+            {needed.name for needed in wanted if not needed.used_for},
+            {"jsonschema", "psutil", "safetensors", "scikit-image"},
+        )
+        self.assertEqual(
+            {needed.name for needed in wanted if needed.used_for},
+            {"dicom-anonymizer", "einops", "huggingface_hub", "matplotlib", "monai"},
         )
 
 
@@ -202,7 +128,11 @@ class PackageTest(unittest.TestCase):
     def test_tests_are_registered(self):
         output = self.ctest("-N")
         names = set(re.findall(r": (py_\w+)", output))
-        files = {path.stem for path in support.FOLDER.glob("*/test_*.py")} - {"test_bridge", "test_extension"}
+        files = {path.stem for path in support.FOLDER.glob("*/test_*.py")} - {
+            "test_bridge",
+            "test_extension",
+            "test_index",
+        }
         self.assertEqual(names, {f"py_{name}" for name in files | {"MedGen"}})
 
     def test_a_test_of_each_folder_is_found_alone(self):

@@ -9,7 +9,7 @@ from support.panelcase import PanelCase
 
 # isort: split
 from MedGenLib.requirements import installed_version
-from MedGenSlicer.engine.dependencies import Dependencies
+from MedGenSlicer.engine.dependencies import INSTALLED_SETTING, Dependencies
 
 
 class Computer:
@@ -31,6 +31,10 @@ class Computer:
             onLog("ERROR: Could not find a version: HTTPSConnectionPool: Max retries exceeded, name resolution failed")
         onDone(self.exitCode)
 
+    def pipUninstall(self, names, onLog, onDone):
+        self.missing.update(names)
+        onDone(0)
+
     def torchLogic(self):
         return self if self.hasTorchExtension else None
 
@@ -45,11 +49,13 @@ class InstallTest(PanelCase):
         """Give the panel that computer's packages."""
         before = self.logic.dependencies
         self.addCleanup(self.restore, before)
+        support.rememberSetting(self, INSTALLED_SETTING)
         self.logic.engine.kill()
         self.logic.dependencies = Dependencies(
             self.logic.engine,
             installedVersion=computer.installedVersion,
             pipInstall=computer.pip,
+            pipUninstall=computer.pipUninstall,
             torchLogic=computer.torchLogic,
         )
         self.panel.sections["readiness"].state = ""
@@ -108,6 +114,43 @@ class InstallTest(PanelCase):
         self.answers.answer = False
         self.ui.installButton.click()
         self.assertIn("extension", self.answers.asked[-1])
+
+    def test_moreIsAskedForWhenItIsFirstUsed(self):
+        computer = Computer("dicom-anonymizer", "matplotlib")
+        self.use(computer)
+        self.assertNotEqual(self.panel.sections["readiness"].state, "missing")
+        done = []
+        self.answers.answer = False
+        self.panel.context.withPackages("reports", lambda: done.append("refused"))
+        self.assertRegex(self.answers.asked[-1], "^For reports, matplotlib will be installed")
+        self.assertEqual((done, computer.pipCalls), ([], []))
+        self.answers.answer = True
+        self.panel.context.withPackages("reports", lambda: done.append("agreed"))
+        support.processUntil(lambda: done, 120)
+        self.assertEqual(done, ["agreed"])
+        self.assertEqual([words[0] for words in computer.pipCalls], ["matplotlib>=3.8"])
+        self.panel.context.withPackages("reports", lambda: done.append("there"))
+        self.assertEqual(done, ["agreed", "there"])
+
+    def test_failureOfMoreLeavesThePanelAsItWas(self):
+        self.use(Computer("matplotlib", exitCode=1))
+        done = []
+        self.panel.context.withPackages("reports", lambda: done.append("wrong"))
+        self.assertIn("network", self.answers.shown[-1][0])
+        self.assertEqual(done, [])
+        self.assertNotEqual(self.panel.sections["readiness"].state, "missing")
+
+    def test_removal(self):
+        computer = Computer("jsonschema")
+        self.use(computer)
+        self.action("remove").trigger()
+        self.assertIn("no packages", self.answers.shown[-1][0])
+        self.ui.installButton.click()
+        support.processUntil(lambda: self.panel.sections["readiness"].state == "ready", 120)
+        self.action("remove").trigger()
+        self.assertIn("jsonschema will be removed", self.answers.asked[-1])
+        self.assertEqual(self.answers.shown[-1][0], "Removed from Slicer: jsonschema.")
+        self.assertEqual(self.panel.sections["readiness"].state, "missing")
 
     def test_folderOfWheels(self):
         computer = Computer("jsonschema")

@@ -202,6 +202,14 @@ class SlicerTestCase(unittest.TestCase):
         return Path(folder)
 
 
+def rememberSetting(case: unittest.TestCase, name: str) -> None:
+    """Take a setting of the application away during a test."""
+    settings = slicer.app.settings()
+    before = settings.value(name, "") or ""
+    settings.remove(name)
+    case.addCleanup(lambda: settings.setValue(name, before) if before else settings.remove(name))
+
+
 # Nodes
 
 TISSUES = ("fat", "soft tissue", "bone", "lung or gas")

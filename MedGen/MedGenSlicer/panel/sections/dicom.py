@@ -69,7 +69,9 @@ class DicomSection(RunningSection):
 
     def _chooseFolder(self) -> None:
         folder = self._context.dialogs.folder(_("Folder for the DICOM files"))
-        if folder:
+        if folder and self._context.parameters.exportDeidentify:
+            self._context.withPackages("de-identified DICOM files", lambda: self.export(folder))
+        elif folder:
             self.export(folder)
 
     def _shown(self, run) -> str:

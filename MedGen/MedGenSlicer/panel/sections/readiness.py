@@ -1,5 +1,7 @@
 """The strip at the top: is everything here that a run needs?"""
 
+from collections.abc import Callable
+
 import slicer
 from slicer.i18n import tr as _
 
@@ -31,6 +33,7 @@ class Readiness(PanelSection):
             (_("Copy diagnostics"), self.copyDiagnostics),
             (_("Check installation again"), self._checkAgain),
             (_("Install from a folder…"), self.installFromFolder),
+            (_("Remove installed packages…"), self.remove),
             (_("Offline and proxy help"), self.showHelp),
         )
 
@@ -87,18 +90,59 @@ class Readiness(PanelSection):
             )
 
     def install(self, wheelFolder: str | None = None) -> None:
-        """Tell what is installed, ask once, install, test.
+        """Say what is installed, ask once, install, test.
 
         wheelFolder: a folder of wheels to take instead of the network.
         """
         dependencies = self._context.logic.dependencies
-        if not self._context.dialogs.confirm(dependencies.plan().sentence, _("Install packages for MedGen")):
+        if self._agrees(dependencies.plan()):
+            self._begin()
+            dependencies.install(
+                self._log, lambda outcome: self._context.guarded(self._installed, outcome), wheelFolder
+            )
+
+    def withPackages(self, use: str, then: Callable[[], None]) -> None:
+        """Call `then()` once everything for a use is installed; asks first where something is missing, and does nothing
+        more where the user does not agree.
+
+        use: of `MedGenLib/requirements.txt`.
+        """
+        dependencies = self._context.logic.dependencies
+
+        def installed(outcome) -> None:
+            self._leave()
+            if outcome.success:
+                then()
+            else:
+                title = _("Install packages for {use}").format(use=use)
+                self._context.dialogs.show(outcome.sentence, title, outcome.detail)
+
+        if not dependencies.missing(use):
+            then()
+        elif self._agrees(dependencies.plan(use)):
+            self._begin()
+            dependencies.install(self._log, lambda outcome: self._context.guarded(installed, outcome), use=use)
+
+    def remove(self) -> None:
+        """Uninstall the packages that MedGen installed, after asking."""
+        dependencies, title = self._context.logic.dependencies, _("Remove installed packages")
+        names = ", ".join(dependencies.removable())
+        if not names:
+            self._context.dialogs.show(_("MedGen has installed no packages that could be removed."), title)
             return
-        self._show("installing", "wait", _("Installing…"))
-        guarded = self._context.guarded
-        dependencies.install(
-            lambda line: guarded(self._logged, line), lambda outcome: guarded(self._installed, outcome), wheelFolder
+        question = _(
+            "{packages} will be removed from Slicer's Python. Other extensions that use them will have to install them "
+            "again. Models are removed in the list of models, PyTorch with the module PyTorch Util."
         )
+        if not self._context.dialogs.confirm(question.format(packages=names), title):
+            return
+
+        def removed(outcome) -> None:
+            self._leave()
+            self._context.dialogs.show(outcome.sentence, title, outcome.detail)
+
+        self._begin(_("Removing…"))
+        dependencies.remove(self._log, lambda outcome: self._context.guarded(removed, outcome))
 
     def copyDiagnostics(self) -> None:
         """Versions, devices and paths, on the clipboard."""
@@ -158,6 +202,22 @@ class Readiness(PanelSection):
         self._device = text
         self._show("ready", "ok", text)
         self._onDevices(devices)
+
+    def _agrees(self, plan) -> bool:
+        return self._context.dialogs.confirm(plan.sentence, _("Install packages for MedGen"))
+
+    def _begin(self, sentence: str = "") -> None:
+        self._show("installing", "wait", sentence or _("Installing…"))
+        self._context.changed()
+
+    def _leave(self) -> None:
+        """Nothing is installed or removed any longer."""
+        self.state = ""
+        self.refresh()
+        self._context.changed()
+
+    def _log(self, line: str) -> None:
+        self._context.guarded(self._logged, line)
 
     def _logged(self, line: str) -> None:
         self._ui.readinessLabel.text = _("Installing… {line}").format(line=line.strip()[:MOST_LETTERS])

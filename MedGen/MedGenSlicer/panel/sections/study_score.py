@@ -40,7 +40,7 @@ class ScoreTab(RunningSection):
     def _chooseFolder(self) -> None:
         folder = self._context.dialogs.folder(_("Folder for the scores"))
         if folder:
-            self.score(folder)
+            self._context.withPackages("reports", lambda: self.score(folder))
 
     def _shown(self, answer: dict) -> str:
         note = answer.get("note") or ""
