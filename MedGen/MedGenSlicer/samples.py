@@ -24,7 +24,8 @@ class Sample:
 
     Attributes
     ----------
-    name: identifier in the Sample Data module.
+    name: identifier, also of the thumbnail.
+    title: text of its button in the Sample Data module.
     nodeName: name of the node that is loaded.
     file, sha256: file in ``Resources/SampleData`` and its checksum.
     models: names of the models that it is meant for.
@@ -32,6 +33,7 @@ class Sample:
     """
 
     name: str
+    title: str
     nodeName: str
     file: str
     sha256: str
@@ -50,6 +52,7 @@ class Sample:
 SAMPLES = (
     Sample(
         "MedGenAbdomen",
+        "MedGen abdomen",
         "Abdomen tissues",
         "ct_tissue_mask.nii.gz",
         "b8d7c85c94c0b4b0b57305143ac04cf7bb06d11e216882050239dd7c143bddf6",
@@ -63,6 +66,7 @@ SAMPLES = (
     ),
     Sample(
         "MedGenHippocampus",
+        "MedGen hippocampus",
         "Hippocampus",
         "hippocampus_mask.nii.gz",
         "0b0908964a655b2de340939055b8bfee730185a6d721447de7ac97578e5487b5",
@@ -71,6 +75,7 @@ SAMPLES = (
     ),
     Sample(
         "MedGenHead",
+        "MedGen head T1",
         "Head T1",
         "head_t1.nii.gz",
         "eed829b8e4a81c0eb9ac1b4d346fffc2d219826480e7a50b91eed520c9a52a42",
@@ -89,7 +94,7 @@ def register() -> None:
     for sample in SAMPLES:
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category=CATEGORY,
-            sampleName=sample.name,
+            sampleName=sample.title,
             uris=[sample.path.as_uri()],
             fileNames=[sample.file],
             nodeNames=[sample.nodeName],
@@ -120,13 +125,13 @@ def loadFor(model: str):
 
 
 def loadSample(name: str):
-    """Load the example called ``name`` and return its node: a segmentation with named segments, or a volume.
+    """Load the example of this name or title and return its node: a segmentation with named segments, or a volume.
 
     Raises
     ------
     InputError: no example has this name, or its file is missing, damaged or cannot be read.
     """
-    sample = next((sample for sample in SAMPLES if sample.name == name), None)
+    sample = next((sample for sample in SAMPLES if name in (sample.name, sample.title)), None)
     if sample is None:
         known = ", ".join(sample.name for sample in SAMPLES)
         raise InputError(_("There is no sample called {name}; there are {known}.").format(name=name, known=known))

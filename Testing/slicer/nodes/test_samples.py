@@ -6,6 +6,7 @@ Elsewhere a recorder takes its place that has the one method that MedGen calls, 
 
 import hashlib
 import inspect
+import re
 import sys
 import types
 import unittest
@@ -118,7 +119,11 @@ class LoadTest(support.SlicerTestCase):
 class RegistrationTest(support.SlicerTestCase):
     def test_all_are_offered(self):
         sources = registered()
-        self.assertEqual([s.sampleName for s in sources], [s.name for s in samples.SAMPLES])
+        self.assertEqual([s.sampleName for s in sources], [s.title for s in samples.SAMPLES])
+        for page in ("README.md", "docs/tutorials/slicer.md"):
+            named = re.findall(r"\*(MedGen [a-z][^*]*)\*", (support.ROOT / page).read_text(encoding="utf-8"))
+            self.assertGreater(len(named), 0)
+            self.assertEqual(set(named) - {s.title for s in samples.SAMPLES}, set(), page)
         self.assertEqual(len(registered()), len(sources))
 
     def test_files_are_there_and_need_no_network(self):

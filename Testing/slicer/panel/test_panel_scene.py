@@ -11,7 +11,53 @@ import support
 from support.panelcase import PanelCase
 
 
+#: Parameter node as version 0.1.0 wrote it, with the nodes that it names.
+SAVED_BY_0_1_0 = """<MRML version="Slicer4.4.0" userTags="">
+ <ScriptedModule id="vtkMRMLScriptedModuleNodeMedGen" name="MedGen" hideFromEditors="true" singletonTag="MedGen"
+  attributes="ModuleName:MedGen" references="editVolume:vtkMRMLScalarVolumeNode1;evaluateImage:vtkMRMLScalarVolumeNode1;
+generateInput.0:vtkMRMLSegmentationNode1;translateInput:vtkMRMLScalarVolumeNode1;" parameter0= "device cpu"
+  parameter1= "editMask " parameter2= "editModel " parameter3= "editVolume " parameter4= "evaluateImage "
+  parameter5= "evaluateLabels.2 " parameter6= "evaluateMask.2 " parameter7= "evaluateReference "
+  parameter8= "evaluateSegmenter " parameter9= "evaluateUncertainty " parameter10= "exportDeidentify True"
+  parameter11= "exportNode.3 " parameter12= "exportSource " parameter13= "exportToDatabase False" parameter14= "fill "
+  parameter15= "generateInput.0 " parameter16= "generateModel " parameter17= "generateOutput "
+  parameter18= "generateStyle " parameter19= "guessed True" parameter20= "lesionContrast -60.0"
+  parameter21= "lesionOrgan " parameter22= "lesionOrgans.2 " parameter23= "lesionPlace.2 "
+  parameter24= "lesionSegment " parameter25= "lesionShape sphere" parameter26= "lesionSize 22.5"
+  parameter27= "lesionTissue " parameter28= "lesionVolume "
+  parameter29= "mapping {&quot;ct-tissue&quot;: {&quot;bone&quot;: &quot;0&quot;}}" parameter30= "preset draft"
+  parameter31= "samples 3" parameter32= "seed 77" parameter33= "seedLocked True" parameter34= "spread True"
+  parameter35= "targetChosen True" parameter36= "task translate" parameter37= "translateInput "
+  parameter38= "translateModel " parameter39= "translateOutput " parameter40= "translateTarget CT" ></ScriptedModule>
+ <Segmentation id="vtkMRMLSegmentationNode1" name="Old mask" ></Segmentation>
+ <Volume id="vtkMRMLScalarVolumeNode1" name="Old image" ></Volume>
+</MRML>
+"""
+
+
 class SavedSceneTest(PanelCase):
+    def test_choicesOfAnEarlierVersionComeBack(self):
+        path = self.temporaryFolder() / "old.mrml"
+        path.write_text(SAVED_BY_0_1_0.replace(";\n", ";"), encoding="utf-8")
+        slicer.util.loadScene(str(path))
+        self.settle()
+        ui = self.ui
+        self.assertEqual(ui.taskTabWidget.currentIndex, 1)
+        for selector in (ui.translateInputSelector, ui.editVolumeSelector, ui.evaluateImageSelector):
+            self.assertEqual(selector.currentNode().GetName(), "Old image", selector.objectName)
+        self.assertEqual(ui.generateInputSelector.currentNode().GetName(), "Old mask")
+        for combo, data in (
+            (ui.presetComboBox, "draft"),
+            (ui.deviceComboBox, "cpu"),
+            (ui.translateTargetComboBox, "CT"),
+        ):
+            self.assertEqual(combo.itemData(combo.currentIndex), data, combo.objectName)
+        self.assertEqual((ui.seedSpinBox.value, ui.seedLockCheckBox.checked), (77, True))
+        self.assertEqual((ui.samplesSpinBox.value, ui.spreadCheckBox.checked), (3, True))
+        self.assertEqual((ui.lesionSizeSpinBox.value, ui.lesionContrastSpinBox.value), (22.5, -60))
+        self.assertTrue(ui.exportDeidentifyCheckBox.checked)
+        self.assertEqual(json.loads(self.parameters.mapping), {"ct-tissue": {"bone": "0"}})
+
     def test_choicesComeBackWithABundle(self):
         self.assertChoicesComeBack("scene.mrb")
 
