@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 @command(
     "edit",
     "adapt an image to a changed mask",
-    "Only what the changed labels need is generated, with a thin rim that blends it in: all other voxels stay identical, "
-    "and the number of voxels that changed beside the edit is printed.",
+    "Only the voxels of changed labels are generated, with a thin rim that blends them in: all other voxels stay "
+    "identical, and the number of voxels that changed beside the edit is printed.",
 )
 def edit(arguments: Namespace, console: Console) -> int:
     from MedGenLib.cli.run import FileRun
@@ -41,8 +41,8 @@ def edit(arguments: Namespace, console: Console) -> int:
         run.write(edited, draw)
     code = run.describe(edited)
     console.say(
-        f"{facts['changed_voxels']} voxels of the mask changed, and {facts['changed_beyond']} image voxels beside them by up "
-        f"to {facts['largest_change_beyond']:.4g} {edited.volume.unit}; image voxels more than "
+        f"{facts['changed_voxels']} voxels of the mask changed, and beside them {facts['changed_beyond']} voxels of "
+        f"the image by up to {facts['largest_change_beyond']:.4g} {edited.volume.unit}; image voxels more than "
         f"{facts['halo_mm']:.3g} mm away from them along any axis are those of the input."
     )
     return code

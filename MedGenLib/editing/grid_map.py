@@ -79,17 +79,14 @@ class GridMap:
             )
         )
 
-    def reach(self, voxels: int) -> tuple[int, int, int]:
-        """The number of image voxels along i, j, k over which a change spreads that spreads over a number of working
-        voxels.
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """Working voxels in one image voxel along i, j, k; 1 along an axis of one voxel."""
+        return self._stored([abs(a) or 1.0 for a in self.scale])
 
-        Between two grids it spreads farther: a working voxel that an image voxel touches lies up to half of both
-        from it, and linear interpolation adds one more.
-        """
-        if self.own:
-            return self._stored([voxels if a else 0 for a in self.scale])
-        ends = [(voxels + 1.5) / abs(a) + 0.5 if a else 1 for a in self.scale]
-        return self._stored([math.ceil(end - _TINY) - 1 for end in ends])
+    def reach(self, distance: float) -> tuple[int, int, int]:
+        """Image voxels along i, j, k nearer than a distance in working voxels."""
+        return self._stored([math.ceil(distance / abs(a) - _TINY) - 1 if a else 0 for a in self.scale])
 
     def voxels_in(self, box: Box) -> Box:
         """The image's voxels that read from a box of the working grid, by linear interpolation."""

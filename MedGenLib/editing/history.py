@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from MedGenLib.findings import Finding
+from MedGenLib.imaging.boxes import NOWHERE, Box
+
 MOST_BYTES = 512 * 2**20
 """Memory of a history; the oldest steps beyond it are dropped."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an edit changed.
+
+    Attributes
+    ----------
+    box: the part of the image that was written.
+    changed: voxels of the mask that changed.
+    beyond: voxels of the image with another value although their label is the same.
+    farthest: largest difference among these, in the unit of the image.
+    findings: what the user should know.
+    """
+
+    box: Box = NOWHERE
+    changed: int = 0
+    beyond: int = 0
+    farthest: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -24,7 +47,7 @@ class HistoryStep:
     """
 
     parts: list[tuple[str, Any, NDArray, NDArray]]
-    box: tuple[slice, slice, slice]
+    box: Box
     changed: int
 
     @property

@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from MedGenLib.diffusion.inpainting import Known
+from MedGenLib.editing.blending import FAR, falling, undescribed, without_specks
 from MedGenLib.editing.field_of_view import PlacedFieldOfView
 from MedGenLib.editing.grid_map import GridMap
-from MedGenLib.editing.history import History, HistoryStep
+from MedGenLib.editing.history import Change, History, HistoryStep
 from MedGenLib.editing.latent_cache import LatentCache
 from MedGenLib.editing.noise import NoiseField
-from MedGenLib.editing.window import FADE, GROW, HALO_CELLS, WindowScene, about, fade, grown, pieces
+from MedGenLib.editing.window import GROW, WindowScene, about, grown, pieces
 from MedGenLib.findings import Finding
-from MedGenLib.imaging.boxes import NOWHERE, Box, common, contains, inside, placed, scaled, shrunk, tight, union, wider
-from MedGenLib.imaging.normalization import Affine
+from MedGenLib.imaging.boxes import Box, common, contains, inside, placed, scaled, shrunk, tight, union, wider
+from MedGenLib.imaging.normalization import Affine, TissueStandard
 from MedGenLib.pipelines.flow_sampling import Sampling
 from MedGenLib.pipelines.latent_flow import network_role
 from MedGenLib.pipelines.memory_plan import network_stride
@@ -70,7 +71,7 @@ class RegionEditor:
     @property
     def halo(self) -> tuple[int, int, int]:
         """Voxels of the image along each axis beyond which a change of the mask has no effect."""
-        return self.grid_map.reach(HALO_CELLS * self.grid_map.cell)
+        return self.grid_map.reach(FAR)
 
     def other_noise(self, seed: int) -> NoiseField:
         """Noise of another seed."""
@@ -89,22 +90,19 @@ class RegionEditor:
         plan: FlowPreset,
         noise: NoiseField | None,
         progress: ProgressCallback | None,
-    ) -> tuple[Box, int, list[Finding]]:
-        """Follow a block of the mask.
-
-        Returns the box in which the image changed, the number of changed voxels of the mask, and findings.
-        """
+    ) -> Change:
+        """Follow a block of the mask."""
         changed = self.labels[box] != labels
         count = int(np.count_nonzero(changed))
         if not count:  # other numbers for the same labels
             self.mask[box] = mask
-            return NOWHERE, 0, []
+            return Change()
         key = self._key_after(box, changed, labels)
         state = self.history.find(key)
         if state is not None:
             written = self.go(state)
             self.mask[box] = mask
-            return union([written, box]), count, []
+            return Change(union([written, box]), count)
         given, (box, cut) = (box, mask), tight(changed, box)
         labels, changed = labels[cut], changed[cut]
         cells_box, cells = self.grid_map.cells_of(changed, box)
@@ -112,18 +110,20 @@ class RegionEditor:
             findings = self._move_view(box, labels)
             parts = self._plan(cells_box, cells)
             self._encode([window for window, _, _ in parts], plan)
+            before = self.labels[box].copy()
             self._write("labels", box, labels)
             self._write("mask", box, mask[cut])
             written = []
             for part in parts:
-                place, found = self._redraw(*part, plan, noise or self.cache.noise, box, changed, progress)
+                place, found = self._redraw(*part, plan, noise or self.cache.noise, box, before, progress)
                 written.append(place)
                 findings += found
             findings += self._check(box, changed)
             whole = union([box, *written])
+            beyond = self._beyond(box, changed)
             self.history.add(HistoryStep(self._parts, whole, count), key)
         self.mask[given[0]] = given[1]  # elsewhere only numbers changed, not what they mean
-        return whole, count, findings
+        return Change(whole, count, *beyond, findings)
 
     def put(self, box: Box, values: NDArray) -> Box:
         """Replace voxels of the image; their latent is encoded again when it is needed."""
@@ -220,14 +220,16 @@ class RegionEditor:
         plan: FlowPreset,
         noise: NoiseField,
         where: Box,
-        changed: NDArray,
+        before: NDArray,
         progress: ProgressCallback | None,
     ) -> tuple[Box, list[Finding]]:
-        """Regenerate the marked cells of a window; returns the box of the image that changed, and findings."""
+        """Regenerate the marked cells of a window; returns the box of the image that changed, and findings.
+
+        ``before`` are the former labels of the box ``where``.
+        """
         sampling, cache = self._sampling(window, plan), self.cache
         free = torch.zeros(1, 1, *(part.stop - part.start for part in window), dtype=torch.bool)
         free[(0, 0, *inside(box, window))] = torch.from_numpy(marks)
-        weight = fade(free, self.grid_map.cell)
         if self.view is not None:  # unknown cells cannot be kept
             free |= torch.from_numpy(~cache.known[window])
         known = torch.from_numpy(cache.latent[(slice(None), *window)])[None].to(self.device)
@@ -236,37 +238,55 @@ class RegionEditor:
         latent = torch.where(place, latent, known)
         values = sampling.decode(latent, progress)
         written = self._blend(
-            values, weight, scaled(window, self.grid_map.cell), scaled(box, self.grid_map.cell), where, changed
+            values, scaled(window, self.grid_map.cell), scaled(box, self.grid_map.cell), where, before
         )
         self._keep(latent[0].cpu().numpy(), free[0, 0].numpy(), window, box)
         return written, sampling.scene.findings
 
     def _keep(self, latent: NDArray, free: NDArray, window: Box, box: Box) -> None:
-        """Store the new latent of a window."""
+        """Store the new latent of a window where the image does not show it; elsewhere it is encoded when needed."""
         box = box if self.view is None else window
-        part = inside(box, window)
-        self._write("latent", (slice(None), *box), latent[(slice(None), *part)])
-        self._write("known", box, self.cache.known[box] | free[part])
-        self._write("content", box, self.cache.content[box] | free[part])
+        free, content = free[inside(box, window)], self.cache.content[box].copy()
+        self._write("latent", (slice(None), *box), latent[(slice(None), *inside(box, window))])
+        self._write("known", box, np.where(free, ~content, self.cache.known[box]))
+        self._write("content", box, content | free)
 
-    def _blend(self, values: NDArray, weight: NDArray, window: Box, box: Box, where: Box, changed: NDArray) -> Box:
-        """Blend the network values of a window into the image by their weight; returns the box that was written."""
+    def _blend(self, values: NDArray, window: Box, box: Box, where: Box, before: NDArray) -> Box:
+        """Blend the network values of a window into the image; returns the box that was written."""
         start = tuple(part.start for part in window)
-        box = self.grid_map.voxels_in(common(wider(box, self.grid_map.cell * FADE + 1, self.grid_map.shape), window))
+        box = self.grid_map.voxels_in(box)
         outer = wider(box, self.limits.passes if self.limits else 0, self.image.shape)
         labels = self.labels[outer]
         x = self.grid_map.back(values, start, outer)
         made = self.cache.intensities(x, labels, self.limits)
         cut = inside(box, outer)
-        made, labels = made[cut].clip(*self.allowed), labels[cut]
-        weight = self.grid_map.back(weight, start, box)
+        made, labels, old = made[cut].clip(*self.allowed), labels[cut], self.image[box]
+        if self.limits:
+            made = without_specks(made, labels, self.limits)
+        former = labels.copy()
+        there = common(where, box)
+        former[inside(there, box)] = before[inside(there, where)]
+        changed = former != labels
+        weight = falling(changed, self.grid_map.steps)
+        if isinstance(self.cache.codec, TissueStandard):
+            weight *= 1 - undescribed(old / self.cache.scale, former, labels, self.cache.codec, self.limits)
         if self.cache.filled:
             made[labels == 0] = self.manifest.output.background * self.cache.scale
-            weight = np.where((labels > 0) | placed(changed, where, box), weight, 0)
-        old = self.image[box]
+            weight[(labels == 0) & ~changed] = 0
         new = self._as_voxels(old + weight * (made - old))
         self._write("image", box, np.where(weight > 0, new, old))
         return box
+
+    def _beyond(self, box: Box, changed: NDArray) -> tuple[int, float]:
+        """Number of voxels that this edit wrote outside of the changed labels, and the largest difference of one."""
+        count, farthest = 0, 0.0
+        for name, place, before, after in self._parts:
+            if name == "image":
+                same_label = ~placed(changed, box, place)
+                difference = np.abs(after[same_label].astype(np.float64) - before[same_label])
+                count += np.count_nonzero(difference)
+                farthest = max(farthest, float(difference.max(initial=0)))
+        return int(count), farthest
 
     def _check(self, box: Box, changed: NDArray) -> list[Finding]:
         """Findings on new voxels whose mean is outside of the range of the model card for their tissue."""

@@ -2,8 +2,9 @@
 
     changed mask -> window -> known latent + noise -> latent flow inside -> decode -> blended block
 
-A `Canvas` holds an image and its mask. Every `edit` regenerates what the changed labels need and
-leaves each voxel farther away than `Canvas.halo_voxels` unchanged, bit for bit.
+A `Canvas` holds an image and its mask. Every `edit` replaces the voxels whose label changes and blends them into a thin
+rim; each voxel farther away than `Canvas.halo_voxels` stays unchanged, bit for bit, and so do structures that the mask
+does not describe where the new label allows them.
 
 >>> with Canvas.of_image("ct.nii.gz", "tissues.nii.gz", seed=1) as canvas:      # doctest: +SKIP
 ...     done = canvas.edit("tissues_with_lesion.nii.gz")
@@ -21,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib import devices
+from MedGenLib.editing.history import Change
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
-from MedGenLib.imaging.boxes import NOWHERE, Box, tight
+from MedGenLib.imaging.boxes import Box, tight
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis
 from MedGenLib.io.files import read_label_map
 from MedGenLib.options import CanvasOptions, EditOptions, RedrawOptions, documented
@@ -47,6 +49,8 @@ class Edit:
     mask: mask of the box after the change, in the numbers of the mask that was given.
     changed: voxels of the mask that changed; where it is 0 and voxels were not `put` in, nothing
         changed and the box is empty.
+    beyond, farthest: voxels of the image with a new value whose label did not change, and the largest difference among
+        them; 0 where a state of the history was restored.
     halo_voxels: how far along each axis from a changed voxel the image may differ.
     halo_mm: the same in mm, the largest of the three.
     seconds: wall time.
@@ -60,6 +64,8 @@ class Edit:
     halo_voxels: tuple[int, int, int]
     halo_mm: float
     seconds: float
+    beyond: int = 0
+    farthest: float = 0.0
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -193,13 +199,12 @@ class Canvas:
             block = np.where(block > 0, self._reader.number_of(label), editor.mask[box])
         different = block != editor.mask[box]
         if not different.any():
-            return self._edit(NOWHERE, 0, start)
+            return self._edit(Change(), start)
         box, part = tight(different, box)
         names = mask.names if isinstance(mask, LabelMap) else None
         labels = self._reader.read(block[part], box, names)
         editor.require_room(block[part])
-        where, changed, findings = editor.change(box, block[part], labels, plan, noise, progress)
-        return self._edit(where, changed, start, findings)
+        return self._edit(editor.change(box, block[part], labels, plan, noise, progress), start)
 
     def put(self, values: NDArray, box: Box) -> Edit:
         """Replace the voxels of a box, as an edit that can be undone.
@@ -210,7 +215,7 @@ class Canvas:
         box, values = _checked(box, editor.image.shape), np.asarray(values)
         if values.shape != editor.image[box].shape or not np.isfinite(values).all():
             raise InputError("The voxels to put in do not fit the box or are not finite; give a number each.")
-        return self._edit(editor.put(box, values), 0, start)
+        return self._edit(Change(editor.put(box, values)), start)
 
     def report(self, done: Edit, preset: str = "draft") -> Report:
         """The report of an edit; ``preset`` is the one that it had."""
@@ -226,6 +231,8 @@ class Canvas:
             steps=plan.steps,
             parameters={
                 "changed_voxels": done.changed,
+                "changed_beyond": done.beyond,
+                "largest_change_beyond": done.farthest,
                 "box": [[part.start, part.stop] for part in done.box],
                 "halo_voxels": done.halo_voxels,
                 "halo_mm": round(done.halo_mm, 3),
@@ -276,7 +283,7 @@ class Canvas:
         start, editor = time.perf_counter(), self._open
         history = editor.history
         step = history.steps[history.place - (direction < 0)]
-        return self._edit(editor.go(history.place + direction), step.changed, start)
+        return self._edit(Change(editor.go(history.place + direction), step.changed), start)
 
     def _block(self, mask: LabelMap | NDArray, box: Box | None) -> tuple[NDArray, Box]:
         """The part of the mask and where it lies."""
@@ -296,17 +303,19 @@ class Canvas:
             raise InputError("The new mask does not lie on the image's grid; resample it onto the image first.")
         return array, box
 
-    def _edit(self, box: Box, changed: int, start: float, findings: list[Finding] | None = None) -> Edit:
+    def _edit(self, change: Change, start: float) -> Edit:
         editor = self._open
         return Edit(
-            box,
-            editor.image[box].copy(),
-            editor.mask[box].copy(),
-            changed,
+            change.box,
+            editor.image[change.box].copy(),
+            editor.mask[change.box].copy(),
+            change.changed,
             self.halo_voxels,
             self.halo_mm,
             time.perf_counter() - start,
-            findings or [],
+            change.beyond,
+            change.farthest,
+            change.findings,
         )
 
 

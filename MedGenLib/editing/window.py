@@ -19,17 +19,11 @@ if TYPE_CHECKING:
 
 GROW = 2
 """Latent cells around a changed one that are regenerated with it, for partial volume and edges."""
-FADE = 2
-"""Latent cells over which the new image fades into the old one."""
 CONTEXT = 10
-"""Latent cells around the free ones that the networks see. The receptive field of the decoder, the fade and the
-filter of the tissue ranges need 9 of them."""
+"""Latent cells around the free ones that the networks see. The receptive field of the decoder and the filter of the
+tissue ranges need 7 of them."""
 SIDES = (32, 40, 48, 56, 64, 72, 80)
 """Sides of windows in cells: few sizes, because convolutions are tuned once for each size."""
-
-HALO_CELLS = GROW + FADE + 1
-"""Cells from a changed voxel beyond which nothing changes: free and fading cells, and one as a change may lie at the
-end of its cell and the fade ends between two cells."""
 
 
 @dataclass
@@ -98,7 +92,7 @@ def pieces(box: Box, cells: np.ndarray, shape: tuple[int, ...], stride: int) -> 
     from scipy import ndimage
 
     # Two pieces never write to the same voxel.
-    wide, near = grown(cells, box, GROW + FADE + 1, shape)
+    wide, near = grown(cells, box, GROW + 1, shape)
     numbers, count = ndimage.label(near, np.ones((3, 3, 3)))
     if count == 1:
         return whole
@@ -119,18 +113,6 @@ def grown(cells: np.ndarray, box: Box, margin: int, shape: tuple[int, ...]) -> t
     marked = torch.zeros(1, 1, *(part.stop - part.start for part in wide))
     marked[(0, 0, *inside(box, wide))] = torch.from_numpy(cells).float()
     return wide, _spread(marked, margin)[0, 0].numpy() > 0
-
-
-def fade(free: Tensor, cell: int) -> np.ndarray:
-    """Weight of the new image at each voxel: 1 in free cells (1, 1, i, j, k), falling to 0 within `FADE` cells.
-
-    ``cell`` is the number of voxels along a side of a cell.
-    """
-    weight = reach = free.float()
-    for ring in range(1, FADE + 1):
-        reach = _spread(reach, 1)
-        weight = torch.maximum(weight, reach * (1 - ring / (FADE + 1)))
-    return F.interpolate(weight, scale_factor=cell, mode="trilinear")[0, 0].numpy()
 
 
 def _spread(marked: Tensor, margin: int) -> Tensor:

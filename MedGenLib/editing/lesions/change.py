@@ -8,16 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.checks.lesion import around
+from MedGenLib.editing.blending import FAR
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
-from MedGenLib.imaging.volume import Volume
 from MedGenLib.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from MedGenLib.editing.session import Canvas
 
-NEAR, FAR = 1.5, 4.0
-"""Working voxels from the lesion up to which the image is new, and from which it is unchanged."""
 EDGE = 2
 """Voxels from the lesion over which a contrast fades, as with the blur of a scanner."""
 _EDGE_SIGMA = 0.6
@@ -25,7 +23,6 @@ _EDGE_SIGMA = 0.6
 
 def regenerate(
     canvas: Canvas,
-    before: Volume,
     step: float,
     lesion: NDArray[np.bool_],
     value: int,
@@ -35,12 +32,8 @@ def regenerate(
 ) -> tuple[list[Finding], tuple[int, int, int], float]:
     """Give the place its label and generate it again.
 
-    The canvas regenerates the surroundings as well, so that the lesion fits into them. As their labels
-    have not changed, the voxels of the image are restored there, with a soft transition.
-
     Parameters
     ----------
-    before: the image as it was.
     step: voxel size in mm at which the model works.
     with_contrast: a contrast follows, so that the label may be there already.
 
@@ -50,33 +43,13 @@ def regenerate(
     direction.
     """
     edit = canvas.edit(lesion.astype(np.uint8), label=value, preset=preset, progress=progress)
-    if not edit.changed:
-        if not with_contrast:
-            raise InputError(
-                "All of the place has that label already, so nothing would change; choose another "
-                "label or give a contrast."
-            )
-        return edit.findings, (0, 0, 0), 0.0
-    weight = _falling(lesion[edit.box], before.spacing, NEAR * step, FAR * step)
-    old = before.array[edit.box]
-    mixed = old + weight * (edit.values.astype(np.float32) - old)
-    if np.issubdtype(old.dtype, np.integer):
-        mixed = np.rint(mixed)
-    mixed = np.where(weight == 1, edit.values, np.where(weight > 0, mixed, old))
-    canvas.put(mixed.astype(old.dtype), edit.box)
-    halo = tuple(
-        min(most, int(FAR * step / s)) if n > 1 else 0
-        for most, s, n in zip(edit.halo_voxels, before.spacing, lesion.shape, strict=True)
-    )
-    return edit.findings, halo, FAR * step
-
-
-def _falling(lesion: NDArray[np.bool_], spacing: tuple[float, ...], near: float, far: float) -> NDArray[np.float32]:
-    """1 up to `near` mm from the lesion, 0 from `far` mm on, linear between."""
-    from scipy.ndimage import distance_transform_edt
-
-    distance = distance_transform_edt(~lesion, spacing).astype(np.float32)
-    return np.clip((far - distance) / (far - near), 0, 1)
+    if edit.changed:
+        return edit.findings, edit.halo_voxels, FAR * step
+    if not with_contrast:
+        raise InputError(
+            "All of the place has that label already, so nothing would change; choose another label or give a contrast."
+        )
+    return edit.findings, (0, 0, 0), 0.0
 
 
 def add_contrast(canvas: Canvas, lesion: NDArray[np.bool_], contrast: float) -> tuple[tuple[int, int, int], float]:

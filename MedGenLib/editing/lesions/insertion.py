@@ -143,9 +143,7 @@ def _change(
     contrast = options["contrast"]
     if value is not None:
         step = _working_step(volume, manifest)
-        findings, halo, halo_mm = regenerate(
-            canvas, volume, step, lesion, value, bool(contrast), options["preset"], progress
-        )
+        findings, halo, halo_mm = regenerate(canvas, step, lesion, value, bool(contrast), options["preset"], progress)
     if contrast:
         reach, reach_mm = add_contrast(canvas, lesion, contrast)
         halo, halo_mm = tuple(map(max, halo, reach)), max(halo_mm, reach_mm)

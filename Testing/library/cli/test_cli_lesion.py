@@ -187,7 +187,7 @@ def test_the_worker_inserts_a_lesion(worker, folder, place, tmp_path):
     assert lesion.names == {1: "lesion"} and lesion.array[SPOT] == 1
     assert volume.geometry.is_close(image.geometry) and volume.modality == "CT"
     assert answer["passed"] and answer["at"] == pytest.approx(at, abs=0.01)
-    assert answer["halo_mm"] == 3 * max(answer["halo_voxels"])
+    assert answer["halo_mm"] == 9 and answer["halo_voxels"] == [2, 2, 2]
     assert answer["report"]["task"] == "insert-lesion"
     with pytest.raises(InputError, match="not said what"):
         worker.call("insert_lesion", image=put(image, tmp_path, "again"), at=at)

@@ -9,12 +9,12 @@ from workers import left_handed_oblique, trunk
 from MedGenLib.diffusion import SAMPLERS
 from MedGenLib.diffusion.flow import FlowDenoiser
 from MedGenLib.diffusion.inpainting import Known
-from MedGenLib.editing import window
+from MedGenLib.editing import blending, window
 from MedGenLib.editing.grid_map import GridMap
 from MedGenLib.editing.history import History, HistoryStep
 from MedGenLib.editing.noise import NoiseField
 from MedGenLib.imaging import boxes
-from MedGenLib.imaging.normalization import TissueRange
+from MedGenLib.imaging.normalization import TissueRange, TissueStandard
 from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.scene import prepare
@@ -154,15 +154,59 @@ def _about(cells, box):
     return place, cells[part]
 
 
-def test_the_fade_is_one_where_free_and_ends_within_the_halo():
-    free = torch.zeros(1, 1, 16, 16, 16, dtype=torch.bool)
-    free[..., 7:9, 7:9, 7:9] = True
-    weight = window.fade(free, 2)
-    marked = free[0, 0].numpy().repeat(2, 0).repeat(2, 1).repeat(2, 2)
-    assert (weight[marked][:1] > 0.5).all() and weight.max() == 1
-    distance = ndimage.distance_transform_cdt(~marked, "chessboard")
-    assert distance[weight > 0].max() == 2 * window.FADE + 1
-    assert 2 * window.HALO_CELLS == 2 * window.GROW + 1 + 2 * window.FADE + 1
+def test_the_rim_is_one_at_changed_voxels_and_ends_within_the_halo():
+    changed = np.zeros((24, 24, 1), bool)
+    changed[9:12, 9:12] = True
+    steps = (0.5, 1.0, 1.0)
+    weight = blending.falling(changed, steps)
+    assert (weight[changed] == 1).all()
+    distance = ndimage.distance_transform_edt(~changed, steps)
+    assert (weight[distance >= blending.FAR] == 0).all() and (weight[distance < blending.FAR] > 0).all()
+    along = weight[9:, 10, 0]
+    assert (np.diff(along) <= 0).all() and 0 < along[5] < 1
+
+
+CODEC = TissueStandard((-1000.0, -95.0, 40.0, 380.0), (100.0, 40.0, 45.0, 180.0))
+LIMITS = TissueRange((-1024, -250, -30, 180), (3071, -30, 180, 3071), 4)
+
+
+def test_structures_that_the_mask_does_not_describe_are_found_where_the_new_label_allows_them():
+    rng = np.random.default_rng(0)
+    labels = np.full((20, 16, 12), 2)
+    labels[:, :8] = 1
+    hu = np.array(CODEC.centers)[labels] + rng.normal(0, 15, labels.shape)
+    hu[4:8, 11:15, 3:9] = 120  # spongy bone, marked soft tissue
+    hu[12:16, 2:6, 3:9] = 90  # a vessel, marked fat
+    bone, vessel = hu == 120, hu == 90
+    core = ndimage.binary_erosion
+    beside = blending.undescribed(hu, labels, labels, CODEC, LIMITS)
+    assert (beside[core(bone)] > 0.9).all() and (beside[core(vessel)] > 0.9).all()
+    assert beside[~ndimage.binary_dilation(bone | vessel)].mean() < 0.05
+    soft = blending.undescribed(hu, labels, np.full_like(labels, 2), CODEC, LIMITS)
+    assert (soft[core(vessel)] > 0.9).all()
+    fat = blending.undescribed(hu, labels, np.full_like(labels, 1), CODEC, LIMITS)
+    assert (fat[core(bone)] == 0).all(), "fat does not allow bone"
+    assert (blending.undescribed(hu, labels, np.zeros_like(labels), CODEC, LIMITS) == 0).all()
+    without_limits = blending.undescribed(hu, labels, np.full_like(labels, 2), CODEC, None)
+    assert (without_limits[core(vessel)] > 0.9).all()
+
+
+def test_the_edge_of_what_is_erased_is_no_structure_of_its_own():
+    """Beside bone the blur makes soft tissue brighter by half of the difference."""
+    labels = np.full((16, 16, 16), 2)
+    labels[5:11, 5:11, 5:11] = 3
+    hu = ndimage.gaussian_filter(np.array(CODEC.centers)[labels], 0.7)
+    after = np.full_like(labels, 2)
+    ring = ndimage.binary_dilation(labels == 3) & (labels == 2)
+    assert hu[ring].mean() > 100
+    share = blending.undescribed(hu, labels, after, CODEC, LIMITS)
+    assert share[ring].mean() < 0.5 and share[labels == 3].max() == 0
+
+
+def test_no_voxel_of_another_label_becomes_as_bright_as_bone():
+    labels = np.array([[[1, 2, 3, 2]]])
+    values = np.array([[[150, 300, 900, 100]]], np.float32)
+    assert blending.without_specks(values, labels, LIMITS).tolist() == [[[150, 180, 900, 100]]]
 
 
 def test_history_finds_a_state_by_its_content_and_forgets_the_oldest():

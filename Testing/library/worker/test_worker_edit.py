@@ -85,7 +85,7 @@ def copied(volume, answer):
 def test_edits_by_blocks_equal_those_of_the_library(client, mask, image):
     opened = client.open(mask, image)
     assert opened["volume"] is None and opened["report"] is None and opened["passed"]
-    assert opened["seed"] == 3 and opened["halo_mm"] == 20.0
+    assert opened["seed"] == 3 and opened["halo_mm"] == 4.0
     now, new = image.array, mask
     with Canvas.of_image(image, mask, seed=3, device="cpu") as canvas:
         for step in range(3):
