@@ -12,6 +12,11 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 
 _BODY_ABOVE_HU = -300.0
 _NOTCH_MM = 8.0
+_SCALP_MM = 30.0
+"""Largest distance of a piece of scalp from the brain."""
+_MARGIN_MM = 12.0
+"""Air around the head, as in the masks that the translators were trained with."""
+_SPECK = 0.002
 _BODY_GRID_MM = 3.0
 """Voxel size of coarse computations."""
 
@@ -27,17 +32,35 @@ def body_envelope_from_image(volume: Volume) -> LabelMap:
     ------
     InputError: the image shows no body.
     """
-    coarse = _coarse(replace(volume, array=volume.array.astype(np.float32)))
-    threshold = _BODY_ABOVE_HU if volume.modality == "CT" else _air_threshold(coarse.array)
-    inside = _largest_piece(_open(coarse.array > threshold))
-    if not inside.any():
-        raise InputError("The image shows no body to make an envelope of; check its values.")
+    coarse, threshold, inside = _largest_body(volume)
     # Sinuses and cortical bone are as dark as air in MR: close the notches that they make in the skin.
     filled = _fill(_close(inside, _NOTCH_MM, coarse.spacing), _axial(volume))
     share = _share_on(volume, filled, coarse)
     # The image decides at the skin, the coarse grid inside.
     body = (share > 0.9) | ((share > 0.1) & (volume.array > threshold))
     return LabelMap(body, volume.affine, {1: "body"})
+
+
+def head_from_image(volume: Volume) -> LabelMap:
+    """The head with the air within 12 mm: 1 inside, 0 outside.
+
+    The voxels with signal around the largest piece of `body_envelope_from_image` are inside, except for specks of
+    noise: in MR, dark bone and marrow separate the scalp from the brain. The margin covers tissue without signal at the
+    end of the field of view.
+
+    Raises
+    ------
+    InputError: the image shows no head.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    coarse, threshold, inside = _largest_body(volume)
+    if volume.modality != "CT":  # in CT, the frame and the table are as bright as tissue
+        near = distance_transform_edt(~inside, coarse.spacing) <= _SCALP_MM
+        inside = inside | _without_specks((coarse.array > threshold) & near)
+    filled = _fill(_close(inside, _NOTCH_MM, coarse.spacing), _axial(volume))
+    wide = distance_transform_edt(~filled, coarse.spacing) <= _MARGIN_MM
+    return LabelMap(_share_on(volume, wide, coarse) >= 0.5, volume.affine, {1: "head"})
 
 
 def close_body(label_map: LabelMap, radius: float = 15.0) -> LabelMap:
@@ -60,6 +83,16 @@ def close_body(label_map: LabelMap, radius: float = 15.0) -> LabelMap:
     return LabelMap(body, label_map.affine, {1: "body"})
 
 
+def _largest_body(volume: Volume) -> tuple[Volume, float, np.ndarray]:
+    """The volume on the coarse grid, the threshold of the body, and its largest piece without thin objects."""
+    coarse = _coarse(replace(volume, array=volume.array.astype(np.float32)))
+    threshold = _BODY_ABOVE_HU if volume.modality == "CT" else _air_threshold(coarse.array)
+    inside = _largest_piece(_open(coarse.array > threshold))
+    if not inside.any():
+        raise InputError("The image shows no body to make an envelope of; check its values.")
+    return coarse, threshold, inside
+
+
 def _coarse(volume: Volume) -> Volume:
     """The volume on voxels of at least 3 mm, where large radii are cheap and noise is averaged."""
     return resample(volume, [max(s, _BODY_GRID_MM) for s in volume.spacing])
@@ -79,7 +112,7 @@ def _air_threshold(array: np.ndarray) -> float:
     if top <= 0:
         return float(array.max())
     floor = 0.005 * top  # otherwise air near 0 dominates the histogram of the logarithm
-    split = np.exp(threshold_otsu(np.log(shifted.clip(floor, top))))
+    split = np.exp(threshold_otsu(np.log(shifted.clip(floor, top)).ravel()))
     air, tissue = (float(np.median(part)) for part in (shifted[shifted <= split], shifted[shifted > split]))
     return max(float(split), air + (tissue - air) / 4) + float(array.min())
 
@@ -116,6 +149,16 @@ def _largest_piece(mask: np.ndarray) -> np.ndarray:
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     return (pieces == sizes.argmax()) & mask
+
+
+def _without_specks(mask: np.ndarray) -> np.ndarray:
+    """The pieces of at least `_SPECK` of the voxels; noise and ghosts are smaller."""
+    from scipy.ndimage import generate_binary_structure, label
+
+    pieces, _ = label(mask, generate_binary_structure(3, 3))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return (sizes >= _SPECK * sizes.sum())[pieces]
 
 
 def _fill(mask: np.ndarray, axial: int) -> np.ndarray:

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from MedGenLib.devices import free_memory
 from MedGenLib.errors import MemoryPlanError
 from MedGenLib.findings import Finding
-from MedGenLib.imaging.body import body_envelope_from_image
+from MedGenLib.imaging.body import head_from_image
 from MedGenLib.imaging.normalization import HEAD_CODECS, HeadMR
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample, resample_to
-from MedGenLib.imaging.volume import LabelMap, Volume, whole_numbers
+from MedGenLib.imaging.volume import Volume, whole_numbers
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.sections import SlicePreset
 from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
@@ -104,7 +104,7 @@ class SliceRun:
         spacing = list(slice_spacing(volume, manifest))
         memory = _fitting_plan(volume, spacing, memory, uncertain)
         grid = resample(volume, spacing)
-        head = resample_to(_head(volume), grid.geometry)
+        head = resample_to(head_from_image(volume), grid.geometry)
         reorientation = Reorientation.to(grid.geometry, "LPS")
         source = reorientation.apply(grid.array.astype(np.float32))
         inside = reorientation.apply(head.array) > 0
@@ -293,17 +293,6 @@ class RunningSpread:
         known = np.maximum(self.weights, 1e-6)
         freedom = known - self.weights_squared / known
         return np.sqrt(np.where(freedom > 0, self.squares / np.maximum(freedom, 1e-6), 0))
-
-
-def _head(volume: Volume) -> LabelMap:
-    """Envelope of the head, dilated by 2 mm, as in the training data."""
-    from scipy import ndimage
-
-    body = body_envelope_from_image(volume)
-    wide = body.array
-    for axis, spacing in enumerate(volume.spacing):
-        wide = ndimage.maximum_filter1d(wide, 2 * round(2.0 / spacing) + 1, axis)
-    return body.with_array(wide)
 
 
 def _areas(head: np.ndarray, axis: int) -> np.ndarray:
