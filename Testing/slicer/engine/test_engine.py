@@ -5,7 +5,6 @@ import signal
 import time
 import unittest
 
-import psutil
 import slicer
 
 import support
@@ -56,7 +55,7 @@ class LifeTest(EngineTestCase):
         self.assertEqual(len(infos), 3)
         self.assertEqual(states, ["off", "starting", "ready"])
         self.assertIn("cpu", [device["name"] for device in engine.info["devices"]])
-        self.assertEqual(len(self.left()), 1)
+        self.assertEqual(len(self.left()), 2 if support.inSlicer() else 1)  # PythonSlicer waits for its child
         self.assertIn(engine.info["pid"], [child.pid for child in self.left()])
 
     def testRequests(self):
@@ -292,6 +291,8 @@ class FailLaterTest(EngineTestCase):
 
     def testStopped(self):
         # A process that hangs as a whole sends no sign of life either.
+        import psutil
+
         engine = self.started(silenceTimeout=2.5)
         error = self.error(engine, lambda: psutil.Process(engine.info["pid"]).suspend())
         self.assertSentence(error, "not answered", "2.5 s")

@@ -1,12 +1,10 @@
 """Runs that fail: each ends in one sentence and a typed exception, the scene is as before, nothing is left behind."""
 
 import os
-import resource
 import signal
 import unittest
 
 import numpy as np
-import psutil
 import slicer
 
 import support
@@ -123,6 +121,8 @@ class DuringTest(FailureTestCase):
         self.assertIsNotNone(logic.generate(self.mask, **QUICK))  # the next run starts another
 
     def testWorkerHangs(self):
+        import psutil
+
         logic = self.logic(silenceTimeout=2.5)
         self.fails(
             logic, WorkerError, "not answered", **LONG, act=lambda: psutil.Process(logic.engine.info["pid"]).suspend()
@@ -227,6 +227,8 @@ class ChoicesTest(FailureTestCase):
 
 class DiskTest(FailureTestCase):
     def testFullWhileSlicerWritesTheInput(self):
+        import resource
+
         logic = self.logic()
         mask = largeMask(160)
         logic.engine.start()

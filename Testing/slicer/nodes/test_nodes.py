@@ -12,7 +12,7 @@ import slicer
 import vtk
 
 from MedGenLib.errors import InputError
-from MedGenLib.packages.catalogue import catalogue
+from MedGenLib.packages.catalogue import light_catalogue
 from MedGenSlicer.nodes.copies import hardenedCopy
 from MedGenSlicer.nodes.inputs import captureInput
 from MedGenSlicer.nodes.labels import suggestMapping
@@ -240,7 +240,7 @@ class SegmentationTest(UnchangedSceneTestCase):
         self.assertEqual(
             [(s.value, s.name, s.terminology) for s in found], [(1, "Liver", ""), (2, "Segment_2", "Bone")]
         )
-        model = next(model for model in catalogue() if model.name == "ct-tissue")
+        model = next(model for model in light_catalogue() if model.name == "ct-tissue")
         self.assertEqual(suggestMapping(node, model), {"Liver": "soft tissue", "Segment_2": "bone"})
         self.assertEqual(differences(before, snapshotOfScene()), [])
 
@@ -258,7 +258,7 @@ class SegmentationTest(UnchangedSceneTestCase):
         node = segmentationOf(maskNode())
         for index, name in enumerate(("Segment_3", "thingamajig")):
             node.GetSegmentation().GetNthSegment(index).SetName(name)
-        model = next(model for model in catalogue() if model.name == "ct-tissue")
+        model = next(model for model in light_catalogue() if model.name == "ct-tissue")
         self.assertEqual(suggestMapping(node, model), {"Segment_3": "fat", "thingamajig": None})
 
 

@@ -61,6 +61,11 @@ def cornersOf(node) -> np.ndarray:
 
 
 class DicomCase(SlicerTestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        support.requireWorker()
+
     def setUp(self):
         super().setUp()
         self.database = Database()

@@ -202,6 +202,16 @@ class SlicerTestCase(unittest.TestCase):
         return Path(folder)
 
 
+def requireWorker() -> None:
+    """Skip the tests of a class where the worker's packages are missing, as in a new Slicer."""
+    useModuleFolder()
+    from MedGenSlicer.engine.dependencies import Dependencies
+
+    missing = [need.name for need in Dependencies().missing()]
+    if missing:
+        raise unittest.SkipTest(f"the worker needs {', '.join(missing)}: install them with the button of MedGen")
+
+
 def rememberSetting(case: unittest.TestCase, name: str) -> None:
     """Take a setting of the application away during a test."""
     settings = slicer.app.settings()

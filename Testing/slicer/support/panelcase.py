@@ -63,6 +63,7 @@ class PanelCase(support.SlicerTestCase):
 
     @classmethod
     def setUpClass(cls):
+        support.requireWorker()
         cls.widget = support.moduleWidget()
 
     def setUp(self):

@@ -5,9 +5,10 @@ import stat
 import subprocess
 import sys
 import tempfile
+import unittest
 from pathlib import Path
 
-import psutil
+import slicer
 
 import support
 from support import SlicerTestCase, leaveModule, processUntil
@@ -19,7 +20,9 @@ from MedGenSlicer.engine.engine import Engine
 from MedGenSlicer.logic import MedGenLogic
 
 MODEL = "mr-hippocampus"
-PYTHON = sys.executable
+_REAL = Path(slicer.app.slicerHome) / "bin" / "python-real"
+PYTHON = str(_REAL) if support.inSlicer() and _REAL.exists() else sys.executable
+"""An interpreter that is no launcher, as that of Slicer is."""
 SILENT = "import time\ntime.sleep(600)\n"
 ANSWERS_ONCE = """
 import json, sys, time
@@ -29,8 +32,10 @@ sys.stdin.readline()
 """
 
 
-def children() -> list[psutil.Process]:
-    """Every process below this one that still runs."""
+def children() -> list:
+    """Every process below this one that still runs, as psutil's Process."""
+    import psutil  # Slicer has it only with the worker's packages
+
     found = psutil.Process().children(recursive=True)
     return [child for child in found if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
@@ -66,6 +71,11 @@ def playing(folder, source: str) -> str:
 class WorkerTestCase(SlicerTestCase):
     """An engine whose temporary files can be counted; afterwards no process and no file of it is left."""
 
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        support.requireWorker()
+
     def setUp(self):
         super().setUp()
         if sys.platform == "win32":
@@ -93,7 +103,7 @@ class WorkerTestCase(SlicerTestCase):
     def logic(self, **keywords) -> MedGenLogic:
         return MedGenLogic(self.engine(**keywords))
 
-    def left(self) -> list[psutil.Process]:
+    def left(self) -> list:
         """Processes that were started by this test and run."""
         return [child for child in children() if child.pid not in self.before]
 
@@ -133,6 +143,8 @@ class WorkerTestCase(SlicerTestCase):
 
 def withoutPackages() -> str:
     """A real Python that has nothing installed; made once per process."""
+    if support.inSlicer():
+        raise unittest.SkipTest("an environment is made from an interpreter, and Slicer's is a launcher")
     if not _bare:
         import venv
 
