@@ -11,6 +11,9 @@ from slicer.i18n import tr as _
 from MedGenSlicer.nodes.inputs import InputSnapshot
 from MedGenSlicer.nodes.provenance import NodeProvenance
 from MedGenSlicer.results import volumes as results
+from MedGenSlicer.results.fit import emptyViews, fitWhereUnseen
+from MedGenSlicer.results.kept_views import Layers, sliceViews
+from MedGenSlicer.results.outline import Outline, outlineAll
 from MedGenSlicer.results.volumes import PreparedImage
 
 COLORS_ATTRIBUTE = "MedGen.Colors"
@@ -61,23 +64,33 @@ def addErrorMap(snapshot: InputSnapshot, image: PreparedImage, reference: str, s
     return node
 
 
-def showOverImage(imageNode, errorNode) -> None:
-    """The error map in the foreground of the slice views, its image behind. Views that show the image already stay
-    where they are."""
-    shown = any(
-        imageNode.GetID() in (view.GetBackgroundVolumeID(), view.GetForegroundVolumeID())
-        for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-    )
-    slicer.util.setSliceViewerLayers(
-        background=imageNode, foreground=errorNode, foregroundOpacity=OPACITY, fit=not shown
-    )
+class ErrorMapView:
+    """An error map over its image in the slice views, with masks as outlines; `hide` gives back what was there. Views
+    that show something of the image stay where they are."""
 
+    def __init__(self) -> None:
+        self._before: list[tuple[object, Layers]] = []
+        self._outlines: list[Outline] = []
+        self._errorID = ""
 
-def hide(errorNode) -> None:
-    """Take an error map out of the slice views; what else they show stays."""
-    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-        if composite.GetForegroundVolumeID() == errorNode.GetID():
-            composite.SetForegroundVolumeID(None)
+    def show(self, imageNode, errorNode) -> None:
+        """Show an error map, behind it its image."""
+        self.hide()
+        self._errorID = errorNode.GetID()
+        self._before = [(view, Layers.of(view)) for view in sliceViews()]
+        self._outlines, empty = outlineAll(), emptyViews()
+        for view in sliceViews():
+            Layers(imageNode.GetID(), self._errorID, foregroundOpacity=OPACITY).show(view)
+        fitWhereUnseen(imageNode, empty)
+
+    def hide(self) -> None:
+        """Show again what was there, in the views that still show the map or lost it because it was deleted."""
+        for view, layers in self._before:
+            if Layers.of(view).foreground in (None, self._errorID):
+                layers.show(view)
+        for outline in self._outlines:
+            outline.restore()
+        self._before, self._outlines = [], []
 
 
 def errorColors():

@@ -6,17 +6,14 @@ over it, with a neutral name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import qt
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError
 from MedGenSlicer.nodes.voxels import imageData
 from MedGenSlicer.results import volumes as results
+from MedGenSlicer.results.kept_views import KeptViews, nodesOf, setLayout
 
 AWAY_MM = 20_000.0
 """Distance of the image from the scanner's center: no segmentation or markup of the user reaches there."""
@@ -34,13 +31,7 @@ class ReadingView:
         self._manager = slicer.app.layoutManager()
         if self._manager is None:
             raise InputError(_("Slicer runs without views, so there is nothing to read the images in."))
-        self._layout = self._manager.layout
-        self._maximized = _maximizedViews(self._manager)
-        self._kept = [
-            _KeptView.of(self._manager.sliceWidget(name))
-            for name in ORIENTATIONS
-            if self._manager.sliceWidget(name) is not None
-        ]
+        self._kept = KeptViews()
         self._nodeID = ""
 
     def show(
@@ -60,7 +51,7 @@ class ReadingView:
         node = self._addNode(image, title, spacing, window, level)
         self._nodeID = node.GetID()
         layouts = slicer.vtkMRMLLayoutNode
-        self._setLayout(layouts.SlicerLayoutFourUpView if isVolume else layouts.SlicerLayoutOneUpRedSliceView)
+        setLayout(layouts.SlicerLayoutFourUpView if isVolume else layouts.SlicerLayoutOneUpRedSliceView)
         for name in VIEWS[isVolume]:
             _showAlone(self._manager.sliceWidget(name), node, ORIENTATIONS[name])
         _remove(before)
@@ -68,27 +59,9 @@ class ReadingView:
     def close(self) -> None:
         """Give the views back and take the image out of the scene."""
         if slicer.app.layoutManager() is not None:  # else Slicer ends, and its views are gone already
-            self._setLayout(self._layout, self._maximized)
-            for kept in self._kept:
-                kept.restore()
+            self._kept.restore()
         _remove(self._nodeID)
         self._nodeID = ""
-
-    def _setLayout(self, layout: int, maximized: list | None = None) -> None:
-        """Slice views that change their size change their field of view too; afterwards it can be set.
-
-        maximized: view nodes that alone are shown, as after a double click on them; None for the whole layout.
-        """
-        wanted = maximized or []
-        if self._manager.layout == layout and _maximizedViews(self._manager) == wanted:
-            return
-        self._manager.setLayout(layout)
-        self._manager.removeAllMaximizedViewNodes()
-        for node in wanted:
-            self._manager.addMaximizedViewNode(node)
-        if not slicer.mrmlScene.IsClosing():
-            # A second click on a button must not come between.
-            slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)
 
     def _addNode(self, image: np.ndarray, title: str, spacing, window: float, level: float):
         node = slicer.vtkMRMLScalarVolumeNode()
@@ -111,60 +84,8 @@ class ReadingView:
         return slicer.mrmlScene.AddNode(node)
 
 
-@dataclass(frozen=True)
-class _KeptView:
-    """What a slice view showed."""
-
-    widget: object
-    volumes: tuple
-    opacity: float
-    linked: bool
-    orientation: vtk.vtkMatrix4x4
-    fieldOfView: tuple
-    origin: tuple
-
-    @classmethod
-    def of(cls, widget) -> _KeptView:
-        composite, node = _nodesOf(widget)
-        matrix = vtk.vtkMatrix4x4()
-        matrix.DeepCopy(node.GetSliceToRAS())
-        volumes = (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID(), composite.GetLabelVolumeID())
-        return cls(
-            widget,
-            volumes,
-            composite.GetForegroundOpacity(),
-            bool(composite.GetLinkedControl()),
-            matrix,
-            tuple(node.GetFieldOfView()),
-            tuple(node.GetXYZOrigin()),
-        )
-
-    def restore(self) -> None:
-        composite, node = _nodesOf(self.widget)
-        setters = (composite.SetBackgroundVolumeID, composite.SetForegroundVolumeID, composite.SetLabelVolumeID)
-        for setter, volumeID in zip(setters, self.volumes, strict=True):
-            setter(volumeID if volumeID and slicer.mrmlScene.GetNodeByID(volumeID) is not None else None)
-        composite.SetForegroundOpacity(self.opacity)
-        node.GetSliceToRAS().DeepCopy(self.orientation)
-        node.UpdateMatrices()
-        node.SetFieldOfView(*self.fieldOfView)
-        node.SetXYZOrigin(*self.origin)
-        composite.SetLinkedControl(self.linked)
-
-
-def _maximizedViews(manager) -> list:
-    """The view nodes that are shown alone, without the others of their layout."""
-    node = manager.layoutLogic().GetLayoutNode()
-    return [node.GetMaximizedViewNode(index) for index in range(node.GetNumberOfMaximizedViewNodes())]
-
-
-def _nodesOf(widget) -> tuple:
-    logic = widget.sliceLogic()
-    return logic.GetSliceCompositeNode(), logic.GetSliceNode()
-
-
 def _showAlone(widget, node, orientation: str) -> None:
-    composite, sliceNode = _nodesOf(widget)
+    composite, sliceNode = nodesOf(widget)
     composite.SetLinkedControl(False)
     composite.SetBackgroundVolumeID(node.GetID())
     composite.SetForegroundVolumeID(None)

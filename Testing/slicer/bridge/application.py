@@ -208,17 +208,15 @@ class Application(QtWidgets.QApplication, StandIn):
 
     def _attachPresets(self):
         """Transfer functions under the names of Slicer's, whose file the wheel leaves out."""
-        scene, folder = slicer.vtkMRMLScene(), os.path.join(self._folder, "share", "VolumeRendering")
+        folder = os.path.join(self._folder, "share", "VolumeRendering")
         os.makedirs(folder)
-        for name, (empty, full) in PRESETS.items():
-            node = slicer.vtkMRMLVolumePropertyNode()
-            node.SetName(name)
-            for value, opacity, gray in ((empty, 0.0, 0.3), (full, 0.8, 1.0)):
-                node.GetVolumeProperty().GetScalarOpacity().AddPoint(value, opacity)
-                node.GetVolumeProperty().GetRGBTransferFunction().AddRGBPoint(value, gray, gray, gray)
-            scene.AddNode(node)
-        scene.SetURL(os.path.join(folder, "presets.xml"))
-        scene.Commit()
+        nodes = [
+            f'<VolumeProperty id="vtkMRMLVolumePropertyNode{number}" name="{name}" scalarOpacity="4 {low} 0 {high} 0.8"'
+            f' colorTransfer="8 {low} 0.3 0.3 0.3 {high} 1 1 1" gradientOpacity="4 0 1 255 1" interpolation="1"/>'
+            for number, (name, (low, high)) in enumerate(PRESETS.items(), 1)
+        ]
+        with open(os.path.join(folder, "presets.xml"), "w", encoding="ascii") as file:
+            file.write("<MRML>" + "".join(nodes) + "</MRML>")
         self._logics["VolumeRendering"].SetModuleShareDirectory(folder)
 
     def _load(self, name, className):

@@ -66,8 +66,13 @@ class View:
         self._window = vtk.vtkRenderWindow()
         self._window.SetOffScreenRendering(1)
         self._window.SetMultiSamples(0)
-        renderer = vtk.vtkRenderer()
-        self._window.AddRenderer(renderer)
+        self._window.SetNumberOfLayers(2)
+        for layer in (0, 1):
+            renderer = vtk.vtkRenderer()
+            renderer.SetLayer(layer)
+            self._window.AddRenderer(renderer)
+            if self._node.IsA(THREE_D):
+                break
         self._interactor = vtk.vtkGenericRenderWindowInteractor()
         self._interactor.SetRenderWindow(self._window)
         self._group = slicer.vtkMRMLDisplayableManagerGroup()

@@ -12,7 +12,9 @@ import support
 from MedGenLib.errors import InputError
 from MedGenLib.worker.process import kill_tree
 from support.panelcase import PanelCase
+from support.views import pixels, views
 
+VIEWS = ("Red", "Yellow", "Green")
 SECONDS = 180
 """Longest wait for a run or for the worker to start."""
 
@@ -126,14 +128,50 @@ class GenerateRunTest(RunCase):
         self.assertGreaterEqual(spread.min(), 0)
         self.assertGreater(spread.max(), 0)
 
-    def test_blendSliderFadesTheResult(self):
-        self.selectHippocampus()
+    def test_resultIsSeenAndTheMaskIsBlendedIn(self):
+        mask = self.selectHippocampus()
         self.ui.generateButton.click()
         node = self.waitForResult()
+        composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+        self.assertEqual((composite.GetBackgroundVolumeID(), self.ui.blendSlider.value), (node.GetID(), 0))
+        if not support.inSlicer():
+            gray = [(np.ptp(pixels(view).astype(int), axis=2) < 9) & (pixels(view).max(axis=2) > 30) for view in VIEWS]
+            self.assertTrue(all(share.mean() > 0.1 for share in gray), [share.mean() for share in gray])
+        self.assertFalse(mask.GetDisplayNode().GetVisibility2DFill())
         self.ui.blendSlider.setValue(25)
-        composite = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
-        self.assertEqual(composite.GetForegroundVolumeID(), node.GetID())
-        self.assertAlmostEqual(composite.GetForegroundOpacity(), 0.25)
+        self.assertTrue(mask.GetDisplayNode().GetVisibility2DFill())
+        self.assertAlmostEqual(mask.GetDisplayNode().GetOpacity2DFill(), 0.25)
+
+    def test_sideBySideAnd3DAreSwitches(self):
+        self.selectHippocampus()
+        self.ui.generateButton.click()
+        self.waitForResult()
+        manager = slicer.app.layoutManager()
+        layout, before = manager.layout, views()
+        self.ui.compareButton.click()
+        self.assertTrue(self.ui.compareButton.checked)
+        self.assertFalse(self.ui.blendSlider.enabled)
+        self.ui.show3DButton.click()
+        self.assertEqual((self.ui.compareButton.checked, self.ui.show3DButton.checked), (False, True))
+        self.assertEqual((manager.layout, views()), (layout, before))
+        self.ui.compareButton.click()
+        manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
+        slicer.app.processEvents()
+        self.assertFalse(self.ui.compareButton.checked)
+        self.assertTrue(self.ui.blendSlider.enabled)
+
+    def test_layoutChangedDuringTheRun(self):
+        self.selectHippocampus()
+        self.ui.generateButton.click()
+        self.waitForResult()
+        self.ui.compareButton.click()
+        self.ui.sameAgainButton.click()
+        manager = slicer.app.layoutManager()
+        manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
+        node = self.waitForResult()
+        self.assertEqual(manager.layout, slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
+        self.assertEqual(manager.sliceWidget("Red").mrmlSliceCompositeNode().GetBackgroundVolumeID(), node.GetID())
+        self.assertFalse(self.ui.compareButton.checked)
 
     def test_overwritingAfterAYes(self):
         self.selectHippocampus()

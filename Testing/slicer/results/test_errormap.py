@@ -106,7 +106,8 @@ class ErrorMapTest(SlicerTestCase):
         slicer.util.setSliceViewerLayers(background=image, fit=False)
         slicer.app.layoutManager().resetSliceViews()
         logic.GetSliceNode().SetXYZOrigin(1, 2, 0)
-        error_map.showOverImage(image, node)
+        view = error_map.ErrorMapView()
+        view.show(image, node)
         self.assertEqual(tuple(logic.GetSliceNode().GetXYZOrigin()), (1, 2, 0))  # views are not moved
         logic.GetSliceNode().SetXYZOrigin(0, 0, 0)
         if support.inSlicer():
@@ -118,7 +119,7 @@ class ErrorMapTest(SlicerTestCase):
         self.assertGreater(colors[0].red(), colors[0].blue() + 60)
         self.assertLess(abs(colors[1].red() - colors[1].blue()), 5)
         self.assertGreater(colors[2].blue(), colors[2].red() + 60)
-        error_map.hide(node)
+        view.hide()
         composite = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
         self.assertEqual((composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()), (image.GetID(), None))
 

@@ -17,7 +17,6 @@ from MedGenLib.imaging.volume import Volume
 from MedGenSlicer.nodes import provenance
 from MedGenSlicer.nodes.modality import guessModality
 from MedGenSlicer.nodes.provenance import NodeProvenance
-from MedGenSlicer.results import views
 from MedGenSlicer.results import volumes as results
 from support.nodes import (
     GRIDS,
@@ -154,41 +153,6 @@ class ShownTest(SlicerTestCase):
     def testUnits(self):
         node = results.addResult(self.snapshot, synthetic(self.snapshot), MADE)
         self.assertEqual(node.GetVoxelValueUnits().GetCodeMeaning(), "Hounsfield unit")
-
-    def testOverTheInput(self):
-        scan = volumeNode()
-        node = results.addResult(self.snapshot, synthetic(self.snapshot), MADE)
-        for inputNode, background, label in ((scan, scan.GetID(), None), (self.mask, None, self.mask.GetID())):
-            views.showOver(inputNode, node, 0.25)
-            for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-                self.assertEqual(composite.GetBackgroundVolumeID(), background)
-                self.assertEqual(composite.GetLabelVolumeID(), label)
-                self.assertEqual(composite.GetForegroundVolumeID(), node.GetID())
-                self.assertEqual(composite.GetForegroundOpacity(), 0.25)
-        views.setOpacity(1.0)
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0].GetForegroundOpacity(), 1.0)
-
-    def testSideBySide(self):
-        scan = volumeNode()
-        node = results.addResult(self.snapshot, synthetic(self.snapshot), MADE)
-        views.compareSideBySide(scan, node)
-        manager = slicer.app.layoutManager()
-        shown = [
-            manager.sliceWidget(view).sliceLogic().GetSliceCompositeNode().GetBackgroundVolumeID()
-            for view in ("Red", "Yellow")
-        ]
-        self.assertEqual(shown, [scan.GetID(), node.GetID()])
-
-    def test3D(self):
-        node = results.addResult(self.snapshot, synthetic(self.snapshot), MADE)
-        if getattr(slicer.modules, "volumerendering", None) is None:
-            with self.assertRaises(InputError) as caught:
-                views.show3D(node)
-            self.assertIn("Volume Rendering", str(caught.exception))
-            return
-        views.show3D(node)
-        displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
-        self.assertTrue(any(display.IsA("vtkMRMLVolumeRenderingDisplayNode") for display in displays))
 
 
 class ProvenanceTest(SlicerTestCase):

@@ -14,7 +14,6 @@ support.useModuleFolder()
 
 from MedGenSlicer.panel import guess
 from MedGenSlicer.results.study_views import AWAY_MM, ReadingView
-from MedGenSlicer.results.views import showOver
 from support.nodes import GRIDS, maskNode, segmentationOf, volumeNode
 from support.snapshots import differences, snapshotOfScene
 from support.views import views
@@ -33,7 +32,9 @@ class ReadingViewTest(SlicerTestCase):
         self.scan = volumeNode(GRIDS["oblique"], name="Patient")
         self.mask = maskNode()
         self.segmentation = segmentationOf(maskNode())
-        showOver(self.scan, volumeNode(name="Over"), 0.3)
+        slicer.util.setSliceViewerLayers(
+            background=self.scan, foreground=volumeNode(name="Over"), foregroundOpacity=0.3, fit=True
+        )
         slicer.app.layoutManager().sliceWidget("Yellow").sliceLogic().GetSliceNode().SetXYZOrigin(3, 4, 0)
         self.layout = slicer.app.layoutManager().layout
 
@@ -57,7 +58,15 @@ class ReadingViewTest(SlicerTestCase):
         self.addCleanup(view.close)
         view.show(picture(), "Image 1 of 3")
         # Those of the views themselves, among them the planes that they hang into the 3D view.
-        ignored = ("vtkMRMLSliceNode", "vtkMRMLSliceCompositeNode", "vtkMRMLModelNode", "SubjectHierarchy", "is new")
+        ignored = (
+            "vtkMRMLSliceNode",
+            "vtkMRMLSliceCompositeNode",
+            "vtkMRMLLayoutNode",
+            "vtkMRMLViewNode",
+            "vtkMRMLModelNode",
+            "SubjectHierarchy",
+            "is new",
+        )
         self.assertEqual(
             [text for text in differences(scene, snapshotOfScene()) if not any(name in text for name in ignored)], []
         )

@@ -10,7 +10,7 @@ from MedGenSlicer.nodes.kinds import isMask
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.section import RunningSection
-from MedGenSlicer.results import error_map
+from MedGenSlicer.results.error_map import ErrorMapView
 
 
 class EvaluationSection(RunningSection):
@@ -18,6 +18,7 @@ class EvaluationSection(RunningSection):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, context.ui.evaluateLabel)
+        self._errorView = ErrorMapView()
         self._tableID = self._errorID = self._imageID = self._shownProblem = ""
         table = self._ui.evaluateTable
         table.verticalHeader().setVisible(False)
@@ -34,6 +35,12 @@ class EvaluationSection(RunningSection):
         for widget in (self._ui.evaluateTable, self._ui.saveTableButton, self._ui.errorMapCheckBox):
             widget.setVisible(False)
         self._tell("")
+
+    def nodeRemoved(self) -> None:
+        if self._errorID and slicer.mrmlScene.GetNodeByID(self._errorID) is None:
+            self._errorID = ""
+            self._errorView.hide()
+            self._ui.errorMapCheckBox.setVisible(False)
 
     def update(self) -> None:
         """Enable what can be done with what is selected."""
@@ -150,9 +157,9 @@ class EvaluationSection(RunningSection):
         if self._ui.errorMapCheckBox.checked:
             if image is None:
                 raise InputError(_("The image is no longer in the scene; compare another one."))
-            error_map.showOverImage(image, node)
+            self._errorView.show(image, node)
         else:
-            error_map.hide(node)
+            self._errorView.hide()
 
     def _save(self) -> None:
         node = self._tableNode()

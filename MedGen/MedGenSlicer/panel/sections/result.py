@@ -8,7 +8,7 @@ from MedGenSlicer.console import pythonLine
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.section import PanelSection
-from MedGenSlicer.results import views
+from MedGenSlicer.results.views import ResultView
 
 
 class ResultBox(PanelSection):
@@ -23,11 +23,14 @@ class ResultBox(PanelSection):
         self._context, self._ui = context, context.ui
         self.run = None
         self._nodeIDs: list[str] = []
+        self._view = ResultView(lambda: context.guarded(self._showMode))
         ui = self._ui
+        for button in (ui.compareButton, ui.show3DButton):
+            button.setCheckable(True)
         context.connect(ui.resultComboBox.currentIndexChanged, self._show)
-        context.connect(ui.blendSlider.valueChanged, self._blend)
-        context.connect(ui.compareButton.clicked, self._compare)
-        context.connect(ui.show3DButton.clicked, lambda: views.show3D(self.node()))
+        context.connect(ui.blendSlider.valueChanged, lambda: self._view.blend(self._share))
+        context.connect(ui.compareButton.clicked, lambda: self._toggle(ui.compareButton, self._view.showBeside))
+        context.connect(ui.show3DButton.clicked, lambda: self._toggle(ui.show3DButton, self._view.show3D))
         context.connect(ui.dicomButton.clicked, self._export)
         context.connect(ui.copyPythonButton.clicked, self._copyPython)
 
@@ -37,27 +40,36 @@ class ResultBox(PanelSection):
         self._nodeIDs = [node.GetID() for node in made]
         widgets.setIcon(self._ui.verdictIcon, "ok" if run.passed else "warning")
         self._ui.verdictLabel.text, self._ui.verdictLabel.toolTip = words.lines(verdict(run), most=4)
-        widgets.fillCombo(
-            self._ui.resultComboBox, [(node.GetName(), node.GetID(), "") for node in made], self._nodeIDs[0]
-        )
-        for widget in (self._ui.resultLabel, self._ui.resultComboBox):
-            widget.setVisible(len(made) > 1)
         self._ui.copyPythonButton.text = _("Copy as Python")
         self._ui.resultFrame.setVisible(True)
+        with widgets.quiet(self._ui.blendSlider):
+            self._ui.blendSlider.setValue(0)  # the result alone comes first
+        self._fill(self._nodeIDs[0])
         self._show()
 
     def hide(self) -> None:
-        """There is no result to show."""
-        self.run = None
-        self._nodeIDs = []
+        """Another run begins; its result follows the last one in the views."""
+        self._view.showOver()
         self._ui.resultFrame.setVisible(False)
 
     def forget(self) -> None:
-        self.hide()
+        self._clear()
+
+    def close(self) -> None:
+        self._view.close()
 
     def nodeRemoved(self) -> None:
-        if self._nodeIDs and not any(slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in self._nodeIDs):
-            self.hide()
+        left = [nodeID for nodeID in self._nodeIDs if slicer.mrmlScene.GetNodeByID(nodeID) is not None]
+        if left != self._nodeIDs:
+            shown, self._nodeIDs = widgets.chosen(self._ui.resultComboBox), left
+            if not left:
+                self._clear()
+                return
+            self._fill(shown)
+            if shown not in left:
+                self._show()
+        elif self._view.hasInput and self._inputNode() is None:
+            self._show()
 
     def node(self):
         """The volume that is selected.
@@ -71,17 +83,45 @@ class ResultBox(PanelSection):
             raise InputError(_("The result is no longer in the scene; run once more."))
         return node
 
+    @property
+    def _share(self) -> float:
+        return self._ui.blendSlider.value / 100
+
     def _inputNode(self):
         return self.run.snapshot.node if self.run is not None else None
 
+    def _clear(self) -> None:
+        """There is no result to show."""
+        self.run, self._nodeIDs = None, []
+        self._view.close()
+        self.hide()
+
+    def _fill(self, selectedID: str) -> None:
+        nodes = [slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in self._nodeIDs]
+        widgets.fillCombo(self._ui.resultComboBox, [(node.GetName(), node.GetID(), "") for node in nodes], selectedID)
+        for widget in (self._ui.resultLabel, self._ui.resultComboBox):
+            widget.setVisible(len(nodes) > 1)
+
     def _show(self) -> None:
-        views.showOver(self._inputNode(), self.node(), self._ui.blendSlider.value / 100)
+        self._view.show(self._inputNode(), self.node(), self._share)
+        self._showMode()
 
-    def _blend(self) -> None:
-        views.setOpacity(self._ui.blendSlider.value / 100)
+    def _toggle(self, button, show) -> None:
+        try:
+            if button.checked:
+                show()
+            else:
+                self._view.showOver()
+        finally:
+            self._showMode()
 
-    def _compare(self) -> None:
-        views.compareSideBySide(self._inputNode(), self.node())
+    def _showMode(self) -> None:
+        """The buttons and the slider say what the views do."""
+        ui, mode, hasInput = self._ui, self._view.mode, self._inputNode() is not None
+        for button, its in ((ui.compareButton, "beside"), (ui.show3DButton, "3D")):
+            button.setChecked(mode == its)
+        ui.compareButton.setEnabled(hasInput)
+        ui.blendSlider.setEnabled(hasInput and mode != "beside")
 
     def _export(self) -> None:
         """Select it in the section that exports to DICOM."""
