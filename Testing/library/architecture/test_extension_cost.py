@@ -147,6 +147,9 @@ class Run:
     def sample(self, seed, progress=None):
         return np.random.default_rng(seed).normal(0, self.manifest.settings.noise, self.mask.shape)
 
+    def drawn(self, seed):
+        return {}
+
     def decode(self, sampled, progress=None):
         return np.asarray(self.manifest.settings.levels)[self.mask.array] + sampled
 
