@@ -2,7 +2,11 @@
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
+
+MOST_NAMES = 5
+"""Of unsaved data that a question lists."""
 
 
 class Dialogs:
@@ -47,6 +51,10 @@ class Dialogs:
         extra = {"detailedText": detail} if detail else {}
         slicer.util.infoDisplay(text, windowTitle=title, **extra)
 
+    def restart(self) -> None:
+        """Restart Slicer, if the user agrees after reading what is not saved."""
+        slicer.app.confirmRestart(restartQuestion())
+
     def copy(self, text: str) -> None:
         """Put a text on the clipboard."""
         slicer.app.clipboard().setText(text)
@@ -82,3 +90,18 @@ def agreement(title: str, text: str):
 def overwriteQuestion(name: str) -> str:
     """What is asked before a volume is written over."""
     return _("The volume '{name}' is overwritten with the result. Continue?").format(name=name)
+
+
+def restartQuestion() -> str:
+    """What is asked before Slicer is restarted."""
+    changed = vtk.vtkCollection()
+    slicer.mrmlScene.GetStorableNodesModifiedSinceRead(changed)
+    nodes = [changed.GetItemAsObject(index) for index in range(changed.GetNumberOfItems())]
+    names = [f"'{node.GetName()}'" for node in nodes if node.GetSaveWithScene()]
+    if not names:
+        return _("Restart Slicer now? All data of the scene is saved; layout and selections are lost.")
+    if len(names) > MOST_NAMES:
+        names[MOST_NAMES:] = [_("{count} more").format(count=len(names) - MOST_NAMES)]
+    return _(
+        "Restart Slicer now? Unsaved data is lost: {names}. To keep it, press Cancel and choose File > Save Data first."
+    ).format(names=", ".join(names))

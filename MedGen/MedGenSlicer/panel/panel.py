@@ -15,10 +15,13 @@ from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.dialogs import Dialogs
 from MedGenSlicer.panel.proposals import Proposals
 from MedGenSlicer.panel.runner import Runner
+from MedGenSlicer.panel.selections import Selections
 from MedGenSlicer.panel.watch import InputWatcher
 
 CHECK_DELAY_MS = 150
 WORKER_DELAY_MS = 1000
+STATUS_MS = 10_000
+"""How long Slicer's status bar shows a sentence."""
 
 
 class Panel(VTKObservationMixin):
@@ -44,6 +47,7 @@ class Panel(VTKObservationMixin):
         self.proposals = Proposals(self.context)
         self.inputCheck = InputCheck(self.context, self._showCheck)
         self.watcher = InputWatcher(self._inputChanged, self._painted)
+        self.selections = Selections(self._deselected, lambda parameter: widgets.titleOf(ui, parameter))
         self.runner = Runner(self)
         self.context.changed, self.context.failed = self.scheduleCheck, self.runner.showFailure
         self.context.withPackages = self.readiness.withPackages
@@ -82,6 +86,7 @@ class Panel(VTKObservationMixin):
         self.logic.engine.removeObserver(self._engineChanged)
         self._each("close")
         self.setParameterNode(None)
+        self.selections.removeObservers()
         self.removeObservers()
 
     def setParameterNode(self, parameters) -> None:
@@ -91,6 +96,7 @@ class Panel(VTKObservationMixin):
             old.disconnectGui(self._guiTag)
             self.removeObserver(old.parameterNode, vtk.vtkCommand.ModifiedEvent, self._parametersChanged)
         self.context.parameters = parameters
+        self.selections.follow(parameters)
         self._watch(None)
         if parameters is None:
             self._each("pause")
@@ -218,8 +224,15 @@ class Panel(VTKObservationMixin):
         run = self.sections["run"]
         if not run.isRunning:
             run.showStatus("")  # the sentence about the last run is old now
+        self.selections.follow(self.context.parameters)
         self.context.guarded(self.update)
         self.scheduleCheck()
+
+    def _deselected(self, sentence: str) -> None:
+        """A node that was selected is gone; its selectors may lie in a folded section."""
+        if not self.sections["run"].isRunning:
+            self.sections["run"].showStatus(sentence)
+        slicer.util.showStatusMessage(sentence, STATUS_MS)
 
     def _tabChosen(self) -> None:
         parameters = self.context.parameters

@@ -39,6 +39,15 @@ def tell(label, text: str) -> None:
     label.setVisible(bool(text))
 
 
+def titleOf(ui, parameter: str) -> str:
+    """What the label beside the widget of a parameter says."""
+    for label in vars(ui).values():
+        buddy = label.buddy() if isinstance(label, qt.QLabel) else None
+        if buddy is not None and buddy.property("SlicerParameterName") == parameter:
+            return label.text.replace("&", "").rstrip(":")
+    return parameter
+
+
 @contextlib.contextmanager
 def quiet(*widgets):
     """Change widgets without their signals."""

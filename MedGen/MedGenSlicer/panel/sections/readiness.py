@@ -169,7 +169,7 @@ class Readiness(PanelSection):
         if self.state == "failed":
             self._checkAgain()
         elif self.state == "restart":
-            slicer.util.restart()
+            self._context.dialogs.restart()
         elif self.state == "extension":
             self._installExtension()
         else:
