@@ -294,7 +294,7 @@ class Canvas:
         if array.shape != size:
             raise InputError(
                 f"The new mask has {by_axis(array.shape)} voxels, but the part of the image that it "
-                f"is for has {by_axis(size)}."
+                f"is for has {by_axis(size)}; give one of that size."
             )
         place = self._image.geometry.moved([part.start for part in box], size)
         if not isinstance(mask, LabelMap):
@@ -368,7 +368,7 @@ def _checked(box: Box, shape: tuple[int, ...]) -> Box:
         if not 0 <= start < stop <= n:
             raise InputError(
                 f"The voxels {start} to {stop} of the new mask do not lie inside of the image, "
-                f"which has {by_axis(shape)}."
+                f"which has {by_axis(shape)}; give a part of it."
             )
         found.append(slice(start, stop))
     return tuple(found)

@@ -1,7 +1,8 @@
 """Writes the pages that the code knows best: commands from the parser, option tables from the declaration of the
-options, model cards from the packages.
+options, model cards from the packages, sentences from the syntax tree.
 
-They lie in `docs/reference/commands`, `options` and `models`, are not tracked, and are written only when they change.
+They lie in `docs/reference/commands`, `options`, `models` and `sentences`, are not tracked, and are written only when
+they change.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from user_sentences import MEANINGS, Sentence, sentences
 
 from MedGenLib.cli.commands import build_parser
 from MedGenLib.options import COMMANDS, table
@@ -68,6 +70,34 @@ def model_pages() -> dict[str, str]:
         ]
     )
     return pages
+
+
+def sentence_pages() -> dict[str, str]:
+    """Every sentence of the code on one page, by room."""
+    rooms: dict[str, list[Sentence]] = {}
+    for sentence in sentences():
+        rooms.setdefault(sentence.room, []).append(sentence)
+    text = [
+        "# Sentences\n",
+        "Every sentence that a command, a function, the worker or the panel can answer with, by the",
+        "[room](../architecture.md#rooms) of the code that says it. *Words in italics* stand for values. Search this",
+        "page for the words of a sentence to see what to do.\n",
+        "| kind | what it means |\n| --- | --- |",
+        *(f"| {kind} | {meaning} |" for kind, meaning in MEANINGS.items()),
+    ]
+    for room, found in rooms.items():
+        text += [f"\n## {room}\n", "| what it says | what to do | kind |\n| --- | --- | --- |"]
+        text += [f"| {_with_values(s.problem)} | {_with_values(s.advice)} | {s.kind} |" for s in found]
+    return {"index.md": "\n".join(text) + "\n"}
+
+
+def _with_values(text: str) -> str:
+    """The text on one line, with its values in italics."""
+    parts = re.split(r"\{([^{}]*)\}", " ".join(text.split()))
+    return "".join(
+        f"*{_escaped(part.strip('_').replace('_', ' ').lower() or '...')}*" if number % 2 else _escaped(part)
+        for number, part in enumerate(parts)
+    )
 
 
 def _model(model: Manifest) -> str:
@@ -129,6 +159,7 @@ def _toctree(names: Iterable[str]) -> str:
 
 def _write(app: Sphinx) -> None:
     written = {"commands": command_pages(), "options": option_pages(), "models": model_pages()}
+    written["sentences"] = sentence_pages()
     for folder, pages in written.items():
         place = Path(app.srcdir) / "reference" / folder
         place.mkdir(exist_ok=True)
