@@ -19,7 +19,7 @@ FOLDERS = {
 }
 """Folder of the repository -> the kinds of its files that people read; JSON is model cards."""
 OWN = Path(__file__)
-GENERATED = [REPOSITORY / "docs" / "reference" / name for name in ("commands", "options", "models")]
+GENERATED = [REPOSITORY / "docs" / "reference" / name for name in ("commands", "options", "models", "sentences")]
 """Pages that `make docs` writes from texts of the code and the packages."""
 
 WORDS = (
