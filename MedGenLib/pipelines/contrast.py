@@ -42,13 +42,13 @@ def drawn(settings: ContrastSettings, seed: int) -> np.ndarray:
 
 
 def contrast_scalars(settings: ContrastSettings, contrast: np.ndarray) -> list[float]:
-    """Scalar conditions of the networks: levels and spread, in units of two standard deviations.
+    """Scalar conditions of the networks: levels and spread, in units of half a standard deviation.
 
     An unknown level (NaN) is that of the mean; the noise has a scalar of its own.
     """
     count = len(settings.labels) + 1
     z = (np.asarray(contrast) - settings.means)[:count] / np.asarray(settings.sds)[:count]
-    return (np.nan_to_num(np.clip(z, -2 * MOST, 2 * MOST)) / 2).tolist()
+    return (np.nan_to_num(np.clip(z, -2 * MOST, 2 * MOST)) * 2).tolist()
 
 
 def scalars_of_image(settings: ContrastSettings, values: np.ndarray, labels: np.ndarray) -> list[float]:

@@ -40,8 +40,8 @@ class Draw:
 def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str = "") -> None:
     """Initialize with the averaged weights of an earlier run, if configured.
 
-    ``start_from`` is a folder beside ``out``; ``new`` is a part of the network that is not loaded. Scalar conditions
-    that the earlier network lacks are the last ones, and have no effect at first. Raises InputError if the folder has
+    ``start_from`` is a folder beside ``out``; ``new`` is a part of the network that is not loaded. Conditions that
+    the earlier network lacks are the last ones, and have no effect at first. Raises InputError if the folder has
     no weights.
     """
     if "start_from" not in config:
@@ -58,9 +58,9 @@ def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str 
 
 
 def _widened(known: Tensor, wanted: Tensor) -> Tensor:
-    """The weights of a linear layer with zeros for more inputs at the end; others are unchanged."""
-    more = wanted.shape[-1] - known.shape[-1] if known.ndim == wanted.ndim == 2 else 0
-    return known if more <= 0 else torch.cat([known, known.new_zeros(len(known), more)], 1)
+    """Weights of a layer with zeros for more inputs at the end; others are unchanged."""
+    more = wanted.shape[1] - known.shape[1] if known.ndim == wanted.ndim > 1 else 0
+    return known if more <= 0 else torch.cat([known, known.new_zeros(len(known), more, *known.shape[2:])], 1)
 
 
 def to_device_of(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:

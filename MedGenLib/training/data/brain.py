@@ -89,11 +89,12 @@ class BrainScans(ScanPatches):
             if "held_out" in i
         ] + left_out
 
+    def flips(self, generator: np.random.Generator) -> tuple[int, ...]:
+        return tuple(axis for axis in range(3) if generator.random() < FLIPS[axis])
+
     def vary(
         self, values: np.ndarray, labels: np.ndarray, noise: float, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        flips = tuple(axis for axis in range(3) if generator.random() < FLIPS[axis])
-        values, labels = np.flip(values, flips), np.flip(labels, flips)
         values, noise = _vary(values, labels == self.white, noise, generator)
         if generator.random() < WITHOUT_SHELL:
             labels = np.where(labels == self.fluid, 0, labels)

@@ -14,7 +14,7 @@ from torch import Tensor
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.normalization import TissueStandard
 from MedGenLib.packages.typed import read
-from MedGenLib.pipelines.conditioning import label_channels, noise_scalar, spacing_scalar
+from MedGenLib.pipelines.conditioning import coordinates_about, label_channels, noise_scalar, spacing_scalar
 from MedGenLib.training.data.ablation import Ablation
 
 
@@ -82,17 +82,27 @@ class ScanPatches(PatchReader):
         if not scans:
             raise InputError("The configuration lists no scans; add some under data.scans.")
         self.side, self.labels, self.scans = side, labels, scans
-        self.maps = labels + 1
+        self.coordinates = bool(config["data"].get("coordinates"))
+        self.maps = labels + 1 + 3 * self.coordinates
         self.scalars = 2 + len(scans[0].contrast)
         self.codec = read(TissueStandard, config["data"]["codec"], "data.codec")
         self.ablation = Ablation.of(config, labels)
+        self.centers = [np.array([index.mean() for index in np.nonzero(s.labels)]) for s in scans]
         self.weights = np.array([np.count_nonzero(s.labels) * s.spacing**1.5 for s in scans])
         self.weights /= self.weights.sum()
 
     def patch(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
-        scan = self.scans[generator.choice(len(self.scans), p=self.weights)]
+        number = generator.choice(len(self.scans), p=self.weights)
+        scan = self.scans[number]
         box = self._box(scan.labels, generator)
         values, labels = _cut(scan.values, box, self.background), _cut(scan.labels, box, 0)
+        maps = []
+        if self.coordinates:
+            center = self.centers[number] - [part.start for part in box]
+            maps.append(coordinates_about(center, labels.shape, (scan.spacing,) * 3))
+        if flips := self.flips(generator):
+            # The position of a voxel is that before the flip, as it determines the coil's sensitivity.
+            values, labels, *maps = (np.flip(a, [axis - 3 for axis in flips]) for a in (values, labels, *maps))
         values, labels, noise = self.vary(values, labels, scan.noise, generator)
         if self.ablation:
             labels = self.ablation.apply(labels, generator)
@@ -100,10 +110,14 @@ class ScanPatches(PatchReader):
         x = np.where(labels > 0, self.codec.encode(values, labels), 0)
         return {
             "x": x[None].astype(np.float32),
-            "maps": label_channels(labels, self.labels),
+            "maps": np.concatenate([label_channels(labels, self.labels), *maps]),
             "scalars": np.array([spacing_scalar(scan.spacing), noise_scalar(noise), *scan.contrast], np.float32),
             "valid": self.importance(labels)[None],
         }
+
+    def flips(self, generator: np.random.Generator) -> tuple[int, ...]:
+        """Axes along which a patch is mirrored."""
+        return ()
 
     def vary(
         self, values: np.ndarray, labels: np.ndarray, noise: float, generator: np.random.Generator
@@ -119,12 +133,13 @@ class ScanPatches(PatchReader):
         """The codec, and the median noise of the training scans at each spacing (mm)."""
         spacings = sorted({scan.spacing for scan in self.scans})
         noise = [[s, round(float(np.median([c.noise for c in self.scans if c.spacing == s])), 2)] for s in spacings]
-        return {"centers": list(self.codec.centers), "scales": list(self.codec.scales), "noise_hu": noise}
+        made = {"centers": list(self.codec.centers), "scales": list(self.codec.scales), "noise_hu": noise}
+        return {**made, "coordinates": True} if self.coordinates else made
 
     def _box(self, labels: np.ndarray, generator: np.random.Generator) -> tuple[slice, ...]:
         candidates = labels > 0
         if generator.random() < 0.5:
-            one = labels == generator.integers(1, self.maps)
+            one = labels == generator.integers(1, self.labels + 1)
             candidates = one if one.any() else candidates
         flat = np.flatnonzero(candidates)
         center = np.array(np.unravel_index(flat[generator.integers(flat.size)], labels.shape))

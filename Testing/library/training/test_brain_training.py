@@ -273,22 +273,23 @@ def test_people_keep_their_contrast_and_what_has_no_label_is_fluid(people, head,
     assert found["means"][0] == pytest.approx(np.mean(trained), abs=0.005)
     assert found["sds"][0] == pytest.approx(np.std(trained, ddof=1), rel=0.05)
     cortex = {s.subject: s.contrast[0] for s in data.scans}
-    assert cortex["p6"] > 0.7 and cortex["p7"] < -0.4, "in units of two standard deviations"
+    assert cortex["p6"] > 2.8 and cortex["p7"] < -1.6, "in units of half a standard deviation"
     assert data.scalars == 2 + 3
     with pytest.raises(InputError, match="lacks thalamus; leave it out of data.contrast"):
         BrainScans(read_config(people_configuration(people, head, tmp_path, (CORTEX, 6))), 16)
 
 
-def test_new_scalar_conditions_have_no_effect_at_first(people, head, tmp_path):
+def test_new_conditions_have_no_effect_at_first(people, head, tmp_path):
     first = configuration(head, tmp_path)
     train("autoencoder", first, tmp_path / "autoencoder", device="cpu")
     train("latent-flow", first, tmp_path / "flow-first", device="cpu")
     config = read_config(people_configuration(people, head, tmp_path))
     made = LatentFlowRecipe(config, tmp_path / "flow").networks["flow"]
     known = torch.load(tmp_path / "flow-first" / "checkpoint.pt", weights_only=True)["averages"]["flow"]
-    weights = made.embed[0].weight
-    assert weights.shape[1] == known["embed.0.weight"].shape[1] + 3
-    assert (weights[:, -3:] == 0).all() and (weights[:, :-3] == known["embed.0.weight"]).all()
+    for name, more in (("embed.0.weight", 3), ("mask_encoder.enter.weight", 3 * 8)):
+        weights = made.state_dict()[name]
+        assert weights.shape[1] == known[name].shape[1] + more
+        assert (weights[:, -more:] == 0).all() and (weights[:, :-more] == known[name]).all()
 
 
 def test_seeds_have_contrasts_of_people(people, head, tmp_path, monkeypatch):
@@ -321,7 +322,7 @@ def test_an_edited_image_keeps_its_own_contrast(people):
         labels=(2, 6), reference=WHITE, means=(0.6, 1.1, 0.1, 0), sds=(0.05, 0.1, 0.1, 1), factor=((1,),)
     )
     cortex, thalamus, spread = scalars_of_image(settings, 3.0 * image, labels)
-    assert cortex == pytest.approx((0.7 - 0.6) / 0.05 / 2, abs=0.1)
+    assert cortex == pytest.approx((0.7 - 0.6) / 0.05 * 2, abs=0.4)
     assert thalamus == 0, "what the image lacks is typical"
     assert spread < 0
 
@@ -332,3 +333,17 @@ def test_a_patch_has_the_conditions_of_its_person(people, head, tmp_path):
     known = {tuple(np.float32(s.contrast)) for s in data.scans}
     assert scalars.shape == (16, 5) and {tuple(row[2:]) for row in scalars} <= known
     assert len({tuple(row[2:]) for row in scalars}) > 3
+
+
+def test_a_patch_has_the_positions_of_its_voxels(people, head, tmp_path):
+    """Relative to the center of the head; the cortex is 8 to 11 mm from it, whatever the flips."""
+    data = BrainScans(read_config(people_configuration(people, head, tmp_path)), 16)
+    data.scans = [scan for scan in data.scans if scan.subject != "head"]
+    data.weights, data.centers = np.full(len(data.scans), 1 / len(data.scans)), data.centers[-len(data.scans) :]
+    data.ablation = None
+    maps = data.sample(np.random.default_rng(0), 8)["maps"].numpy()
+    assert maps.shape[1] == data.maps == 22
+    radius = 32 * np.linalg.norm(maps[:, 19:], axis=1)
+    cortex = radius[maps[:, CORTEX] > 0]
+    assert cortex.min() > 7.5 and cortex.max() < 11.5
+    assert data.preprocessing()["coordinates"] is True
