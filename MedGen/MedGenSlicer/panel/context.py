@@ -10,6 +10,7 @@ from MedGenLib.errors import MedGenError, WorkerError
 from MedGenSlicer.engine.background import ignore
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.catalogue import Models
+from MedGenSlicer.panel.pages import Pages
 
 
 class Context:
@@ -19,10 +20,13 @@ class Context:
     ----------
     ui: widgets of MedGen.ui by name.
     models: the installed models.
+    pages: the pages of the folded sections.
     parameters: MedGenParameterNode, None while a scene is closed.
     tabs: task -> the tab for it.
     changed: call it after a choice that matters for the run; the panel checks the input again.
     failed: call it with a MedGenError to show it.
+    withPackages: call it with a use of `MedGenLib/requirements.txt` and a function, which is called once the packages
+        for that use are installed.
     unexpected: tracebacks of faults that no sentence was written for.
     """
 
@@ -31,10 +35,12 @@ class Context:
         self.logic = logic
         self.dialogs = dialogs
         self.models = Models()
+        self.pages = Pages(ui, self.connect)
         self.parameters = None
         self.tabs: dict = {}
         self.changed: Callable[[], None] = ignore
         self.failed: Callable[[MedGenError], None] = ignore
+        self.withPackages: Callable[[str, Callable[[], None]], None] = ignore
         self.unexpected: list[str] = []
 
     @property
@@ -55,6 +61,11 @@ class Context:
             self.guarded(function)
 
         signal.connect(slot)
+
+    def connectPath(self, edit, function: Callable[[], None]) -> None:
+        """Call `function` when the path in a ctkPathLineEdit changes, also to one that cannot be used."""
+        self.connect(edit.currentPathChanged, function)
+        self.connect(edit.validInputChanged, function)
 
     def bind(self, combo, parameter: str, then: Callable[[], None] = ignore) -> None:
         """Keep the data of the item that the user selects in a parameter, and call `then()`."""

@@ -4,6 +4,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import Cancelled, MedGenError
+from MedGenSlicer.models import useOf
 from MedGenSlicer.panel.dialogs import overwriteQuestion
 from MedGenSlicer.panel.sections.failure import suggestion
 
@@ -44,7 +45,7 @@ class Runner:
         }
         if task == "generate":
             arguments["seed"] = self._sections["options"].nextSeed()
-        self._start(task, tab.inputNode, arguments)
+        self._context.withPackages(useOf(tab.manifest), lambda: self._start(task, tab.inputNode, arguments))
 
     def sameAgain(self) -> None:
         """Repeat the last run: same input, same settings, same seed, into a new volume."""
@@ -123,7 +124,7 @@ class Runner:
         self.run(self._context.task)
 
     def _showModels(self) -> None:
-        self._context.ui.modelsSection.collapsed = False
+        self._context.pages.open(self._context.ui.modelsPage)
 
     def _mayOverwrite(self, node) -> bool:
         if node is None or node.GetImageData() is None:

@@ -10,7 +10,7 @@ import types
 from PySide6 import QtCore, QtWidgets
 
 from .forms import designable
-from .pythonqt import Property, StandIn, stored
+from .pythonqt import Property, StandIn, stored, virtual
 from .record import answerDialog
 
 
@@ -42,6 +42,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton, _Folding, StandIn):
 
     def __init__(self, *arguments):
         super().__init__(next((a for a in arguments if isinstance(a, QtWidgets.QWidget)), None))
+        virtual(self, "sizeHint", "minimumSizeHint")
         self._folded = []
         self.checkable = True
         self.checked = True
@@ -53,9 +54,13 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton, _Folding, StandIn):
     def _bar(self) -> int:
         return self.fontMetrics().height() + 8
 
+    def _foldedHeight(self) -> int:
+        """A folded section still shows the beginning of its contents."""
+        return self._bar() + self.collapsedHeight
+
     def _toggled(self, opened: bool) -> None:
         self._fold(not opened)
-        self.setMaximumHeight(16777215 if opened else self._bar())
+        self.setMaximumHeight(16777215 if opened else self._foldedHeight())
         self.contentsCollapsed.emit(not opened)
 
     def event(self, event):
@@ -68,7 +73,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton, _Folding, StandIn):
     def sizeHint(self):
         inside = self.layout().sizeHint() if self.layout() and self.checked else QtCore.QSize(0, 0)
         title = self.fontMetrics().horizontalAdvance(self.text) + 40
-        return QtCore.QSize(max(inside.width(), title), max(inside.height(), self._bar()))
+        return QtCore.QSize(max(inside.width(), title), max(inside.height(), self._foldedHeight()))
 
     minimumSizeHint = sizeHint
 
@@ -86,7 +91,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton, _Folding, StandIn):
         painter.drawText(24, self._bar() // 2 + self.fontMetrics().ascent() // 2 - 1, self.text)
 
     collapsed = Property("bool", lambda self: not self.checked, lambda self, v: setattr(self, "checked", not v))
-    collapsedHeight = stored("int", "collapsedHeight", 10)
+    collapsedHeight = stored("int", "collapsedHeight", 14)
     contentsFrameShape = stored("int", "contentsFrameShape", 0)
     contentsFrameShadow = stored("int", "contentsFrameShadow", 16)
     contentsLineWidth = stored("int", "contentsLineWidth", 1)
@@ -189,12 +194,17 @@ class ctkPathLineEdit(QtWidgets.QWidget, StandIn):
         self._button.text = "..."
         layout.addWidget(self._edit)
         layout.addWidget(self._button)
+        self._isValid = False
         self._edit.textChanged.connect(self._typed)
         self._button.clicked.connect(lambda: self.browse())
 
     def _typed(self, text) -> None:
-        self.currentPathChanged.emit(text)
-        self.validInputChanged.emit(os.path.exists(text))
+        """Only what can be accepted is a new path; that it no longer can be is another signal."""
+        was, self._isValid = self._isValid, os.path.exists(text)
+        if self._isValid:
+            self.currentPathChanged.emit(text)
+        if self._isValid != was:
+            self.validInputChanged.emit(self._isValid)
 
     def browse(self):
         self.currentPath = answerDialog("ctkPathLineEdit.browse", self.currentPath)

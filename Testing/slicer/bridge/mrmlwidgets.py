@@ -8,7 +8,7 @@ import vtk
 from PySide6 import QtCore, QtWidgets
 
 from .forms import designable
-from .pythonqt import Property, StandIn, stored
+from .pythonqt import Property, StandIn, stored, virtual
 from .record import BridgeError, guarded
 
 #: Observers' callbacks. VTK reports them to Python's cyclic collector, which would otherwise clear
@@ -88,6 +88,22 @@ class qSlicerScriptedLoadableModuleWidget(_SceneHolder, QtWidgets.QWidget, Stand
     isEntered = Property("bool", lambda self: self._entered)
 
 
+class _WideComboBox(QtWidgets.QComboBox):
+    """As a ctkComboBox: as wide as its widest item at least, unless a property of its owner says otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        virtual(self, "minimumSizeHint")
+
+    def minimumSizeHint(self):
+        hint = super().minimumSizeHint()
+        if self.parent().sizeAdjustPolicy == int(QtWidgets.QComboBox.AdjustToMinimumContentsLengthWithIcon):
+            return QtCore.QSize(min(hint.width(), 60), hint.height())
+        texts = [self.itemText(row) for row in range(self.count)]
+        widest = max((self.fontMetrics().horizontalAdvance(text) for text in texts), default=0)
+        return QtCore.QSize(widest + 40, hint.height())
+
+
 @designable
 class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
     """Lists the nodes of some classes and follows the scene.
@@ -126,13 +142,13 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
     selectNodeUponCreation = stored("bool", "selectNodeUponCreation", True)
     interactionNodeSingletonTag = stored("QString", "interactionNodeSingletonTag", "")
     baseName = stored("QString", "baseName", "")
-    sizeAdjustPolicy = stored("int", "sizeAdjustPolicy", 0)
+    sizeAdjustPolicy = stored("int", "sizeAdjustPolicy", int(QtWidgets.QComboBox.AdjustToContentsOnFirstShow))
 
     def __init__(self, parent=None):
         super().__init__(parent)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self._combo = QtWidgets.QComboBox()
+        self._combo = _WideComboBox()
         layout.addWidget(self._combo)
         self._combo.activated.connect(self._activated)
         self._scene, self._tags, self._nodes, self._current = None, [], [], None
@@ -245,6 +261,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
             row = self._row(node)
             if self._combo.itemText(row) != node.GetName():
                 self._combo.setItemText(row, node.GetName())
+                self._combo.updateGeometry()
                 if node is self._current:
                     self.currentNodeRenamed.emit(node.GetName())
 
@@ -270,6 +287,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
         self._show()
 
     def _show(self) -> None:
+        self._combo.updateGeometry()
         blocked = self._combo.blockSignals(True)
         found = self._current in self._nodes
         self._combo.currentIndex = (self._nodes.index(self._current) if found else -1) + self.noneEnabled

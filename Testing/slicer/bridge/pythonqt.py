@@ -28,6 +28,14 @@ class StandIn:
     """Mixed into the bridge's replacements of C++ classes: they are as closed as those."""
 
 
+def virtual(self, *names: str) -> None:
+    """Let C++ find these overrides. PySide6 looks for them as attributes, and those of a property's name are its value
+    here."""
+    for name in names:
+        override = next(base.__dict__[name] for base in type(self).__mro__ if name in base.__dict__)
+        self.__dict__[name] = types.MethodType(override, self)
+
+
 @functools.cache
 def properties(cls) -> dict[str, QtCore.QMetaProperty]:
     """The Q_PROPERTYs of a class by name."""

@@ -135,6 +135,17 @@ class StudyCase(PanelCase):
 
 
 class FormTest(StudyCase):
+    def test_anErasedPathIsMissed(self):
+        self.form.readerEdit.text = "R1"
+        for edit, button in (
+            (self.form.readStudyEdit, self.form.startReadingButton),
+            (self.form.scoreStudyEdit, self.form.scoreButton),
+        ):
+            edit.currentPath = str(self.folder)
+            self.assertTrue(button.enabled)
+            edit.currentPath = ""
+            self.assertFalse(button.enabled)
+
     def test_eachButtonWaitsForItsChoices(self):
         for button in (self.form.makeStudyButton, self.form.startReadingButton, self.form.scoreButton):
             self.assertFalse(button.enabled, button.objectName)

@@ -23,6 +23,7 @@ class EvaluationSection(RunningSection):
         table = self._ui.evaluateTable
         table.verticalHeader().setVisible(False)
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        context.connect(table.itemSelectionChanged, self._tellMeaning)
         context.connect(self._ui.evaluateButton.clicked, self._pressed)
         context.connect(self._ui.reportButton.clicked, self._report)
         context.connect(self._ui.errorMapCheckBox.toggled, self._showErrorMap)
@@ -32,7 +33,8 @@ class EvaluationSection(RunningSection):
 
     def forget(self) -> None:
         self._tableID = self._errorID = self._imageID = self._shownProblem = ""
-        for widget in (self._ui.evaluateTable, self._ui.saveTableButton, self._ui.errorMapCheckBox):
+        ui = self._ui
+        for widget in (ui.evaluateTable, ui.meaningLabel, ui.saveTableButton, ui.errorMapCheckBox):
             widget.setVisible(False)
         self._tell("")
 
@@ -106,12 +108,14 @@ class EvaluationSection(RunningSection):
         parameters = self._context.parameters
         image, reference = parameters.evaluateImage, parameters.evaluateReference
         if image is None:
-            return _("Select the image to judge.")
+            return _("Select the synthetic image to judge.")
+        if reference is not None and reference.GetID() == image.GetID():
+            return _("The synthetic and the real image are the same volume; select another one.")
         if reference is not None:
-            return _("Image and reference are the same volume.") if reference.GetID() == image.GetID() else ""
+            return ""
         if parameters.evaluateLabels is None:
-            return _("Select a reference, or the labels that the image should show.")
-        return "" if parameters.evaluateSegmenter else _("Select what finds the labels again in the image.")
+            return _("Select a real image, or the structures that the image should show.")
+        return "" if parameters.evaluateSegmenter else _("Select what finds the structures in the image.")
 
     def _pressed(self) -> None:
         if self._isRunning:
@@ -126,6 +130,7 @@ class EvaluationSection(RunningSection):
         widgets.fillTable(self._ui.evaluateTable, node)
         for widget in (self._ui.evaluateTable, self._ui.saveTableButton):
             widget.setVisible(True)
+        self._tellMeaning()
         self._ui.errorMapCheckBox.setVisible(bool(self._errorID))
         with widgets.quiet(self._ui.errorMapCheckBox):
             self._ui.errorMapCheckBox.setChecked(True)
@@ -135,19 +140,33 @@ class EvaluationSection(RunningSection):
             self._context.dialogs.open(run.report)
         return _("In the scene as '{name}'.").format(name=node.GetName())
 
+    def _tellMeaning(self) -> None:
+        """What the figure in the selected row says, below the table."""
+        table = self._ui.evaluateTable
+        cell = table.item(table.currentRow(), 0)
+        isAny = cell is not None and bool(table.selectedItems())
+        widgets.tell(self._ui.meaningLabel, cell.toolTip() if isAny else _("Select a figure to read what it means."))
+
     def _fillSegmenters(self, wanted: str) -> None:
         from MedGenLib.segmentation.segmenters import names
 
-        items = [(_("Not looked for"), "", ""), *((name, name, sentence) for name, sentence in names())]
+        items = [(_("Not looked for"), "", ""), *((self._segmenterText(n), n, sentence) for n, sentence in names())]
         if wanted not in [data for _text, data, _tip in items]:
             items.append((_("{name} (not installed)").format(name=wanted), wanted, ""))
         widgets.fillCombo(self._ui.evaluateSegmenterComboBox, items, wanted)
+
+    def _segmenterText(self, name: str) -> str:
+        manifest = self._context.models.named(name)
+        if manifest is None:
+            return name
+        return manifest.title if manifest.task == "segment" else _("HU thresholds ({name})").format(name=name)
 
     def _report(self) -> None:
         folder = self._context.dialogs.folder(_("Folder for the report"))
         if folder:
             name = self._context.parameters.evaluateImage.GetName()
-            self.evaluate(newFolder(folder, _("Report of {name}").format(name=name)))
+            reportFolder = newFolder(folder, _("Report of {name}").format(name=name))
+            self._context.withPackages("reports", lambda: self.evaluate(reportFolder))
 
     def _showErrorMap(self) -> None:
         node = slicer.mrmlScene.GetNodeByID(self._errorID) if self._errorID else None

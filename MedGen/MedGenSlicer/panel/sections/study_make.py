@@ -25,7 +25,7 @@ class MakeTab(RunningSection):
             ui.itemsComboBox, [(_("Slices"), "slices", ""), (_("Whole volumes"), "volumes", "")], "slices"
         )
         for edit in (ui.realFolderEdit, ui.syntheticFolderEdit, ui.studyTargetEdit):
-            context.connect(edit.currentPathChanged, self.update)
+            context.connectPath(edit, self.update)
         context.connect(ui.itemsComboBox.currentIndexChanged, self.update)
         context.connect(ui.makeStudyButton.clicked, self.make)
         self.update()

@@ -33,7 +33,7 @@ class ReadTab:
             context.connect(
                 self._confidenceButton(confidence).clicked, lambda confidence=confidence: self.answer(confidence)
             )
-        context.connect(ui.readStudyEdit.currentPathChanged, self._update)
+        context.connectPath(ui.readStudyEdit, self._update)
         context.connect(ui.readerEdit.textChanged, self._update)
         context.connect(ui.startReadingButton.clicked, self.start)
         context.connect(ui.pauseButton.clicked, self.pause)

@@ -17,7 +17,7 @@ class ScoreTab(RunningSection):
         super().__init__(context, ui.scoreLabel, ui)
         ui.scoreTable.verticalHeader().setVisible(False)
         ui.scoreTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        context.connect(ui.scoreStudyEdit.currentPathChanged, self.update)
+        context.connectPath(ui.scoreStudyEdit, self.update)
         context.connect(ui.scoreButton.clicked, self._chooseFolder)
         self.update()
 
