@@ -170,9 +170,9 @@ def evaluate(
         if grid.modality == "CT" and (problem := hu_problem(grid)):
             raise InputError(problem)
     find, resample = _segmenter(segmenter, options["device"]), options["resample"]
-    if labels is not None and find is not None:
-        labels = _named(labels, find)
     notes: list[str] = []
+    if labels is not None and find is not None:
+        labels = _named(labels, find, notes)
     comparison = calibration = None
     if reference is not None:
         comparison = compare(image, reference, mask, labels, resample=resample, progress=progress)
@@ -233,9 +233,11 @@ def _segmenter(segmenter: str | Segmenter | None, device: str) -> Segmenter | No
     return find(segmenter, device)
 
 
-def _named(labels: LabelMap, segmenter: Segmenter) -> LabelMap:
-    """Give labels without a name the segmenter's name for that value."""
+def _named(labels: LabelMap, segmenter: Segmenter, notes: list[str]) -> LabelMap:
+    """Give labels without a name the segmenter's name for that value, which a note says."""
     known = {value: segmenter.labels.names.get(value, "") for value in labels.values()}
+    if by_number := [f"{value} = {name}" for value, name in known.items() if name and not labels.names.get(value)]:
+        notes.append(f"The labels without names were read by number: {', '.join(by_number)}.")
     names = {value: labels.names.get(value) or name for value, name in known.items()}
     return labels.with_array(labels.array, {v: name for v, name in names.items() if name})
 

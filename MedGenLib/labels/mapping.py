@@ -13,6 +13,8 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.labels.vocabulary import TABLES, Label, Vocabulary, plain_name, table, words_of
 
+OWN_NUMBERS = "model"
+"""In place of the name of a table: the numbers of the mask are those of the model."""
 _LONG = 12
 """Labels that a sentence names at most."""
 _NO_NAME = re.compile(r"(segment|label|class|region)?\s*\d*")
@@ -29,12 +31,14 @@ class MappingReport:
     unmapped: labels that the model does not know, which became background.
     names: label of the mask -> name, where it has one.
     left_out: labels in `mapped` that became background because the model leaves them out.
+    by_number: labels without a name and without a rule, of which only the number decided.
     """
 
     mapped: dict[int, int]
     unmapped: list[int]
     names: dict[int, str] = field(default_factory=dict)
     left_out: list[int] = field(default_factory=list)
+    by_number: list[int] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
@@ -75,7 +79,7 @@ def map_labels(
     ----------
     mapping: label or name in the mask -> label or name of the model, such as {"liver": "soft
         tissue", 5: 2, 7: "background"}. The entry "table", or a string instead of all, names the
-        table ("freesurfer", "totalsegmentator", ...) that the mask's numbers come from.
+        table ("freesurfer", "totalsegmentator", ...) that the mask's numbers come from, "model" for the model's own.
     strict: refuse labels that cannot be mapped; otherwise they become background.
 
     Raises
@@ -83,7 +87,7 @@ def map_labels(
     InputError: labels that the model does not know, or a mapping to a label that it does not have.
     """
     rules = {"table": mapping} if isinstance(mapping, str) else dict(mapping or {})
-    source = table(str(rules.pop("table"))) if "table" in rules else None
+    source = _source(str(rules.pop("table")), vocabulary) if "table" in rules else None
     rules = {_key(key): _target(key, wanted, vocabulary) for key, wanted in rules.items()}
     names = {} if source is None else dict(source.names)
     names.update({v: n for v, n in label_map.names.items() if not _NO_NAME.fullmatch(plain_name(n))})
@@ -94,10 +98,15 @@ def map_labels(
         [v for v, to in found.items() if to is None],
         {v: names[v] for v in values if v in names},
         [v for v, to in found.items() if to == 0 and v not in rules and plain_name(names.get(v, "")) not in rules],
+        [v for v, to in found.items() if to and v not in rules and v not in names],
     )
     if strict and report.unmapped:
         raise InputError(_unknown_labels(report, vocabulary))
     return _relabel(label_map, report.mapped, vocabulary), report
+
+
+def _source(name: str, vocabulary: Vocabulary) -> Vocabulary:
+    return vocabulary if plain_name(name) == OWN_NUMBERS else table(name)
 
 
 def _find(value: int, name: str | None, rules: dict[int | str, int], vocabulary: Vocabulary) -> int | None:

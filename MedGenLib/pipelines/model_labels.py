@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from MedGenLib.errors import InputError
-from MedGenLib.findings import Finding
+from MedGenLib.findings import Finding, require_usable
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.labels.body import fill_rest
 from MedGenLib.labels.mapping import MappingReport, map_labels
+from MedGenLib.labels.numbers import check_numbers
 from MedGenLib.packages.manifest import Manifest
 
 
@@ -28,11 +29,15 @@ def model_labels(
 
     Raises
     ------
-    InputError: a label that cannot be mapped, or no label of the model for the filling.
+    InputError: a label that cannot be mapped or does not look like what its number means, or no label of the model for
+        the filling.
     """
     label_map = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     vocabulary = manifest.input.vocabulary
     labels, report = map_labels(label_map, vocabulary, mapping)
+    settings = manifest.settings
+    by_number = check_numbers(labels, report, vocabulary, settings.outside == "background" and not settings.partial)
+    require_usable(by_number)
     own = manifest.settings.body
     value = own if fill is None else vocabulary.value_of(fill)
     if fill is not None and not value:
@@ -43,8 +48,8 @@ def model_labels(
             f"--fill, such as '{vocabulary.labels[0].name}', in addition to --body-from."
         )
     if body_from is None and (value is None or fill is None and value in labels.values()):
-        return labels, report, []
+        return labels, report, by_number
     image = body_from if isinstance(body_from, Volume | None) else read_volume(body_from)
     labels, findings = fill_rest(labels, value, image)
     # Findings of a filling from the mask are reported unless it was requested.
-    return labels, report, findings if fill is None or image is not None else []
+    return labels, report, [*by_number, *(findings if fill is None or image is not None else [])]
