@@ -68,9 +68,13 @@ def patient_series(
     modality="CT",
     origin=(10.0, -20.0, 5.0),
     series=SERIES,
+    pixels=None,
     **tags,
 ):
-    """Write a series of the patient with slices at `positions` mm along the normal; returns its folder."""
+    """Write a series of the patient with slices at `positions` mm along the normal; returns its folder.
+
+    pixels: (slice, row, column) int16; None gives each slice ten times its number.
+    """
     folder.mkdir(exist_ok=True)
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     for number, place in enumerate(positions, start=1):
@@ -102,7 +106,8 @@ def patient_series(
         data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
         data.BitsAllocated = data.BitsStored = 16
         data.HighBit, data.PixelRepresentation = 15, 1
-        data.PixelData = np.full(size[::-1], 10 * number, np.int16).tobytes()
+        plane = np.full(size[::-1], 10 * number, np.int16) if pixels is None else pixels[number - 1]
+        data.PixelData = plane.tobytes()
         data.save_as(path, enforce_file_format=True)
     return folder
 

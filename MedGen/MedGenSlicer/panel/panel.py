@@ -13,6 +13,7 @@ from MedGenSlicer.panel import sections, widgets
 from MedGenSlicer.panel.check import InputCheck
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.dialogs import Dialogs
+from MedGenSlicer.panel.pages import fit
 from MedGenSlicer.panel.proposals import Proposals
 from MedGenSlicer.panel.runner import Runner
 from MedGenSlicer.panel.selections import Selections
@@ -138,6 +139,7 @@ class Panel(VTKObservationMixin):
             return
         with widgets.quiet(self.ui.taskTabWidget):
             self.ui.taskTabWidget.setCurrentIndex(list(self.context.tabs).index(self.context.task))
+        fit(self.ui.taskTabWidget)
         self._each("update")
         self._watch(self.tab.inputNode)
         self.showButtons()

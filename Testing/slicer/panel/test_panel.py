@@ -106,6 +106,14 @@ class ProposalTest(PanelCase):
         self.assertEqual(self.ui.taskTabWidget.currentIndex, 1)
         self.assertEqual(self.ui.translateInputSelector.currentNode().GetID(), image.GetID())
         self.assertEqual(self.panel.tab.target, "CT")
+        shown = [
+            self.isShown(selector) for selector in (self.ui.translateInputSelector, self.ui.translateOutputSelector)
+        ]
+        self.assertEqual(shown, [True, True])
+        hidden = [
+            self.isShown(selector) for selector in (self.ui.generateInputSelector, self.ui.generateOutputSelector)
+        ]
+        self.assertEqual(hidden, [False, False])
 
     def test_targetFollowsTheImageUntilItIsChosen(self):
         support.headVolume()

@@ -10,7 +10,6 @@ import slicer
 import support
 from support.panelcase import PanelCase
 
-
 #: Parameter node as version 0.1.0 wrote it, with the nodes that it names.
 SAVED_BY_0_1_0 = """<MRML version="Slicer4.4.0" userTags="">
  <ScriptedModule id="vtkMRMLScriptedModuleNodeMedGen" name="MedGen" hideFromEditors="true" singletonTag="MedGen"

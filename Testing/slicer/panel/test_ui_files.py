@@ -121,6 +121,44 @@ class FormTest(support.SlicerTestCase):
             ]
             self.assertEqual(silent, [], path.name)
 
+    def test_keys_of_a_page_are_unique(self):
+        """Alt and a letter lead to one field, among those of a page and of what is always visible."""
+        root = ElementTree.parse(FORM).getroot()
+        parents = {child: parent for parent in root.iter() for child in parent}
+        pages: dict[str, list[str]] = {}
+        for widget in root.iter("widget"):
+            found = re.search("&(.)", widget.findtext("property[@name='text']/string") or "")
+            if found is None:
+                continue
+            place = parents[widget]
+            while place in parents and not re.search("(Page|Section)$", place.get("name", "")):
+                place = parents[place]
+            pages.setdefault(place.get("name") or "panel", []).append(found.group(1).lower())
+        always = pages.pop("panel")
+        always.remove("o")  # the outputs of both tasks, of which one is visible
+        for page, keys in pages.items():
+            self.assertEqual(sorted({k for k in keys + always if (keys + always).count(k) > 1}), [], page)
+        self.assertGreater(len(pages), 5)
+
+    def test_at_most_four_sections(self):
+        """What folds lies below the result, and there are not more than four of it."""
+        root = ElementTree.parse(FORM).getroot()
+        layout = next(element for element in root.iter("layout") if element.get("name") == "panelLayout")
+        parts = [item.find("*") for item in layout.findall("item")]
+        names = [part.get("name") for part in parts]
+        folding = [part.get("name") for part in parts if part.get("class") == "ctkCollapsibleButton"]
+        self.assertEqual(folding, ["editSection", "evaluateSection", "exportSection", "moreSection"])
+        self.assertEqual(len(list(root.iterfind(".//widget[@class='ctkCollapsibleButton']"))), len(folding))
+        order = ["taskTabWidget", "qualityLayout", "runLayout", "resultFrame", "disclaimerLabel", *folding]
+        self.assertEqual([name for name in names if name in order], order)
+
+    def test_tab_order_is_the_order_of_the_panel(self):
+        root = ElementTree.parse(FORM).getroot()
+        drawn = [widget.get("name") for widget in root.iter("widget")]
+        stops = [element.text for element in root.iter("tabstop")]
+        places = [drawn.index(name) for name in stops]
+        self.assertEqual([stops[n] for n in range(1, len(stops)) if places[n] < places[n - 1]], [])
+
     def test_tab_stops_exist(self):
         for path in forms():
             stops = [e.text for e in ElementTree.parse(path).getroot().iter("tabstop")]
