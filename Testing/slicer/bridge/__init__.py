@@ -12,6 +12,7 @@ It covers what MedGen uses and no more. One boot per process.
 """
 
 import atexit
+import contextlib
 import ctypes
 import os
 import sys
@@ -20,7 +21,17 @@ import types
 
 from .record import BridgeError, answers, dialogs, errors
 
-__all__ = ["BridgeError", "answers", "boot", "dialogs", "errors", "idle", "loadModule", "unloadModule"]
+__all__ = [
+    "BridgeError",
+    "answers",
+    "boot",
+    "dialogs",
+    "errors",
+    "idle",
+    "loadModule",
+    "unloadModule",
+    "withoutTestingMode",
+]
 
 
 def boot():
@@ -91,6 +102,17 @@ def unloadModule(name):
     from .application import unloadModule as unload
 
     return unload(name)
+
+
+@contextlib.contextmanager
+def withoutTestingMode():
+    """Slicer as a user has it: dialogs are shown, and each needs an answer in ``answers``."""
+    app = sys.modules["slicer"].app
+    app._testing = False
+    try:
+        yield
+    finally:
+        app._testing = True
 
 
 def idle(seconds):

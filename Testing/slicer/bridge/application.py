@@ -281,7 +281,12 @@ class Application(QtWidgets.QApplication, StandIn):
 
 
 class _CommandOptions:
-    noMainWindow = testingEnabled = True
+    noMainWindow = True
+
+    @property
+    def testingEnabled(self):
+        return slicer.app.testingEnabled()
+
     runPythonAndExit = False
 
 

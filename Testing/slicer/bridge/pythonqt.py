@@ -140,7 +140,32 @@ def _get(self, name: str):
     if name in ("connect", "disconnect"):
         return functools.partial(_connected, self, name)
     value = _lookup(cls)(self, name)
+    if type(value) is types.BuiltinMethodType and not loadingForm:
+        return _Slot(value)
     return signals.Signal(self, name) if type(value) is _SignalInstance else value
+
+
+class _Slot:
+    """A method of a C++ object, which takes no keywords."""
+
+    __slots__ = ("_method",)
+
+    def __init__(self, method):
+        self._method = method
+
+    def __call__(self, *arguments, **keywords):
+        if keywords:
+            raise TypeError(f"{self._method.__name__}() takes no keyword arguments: {', '.join(keywords)}")
+        return self._method(*arguments)
+
+    def __eq__(self, other):
+        return self._method == getattr(other, "_method", other)
+
+    def __hash__(self):
+        return hash(self._method)
+
+    def __getattr__(self, name):
+        return getattr(self._method, name)
 
 
 def _connected(self, name: str, *arguments):
@@ -220,7 +245,7 @@ def _exec(self, *_position):
 
 
 def _static(owner: str, method: str):
-    def ask(*arguments, **_keywords):
+    def ask(*arguments):
         texts = [a for a in arguments if isinstance(a, str)]
         return record.answerDialog(f"{owner}.{method}", " | ".join(texts))
 

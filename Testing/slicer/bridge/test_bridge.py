@@ -161,6 +161,17 @@ class QtTest(support.SlicerTestCase):
         self.assertEqual(qt.Qt.Checked, 2)
         self.assertIsInstance(qt.Qt.AlignLeft | qt.Qt.AlignTop, int)
 
+    def test_methods_refuse_keywords(self):
+        label = qt.QLabel("text")
+        with self.assertRaisesRegex(TypeError, "keyword"):
+            label.setText(text="other")
+        with self.assertRaisesRegex(TypeError, "keyword"):
+            label.setAlignment(alignment=qt.Qt.AlignRight)
+        with self.assertRaises(TypeError):
+            qt.QFileDialog.getExistingDirectory(None, "Folder", dir="/")
+        label.setText("other")
+        self.assertEqual(label.text, "other")
+
 
 class SignalTest(support.SlicerTestCase):
     def setUp(self):
@@ -528,6 +539,15 @@ class ApplicationTest(support.SlicerTestCase):
             slicer.util.errorDisplay("The disk is full.")
         self.assertIn("The disk is full.", logs.output[0])
         self.assertEqual(bridge.dialogs, [])
+
+    def test_questions_are_shown_without_testing_mode(self):
+        bridge.dialogs.clear()
+        self.assertTrue(slicer.app.commandOptions().testingEnabled)
+        with bridge.withoutTestingMode(), self.assertRaisesRegex(bridge.BridgeError, "full"):
+            self.assertFalse(slicer.app.testingEnabled() or slicer.app.commandOptions().testingEnabled)
+            slicer.util.confirmOkCancelDisplay("The disk is full.")
+        self.assertTrue(slicer.app.testingEnabled())
+        bridge.dialogs.clear()
 
     def test_errors_reach_the_caller_in_testing_mode(self):
         with self.assertRaises(KeyError), slicer.util.tryWithErrorDisplay("failed"):
