@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError, MedGenError, WorkerError
 from MedGenSlicer.console import RunParameters
-from MedGenSlicer.editing.mask import MaskBlock, TrackedMask
+from MedGenSlicer.editing.mask import MaskBlock, TrackedMask, UnknownSegments
 from MedGenSlicer.editing.observer import EditObserver
 from MedGenSlicer.editing.origin import isOurs
 from MedGenSlicer.editing.remote_canvas import RedrawnBlock, RemoteCanvas
@@ -46,6 +46,7 @@ class LiveEdit:
     parameters: its options, and the seed that was drawn.
     isLive: whether strokes are drawn as they come; otherwise by `redraw` only.
     sentence: what the user should read now.
+    unknown: names of painted segments that the model has no label for; nothing is drawn until they get one.
     error: why it ended, None while it has not, and when it was stopped.
     volumeNode: the volume that is drawn: the one given where MedGen made it, else a copy (there once it is ready).
     seconds: from each change of the mask to the changed volume, one number per edit.
@@ -77,6 +78,7 @@ class LiveEdit:
         self._steps: list[str] = []
         self._redraws = False
         self.isLive, self.state, self.sentence = isLive, "opening", ""
+        self.unknown: list[str] = []
         self.error: MedGenError | None = None
         self.seconds: list[float] = []
         self.canUndo = self.canRedo = False
@@ -260,12 +262,20 @@ class LiveEdit:
             return
         if self._changedAt is None or not (self.isLive or self._redraws):
             return
-        since, self._changedAt = self._changedAt, None
+        since, self._changedAt, self.unknown = self._changedAt, None, []
         isAsked, self._redraws = self._redraws, False
         try:
             self._mask.look()
             block = self._mask.changed()
-        except MedGenError as error:  # a segment that the model does not know, until it is named or erased
+        except UnknownSegments as error:  # until they are named, given a label or erased
+            self.unknown = error.names
+            self._tell(
+                _("Nothing is drawn: {names} has no label of the model yet.").format(
+                    names=", ".join(f"'{name}'" for name in error.names)
+                )
+            )
+            return
+        except MedGenError as error:
             self._tell(str(error))
             return
         if block is None:

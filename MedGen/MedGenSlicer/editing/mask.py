@@ -21,8 +21,16 @@ from MedGenSlicer.nodes.inputs import InputSnapshot
 from MedGenSlicer.nodes.kinds import isSegmentation
 from MedGenSlicer.nodes.labels import labelsOf, mapLabels, unmappedSentence
 from MedGenSlicer.nodes.segmentations import BINARY_LABELMAP, Layer, drawnSegments, onGrid
-from MedGenSlicer.nodes.segments import segmentsOf
+from MedGenSlicer.nodes.segments import SegmentInfo, segmentsOf
 from MedGenSlicer.nodes.voxels import COPY_BYTES, boxAt, overlap
+
+
+class UnknownSegments(InputError):
+    """Segments with voxels that the model has no label for. names: of the segments."""
+
+    def __init__(self, names: list[str], manifest) -> None:
+        super().__init__(unmappedSentence(names, manifest))
+        self.names = names
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class TrackedMask:
         self._grid = gridIn(node, volume)
         self._names = {value: label.name for value, label in manifest.input.labels.items()}
         self._unknown = max(self._names) + 1
-        self._unknownNames: list[str] = []
+        self._drawn: list[tuple[int, int, SegmentInfo]] = []
         self._targetsOf: dict[int, str] = {}
         self._labelOf: dict[int, int] = {}
         self.known = np.zeros(shapeOf(self._grid)[::-1], np.min_scalar_type(self._unknown))
@@ -112,7 +120,7 @@ class TrackedMask:
 
         Raises
         ------
-        InputError: in that box lies a segment that the model does not know.
+        UnknownSegments: in that box lies a segment that the model does not know.
         """
         if self._box is None:
             return None
@@ -161,11 +169,13 @@ class TrackedMask:
             )
         targets = self._targets(segments)
         found: list[tuple[tuple, object, dict[int, int]]] = []
+        self._drawn = []
         for info, segment, image in drawnSegments(segmentation, segments):
             address = image.GetAddressAsString("")
             if not found or found[-1][0][1] != address:
                 found.append(((len(found), address, image.GetMTime()), image, {}))
             found[-1][2][segment.GetLabelValue()] = targets[info.value]
+            self._drawn.append((len(found) - 1, segment.GetLabelValue(), info))
         return {key: self._layer(before.get(key), image, values) for key, image, values in found}
 
     def _layer(self, known: Layer | None, image, values: dict[int, int]) -> Layer:
@@ -181,15 +191,23 @@ class TrackedMask:
         if names and names != self._targetsOf:
             found, unknown = labelsOf(segments, self._manifest, self._mapping)
             self._labelOf = {**found, **{value: self._unknown for value in unknown}}
-            self._unknownNames = [names[value] or str(value) for value in unknown]
             self._targetsOf = names
         return self._labelOf
 
     def _labelsIn(self, box: Box) -> np.ndarray:
         labels = self._merged(box)
-        if self._unknownNames and (labels == self._unknown).any():
-            raise InputError(unmappedSentence(self._unknownNames, self._manifest))
+        if self._unknown in self._labelOf.values() and (labels == self._unknown).any():
+            raise UnknownSegments(self._unknownNames(), self._manifest)
         return labels
+
+    def _unknownNames(self) -> list[str]:
+        """Of the segments that have voxels but no label."""
+        layers = list(self._layers.values())
+        return [
+            info.name or str(info.value)
+            for number, value, info in self._drawn
+            if self._labelOf[info.value] == self._unknown and (layers[number].array == value).any()
+        ]
 
     def _merged(self, box: Box) -> np.ndarray:
         """All layers in a box; where segments overlap the later one counts."""

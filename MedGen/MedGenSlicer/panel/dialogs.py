@@ -22,6 +22,16 @@ class Dialogs:
             return ""
         return qt.QInputDialog.getText(slicer.util.mainWindow(), title, question) or ""
 
+    def choose(self, title: str, question: str, answers: list[str]) -> int:
+        """The index of one of some answers; -1 when cancelled."""
+        if slicer.app.testingEnabled():
+            return -1
+        dialog, combo = selection(title, question, answers)
+        isChosen = dialog.exec_()
+        index = combo.currentIndex if isChosen else -1
+        dialog.deleteLater()
+        return index
+
     def folder(self, title: str) -> str:
         """An existing folder; "" when cancelled."""
         if slicer.app.testingEnabled():
@@ -44,7 +54,10 @@ class Dialogs:
         """Whether the user agrees to a long text, such as a license."""
         if slicer.app.testingEnabled():
             return False
-        return bool(agreement(title, text).exec_())
+        dialog = agreement(title, text)
+        isAccepted = bool(dialog.exec_())
+        dialog.deleteLater()
+        return isAccepted
 
     def show(self, text: str, title: str, detail: str = "") -> None:
         """A text to read, with more of it on demand."""
@@ -85,6 +98,25 @@ def agreement(title: str, text: str):
     layout.addWidget(buttons)
     dialog.resize(640, 480)
     return dialog
+
+
+def selection(title: str, question: str, answers: list[str]) -> tuple:
+    """A dialog with a list of answers to select one from, and that list."""
+    dialog = qt.QDialog(slicer.util.mainWindow())
+    dialog.setWindowTitle(title)
+    label = qt.QLabel(question, dialog)
+    label.setWordWrap(True)
+    combo = qt.QComboBox(dialog)
+    combo.setAccessibleName(question)
+    for answer in answers:
+        combo.addItem(answer)
+    buttons = qt.QDialogButtonBox(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel, dialog)
+    buttons.accepted.connect(dialog.accept)
+    buttons.rejected.connect(dialog.reject)
+    layout = qt.QVBoxLayout(dialog)
+    for widget in (label, combo, buttons):
+        layout.addWidget(widget)
+    return dialog, combo
 
 
 def overwriteQuestion(name: str) -> str:

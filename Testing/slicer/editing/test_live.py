@@ -511,12 +511,16 @@ class TroubleTest(LiveCase):
         edit = self.live()
         segmentation = self.segmentation.GetSegmentation()
         segmentation.AddEmptySegment("new", "Tumor")
+        segmentation.AddEmptySegment("empty", "Nothing yet")
+        self.assertEqual(edit.unknown, [])
         ball = self.painter.paint("Tumor", (16, 16, 16), 3)
         edit.wait(SECONDS)
         self.assertIn("Tumor", edit.sentence)
+        self.assertEqual(edit.unknown, ["Tumor"])
         self.assertEqual(self.requests(), [])
         segmentation.GetSegment("new").SetName("bone")
         edit.wait(SECONDS)
+        self.assertEqual(edit.unknown, [])
         self.assertTrue((self.voxels()[ball] == 3 * SCALE).all(), edit.sentence)
 
     def testASegmentIsGivenAnotherLabel(self):

@@ -1,5 +1,6 @@
 """The sections Edit and Insert lesion: real clicks, real worker, real model."""
 
+import json
 import unittest
 from unittest import mock
 
@@ -10,6 +11,10 @@ import support
 from support.nodes import syntheticCT, volumeOn
 from support.painter import Painter
 from support.panelcase import PanelCase
+from support.views import pixels
+
+# isort: split
+from MedGenSlicer.panel.dialogs import selection
 
 SECONDS = 180
 
@@ -127,11 +132,16 @@ class EditTest(SectionCase):
         self.assertEqual(self.parameters.editVolume.GetName(), "Volume edited")
         self.assertTrue(self.ui.liveButton.checked)
 
-    def testWhatEndsItIsSaid(self):
+    def testWhatEndsItIsSaidOnceInADialog(self):
         volume, _segmentation, _painter = self.begin()
+        self.widget.exit()  # the user paints in the Segment Editor
         slicer.mrmlScene.RemoveNode(volume)
+        slicer.app.processEvents()
+        self.assertEqual([text for text, _detail in self.answers.shown], [self.ui.editStatusLabel.text])
+        self.widget.enter()
         self.settle()
         self.assertIn("was deleted", self.ui.editStatusLabel.text)
+        self.assertEqual(len(self.answers.shown), 1)
         self.assertFalse(self.ui.liveButton.checked)
         self.assertFalse(self.ui.liveButton.enabled)
 
@@ -141,6 +151,26 @@ class EditTest(SectionCase):
         self.settle()
         self.assertIn("scene was closed", self.ui.editStatusLabel.text)
         self.assertFalse(self.ui.liveButton.checked)
+        self.assertEqual(self.answers.shown, [])  # who closes a scene wants no dialog about it
+
+    @unittest.skipIf(support.inSlicer(), "only the bridge draws without a window")
+    def testTheViewsSayHowItGoes(self):
+        _volume, _segmentation, painter = self.begin()
+        self.widget.exit()
+
+        def lit() -> int:
+            image = pixels("Red").astype(int)  # the annotation is yellow
+            return int(((image[..., 0] > 120) & (image[..., 0] - image[..., 2] > 60)).sum())
+
+        self.assertGreater(lit(), 20)
+        painter.paint("bone", (10, 20, 14), 4)
+        self.waitDrawn()
+        self.assertGreater(lit(), 20)
+        self.widget.enter()
+        self.select(editVolume=None)
+        self.assertIsNone(self.edit)
+        self.assertEqual(lit(), 0)
+        self.assertEqual(self.answers.shown, [])  # the user ended it
 
     def testAnotherSelectionEndsIt(self):
         _volume, segmentation, _painter = self.begin()
@@ -151,16 +181,38 @@ class EditTest(SectionCase):
         self.assertFalse(self.ui.liveButton.checked)
         self.assertTrue(self.ui.liveButton.enabled)
 
-    def testALabelThatIsChosenForASegmentIsDrawn(self):
+    def testANewSegmentIsAskedAboutOnce(self):
         volume, segmentation, painter = self.begin()
         segmentation.GetSegmentation().AddEmptySegment("new", "Tumor")
+        self.answers.path = ""  # Cancel
         ball = painter.paint("Tumor", (10, 20, 14), 4)
         self.waitDrawn()
+        slicer.app.processEvents()
+        painter.paint("Tumor", (10, 20, 15), 4)
+        self.waitDrawn()
+        slicer.app.processEvents()
+        self.assertEqual(len(self.answers.asked), 1)
+        self.assertIn("'Tumor'", self.answers.asked[0])
         self.assertIn("Tumor", self.ui.editStatusLabel.text)
         self.select(mapping='{"ct-tissue": {"Tumor": "bone"}}')
         self.waitDrawn()
         self.assertIn("Redrawn in", self.ui.editStatusLabel.text)
         self.assertGreater(float(self.voxels(volume)[ball].mean()), 200)
+
+    def testTheAnswerIsDrawn(self):
+        volume, segmentation, painter = self.begin()
+        segmentation.GetSegmentation().AddEmptySegment("new", "Tumor")
+        self.answers.path = "bone"
+        ball = painter.paint("Tumor", (10, 20, 14), 4)
+        support.processUntil(lambda: "Redrawn in" in self.ui.editStatusLabel.text, SECONDS)
+        self.assertEqual(json.loads(self.parameters.mapping), {"ct-tissue": {"Tumor": "bone"}})
+        self.assertGreater(float(self.voxels(volume)[ball].mean()), 200)
+
+    def testTheQuestionItself(self):
+        dialog, combo = selection("Label of a segment", "What does the new segment 'Tumor' show?", ["fat", "bone"])
+        self.addCleanup(dialog.deleteLater)
+        self.assertEqual([combo.itemText(index) for index in range(combo.count)], ["fat", "bone"])
+        self.assertEqual(combo.accessibleName, "What does the new segment 'Tumor' show?")
 
     def testAnotherModelEndsItAndSaysSo(self):
         self.begin()

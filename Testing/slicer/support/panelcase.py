@@ -36,6 +36,10 @@ class Answers(Dialogs):
         self.asked.append(question)
         return self.path
 
+    def choose(self, title, question, answers):
+        self.asked.append(question)
+        return answers.index(self.path) if self.path in answers else -1
+
     def folder(self, title):
         self.asked.append(title)
         return self.path

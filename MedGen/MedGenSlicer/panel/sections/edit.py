@@ -4,13 +4,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import MedGenError
+from MedGenSlicer.editing.notice import Notice
 from MedGenSlicer.editing.origin import modelFor
 from MedGenSlicer.nodes.kinds import isSegmentation
 from MedGenSlicer.panel import widgets
 from MedGenSlicer.panel.catalogue import modelItems
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.section import PanelSection
-from MedGenSlicer.panel.sections.labels import mappingFor
+from MedGenSlicer.panel.sections.labels import LEAVE_OUT, mappingFor, storeChoices
 
 
 class EditSection(PanelSection):
@@ -24,8 +25,14 @@ class EditSection(PanelSection):
     def __init__(self, context: Context) -> None:
         self._context, self._ui = context, context.ui
         self.edit = None
+        self._notice = Notice()
         self._labelTable = ""
+        self._asked: set[str] = set()
         self._otherTimer = widgets.singleShot(0, lambda: context.guarded(self._endOther))
+        # A dialog opens after the event that it is about: a stroke, or a node that goes.
+        self._askTimer = widgets.singleShot(0, lambda: context.guarded(self._askLabels))
+        self._endTimer = widgets.singleShot(0, lambda: context.guarded(self._showEnd))
+        self._endSentence = ""
         context.connect(self._ui.liveButton.toggled, self._toggled)
         context.connect(self._ui.paintButton.clicked, self._paint)
         context.connect(self._ui.redrawButton.clicked, self.redraw)
@@ -42,7 +49,8 @@ class EditSection(PanelSection):
 
     def close(self) -> None:
         """End it."""
-        self._otherTimer.stop()
+        for timer in (self._otherTimer, self._askTimer, self._endTimer):
+            timer.stop()
         if self.edit is not None:
             self.edit.stop(self.edit.sentence)
         self.edit = None
@@ -114,6 +122,7 @@ class EditSection(PanelSection):
 
     def _begin(self, isLive: bool) -> None:
         parameters = self._context.parameters
+        self._asked.clear()
         try:
             name = parameters.editModel or modelFor(
                 parameters.editVolume, self._context.models.manifests, parameters.editMask
@@ -139,8 +148,15 @@ class EditSection(PanelSection):
         if self.edit is not None and edit is not self.edit:
             return
         self._tell(edit.sentence)
+        self._notice.show(edit.sentence)
         if edit.state == "ended":
             self.edit = None
+            self._notice.clear()
+            if edit.error is not None and not slicer.mrmlScene.IsClosing():
+                self._endSentence = edit.sentence
+                self._endTimer.start()
+        elif set(edit.unknown) - self._asked:
+            self._askTimer.start()
         parameters = self._context.parameters
         if (
             parameters is not None
@@ -150,6 +166,29 @@ class EditSection(PanelSection):
         ):
             parameters.editVolume = edit.volumeNode  # the copy is what is edited from now on
         self._showButtons()
+
+    def _askLabels(self) -> None:
+        """What is a new segment? Each is asked about once; then the sentence in the views reminds of it."""
+        edit, parameters = self.edit, self._context.parameters
+        manifest = self._context.models.named(edit.model) if edit is not None else None
+        if manifest is None or parameters is None:
+            return
+        labels = [label.name for label in manifest.input.labels.values()]
+        choices = {}
+        for name in [name for name in edit.unknown if name not in self._asked]:
+            self._asked.add(name)
+            question = _("What does the new segment '{name}' show? Choose a label of the model.").format(name=name)
+            index = self._context.dialogs.choose(
+                _("Label of a segment"), question, [*labels, _("Nothing: leave it out")]
+            )
+            if index >= 0:
+                choices[name] = [*labels, LEAVE_OUT][index]
+        if choices and self.edit is edit:
+            storeChoices(parameters, manifest, choices)
+
+    def _showEnd(self) -> None:
+        """Live editing ended by itself, maybe in another module."""
+        self._context.dialogs.show(self._endSentence, _("Live editing"))
 
     def _showButtons(self) -> None:
         ui, edit, problem = self._ui, self.edit, self._problem()

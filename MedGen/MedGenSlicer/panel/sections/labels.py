@@ -129,11 +129,15 @@ class LabelTable:
         parameters = self._context.parameters
         if parameters is None or self._manifest is None:
             return
-        everything = _read(parameters.mapping)
-        ours = {**everything.get(self._manifest.name, {}), **choices}
-        everything[self._manifest.name] = ours
-        parameters.mapping = json.dumps(everything, sort_keys=True)
+        storeChoices(parameters, self._manifest, choices)
         self._context.changed()
+
+
+def storeChoices(parameters, manifest, choices: dict[str, str]) -> None:
+    """Keep what the user chose: segment name -> label of the model, `LEAVE_OUT` for background."""
+    everything = _read(parameters.mapping)
+    everything[manifest.name] = {**everything.get(manifest.name, {}), **choices}
+    parameters.mapping = json.dumps(everything, sort_keys=True)
 
 
 def mappingFor(parameters, node, manifest) -> dict[str, str] | None:
