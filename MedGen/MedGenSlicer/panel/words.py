@@ -1,8 +1,12 @@
 """Figures in words."""
 
 import math
+import re
 
 from slicer.i18n import tr as _
+
+MAPPING = r"(?:state (?:it|what they mean)|map each to one of its labels|so map them)\b.*--map.*(?=\.$)"
+"""Where a sentence asks for the option that says what labels mean."""
 
 
 def duration(seconds: float) -> str:
@@ -42,6 +46,16 @@ def stage(progress: dict) -> str:
     if left is not None and left >= 1:
         text = _("{text}, about {time} left").format(text=text, time=duration(left))
     return text
+
+
+def inPanel(sentence: str) -> str:
+    """A sentence of the library in the words of the panel: without hints for the command line and Python."""
+    if "--" not in sentence and "Python:" not in sentence:
+        return sentence
+    named = _("make a segmentation of it and give each segment a name")
+    for pattern, words in ((r" \((?:command line|Python): [^()]*(?:\([^()]*\))?[^()]*\)", ""), (MAPPING, named)):
+        sentence = re.sub(pattern, words, sentence)
+    return sentence
 
 
 def figure(value: float, low: float = math.nan, high: float = math.nan) -> str:

@@ -272,6 +272,28 @@ class CheckTest(PanelCase):
         self.assertTrue(self.ui.generateButton.enabled)
         self.assertIsNotNone(mask)
 
+    def test_findingsSpeakOfThePanel(self):
+        image = support.headVolume()
+        image.SetAttribute("MedGen.Modality", "FLAIR")
+        self.settle()
+        self.acceptLicense()
+        self.assertIn("FLAIR", self.ui.checkLabel.text)
+        for word in ("--", "Python", "command line"):
+            self.assertNotIn(word, self.ui.checkLabel.text)
+
+    def test_hintsForTheCommandLineAreLeftOut(self):
+        from MedGenSlicer.panel.words import inPanel
+
+        for sentence, shown in (
+            ("Fill it with fat (command line: --fill 'fat').", "Fill it with fat."),
+            ("State it (command line: --modality MR, Python: read_volume(..., modality=...)).", "State it."),
+            (
+                "They were read by number; state it with --map (Python: mapping=).",
+                "They were read by number; make a segmentation of it and give each segment a name.",
+            ),
+        ):
+            self.assertEqual(inPanel(sentence), shown)
+
     def test_emptySegmentation(self):
         mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Empty")
         self.ui.generateInputSelector.setCurrentNode(mask)

@@ -122,7 +122,6 @@ class CompareTest(EvaluateCase):
         self.screenshot("evaluate")
         if not support.inSlicer():
             picture = support.sliceImage("Green")
-            picture.save(str(support.SCREENSHOTS / "error-map.png"))
             columns, rows = range(0, picture.width(), 4), range(0, picture.height(), 4)
             colors = [picture.pixelColor(x, y) for x in columns for y in rows]
             red = sum(color.red() > color.blue() + 20 for color in colors)

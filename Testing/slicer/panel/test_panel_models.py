@@ -203,7 +203,6 @@ class DialogTest(unittest.TestCase):
             button.text for button in slicer.util.findChildren(dialog, className="QPushButton") if button.isDefault()
         ]
         self.assertEqual([text.replace("&", "") for text in default], ["Cancel"])
-        support.screenshot(dialog, "license", 640, 480)
         dialog.close()
 
 

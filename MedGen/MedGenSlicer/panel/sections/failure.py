@@ -5,7 +5,7 @@ from collections.abc import Callable
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import LicenseError, MedGenError, MemoryPlanError, PackageError, WorkerError
-from MedGenSlicer.panel import widgets
+from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.section import PanelSection
 
@@ -25,7 +25,7 @@ class FailureBox(PanelSection):
         """Show an error with a suggested action: the words on its button and what it does."""
         self.error, self._action = error, action
         widgets.setIcon(self._ui.failureIcon, "error")
-        self._ui.failureLabel.text = str(error)
+        self._ui.failureLabel.text = words.inPanel(str(error))
         self._ui.failureActionButton.text = label
         self._ui.failureActionButton.setVisible(action is not None)
         self._ui.failureFrame.setVisible(True)

@@ -136,4 +136,4 @@ class ResultBox(PanelSection):
 def verdict(run) -> list[str]:
     """The verdict of the quality checks in words, then what they noticed."""
     first = _("The quality checks passed.") if run.passed else _("The quality checks found problems; look closely.")
-    return [first, *run.sentences]
+    return [first, *(words.inPanel(sentence) for sentence in run.sentences)]

@@ -30,9 +30,9 @@ class RunSection(PanelSection):
         canHarden: whether a hardened copy of the input would help.
         """
         if problem:
-            icon, sentences = "info", [problem]
+            icon, sentences = "info", [words.inPanel(problem)]
         elif findings:
-            icon, sentences = "warning", [finding.sentence for finding in findings]
+            icon, sentences = "warning", [words.inPanel(finding.sentence) for finding in findings]
         elif isPending:
             icon, sentences = "wait", [_("Checking the input…")]
         else:
