@@ -75,11 +75,16 @@ def _bootSlicer() -> None:
         setattr(slicer, cls.__name__, cls)
     app = slicer.app = application.Application()
     app._build()
-    from . import parameters, scripted
+    from . import source
 
-    _module("slicer.i18n", scripted.tr, scripted.translate)
-    _module("slicer.ScriptedLoadableModule", *scripted.MODULE_NAMES)
-    _module("slicer.parameterNodeWrapper", *parameters.PUBLIC)
+    if source.isChosen():
+        source.load()
+    else:
+        from . import parameters, scripted
+
+        _module("slicer.i18n", scripted.tr, scripted.translate)
+        _module("slicer.ScriptedLoadableModule", *scripted.MODULE_NAMES)
+        _module("slicer.parameterNodeWrapper", *parameters.PUBLIC)
     slicer.util.VTKObservationMixin  # noqa: B018 - fails here, not in a test, where the wheel changed
     atexit.register(application.shutDown)
     app.startupCompleted.emit()
