@@ -90,12 +90,7 @@ class ResultView:
         self._share = share
         if self.mode == "beside" or self._result is None:
             return
-        views = sliceViews()
-        showing = [view for view in views if Layers.of(view).background == self._result.GetID()]
-        for view in showing or views:
-            self._layers(share).show(view)
-        if self._outline is not None:
-            self._outline.draw(share)
+        self._draw(self._showing() or sliceViews())
 
     def showBeside(self) -> None:
         """Input in the left view, result in the right one, moving together.
@@ -143,7 +138,7 @@ class ResultView:
         """Back from the other modes: everything is again as it was."""
         if self.mode != "over":
             self._leave()
-            self.blend(self._share)
+            self._draw(self._showing())
             self._onMode()
 
     def close(self) -> None:
@@ -158,6 +153,15 @@ class ResultView:
                 layers.show(view)
         self._input = self._result = None
         self._before, self._ours = {}, set()
+
+    def _showing(self) -> list:
+        return [view for view in sliceViews() if Layers.of(view).background == self._result.GetID()]
+
+    def _draw(self, views: list) -> None:
+        for view in views:
+            self._layers(self._share).show(view)
+        if self._outline is not None:
+            self._outline.draw(self._share)
 
     def _keep(self, mode: str) -> None:
         self.mode, self._kept = mode, KeptViews()
@@ -177,13 +181,12 @@ class ResultView:
             rendering.hide()
         if manager is None:  # Slicer ends, and its views are gone already
             return
-        layout = BESIDE if isBeside else rendering.layout
-        if layout is not None:
-            others = [view for view in _pair() if isBeside and not self._isOurs(view)]
-            kept.restore(manager.layout == layout, others)
+        isOurLayout = manager.layout == (BESIDE if isBeside else rendering.layout)
+        if isBeside or isOurLayout:
+            kept.restore(isOurLayout, [view for view in sliceViews() if not self._isOurs(view)])
 
     def _isOurs(self, view) -> bool:
-        """Whether a slice view shows what was put there to compare; a node that was deleted leaves nothing."""
+        """Whether a slice view shows result or input; a node that was deleted leaves nothing."""
         inputID = self._input.GetID() if self._input is not None else None
         layers, known = Layers.of(view), (None, inputID, *self._ours)
         return layers.background in known and layers.label in known

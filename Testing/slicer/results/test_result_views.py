@@ -14,6 +14,7 @@ support.useModuleFolder()
 
 from MedGenLib.errors import InputError
 from MedGenSlicer.nodes import provenance
+from MedGenSlicer.results.study_views import ReadingView
 from MedGenSlicer.results.views import ResultView, showInstead
 from support.nodes import MADE, affine, maskNode, segmentationOf, transformNode, volumeNode
 from support.views import pixels, views
@@ -372,6 +373,21 @@ class BesideTest(ResultViewCase):
         self.assertEqual((self.view.mode, self.modes), ("over", ["beside", "over"]))
         self.assertEqual(self.manager.layout, LAYOUTS.SlicerLayoutConventionalView)
         self.assertSame(drawn(), before)
+
+    def testReaderStudyMeanwhile(self):
+        """Nothing but the image that is read may come into its views."""
+        image, result = imageNode("Scan", 900, 100), resultNode()
+        self.view.show(image, result)
+        for show in (self.view.showBeside, self.view.show3D):
+            show()
+            reading = ReadingView()
+            for shape in ((1, 64, 64), (8, 9, 10)):
+                reading.show(np.full(shape, 60, np.uint8), "Image 1 of 3")
+                slicer.app.processEvents()
+                shown = {views()[name][0] for name in VIEWS[: 3 if shape[0] > 1 else 1]}
+                self.assertEqual([slicer.mrmlScene.GetNodeByID(i).GetName() for i in shown], ["Image 1 of 3"])
+            reading.close()
+            self.view.showOver()
 
     def testDeletedWhileItIsShown(self):
         image, result = imageNode("Scan", 900, 100), resultNode()
