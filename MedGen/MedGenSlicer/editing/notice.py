@@ -16,7 +16,7 @@ FONT_SIZES = (8, 14)
 COLOR = (1.0, 0.9, 0.4)
 
 
-class Notice:
+class ViewNotice:
     """A sentence that is seen in every module. Its annotation is its own, because Slicer overwrites those of the views
     with every move of a slice."""
 

@@ -55,7 +55,7 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Plane:
+class SlicePlane:
     """The plane of a slice view, and which part of it is shown how large."""
 
     sliceToRAS: vtk.vtkMatrix4x4
@@ -64,7 +64,7 @@ class Plane:
     origin: tuple[float, ...]
 
     @classmethod
-    def of(cls, view) -> Plane:
+    def of(cls, view) -> SlicePlane:
         node = nodesOf(view)[1]
         matrix = vtk.vtkMatrix4x4()
         matrix.DeepCopy(node.GetSliceToRAS())
@@ -86,12 +86,12 @@ class KeptView:
 
     view: object
     layers: Layers
-    plane: Plane
+    plane: SlicePlane
     linked: bool
 
     @classmethod
     def of(cls, view) -> KeptView:
-        return cls(view, Layers.of(view), Plane.of(view), bool(nodesOf(view)[0].GetLinkedControl()))
+        return cls(view, Layers.of(view), SlicePlane.of(view), bool(nodesOf(view)[0].GetLinkedControl()))
 
     def restore(self) -> None:
         self.layers.show(self.view)

@@ -12,7 +12,7 @@ from MedGenLib.errors import InputError
 from MedGenSlicer.engine.background import ignore
 from MedGenSlicer.nodes.kinds import isLabelMap, isSegmentation
 from MedGenSlicer.results.fit import emptyViews, fitWhereUnseen
-from MedGenSlicer.results.kept_views import KeptViews, Layers, Plane, nodesOf, setLayout, sliceViews
+from MedGenSlicer.results.kept_views import KeptViews, Layers, SlicePlane, nodesOf, setLayout, sliceViews
 from MedGenSlicer.results.outline import Outline
 from MedGenSlicer.results.volume_rendering import Rendering, isAnyViewShown
 
@@ -104,7 +104,7 @@ class ResultView:
             raise InputError(_("The input is no longer in the scene, so there is nothing to compare the result with."))
         self.showOver()
         shown = [view for view in sliceViews() if nodesOf(view)[1].IsMappedInLayout()]
-        plane = Plane.of(shown[0]) if shown else None
+        plane = SlicePlane.of(shown[0]) if shown else None
         self._keep("beside")
         setLayout(BESIDE)
         for view in _pair():

@@ -12,7 +12,7 @@ from support.views import pixels
 
 support.useModuleFolder()
 
-from MedGenSlicer.editing.notice import Notice
+from MedGenSlicer.editing.notice import ViewNotice
 
 VIEWS = ("Red", "Yellow", "Green")
 
@@ -20,7 +20,7 @@ VIEWS = ("Red", "Yellow", "Green")
 class NoticeTest(SlicerTestCase):
     def setUp(self):
         super().setUp()
-        self.notice = Notice()
+        self.notice = ViewNotice()
         self.addCleanup(self.notice.clear)
 
     @unittest.skipIf(support.inSlicer(), "Slicer has its own window")

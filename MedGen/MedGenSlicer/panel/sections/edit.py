@@ -4,7 +4,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import MedGenError
-from MedGenSlicer.editing.notice import Notice
+from MedGenSlicer.editing.notice import ViewNotice
 from MedGenSlicer.editing.origin import modelFor
 from MedGenSlicer.nodes.kinds import isSegmentation
 from MedGenSlicer.panel import widgets
@@ -25,7 +25,7 @@ class EditSection(PanelSection):
     def __init__(self, context: Context) -> None:
         self._context, self._ui = context, context.ui
         self.edit = None
-        self._notice = Notice()
+        self._notice = ViewNotice()
         self._labelTable = ""
         self._asked: set[str] = set()
         self._otherTimer = widgets.singleShot(0, lambda: context.guarded(self._endOther))
