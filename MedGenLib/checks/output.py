@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from MedGenLib.checks.anatomy import check_head
 from MedGenLib.errors import InputError, MedGenError
 from MedGenLib.findings import Finding, OutputCheck
 from MedGenLib.imaging.body import body_envelope_from_image
@@ -84,7 +85,7 @@ def check_generated(
 def check_translated(volume: Volume, source: Volume, manifest: Manifest) -> OutputCheck:
     """Check an image that was translated from another modality, on the same grid.
 
-    Figures: "range", "mean" per tissue, "body_dice" of source and output, "stripe" index.
+    Figures: "range", "mean" per tissue, "body_dice" of source and output, "stripe" index, "anatomy" of a head CT.
     """
     check = OutputCheck()
     if not _check_values(check, volume, manifest):
@@ -106,6 +107,8 @@ def check_translated(volume: Volume, source: Volume, manifest: Manifest) -> Outp
         _check_means(check, coarse.array, labels, manifest, _BESIDE_SOURCE)
     if _on_own_grid(volume, manifest):
         _check_translated_stripes(check, volume, source, body, manifest)
+    if manifest.settings.name == "head-slices" and manifest.output.modality == "CT":
+        check_head(check, volume)
     return check
 
 
