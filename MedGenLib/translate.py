@@ -13,7 +13,7 @@ from MedGenLib.checks.input import check_image
 from MedGenLib.checks.output import check_translated
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.findings import notes, require_usable
-from MedGenLib.imaging.modality import modality_of, same_modality
+from MedGenLib.imaging.modality import MR_MODALITIES, modality_of, same_modality
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import read_volume
 from MedGenLib.options import TranslateOptions, documented
@@ -107,6 +107,11 @@ def _fitting(volume: Volume, to: str) -> Manifest:
     try:
         return for_translation(source, to)
     except PackageError as error:
+        if volume.modality in MR_MODALITIES:
+            raise PackageError(
+                f"{error} If the image is not {source}, state it (command line: --modality MR, Python: "
+                "read_volume(..., modality=...))."
+            ) from None
         if volume.modality is not None or source is None:
             raise
         raise PackageError(

@@ -12,6 +12,7 @@ import numpy as np
 
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.body import close_body
+from MedGenLib.imaging.head import head_problem
 from MedGenLib.imaging.modality import guess_modality, hu_problem, modality_doubt, modality_family
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis
@@ -96,13 +97,18 @@ def check_image(volume: Volume, manifest: Manifest) -> list[Finding]:
     """Check the source of a translation.
 
     The modality is that of the volume, else it is guessed from the values. Errors: another
-    modality than the model reads, or a constant image. Warnings: a modality that the values
-    contradict, an unknown modality, spacing or field of view outside of the range of the model.
+    modality or contrast than the model reads, no whole head for a model of the head, or a
+    constant image. Warnings: a modality that the values contradict, an unknown modality, spacing
+    or field of view outside of the range of the model.
     """
     if np.ptp(volume.array) == 0:
         value = float(volume.array.flat[0])
         return [_error("constant-image", f"Every voxel of the image is {value:g}; load another.")]
-    return [*_check_modality(volume, manifest), *_check_geometry(volume, manifest)]
+    findings = [*_check_modality(volume, manifest), *_check_geometry(volume, manifest)]
+    if any(finding.level == "error" for finding in findings) or manifest.settings.name != "head-slices":
+        return findings
+    problem = head_problem(volume)
+    return findings + ([_error("no-head", f"{problem}; {_needs(manifest)} of a whole head.")] if problem else [])
 
 
 def check_stated(volume: Volume) -> list[Finding]:
@@ -116,7 +122,7 @@ def _check_modality(volume: Volume, manifest: Manifest) -> list[Finding]:
     could_be_ct = stated == "CT" or stated is None and guess != "MR"
     if modality_family(needed) == "CT" and could_be_ct and (problem := hu_problem(volume)):
         return [_error("not-hu", problem)]
-    model = f"the model '{manifest.name}' needs {_described(needed)}"
+    model = _needs(manifest)
     if stated is not None and modality_family(stated) != modality_family(needed):
         return [_error("wrong-modality", f"The image is {stated}, but {model}; choose another.")]
     if stated is None and guess is not None and guess != modality_family(needed):
@@ -142,12 +148,19 @@ def _check_modality(volume: Volume, manifest: Manifest) -> list[Finding]:
             )
         ]
     if stated not in (None, "MR", needed):
-        return [_warning("other-contrast", f"The image is {stated}, and {model}; expect errors.")]
+        return [
+            _error(
+                "other-contrast",
+                f"The image is stated to be {stated}, but {model}; give that, or correct the contrast if its header is "
+                "wrong (command line: --modality MR).",
+            )
+        ]
     return []
 
 
-def _described(modality: str) -> str:
-    return "CT in HU" if modality == "CT" else f"{modality} MR"
+def _needs(manifest: Manifest) -> str:
+    modality = manifest.input.modality
+    return f"the model '{manifest.name}' needs {'CT in HU' if modality == 'CT' else f'{modality} MR'}"
 
 
 def _check_geometry(image: Volume | LabelMap, manifest: Manifest) -> list[Finding]:

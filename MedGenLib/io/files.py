@@ -28,6 +28,7 @@ from MedGenLib.io.mgh import read_mgh_header, read_mgh_voxels
 from MedGenLib.io.nifti import read_nifti_comments, read_nifti_header, read_nifti_voxels
 from MedGenLib.io.nifti_writing import write_nifti
 from MedGenLib.io.provenance import KEY, Provenance
+from MedGenLib.io.sequence import contrast_beside
 from MedGenLib.io.system import plan_memory, quiet_library
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def read_volume(
         volume = dicom.read_series(path, series)
     else:
         array, affine, header = _read_file(path)
-        volume = Volume(array.astype(np.float32, order="C"), affine, notes=header.notes, forms=header.forms)
+        known = contrast_beside(path, header.description)
+        volume = Volume(array.astype(np.float32, order="C"), affine, known, notes=header.notes, forms=header.forms)
     _check_extent(volume.shape, path)
     check_finite(volume, str(path))
     if modality and volume.modality and modality_family(modality) != modality_family(volume.modality):

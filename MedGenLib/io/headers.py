@@ -49,6 +49,7 @@ class Header:
     forms: both positions of a NIfTI header.
     step: difference of neighboring stored values, where the header scales them; else 0.
     packed: file of compressed voxels, and where in it they begin.
+    description: free text of a NIfTI header.
     """
 
     shape: tuple[int, ...]
@@ -60,6 +61,7 @@ class Header:
     forms: Forms | None = None
     step: float = 0.0
     packed: tuple[Path, int] | None = None
+    description: str = ""
 
 
 # --- NRRD: https://teem.sourceforge.net/nrrd/format.html --------------------------------------

@@ -82,6 +82,7 @@ def read_nifti_header(path: Path) -> NiftiHeader:
         step=0.0 if dtype.kind == "f" or slope == 1 else abs(slope),
         affine=forms.affine,
         forms=forms,
+        description=bytes(fields["descrip"]).decode("latin-1").strip("\0 "),
         dtype=dtype,
         start=max(start, first),
         slope=slope,

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from MedGenLib import translate
 from MedGenLib.errors import Cancelled, InputError, LicenseError, MemoryPlanError
+from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import Volume, crop
 from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.io.samples import sample
@@ -112,7 +113,7 @@ def test_thick_slices_keep_to_their_plane_and_are_not_resampled(slab):
 
 
 def test_a_coarse_image_is_worked_on_at_the_models_spacing(slab):
-    coarse = placed(slab, (2.0, 2.0, 2.0))
+    coarse = resample(placed(slab, (1.0, 1.0, 1.0)), (2.0, 2.0, 2.0))
     result = translate(coarse, "CT", **FAST)
     assert result.report.parameters["working_spacing_mm"] == [1.0, 1.0, 1.0]
     assert result.volume.shape == coarse.shape

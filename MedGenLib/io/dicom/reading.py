@@ -15,8 +15,10 @@ import numpy as np
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import Volume, affine_from_lps
+from MedGenLib.io.dicom.headers import read_tags
 from MedGenLib.io.dicom.pixels import read_pixels
 from MedGenLib.io.dicom.scan import ImageHeader, choose, scan
+from MedGenLib.io.sequence import DICOM_TAGS, contrast_in_dicom
 from MedGenLib.io.system import plan_memory
 
 _SAME_POSITION_MM = 0.01
@@ -31,7 +33,8 @@ _ORIENTATION_TOLERANCE = 1e-3
 
 
 def read_series(folder: str | Path, series: str | None = None) -> Volume:
-    """Volume of a DICOM series: float32, HU in CT, modality "CT", "MR" or None.
+    """Volume of a DICOM series: float32, HU in CT, modality "CT", the contrast of an MR image if the
+    header states it, else "MR", or None.
 
     Slices are sorted by position along their normal, and rescale slope and intercept are applied to
     each. Of identical images at one position, one is kept. Gaps that differ by more than 1 % are
@@ -59,6 +62,8 @@ def read_series(folder: str | Path, series: str | None = None) -> Volume:
     slices, array = _without_duplicates(slices, array, notes)
     array, affine = _stack(slices, array, notes)
     modality = chosen.modality if chosen.modality in ("CT", "MR") else None
+    if modality == "MR":
+        modality = contrast_in_dicom(read_tags(slices[0].path, DICOM_TAGS)) or modality
     return Volume(array, affine, modality, "HU" if modality == "CT" else "a.u.", tuple(notes))
 
 

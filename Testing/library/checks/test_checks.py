@@ -208,10 +208,12 @@ class TestImage:
         (finding,) = check_image(mr_like(mask, 1 / 255), model("T1w"))
         assert (finding.level, finding.code) == ("warning", "unknown-modality")
 
-    def test_another_contrast_is_a_warning(self, mask):
+    def test_another_contrast_is_an_error(self, mask):
         image = mr_like(mask)
         (finding,) = check_image(image.with_array(image.array, "T2w"), model("T1w"))
-        assert (finding.level, finding.code) == ("warning", "other-contrast")
+        assert (finding.level, finding.code) == ("error", "other-contrast")
+        assert "T2w" in finding.sentence and "--modality MR" in finding.sentence
+        assert check_image(image.with_array(image.array, "MR"), model("T1w")) == []
 
     def test_a_constant_image_is_an_error(self, ct):
         (finding,) = check_image(ct.with_array(np.full(SHAPE, 7.0)), model("CT"))

@@ -96,7 +96,7 @@ def test_geometry_and_values_survive_a_round_trip(tmp_path, grid, modality):
     for copy in (read_series(tmp_path / "out"), by_simpleitk(tmp_path / "out")):
         values, mm = largest_difference(original, copy)
         assert values == 0 and mm < 1e-3
-    assert read_series(tmp_path / "out").modality == ("CT" if modality == "CT" else "MR")
+    assert read_series(tmp_path / "out").modality == modality
     assert judge(files[0], files[-1]) == []
 
 
