@@ -1,8 +1,8 @@
-"""Weights on disk: large convolution kernels in 8 bits, or in 4 bits as the difference from another network's.
+"""Weights on disk: large tensors in 8 bits, convolution kernels also in 4 bits as the difference from another network's.
 
 A group of at most 128 weights of an output channel shares a scale: a stored integer times its scale is the weight
-(symmetric quantization, Jacob et al., CVPR 2018, with smaller groups). All other tensors, about 3 % of the weights, are stored in half precision: the
-linear layers of the embeddings have outliers that integers do not represent well.
+(symmetric quantization, Jacob et al., CVPR 2018, with smaller groups). Small tensors stay in half precision, and so do
+those that integers represent badly, such as the embedding of the time, which has outliers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST_KERNEL = 16384
-"""Convolution kernels with fewer weights stay in half precision: they are the first and last layers of a network."""
+SMALLEST = 8000
+"""Tensors with fewer weights stay in half precision: biases, and the first and last layers of a network."""
+WORST = 0.008
+"""Largest rounding error of a tensor in 8 bits, relative to its norm; above, it stays in half precision."""
 SCALE = ".scale"
 """A tensor NAME of integers has its scales in the tensor NAME.scale."""
 GROUP = 128
-"""Most weights with a common scale."""
+"""Most weights with a common scale; a whole output channel has one where its inputs cannot be divided well."""
+FEWEST = 16
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Tried ranges of the integers, relative to the largest weight of a group."""
 
@@ -31,14 +34,25 @@ def compress(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None = No
     """
     stored: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if tensor.ndim < 4 or tensor.numel() < SMALLEST_KERNEL:
-            stored[name] = tensor.half() if tensor.is_floating_point() else tensor
-        elif base is not None and name in base and base[name].shape == tensor.shape:
-            integers, stored[name + SCALE] = _quantize(tensor.float() - base[name].float(), 7)
+        known = None if base is None or tensor.ndim < 4 else base.get(name)
+        if known is not None and known.shape == tensor.shape and tensor.numel() >= SMALLEST:
+            integers, stored[name + SCALE] = _quantize(tensor.float() - known.float(), 7)
             stored[name] = _pack(integers)
         else:
-            stored[name], stored[name + SCALE] = _quantize(tensor.float(), 127)
+            stored |= _in_8_bits(name, tensor)
     return stored
+
+
+def _in_8_bits(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A tensor in 8 bits, or as it is stored where that is not possible or not good."""
+    if not tensor.is_floating_point():
+        return {name: tensor}
+    if tensor.ndim > 1 and tensor.numel() >= SMALLEST:
+        integers, scale = _quantize(tensor.float(), 127)
+        error = (_scaled(integers.float(), scale) - tensor.float()).norm()
+        if error <= WORST * tensor.float().norm():
+            return {name: integers, name + SCALE: scale}
+    return {name: tensor.half()}
 
 
 def expand(stored: Mapping[str, Tensor], base: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -78,6 +92,7 @@ def _quantize(kernel: Tensor, top: int) -> tuple[Tensor, Tensor]:
 
     channels, size = kernel.shape[1], kernel[0, 0].numel()
     group = next(n for n in range(channels, 0, -1) if channels % n == 0 and (n * size <= GROUP or n == 1))
+    group = group if group * size >= FEWEST else channels
     rows = kernel.reshape(kernel.shape[0] * (channels // group), -1)
     largest = rows.abs().amax(1, keepdim=True)
     found = torch.zeros_like(largest)

@@ -15,6 +15,7 @@ def state(seed: int = 0) -> dict[str, torch.Tensor]:
         "slice.weight": 0.05 * torch.randn(64, 60, 3, 3, generator=generator),
         "enter.weight": torch.randn(8, 2, 3, 3, 3, generator=generator),
         "linear.weight": torch.randn(300, 300, generator=generator),
+        "outliers.weight": torch.randn(300, 300, generator=generator) ** 5,
         "deep.bias": torch.randn(48, generator=generator),
         "count": torch.tensor(3),
     }
@@ -24,7 +25,7 @@ def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def test_large_kernels_take_one_byte_a_weight_and_keep_their_values_to_half_a_percent():
+def test_large_tensors_take_one_byte_a_weight_and_keep_their_values_to_half_a_percent():
     weights = state()
     stored = compress(weights)
     assert {name: t.dtype for name, t in stored.items()} == {
@@ -33,17 +34,19 @@ def test_large_kernels_take_one_byte_a_weight_and_keep_their_values_to_half_a_pe
         "slice.weight": torch.int8,
         "slice.weight.scale": torch.float16,
         "enter.weight": torch.float16,
-        "linear.weight": torch.float16,
+        "linear.weight": torch.int8,
+        "linear.weight.scale": torch.float16,
+        "outliers.weight": torch.float16,
         "deep.bias": torch.float16,
         "count": torch.int64,
     }
     assert stored["deep.weight.scale"].shape == (48, 6, 1, 1, 1)
     restored = expand(stored)
     assert restored.keys() == weights.keys()
-    for name in ("deep.weight", "slice.weight"):
+    for name in ("deep.weight", "slice.weight", "linear.weight"):
         assert restored[name].shape == weights[name].shape
         assert relative_error(restored[name], weights[name]) < 0.007
-    torch.testing.assert_close(restored["linear.weight"].float(), weights["linear.weight"], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(restored["outliers.weight"].float(), weights["outliers.weight"], rtol=1e-3, atol=1e-6)
     assert restored["count"] == 3
 
 
