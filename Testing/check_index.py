@@ -24,7 +24,8 @@ NAME = "MedGen"
 MIB = 2**20
 LARGEST_CLONE = 100 * MIB
 """Of the working tree with its history, as the reviewer's script counts."""
-LICENSES = ("LICENSE", "LICENCE", "License.txt", "license.txt", "LICENSE.txt", "COPYING", "COPYING.txt")
+LARGEST_PICTURE = 100 * 1024
+LICENSES = ("LICENSE", "License.txt", "license.txt", "LICENSE.txt", "COPYING", "COPYING.txt")
 CATEGORY = "Image Synthesis"
 """One of the categories of the index."""
 ALLOWED = {*sys.stdlib_module_names, "slicer", "qt", "ctk", "vtk", "SimpleITK", "numpy", "scipy", "SampleData"}
@@ -163,11 +164,15 @@ def check_names(project: Project) -> Iterator[str]:
 
 
 def check_pictures(project: Project) -> Iterator[str]:
-    """Icon and screenshots are PNG files of this repository."""
+    """Icon and screenshots are PNG files of this repository; no picture is large."""
     for name in (project.filled["icon"], *project.filled["screenshots"]):
         path = project.root / name
         if not path.is_file() or path.read_bytes()[:8] != b"\x89PNG\r\n\x1a\n":
             yield f"{name} is no PNG file"
+    for folder in ("Resources/Pictures", "Testing/slicer/screenshots"):
+        for path in sorted((project.root / folder).glob("*.png")):
+            if path.stat().st_size > LARGEST_PICTURE:
+                yield f"{folder}/{path.name} is larger than 100 KiB"
 
 
 def check_license(project: Project) -> Iterator[str]:

@@ -164,7 +164,8 @@ class LicenseSpec:
 class Manifest:
     """A validated model package.
 
-    `name` identifies it; `title` is its name for people. `metadata` is the whole JSON as read; treat it, like every mapping here, as read-only.
+    `name` identifies it; `title` is its name for people. `metadata` is the whole JSON as read; treat it, like every
+    mapping here, as read-only.
     """
 
     folder: Path

@@ -24,6 +24,8 @@ SCREENSHOTS = support.SCREENSHOTS
 VIEW = 290
 """Width and height of a view in pixels, without its bar."""
 BAR = 14
+TALLEST = 800
+"""Pixels of the panel; the rest is scrolled away."""
 GAP = 2
 COLORS = {"Red": "#f34a33", "Yellow": "#edd54c", "Green": "#6eb04b", "1": "#7483b7"}
 """Of the bars over Slicer's views."""
@@ -107,6 +109,7 @@ def edit(widget) -> Path:
 def evaluate(widget) -> Path:
     """A CT from the mask of the sample against the real CT: figures, and the error over the image."""
     generate(widget)
+    widget.logic.currentRun.snapshot.node.GetDisplayNode().SetVisibility(False)  # the eye beside the mask
     real = slicer.util.loadVolume(str(support.SAMPLES / "ct_tissue_real.nii.gz"), {"name": "Abdomen CT", "show": False})
     real.SetAttribute("MedGen.Modality", "CT")
     widget.panel.context.parameters.evaluateReference = real
@@ -147,8 +150,9 @@ def run(widget, button) -> None:
 
 def window():
     """The panel on the left, the views of the layout on the right, as in Slicer."""
-    panel = panelImage()
-    shown = viewImages()
+    panel, shown = panelImage(), viewImages()
+    if panel.height() > TALLEST:  # scrolled to its lower end
+        panel = panel.copy(0, panel.height() - TALLEST, WIDTH, TALLEST)
     height = max(panel.height(), *(y + BAR + image.height() for _x, y, _name, image in shown))
     picture = qt.QImage(
         WIDTH + GAP + max(x + image.width() for x, _y, _name, image in shown), height, qt.QImage.Format_RGB888

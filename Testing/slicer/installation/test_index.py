@@ -95,6 +95,8 @@ class NoticeTest(support.SlicerTestCase):
         self.fill(screenshots=["Resources/Pictures/gone.png"])
         self.assertIn("MedGen.png is no PNG", self.faults(check_index.check_pictures))
         self.assertIn("gone.png is no PNG", self.faults(check_index.check_pictures))
+        (self.project.root / "Resources" / "Pictures" / "large.png").write_bytes(bytes(200_000))
+        self.assertIn("large.png is larger", self.faults(check_index.check_pictures))
 
     def test_licenseAndHomepage(self):
         (self.project.root / "LICENSE").unlink()

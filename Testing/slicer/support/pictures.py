@@ -5,9 +5,8 @@ from pathlib import Path
 
 LARGEST = 100 * 1000
 """Bytes of a picture."""
-GRAYS = (128, 96, 64, 48)
-"""Levels of gray that are tried, from the most on; the eye tells fewer apart in an image with noise."""
-COLORS = 96
+PALETTES = ((128, 96), (64, 64), (48, 48), (40, 32), (32, 24))
+"""Levels of gray and numbers of colors that are tried, from the most on; the eye tells fewer apart in noise."""
 
 
 def save(image, path: Path) -> None:
@@ -18,15 +17,15 @@ def save(image, path: Path) -> None:
         image = Image.frombytes(
             "RGB", (image.width(), image.height()), bytes(image.constBits()), "raw", "RGB", image.bytesPerLine()
         )
-    for grays in GRAYS:
+    for grays, colors in PALETTES:
         buffer = io.BytesIO()
-        _reduced(image, grays).save(buffer, "PNG", optimize=True)
+        _reduced(image, grays, colors).save(buffer, "PNG", optimize=True)
         if buffer.tell() <= LARGEST:
             break
     path.write_bytes(buffer.getvalue())
 
 
-def _reduced(image, grays: int):
+def _reduced(image, grays: int, colors: int):
     import numpy as np
     from PIL import Image
 
@@ -34,7 +33,7 @@ def _reduced(image, grays: int):
     colored = pixels[np.ptp(pixels, axis=2) > 8]
     palette = np.repeat(np.linspace(0, 255, grays).round().astype(np.uint8), 3)
     if len(colored):
-        found = Image.fromarray(colored[None]).quantize(COLORS, Image.Quantize.MEDIANCUT).getpalette()
+        found = Image.fromarray(colored[None]).quantize(colors, Image.Quantize.MEDIANCUT).getpalette()
         palette = np.concatenate([palette, np.array(found, np.uint8)])
     holder = Image.new("P", (1, 1))
     holder.putpalette(palette.tobytes())
