@@ -55,7 +55,7 @@ SAMPLES = (
         "MedGen abdomen",
         "Abdomen tissues",
         "ct_tissue_mask.nii.gz",
-        "b8d7c85c94c0b4b0b57305143ac04cf7bb06d11e216882050239dd7c143bddf6",
+        "8ab5bd1229bedb77388665c0b846706a16e6231853c920d6932e4846421a5d2e",
         ("ct-tissue",),
         (
             ("fat", 0.90, 0.86, 0.51),
@@ -78,7 +78,7 @@ SAMPLES = (
         "MedGen head T1",
         "Head T1",
         "head_t1.nii.gz",
-        "eed829b8e4a81c0eb9ac1b4d346fffc2d219826480e7a50b91eed520c9a52a42",
+        "662b6de2b406c41554e28a17a6083fa7ad5693fcd567b050ba161864d42c2318",
         ("head-mr-to-ct",),
     ),
 )
@@ -131,13 +131,16 @@ def loadSample(name: str):
     ------
     InputError: no example has this name, or its file is missing, damaged or cannot be read.
     """
+    from MedGenSlicer.results.fit import emptyViews, fitWhereUnseen
+
     sample = next((sample for sample in SAMPLES if name in (sample.name, sample.title)), None)
     if sample is None:
         known = ", ".join(sample.name for sample in SAMPLES)
         raise InputError(_("There is no sample called {name}; there are {known}.").format(name=name, known=known))
     _check(sample)
+    empty = emptyViews()
     node = _loadSegmentation(sample) if sample.segments else _loadFile(sample, show=True)
-    slicer.util.resetSliceViews()
+    fitWhereUnseen(node, empty)
     return node
 
 

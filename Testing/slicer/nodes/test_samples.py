@@ -18,6 +18,7 @@ import qt
 import slicer
 
 import support
+from support.views import pixels, views
 
 support.useModuleFolder()
 
@@ -94,6 +95,27 @@ class LoadTest(support.SlicerTestCase):
         self.assertEqual((node.GetClassName(), node.GetName()), ("vtkMRMLScalarVolumeNode", "Head T1"))
         composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
         self.assertEqual(composite.GetBackgroundVolumeID(), node.GetID())
+
+    @unittest.skipIf(support.inSlicer(), "only the bridge draws without a window")
+    def test_every_sample_is_seen(self):
+        for sample in samples.SAMPLES:
+            with self.subTest(sample.title):
+                slicer.mrmlScene.Clear(0)
+                for name in ("Red", "Yellow", "Green"):
+                    slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode().SetXYZOrigin(900, 0, 0)
+                samples.loadSample(sample.name)
+                for name in ("Red", "Yellow", "Green"):
+                    self.assertGreater((pixels(name).max(axis=2) > 20).mean(), 0.05, name)
+
+    def test_views_of_the_user_stay(self):
+        scan = slicer.util.loadVolume(str(support.SAMPLES / "ct_tissue_real.nii.gz"), {"name": "Scan", "show": False})
+        slicer.util.setSliceViewerLayers(background=scan, fit=True)
+        node = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+        node.SetFieldOfView(50, 50, 1)
+        node.SetSliceOffset(node.GetSliceOffset() + 12)
+        before = views()["Red"]
+        samples.loadFor("ct-tissue")
+        self.assertEqual(views()["Red"], before)
 
     def test_twice_gives_two_nodes(self):
         names = [samples.loadSample("MedGenHippocampus").GetName() for _ in range(2)]
