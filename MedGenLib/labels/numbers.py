@@ -27,7 +27,7 @@ _SHOWN, _HINTS, _DOUBTS = 8, 6, 2
 
 
 @dataclass(frozen=True)
-class Shape:
+class LabelShape:
     """Measures of one label.
 
     Attributes
@@ -81,7 +81,7 @@ def check_numbers(labels: LabelMap, report: MappingReport, vocabulary: Vocabular
     ]
 
 
-def shapes_of(labels: LabelMap) -> dict[int, Shape]:
+def shapes_of(labels: LabelMap) -> dict[int, LabelShape]:
     """The measures of each label; faces on the border of the mask are no surface."""
     box = occupied(labels.array)
     if box is None:
@@ -102,7 +102,7 @@ def shapes_of(labels: LabelMap) -> dict[int, Shape]:
     sizes = np.bincount(numbers.ravel(), minlength=count) * voxel
     cut = _at_border(labels.array)
     return {
-        int(value): Shape(
+        int(value): LabelShape(
             sizes[n] / 1000,
             2 * sizes[n] / max(faces[n].sum(), 1e-9),
             int(value) in cut,
@@ -118,7 +118,7 @@ def _at_border(array: np.ndarray) -> set[int]:
     return {int(value) for end in ends for value in np.unique(end)}
 
 
-def _doubts(shapes: Mapping[int, Shape], names: Mapping[int, str], is_body: bool) -> Iterator[str]:
+def _doubts(shapes: Mapping[int, LabelShape], names: Mapping[int, str], is_body: bool) -> Iterator[str]:
     """What speaks against the names, in words."""
     known = _known_shapes()
     for value, name in names.items():
@@ -133,7 +133,9 @@ def _doubts(shapes: Mapping[int, Shape], names: Mapping[int, str], is_body: bool
         yield f"they are {whole:.3g} ml in all, which is an organ or a lesion and no body"
 
 
-def _doubts_of(label: str, shape: Shape, known: Mapping, names: Mapping[int, str], has_others: bool) -> Iterator[str]:
+def _doubts_of(
+    label: str, shape: LabelShape, known: Mapping, names: Mapping[int, str], has_others: bool
+) -> Iterator[str]:
     if limits := known.get("volume_ml"):
         low, high = limits[0] / _VOLUME_MARGIN[0], limits[1] * _VOLUME_MARGIN[1]
         if shape.volume_ml > high or not shape.is_cut and shape.volume_ml < low:

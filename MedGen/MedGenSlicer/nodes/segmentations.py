@@ -27,7 +27,7 @@ Make = Callable[[], tuple[np.ndarray, tuple[int, int, int]]]
 
 
 @dataclass(frozen=True)
-class Source:
+class LayerSource:
     """What a layer is made from, as it was when it was captured.
 
     make(): voxels (k, j, i) and the place of the first one in the grid (i, j, k); may be called in another thread.
@@ -125,7 +125,7 @@ def drawnSegments(segmentation, segments: list[SegmentInfo]):
             yield info, segment, image
 
 
-def sourcesOf(node, segments: list[SegmentInfo], reference) -> list[Source]:
+def sourcesOf(node, segments: list[SegmentInfo], reference) -> list[LayerSource]:
     """The layers of a segmentation on a reference grid, from its binary label maps or else its closed surfaces; quick.
 
     Raises
@@ -137,7 +137,7 @@ def sourcesOf(node, segments: list[SegmentInfo], reference) -> list[Source]:
         sources = _labelmapSources(segmentation, segments, reference)
     elif segmentation.ContainsRepresentation(CLOSED_SURFACE):
         sources = [
-            Source(surfaces.onGrid(surface, reference), {1: info.value})
+            LayerSource(surfaces.onGrid(surface, reference), {1: info.value})
             for info, surface in drawnSurfaces(segmentation, segments)
         ]
     else:
@@ -151,8 +151,8 @@ def sourcesOf(node, segments: list[SegmentInfo], reference) -> list[Source]:
     return sources
 
 
-def _labelmapSources(segmentation, segments: list[SegmentInfo], reference) -> list[Source]:
-    sources: list[Source] = []
+def _labelmapSources(segmentation, segments: list[SegmentInfo], reference) -> list[LayerSource]:
+    sources: list[LayerSource] = []
     made: dict[str, Make] = {}
     previous = None
     hold = Holder()
@@ -161,13 +161,13 @@ def _labelmapSources(segmentation, segments: list[SegmentInfo], reference) -> li
         if key not in made:
             made[key] = labelmapOnGrid(image, reference, hold)
         if key != previous:
-            sources.append(Source(made[key], {}))
+            sources.append(LayerSource(made[key], {}))
         sources[-1].values[segment.GetLabelValue()] = info.value
         previous = key
     return sources
 
 
-def merged(sources: list[Source], shape: tuple[int, int, int], name: str) -> tuple[np.ndarray, list[str]]:
+def merged(sources: list[LayerSource], shape: tuple[int, int, int], name: str) -> tuple[np.ndarray, list[str]]:
     """All layers in one (i, j, k) array, where the later one counts in an overlap; and sentences for the user."""
     largest = max(max(source.values.values()) for source in sources)
     result = np.zeros(shape[::-1], np.min_scalar_type(largest))
