@@ -1,4 +1,4 @@
-"""Weights on disk: large tensors in 8 bits, convolution kernels also in 4 bits as the difference from another network's.
+"""Weights on disk: large tensors in 8 bits, kernels also in 4 bits as the difference from another network's.
 
 A group of at most 128 weights of an output channel shares a scale: a stored integer times its scale is the weight
 (symmetric quantization, Jacob et al., CVPR 2018, with smaller groups). Small tensors stay in half precision, and so do

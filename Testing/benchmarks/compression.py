@@ -3,8 +3,8 @@
     MEDGEN_DATA=<folder> python Testing/benchmarks/compression.py --half <folder of packages in half precision>
 
 The commit 6287d93 has the packages in half precision, in Resources/Models. Both forms get the same inputs, seeds and
-noise. The RMS difference is voxelwise, between the two forms. Intervals are of the paired change, by bootstrap over cases; the two torso scans are too few
-for one.
+noise. The RMS difference is voxelwise, between the two forms. Intervals are of the paired change, by bootstrap over
+cases; the two torso scans are too few for one.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import load_manifest
 from MedGenLib.training import train
 from MedGenLib.training.data.painted import PaintedHeads
-from MedGenLib.training.data.slices import Augmentation, SlicePair, with_marrow, calibrate_hu
+from MedGenLib.training.data.slices import Augmentation, SlicePair, calibrate_hu, with_marrow
 from MedGenLib.training.data.tissue import tissue_labels
 from MedGenLib.training.loop import Draw, OptimizationSettings
 from MedGenLib.training.splits import hold_out

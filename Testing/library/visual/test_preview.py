@@ -168,7 +168,7 @@ def test_many_labels_keep_distinct_colors_and_a_short_legend(figure_of):
 
 
 @pytest.mark.parametrize("values", [range(1, 33), [2, 3, 4, 10, 11, 12, 13, 17, 41, 42, 43, 49, 50, 51, 52, 53]])
-def test_colors_of_labels_can_be_told_apart(values):
+def test_colors_of_labels_are_distinct(values):
     """Numbers of models and of FreeSurfer, with ventricle (4, 43) and hippocampus (17, 53)."""
     from matplotlib.colors import to_rgb
     from skimage.color import rgb2lab
