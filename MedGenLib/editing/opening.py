@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,6 @@ from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.pipelines.base import is_editable
-from MedGenLib.pipelines.contrast import scalars_of_image
 from MedGenLib.pipelines.model_labels import model_labels
 from MedGenLib.pipelines.scene import Scene, grid_stride, prepare
 from MedGenLib.progress import ProgressCallback, Stage
@@ -76,7 +75,7 @@ def generated(
 
     result = generate(mask, model, progress=progress, on_sample=keep, **options)
     run, latent, chosen = kept
-    scene, volume, labels = replace(run.scene, scalars=run.scene.scalars_of(chosen)), result.volume, result.source
+    scene, volume, labels = run.scene.of_seed(chosen), result.volume, result.source
     grid_map, place = GridMap.over(scene, grid_stride(scene.manifest))
     cells = shrunk(place, grid_map.cell)
     noise = NoiseField(
@@ -119,7 +118,7 @@ def of_image(
     noise_hu = options["noise_hu"]
     if noise_hu is None and manifest.settings.takes_noise:
         noise_hu = _noise_of(volume, labels, manifest)
-    scene = prepare(labels, manifest, noise_hu)
+    scene = prepare(labels, manifest, noise_hu).of_image(volume.array, labels.array)
     grid_map, where = GridMap.over(scene, grid_stride(manifest))
     view = _view(scene, where)
     codec, allowed, scale = scene.codec, manifest.output.range, 1.0
@@ -127,8 +126,6 @@ def of_image(
         codec = _own_contrast(volume, grid_map.voxels_in(view.box if view else where))
     elif manifest.output.unit != "HU":
         scale = _own_scale(volume, labels, codec)
-    if manifest.settings.contrast is not None:
-        scene.scalars = scene.scalars[:2] + scalars_of_image(manifest.settings.contrast, volume.array, labels.array)
     if manifest.output.unit != "HU":
         values = volume.array
         allowed = min(0.0, float(values.min())), max(allowed[1] * scale, float(values.max()))

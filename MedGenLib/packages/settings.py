@@ -198,6 +198,8 @@ class LatentFlowSettings(GenerationSettings):
             yield from self.contrast.contradictions()
             if not self.takes_noise:
                 yield "preprocessing has a contrast without noise_hu; add noise_hu"
+            if self.centers is None or max(self.contrast.labels) > highest:
+                yield "preprocessing.contrast has a label without a center; give labels of the model with centers"
         yield from self._of_network(medgen, highest + 1)
 
     def _of_codec(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Contrast of generated MR images: drawn from that of the training scans, and given to the networks.
+"""Contrast of generated MR images, drawn from that of the training scans: the centers of the codec, and a condition.
 
 A contrast is a vector: the level of each label of the settings and the spread of the reference label, both relative to
 the level of the reference label, and the logarithm (base 2) of the noise relative to that of the spacing.
@@ -7,6 +7,7 @@ the level of the reference label, and the logarithm (base 2) of the noise relati
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from MedGenLib.imaging.contrast import levels
 
 if TYPE_CHECKING:
+    from MedGenLib.imaging.normalization import TissueStandard
     from MedGenLib.labels.vocabulary import Label
     from MedGenLib.packages.settings import ContrastSettings
 
@@ -51,9 +53,18 @@ def contrast_scalars(settings: ContrastSettings, contrast: np.ndarray) -> list[f
     return (np.nan_to_num(np.clip(z, -2 * MOST, 2 * MOST)) * 2).tolist()
 
 
-def scalars_of_image(settings: ContrastSettings, values: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Scalar conditions for an image with labels, in any unit."""
-    return contrast_scalars(settings, np.append(levels(values, labels, settings.labels, settings.reference), 0.0))
+def adapted(codec: TissueStandard, settings: ContrastSettings, contrast: np.ndarray) -> TissueStandard:
+    """The codec with the levels of a contrast as centers; an unknown level (NaN) keeps its center."""
+    centers = list(codec.centers)
+    for value, level in zip(settings.labels, contrast, strict=False):
+        if np.isfinite(level):
+            centers[value] = float(level * codec.centers[settings.reference])
+    return replace(codec, centers=tuple(centers))
+
+
+def contrast_of(settings: ContrastSettings, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The contrast of an image with labels, in any unit, with the noise of its spacing."""
+    return np.append(levels(values, labels, settings.labels, settings.reference), 0.0)
 
 
 def named(settings: ContrastSettings, contrast: np.ndarray, labels: Mapping[int, Label]) -> dict[str, float]:

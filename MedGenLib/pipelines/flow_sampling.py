@@ -121,10 +121,11 @@ class Sampling(GenerationRun):
 
     @torch.inference_mode()
     def sample(self, seed: int, progress: ProgressCallback | None = None) -> Tensor:
-        """Sample the latent (1, c, i, j, k) of the scene."""
+        """Sample the latent (1, c, i, j, k) of the scene, which then has the contrast of the seed."""
+        self.scene = self.scene.of_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         noise = self.noise(generator).to(self.device)
-        return self.integrate(noise, progress, generator, scalars=self.scene.scalars_of(seed))
+        return self.integrate(noise, progress, generator)
 
     def drawn(self, seed: int) -> dict[str, float]:
         return self.scene.drawn(seed)
@@ -140,16 +141,13 @@ class Sampling(GenerationRun):
         progress: ProgressCallback | None,
         generator: torch.Generator | None = None,
         known: Known | None = None,
-        scalars: list[float] | None = None,
     ) -> Tensor:
-        """Sample the latent from a noise; the part that is `known` is kept.
-
-        ``scalars`` None stands for those of the scene.
-        """
+        """Sample the latent from a noise; the part that is `known` is kept."""
         boxes = list(self.windows)
         kept = None if not self.plan.keep else list(self._features(boxes, progress))
-        values = self.scene.scalars if scalars is None else scalars
-        conditions = torch.tensor([values], device=self.device) if values else None
+        scalars = None
+        if self.scene.scalars:
+            scalars = torch.tensor([self.scene.scalars], device=self.device)
         evaluated = SAMPLERS[self.sampler].total(self.steps) * self.window_count
         stage = Stage("sampling", evaluated, progress)
 
@@ -171,9 +169,9 @@ class Sampling(GenerationRun):
                 features = self._read(boxes[number]) if kept is None else kept[number]
                 part = part.contiguous(memory_format=torch.channels_last_3d)
                 with precision(self.device, self.bfloat16):
-                    result = self.flow(part, time, features, conditions, *step)
+                    result = self.flow(part, time, features, scalars, *step)
                     if self.guidance != 1:
-                        free = self.flow(part, time, unmasked(part.shape), conditions, *step)
+                        free = self.flow(part, time, unmasked(part.shape), scalars, *step)
                         result = free + self.guidance * (result - free)
                 stage.advance()
                 return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.settings import LatentFlowSettings
 from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
-from MedGenLib.pipelines.contrast import contrast_scalars, drawn, named
+from MedGenLib.pipelines.contrast import adapted, contrast_of, contrast_scalars, drawn, named
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.working_grid import working_geometry
 
@@ -62,14 +62,21 @@ class Scene:
     findings: list[Finding] = field(default_factory=list)
     given_noise: bool = False
 
-    def scalars_of(self, seed: int) -> list[float]:
-        """Scalar conditions of the sample of a seed, with the contrast and the noise drawn for it."""
+    def of_seed(self, seed: int) -> Scene:
+        """The scene with the contrast and the noise drawn for the sample of a seed, if the model has them."""
         settings = self.manifest.settings.contrast
-        if settings is None:
-            return self.scalars
-        spacing, noise = self.scalars[:2]
-        contrast = drawn(settings, seed)
-        return [spacing, noise_scalar(self._noise(contrast)), *contrast_scalars(settings, contrast)]
+        return self if settings is None else self._with(drawn(settings, seed))
+
+    def of_image(self, values: np.ndarray, labels: np.ndarray) -> Scene:
+        """The scene with the contrast of an image in any unit, if the model has one."""
+        settings = self.manifest.settings.contrast
+        return self if settings is None else self._with(contrast_of(settings, values, labels))
+
+    def _with(self, contrast: np.ndarray) -> Scene:
+        settings = self.manifest.settings
+        scalars = [self.scalars[0], noise_scalar(self._noise(contrast)), *contrast_scalars(settings.contrast, contrast)]
+        codec = adapted(CODECS[settings.name](**settings.codec), settings.contrast, contrast)
+        return replace(self, scalars=scalars, codec=codec)
 
     def drawn(self, seed: int) -> dict[str, float]:
         """The contrast and the noise of the sample of a seed by name, empty for a model without contrast."""

@@ -47,7 +47,7 @@ def random_window(
 class Scan:
     """A scan, or a part of it, at one isotropic spacing (mm), with the noise (SD) of its values.
 
-    ``contrast`` are the scalar conditions of its contrast, if the model has them.
+    ``contrast`` are the scalar conditions of its contrast and ``codec`` that with its levels, if the model has them.
     """
 
     subject: str
@@ -56,6 +56,7 @@ class Scan:
     labels: np.ndarray
     noise: float
     contrast: tuple[float, ...] = ()
+    codec: TissueStandard | None = None
 
 
 class ScanPatches(PatchReader):
@@ -107,7 +108,7 @@ class ScanPatches(PatchReader):
         if self.ablation:
             labels = self.ablation.apply(labels, generator)
         # The codec gets the labels that the network gets, as in generation.
-        x = np.where(labels > 0, self.codec.encode(values, labels), 0)
+        x = np.where(labels > 0, (scan.codec or self.codec).encode(values, labels), 0)
         return {
             "x": x[None].astype(np.float32),
             "maps": np.concatenate([label_channels(labels, self.labels), *maps]),

@@ -11,13 +11,14 @@ import torch
 
 from MedGenLib import generate
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.normalization import TissueStandard
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.packages import store
 from MedGenLib.packages.manifest import load_manifest
 from MedGenLib.packages.settings import ContrastSettings
 from MedGenLib.pipelines.conditioning import label_channels
-from MedGenLib.pipelines.contrast import drawn, scalars_of_image
+from MedGenLib.pipelines.contrast import adapted, contrast_of, contrast_scalars, drawn
 from MedGenLib.training import config as training_config
 from MedGenLib.training import train
 from MedGenLib.training.config import read_config
@@ -315,16 +316,44 @@ def test_seeds_have_contrasts_of_people(people, head, tmp_path, monkeypatch):
     assert given.parameters["contrast"]["3"]["noise"] == 5.0
 
 
+def test_the_contrast_of_a_seed_is_in_the_image(people, head, tmp_path, monkeypatch):
+    """An untrained network gives the middle of each tissue, which is the level of the seed."""
+    first = configuration(head, tmp_path)
+    train("autoencoder", first, tmp_path / "autoencoder", device="cpu")
+    train("latent-flow", first, tmp_path / "flow-first", device="cpu")
+    package = train("latent-flow", people_configuration(people, head, tmp_path), tmp_path / "flow", device="cpu")
+    monkeypatch.setenv("MEDGEN_HOME", str(tmp_path))
+    store.add(package)
+    labels = np.full((24, 24, 24), CORTEX, np.uint8)
+    labels[:, :, :12] = WHITE
+    mask = LabelMap(labels, np.eye(4), {WHITE: "white matter", CORTEX: "cortex"})
+    made = generate(mask, "tiny-brain", seed=1, samples=6, steps=4, retries=0, device="cpu")
+    wanted = [entry["cortex"] for entry in made.report.parameters["contrast"].values()]
+    means = [float(v.array[:, :, 12:].mean() / v.array[:, :, :12].mean()) for v in made.volumes]
+    assert np.corrcoef(wanted, means)[0, 1] > 0.9
+    assert np.std(means) == pytest.approx(np.std(wanted), rel=0.5)
+
+
+def test_a_patch_is_coded_with_the_levels_of_its_person(people, head, tmp_path):
+    data = BrainScans(read_config(people_configuration(people, head, tmp_path)), 16)
+    for scan in data.scans:
+        coded = scan.codec.encode(scan.values, scan.labels)
+        assert np.median(coded[scan.labels == CORTEX]) == pytest.approx(0, abs=0.05), scan.subject
+
+
 def test_an_edited_image_keeps_its_own_contrast(people):
     image = read_volume(people / "p6_t1.nii.gz").array
     labels = read_label_map(people / "p6_seg.nii.gz").array
     settings = ContrastSettings(
         labels=(2, 6), reference=WHITE, means=(0.6, 1.1, 0.1, 0), sds=(0.05, 0.1, 0.1, 1), factor=((1,),)
     )
-    cortex, thalamus, spread = scalars_of_image(settings, 3.0 * image, labels)
+    found = contrast_of(settings, 3.0 * image, labels)
+    cortex, thalamus, spread = contrast_scalars(settings, found)
     assert cortex == pytest.approx((0.7 - 0.6) / 0.05 * 2, abs=0.4)
     assert thalamus == 0, "what the image lacks is typical"
     assert spread < 0
+    codec = adapted(TissueStandard((0, 110, 66, 40, 1, 1, 120), (30, 10, 10, 10, 1, 1, 10)), settings, found)
+    assert codec.centers[2] == pytest.approx(0.7 * 110, abs=1) and codec.centers[6] == 120
 
 
 def test_a_patch_has_the_conditions_of_its_person(people, head, tmp_path):
