@@ -19,12 +19,16 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"The training configuration {path} cannot be read ({error.strerror}); give the path of a JSON file."
         ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"The training configuration {path} is no UTF-8 text; save it as UTF-8.") from error
     try:
         config = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
-            f"The training configuration {path} is not JSON: {error.msg} in line {error.lineno}."
+            f"The training configuration {path} is not JSON: {error.msg} in line {error.lineno}; correct it there."
         ) from error
+    if not isinstance(config, dict):
+        raise InputError(f"The training configuration {path} is no JSON object; write its sections between braces.")
     config["folder"] = str(path.resolve().parent)
     return config
 

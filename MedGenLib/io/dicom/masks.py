@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def read_mask(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, str], tuple
             "the labels as .nrrd."
         ) from None
     try:
-        found = hd.seg.segread(path)
+        # From memory: a damaged length would have so many bytes reserved for it.
+        found = hd.seg.segread(BytesIO(path.read_bytes()))
         numbers = list(found.segment_numbers)
         descriptions = [found.get_segment_description(number) for number in numbers]
         values = _values(numbers, descriptions)
