@@ -26,7 +26,7 @@ from MedGenLib.pipelines.appearance import Appearance
 from MedGenLib.pipelines.base import PreparedRun, SamplingOptions, pipeline_of
 from MedGenLib.pipelines.empty_grid import wanted_grid
 from MedGenLib.pipelines.model_labels import model_labels
-from MedGenLib.progress import ProgressCallback, Stage, Timings
+from MedGenLib.progress import ProgressCallback, Stage, Timings, announce
 from MedGenLib.report import Attempt, Report
 from MedGenLib.result import Result
 
@@ -91,6 +91,7 @@ def generate(
         )
     labels, mapped, findings = _labels(mask, manifest, options)
     require_usable(findings)
+    announce((finding.sentence for finding in findings), progress)
     look = None if options["style"] is None else Appearance.of(options["style"], manifest)
     if look is not None and options["noise_hu"] is None:
         options["noise_hu"] = look.noise_hu

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 
@@ -27,6 +27,13 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 """Called before the first and after every step. An exception raised in it (for instance `MedGenLib.errors.Cancelled`)
 stops the run at once and is propagated unchanged."""
+
+
+def announce(sentences: Iterable[str], callback: ProgressCallback | None) -> None:
+    """Give sentences on the input to the method `announce` of a callback that has one, before the work."""
+    tell = getattr(callback, "announce", None)
+    if tell is not None:
+        tell(list(sentences))
 
 
 class Stage:

@@ -21,7 +21,7 @@ from MedGenLib.packages.catalogue import find, for_translation
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.base import SamplingOptions, TranslationRun, pipeline_of
-from MedGenLib.progress import ProgressCallback, Stage, Timings
+from MedGenLib.progress import ProgressCallback, Stage, Timings, announce
 from MedGenLib.report import Attempt, Report
 from MedGenLib.result import Result
 
@@ -68,6 +68,7 @@ def translate(
     manifest.preset(preset)
     findings = [*notes(volume), *check_image(volume, manifest)]
     require_usable(findings)
+    announce((finding.sentence for finding in findings), progress)
     stage.advance()
 
     device = devices.pick_device(options["device"])

@@ -37,6 +37,7 @@ class Console:
         self.has_outputs = False
         self._bar: tqdm | None = None
         self._open: str | None = None
+        self._announced: set[str] = set()
         self._started = self._last_line = 0.0
 
     def __enter__(self) -> Console:
@@ -67,6 +68,13 @@ class Console:
         self.close()
         if not self.quiet:
             self._print(f"medgen: {text}", sys.stderr)
+
+    def announce(self, sentences: list[str]) -> None:
+        """Print warnings once, those on the input before the work."""
+        for sentence in sentences:
+            if sentence not in self._announced:
+                self._announced.add(sentence)
+                self.note(f"warning: {sentence}")
 
     def error(self, text: str) -> None:
         """Print an error on stderr, also when quiet."""

@@ -110,6 +110,8 @@ def _segmenter(arguments: Namespace) -> Segmenter | None:
 def _judge(case: Case, arguments: Namespace, segmenter: Segmenter | None, progress: Console | None) -> Evaluation:
     made = _provenance(case.paths["image"])
     images = {role: _read(role, path, made, arguments) for role, path in case.paths.items()}
+    if progress is not None:
+        progress.announce([note for image in images.values() for note in image.notes])
     origin = CaseOrigin(case.name, {role: path.name for role, path in case.paths.items()}, made)
     return evaluate_pair(**images, segmenter=segmenter, resample=arguments.resample, origin=origin, progress=progress)
 

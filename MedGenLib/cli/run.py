@@ -234,7 +234,10 @@ def warn(report: Report, console: Console, path: Path | None = None) -> int:
     """
     failed = {f.sentence for check in report.output_checks for f in check.findings if f.level == "error"}
     for sentence in report.sentences:
-        (console.error if sentence in failed else console.note)(f"warning: {sentence}")
+        if sentence in failed:
+            console.error(f"warning: {sentence}")
+        else:
+            console.announce([sentence])
     if report.passed:
         return 0
     tried = len(report.attempts)

@@ -34,7 +34,7 @@ from MedGenLib.packages.license import require_acceptance
 from MedGenLib.pipelines.base import is_editable
 from MedGenLib.pipelines.model_labels import model_labels
 from MedGenLib.pipelines.scene import Scene, grid_stride, prepare
-from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.progress import ProgressCallback, Stage, announce
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
@@ -113,6 +113,7 @@ def of_image(
     labels, _, found = model_labels(mask, manifest, options["mapping"], options["fill"])
     findings = [*found, *notes(volume), *notes(mask), *check_stated(volume), *check_mask(labels, manifest)]
     require_usable(findings)
+    announce((finding.sentence for finding in findings), progress)
     stage.advance()
     device = devices.pick_device(options["device"])
     noise_hu = options["noise_hu"]

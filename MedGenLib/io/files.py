@@ -20,6 +20,7 @@ import numpy as np
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import modality_family
+from MedGenLib.imaging.units import unit_doubt
 from MedGenLib.imaging.volume import LabelMap, Volume, affine_from_lps, by_axis, check_finite, to_sitk
 from MedGenLib.io import dicom
 from MedGenLib.io.atomic import replacing
@@ -81,7 +82,13 @@ def read_volume(
     modality = modality or volume.modality
     if hu_offset is not None:
         volume, modality = _in_hu(volume, hu_offset, modality, path), "CT"
-    return volume.with_array(volume.array, modality, "HU" if modality == "CT" else "a.u.")
+    notes = (*volume.notes, *_on_units(volume))
+    return replace(volume, modality=modality, unit="HU" if modality == "CT" else "a.u.", notes=notes)
+
+
+def _on_units(image: Volume | LabelMap) -> list[str]:
+    doubt = unit_doubt(image.geometry)
+    return [doubt] if doubt else []
 
 
 def _in_hu(volume: Volume, offset: float, modality: str | None, path: Path) -> Volume:
@@ -113,6 +120,7 @@ def read_label_map(path: str | Path) -> LabelMap:
     array, notes = _whole(array, header.step, path)
     try:
         labels = LabelMap(array, affine, names, header_notes + notes, header.forms)
+        labels = replace(labels, notes=(*labels.notes, *_on_units(labels)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     small = np.min_scalar_type(int(labels.array.max()))

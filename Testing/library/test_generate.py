@@ -433,7 +433,30 @@ def test_a_package_that_contradicts_itself_ends_in_a_sentence(tmp_path, monkeypa
 
 def test_a_coarse_header_is_refused_before_memory_is_taken():
     with pytest.raises(MemoryPlanError, match="million voxels"):
-        generate(torso(spacing=1000.0), **FAST)
+        generate(torso((130, 130, 130), spacing=29.0), mapping="model", **FAST)
+
+
+@pytest.mark.parametrize("spacing, unit", [(1000.0, "micrometers"), (0.002, "meters"), (0.2, "centimeters")])
+def test_another_unit_is_refused_before_the_work(spacing, unit):
+    with pytest.raises(InputError, match=f"would be usual in {unit}"):
+        generate(torso((100, 80, 60), spacing=spacing), mapping="model", **FAST)
+
+
+def test_findings_come_before_the_work():
+    class Listener:
+        def __init__(self):
+            self.seen = []
+
+        def __call__(self, progress):
+            self.seen.append(progress.stage)
+
+        def announce(self, sentences):
+            self.seen += sentences
+
+    listener = Listener()
+    report = generate(torso(), progress=listener, **FAST).report
+    said = listener.seen.index(report.input_findings[0].sentence)
+    assert said < listener.seen.index("sampling") and "read by number" in listener.seen[said]
 
 
 def test_the_public_names_are_the_functions():

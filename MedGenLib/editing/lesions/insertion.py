@@ -29,7 +29,7 @@ from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.working_grid import working_geometry
-from MedGenLib.progress import ProgressCallback, Stage, Timings
+from MedGenLib.progress import ProgressCallback, Stage, Timings, announce
 from MedGenLib.report import Report
 from MedGenLib.result import Result
 
@@ -101,10 +101,12 @@ def insert_lesion(
     with Canvas.of_image(volume, tissues, manifest.name, seed=seed, **shared) as canvas:
         host = _host(options["organ"], tissues, options["mapping"], canvas.labels, manifest)
         place = _placement(host, painted, seed, options)
+        known = [*notes(volume), *canvas.findings, *place.findings]
+        announce((finding.sentence for finding in known), progress)
         stage.advance()
         timings.lap("preparing")
         changed, halo, halo_mm = _change(canvas, volume, place.lesion, value, manifest, options, progress)
-        findings = [*notes(volume), *canvas.findings, *place.findings, *changed]
+        findings = [*known, *changed]
         made = canvas.volume
     timings.lap("inserting")
     check = check_inserted(volume, made, place.lesion, host.array, halo)
