@@ -101,8 +101,8 @@ def _looks_like_hu(values: NDArray) -> bool:
 
 def _sample(array: NDArray) -> NDArray[np.float32]:
     """At most `_MAX_VALUES` values of the whole volume, in a fixed random order."""
-    flat = array.reshape(-1)
     generator = np.random.default_rng(0)
-    if flat.size <= _MAX_VALUES:
-        return generator.permutation(flat).astype(np.float32)
-    return flat[generator.integers(flat.size, size=_MAX_VALUES)].astype(np.float32)
+    if array.size <= _MAX_VALUES:
+        return generator.permutation(array.reshape(-1)).astype(np.float32)
+    # Without reshape, which copies an array of another order.
+    return array[np.unravel_index(generator.integers(array.size, size=_MAX_VALUES), array.shape)].astype(np.float32)

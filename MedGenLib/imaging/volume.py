@@ -356,8 +356,15 @@ def to_sitk(image: Volume | LabelMap) -> SimpleITK.Image:
     """The same image for SimpleITK, which indexes arrays (k, j, i) and positions in LPS."""
     import SimpleITK
 
-    array = image.array.astype(_SITK_TYPES.get(image.array.dtype.name, image.array.dtype))
-    result = SimpleITK.GetImageFromArray(array.transpose(2, 1, 0))
+    kind = _SITK_TYPES.get(image.array.dtype.name, image.array.dtype)
+    array = image.array.astype(kind, copy=False).transpose(2, 1, 0)
+    result = SimpleITK.GetImageFromArray(array[:1])
+    if len(array) > 1:
+        result = SimpleITK.Image(image.shape, result.GetPixelID())
+        # SimpleITK holds Python's lock while it copies, and Slicer's window waits for it.
+        count = max(1, _SITK_BLOCK // array[:1].nbytes)
+        for start in range(0, len(array), count):
+            result[:, :, start : start + count] = SimpleITK.GetImageFromArray(array[start : start + count])
     spacing, origin, direction = lps_from_affine(image.affine)
     result.SetSpacing(spacing.tolist())
     result.SetOrigin(origin.tolist())
@@ -365,6 +372,8 @@ def to_sitk(image: Volume | LabelMap) -> SimpleITK.Image:
     return result
 
 
+_SITK_BLOCK = 2**24
+"""Bytes that are copied into an image of SimpleITK at once."""
 _SITK_TYPES = {"bool": np.uint8, "float16": np.float32}
 """Array types without a counterpart in SimpleITK, and what they become."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from MedGenLib import user_folders
@@ -122,7 +123,7 @@ def _scan(validate: bool = True) -> tuple[list[Manifest], list[BrokenPackage]]:
     damaged: list[BrokenPackage] = []
     for folder in _folders(embedded_dir()) + _folders(user_folders.models_dir()):
         try:
-            manifest = load_manifest(folder, validate)
+            manifest = load_manifest(folder) if validate else _light_manifest(folder, _stamp(folder))
         except PackageError as error:
             damaged.append(BrokenPackage(folder, str(error)))
             continue
@@ -132,6 +133,20 @@ def _scan(validate: bool = True) -> tuple[list[Manifest], list[BrokenPackage]]:
         else:
             manifests[manifest.name] = manifest
     return list(manifests.values()), damaged
+
+
+@cache
+def _light_manifest(folder: Path, stamp: tuple[int, int]) -> Manifest:
+    return load_manifest(folder, validate=False)
+
+
+def _stamp(folder: Path) -> tuple[int, int]:
+    """Changes with the manifest of a folder."""
+    try:
+        found = (folder / rules.METADATA).stat()
+    except OSError:
+        return (0, 0)
+    return found.st_mtime_ns, found.st_size
 
 
 def _folders(parent: Path) -> list[Path]:
