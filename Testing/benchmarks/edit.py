@@ -178,9 +178,9 @@ def picture(path: Path) -> None:
     painted, axial = np.where(new == mask.array, 0, new), PLANES[0]
     panels = []
     for caption, shown, labels in (
-        ("Before", image.array, None),
+        ("A real CT", image.array, None),
         ("Mask painted", image.array, painted),
-        ("After the edit", result.volume.array, None),
+        ("After: the painted part is synthetic", result.volume.array, None),
     ):
         values, marked = (
             None if array is None else axial.cut(array[12:84, 28:100], SHELL[0][2]) for array in (shown, labels)
