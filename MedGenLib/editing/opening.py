@@ -22,6 +22,7 @@ from MedGenLib.editing.region import RegionEditor
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, notes, require_usable
 from MedGenLib.imaging.boxes import shrunk
+from MedGenLib.imaging.lattice import extended
 from MedGenLib.imaging.modality import hu_problem, looks_like_labels, modality_family, modality_of
 from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.normalization import Affine, TissueRange, TissueStandard
@@ -107,6 +108,7 @@ def of_image(
     seed = secrets.randbelow(2**31) if options["seed"] is None else options["seed"]
     volume = volume if isinstance(volume, Volume) else as_stored(read_volume(volume))
     mask = mask if isinstance(mask, LabelMap) else read_label_map(mask)
+    mask = extended(mask, volume.geometry)
     _check(volume, mask, manifest)
     if volume.modality is None:  # its values fit
         volume = volume.with_array(volume.array, manifest.output.modality, manifest.output.unit)

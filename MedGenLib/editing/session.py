@@ -26,6 +26,7 @@ from MedGenLib.editing.history import Change
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.boxes import Box, tight
+from MedGenLib.imaging.lattice import extended
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis
 from MedGenLib.io.files import read_label_map
 from MedGenLib.options import CanvasOptions, EditOptions, RedrawOptions, documented
@@ -194,6 +195,8 @@ class Canvas:
         plan = editor.manifest.preset(options["preset"])
         noise = None if seed is None else editor.other_noise(seed)
         mask = read_label_map(mask) if isinstance(mask, str | Path) else mask
+        if box is None and isinstance(mask, LabelMap):
+            mask = extended(mask, self._image.geometry)
         block, box = self._block(mask, box)
         if label is not None:
             block = np.where(block > 0, self._reader.number_of(label), editor.mask[box])

@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.lattice import placed
 from MedGenLib.imaging.modality import guess_modality, hu_problem
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample_to
@@ -185,8 +187,9 @@ def evaluate(
     anatomy: tuple[LabelRow, ...] = ()
     wanted = found = None
     if find is not None and labels is not None:
-        wanted = _on_grid(labels, image, resample, notes)
+        wanted, known = _on_grid(labels, image, resample, notes)
         found = find(image, progress)
+        found = found.with_array(np.where(known, found.array, found.array.dtype.type(0)))
         anatomy = _anatomy(wanted, found, find, notes)
     rows = comparison.rows if comparison else ()
     note = " ".join(filter(None, notes))
@@ -242,16 +245,26 @@ def _named(labels: LabelMap, segmenter: Segmenter, notes: list[str]) -> LabelMap
     return labels.with_array(labels.array, {v: name for v, name in names.items() if name})
 
 
-def _on_grid(labels: LabelMap, image: Volume, resample: bool, notes: list[str]) -> LabelMap:
+def _on_grid(labels: LabelMap, image: Volume, resample: bool, notes: list[str]) -> tuple[LabelMap, NDArray[np.bool_]]:
+    """The labels on the grid of the image, and where they are known."""
+    known = np.ones(image.shape, bool)
     if labels.geometry.is_close(image.geometry):
-        return labels
+        return labels, known
+    if (cropped := placed(labels, image.geometry)) is not None:
+        labels, box = cropped
+        known[:] = False
+        known[box] = True
+        if not known.all():
+            notes.append(f"The labels cover {known.mean():.0%} of the image; what lies beyond was left out.")
+        return labels, known
     if not resample:
         advice = "bring them onto one grid first (--resample does)"
         require_same_grid(("image", image), ("label volume", labels), advice)
     note = "The label volume was resampled onto the grid of the image."
     if not any(note in other for other in notes):
         notes.append(note)
-    return resample_to(labels, image)
+    reached = resample_to(LabelMap(np.ones(labels.shape, np.uint8), labels.affine), image)
+    return resample_to(labels, image), reached.array > 0
 
 
 def _anatomy(wanted: LabelMap, found: LabelMap, segmenter: Segmenter, notes: list[str]) -> tuple[LabelRow, ...]:

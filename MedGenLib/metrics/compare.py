@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.body import body_envelope_from_image
+from MedGenLib.imaging.lattice import extended
 from MedGenLib.imaging.modality import guess_modality
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume, check_finite
@@ -223,6 +224,7 @@ def _labels_on_grid(
         return None
     if not labels.array.any():
         raise InputError(f"The {name} is empty; choose one with voxels above 0.")
+    labels = extended(labels, image.geometry)
     if not labels.geometry.is_close(image.geometry):
         if not resample:
             require_same_grid(("image", image), (name, labels), _RESAMPLE)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.lattice import extended
 from MedGenLib.imaging.modality import hu_problem, modality_of, same_modality
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, check_finite
 from MedGenLib.io.files import read_label_map, read_volume
@@ -44,6 +45,7 @@ def read_painted(lesion: str | Path | LabelMap, volume: Volume) -> NDArray[np.bo
     InputError: it is empty, or lies on another grid than the image.
     """
     mask = lesion if isinstance(lesion, LabelMap) else read_label_map(lesion)
+    mask = extended(mask, volume.geometry)
     _require_grid(mask, volume, "mask of the lesion")
     if not mask.array.any():
         raise InputError("The mask of the lesion is empty; paint it first.")
@@ -61,6 +63,7 @@ def read_tissues(
     """
     if labels is not None:
         tissues = labels if isinstance(labels, LabelMap) else read_label_map(labels)
+        tissues = extended(tissues, volume.geometry)
         _require_grid(tissues, volume, "label volume")
         return tissues, "given"
     thresholds = manifest.statistics.resegment and manifest.output.unit == "HU"

@@ -12,7 +12,7 @@ import MedGenLib
 from MedGenLib.cli import main
 from MedGenLib.editing.session import Canvas, edit_image
 from MedGenLib.errors import Cancelled, InputError, PackageError
-from MedGenLib.imaging.volume import LabelMap, Volume, crop
+from MedGenLib.imaging.volume import LabelMap, Volume, crop, occupied
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import find
@@ -156,6 +156,17 @@ def test_a_block_a_label_or_the_whole_mask_say_the_same(canvas, mask):
     canvas.edit(ball, box, label="lung or gas")
     assert np.array_equal(canvas.volume.array, first)
     assert np.array_equal(canvas.mask.array, new.array)
+
+
+def test_masks_cropped_to_their_segments_are_extended(canvas, mask):
+    new = painted(mask, BONE)
+    canvas.edit(new)
+    low, high = zip(*occupied(mask.array), strict=True)
+    assert (low, high) != ((0, 0, 0), mask.shape)
+    with Canvas.of_image(ct_of(mask), crop(mask, low, high), seed=3, **CPU) as other:
+        other.edit(crop(new, low, high))
+        assert np.array_equal(other.volume.array, canvas.volume.array)
+        assert any("taken as unlabeled" in finding.sentence for finding in other.findings)
 
 
 def test_no_change_is_no_edit(canvas, mask):

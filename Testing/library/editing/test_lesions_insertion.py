@@ -58,6 +58,19 @@ def unchanged_outside(made: Insertion) -> bool:
 # In a real CT
 
 
+def test_masks_cropped_to_their_segments_are_extended(abdomen, tissues):
+    ball = np.zeros(tissues.shape, np.uint8)
+    ball[30:36, 26:32, 20:26] = 1
+    lesion = LabelMap(ball, tissues.affine)
+    expected = insert_lesion(abdomen, lesion=lesion, labels=tissues, **CHANGE)
+    cropped = crop(lesion, (30, 26, 20), (36, 32, 26))
+    part = crop(tissues, (10, 8, 4), (56, 50, 44))
+    made = insert_lesion(abdomen, lesion=cropped, labels=part, **CHANGE)
+    assert np.array_equal(made.lesion.array, ball)
+    assert np.array_equal(made.volume.array, expected.volume.array)
+    assert any("taken as unlabeled" in finding.sentence for finding in made.report.input_findings)
+
+
 @pytest.fixture(scope="module")
 def calcified(abdomen, tissues) -> Insertion:
     at = inside_of(tissues, 2)
@@ -301,7 +314,8 @@ def test_places_and_masks_that_do_not_fit_end_in_a_sentence(abdomen, tissues):
     empty = LabelMap(np.zeros(grid.shape, np.uint8), grid.affine)
     with pytest.raises(InputError, match="mask of the lesion is empty"):
         insert_lesion(abdomen, lesion=empty, labels=tissues, **CHANGE)
-    small = crop(tissues, (0, 0, 0), (9, 9, 9))
+    affine = tissues.affine @ [[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    small = crop(LabelMap(tissues.array, affine), (0, 0, 0), (9, 9, 9))
     with pytest.raises(InputError, match="mask of the lesion .* another grid"):
         insert_lesion(abdomen, lesion=small, labels=tissues, **CHANGE)
     with pytest.raises(InputError, match="label volume .* another grid"):

@@ -12,7 +12,7 @@ from MedGenLib.evaluation.folders import report_folder, volumes_in
 from MedGenLib.evaluation.pair import CaseOrigin, Evaluation, evaluate
 from MedGenLib.evaluation.report import csv_rows, file_names, short_list, summaries
 from MedGenLib.evaluation.tables import summary
-from MedGenLib.imaging.volume import Volume
+from MedGenLib.imaging.volume import Volume, crop
 from MedGenLib.io.files import write_volume
 from MedGenLib.metrics.compare import ImageMeasure
 from MedGenLib.metrics.labels import LabelRow
@@ -313,3 +313,15 @@ def test_an_error_map_is_written_for_a_single_reference_only():
     assert "error_map.nii.gz" in file_names(single=True, reference=True)
     assert "error_map.nii.gz" not in file_names(single=True, reference=False)
     assert "error_map.nii.gz" not in file_names(single=False, reference=True)
+
+
+@pytest.mark.parametrize("resample", [False, True])
+def test_labels_cropped_to_their_segments_are_judged_where_they_are_known(synthetic, real, tissue, resample):
+    low, high = (0, 0, 4), (*tissue.shape[:2], tissue.shape[2] - 4)
+    part = crop(tissue, low, high)
+    whole = evaluate(crop(synthetic, low, high), labels=part, segmenter="ct-tissue")
+    found = evaluate(synthetic, labels=part, segmenter="ct-tissue", resample=resample)
+    for row, expected in zip(found.anatomy, whole.anatomy, strict=True):
+        assert row.dice == pytest.approx(expected.dice, abs=0.02) and row.found_ml <= row.wanted_ml * 1.1
+    assert "what lies beyond was left out" in found.note and "resampled" not in found.note
+    assert "resampled" not in evaluate(synthetic, real, mask=part, labels=part, resample=resample).note
