@@ -110,7 +110,8 @@ def selection(title: str, question: str, answers: list[str]) -> tuple:
     combo.setAccessibleName(question)
     for answer in answers:
         combo.addItem(answer)
-    buttons = qt.QDialogButtonBox(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel, dialog)
+    buttons = qt.QDialogButtonBox(dialog)
+    buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
     buttons.accepted.connect(dialog.accept)
     buttons.rejected.connect(dialog.reject)
     layout = qt.QVBoxLayout(dialog)
