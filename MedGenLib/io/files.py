@@ -102,7 +102,7 @@ def _in_hu(volume: Volume, offset: float, modality: str | None, path: Path) -> V
 def read_label_map(path: str | Path) -> LabelMap:
     """Read a mask of integer labels, with the label names that the file holds.
 
-    A DICOM Segmentation is read as well, given as a file or as a folder that holds one.
+    A DICOM Segmentation or RT structure set is read as well, given as a file or as a folder that holds one.
 
     Raises
     ------

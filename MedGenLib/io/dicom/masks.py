@@ -1,4 +1,4 @@
-"""Reading DICOM Segmentation objects as label maps with the library highdicom."""
+"""Reading DICOM Segmentation objects as label maps with the library highdicom, and finding RT structure sets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from MedGenLib.errors import InputError
+from MedGenLib.io.dicom.contours import read_contours
 from MedGenLib.io.dicom.headers import read_tags
 
+_CONTOURS = "RTSTRUCT"
 _OWN = re.compile(r"Label (\d{1,5}) of the mask")
 """Segment Description of the segments that MedGen writes."""
 
 
 def find_mask(path: Path) -> Path:
-    """The DICOM Segmentation that a path means: the file itself, or the only one in a folder.
+    """The DICOM Segmentation or RT structure set that a path means: the file itself, or the only one in a folder.
 
     Raises
     ------
@@ -26,18 +28,16 @@ def find_mask(path: Path) -> Path:
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     headers = [(file, read_tags(file, ["Modality"])) for file in files]
     kinds = [(file, str(header.get("Modality", ""))) for file, header in headers if header is not None]
-    masks = [file for file, kind in kinds if kind == "SEG"]
+    masks = [file for file, kind in kinds if kind in ("SEG", _CONTOURS)]
     if len(masks) == 1:
         return masks[0]
     if len(masks) > 1:
-        raise InputError(f"{path} holds {len(masks)} DICOM segmentations; give the file of one of them.")
-    if any(kind == "RTSTRUCT" for _, kind in kinds):
         raise InputError(
-            f"{path} is an RT structure set, which holds contours; convert it to a label map first, for instance with "
-            "3D Slicer (SlicerRT), and save that as .nii.gz or .seg.nrrd."
+            f"{path} holds {len(masks)} DICOM segmentations and structure sets; give the file of one of them."
         )
     raise InputError(
-        f"{path} holds no DICOM segmentation, which a mask in DICOM has to be; give that, or a label map in one file."
+        f"{path} holds no DICOM segmentation or structure set, which a mask in DICOM has to be; give that, or a label "
+        "map in one file."
     )
 
 
@@ -50,6 +50,8 @@ def read_mask(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, str], tuple
     ------
     InputError: the file cannot be read, or its frames are not slices of one volume.
     """
+    if str(read_tags(path, ["Modality"]).get("Modality", "")) == _CONTOURS:
+        return read_contours(path)
     try:
         import highdicom as hd
     except ImportError:
