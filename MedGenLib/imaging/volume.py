@@ -372,7 +372,7 @@ def to_sitk(image: Volume | LabelMap) -> SimpleITK.Image:
     return result
 
 
-_SITK_BLOCK = 2**24
+_SITK_BLOCK = 2**22
 """Bytes that are copied into an image of SimpleITK at once."""
 _SITK_TYPES = {"bool": np.uint8, "float16": np.float32}
 """Array types without a counterpart in SimpleITK, and what they become."""
