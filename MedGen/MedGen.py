@@ -86,6 +86,7 @@ class MedGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MedGenSlicer.panel import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
+        registerSamples()  # a module that is loaded later hears of no startup
         form = slicer.util.loadUI(str(paths.resource("UI/MedGen.ui")))
         self.layout.addWidget(form)
         self.ui = slicer.util.childWidgetVariables(form)

@@ -85,13 +85,16 @@ SAMPLES = (
 
 
 def register() -> None:
-    """Offer the examples in the Sample Data module; does nothing where Slicer was built without it."""
+    """Offer the examples in the Sample Data module, once; does nothing where Slicer was built without it."""
     try:
         import SampleData
     except ImportError:
         logging.info("MedGen: this Slicer has no Sample Data module")
         return
+    known = {source.sampleName for source in SampleData.SampleDataLogic.sampleDataSourcesByCategory(CATEGORY)}
     for sample in SAMPLES:
+        if sample.title in known:
+            continue
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category=CATEGORY,
             sampleName=sample.title,

@@ -45,6 +45,10 @@ class Recorder:
             raise TypeError(f"unexpected keyword arguments {unknown}")
         Recorder.sources.append({**Recorder.ARGUMENTS, **keywords})
 
+    @staticmethod
+    def sampleDataSourcesByCategory(category=None):
+        return [types.SimpleNamespace(**source) for source in Recorder.sources if source["category"] == category]
+
 
 def sampleDataModule():
     """Slicer's module, or the recorder in its place."""
@@ -154,6 +158,14 @@ class RegistrationTest(support.SlicerTestCase):
             with urllib.request.urlopen(source.uris[0]) as file:
                 digest = hashlib.sha256(file.read()).hexdigest()
             self.assertEqual(list(source.checksums), [f"SHA256:{digest}"])
+
+    def test_secondRegistrationAddsNothing(self):
+        # At the start of Slicer, and when the module is opened, because one that is loaded later hears of no start.
+        count = len(registered())
+        with mock.patch.dict(sys.modules, {"SampleData": sampleDataModule()}):
+            samples.register()
+            found = sampleDataModule().SampleDataLogic.sampleDataSourcesByCategory(samples.CATEGORY)
+        self.assertEqual(len(found), count)
 
     def test_thumbnails(self):
         for source in registered():
