@@ -183,6 +183,32 @@ class GenerateRunTest(RunCase):
         self.assertEqual(self.waitForResult().GetID(), output.GetID())
         self.assertEqual(slicer.util.arrayFromVolume(output).shape, (35, 51, 35))
 
+    def test_deletedOneByOne(self):
+        """The result that is shown, then the mask, then the last result: the views follow."""
+        mask = self.selectHippocampus()
+        self.ui.samplesSpinBox.setValue(2)
+        self.settle()
+        self.ui.generateButton.click()
+        first = self.waitForResult()
+        self.ui.compareButton.click()
+        composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+        slicer.mrmlScene.RemoveNode(first)
+        slicer.app.processEvents()
+        second = self.panel.sections["result"].node()
+        self.assertIsNot(second, first)
+        self.assertFalse(self.isShown(self.ui.resultComboBox))
+        self.assertTrue(self.ui.compareButton.checked)
+        slicer.mrmlScene.RemoveNode(mask)
+        slicer.app.processEvents()
+        self.assertFalse(self.ui.compareButton.checked)
+        for widget in (self.ui.compareButton, self.ui.blendSlider):
+            self.assertFalse(widget.enabled)
+        self.assertEqual(composite.GetBackgroundVolumeID(), second.GetID())
+        slicer.mrmlScene.RemoveNode(second)
+        slicer.app.processEvents()
+        self.assertFalse(self.isShown(self.ui.resultFrame))
+        self.assertIsNone(composite.GetBackgroundVolumeID())
+
     def test_deletedResultHidesItsBox(self):
         self.selectHippocampus()
         self.ui.generateButton.click()

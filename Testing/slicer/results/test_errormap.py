@@ -15,8 +15,9 @@ from MedGenSlicer.nodes import provenance
 from MedGenSlicer.panel import guess, words
 from MedGenSlicer.results import error_map, tables
 from MedGenSlicer.results import volumes as results
-from support.nodes import GRIDS, affine, readInput, rotation, transformNode, volumeNode
+from support.nodes import GRIDS, affine, maskNode, readInput, rotation, segmentationOf, transformNode, volumeNode
 from support.snapshots import differences, snapshotOfScene
+from support.views import pixels, views
 
 
 def errorOf(snapshot, seed: int = 0) -> Volume:
@@ -122,6 +123,32 @@ class ErrorMapTest(SlicerTestCase):
         view.hide()
         composite = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
         self.assertEqual((composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()), (image.GetID(), None))
+
+    @unittest.skipIf(support.inSlicer(), "only the bridge draws without a window")
+    def testMasksDoNotCoverIt(self):
+        """They are outlines meanwhile; then everything is as before, also where the map was deleted."""
+        labels = maskNode(affine(origin=(-20, -20, 0)), (40, 40, 3))
+        labels.CreateDefaultDisplayNodes()
+        mask = segmentationOf(labels)
+        mask.CreateDefaultDisplayNodes()
+        image = volumeNode(affine(origin=(-20, -20, 0)), (40, 40, 3), "Flat")
+        slicer.util.updateVolumeFromArray(image, np.full((3, 40, 40), 100, np.int16))
+        snapshot = readInput(image)
+        slicer.util.setSliceViewerLayers(background=image, label=labels, labelOpacity=0.5, fit=True)
+        before, layers = pixels("Red"), views()
+        for isDeleted in (False, True):
+            error = Volume(np.full((40, 40, 3), 100, np.float32), snapshot.affine, None, "HU")
+            node = error_map.addErrorMap(snapshot, error_map.prepareErrorMap(error), "Real")
+            view = error_map.ErrorMapView()
+            view.show(image, node)
+            shown = pixels("Red").astype(int)
+            isRed = (shown[..., 0] > shown[..., 1] + 60) & (shown[..., 0] > shown[..., 2] + 60)
+            self.assertGreater(isRed.mean() / (before.max(axis=2) > 0).mean(), 0.8)
+            if isDeleted:
+                slicer.mrmlScene.RemoveNode(node)
+            view.hide()
+            self.assertEqual(views(), layers)
+            self.assertLessEqual(np.abs(pixels("Red").astype(int) - before).max(), 1)
 
     def testTakenOutAgain(self):
         error_map.errorColors()

@@ -31,7 +31,11 @@ class EvaluationSection(RunningSection):
         context.bind(self._ui.evaluateSegmenterComboBox, "evaluateSegmenter")
         context.connect(self._ui.evaluateSection.contentsCollapsed, self.update)
 
+    def close(self) -> None:
+        self._errorView.hide()
+
     def forget(self) -> None:
+        self._errorView.hide()
         self._tableID = self._errorID = self._imageID = self._shownProblem = ""
         ui = self._ui
         for widget in (ui.evaluateTable, ui.meaningLabel, ui.saveTableButton, ui.errorMapCheckBox):
