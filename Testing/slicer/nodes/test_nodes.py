@@ -1,5 +1,6 @@
 """Reading input nodes: geometry, names, what is refused; and that nothing is changed by it."""
 
+import time
 import unittest
 
 import support
@@ -13,8 +14,11 @@ import vtk
 
 from MedGenLib.errors import InputError
 from MedGenLib.packages.catalogue import light_catalogue
+from MedGenSlicer.engine.background import Background
+from MedGenSlicer.nodes import voxels
 from MedGenSlicer.nodes.copies import hardenedCopy
-from MedGenSlicer.nodes.inputs import captureInput
+from MedGenSlicer.nodes.geometry import gridIn
+from MedGenSlicer.nodes.inputs import captureInput, outlineOf
 from MedGenSlicer.nodes.labels import suggestMapping
 from MedGenSlicer.nodes.modality import guessModality
 from MedGenSlicer.nodes.segments import segmentsOf
@@ -131,6 +135,23 @@ class GridTest(UnchangedSceneTestCase):
         np.testing.assert_array_equal(snapshot.image.array, expected)
 
 
+def balls(scan, count: int, radius: float, resolution: int = 40):
+    """A segmentation of closed surfaces only, in the middle of a volume, each a little further."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Surfaces")
+    node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    matrix, shape = support.matrixOf(scan), arrayOf(scan).shape[::-1]
+    for index in range(count):
+        sphere = vtk.vtkSphereSource()
+        sphere.SetRadius(radius)
+        sphere.SetCenter(*(matrix @ [*(np.array(shape) / 2 + index), 1])[:3])
+        sphere.SetPhiResolution(resolution)
+        sphere.SetThetaResolution(resolution)
+        sphere.Update()
+        node.AddSegmentFromClosedSurfaceRepresentation(sphere.GetOutput(), f"ball {index}", [1, 0, 0])
+    node.SetReferenceImageGeometryParameterFromVolumeNode(scan)
+    return node
+
+
 class SegmentationTest(UnchangedSceneTestCase):
     def testCroppedSegmentsAreTakenInTheReferenceGeometry(self):
         labels = maskNode(GRIDS["oblique"])
@@ -211,6 +232,58 @@ class SegmentationTest(UnchangedSceneTestCase):
         self.assertEqual(snapshot.shape, (25, 28, 21))
         self.assertAlmostEqual(np.count_nonzero(snapshot.image.array) / (4 / 3 * np.pi * 9**3), 1, delta=0.05)
 
+    def testClosedSurfacesBecomeTheVoxelsOfSlicersOwnConversion(self):
+        for matrix in (GRIDS["oblique"], GRIDS["left-handed"], GRIDS["anisotropic"]):
+            scan = volumeNode(matrix, shape=(25, 28, 21))
+            node = balls(scan, 4, radius=3.0)
+            converted = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Converted")
+            converted.GetSegmentation().DeepCopy(node.GetSegmentation())
+            self.assertTrue(converted.GetSegmentation().CreateRepresentation("Binary labelmap"))
+            expected, found = captureInput(converted).image, captureInput(node).image
+            self.assertGreater(np.count_nonzero(found.array), 100)
+            for index in range(1, 5):  # Slicer numbers the segments in its own way
+                name = f"ball {index - 1}"
+                theirs = next(value for value, known in expected.names.items() if known == name)
+                ours = next(value for value, known in found.names.items() if known == name)
+                np.testing.assert_array_equal(found.array == ours, expected.array == theirs)
+
+    def testLabelMapOnATurnedGridIsResampledLikeSlicerDoes(self):
+        own, turn, middle = affine(spacing=(1, 1, 1)), np.eye(4), np.eye(4)
+        turn[:3, :3], middle[:3, 3] = rotation(9), (5, 6, 5)
+        node = segmentationOf(maskNode(own), withReference=False)
+        scan = volumeNode(own @ middle @ turn @ np.linalg.inv(middle), shape=(15, 14, 13))
+        node.SetReferenceImageGeometryParameterFromVolumeNode(scan)
+        image = node.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
+        resampled = slicer.vtkOrientedImageData()
+        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+            image, gridIn(node, scan), resampled, False
+        )
+        found = captureInput(node).image.array
+        self.assertGreater(np.count_nonzero(found), 20)
+        np.testing.assert_array_equal(found.transpose(2, 1, 0), voxels.arrayOf(resampled))
+
+    def testSurfacesWithoutAGridGetABoxAroundThem(self):
+        node = balls(volumeNode(affine(), shape=(25, 28, 21)), 2, radius=3.0)
+        node.GetSegmentation().SetConversionParameter(
+            slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName(), ""
+        )
+        node.RemoveNodeReferenceIDs(node.GetReferenceImageGeometryReferenceRole())
+        snapshot = self.read(node)
+        self.assertIn("source geometry", snapshot.image.notes[0])
+        self.assertAlmostEqual(np.prod(snapshot.shape) / 250**3, 1, delta=0.1)
+        self.assertEqual(snapshot.image.values(), [1, 2])
+
+    def testSegmentsThatAreNeitherVoxelsNorSurfaces(self):
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Contours")
+        node.GetSegmentation().SetSourceRepresentationName("Planar contour")
+        segment = slicer.vtkSegment()
+        segment.SetName("contour")
+        segment.AddRepresentation("Planar contour", vtk.vtkPolyData())
+        node.GetSegmentation().AddSegment(segment)
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode())
+        with self.assertRaisesRegex(InputError, "neither voxels nor surfaces"):
+            captureInput(node)
+
     def testOverlappingSegmentsTheLaterOneCounts(self):
         labels = maskNode()
         node = segmentationOf(labels)
@@ -260,6 +333,28 @@ class SegmentationTest(UnchangedSceneTestCase):
             node.GetSegmentation().GetNthSegment(index).SetName(name)
         model = next(model for model in light_catalogue() if model.name == "ct-tissue")
         self.assertEqual(suggestMapping(node, model), {"Segment_3": "fat", "thingamajig": None})
+
+
+class WaitingTest(UnchangedSceneTestCase):
+    """Slicer's window goes on while surfaces become voxels."""
+
+    def testPlanNeedsNoVoxels(self):
+        node = balls(volumeNode(affine(), shape=(256, 256, 200)), 8, radius=40.0, resolution=120)
+        start = time.perf_counter()
+        outline = outlineOf(node)
+        self.assertLess(time.perf_counter() - start, 0.1)
+        self.assertEqual((outline.shape, outline.build), ((256, 256, 200), None))
+        np.testing.assert_array_equal(outline.affine, captureInput(node).affine)
+
+    def testConversionInAThread(self):
+        node = balls(volumeNode(affine(), shape=(256, 256, 200)), 8, radius=40.0, resolution=120)
+        done, start = [], time.perf_counter()
+        with support.worstGap() as gap:
+            snapshot = captureInput(node)
+            Background(lambda: snapshot.image, done.append, done.append)
+            support.processUntil(lambda: done)
+        self.assertEqual(done[0].values(), list(range(1, 9)))
+        self.assertLess(gap.milliseconds, 0.4 * 1000 * (time.perf_counter() - start))
 
 
 class LabelNamesTest(UnchangedSceneTestCase):
