@@ -187,7 +187,7 @@ def panelImage():
     host.show()
     for _ in range(5):
         slicer.app.processEvents()
-    host.resize(WIDTH, max(200, host.sizeHint.height()))
+    host.resize(WIDTH, max(host.sizeHint.height(), host.heightForWidth(WIDTH)))
     for _ in range(3):
         slicer.app.processEvents()
     return host.grab().toImage()

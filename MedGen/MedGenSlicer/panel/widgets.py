@@ -95,7 +95,7 @@ def fitRows(table, most: int = 8) -> None:
     table.setFixedHeight(table.horizontalHeader().sizeHint.height() + 2 * table.frameWidth + rows * height)
 
 
-def fillTable(table, node) -> None:
+def fillTable(table, node, of: str = "") -> None:
     """Show a table node of figures (see `MedGenSlicer.results.tables`), with their intervals; the tooltip says what
     they mean."""
     source = node.GetTable()
@@ -106,7 +106,7 @@ def fillTable(table, node) -> None:
     def number(row: int, name: str) -> float:
         return math.nan if source.GetColumnByName(name) is None else source.GetValueByName(row, name).ToDouble()
 
-    titles = [_("Figure"), _("Structure"), _("Value")]
+    titles = [_("Figure"), of or _("Structure"), _("Value")]
     table.setColumnCount(len(titles))
     table.setHorizontalHeaderLabels(titles)
     table.setRowCount(source.GetNumberOfRows())

@@ -71,10 +71,10 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton, _Folding, StandIn):
         return position.y() < self._bar()
 
     def sizeHint(self):
-        return self._around(self.layout().sizeHint() if self.layout() and self.checked else QtCore.QSize(0, 0))
+        return self._around(self.layout().totalSizeHint() if self.layout() and self.checked else QtCore.QSize(0, 0))
 
     def minimumSizeHint(self):
-        return self._around(self.layout().minimumSize() if self.layout() and self.checked else QtCore.QSize(0, 0))
+        return self._around(self.layout().totalMinimumSize() if self.layout() and self.checked else QtCore.QSize(0, 0))
 
     def _around(self, inside):
         title = self.fontMetrics().horizontalAdvance(self.text) + 40

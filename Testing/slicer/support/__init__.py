@@ -152,7 +152,7 @@ def slotErrors() -> list[BaseException]:
 def screenshot(widget, name: str, width: int = 460, height: int = 0) -> Path:
     """Draw ``widget`` into Testing/slicer/screenshots/NAME.png."""
     SCREENSHOTS.mkdir(exist_ok=True)
-    widget.resize(width, height or max(200, widget.sizeHint.height()))
+    widget.resize(width, height or max(200, widget.sizeHint.height(), widget.heightForWidth(width)))
     widget.show()
     for _ in range(3):
         slicer.app.processEvents()

@@ -25,8 +25,9 @@ class ModelsSection(PanelSection):
         table.setHorizontalHeaderLabels([_("Model"), _("License"), _("Size")])
         table.verticalHeader().setVisible(False)
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        for column in (1, 2):
-            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        table.horizontalHeader().setSectionResizeMode(2, qt.QHeaderView.ResizeToContents)
+        # The names of the models need the room; a long license is in its tooltip.
+        table.horizontalHeader().resizeSection(1, table.fontMetrics().horizontalAdvance("CC-BY-NC-4.0  "))
         self._menus = [
             widgets.addMenu(
                 context,

@@ -45,7 +45,7 @@ class ScoreTab(RunningSection):
     def _shown(self, answer: dict) -> str:
         note = answer.get("note") or ""
         node = tables.addTable(_("Reader study"), answer["rows"], note)
-        widgets.fillTable(self._ui.scoreTable, node)
+        widgets.fillTable(self._ui.scoreTable, node, _("Reader"))
         self._ui.scoreTable.setVisible(True)
         if answer.get("report"):
             self._context.dialogs.open(answer["report"])
