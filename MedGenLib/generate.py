@@ -91,7 +91,6 @@ def generate(
         )
     labels, mapped, findings = _labels(mask, manifest, options)
     require_usable(findings)
-    announce((finding.sentence for finding in findings), progress)
     look = None if options["style"] is None else Appearance.of(options["style"], manifest)
     if look is not None and options["noise_hu"] is None:
         options["noise_hu"] = look.noise_hu
@@ -117,6 +116,7 @@ def generate(
         device=devices.describe_device(device),
         input_findings=findings + run.findings,
     )
+    announce((finding.sentence for finding in report.input_findings), progress)
     volumes = [
         _sample(run, number, seed + number, retries, labels, manifest, report, timings, progress, on_sample)
         for number in range(samples)

@@ -68,7 +68,6 @@ def translate(
     manifest.preset(preset)
     findings = [*notes(volume), *check_image(volume, manifest)]
     require_usable(findings)
-    announce((finding.sentence for finding in findings), progress)
     stage.advance()
 
     device = devices.pick_device(options["device"])
@@ -76,6 +75,7 @@ def translate(
     run: TranslationRun = pipeline_of(manifest).prepare(volume, device, SamplingOptions.of(options))
     stage.advance()
     timings.lap("preparing")
+    announce((finding.sentence for finding in findings + run.findings), progress)
     sampled = run.sample(seed, progress)
     translated = run.finish(run.decode(sampled, progress))
     spread = run.uncertainty(sampled)

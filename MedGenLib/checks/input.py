@@ -13,7 +13,7 @@ import numpy as np
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.body import close_body
 from MedGenLib.imaging.head import head_problem
-from MedGenLib.imaging.modality import guess_modality, hu_problem, modality_doubt, modality_family
+from MedGenLib.imaging.modality import guess_modality, has_offset, hu_problem, modality_doubt, modality_family
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.units import unit_doubt
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis
@@ -122,7 +122,7 @@ def _check_modality(volume: Volume, manifest: Manifest) -> list[Finding]:
     needed, stated, guess = manifest.input.modality, volume.modality, guess_modality(volume)
     could_be_ct = stated == "CT" or stated is None and guess != "MR"
     if modality_family(needed) == "CT" and could_be_ct and (problem := hu_problem(volume)):
-        return [_error("not-hu", problem)]
+        return [_error("hu-offset" if has_offset(volume) else "not-hu", problem)]
     model = _needs(manifest)
     if stated is not None and modality_family(stated) != modality_family(needed):
         return [_error("wrong-modality", f"The image is {stated}, but {model}; choose another.")]

@@ -115,7 +115,6 @@ def of_image(
     labels, _, found = model_labels(mask, manifest, options["mapping"], options["fill"])
     findings = [*found, *notes(volume), *notes(mask), *check_stated(volume), *check_mask(labels, manifest)]
     require_usable(findings)
-    announce((finding.sentence for finding in findings), progress)
     stage.advance()
     device = devices.pick_device(options["device"])
     noise_hu = options["noise_hu"]
@@ -137,6 +136,7 @@ def of_image(
     editor = _editor(scene, cache, view, volume, labels, mask, device, options["memory"], allowed)
     reader = _reader(manifest, options, mask, labels)
     stage.advance()
+    announce((finding.sentence for finding in findings + scene.findings), progress)
     return Opened(editor, reader, mask, volume, seed, None, findings + scene.findings)
 
 

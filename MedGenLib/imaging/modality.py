@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Volume
 
 MR_MODALITIES = ("MR", "T1w", "T2w", "PDw", "FLAIR")
+STORED_OFFSET = 1024
+"""What scanners add to HU for storing."""
 _LOWEST_STORED = -200
 """CT in HU has lower values, at least air, unless it was masked."""
 _MAX_VALUES = 500_000  # enough for the histogram, and quick on the largest volume
@@ -45,10 +47,16 @@ def guess_modality(volume: Volume) -> str | None:
     values = _sample(volume.array)
     if _looks_like_hu(values):
         return "CT"
-    if _looks_like_hu(values - 1024) or len(np.unique(values[:50_000])) < 32:
+    if _looks_like_hu(values - STORED_OFFSET) or len(np.unique(values[:50_000])) < 32:
         return None
     low, high = np.percentile(values, [0.5, 99.5])
     return "MR" if high - low >= 20 else None
+
+
+def has_offset(volume: Volume) -> bool:
+    """Whether the values look like HU that were stored without their offset."""
+    values = _sample(volume.array)
+    return float(values.min()) >= _LOWEST_STORED and _looks_like_hu(values - STORED_OFFSET)
 
 
 def hu_problem(volume: Volume) -> str | None:
@@ -57,10 +65,10 @@ def hu_problem(volume: Volume) -> str | None:
     low, high = float(values.min()), float(values.max())
     if low == high or low < _LOWEST_STORED:
         return None
-    if _looks_like_hu(values - 1024):
+    if has_offset(volume):
         return (
-            "The values of the CT look like HU + 1024; give the offset to HU with --hu-offset -1024 (Python: "
-            "read_volume(..., hu_offset=-1024))."
+            "The values of the CT look like HU + 1024; subtract 1024 from them (command line: --hu-offset -1024, "
+            "Python: read_volume(..., hu_offset=-1024))."
         )
     scale = "to 0..1" if high <= 2 else "to 8 bits" if low >= 0 and 200 <= high <= 255 else ""
     if not scale:

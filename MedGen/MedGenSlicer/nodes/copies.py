@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
@@ -38,6 +39,18 @@ def hardenedCopy(node):
 def _copyOfVolume(node, name: str):
     copy = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, node, name)
     copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+    return copy
+
+
+def shiftedCopy(node, shift: int):
+    """A copy of a CT, beside it, with a number added to its values."""
+    name = slicer.mrmlScene.GenerateUniqueName(_("{name} in HU").format(name=node.GetName()))
+    copy = _copyOfVolume(node, name)
+    array = slicer.util.arrayFromVolume(node)
+    slicer.util.updateVolumeFromArray(copy, array.astype(np.promote_types(array.dtype, np.int32)) + shift)
+    if copy.GetDisplayNode() is not None:
+        copy.GetDisplayNode().AutoWindowLevelOn()
+    placeBeside(copy, node)
     return copy
 
 

@@ -13,6 +13,7 @@ from MedGenSlicer.panel import sections, widgets
 from MedGenSlicer.panel.check import InputCheck
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.dialogs import Dialogs
+from MedGenSlicer.panel.hounsfield import HounsfieldQuestion
 from MedGenSlicer.panel.pages import fit
 from MedGenSlicer.panel.proposals import Proposals
 from MedGenSlicer.panel.runner import Runner
@@ -47,6 +48,7 @@ class Panel(VTKObservationMixin):
         self.readiness = self.sections["readiness"]
         self.proposals = Proposals(self.context)
         self.inputCheck = InputCheck(self.context, self._showCheck)
+        self.hounsfield = HounsfieldQuestion(self.context)
         self.watcher = InputWatcher(self._inputChanged, self._painted)
         self.selections = Selections(self._deselected, lambda parameter: widgets.titleOf(ui, parameter))
         self.runner = Runner(self)
@@ -191,6 +193,7 @@ class Panel(VTKObservationMixin):
         self.ui.sampleButton.setVisible(node is None and hasSample and not run.isRunning)
         self.ui.cardSampleButton.setVisible(hasSample)
         self.showButtons()
+        self.hounsfield.ask(self.tab, findings)
 
     def _problem(self, task: str) -> str:
         """Why a task cannot run yet, "" if it can as far as the choices show."""

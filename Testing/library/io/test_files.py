@@ -16,6 +16,7 @@ from MedGenLib.errors import InputError, MemoryPlanError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io import files
 from MedGenLib.io.files import read_label_map, read_volume, temporary_output, write_volume
+from MedGenLib.io.system import decimal_point
 
 FORMATS = [".nii", ".nii.gz", ".nrrd", ".mha"]
 SHAPES = [(7, 6, 5), (1, 6, 5), (7, 1, 5), (7, 6, 1)]
@@ -48,7 +49,9 @@ def test_geometry_and_values_survive_a_round_trip(tmp_path, suffix, shape, left_
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_simpleitk_reads_the_same_positions(tmp_path, suffix):
     volume = image(left_handed=True)
-    picture = sitk.ReadImage(str(write_volume(volume, tmp_path / f"v{suffix}")))
+    path = write_volume(volume, tmp_path / f"v{suffix}")
+    with decimal_point():  # otherwise the library misreads numbers in a locale with a decimal comma
+        picture = sitk.ReadImage(str(path))
     position = np.array(picture.TransformIndexToPhysicalPoint((6, 5, 4))) * (-1, -1, 1)
     np.testing.assert_allclose(position, (volume.affine @ (6, 5, 4, 1))[:3], atol=1e-4)
 

@@ -41,6 +41,36 @@ print("done")
 """
 
 
+COMMAND = """
+import json, locale, sys
+from pathlib import Path
+import numpy as np
+from MedGenLib.cli import main
+from MedGenLib.io.files import read_volume
+from MedGenLib.io.samples import sample
+
+folder = Path(sys.argv[1])
+mask = str(sample("hippocampus_mask.nii.gz"))
+
+def made(name):
+    out = [folder / f"{name}{suffix}" for suffix in (".nrrd", ".json", ".png")]
+    options = ["--model", "mr-hippocampus", "--preset", "draft", "--seed", "1", "--device", "cpu"]
+    written = ["-o", str(out[0]), "--report", str(out[1]), "--preview", str(out[2]), "--dicom", str(folder / name)]
+    assert main(["generate", mask, *options, *written]) in (0, 3)
+    assert main(["info", str(out[0])]) == 0
+    assert out[2].stat().st_size > 10_000
+    return read_volume(out[0]), read_volume(folder / name), json.loads(out[1].read_text())
+
+plain, _, _ = made("plain")
+locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
+german, series, report = made("german")
+assert np.array_equal(german.array, plain.array) and np.allclose(german.affine, plain.affine)
+assert np.allclose(sorted(series.spacing), sorted(plain.spacing)) and report["seed"] == 1
+assert locale.localeconv()["decimal_point"] == ","
+print("done")
+"""
+
+
 @pytest.fixture(scope="module")
 def german(tmp_path_factory):
     """A folder with the locale de_DE.UTF-8, for LOCPATH."""
@@ -54,9 +84,10 @@ def german(tmp_path_factory):
     return folder
 
 
-def test_files_are_the_same_in_a_locale_with_a_decimal_comma(german, tmp_path):
-    environment = {**os.environ, "LOCPATH": str(german)}
+@pytest.mark.parametrize("program", [PROGRAM, COMMAND], ids=["files", "command"])
+def test_results_are_the_same_in_a_locale_with_a_decimal_comma(german, tmp_path, program):
+    environment = {**os.environ, "LOCPATH": str(german), "MEDGEN_HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
     )
-    assert done.stdout == "done\n", done.stderr
+    assert done.stdout.endswith("done\n"), done.stderr
