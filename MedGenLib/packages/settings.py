@@ -102,10 +102,10 @@ class TissueLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastSettings:
-    """Distribution of the contrast of the training scans, a condition of the networks.
+    """Distribution of the contrast of the training scans.
 
-    A contrast has a level for each label and the spread of the reference label, all relative to the level of the
-    reference label, and the logarithm (base 2) of the noise relative to `noise_hu`.
+    A contrast has a level for each label, relative to that of the reference label, and the logarithm (base 2) of the
+    noise relative to `noise_hu`.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ class ContrastSettings:
     factor: tuple[tuple[float, ...], ...]
 
     def contradictions(self) -> Iterator[str]:
-        count = len(self.labels) + 2
+        count = len(self.labels) + 1
         rows = {"means": self.means, "sds": self.sds, "factor": self.factor}
         for key, values in rows.items():
             if len(values) != count:
@@ -215,11 +215,9 @@ class LatentFlowSettings(GenerationSettings):
         """Check the arguments of the network 'flow'; `labels` includes the background."""
         arguments = medgen["networks"].get("flow", {}).get("arguments", {})
         noisy = self.takes_noise
-        levels = len(self.contrast.labels) + 1 if self.contrast is not None else 0
-        scalars = "spacing and noise" if noisy else "a model without noise_hu"
         expected = {
             "maps": (labels + 3 * self.coordinates, f"{labels} labels{' and 3 coordinates' * self.coordinates}"),
-            "scalars": (2 * noisy + levels, f"{scalars} and {levels} of the contrast" if levels else scalars),
+            "scalars": (2 * noisy, "spacing and noise" if noisy else "a model without noise_hu"),
             "latent": (self.latent_channels, "preprocessing.latent_channels"),
         }
         if not arguments.get("widths", True):

@@ -1,7 +1,7 @@
-"""Contrast of generated MR images, drawn from that of the training scans: the centers of the codec, and a condition.
+"""Contrast of generated MR images, drawn from that of the training scans: the centers of the codec.
 
-A contrast is a vector: the level of each label of the settings and the spread of the reference label, both relative to
-the level of the reference label, and the logarithm (base 2) of the noise relative to that of the spacing.
+A contrast is a vector: the level of each label of the settings relative to that of the reference label, and the
+logarithm (base 2) of the noise relative to that of the spacing.
 """
 
 from __future__ import annotations
@@ -43,16 +43,6 @@ def drawn(settings: ContrastSettings, seed: int) -> np.ndarray:
     return np.asarray(settings.means) + np.clip(z, -MOST, MOST) * np.asarray(settings.sds)
 
 
-def contrast_scalars(settings: ContrastSettings, contrast: np.ndarray) -> list[float]:
-    """Scalar conditions of the networks: levels and spread, in units of half a standard deviation.
-
-    An unknown level (NaN) is that of the mean; the noise has a scalar of its own.
-    """
-    count = len(settings.labels) + 1
-    z = (np.asarray(contrast) - settings.means)[:count] / np.asarray(settings.sds)[:count]
-    return (np.nan_to_num(np.clip(z, -2 * MOST, 2 * MOST)) * 2).tolist()
-
-
 def adapted(codec: TissueStandard, settings: ContrastSettings, contrast: np.ndarray) -> TissueStandard:
     """The codec with the levels of a contrast as centers; an unknown level (NaN) keeps its center."""
     centers = list(codec.centers)
@@ -68,6 +58,5 @@ def contrast_of(settings: ContrastSettings, values: np.ndarray, labels: np.ndarr
 
 
 def named(settings: ContrastSettings, contrast: np.ndarray, labels: Mapping[int, Label]) -> dict[str, float]:
-    """Levels by the names of their labels, and the spread, for the report."""
-    names = [*(labels[value].name for value in settings.labels), "spread"]
-    return {name: round(float(value), 3) for name, value in zip(names, contrast, strict=False)}
+    """Levels by the names of their labels, for the report."""
+    return {labels[v].name: round(float(level), 3) for v, level in zip(settings.labels, contrast, strict=False)}

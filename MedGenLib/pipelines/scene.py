@@ -21,7 +21,7 @@ from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.settings import LatentFlowSettings
 from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
-from MedGenLib.pipelines.contrast import adapted, contrast_of, contrast_scalars, drawn, named
+from MedGenLib.pipelines.contrast import adapted, contrast_of, drawn, named
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.working_grid import working_geometry
 
@@ -74,7 +74,7 @@ class Scene:
 
     def _with(self, contrast: np.ndarray) -> Scene:
         settings = self.manifest.settings
-        scalars = [self.scalars[0], noise_scalar(self._noise(contrast)), *contrast_scalars(settings.contrast, contrast)]
+        scalars = [self.scalars[0], noise_scalar(self._noise(contrast))]
         codec = adapted(CODECS[settings.name](**settings.codec), settings.contrast, contrast)
         return replace(self, scalars=scalars, codec=codec)
 
@@ -315,7 +315,7 @@ def _middle(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _scalars(
     settings: LatentFlowSettings, spacing: tuple[float, ...], noise_hu: float | None, unit: str
 ) -> tuple[list[float], dict[str, Any]]:
-    """Scalar conditions of the network with a typical contrast, and their values for the report.
+    """Scalar conditions of the network, and their values for the report.
 
     The noise is in the image's ``unit``: HU in CT, gray values in MR.
     """
@@ -329,8 +329,7 @@ def _scalars(
         noise_hu = float(np.interp(mean_spacing, known, levels))
     if not LEAST_NOISE_HU <= noise_hu <= MOST_NOISE_HU:
         raise InputError(f"The noise is {noise_hu:g} {unit}; choose {LEAST_NOISE_HU} to {MOST_NOISE_HU} {unit}.")
-    typical = [] if settings.contrast is None else [0.0] * (len(settings.contrast.labels) + 1)
-    return ([spacing_scalar(mean_spacing), noise_scalar(noise_hu), *typical], {"noise_hu": round(noise_hu, 2)})
+    return ([spacing_scalar(mean_spacing), noise_scalar(noise_hu)], {"noise_hu": round(noise_hu, 2)})
 
 
 def _require_memory(manifest: Manifest, shape: tuple[int, ...], original_voxels: int) -> None:

@@ -23,7 +23,7 @@ from MedGenLib.labels.mapping import map_labels
 from MedGenLib.labels.vocabulary import Vocabulary
 from MedGenLib.packages.settings import ContrastSettings
 from MedGenLib.packages.typed import read
-from MedGenLib.pipelines.contrast import adapted, contrast_scalars, contrast_settings
+from MedGenLib.pipelines.contrast import adapted, contrast_settings
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data import reader
 from MedGenLib.training.data.patches import Scan, ScanPatches
@@ -83,7 +83,7 @@ class BrainScans(ScanPatches):
         if self.contrast is not None:
             known = read(ContrastSettings, self.contrast, "contrast")
             codec = read(TissueStandard, data["codec"], "data.codec")
-            scans = [_with_contrast(scan, self.levels[scan.subject], known, codec) for scan in scans]
+            scans = [replace(scan, codec=adapted(codec, known, self.levels[scan.subject])) for scan in scans]
         super().__init__(config, patch, max(label.value for label in self.vocabulary.labels), scans)
         self.held_out = [
             f"{i['subject']}, slices {i['held_out'][0]} to {i['held_out'][1] - 1}"
@@ -184,10 +184,6 @@ def with_shell(values: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...
     near = ndimage.distance_transform_edt(labels == 0, spacing) <= SHELL_MM
     dark = (values > SHELL_ABOVE) & (values < SHELL_BELOW)
     return np.where((labels == 0) & near & dark, fluid, labels).astype(np.uint8)
-
-
-def _with_contrast(scan: Scan, levels: np.ndarray, known: ContrastSettings, codec: TissueStandard) -> Scan:
-    return replace(scan, contrast=tuple(contrast_scalars(known, levels)), codec=adapted(codec, known, levels))
 
 
 def _people(config: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:

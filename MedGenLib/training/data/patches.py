@@ -47,7 +47,7 @@ def random_window(
 class Scan:
     """A scan, or a part of it, at one isotropic spacing (mm), with the noise (SD) of its values.
 
-    ``contrast`` are the scalar conditions of its contrast and ``codec`` that with its levels, if the model has them.
+    ``codec`` is that with the levels of its contrast, if the model has one.
     """
 
     subject: str
@@ -55,7 +55,6 @@ class Scan:
     values: np.ndarray
     labels: np.ndarray
     noise: float
-    contrast: tuple[float, ...] = ()
     codec: TissueStandard | None = None
 
 
@@ -67,11 +66,12 @@ class ScanPatches(PatchReader):
 
     Attributes
     ----------
-    scalars: spacing and noise, and those of the contrast.
+    scalars: spacing and noise.
     background: value outside of a scan.
     shift: largest distance between the chosen voxel and the middle of the patch, as a share of the patch.
     """
 
+    scalars = 2
     background = 0.0
     shift = 0.0
 
@@ -85,7 +85,6 @@ class ScanPatches(PatchReader):
         self.side, self.labels, self.scans = side, labels, scans
         self.coordinates = bool(config["data"].get("coordinates"))
         self.maps = labels + 1 + 3 * self.coordinates
-        self.scalars = 2 + len(scans[0].contrast)
         self.codec = read(TissueStandard, config["data"]["codec"], "data.codec")
         self.ablation = Ablation.of(config, labels)
         self.centers = [np.array([index.mean() for index in np.nonzero(s.labels)]) for s in scans]
@@ -112,7 +111,7 @@ class ScanPatches(PatchReader):
         return {
             "x": x[None].astype(np.float32),
             "maps": np.concatenate([label_channels(labels, self.labels), *maps]),
-            "scalars": np.array([spacing_scalar(scan.spacing), noise_scalar(noise), *scan.contrast], np.float32),
+            "scalars": np.array([spacing_scalar(scan.spacing), noise_scalar(noise)], np.float32),
             "valid": self.importance(labels)[None],
         }
 

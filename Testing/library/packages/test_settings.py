@@ -205,20 +205,20 @@ CONTRADICTIONS = [
     (
         FLOW,
         "preprocessing/contrast",
-        {"labels": [1], "reference": 2, "means": [1, 0, 0], "sds": [1, 1], "factor": [[1], [1, 1], [1, 1, 1]]},
-        "preprocessing.contrast.sds has 2 entries; give 3 for its labels",
+        {"labels": [1], "reference": 2, "means": [1, 0], "sds": [1], "factor": [[1], [1, 1]]},
+        "preprocessing.contrast.sds has 1 entries; give 2 for its labels",
     ),
     (
         FLOW,
         "preprocessing/contrast",
-        {"labels": [1], "reference": 2, "means": [1, 0, 0], "sds": [1, 1, 1], "factor": [[1], [1], [1]]},
+        {"labels": [1], "reference": 2, "means": [1, 0], "sds": [1, 1], "factor": [[1], [1]]},
         "preprocessing.contrast.factor is not triangular",
     ),
     (
         FLOW,
         "preprocessing/contrast",
-        {"labels": [1], "reference": 2, "means": [1, 0, 0], "sds": [1, 1, 1], "factor": [[1], [1, 1], [1, 1, 1]]},
-        "arguments.scalars is 2, but must be 4 for spacing and noise and 2 of the contrast",
+        {"labels": [9], "reference": 2, "means": [1, 0], "sds": [1, 1], "factor": [[1], [1, 1]]},
+        "preprocessing.contrast has a label without a center",
     ),
     (FLOW, "preprocessing/coordinates", True, "flow.arguments.maps is 5, but must be 8 for 5 labels and 3 coordinates"),
     (
