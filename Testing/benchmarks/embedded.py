@@ -29,6 +29,7 @@ from MedGenLib.packages import seal
 from MedGenLib.packages.catalogue import find
 from MedGenLib.training.data.slices import FILL_HU, SlicePair, read_pairs
 
+TABLES = ROOT / "Testing" / "benchmarks" / "RESULTS.md"
 FOLDER = OUT / "embedded"
 BEGIN, END = "<!-- begin make evaluate -->", "<!-- end make evaluate -->"
 FEWEST = 5
@@ -105,9 +106,10 @@ class Job:
 TORSO = "The abdomen at 3 mm and the chest block at 2 mm, preset normal, one seed each."
 CROPS = "The 40 held-out crops, generated from their masks, preset normal, one seed each."
 HEADS = """\
-Slices of 30 people in three planes, translated as volumes of one slice, preset best. MedGen
-segments the head itself here; the other metrics of these slices are single passes of the network
-with the mask of the data set. SSIM is averaged over the mask, not over its bounding box."""
+Slices of 30 people who were not in the training, in three planes, translated as volumes of one
+slice by the command at its defaults (preset normal), which finds the head itself. The other
+metrics of these slices are those of the network alone, with the mask of the data set. SSIM is
+averaged over the mask, not over its bounding box."""
 REAL = "The 40 held-out real crops."
 SHAPE = ("Dice", "HD95")
 JOBS = {
@@ -142,7 +144,7 @@ def _made(model: str, case: Case, seed: int) -> Volume:
     if manifest.task == "generate":
         return generate(case.source, model, seed=seed, retries=0).volume
     to = manifest.output.modality
-    return translate(case.source, to, model=model, preset="best", accept_license=True).volume
+    return translate(case.source, to, model=model, accept_license=True).volume
 
 
 def _training(model: str, folder: Path) -> None:
@@ -245,16 +247,16 @@ def main() -> None:
         card = find(model).folder / "docs" / "README.md"
         put(f"## Metrics from `make evaluate`\n\n{text}", card, "## Limits")
         seal(find(model).folder)
-    (FOLDER / "figures.json").write_text(json.dumps(_known_texts() | texts, indent=2))
-    joined = "\n\n".join(f"### {name}\n\n{text}" for name, text in (_known_texts()).items())
-    put(f"{RESULTS}\n\n{joined}", ROOT / "Testing" / "benchmarks" / "RESULTS.md", "")
+    known = _known_texts() | texts
+    joined = "\n\n".join(f"### {name}\n\n{known[name]}" for name in JOBS if name in known)
+    put(f"{RESULTS}\n\n{joined}", TABLES, "")
 
 
 def _known_texts() -> dict[str, str]:
-    """Tables of this and earlier runs, in the order of `JOBS`."""
-    path = FOLDER / "figures.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    return {model: known[model] for model in JOBS if model in known}
+    """The tables that RESULTS.md has."""
+    block = TABLES.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    parts = (part.partition("\n\n") for part in block.split("\n### ")[1:])
+    return {model: text.strip() for model, _, text in parts}
 
 
 RESULTS = """\
