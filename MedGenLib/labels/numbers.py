@@ -20,6 +20,8 @@ _TABLE_FOLDER = Path(__file__).parent / "tables"
 _VOLUME_MARGIN = (4.0, 3.0)
 """Factors below and above the volumes of real masks; one side of a paired structure may be missing."""
 _THICKNESS_MARGIN = 1.6
+_TISSUE = "soft tissue"
+"""A model that has this label makes bodies: its labels touch each other and fill one."""
 _SMALLEST_BODY_ML = 2000
 """Less than this is an organ or a lesion, unless the border of the mask cuts it."""
 _SHOWN, _HINTS, _DOUBTS = 8, 6, 2
@@ -44,7 +46,7 @@ class LabelShape:
     beside: Mapping[int, float]
 
 
-def check_numbers(labels: LabelMap, report: MappingReport, vocabulary: Vocabulary, is_body: bool) -> list[Finding]:
+def check_numbers(labels: LabelMap, report: MappingReport, vocabulary: Vocabulary) -> list[Finding]:
     """Findings on labels that were read by number.
 
     A warning says what they were read as; an error that they do not look like it.
@@ -52,11 +54,11 @@ def check_numbers(labels: LabelMap, report: MappingReport, vocabulary: Vocabular
     Parameters
     ----------
     labels: in the labels of the model.
-    is_body: whether the labels together are a body, so that they touch each other.
     """
     if not report.by_number:
         return []
     names = vocabulary.names
+    is_body = vocabulary.label_of(_TISSUE) is not None
     read_as = _listed((f"{value} = {names[value]}" for value in report.by_number), _SHOWN)
     doubts = list(_doubts(shapes_of(labels), {value: names[value] for value in report.by_number}, is_body))
     if not doubts:

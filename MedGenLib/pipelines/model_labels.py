@@ -35,8 +35,7 @@ def model_labels(
     label_map = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     vocabulary = manifest.input.vocabulary
     labels, report = map_labels(label_map, vocabulary, mapping)
-    settings = manifest.settings
-    by_number = check_numbers(labels, report, vocabulary, settings.outside == "background" and not settings.partial)
+    by_number = check_numbers(labels, report, vocabulary)
     require_usable(by_number)
     own = manifest.settings.body
     value = own if fill is None else vocabulary.value_of(fill)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from MedGenSlicer.nodes.inputs import InputSnapshot
@@ -25,10 +26,24 @@ def maskFindings(snapshot: InputSnapshot, manifest, mapping: Any = None) -> list
     from MedGenLib.findings import Finding, notes
 
     labels, unknown = mapLabels(snapshot.image, manifest, snapshot.mappingByValue(mapping))
-    findings = [*notes(labels), *check_mask(labels, manifest)]
+    findings = [*notes(labels), *_ofNumbers(snapshot.image, labels, manifest), *check_mask(labels, manifest)]
     if unknown:
         findings.insert(0, Finding("error", "unknown-labels", unmappedSentence(unknown, manifest)))
     return findings
+
+
+def _ofNumbers(mask, labels, manifest) -> list[Finding]:
+    """Doubts about segments that only their number matched; a warning, because the label table shows what they became.
+
+    labels: the mask in the labels of the model, which the mapping of the panel made.
+    """
+    from MedGenLib.labels.mapping import map_labels
+    from MedGenLib.labels.numbers import check_numbers
+
+    vocabulary = manifest.input.vocabulary
+    report = map_labels(mask, vocabulary, strict=False)[1]
+    found = check_numbers(labels, report, vocabulary)
+    return [replace(finding, level="warning") for finding in found if finding.level == "error"]
 
 
 def errorFinding(error: Exception) -> list[Finding]:
