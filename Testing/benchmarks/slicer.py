@@ -1,6 +1,7 @@
 """The Slicer module: overhead of nodes and worker, gaps of the event loop, cancel, memory of 50 runs.
 
-    .venv/bin/python Testing/benchmarks/slicer.py
+    .venv/bin/python Testing/benchmarks/slicer.py          # all
+    .venv/bin/python Testing/benchmarks/slicer.py hard     # gaps with the inputs that are hardest to read
 
 Runs on the bridge of the tests (Testing/slicer), with the real worker and real models; needs no data.
 """
@@ -29,11 +30,13 @@ support.useModuleFolder()
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 import slicer  # noqa: E402
+import vtk  # noqa: E402
 
 from MedGenLib.imaging.resampling import resample_to  # noqa: E402
 from MedGenLib.io.files import read_label_map  # noqa: E402
 from MedGenSlicer.engine.engine import Engine  # noqa: E402
 from MedGenSlicer.logic import MedGenLogic  # noqa: E402
+from MedGenSlicer.nodes.voxels import arrayOf  # noqa: E402
 from support import processUntil, worstGap  # noqa: E402
 from support.nodes import readInput  # noqa: E402
 from support.snapshots import differences, snapshotOfScene  # noqa: E402
@@ -46,10 +49,15 @@ RUNS = 50
 
 
 def main() -> None:
-    figures = {**opening(), **times(), **smoothness(), **cancelling(), **memory()}
+    parts = (opening, times, smoothness, cancelling, memory, hard_inputs)
+    figures = {}
+    for part in parts if len(sys.argv) < 2 else [hard_inputs]:
+        figures |= part()
     rows = [[name, value, limit] for name, (value, limit) in figures.items()]
     print(common.table(["metric", "measured", "limit"], rows))
-    common.save("slicer", {name: value for name, (value, limit) in figures.items()})
+    common.save(
+        "slicer" if len(sys.argv) < 2 else "slicer-hard", {name: value for name, (value, limit) in figures.items()}
+    )
 
 
 def large_segmentation():
@@ -164,6 +172,156 @@ def smoothness() -> dict:
         logic.cleanup()
         found[f"worst gap, {name}, ms"] = (max(gaps), "< 50")
     return found
+
+
+HARD_SHAPE, HARD_SPACING = (512, 512, 200), (0.25, 0.25, 0.25)
+TALL_SHAPE = (512, 512, 600)
+IDLE_SECONDS = 10
+
+
+def hard_inputs() -> dict:
+    """Longest time between two iterations of the event loop from the selection in the panel to the shown result."""
+    panel = support.moduleWidget().panel
+    found = {"worst gap of the idle panel, ms": (idle_gap(), "")}
+    for name, make, task in (
+        ("20 closed surfaces, 512 x 512 x 200", closed_surfaces, "generate"),
+        ("12 label maps off the lattice, 512 x 512 x 200", label_maps_off_the_lattice, "generate"),
+        ("contours of 12 structures as from RTSTRUCT, 512 x 512 x 200", structure_set, "generate"),
+        ("volume 512 x 512 x 600, MR to CT", tall_volume, "translate"),
+    ):
+        slicer.mrmlScene.Clear(0)
+        processUntil(lambda: not panel.isBusy, 60)
+        node = make()
+        gaps = {"check": selected(panel, node, task), "result": run_from_panel(panel, task)}
+        for part, (gap, duration) in gaps.items():
+            found[f"worst gap until the {part}, {name}, ms"] = (gap, "< 50")
+            found[f"time until the {part}, {name}, s"] = (duration, "")
+    return found
+
+
+def idle_gap() -> float:
+    """What the other programs of this machine cost."""
+    end = time.perf_counter() + IDLE_SECONDS
+    with worstGap() as gap:
+        processUntil(lambda: time.perf_counter() > end)
+    return gap.milliseconds
+
+
+def selected(panel, node, task: str) -> tuple[float, float]:
+    """Worst gap and seconds from the selection of a node to the end of its check."""
+    start, ui, parameters = time.perf_counter(), panel.ui, panel.context.parameters
+    steps = [
+        lambda: setattr(parameters, "task", task),
+        lambda: setattr(parameters, "preset", "draft"),
+        lambda: getattr(ui, f"{task}InputSelector").setCurrentNode(node),
+    ]
+    if task == "generate":
+        steps.append(lambda: ui.generateModelComboBox.setCurrentIndex(ui.generateModelComboBox.findData(MODEL)))
+    with worstGap() as gap:
+        for step in steps:  # each is a click of its own
+            step()
+            slicer.app.processEvents()
+        processUntil(lambda: not panel.isBusy, 600)
+    return gap.milliseconds, time.perf_counter() - start
+
+
+def run_from_panel(panel, task: str) -> tuple[float, float]:
+    """Worst gap and seconds from the click to the result."""
+    if panel.sections["card"].problem():
+        panel.ui.licenseCheckBox.click()
+        processUntil(lambda: not panel.isBusy, 60)
+    start, ended = time.perf_counter(), []
+    button = panel.ui.generateButton if task == "generate" else panel.ui.translateButton
+    with worstGap() as gap:
+        button.click()
+        if not panel.sections["run"].isRunning:
+            raise RuntimeError(panel.blocked or panel.ui.failureLabel.text)
+        processUntil(lambda: not panel.sections["run"].isRunning, 3000)
+        ended.append(panel.sections["failure"].error)
+    if ended[0] is not None:
+        raise ended[0]
+    return gap.milliseconds, time.perf_counter() - start
+
+
+def reference_volume():
+    """An empty scan, whose grid a segmentation has."""
+    matrix = slicer.util.vtkMatrixFromArray(np.diag([*HARD_SPACING, 1.0]))
+    return slicer.util.addVolumeFromArray(np.zeros(HARD_SHAPE[::-1], np.int16), ijkToRAS=matrix, name="Scan")
+
+
+def segmentation_on(volume):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Hard")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    return node
+
+
+def closed_surfaces():
+    """20 spheres of 80 000 triangles each, which overlap."""
+    node, rng = segmentation_on(reference_volume()), np.random.default_rng(0)
+    node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    extent = np.multiply(HARD_SHAPE, HARD_SPACING)
+    for index in range(20):
+        sphere = vtk.vtkSphereSource()
+        sphere.SetRadius(3 + 0.25 * index)
+        sphere.SetCenter(*(extent / 2 + rng.uniform(-8, 8, 3)))
+        sphere.SetPhiResolution(200)
+        sphere.SetThetaResolution(200)
+        sphere.Update()
+        node.AddSegmentFromClosedSurfaceRepresentation(sphere.GetOutput(), support.HIPPOCAMPUS[index % 2], [1, 0, 0])
+    return node
+
+
+def label_maps_off_the_lattice():
+    """12 layers, each on a grid of its own that is turned against the reference."""
+    node = segmentation_on(reference_volume())
+    for index in range(12):
+        image, place = slicer.vtkOrientedImageData(), vtk.vtkTransform()
+        image.SetExtent(0, 255, 0, 255, 0, 149)
+        image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+        place.Translate(50 + 0.5 * index, 50, 5)
+        place.RotateZ(7 + index)
+        place.Scale(0.2, 0.2, 0.2)
+        image.SetImageToWorldMatrix(place.GetMatrix())
+        array = arrayOf(image)
+        array[:] = 0
+        array[20 + index : 130, 60 : 180 - index, 60:160] = 1
+        node.AddSegmentFromBinaryLabelmapRepresentation(image, support.HIPPOCAMPUS[index % 2], [1, 0, 0])
+    return node
+
+
+def structure_set():
+    """12 structures drawn slice by slice every 3 mm, as surfaces through their contours."""
+    node = segmentation_on(reference_volume())
+    node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    for index in range(12):
+        parts = vtk.vtkAppendPolyData()
+        for z in range(6, 40, 3):
+            disk = vtk.vtkCylinderSource()
+            disk.SetRadius(2 + 3 * abs(np.sin(0.3 * z + index)))
+            disk.SetHeight(3)
+            disk.SetResolution(180)
+            place = vtk.vtkTransform()
+            place.Translate(54 + 2 * index, 64, z)
+            place.RotateX(90)
+            moved = vtk.vtkTransformPolyDataFilter()
+            moved.SetInputConnection(disk.GetOutputPort())
+            moved.SetTransform(place)
+            parts.AddInputConnection(moved.GetOutputPort())
+        parts.Update()
+        node.AddSegmentFromClosedSurfaceRepresentation(parts.GetOutput(), support.HIPPOCAMPUS[index % 2], [1, 0, 0])
+    return node
+
+
+def tall_volume():
+    """The sample head on a grid of 512 x 512 x 600 voxels."""
+    head = support.headVolume(None)
+    matrix, array = support.matrixOf(head), slicer.util.arrayFromVolume(head)
+    for axis, (count, wanted) in enumerate(zip(array.shape, TALL_SHAPE[::-1], strict=True)):
+        array = array.take(np.arange(wanted) * count // wanted, axis)
+        matrix[:3, 2 - axis] *= count / wanted
+    slicer.mrmlScene.RemoveNode(head)
+    return slicer.util.addVolumeFromArray(array, ijkToRAS=slicer.util.vtkMatrixFromArray(matrix), name="Tall head")
 
 
 def cancelling() -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 from MedGenLib.imaging import boxes
 from MedGenLib.imaging.boxes import Box
 
-COPY_BYTES = 64 * 2**20
+COPY_BYTES = 32 * 2**20
 """What is copied in the GUI thread at most; the memory of more is held and read by the thread that writes it."""
 
 

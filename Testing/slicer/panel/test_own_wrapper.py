@@ -21,7 +21,8 @@ class OwnWrapperTest(unittest.TestCase):
         for source in SOURCES:
             with self.subTest(source.name):
                 self.assertTrue((source / "Base" / "Python" / "slicer").is_dir(), source)
-                command = [sys.executable, "-m", "unittest", "-v", *(str(Path("panel", name)) for name in FILES)]
+                program = "import support, unittest; unittest.main(module=None, verbosity=2)"
+                command = [sys.executable, "-c", program, *(str(Path("panel", name)) for name in FILES)]
                 process = subprocess.run(
                     command,
                     cwd=support.FOLDER,
