@@ -5,6 +5,9 @@
 Real images take the place of outputs, with their own masks or sources, and pass through the checks of `generate` and
 `translate`: each failed check is a false alarm. The same images, spoiled in one way at a time, give the share of
 detected faults. Intervals are Wilson's, 95 %.
+
+The limits of the packages were widened on these images. So limits are also chosen by `chosen_limits` on all people but
+each fifth (by name), and tried on the fifths that they have not seen.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from common import data_folder, save, table
 from embedded import head_slices
 from numpy.typing import NDArray
 
-from MedGenLib.checks.output import check_generated, check_translated
+from MedGenLib.checks.output import BODY_LIMIT, STRIPE_LIMIT, check_generated, check_translated
 from MedGenLib.findings import OutputCheck
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume
@@ -235,34 +238,136 @@ def codes(check: OutputCheck) -> set[str]:
     return {finding.code for finding in check.findings if finding.level == "error"}
 
 
-def made(check: OutputCheck, code: str) -> bool:
+def made(figures: dict, code: str) -> bool:
     """Whether the check had something to measure."""
-    figure = check.figures.get(FIGURES[code])
+    figure = figures.get(FIGURES[code])
     return bool(figure) if isinstance(figure, dict) else figure is not None and bool(np.isfinite(figure).all())
 
 
-def measure(kinds: list[str], every: int) -> tuple[dict, dict, dict, list]:
-    """Counts of false alarms and of detections, [found, total] by kind and check or fault; figures; alarms."""
-    alarms, found = defaultdict(lambda: [0, 0]), defaultdict(lambda: [0, 0])
-    figures, sentences = defaultdict(list), []
+@dataclass(frozen=True)
+class Seen:
+    """What the checks of a real image said."""
+
+    kind: str
+    model: str
+    person: str
+    failed: set[str]
+    figures: dict
+
+    @property
+    def limited(self) -> dict[tuple[str, str, str], float]:
+        """(kind, figure, tissue) -> value, of the figures that have a limit."""
+        return {
+            (self.kind, figure, tissue): value
+            for figure in LIMITED
+            for tissue, value in _by_tissue(self.figures.get(figure)).items()
+            if np.isfinite(value)
+        }
+
+
+def _by_tissue(figure: dict | float | None) -> dict[str, float]:
+    if isinstance(figure, dict):
+        return figure
+    return {} if figure is None else {"": figure}
+
+
+LIMITED = {"mean": (True, True), "dice": (True, False), "body_dice": (True, False), "stripe": (False, True)}
+"""Figures whose limits depend on people -> whether they are limited below and above."""
+MARGIN = 0.25
+"""Part of the range of the choosing people that a limit lies beyond it."""
+FIFTH = 5
+Limits = dict[tuple[str, str, str], tuple[float, float]]
+
+
+def held_out(seen: list[Seen]) -> set[tuple[str, str]]:
+    """(kind, person) of each fifth person by name."""
+    people = defaultdict(set)
+    for item in seen:
+        people[item.kind].add(item.person)
+    return {(kind, name) for kind, names in people.items() for name in sorted(names)[FIFTH - 1 :: FIFTH]}
+
+
+def chosen_limits(seen: list[Seen]) -> Limits:
+    """Limits of every figure: the range of these images, wider by `MARGIN` of it where it is limited."""
+    values = defaultdict(list)
+    for item in seen:
+        for key, value in item.limited.items():
+            values[key].append(value)
+    limits = {}
+    for key, found in values.items():
+        margin, (below, above) = MARGIN * (max(found) - min(found)), LIMITED[key[1]]
+        limits[key] = (min(found) - margin if below else -np.inf, max(found) + margin if above else np.inf)
+    return limits
+
+
+def package_limits(model: str, kind: str) -> Limits:
+    """The same limits as the package and the checks have them."""
+    manifest = find(model)
+    limits = {(kind, "mean", x.name): (x.low, x.high) for x in manifest.statistics.tissues.values()}
+    limits[kind, "stripe", ""] = (-np.inf, STRIPE_LIMIT)
+    limits[kind, "body_dice", ""] = (BODY_LIMIT, np.inf)
+    names = {value: x.name for value, x in {**manifest.input.labels, **manifest.statistics.tissues}.items()}
+    for spec in filter(None, (manifest.statistics.resegment, manifest.statistics.segmenter)):
+        limits |= {(kind, "dice", names.get(v, str(v))): (low, np.inf) for v, low in spec.minimum_dice.items()}
+    return limits
+
+
+def split_rows(seen: list[Seen]) -> list[list]:
+    """False alarms on people who chose no limit, by kind: limits chosen on the others, and those of the packages."""
+    apart, lines = held_out(seen), []
+    chosen = chosen_limits([item for item in seen if (item.kind, item.person) not in apart])
+    for kind in dict.fromkeys(item.kind for item in seen):
+        mine = [item for item in seen if (item.kind, item.person) in apart and item.kind == kind]
+        if not mine:
+            continue
+        people = {item.person for item in mine}
+        alarms = {item.person for item in mine if _outside(item, chosen)}
+        package = {item.person for item in mine if item.failed}
+        narrower = sorted(
+            f"{figure} {tissue}".strip()
+            for (of, figure, tissue), (low, high) in package_limits(mine[0].model, kind).items()
+            if (limit := chosen.get((of, figure, tissue))) and (low > limit[0] or high < limit[1])
+        )
+        low, high = wilson(len(alarms), len(people))
+        shares = f"{len(alarms)} of {len(people)}", f"{100 * low:.1f} to {100 * high:.1f}"
+        lines.append([kind, len(mine), *shares, f"{len(package)} of {len(people)}", ", ".join(narrower) or "none"])
+    return lines
+
+
+def _outside(item: Seen, limits: Limits) -> bool:
+    """Whether a figure of an image lies outside of these limits."""
+    found = ((value, *limits.get(key, (-np.inf, np.inf))) for key, value in item.limited.items())
+    return any(not low <= value <= high for value, low, high in found)
+
+
+def measure(kinds: list[str], every: int) -> tuple[list[Seen], dict, list]:
+    """What the checks of real images said; counts of detections, [found, total] by kind and fault; sentences."""
+    found, seen, sentences = defaultdict(lambda: [0, 0]), [], []
     for kind in kinds:
         for number, real in enumerate(KINDS[kind]()):
             check = real.check()
-            failed = codes(check)
+            person = real.name.rpartition("_")[0] if kind == "heads" else real.name
+            seen.append(Seen(real.kind, real.model, person, codes(check), check.figures))
             sentences += [f"{real.kind}, {real.name}: {finding.sentence}" for finding in check.findings]
-            alarms[real.kind, "any check"][0] += bool(failed)
-            alarms[real.kind, "any check"][1] += 1
-            for code, figure in FIGURES.items():
-                if made(check, code):
-                    alarms[real.kind, code][0] += code in failed
-                    alarms[real.kind, code][1] += 1
-                    figures[real.kind, figure].append(check.figures[figure])
             for fault, (code, spoil) in FAULTS.items() if number % every == 0 else ():
-                if made(check, code):
+                if made(check.figures, code):
                     image = spoil(real, real.image.array.astype(np.float32))
                     found[real.kind, fault][0] += code in codes(real.check(image))
                     found[real.kind, fault][1] += 1
-    return alarms, found, figures, sentences
+    return seen, found, sentences
+
+
+def alarm_counts(seen: list[Seen]) -> dict:
+    """[failed, made] by kind and check."""
+    alarms = defaultdict(lambda: [0, 0])
+    for item in seen:
+        alarms[item.kind, "any check"][0] += bool(item.failed)
+        alarms[item.kind, "any check"][1] += 1
+        for code in FIGURES:
+            if made(item.figures, code):
+                alarms[item.kind, code][0] += code in item.failed
+                alarms[item.kind, code][1] += 1
+    return alarms
 
 
 def rows(counts: dict) -> list[list]:
@@ -281,16 +386,18 @@ def main() -> None:
     parser.add_argument("--kind", action="append", choices=KINDS, help="only this kind; repeatable")
     parser.add_argument("--every", type=int, default=5, help="spoil each so many images (default: 5)")
     arguments = parser.parse_args()
-    alarms, found, figures, sentences = measure(arguments.kind or list(KINDS), arguments.every)
-    print(table(["real images", "check", "false alarms", "%", "95 % interval"], rows(alarms)))
-    print()
-    print(table(["images", "fault", "detected", "%", "95 % interval"], rows(found)))
-    print("\n".join(sentences))
+    seen, found, sentences = measure(arguments.kind or list(KINDS), arguments.every)
+    alarms = alarm_counts(seen)
     named = {
         name: {f"{kind}, {what}": value for (kind, what), value in group.items()}
-        for name, group in (("false alarms", alarms), ("detections", found), ("figures", figures))
+        for name, group in (("false alarms", alarms), ("detections", found))
     }
-    save("checks", named)
+    save("checks", {**named, "images": [{**vars(item), "failed": sorted(item.failed)} for item in seen]})
+    print(table(["real images", "check", "false alarms", "%", "95 % interval"], rows(alarms)))
+    heads = ["held-out people", "images", "false alarms, limits of the others", "95 % interval, %"]
+    print("\n" + table([*heads, "limits of the packages", "narrower in the packages"], split_rows(seen)))
+    print("\n" + table(["images", "fault", "detected", "%", "95 % interval"], rows(found)))
+    print("\n".join(sentences))
 
 
 if __name__ == "__main__":
