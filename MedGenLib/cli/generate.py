@@ -20,7 +20,9 @@ def generate(arguments: Namespace, console: Console) -> int:
         run.read()
         mask = run.images.get("mask")
         grid = wanted_grid(mask, arguments.size, arguments.spacing, manifest)
-        run.require_space(mask if grid is None else grid)
+        grid = mask if grid is None else grid
+        run.require_space(grid)
+        run.tell_time(manifest, grid)
 
         from MedGenLib import generate as generate_volumes  # imports torch
 

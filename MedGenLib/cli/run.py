@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from MedGenLib.cli.arguments import from_namespace
 from MedGenLib.cli.console import Console
-from MedGenLib.errors import InputError
+from MedGenLib.errors import InputError, MedGenError
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored
 from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import WRITABLE, check_output_path, read_label_map, read_volume, write_volume
@@ -26,6 +27,8 @@ from MedGenLib.result import Result
 
 BYTES_PER_VOXEL = 4
 """Maximum bytes per voxel of a written volume."""
+LONG_SECONDS = 20.0
+"""An estimated time from which it is printed before the run."""
 CHECKS_FAILED = 3
 """Exit code of a run whose outputs were written and failed their checks."""
 ROLES = {
@@ -93,6 +96,16 @@ class FileRun:
         copies += sum(self._given(name) is not None for name in ("uncertainty", "lesion_mask"))
         # One more: NIfTI is uncompressed for a moment.
         self.outputs.require_space(grid.array.size * (copies + 1) * BYTES_PER_VOXEL)
+
+    def tell_time(self, manifest: Manifest, grid: Volume | LabelMap) -> None:
+        """Print the estimated time of a long run, for the whole grid."""
+        from MedGenLib.pipelines.estimate import plan_run
+
+        preset, device = self.arguments.preset, self.arguments.device
+        with suppress(MedGenError):  # of a request that the run itself refuses
+            plan = plan_run(manifest, grid.geometry, preset, device, self._given("samples", 1))
+            if plan.seconds is not None and plan.seconds >= LONG_SECONDS:
+                self.console.note(f"Estimate of this run: {plan.sentence}.")
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of the function of the library."""

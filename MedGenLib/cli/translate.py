@@ -14,9 +14,11 @@ def translate(arguments: Namespace, console: Console) -> int:
     from MedGenLib.packages.catalogue import find, for_translation
 
     with FileRun("translate", arguments, console) as run:
-        run.accept(find(arguments.model) if arguments.model else for_translation(None, arguments.to))
+        manifest = find(arguments.model) if arguments.model else for_translation(None, arguments.to)
+        run.accept(manifest)
         run.read()
         run.require_space(run.images["image"])
+        run.tell_time(manifest, run.images["image"])
 
         from MedGenLib import translate as translate_volume  # imports torch
 

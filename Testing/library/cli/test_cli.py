@@ -78,6 +78,7 @@ def engine(monkeypatch):
     monkeypatch.setattr("MedGenLib.packages.catalogue.find", lambda name: stub)
     monkeypatch.setattr("MedGenLib.packages.catalogue.for_translation", lambda source, target: stub)
     monkeypatch.setattr(run, "is_accepted", lambda manifest: True)
+    monkeypatch.setattr(run.FileRun, "tell_time", lambda *_: None)
     monkeypatch.setitem(vars(MedGenLib), "generate", work)
     monkeypatch.setitem(vars(MedGenLib), "translate", work)
     return calls
@@ -380,6 +381,7 @@ def slow_preview(*_, **__):
 pictures.preview = slow_preview
 catalogue.find = lambda name: SimpleNamespace(name="stub", input=SimpleNamespace(kind="labels"))
 run.is_accepted = lambda manifest: True
+run.FileRun.tell_time = lambda *_: None
 vars(MedGenLib)["generate"] = work
 sys.exit(cli.main(argv))
 """
@@ -601,3 +603,14 @@ def test_installed_command_is_this_one():
         pytest.skip("MedGen is not installed in this environment")
     done = subprocess.run([command, "--version"], capture_output=True, text=True, env=os.environ)
     assert done.stdout.strip() == f"medgen {MedGenLib.__version__}"
+
+
+def test_a_long_run_states_its_time_before_the_work(mask, out, capsys, monkeypatch):
+    arguments = ["generate", str(mask), "--map", "model", "--preset", "draft", "--steps", "1", "--seed", "1"]
+    assert cli.main([*arguments, "-o", str(out / "a.nii")]) in (0, 3)
+    assert "Estimate" not in capsys.readouterr().err
+    monkeypatch.setattr(run, "LONG_SECONDS", 0.0)
+    assert cli.main([*arguments, "-o", str(out / "b.nii")]) in (0, 3)
+    shown = capsys.readouterr().err
+    assert re.search(r"^medgen: Estimate of this run: about \d+ s on CPU", shown, re.MULTILINE)
+    assert shown.index("Estimate") < shown.index("sampling")
