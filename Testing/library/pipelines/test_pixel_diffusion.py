@@ -85,7 +85,7 @@ def test_a_package_that_predicts_v_is_sampled_with_v(package, tmp_path, monkeypa
     store.add(package)
     labels = np.zeros((16, 20, 16), np.uint8)
     labels[sphere((16, 20, 16), (8, 13, 8), 3)] = 1
-    result = generate(LabelMap(labels, np.eye(4)), "tiny-pixels", seed=1, retries=0, device="cpu")
+    result = generate(LabelMap(labels, np.eye(4)), "tiny-pixels", mapping="model", seed=1, retries=0, device="cpu")
     assert result.volume.shape == (16, 20, 16)
     assert result.report.sampler == "ddim"
     assert np.isfinite(result.volume.array).all()
