@@ -364,7 +364,9 @@ def to_sitk(image: Volume | LabelMap) -> SimpleITK.Image:
         # SimpleITK holds Python's lock while it copies, and Slicer's window waits for it.
         count = max(1, _SITK_BLOCK // array[:1].nbytes)
         for start in range(0, len(array), count):
-            result[:, :, start : start + count] = SimpleITK.GetImageFromArray(array[start : start + count])
+            result[:, :, start : start + count] = SimpleITK.GetImageFromArray(
+                np.ascontiguousarray(array[start : start + count])
+            )
     spacing, origin, direction = lps_from_affine(image.affine)
     result.SetSpacing(spacing.tolist())
     result.SetOrigin(origin.tolist())
