@@ -15,8 +15,8 @@ from MedGenLib.imaging.body import close_body
 from MedGenLib.imaging.head import head_problem
 from MedGenLib.imaging.modality import guess_modality, has_offset, hu_problem, modality_doubt, modality_family
 from MedGenLib.imaging.orientation import Reorientation
-from MedGenLib.imaging.units import unit_doubt
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis
+from MedGenLib.pipelines.model_labels import check_unit
 
 if TYPE_CHECKING:
     from MedGenLib.labels.mapping import MappingReport
@@ -165,12 +165,7 @@ def _needs(manifest: Manifest) -> str:
 
 
 def _check_geometry(image: Volume | LabelMap, manifest: Manifest) -> list[Finding]:
-    limits, view = manifest.spacing, manifest.field_of_view
-    extents = list(zip(view.min, view.max, strict=True))
-    doubt = unit_doubt(image.geometry, (limits.min, limits.max), extents) or unit_doubt(image.geometry)
-    if doubt is not None:
-        return [_error("units", doubt)]
-    return _check_spacing(image, manifest) + _check_field_of_view(image, manifest)
+    return check_unit(image, manifest) or _check_spacing(image, manifest) + _check_field_of_view(image, manifest)
 
 
 def _check_spacing(image: Volume | LabelMap, manifest: Manifest) -> list[Finding]:

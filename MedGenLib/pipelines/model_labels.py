@@ -6,6 +6,7 @@ from pathlib import Path
 
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, require_usable
+from MedGenLib.imaging.units import unit_doubt
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.labels.body import fill_rest
@@ -35,7 +36,7 @@ def model_labels(
     label_map = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     vocabulary = manifest.input.vocabulary
     labels, report = map_labels(label_map, vocabulary, mapping)
-    by_number = check_numbers(labels, report, vocabulary)
+    by_number = check_unit(labels, manifest) or check_numbers(labels, report, vocabulary)
     require_usable(by_number)
     own = manifest.settings.body
     value = own if fill is None else vocabulary.value_of(fill)
@@ -52,3 +53,11 @@ def model_labels(
     labels, findings = fill_rest(labels, value, image)
     # Findings of a filling from the mask are reported unless it was requested.
     return labels, report, [*by_number, *(findings if fill is None or image is not None else [])]
+
+
+def check_unit(image: Volume | LabelMap, manifest: Manifest) -> list[Finding]:
+    """An error if the grid is more likely in another unit than mm."""
+    limits, view = manifest.spacing, manifest.field_of_view
+    extents = list(zip(view.min, view.max, strict=True))
+    doubt = unit_doubt(image.geometry, (limits.min, limits.max), extents) or unit_doubt(image.geometry)
+    return [] if doubt is None else [Finding("error", "units", doubt)]
