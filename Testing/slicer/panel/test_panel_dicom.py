@@ -367,6 +367,7 @@ class ResultTest(ExportCase):
     def test_theResultsButtonOpensTheSection(self):
         self.ui.exportSection.collapsed = True
         node = self.result(maskNode())
+        self.ui.resultComboBox.clear()  # of the results of other tests
         self.ui.resultComboBox.addItem(node.GetName(), node.GetID())
         self.addCleanup(self.ui.resultComboBox.clear)
         self.ui.dicomButton.click()
