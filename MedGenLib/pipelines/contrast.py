@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from MedGenLib.labels.vocabulary import Label
     from MedGenLib.packages.settings import ContrastSettings
 
+SOFT_SIGMA, SOFT_REACH = 0.8, 2
+"""Standard deviation and radius in voxels of the blend of levels at the border of two tissues."""
 MOST = 2.0
 """Largest difference from the mean, in standard deviations."""
 
@@ -50,6 +52,18 @@ def adapted(codec: TissueStandard, settings: ContrastSettings, contrast: np.ndar
         if np.isfinite(level):
             centers[value] = float(level * codec.centers[settings.reference])
     return replace(codec, centers=tuple(centers))
+
+
+def softened_shift(known: TissueStandard, codec: TissueStandard, labels: np.ndarray) -> np.ndarray:
+    """Softened minus sharp change of the levels from one codec to another, (i, j, k).
+
+    The network blends tissues at their borders by the levels that it knows; other levels, which jump at the border,
+    would leave a rim.
+    """
+    from scipy import ndimage
+
+    shift = (np.array(codec.centers) - known.centers).astype(np.float32)[labels]
+    return ndimage.gaussian_filter(shift, SOFT_SIGMA, radius=SOFT_REACH) - shift
 
 
 def contrast_of(settings: ContrastSettings, values: np.ndarray, labels: np.ndarray) -> np.ndarray:

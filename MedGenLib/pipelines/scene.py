@@ -21,7 +21,7 @@ from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.settings import LatentFlowSettings
 from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
-from MedGenLib.pipelines.contrast import adapted, contrast_of, drawn, named
+from MedGenLib.pipelines.contrast import SOFT_REACH, adapted, contrast_of, drawn, named, softened_shift
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.working_grid import working_geometry
 
@@ -141,6 +141,9 @@ class Scene:
     def _intensities(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Standardized values -> intensities."""
         array = self.codec.decode(x, labels)
+        if self.manifest.settings.contrast is not None:
+            known = CODECS[self.manifest.settings.name](**self.manifest.settings.codec)
+            array = array + softened_shift(known, self.codec, labels)
         limits = self._limits
         return array if limits is None else limits.enforce(array, labels)
 
@@ -151,8 +154,9 @@ class Scene:
 
     @property
     def _reach(self) -> int:
-        """Range in voxels of the dependence between intensities: one per pass of a median of three."""
-        return self._limits.passes if self._limits else 0
+        """Range in voxels of the dependence between intensities: that of the contrast, and one per pass of a median."""
+        passes = self._limits.passes if self._limits else 0
+        return passes + (SOFT_REACH if self.manifest.settings.contrast is not None else 0)
 
     def _covered(self) -> np.ndarray:
         """Voxels of the input's grid that are not background."""

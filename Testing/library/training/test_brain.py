@@ -14,6 +14,7 @@ from MedGenLib.io.samples import sample
 from MedGenLib.labels.mapping import map_labels
 from MedGenLib.labels.vocabulary import Vocabulary, table
 from MedGenLib.packages.catalogue import find
+from MedGenLib.pipelines.contrast import drawn
 
 FAST = {"model": "mr-brain", "seed": 1, "steps": 3, "retries": 0, "device": "cpu"}
 WHITE, CORTEX, VENTRICLE, HIPPOCAMPUS, FLUID, BRAIN = 1, 2, 3, 11, 15, 18
@@ -59,8 +60,26 @@ def test_gray_values_are_typical_of_t1(made, labels):
     assert mean[WHITE] == pytest.approx(107, abs=8)
     assert (image[labels.array == 0] == 0).all(), "outside of the brain is background"
     assert image[labels.array == WHITE].std() > 3, "tissue has texture"
-    # With the package's limit of 2, cortex voxels are at most 12 sinh(2) from 70.
-    assert image[labels.array == CORTEX].max() <= 114
+    # With the package's limit of 2, cortex voxels are at most 12 sinh(2) from the level of the seed, and beside other
+    # tissues by what these have gained.
+    level = find("mr-brain").settings.centers[WHITE] * made.report.parameters["contrast"]["1"]["cortex"]
+    assert image[labels.array == CORTEX].max() <= level + 44 + 15
+
+
+def test_seeds_differ_in_contrast_as_people_do(labels):
+    """And the images have the contrast that the report states."""
+    small = crop(labels, (8, 8, 8), (40, 40, 40))
+    result = generate(small, samples=3, **FAST)
+    stated = [entry["cortex"] for entry in result.report.parameters["contrast"].values()]
+    made = [
+        float(np.median(v.array[small.array == CORTEX]) / np.median(v.array[small.array == WHITE]))
+        for v in result.volumes
+    ]
+    assert made == pytest.approx(stated, abs=0.06) and len(set(stated)) == 3
+    settings = find("mr-brain").settings.contrast
+    thalamus = settings.labels.index(6)
+    levels = np.array([drawn(settings, seed) for seed in range(200)])[:, thalamus]
+    assert 1.07 < levels.mean() < 1.12 and 0.02 < levels.std() < 0.04
 
 
 def test_the_output_is_checked_by_tissue(made):
@@ -122,7 +141,7 @@ def test_a_partial_mask_gives_a_brain_with_the_structure_in_it(labels):
     low, high = np.percentile(inside, [10, 90])
     assert low < 65 and high > 85, "not one gray"
     level = result.volume.array[given == HIPPOCAMPUS].mean()
-    assert level == pytest.approx(74, abs=10)
+    assert level == pytest.approx(107 * result.report.parameters["contrast"]["1"]["hippocampus"], abs=10)
 
 
 def test_one_label_is_enough():
@@ -162,6 +181,8 @@ def test_command_line(labels, tmp_path):
         str(tmp_path / "t1.nii.gz"),
         "--model",
         "mr-brain",
+        "--map",
+        "model",
         "--seed",
         "1",
         "--preset",
