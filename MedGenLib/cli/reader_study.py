@@ -21,7 +21,9 @@ def explain(arguments: Namespace, console: Console) -> int:
 
 
 def arguments_of_make(parser: Parser) -> None:
-    parser.add_argument("--real", required=True, type=Path, nargs="+", metavar="PATH", help="real volumes, or folders of them")
+    parser.add_argument(
+        "--real", required=True, type=Path, nargs="+", metavar="PATH", help="real volumes, or folders of them"
+    )
     parser.add_argument(
         "--synthetic", required=True, type=Path, nargs="+", metavar="PATH", help="synthetic volumes, or folders of them"
     )

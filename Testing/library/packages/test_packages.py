@@ -172,7 +172,10 @@ WRONG_METADATA = [
     (set_at(("version",), "new"), r"\$\.version: 'new' does not match"),
     (set_at(("medgen", "networks", "flow", "weights"), "models/../../x.safetensors"), "weights"),
     (set_at(("medgen", "networks", "flow", "weights"), "models/x.safetensors"), "has no checksum"),
-    (set_at(("medgen", "networks", "flow", "base"), "flow"), "'flow' is not another network of the package with complete"),
+    (
+        set_at(("medgen", "networks", "flow", "base"), "flow"),
+        "'flow' is not another network of the package with complete",
+    ),
     (set_at(("medgen", "networks", "flow", "base"), "x"), "'x' is not another network"),
     (
         set_at(("medgen", "networks", "flow", "network"), "os.system"),
