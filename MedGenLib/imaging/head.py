@@ -17,6 +17,8 @@ _LARGEST_CM2 = 400
 """Median cross-section of the body; heads have up to 290, abdomens and chests 600 to 1,000."""
 _BONE_HU, _LEAST_BONE = 250, 0.1
 """Share of bone in CT between 3 and 12 mm below the skin; heads have 0.4, other parts of the body at most 0.02."""
+_LEAST_SHELL = 0.05
+"""Share of the body that lies between 3 and 12 mm below the skin in an image that shows the skin; crops have less."""
 _EVEN_AIR, _BRAIN_LITERS = 0.3, 2.3
 """Share of voxels with one value around a brain without skull, and its largest volume; whole heads have 2.7 or more."""
 _SCALP_MM, _SIGNAL, _MUCH = (6, 25), 0.15, 0.1
@@ -45,7 +47,7 @@ def head_problem(volume: Volume) -> str | None:
     depth = _depth(body, coarse.spacing)
     if volume.modality == "CT":
         below = coarse.array[body & (depth > 3) & (depth <= 12)]
-        if below.size < _FEW or np.mean(below > _BONE_HU) >= _LEAST_BONE:
+        if below.size < max(_FEW, _LEAST_SHELL * np.count_nonzero(body)) or np.mean(below > _BONE_HU) >= _LEAST_BONE:
             return None
         return "No skull is found below the skin, so this is another part of the body, or the skull was removed"
     if _is_bare_brain(volume, coarse, body, depth):
