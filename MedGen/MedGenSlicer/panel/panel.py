@@ -163,7 +163,8 @@ class Panel(VTKObservationMixin):
         tab = self.tab
         self.inputCheck.update(tab.inputNode, tab.manifest, tab.checkArguments())
         self._showCheck()
-        if tab.inputNode is not None and self.readiness.state == "idle":
+        # "ready" can be left from a worker that has ended; where one is there, this starts no other.
+        if tab.inputNode is not None and self.readiness.state in ("idle", "ready"):
             self._workerTimer.start()
 
     def showButtons(self) -> None:
