@@ -56,7 +56,7 @@ def _in_8_bits(name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 
 def expand(stored: Mapping[str, Tensor], base: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Tensors of a file -> state dictionary. Raises KeyError or RuntimeError if `base` does not fit the differences."""
+    """Tensors of a file -> state dictionary. Raises ValueError if scales or `base` do not fit."""
     import torch
 
     state = {}
@@ -67,9 +67,11 @@ def expand(stored: Mapping[str, Tensor], base: Mapping[str, Tensor] | None = Non
         if scale is None:
             state[name] = tensor
         elif tensor.dtype == torch.uint8:
-            if base is None:
-                raise KeyError(f"{name} is a difference, but the network names no base")
+            if base is None or name not in base:
+                raise ValueError(f"{name} is a difference, but its base has no such tensor")
             kernel = base[name].float()
+            if tensor.numel() != (kernel.numel() + 1) // 2:
+                raise ValueError(f"{name} is a difference from another shape than {tuple(kernel.shape)}")
             state[name] = kernel + _scaled(_unpack(tensor, kernel.numel()).reshape(kernel.shape), scale)
         else:
             state[name] = _scaled(tensor.float(), scale)
@@ -79,6 +81,8 @@ def expand(stored: Mapping[str, Tensor], base: Mapping[str, Tensor] | None = Non
 def _scaled(integers: Tensor, scale: Tensor) -> Tensor:
     """Integers times the scales of their groups; `scale` has one value for equal parts of the input channels."""
     shape = integers.shape
+    if scale.ndim < 2 or scale.shape[0] != shape[0] or integers.numel() % scale.numel():
+        raise ValueError(f"scales of the shape {tuple(scale.shape)} do not fit weights of the shape {tuple(shape)}")
     groups = integers.reshape(*scale.shape[:2], -1)
     return (groups * scale.float().reshape(*scale.shape[:2], 1)).reshape(shape)
 

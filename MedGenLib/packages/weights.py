@@ -25,8 +25,8 @@ def load_weights(manifest: Manifest, role: str, device: str = "cpu") -> dict[str
     base = manifest.networks[role].base
     try:
         return expand(stored, load_weights(manifest, base, device) if base else None)
-    except (KeyError, RuntimeError) as error:
-        raise PackageError(f"The weights {manifest.weights_path(role)} do not fit their base: {error}.") from error
+    except ValueError as error:
+        raise PackageError(f"The weights {manifest.weights_path(role)} cannot be decompressed: {error}.") from error
 
 
 def stored_weights(manifest: Manifest, role: str, device: str = "cpu") -> dict[str, torch.Tensor]:

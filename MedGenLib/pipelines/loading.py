@@ -45,8 +45,11 @@ def forget() -> None:
 def _load(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
     spec = manifest.networks[role]
     try:
-        net = build(spec.network, dict(spec.arguments))
-        net.load_state_dict(load_weights(manifest, role))  # copies into float32
+        with torch.device("meta"):  # the weights exist once
+            net = build(spec.network, dict(spec.arguments))
+        weights = load_weights(manifest, role)
+        single = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+        net.load_state_dict(single, assign=True)
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
         if devices.is_out_of_memory(error):
             raise

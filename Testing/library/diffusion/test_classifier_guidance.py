@@ -121,7 +121,7 @@ def test_a_package_with_a_classifier_is_guided(package, tmp_path, monkeypatch):
     labels = np.zeros((16, 20, 16), np.uint8)
     labels[sphere((16, 20, 16), (8, 13, 8), 3)] = 1
     mask = LabelMap(labels, np.eye(4))
-    options = {"seed": 1, "steps": 3, "retries": 0, "device": "cpu"}
+    options = {"mapping": "model", "seed": 1, "steps": 3, "retries": 0, "device": "cpu"}
     free = generate(mask, "guided", **options)
     guided = generate(mask, "guided", **options, classifier_guidance=1.0)
     assert guided.report.parameters["classifier_guidance"] == 1.0

@@ -159,11 +159,19 @@ def test_without_a_mask_the_air_around_the_body_does_not_count():
     assert "inside the body" in compare(image, reference).note
 
 
+def half_a_voxel_away(volume: Volume) -> Volume:
+    """On another lattice."""
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, 0] / 2
+    return Volume(volume.array, affine, "CT", "HU")
+
+
 def test_another_grid_is_resampled_and_noted():
     reference = phantom()
     moved = crop(reference, (4, 4, 4), (36, 32, 26))
     result = compare(moved, reference, resample=True)
     assert "resampled" in result.note and result.value("MAE") == pytest.approx(0, abs=1e-3)
+    moved = half_a_voxel_away(moved)
     assert "resampled" not in compare(reference, reference, resample=True).note
     masks = [LabelMap(reference.array > -500, reference.affine), halves(reference)]
     result = compare(moved, moved, *masks, resample=True)
@@ -176,6 +184,7 @@ def test_another_grid_is_refused_naming_both():
     both = r"40 x 36 x 30 voxels of 2 x 2 x 2 mm.*32 x 28 x 22 voxels of 2 x 2 x 2 mm"
     with pytest.raises(InputError, match=f"The image has {both}.*--resample"):
         compare(reference, moved)
+    moved = half_a_voxel_away(moved)
     with pytest.raises(InputError, match=f"The image has {both}"):
         compare(reference, reference, LabelMap(moved.array > -500, moved.affine))
     with pytest.raises(InputError, match="label volume 32 x 28"):

@@ -60,8 +60,12 @@ def test_a_fine_tuned_network_is_stored_as_its_difference_in_half_a_byte_a_weigh
     restored = expand(stored, base)
     assert relative_error(restored["deep.weight"], moved["deep.weight"]) < 0.01
     assert relative_error(base["deep.weight"], moved["deep.weight"]) > 0.04
-    with pytest.raises(KeyError, match=r"deep\.weight is a difference"):
+    with pytest.raises(ValueError, match=r"deep\.weight is a difference, but its base has no such tensor"):
         expand(stored)
+    with pytest.raises(ValueError, match=r"a difference from another shape than \(48, 12, 3, 3, 3\)"):
+        expand(stored, {**base, "deep.weight": base["deep.weight"][:, :12]})
+    with pytest.raises(ValueError, match="scales of the shape"):
+        expand({**stored, "deep.weight.scale": stored["deep.weight.scale"][:5]}, base)
 
 
 @pytest.mark.parametrize("count", [7 * 4096 + 1, 7 * 4096])

@@ -474,7 +474,7 @@ def test_the_worker_shows_the_license_and_installs(server, worker):
     assert left == [name for name in PUBLISHED if name != NAME]
     with pytest.raises(PackageError, match="was added before; remove it first"):
         worker.call("models/license", name=NAME)
-    made = worker.generate(liver(), model=NAME, any_grid=True, steps=1, retries=0, device="cpu")
+    made = worker.generate(liver(), model=NAME, mapping="model", any_grid=True, steps=1, retries=0, device="cpu")
     assert made.volume.shape == liver().shape and np.ptp(made.volume.array) > 0
 
 

@@ -132,7 +132,7 @@ labels = np.ones([int(n) for n in sys.argv[1:]], np.uint8)
 labels[16:-16, 16:-16] = 2
 labels[40:60, 40:60] = 3
 mask = LabelMap(labels, np.diag([2.0, 2.0, 2.0, 1.0]))
-generate(mask, "ct-tissue", seed=1, steps=1, retries=0, device="cpu", memory="normal")
+generate(mask, "ct-tissue", mapping="model", seed=1, steps=1, retries=0, device="cpu", memory="normal")
 print(peak_memory_mib())
 """
 
@@ -216,7 +216,7 @@ def made(monkeypatch, number, **options):
     labels = np.ones((64, 24, 24), np.uint8)
     labels[:, 8:16, 8:16] = 3
     mask = LabelMap(labels, np.diag([2.0, 2.0, 2.0, 1.0]))
-    return generate(mask, "ct-tissue", seed=1, steps=2, retries=0, device="cpu", **options)
+    return generate(mask, "ct-tissue", mapping="model", seed=1, steps=2, retries=0, device="cpu", **options)
 
 
 def test_recomputed_features_give_the_same_volume(monkeypatch):

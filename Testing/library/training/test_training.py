@@ -326,6 +326,8 @@ def test_a_trained_package_can_be_used_by_name(trained, tmp_path, monkeypatch):
     labels = np.zeros((16, 20, 16), np.uint8)
     labels[sphere((16, 20, 16), (8, 13, 8), 3)] = 1
     labels[sphere((16, 20, 16), (8, 6, 8), 3)] = 2
-    result = generate(LabelMap(labels, np.eye(4)), "tiny-hippocampus", seed=1, steps=2, retries=0, device="cpu")
+    result = generate(
+        LabelMap(labels, np.eye(4)), "tiny-hippocampus", mapping="model", seed=1, steps=2, retries=0, device="cpu"
+    )
     assert result.volume.shape == (16, 20, 16)
     assert result.report.model == "tiny-hippocampus"

@@ -66,7 +66,7 @@ def test_insufficient_memory_leads_to_the_small_plan(idle):
 
 @linux
 def test_memory_below_the_small_plan_is_one_sentence(idle):
-    with limited(idle + 110) as worker:
+    with limited(idle + 128) as worker:
         with pytest.raises(MemoryPlanError, match="small plan; crop the mask") as caught:
             worker.generate(trunk(LARGE), **QUICK)
         assert "\n" not in str(caught.value) and "Traceback" in caught.value.detail
