@@ -80,8 +80,9 @@ def head_order(volume: Volume) -> dict[str, float]:
 
     Empty if it shows no section of the brain or too little of the air around it, or is a volume of thick slices.
 
-    ``bone_in_brain`` and ``air_in_brain`` are relative to the volume of the brain with its holes filled; ``open_skull``
-    and ``bare_skull`` are shares of the rays from its center. Of a single slice the rays lie in its plane.
+    ``bone_in_brain`` (without bone that is connected to the skull) and ``air_in_brain`` are relative to the volume of
+    the brain with its holes filled; ``open_skull`` and ``bare_skull`` are shares of the rays from its center. Of a
+    single slice the rays lie in its plane.
     """
     thin = [n < LEAST_SLICES for n in volume.shape]
     if not any(thin) and max(volume.spacing) > THICKEST_MM:
@@ -89,7 +90,9 @@ def head_order(volume: Volume) -> dict[str, float]:
     steps = [1 if any(thin) else max(1, round(STEP_MM / s)) for s in volume.spacing]
     reorientation = Reorientation.to(volume.geometry, "RAS")
     hu = reorientation.apply(volume.array[tuple(slice(None, None, n) for n in steps)].astype(np.float32))
-    grid = _Grid(hu, np.array(reorientation.axes([s * n for s, n in zip(volume.spacing, steps, strict=True)])))
+    spacing = np.array(reorientation.axes([s * n for s, n in zip(volume.spacing, steps, strict=True)]))
+    # Radii are often whole numbers of voxels: a last digit of the spacing must not decide what lies within them.
+    grid = _Grid(hu, np.round(spacing, 3))
     brain = _brain(grid)
     rays = _rays(grid, brain) if brain is not None else {}
     if not rays:
@@ -98,7 +101,7 @@ def head_order(volume: Volume) -> dict[str, float]:
     inside = filled & ~brain
     whole = np.count_nonzero(filled)
     made = {
-        "bone_in_brain": np.count_nonzero(inside & (hu > BONE_HU)) / whole,
+        "bone_in_brain": np.count_nonzero(inside & _apart(hu > BONE_HU, filled)) / whole,
         "air_in_brain": np.count_nonzero(inside & (hu < AIR_HU)) / whole,
         **rays,
     }
@@ -141,6 +144,12 @@ def _filled(brain: NDArray[np.bool_], grid: _Grid) -> NDArray[np.bool_]:
     else:
         wide = ndimage.binary_fill_holes(wide)
     return brain | (_distance(wide, grid) > CLOSING_MM)
+
+
+def _apart(bone: NDArray[np.bool_], filled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Bone that is not connected to the skull, as the petrous ridges are."""
+    pieces, _ = ndimage.label(bone)
+    return bone & ~np.isin(pieces, np.unique(pieces[bone & ~filled]))
 
 
 def _rays(grid: _Grid, brain: NDArray[np.bool_]) -> dict[str, float]:
