@@ -317,14 +317,18 @@ class RegionEditor:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Undo all writes of the block where it raises."""
-        self._parts, view = [], self.view
+        """Undo all writes of the block where it raises.
+
+        Cells that it encoded become unknown again: a cell's latent depends, in its last bits, on the cells that are
+        encoded with it.
+        """
+        self._parts, view, known = [], self.view, self.cache.known.copy()
         try:
             yield
         except BaseException:
             for name, index, before, _ in reversed(self._parts):
                 self._array(name)[index] = before
-            self.view = view
+            self.view, self.cache.known[...] = view, known
             raise
         finally:
             self._parts = []

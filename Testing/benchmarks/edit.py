@@ -152,7 +152,7 @@ def quality(radius: float, count: int, preset: str) -> dict[str, float]:
             reach = [2 * h + 1 for h in done.halo_voxels]
             near = ndimage.maximum_filter(changed, reach, mode="constant")
             outside.append(int(np.abs(after.astype(int) - before)[~near].max(initial=0)))
-            full = generate(LabelMap(new, mask.affine), seed=1, preset=preset, retries=0, device="cpu")
+            full = generate(LabelMap(new, mask.affine), mapping="model", seed=1, preset=preset, retries=0, device="cpu")
             for volume, scores in ((after, edited), (full.volume.array, generated)):
                 scores.append(mean_dice(resegment(volume, spec), new, changed, done.box))
             steps.append(border_step(before, after, new, near & (before != after), changed))

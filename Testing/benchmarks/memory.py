@@ -92,7 +92,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         steps = job.get("steps", 1)
         given = None if job["memory"] == "normal" else free if job["memory"] == "auto" else 0.0
         expected = estimate.plan_run(manifest, mask.geometry, "draft", free_mib=given)
-        report = generate(mask, job["model"], seed=1, retries=0, preset="draft", steps=steps, **common).report
+        report = generate(
+            mask, job["model"], mapping="model", seed=1, retries=0, preset="draft", steps=steps, **common
+        ).report
     return {
         "predicted": expected.memory_mib,
         "measured": peak_memory_mib(),

@@ -48,7 +48,7 @@ def ours(size: int, bfloat16: bool) -> dict[str, float]:
         flow_sampling.bfloat16_pays = loading.bfloat16_pays = lambda device: False
     mask = tissue_mask(size)
     start = time.perf_counter()
-    result = generate(mask, "ct-tissue", seed=1, retries=0, device="cpu")
+    result = generate(mask, "ct-tissue", mapping="model", seed=1, retries=0, device="cpu")
     report = result.report
     return {
         "seconds": time.perf_counter() - start,
