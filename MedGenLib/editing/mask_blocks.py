@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.boxes import Box
 from MedGenLib.imaging.volume import LabelMap
-from MedGenLib.labels.mapping import map_labels
+from MedGenLib.labels.mapping import map_labels, mapped_colors
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
@@ -77,6 +77,10 @@ class MaskReader:
         if self._body is not None:
             labels[(labels == 0) & self._body[box]] = self._fill
         return labels
+
+    def colors_of(self, colors: Mapping[int, str]) -> dict[int, str]:
+        """Colors of the mask's numbers as those of the model's labels."""
+        return mapped_colors(colors, self._known)
 
     def learn(self, values: Iterable[int], names: dict[int, str] | None = None) -> None:
         """Map numbers that are new; raises as `read` does."""

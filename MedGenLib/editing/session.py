@@ -156,7 +156,7 @@ class Canvas:
         """The mask as it is now, in the model's labels."""
         editor = self._open
         names = {value: label.name for value, label in editor.manifest.input.labels.items()}
-        return self._source.with_array(_locked(editor.labels), names)
+        return self._source.with_array(_locked(editor.labels), names, self._reader.colors_of(self._source.colors))
 
     @property
     def mask(self) -> LabelMap:

@@ -239,6 +239,7 @@ class LabelMap(_Grid):
     names: label value -> name, as far as they are known.
     notes: sentences for the user on what was changed or assumed when the mask was read.
     forms: positions in the header of the NIfTI file that it was read from.
+    colors: label value -> "#rrggbb", for labels whose color the file states.
 
     Raises
     ------
@@ -248,6 +249,7 @@ class LabelMap(_Grid):
     names: dict[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     forms: Forms | None = None
+    colors: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -257,10 +259,13 @@ class LabelMap(_Grid):
         """The labels present, without 0, in rising order."""
         return [int(v) for v in np.unique(self.array) if v]
 
-    def with_array(self, array: np.ndarray, names: dict[int, str] | None = None) -> LabelMap:
-        """Other labels on the same grid; the names stay unless they are given."""
+    def with_array(
+        self, array: np.ndarray, names: dict[int, str] | None = None, colors: dict[int, str] | None = None
+    ) -> LabelMap:
+        """Other labels on the same grid; names and colors stay unless they are given."""
         _check_same_shape(array, self)
-        return replace(self, array=array, names=self.names if names is None else names)
+        names, colors = self.names if names is None else names, self.colors if colors is None else colors
+        return replace(self, array=array, names=names, colors=colors)
 
 
 Grid = TypeVar("Grid", Volume, LabelMap)

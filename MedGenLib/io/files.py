@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.colors import rgb
 from MedGenLib.imaging.modality import modality_family
 from MedGenLib.imaging.units import unit_doubt
 from MedGenLib.imaging.volume import LabelMap, Volume, affine_from_lps, by_axis, check_finite, to_sitk
 from MedGenLib.io import dicom
 from MedGenLib.io.atomic import replacing
-from MedGenLib.io.headers import Header, check_packed, read_meta_header, read_nrrd_header
+from MedGenLib.io.headers import Header, Segment, check_packed, read_meta_header, read_nrrd_header
 from MedGenLib.io.mgh import read_mgh_header, read_mgh_voxels
 from MedGenLib.io.nifti import read_nifti_comments, read_nifti_header, read_nifti_voxels
 from MedGenLib.io.nifti_writing import write_nifti
@@ -110,16 +111,18 @@ def read_label_map(path: str | Path) -> LabelMap:
     """
     path = _existing(path)
     if path.is_dir() or not path.name.lower().endswith(READABLE) and _is_dicom(path):
-        array, affine, names, notes = dicom.read_mask(dicom.find_mask(path))
-        return LabelMap(array.astype(array.dtype, order="C"), affine, names, notes)
+        mask = dicom.read_mask(dicom.find_mask(path))
+        return mask.with_array(np.ascontiguousarray(mask.array))
     array, affine, header = _read_file(path, with_layers=True)
-    header_notes, names = header.notes, header.names
+    header_notes, segments = header.notes, header.segments
     if array.ndim == 4:
-        array, names, header_notes = _one_layer(array, header, path)
+        array, segments, header_notes = _one_layer(array, header, path)
+    names = header.names or {segment.value: segment.name for segment in segments if segment.name}
+    colors = {segment.value: segment.color for segment in segments if segment.color}
     _check_extent(array.shape, path)
     array, notes = _whole(array, header.step, path)
     try:
-        labels = LabelMap(array, affine, names, header_notes + notes, header.forms)
+        labels = LabelMap(array, affine, names, header_notes + notes, header.forms, colors)
         labels = replace(labels, notes=(*labels.notes, *_on_units(labels)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -127,8 +130,8 @@ def read_label_map(path: str | Path) -> LabelMap:
     return labels.with_array(labels.array.astype(small, order="C"))
 
 
-def _one_layer(array: np.ndarray, header: Header, path: Path) -> tuple[np.ndarray, dict[int, str], tuple[str, ...]]:
-    """Labels, names and notes from the layers of a segmentation; where segments overlap, the later one counts."""
+def _one_layer(array: np.ndarray, header: Header, path: Path) -> tuple[np.ndarray, list[Segment], tuple[str, ...]]:
+    """Labels, segments with their values, and notes; where segments of the layers overlap, the later one counts."""
     segments = [segment for segment in header.segments if segment.layer < array.shape[3]]
     if not segments:
         raise InputError(
@@ -143,10 +146,10 @@ def _one_layer(array: np.ndarray, header: Header, path: Path) -> tuple[np.ndarra
         inside = array[..., segment.layer] == segment.value
         overlap += int(np.count_nonzero(labels[inside]))
         labels[inside] = value
-    names = {value: segment.name for value, segment in zip(values, segments, strict=True) if segment.name}
-    listed = ", ".join(f"{value} = {names.get(value, 'unnamed')}" for value in values)
+    segments = [replace(segment, value=value) for value, segment in zip(values, segments, strict=True)]
+    listed = ", ".join(f"{segment.value} = {segment.name or 'unnamed'}" for segment in segments)
     note = f"The {array.shape[3]} layers of {path.name} were merged by the order of their segments ({listed})"
-    return labels, names, (*header.notes, f"{note}; {overlap} voxels of overlap belong to the later segment.")
+    return labels, segments, (*header.notes, f"{note}; {overlap} voxels of overlap belong to the later segment.")
 
 
 def _whole(array: np.ndarray, step: float, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -197,9 +200,12 @@ def _write_by_sitk(image: Volume | LabelMap, path: Path, provenance: Provenance 
 
     picture = to_sitk(image)
     if isinstance(image, LabelMap) and path.name.lower().endswith(".nrrd"):
-        for number, (value, name) in enumerate(image.names.items()):
+        for number, value in enumerate(image.names | image.colors):
             picture.SetMetaData(f"Segment{number}_LabelValue", str(value))
-            picture.SetMetaData(f"Segment{number}_Name", name)
+            picture.SetMetaData(f"Segment{number}_Name", image.names.get(value, ""))
+            if value in image.colors:
+                parts = (f"{part / 255:.4g}" for part in rgb(image.colors[value]))
+                picture.SetMetaData(f"Segment{number}_Color", " ".join(parts))
     if provenance is not None:
         picture.SetMetaData(KEY, provenance.line())
     with quiet_library():

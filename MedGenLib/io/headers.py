@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.colors import hex_color
 from MedGenLib.imaging.volume import Forms, Geometry
 
 HEADER_LIMIT = 1 << 20
@@ -32,6 +33,7 @@ class Segment:
     value: int
     name: str
     layer: int
+    color: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class Header:
 
 _SPATIAL_KINDS = ("domain", "space", "???", "none")
 _NRRD_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
-_NRRD_SEGMENT = re.compile(r"Segment([0-9]{1,6})_(Name|LabelValue|Layer):=(.*)")
-"""Name, label value or layer of a segment, as Slicer writes it into .seg.nrrd."""
+_NRRD_SEGMENT = re.compile(r"Segment([0-9]{1,6})_(Name|LabelValue|Layer|Color):=(.*)")
+"""Name, label value, layer or color of a segment, as Slicer writes it into .seg.nrrd."""
 
 
 def read_nrrd_header(path: Path) -> Header:
@@ -98,12 +100,7 @@ def read_nrrd_header(path: Path) -> Header:
             packed = None
     segments = _segments(lines)
     return Header(
-        without_trailing_ones(shape),
-        _type_bytes(entries.get("type", "")),
-        channels,
-        names={segment.value: segment.name for segment in segments if segment.name},
-        segments=segments,
-        packed=packed,
+        without_trailing_ones(shape), _type_bytes(entries.get("type", "")), channels, segments=segments, packed=packed
     )
 
 
@@ -122,7 +119,12 @@ def _segments(lines: list[str]) -> tuple[Segment, ...]:
         if match := _NRRD_SEGMENT.match(line):
             found.setdefault(int(match[1]), {})[match[2]] = match[3].strip()
     return tuple(
-        Segment(int(entry["LabelValue"]), entry.get("Name", ""), int(entry.get("Layer", "0")))
+        Segment(
+            int(entry["LabelValue"]),
+            entry.get("Name", ""),
+            int(entry.get("Layer", "0")),
+            hex_color(entry.get("Color", "").split()),
+        )
         for _, entry in sorted(found.items())
         if entry.get("LabelValue", "").isdecimal() and entry.get("Layer", "0").isdecimal()
     )

@@ -105,6 +105,16 @@ def map_labels(
     return _relabel(label_map, report.mapped, vocabulary), report
 
 
+def mapped_colors(colors: Mapping[int, str], mapped: Mapping[int, int]) -> dict[int, str]:
+    """Colors of labels of the model: those of the labels mapped to them, where these agree."""
+    found: dict[int, set[str | None]] = {}
+    for value, target in mapped.items():
+        found.setdefault(target, set()).add(colors.get(value))
+    return {
+        target: color for target, several in found.items() if target and len(several) == 1 and (color := min(several))
+    }
+
+
 def _source(name: str, vocabulary: Vocabulary) -> Vocabulary:
     return vocabulary if plain_name(name) == OWN_NUMBERS else table(name)
 
@@ -167,7 +177,7 @@ def _relabel(label_map: LabelMap, mapped: dict[int, int], vocabulary: Vocabulary
         place = np.searchsorted(sources, plane).clip(max=len(sources) - 1)
         known = sources[place] == plane
         new[known] = targets[place][known]
-    return label_map.with_array(result, names=dict(vocabulary.names))
+    return label_map.with_array(result, dict(vocabulary.names), mapped_colors(label_map.colors, mapped))
 
 
 def _unknown_labels(report: MappingReport, vocabulary: Vocabulary) -> str:

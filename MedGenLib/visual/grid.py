@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from MedGenLib.imaging.colors import rgb
 from MedGenLib.io.provenance import NOTE
 from MedGenLib.visual.views import View
 
@@ -59,6 +60,8 @@ COLORS = (
     "#b4b469",
 )
 """Colors of labels: fat, soft tissue, bone and lung as in atlases; any two differ by at least 22 in CIELAB."""
+_NEAR = 100
+"""Sum of the differences of red, green and blue up to which two colors are alike."""
 _WIDTH = 10.0  # inches, as all lengths of a picture
 _TITLE, _LINE, _BAR = 0.42, 0.22, 0.95
 _LEGEND_COLUMNS, _LEGEND_MOST = 5, 20
@@ -143,9 +146,22 @@ def row(
     return panels
 
 
-def label_colors(labels: NDArray) -> dict[int, str]:
-    """Color per label above 0, first from the fixed list."""
+def label_colors(labels: NDArray, stated: Mapping[int, str] | None = None) -> dict[int, str]:
+    """Color per label above 0: the stated one, else one that is unlike the stated ones."""
     values = [int(value) for value in np.unique(labels) if value]
+    known = {value: color for value, color in (stated or {}).items() if value in values}
+    if not known:
+        return _own_colors(values)
+    free = [
+        color for color in COLORS if min(np.abs(np.subtract(rgb(color), rgb(k))).sum() for k in known.values()) > _NEAR
+    ]
+    others = [value for value in values if value not in known]
+    chosen = free if len(others) <= len(free) else map(_spread_color, range(len(others)))
+    return {**known, **dict(zip(others, chosen, strict=False))}
+
+
+def _own_colors(values: list[int]) -> dict[int, str]:
+    """Colors of labels of which none is stated, first from the fixed list."""
     if not values or values[-1] <= len(COLORS):
         return {value: COLORS[value - 1] for value in values}
     if len(values) <= len(COLORS):

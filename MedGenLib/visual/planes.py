@@ -53,7 +53,7 @@ def difference_limit(comparison: Comparison) -> float:
 def label_planes(image: Volume, wanted: LabelMap, found: LabelMap) -> bytes:
     """The labels of the mask above those found in the image, as overlays."""
     view, window = View.of(image, wanted.array > 0), default_windows(image)[0]
-    colors = label_colors(np.union1d(wanted.values(), found.values()).astype(int))
+    colors = label_colors(np.union1d(wanted.values(), found.values()).astype(int), wanted.colors)
     rows = [row(view, f"Image, {window}", image.array, window.limits)]
     for caption, labels in (("Labels of the mask", wanted), ("Labels found in the image", found)):
         rows.append(row(view, caption, image.array, window.limits, labels=labels.array, opacity=_TINT))

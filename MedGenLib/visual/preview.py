@@ -46,7 +46,7 @@ def preview(input: Volume | LabelMap, output: Volume, path: str | Path, title: s
             row(view, first, output.array, windows[0].limits, labels=input.array),
             row(view, f"{name}, {windows[-1]}", output.array, windows[-1].limits),
         ]
-        _write(rows, path, title, label_colors(input.array), input.names)
+        _write(rows, path, title, label_colors(input.array, input.colors), input.names)
         return
     view, source = View.of(output), default_windows(input)[0]
     rows = [row(view, f"Input: {input.modality or 'image'}, {source}", input.array, source.limits)]
@@ -107,7 +107,7 @@ def preview_edit(
         row(view, "The new mask", before.array, window.limits, labels=labels.array),
         row(view, f"After, {window}", after.array, window.limits),
     ]
-    _write(rows, path, title, label_colors(view.array(labels.array)), labels.names)
+    _write(rows, path, title, label_colors(view.array(labels.array), labels.colors), labels.names)
 
 
 def _change(before: Volume, after: Volume, mask: LabelMap, region: np.ndarray, what: str) -> tuple[View, Window]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.volume import Geometry, affine_from_lps
+from MedGenLib.imaging.colors import hex_color
+from MedGenLib.imaging.volume import Geometry, LabelMap, affine_from_lps
 from MedGenLib.io.dicom.headers import integer, read_raw, text
 from MedGenLib.io.dicom.reading import read_series
 from MedGenLib.io.dicom.scan import scan
@@ -24,8 +25,8 @@ _FLAT = 0.3
 """Largest distance of the points of a contour from their plane in voxels."""
 
 
-def read_contours(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, str], tuple[str, ...]]:
-    """Labels (i, j, k), affine from voxel index to RAS mm, names of labels, and notes.
+def read_contours(path: Path) -> LabelMap:
+    """The structures as labels, with their names and colors.
 
     The grid is that of the images that the set refers to, where they lie in its folder. A voxel has a label if its
     center lies inside; contours within contours are holes; where structures overlap, the smaller counts.
@@ -57,7 +58,10 @@ def read_contours(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, str], t
         labels[inside[number]] = values[number]
     if overlap:
         notes.append(f"{overlap} voxels of overlapping structures of {path.name} belong to the smaller one.")
-    return labels, grid.affine, {value: names.get(number, "") for number, value in values.items()}, tuple(notes)
+    named = {value: names.get(number, "") for number, value in values.items()}
+    parts = {_number(item): text(item, "ROIDisplayColor").split("\\") for item in data.get("ROIContourSequence", ())}
+    colors = {value: color for number, value in values.items() if (color := hex_color(parts[number], 255))}
+    return LabelMap(labels, grid.affine, named, tuple(notes), colors=colors)
 
 
 def _number(item: Dataset) -> int:

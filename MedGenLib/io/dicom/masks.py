@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.colors import hex_color
+from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.io.dicom.contours import read_contours
 from MedGenLib.io.dicom.headers import read_tags
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 _CONTOURS = "RTSTRUCT"
 _OWN = re.compile(r"Label (\d{1,5}) of the mask")
@@ -41,8 +46,8 @@ def find_mask(path: Path) -> Path:
     )
 
 
-def read_mask(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, str], tuple[str, ...]]:
-    """Labels (i, j, k), affine from voxel index to RAS mm, names of labels, and notes.
+def read_mask(path: Path) -> LabelMap:
+    """The segments as labels, with their names and colors.
 
     Segments that MedGen wrote have their labels again; others are numbered. Where segments overlap, the later counts.
 
@@ -83,10 +88,21 @@ def read_mask(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, str], tuple
             "again, or save the labels as .nrrd."
         ) from None
     names = {value: str(item.segment_label) for value, item in zip(values, descriptions, strict=True)}
+    colors = {value: color for value, item in zip(values, descriptions, strict=True) if (color := _color(item))}
     notes = (f"{overlap} voxels of overlapping segments of {path.name} belong to the later one.",) if overlap else ()
     # highdicom indexes (slice, row, column) and gives positions in LPS.
     ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine[:, [2, 1, 0, 3]]
-    return labels.transpose(2, 1, 0), ras, names, notes
+    return LabelMap(labels.transpose(2, 1, 0), ras, names, notes, colors=colors)
+
+
+def _color(segment: Dataset) -> str | None:
+    from highdicom.color import CIELabColor
+
+    stored = segment.get("RecommendedDisplayCIELabValue")
+    try:
+        return None if stored is None else hex_color(CIELabColor.from_dicom_value(stored).to_rgb(), 255)
+    except (TypeError, ValueError):  # not three numbers in the range
+        return None
 
 
 def _values(numbers: list[int], descriptions: list[Any]) -> list[int]:

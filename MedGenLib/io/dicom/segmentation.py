@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.colors import rgb
 from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.io.dicom.deidentify import deidentified, mark
 from MedGenLib.io.dicom.elements import LONG_STRING, SYNTHETIC, code, decimal, decimals, shortened
@@ -90,7 +91,7 @@ def write_segmentation(
         ),
         segmentation_type="BINARY",
         segment_descriptions=[
-            _segment(hd, number, value, labels.names.get(value), facts) for number, value in enumerate(values, start=1)
+            _segment(hd, number, value, labels, facts) for number, value in enumerate(values, start=1)
         ],
         series_instance_uid=new_uid(),
         series_number=9000 + integer(patient.header, "SeriesNumber") % 1000,
@@ -157,8 +158,9 @@ def _references(patient: SourceSeries, deidentify: bool) -> list[Dataset]:
     return references
 
 
-def _segment(hd: Any, number: int, value: int, name: str | None, facts: Mapping[str, Any]) -> SegmentDescription:
-    label = shortened(name_of(value, name))
+def _segment(hd: Any, number: int, value: int, labels: LabelMap, facts: Mapping[str, Any]) -> SegmentDescription:
+    label = shortened(name_of(value, labels.names.get(value)))
+    color = labels.colors.get(value)
     term = term_of(label)
     category, kind = (hd.sr.CodedConcept(word.value, word.scheme, word.meaning) for word in (term.category, term.type))
     # The algorithm is required. Labels without provenance may have been drawn by hand.
@@ -175,6 +177,7 @@ def _segment(hd: Any, number: int, value: int, name: str | None, facts: Mapping[
         segmented_property_type=kind,
         algorithm_type="AUTOMATIC" if facts else "SEMIAUTOMATIC",
         algorithm_identification=algorithm,
+        display_color=None if color is None else hd.color.CIELabColor.from_rgb(*rgb(color)),
     )
     segment.SegmentDescription = f"Label {value} of the mask"
     if term.modifiers:

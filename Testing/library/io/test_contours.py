@@ -4,13 +4,18 @@ import numpy as np
 import pydicom
 import pytest
 from dicoms import SERIES, patient_series
+from matplotlib.image import imread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import lps_from_affine
-from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.io.dicom import write_segmentation
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.labels.mapping import map_labels
+from MedGenLib.labels.vocabulary import Vocabulary
+from MedGenLib.visual.preview import preview
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0)
 
@@ -30,8 +35,8 @@ def contour(points, kind="CLOSED_PLANAR"):
     )
 
 
-def structures(path, rois, series=SERIES):
-    """Write a structure set; ``rois`` are (number, name, contours)."""
+def structures(path, rois, series=SERIES, colors=()):
+    """Write a structure set; ``rois`` are (number, name, contours); ``colors`` by number."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
     meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = generate_uid(), ExplicitVRLittleEndian
@@ -45,6 +50,9 @@ def structures(path, rois, series=SERIES):
     data.ROIContourSequence = Sequence(
         [item(ReferencedROINumber=number, ContourSequence=Sequence(contours)) for number, _, contours in rois]
     )
+    for roi in data.ROIContourSequence:
+        if roi.ReferencedROINumber in dict(colors):
+            roi.ROIDisplayColor = dict(colors)[roi.ReferencedROINumber]
     data.save_as(path)
     return path
 
@@ -81,6 +89,39 @@ def test_contours_become_labels_on_the_grid_of_the_images(tmp_path, orientation)
     assert mask.names == {7: "liver", 3: "vessel"}
     assert any("passed over: nothing" in note for note in mask.notes)
     assert any("2 voxels of overlapping structures" in note for note in mask.notes)
+
+
+def test_colors_are_kept_in_labels_files_and_previews(tmp_path):
+    folder = patient_series(tmp_path / "s", [0.0, 2.0, 4.0])
+    image = read_volume(folder)
+    boxes = [(1, "fat", (1, 1), (9, 8)), (2, "liver", (2, 2), (4, 6)), (3, "spleen", (6, 2), (8, 6))]
+    rois = [
+        (n, name, [contour(rectangle(image, low, high, plane)) for plane in (0, 1, 2)]) for n, name, low, high in boxes
+    ]
+    stated = {1: [255, 128, 0], 2: [10, 200, 30]}
+    mask = read_label_map(structures(folder / "rs.dcm", rois, colors=stated))
+    assert mask.colors == {1: "#ff8000", 2: "#0ac81e"}
+
+    written = read_label_map(write_volume(mask, tmp_path / "a.seg.nrrd"))
+    assert written.colors == mask.colors and written.names == mask.names
+    write_segmentation(mask, tmp_path / "seg", source=folder)
+    assert read_label_map(tmp_path / "seg").colors == mask.colors
+
+    tissue = Vocabulary.from_dict({"4": {"name": "fat"}, "6": {"name": "soft tissue"}})
+    rules = {"liver": 6, "spleen": 6}
+    labels, _ = map_labels(mask, tissue, rules)
+    assert labels.colors == {4: "#ff8000"}  # liver and spleen differ
+    preview(labels, image, tmp_path / "p.png")
+    picture = np.rint(imread(tmp_path / "p.png")[..., :3] * 255)
+    assert (picture == stated[1]).all(2).sum() > 1000 and not (picture == stated[2]).all(2).any()
+
+
+def test_colors_that_are_none_are_left_out(tmp_path):
+    folder = patient_series(tmp_path / "s", [0.0, 2.0])
+    image = read_volume(folder)
+    rois = [(n, f"s{n}", [contour(rectangle(image, (n, n), (n, n), 0))]) for n in (1, 2, 3)]
+    path = structures(folder / "rs.dcm", rois, colors={1: [300, 0, 0], 2: [1, 2], 3: [0, 0, 255]})
+    assert read_label_map(path).colors == {3: "#0000ff"}
 
 
 def test_a_body_that_comes_last_hides_no_organ(tmp_path):

@@ -7,7 +7,7 @@ from matplotlib.image import imread
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.visual import preview
-from MedGenLib.visual.grid import label_colors
+from MedGenLib.visual.grid import COLORS, label_colors
 from MedGenLib.visual.views import BONE, LUNG, SOFT_TISSUE, default_windows
 
 NAMES = {1: "fat", 2: "soft tissue"}
@@ -177,6 +177,13 @@ def test_colors_of_labels_are_distinct(values):
     lab = rgb2lab(np.array([[to_rgb(color) for color in colors.values()]]))[0]
     distances = np.linalg.norm(lab[:, None] - lab[None], axis=2)[~np.eye(len(lab), dtype=bool)]
     assert len(colors) == len(values) and distances.min() > 20
+
+
+def test_labels_beside_stated_colors_are_unlike_them():
+    stated = {1: COLORS[1], 5: "#ffffff", 9: "#123456"}
+    colors = label_colors(np.array([0, 1, 2, 5]), stated)
+    assert colors.keys() == {1, 2, 5} and colors[1] == COLORS[1] and colors[5] == "#ffffff"
+    assert len(set(colors.values())) == 3
 
 
 def test_white_matter_is_not_saturated():
