@@ -87,9 +87,9 @@ class Runner:
                 onDone=lambda run: guarded(self._done, run),
                 **arguments,
             )
-        except MedGenError as error:
+        except BaseException:
             self._ended("")
-            self.showFailure(error)
+            raise
 
     def _done(self, run) -> None:
         """The run has ended: done, failed or cancelled."""
@@ -105,6 +105,7 @@ class Runner:
 
     def _ended(self, status: str) -> None:
         self._run.finish(status)
+        self._sections["result"].comeBack()
         self._panel.showButtons()
         self._panel.scheduleCheck()
         self._sections["readiness"].askDevices()

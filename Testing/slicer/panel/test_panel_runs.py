@@ -298,6 +298,35 @@ class CancelAndFailureTest(RunCase):
         self.waitForResult()
         self.assertFalse(self.isShown(self.ui.failureFrame))
 
+    def test_earlierResultIsThereAgain(self):
+        """After a run that was cancelled or has failed: box, blend, side by side and the pixels of the views."""
+        self.selectHippocampus()
+        self.choose(self.ui.presetComboBox, "draft")
+        self.ui.generateButton.click()
+        node = self.waitForResult()
+        self.choose(self.ui.presetComboBox, "best")
+        self.ui.blendSlider.setValue(40)
+        for button in (None, self.ui.compareButton, self.ui.show3DButton):
+            if button is not None:
+                button.click()
+                slicer.app.processEvents()
+            before = self.shown()
+            for stop in (self.ui.cancelButton.click, lambda: kill_tree(self.logic.engine.info["pid"])):
+                self.ui.generateButton.click()
+                self.waitForStage("step")
+                self.assertFalse(self.isShown(self.ui.resultFrame))
+                stop()
+                self.assertIs(self.waitForResult(), node)
+                self.assertEqual(self.shown(), before)
+        self.assertTrue(self.isShown(self.ui.failureFrame))
+
+    def shown(self):
+        """The box of the result and what the views show."""
+        ui = self.ui
+        states = [ui.blendSlider.value, ui.blendSlider.enabled, ui.compareButton.checked, ui.show3DButton.checked]
+        drawn = [] if support.inSlicer() else [pixels(view).tobytes() for view in VIEWS]
+        return states, ui.verdictLabel.text, slicer.app.layoutManager().layout, views(), drawn
+
     def test_closingTheSceneStopsTheRunWithASentence(self):
         self.selectHippocampus()
         self.ui.generateButton.click()

@@ -11,7 +11,7 @@ from MedGenSlicer.panel.section import PanelSection
 
 
 class FailureBox(PanelSection):
-    """The box that is shown instead of a result."""
+    """The box that is shown when a run has failed."""
 
     def __init__(self, context: Context) -> None:
         self._context, self._ui = context, context.ui

@@ -42,15 +42,19 @@ class ResultBox(PanelSection):
         self._ui.verdictLabel.text, self._ui.verdictLabel.toolTip = words.lines(verdict(run), most=4)
         self._ui.copyPythonButton.text = _("Copy as Python")
         self._ui.resultFrame.setVisible(True)
+        self._view.showOver()
         with widgets.quiet(self._ui.blendSlider):
             self._ui.blendSlider.setValue(0)  # the result alone comes first
         self._fill(self._nodeIDs[0])
         self._show()
 
     def hide(self) -> None:
-        """Another run begins; its result follows the last one in the views."""
-        self._view.showOver()
+        """Another run begins; the views stay as they are until it has a result."""
         self._ui.resultFrame.setVisible(False)
+
+    def comeBack(self) -> None:
+        """The run has ended; what an earlier one made is there again, if anything is."""
+        self._ui.resultFrame.setVisible(self.run is not None)
 
     def forget(self) -> None:
         self._clear()
