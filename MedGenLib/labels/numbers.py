@@ -20,12 +20,30 @@ _TABLE_FOLDER = Path(__file__).parent / "tables"
 _VOLUME_MARGIN = (4.0, 3.0)
 """Factors below and above the volumes of real masks; one side of a paired structure may be missing."""
 _THICKNESS_MARGIN = 1.6
-_TISSUE = "soft tissue"
-"""A model that has this label makes bodies: its labels touch each other and fill one."""
-_SMALLEST_BODY_ML = 2000
-"""Less than this is an organ or a lesion, unless the border of the mask cuts it."""
+_LEAST_CUT = 0.05
+"""Share of the outer surface on the border of the mask from which the border cuts a body: cut ones have at least 0.17,
+masks that are cropped to structures of the brain at most 0.03."""
 _SHOWN, _HINTS, _DOUBTS = 8, 6, 2
 """Labels, tables and doubts that a sentence lists."""
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What the labels of a model fill together, for models that have the label `main`.
+
+    Attributes
+    ----------
+    smallest_ml: less is a part of it, unless the border of the mask cuts it.
+    alone: the label that may be the only one.
+    """
+
+    name: str
+    main: str
+    smallest_ml: float
+    alone: str
+
+
+_WHOLES = (_Whole("body", "soft tissue", 2000, "soft tissue"), _Whole("brain", "white matter", 600, "brain"))
 
 
 @dataclass(frozen=True)
@@ -36,17 +54,24 @@ class LabelShape:
     ----------
     volume_ml: its volume.
     thickness_mm: twice the volume over the surface.
-    is_cut: whether it reaches the border of the mask.
+    border_mm2: area on the border of the mask, which is no surface.
     beside: label -> share of the surface that faces it; 0 is no label.
     """
 
     volume_ml: float
     thickness_mm: float
-    is_cut: bool
+    border_mm2: float
     beside: Mapping[int, float]
 
+    @property
+    def bare_mm2(self) -> float:
+        """The surface that faces no label."""
+        return 2000 * self.volume_ml / self.thickness_mm * self.beside.get(0, 0.0)
 
-def check_numbers(labels: LabelMap, report: MappingReport, vocabulary: Vocabulary) -> list[Finding]:
+
+def check_numbers(
+    labels: LabelMap, report: MappingReport, vocabulary: Vocabulary, is_filled: bool = False
+) -> list[Finding]:
     """Findings on labels that were read by number.
 
     A warning says what they were read as; an error that they do not look like it.
@@ -54,13 +79,17 @@ def check_numbers(labels: LabelMap, report: MappingReport, vocabulary: Vocabular
     Parameters
     ----------
     labels: in the labels of the model.
+    is_filled: whether the rest of the body gets a label afterwards, so that one label may be all there is.
     """
     if not report.by_number:
         return []
     names = vocabulary.names
-    is_body = vocabulary.label_of(_TISSUE) is not None
+    whole = next((whole for whole in _WHOLES if vocabulary.label_of(whole.main)), None)
+    shapes = shapes_of(labels)
     read_as = _listed((f"{value} = {names[value]}" for value in report.by_number), _SHOWN)
-    doubts = list(_doubts(shapes_of(labels), {value: names[value] for value in report.by_number}, is_body))
+    doubts = [*_doubts(shapes, {value: names[value] for value in report.by_number})]
+    if whole is not None:
+        doubts += _doubts_of_whole(shapes, names, whole, is_filled)
     if not doubts:
         return [
             Finding(
@@ -102,12 +131,12 @@ def shapes_of(labels: LabelMap) -> dict[int, LabelShape]:
     faces += faces.T
     np.fill_diagonal(faces, 0)
     sizes = np.bincount(numbers.ravel(), minlength=count) * voxel
-    cut = _at_border(labels.array)
+    border = _on_border(labels)
     return {
         int(value): LabelShape(
             sizes[n] / 1000,
             2 * sizes[n] / max(faces[n].sum(), 1e-9),
-            int(value) in cut,
+            border.get(int(value), 0.0),
             {int(other): faces[n, m] / max(faces[n].sum(), 1e-9) for m, other in enumerate(values) if m != n},
         )
         for n, value in enumerate(values)
@@ -115,24 +144,38 @@ def shapes_of(labels: LabelMap) -> dict[int, LabelShape]:
     }
 
 
-def _at_border(array: np.ndarray) -> set[int]:
-    ends = [np.take(array, end, axis) for axis in range(3) for end in (0, -1)]
-    return {int(value) for end in ends for value in np.unique(end)}
+def _on_border(labels: LabelMap) -> dict[int, float]:
+    """Area of each label on the border of the mask in mm2."""
+    areas: dict[int, float] = {}
+    for axis, spacing in enumerate(labels.spacing):
+        for end in (0, -1):
+            values, counts = np.unique(np.take(labels.array, end, axis), return_counts=True)
+            for value, count in zip(values, counts, strict=True):
+                areas[int(value)] = areas.get(int(value), 0.0) + count * float(np.prod(labels.spacing)) / spacing
+    return areas
 
 
-def _doubts(shapes: Mapping[int, LabelShape], names: Mapping[int, str], is_body: bool) -> Iterator[str]:
+def _doubts(shapes: Mapping[int, LabelShape], names: Mapping[int, str]) -> Iterator[str]:
     """What speaks against the names, in words."""
     known = _known_shapes()
     for value, name in names.items():
         if value in shapes and name in known:
             doubts = _doubts_of(f"{name} ({value})", shapes[value], known[name], names, len(shapes) > 1)
             yield from itertools.islice(doubts, 1)
+
+
+def _doubts_of_whole(
+    shapes: Mapping[int, LabelShape], names: Mapping[int, str], whole: _Whole, is_filled: bool
+) -> Iterator[str]:
     touching = any(share for shape in shapes.values() for other, share in shape.beside.items() if other)
-    if is_body and len(shapes) > 1 and not touching:
-        yield "no two labels touch each other, as those of a body do"
-    whole = sum(shape.volume_ml for shape in shapes.values())
-    if is_body and whole < _SMALLEST_BODY_ML and not any(shape.is_cut for shape in shapes.values()):
-        yield f"they are {whole:.3g} ml in all, which is an organ or a lesion and no body"
+    if len(shapes) > 1 and not touching:
+        yield f"no two labels touch each other, as those of a {whole.name} do"
+    ml = sum(shape.volume_ml for shape in shapes.values())
+    border, bare = (sum(getattr(s, area) for s in shapes.values()) for area in ("border_mm2", "bare_mm2"))
+    if ml < whole.smallest_ml and border < _LEAST_CUT * (border + bare):
+        yield f"they are {ml:.3g} ml in all, which is a part or a lesion and no {whole.name}"
+    elif len(shapes) == 1 and bare and not is_filled and (ml < whole.smallest_ml or names[min(shapes)] != whole.alone):
+        yield f"a {whole.name} has more labels than one"
 
 
 def _doubts_of(
@@ -140,7 +183,7 @@ def _doubts_of(
 ) -> Iterator[str]:
     if limits := known.get("volume_ml"):
         low, high = limits[0] / _VOLUME_MARGIN[0], limits[1] * _VOLUME_MARGIN[1]
-        if shape.volume_ml > high or not shape.is_cut and shape.volume_ml < low:
+        if shape.volume_ml > high or not shape.border_mm2 and shape.volume_ml < low:
             yield f"{label} has {shape.volume_ml:.3g} ml, where {limits[0]:g} to {limits[1]:g} ml are usual"
     if limits := known.get("thickness_mm"):
         low, high = limits[0] / _THICKNESS_MARGIN, limits[1] * _THICKNESS_MARGIN

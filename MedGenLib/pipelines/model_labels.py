@@ -36,7 +36,8 @@ def model_labels(
     label_map = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     vocabulary = manifest.input.vocabulary
     labels, report = map_labels(label_map, vocabulary, mapping)
-    by_number = check_unit(labels, manifest) or check_numbers(labels, report, vocabulary)
+    is_filled = fill is not None or body_from is not None
+    by_number = check_unit(labels, manifest) or check_numbers(labels, report, vocabulary, is_filled)
     require_usable(by_number)
     own = manifest.settings.body
     value = own if fill is None else vocabulary.value_of(fill)

@@ -90,9 +90,9 @@ def everything_in(folder):
 # Inputs that libraries do not write
 
 
-def mask_file(folder, values=(0, 2), shape=(12, 12, 12)):
-    array = np.zeros(shape, np.uint8)
-    array[tuple(slice(n // 4, n - n // 4) for n in shape)] = values[-1]
+def mask_file(folder, values=(0, 1, 2), shape=(12, 12, 12)):
+    """A block of a body that the border cuts on all sides."""
+    array = np.full(shape, values[-1], np.uint8)
     array.flat[: len(values)] = values
     return write_volume(LabelMap(array, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "mask.nii.gz")
 

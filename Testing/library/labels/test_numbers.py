@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.volume import LabelMap, crop
+from MedGenLib.imaging.volume import LabelMap, crop, occupied
 from MedGenLib.io.files import read_label_map
 from MedGenLib.labels.mapping import map_labels
 from MedGenLib.labels.numbers import check_numbers, shapes_of
@@ -137,6 +137,29 @@ def test_half_a_brain_of_freesurfer_is_no_torso(brain, values):
     assert "they do not look like that" in refusal(unnamed(brain, dict(zip(values, values, strict=True))), "ct-tissue")
 
 
+@pytest.mark.parametrize("values", [(4,), (3,), (2,), (17,), (18,), (17, 18), (10, 11, 12, 13), (11, 12)])
+@pytest.mark.parametrize("is_cropped", [False, True], ids=["whole field of view", "cropped to the labels"])
+def test_structures_of_freesurfer_are_no_brain(brain, values, is_cropped):
+    """Each has the number of a structure of mr-brain whose usual volume it may have."""
+    mask = unnamed(brain, dict(zip(values, values, strict=True)))
+    if is_cropped:
+        mask = crop(mask, *zip(*occupied(mask.array), strict=True))
+    assert "they do not look like that" in refusal(mask, "mr-brain")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_an_organ_that_the_border_cuts_is_no_body(number):
+    organ = balls((24, 24, 20), radius=12)
+    half = crop(unnamed(organ, {1: number}), (0, 0, 20), organ.shape)
+    assert "a body has more labels than one" in refusal(half, "ct-tissue")
+
+
+def test_a_mask_of_the_whole_body_is_no_fat():
+    body = unnamed(balls((24, 24, 20), radius=18, spacing=5.0), {1: 1})
+    assert "a body has more labels than one" in refusal(body, "ct-tissue")
+    assert [f.code for f in found(unnamed(body, {1: 2}), "ct-tissue")] == ["read-by-number"]  # homogeneous
+
+
 @pytest.mark.parametrize("order", [("csf", "gm", "wm"), ("gm", "wm", "csf")], ids=["FAST", "SPM"])
 def test_tissue_maps_in_another_order_are_refused(brain, order):
     tissues = {"wm": (2, 41), "gm": (3, 42), "csf": (4, 43, 14, 15, 24)}
@@ -159,8 +182,8 @@ def test_measures_of_shapes():
     one = shapes_of(LabelMap(array, np.diag([1.0, 1.0, 2.0, 1.0])))[1]
     # A block of 10 x 10 x 20 mm; one face of 200 mm2 of 1000 touches label 2.
     assert one.volume_ml == pytest.approx(2) and one.thickness_mm == pytest.approx(2 * 2000 / 1000)
-    assert one.beside[2] == pytest.approx(0.2) and one.beside[0] == pytest.approx(0.8) and not one.is_cut
-    assert shapes_of(LabelMap(array[:, :10], np.eye(4)))[1].is_cut
+    assert one.beside[2] == pytest.approx(0.2) and one.beside[0] == pytest.approx(0.8) and not one.border_mm2
+    assert shapes_of(LabelMap(array[:, :10], np.eye(4)))[1].border_mm2 == 100
     assert shapes_of(LabelMap(np.zeros((3, 3, 3), int), np.eye(4))) == {}
 
 
