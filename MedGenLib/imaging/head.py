@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,11 @@ _SCALP_MM, _SIGNAL, _MUCH = (6, 25), 0.15, 0.1
 _LAYERS_MM = (3, 6, 9, 12, 15, 18)
 _DEEP_MM = (20, 60)
 _FEW = 50
+_SKULL = 0.075
+"""Depth of the dark layer below the skin in MR, relative to the signal beside it, median of rays and planes: 171 heads
+have at least 0.085, limbs and trunks of 41 people and brains without skull at most 0.06."""
+_OUTSIDE_MM, _RAY_MM, _FEW_RAYS = 12, 22, 30
+"""Ends of a ray outside and inside of the outline of the body, which may follow the skull below a thin scalp."""
 
 
 def head_problem(volume: Volume) -> str | None:
@@ -52,31 +58,81 @@ def head_problem(volume: Volume) -> str | None:
         return "No skull is found below the skin, so this is another part of the body, or the skull was removed"
     if _is_bare_brain(volume, coarse, body, depth):
         return "No skull is found around the brain, so it seems to have been removed (skull-stripping)"
+    skull = _dark_layer(coarse, body, _air(volume))
+    if skull is not None and skull < _SKULL:
+        return "No dark skull is found below the skin, so this is another part of the body, or the skull was removed"
     return None
 
 
 def _cross_section(coarse: Volume, body: np.ndarray) -> float:
     """Median area of the body in the axial planes that show it, in cm2."""
-    axial = next(axis for axis, letter in enumerate(coarse.orientation) if letter in "SI")
-    sides = [axis for axis in range(3) if axis != axial]
+    axial, sides = _axes(coarse)
     areas = body.sum(axis=tuple(sides)) * np.prod([coarse.spacing[axis] for axis in sides]) / 100
     return float(np.median(areas[areas > 0]))
 
 
-def _depth(body: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+def _axes(image: Volume) -> tuple[int, list[int]]:
+    """The axis from foot to head, and the two others."""
+    axial = next(axis for axis, letter in enumerate(image.orientation) if letter in "SI")
+    return axial, [axis for axis in range(3) if axis != axial]
+
+
+def _depth(body: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """Distance to the skin in mm; the body continues beyond the border of the image."""
     from scipy.ndimage import distance_transform_edt
 
     margin = 8
-    inner = (slice(margin, -margin),) * 3
+    inner = (slice(margin, -margin),) * body.ndim
     return distance_transform_edt(np.pad(body, margin, "edge"), spacing)[inner]
+
+
+def _air(volume: Volume) -> float:
+    return float(np.median(volume.array[:2, :2, :2]))
+
+
+def _dark_layer(coarse: Volume, body: np.ndarray, air: float) -> float | None:
+    """How much darker than what is on both sides the darkest place of a ray from the skin inward is: 0 to 1 (as air).
+
+    Median of the rays of an axial plane, and of the planes; None where no plane shows skin and what is below.
+    """
+    axial, sides = _axes(coarse)
+    planes, inside = (np.moveaxis(array, axial, 0) for array in (coarse.array - air, body))
+    area = inside.sum(axis=(1, 2))
+    spacing = [coarse.spacing[axis] for axis in sides]
+    profiles = [_profiles(planes[n], inside[n], spacing) for n in np.flatnonzero(area > area.max() / 2)]
+    found = []
+    for rays in profiles:
+        if rays is not None:
+            outer, inner = np.maximum.accumulate(rays), np.maximum.accumulate(rays[::-1])[::-1]
+            beside = np.minimum(outer, inner)
+            deepest, most = (beside - rays).max(axis=0), beside.max(axis=0)
+            found.append(np.median(deepest[most > 0] / most[most > 0]) if (most > 0).any() else 0.0)
+    return float(np.median(found)) if found else None
+
+
+def _profiles(plane: np.ndarray, body: np.ndarray, spacing: Sequence[float]) -> np.ndarray | None:
+    """Values of a plane at each mm of rays across the outline of the body inward, one column per ray; None for few."""
+    from scipy.ndimage import distance_transform_edt, map_coordinates
+
+    if body.all():
+        return None
+    depth, nearest = distance_transform_edt(np.pad(body, 1, "edge"), spacing, return_indices=True)
+    depth, nearest = depth[1:-1, 1:-1], nearest[:, 1:-1, 1:-1] - 1
+    ends = np.argwhere((depth > _RAY_MM) & (depth <= _RAY_MM + 1.5 * max(spacing)))
+    skin = nearest[:, *ends.T].T
+    seen = ((skin >= 0) & (skin < plane.shape)).all(axis=1)
+    ends, skin = ends[seen], skin[seen]
+    if len(ends) < _FEW_RAYS:
+        return None
+    step = (ends - skin) / depth[*ends.T][:, None]
+    return np.array([map_coordinates(plane, (skin + mm * step).T, order=1) for mm in range(-_OUTSIDE_MM, _RAY_MM)])
 
 
 def _is_bare_brain(volume: Volume, coarse: Volume, body: np.ndarray, depth: np.ndarray) -> bool:
     """Whether the signal rises steadily from the surface inward, where scalp and skull would make it fall."""
     from scipy.ndimage import distance_transform_edt
 
-    air = float(np.median(volume.array[:2, :2, :2]))
+    air = _air(volume)
     liters = np.count_nonzero(body) * np.prod(coarse.spacing) / 1e6
     if np.mean(volume.array == air) < _EVEN_AIR or liters > _BRAIN_LITERS:
         return False

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from MedGenLib.checks.input import check_image
 from MedGenLib.imaging.head import head_problem
@@ -64,6 +65,24 @@ def trunk(modality):
     return Volume(np.repeat(plane[..., None], shape[2], axis=2), np.diag([SPACING] * 3 + [1.0]), modality)
 
 
+def thigh(fat_mm):
+    """Bright fat around dark muscle, with marrow in a dark ring of bone, as in a T1w image."""
+    shape = (66, 66, 40)
+    x, y = np.meshgrid(*((np.arange(n) - (n - 1) / 2) * SPACING for n in shape[:2]), indexing="ij")
+    plane = np.zeros(shape[:2], np.float32)
+    for radius, value in ((85, 200), (85 - fat_mm, 80), (16, 20), (9, 190)):
+        plane[np.hypot(x, y) < radius] = value
+    noise = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
+    array = np.repeat(plane[..., None], shape[2], axis=2)
+    return Volume(array + noise * (array > 0), np.diag([SPACING] * 3 + [1.0]), "T1w")
+
+
+@pytest.mark.parametrize("fat_mm", [4, 15, 30])
+def test_a_limb_is_no_head(fat_mm):
+    assert "No dark skull" in head_problem(thigh(fat_mm))
+    assert head_problem(crop(thigh(fat_mm), (20, 20, 0), (46, 46, 40))) is None  # shows no skin
+
+
 def test_whole_heads_have_no_problem():
     assert head_problem(ct()) is None and head_problem(mr()) is None
     assert head_problem(read_volume(SAMPLES / "head_t1.nii.gz")) is None
@@ -108,7 +127,10 @@ REAL_HEADS = (
 OTHERS = (
     "mr_t1_brain/*_t1.nii.gz",
     "mr_brain_labels/*/t1.nii.gz",
+    "mr_brain_labels/open_ms_*/t2.nii.gz",
+    "mr_brain_labels/open_ms_*/flair.nii.gz",
     "pairs_ct_mr/sts_sarcoma/*/ct.nii.gz",
+    "pairs_ct_mr/sts_sarcoma/*/mr_t1.nii.gz",
     "ct_torso_*/*/ct.nii.gz",
 )
 
@@ -118,6 +140,17 @@ def test_real_images():
     data = Path(os.environ["MEDGEN_DATA"])
     heads = [path for pattern in REAL_HEADS for path in sorted(data.glob(pattern))]
     others = [path for pattern in OTHERS for path in sorted(data.glob(pattern))]
-    assert len(heads) == 23 and len(others) == 113
+    assert len(heads) == 23 and len(others) == 158
     assert {str(path): found for path in heads if (found := head_problem(read_volume(path)))} == {}
     assert [str(path) for path in others if head_problem(read_volume(path)) is None] == []
+
+
+@pytest.mark.skipif("MEDGEN_DATA" not in os.environ, reason="real images lie in MEDGEN_DATA")
+def test_axial_slices_of_150_people_show_a_skull():
+    paths = sorted(Path(os.environ["MEDGEN_DATA"]).glob("pairs_ct_mr/synthrad2023_brain_slices/*/mri_axial.png"))
+    refused = []
+    for path in paths:
+        plane = np.rint(imread(path) * 255).astype(np.float32)
+        slab = np.repeat((plane if plane.ndim == 2 else plane[..., 0]).T[..., None], 4, axis=2)
+        refused += [path.parent.name] if head_problem(Volume(slab, np.diag([1.0, 1.0, 3.0, 1.0]), "T1w")) else []
+    assert len(paths) == 150 and refused == []
