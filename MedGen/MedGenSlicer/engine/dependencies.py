@@ -15,7 +15,7 @@ import platform
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from MedGenSlicer.engine.background import ignore
 from MedGenSlicer.engine.explanations import explain
 from MedGenSlicer.engine.installers import TORCH_EXTENSION
 from MedGenSlicer.engine.packages import PROTECTED, InstallPlan, Outcome, Requirement, freeMiB, plainName, sizeText
+from MedGenSlicer.engine.torch_process import CANNOT_RUN, callSupported
 
 INSTALLED_SETTING = "MedGen/InstalledPackages"
 """Names of what MedGen installed, with spaces between."""
@@ -44,9 +45,11 @@ class Dependencies:
     ----------
     engine: for the self-test in the worker; None skips it.
     requirementsFile: what is needed; lines with a comment are not given to pip.
-    pipInstall(arguments, onLog, onDone): runs "pip install" with the arguments and calls onDone(exitCode).
+    pipInstall(arguments, onLog, onDone): runs "pip install" with the arguments and calls onDone(exitCode); what it
+        returns has `cancel()`.
     pipUninstall(names, onLog, onDone): the same for "pip uninstall".
     torchLogic(): the logic of the PyTorch extension, None where it is not installed.
+    torchInstall(logic, specifier, variables, onLog, onDone): runs its installTorch as pipInstall runs pip.
     installedVersion(name): version or None.
     folder: where packages are installed.
 
@@ -59,17 +62,20 @@ class Dependencies:
 
     engine: Any = None
     requirementsFile: Path = FILE
-    pipInstall: Callable[[list[str], Callable[[str], None], Callable[[int], None]], None] = None
-    pipUninstall: Callable[[list[str], Callable[[str], None], Callable[[int], None]], None] = None
+    pipInstall: Callable[[list[str], Callable[[str], None], Callable[[int], None]], Any] = None
+    pipUninstall: Callable[[list[str], Callable[[str], None], Callable[[int], None]], Any] = None
     torchLogic: Callable[[], Any] = None
+    torchInstall: Callable[..., Any] = None
     installedVersion: Callable[[str], str | None] = None
     folder: str = ""
     isInstalling: bool = field(default=False, init=False)
+    _installation: _Installation | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.pipInstall = self.pipInstall or installers.slicerPipInstall
+        self.pipInstall = self.pipInstall or installers.pipInstall
         self.pipUninstall = self.pipUninstall or installers.pipUninstall
         self.torchLogic = self.torchLogic or installers.pyTorchLogic
+        self.torchInstall = self.torchInstall or installers.torchInstall
         self.installedVersion = self.installedVersion or installed_version
         self.folder = self.folder or sysconfig.get_paths()["purelib"]
 
@@ -137,7 +143,15 @@ class Dependencies:
         wheelFolder: a folder of wheels to install from, without any network.
         use: as in `requirements`.
         """
-        _Installation(self, onLog or ignore, onDone or ignore, wheelFolder, use).start()
+        installation = _Installation(self, onLog or ignore, onDone or ignore, wheelFolder, use)
+        if not self.isInstalling:
+            self._installation = installation
+        installation.start()
+
+    def cancel(self) -> None:
+        """Stop the installation; what was installed before stays."""
+        if self.isInstalling and self._installation is not None:
+            self._installation.cancel()
 
     def removable(self) -> list[str]:
         """The packages that MedGen installed and that are still there; PyTorch is its extension's."""
@@ -169,7 +183,7 @@ class Dependencies:
                 )
             (onDone or ignore)(Outcome(exitCode == 0 and not left, sentence, "\n".join(lines)))
 
-        self.isInstalling = True
+        self.isInstalling, self._installation = True, None
         if self.engine is not None:
             self.engine.kill()  # Windows removes no file that is in use
         self.pipUninstall(names, log, done)
@@ -251,6 +265,8 @@ class _Installation:
         self.lines: list[str] = []
         self.wanted: list[str] = []
         self.constraints: str | None = None
+        self.process: Any = None
+        self.isCancelled = False
 
     def start(self) -> None:
         dependencies = self.dependencies
@@ -264,14 +280,20 @@ class _Installation:
         if dependencies.engine is not None:
             dependencies.engine.endIfIdle()  # it has looked at what was installed before
         try:
-            torch = next((need for need in plan.packages if need.name == "torch"), None)
-            outcome = Outcome(True, "") if torch is None else self._installTorch(torch)
-            if outcome.success:
-                self._installRest([need for need in plan.packages if need is not torch])
+            if "torch" in self.wanted:
+                self._installTorch(plan.packages[0])
             else:
-                self._end(outcome)
+                self._installRest()
         except Exception as error:
             self._fail(error)
+
+    def cancel(self) -> None:
+        """End what runs; the outcome says that it was cancelled."""
+        self.isCancelled = True
+        if self.process is not None:
+            self.process.cancel()
+        elif self.dependencies.engine is not None:
+            self.dependencies.engine.cancel()
 
     def _problem(self, plan: InstallPlan) -> str:
         """Why it cannot begin, "" where it can."""
@@ -283,30 +305,49 @@ class _Installation:
             )
         return plan.sentence if plan.packages and not plan.fits else ""
 
-    def _installTorch(self, need: Requirement) -> Outcome:
+    def _installTorch(self, need: Requirement) -> None:
         logic = self.dependencies.torchLogic()
         if logic is None:
             sentence = _(
                 "PyTorch is installed by Slicer's extension '{name}', which is not there: install it in the "
                 "Extensions Manager, restart Slicer and press Install again."
             )
-            return Outcome(False, sentence.format(name=TORCH_EXTENSION), needsExtension=True)
-        self._log(
-            _(
-                "Installing PyTorch through the extension {name}; this takes minutes, in which Slicer answers late."
-            ).format(name=TORCH_EXTENSION)
-        )
-        with contextlib.redirect_stdout(installers.Lines(self._log)), self._offline():
-            torch = installers.callSupported(
-                logic.installTorch, askConfirmation=False, torchVersionRequirement=need.specifier
-            )
-        importlib.invalidate_caches()
-        if torch is None and self.dependencies.installedVersion("torch") is None:
-            sentence = _("PyTorch was not installed; press Install again, or use the module PyTorch Util.")
-            return Outcome(False, sentence, "\n".join(self.lines))
-        return Outcome(True, "")
+            self._end(Outcome(False, sentence.format(name=TORCH_EXTENSION), needsExtension=True))
+            return
 
-    def _installRest(self, needs: list[Requirement]) -> None:
+        def done(exitCode: int) -> None:
+            self.process = None
+            try:
+                if exitCode == CANNOT_RUN and not self.isCancelled:
+                    self._installTorchHere(logic, need)
+                    exitCode = 0
+                self._onTorchDone(exitCode)
+            except Exception as error:
+                self._fail(error)
+
+        self._log(
+            _("Installing PyTorch through the extension {name}; this takes minutes.").format(name=TORCH_EXTENSION)
+        )
+        self.process = self.dependencies.torchInstall(logic, need.specifier, self._offline(), self._log, done)
+
+    def _installTorchHere(self, logic: Any, need: Requirement) -> None:
+        """For a release of the extension that works only inside of Slicer."""
+        self._log(_("The extension {name} holds up Slicer meanwhile.").format(name=TORCH_EXTENSION))
+        with contextlib.redirect_stdout(installers.Lines(self._log)), installers.withVariables(self._offline()):
+            callSupported(logic.installTorch, askConfirmation=False, torchVersionRequirement=need.specifier)
+
+    def _onTorchDone(self, exitCode: int) -> None:
+        importlib.invalidate_caches()
+        if exitCode != 0 or self.isCancelled:
+            self._endExplained("\n".join(self.lines))
+        elif self.dependencies.installedVersion("torch") is None:
+            sentence = _("PyTorch was not installed; press Install again, or use the module PyTorch Util.")
+            self._end(Outcome(False, sentence, "\n".join(self.lines)))
+        else:
+            self._installRest()
+
+    def _installRest(self) -> None:
+        needs = [need for need in self.dependencies.missing(self.use) if need.name != "torch"]
         if not needs:
             self._test()
             return
@@ -315,9 +356,10 @@ class _Installation:
             arguments += ["--no-index", "--find-links", self.wheelFolder]
         arguments += ["--prefer-binary", "-c", self._writeConstraints()]
         self._log("pip install " + " ".join(arguments))
-        self.dependencies.pipInstall(arguments, self._log, self._onPipDone)
+        self.process = self.dependencies.pipInstall(arguments, self._log, self._onPipDone)
 
     def _onPipDone(self, exitCode: int) -> None:
+        self.process = None
         self._removeConstraints()
         importlib.invalidate_caches()
         if exitCode != 0:
@@ -373,21 +415,11 @@ class _Installation:
     def _end(self, outcome: Outcome) -> None:
         self._removeConstraints()
         self.dependencies.isInstalling = False
+        if self.isCancelled and not outcome.success:
+            sentence = _("The installation was cancelled; what was installed before stays.")
+            outcome = Outcome(False, sentence, outcome.detail)
         self.onDone(outcome)
 
-    @contextlib.contextmanager
-    def _offline(self) -> Iterator[None]:
-        """pip reads these variables in whatever process the extension starts it."""
-        if self.wheelFolder is None:
-            yield
-            return
-        before = {name: os.environ.get(name) for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS")}
-        os.environ.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=self.wheelFolder)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+    def _offline(self) -> dict[str, str]:
+        """Variables that keep a pip, which the extension starts, from the network."""
+        return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": self.wheelFolder} if self.wheelFolder is not None else {}

@@ -3,58 +3,74 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
+import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import qt
 import slicer
 
+from MedGenLib.worker.process import kill_tree
+from MedGenSlicer.engine import torch_process
+from MedGenSlicer.engine.background import Background, ignore
 from MedGenSlicer.engine.process import FAILED_TO_START, asBytes
 
 TORCH_EXTENSION = "PyTorch"
-REQUESTER = "MedGen"
 
 
-def slicerPipInstall(arguments: list[str], onLog: Callable[[str], None], onDone: Callable[[int], None]) -> None:
-    """pip without blocking: `slicer.packaging` of Slicer 5.12, else a process of its own."""
-    try:
-        from slicer.packaging import pip_install
-    except ImportError:
-        pip_install = None
-    # In testing mode slicer.packaging blocks and calls nobody.
-    if pip_install is None or isTesting():
-        Pip(["install", *arguments], onLog, onDone).start()
-        return
-    callSupported(
-        pip_install,
-        arguments,
-        blocking=False,
-        show_progress=False,
-        requester=REQUESTER,
-        logCallback=onLog,
-        completedCallback=lambda code: onDone(int(code)),
-    )
+def pipInstall(arguments: list[str], onLog: Callable[[str], None], onDone: Callable[[int], None]) -> PythonProcess:
+    """ "pip install" without blocking."""
+    return PythonProcess(["-m", "pip", "install", *arguments], onLog, onDone).start()
 
 
-def pipUninstall(names: list[str], onLog: Callable[[str], None], onDone: Callable[[int], None]) -> None:
+def pipUninstall(names: list[str], onLog: Callable[[str], None], onDone: Callable[[int], None]) -> PythonProcess:
     """ "pip uninstall" without blocking."""
-    Pip(["uninstall", "--yes", *names], onLog, onDone).start()
+    return PythonProcess(["-m", "pip", "uninstall", "--yes", *names], onLog, onDone).start()
 
 
-class Pip:
-    """One call of the pip of Slicer's Python, while Slicer's event loop goes on.
+def torchInstall(
+    logic: Any,
+    specifier: str,
+    variables: Mapping[str, str],
+    onLog: Callable[[str], None],
+    onDone: Callable[[int], None],
+) -> PythonProcess:
+    """installTorch of the PyTorch extension without blocking; ends with CANNOT_RUN where it works only in Slicer.
 
-    >>> Pip(["list"], print, print).start()   # doctest: +SKIP
+    Parameters
+    ----------
+    logic: of the extension; specifier: of the version of PyTorch.
+    variables: more environment variables.
+    """
+    file = getattr(sys.modules[type(logic).__module__], "__file__", None) or ""
+    return PythonProcess([torch_process.__file__, file, specifier], onLog, onDone, variables).start()
+
+
+class PythonProcess:
+    """One call of Slicer's Python, while Slicer's event loop goes on.
+
+    >>> PythonProcess(["-m", "pip", "list"], print, print).start()   # doctest: +SKIP
+
+    Parameters
+    ----------
+    onLog(line): called with every line that it writes; onDone(exitCode): called once.
+    variables: more environment variables.
     """
 
-    alive: set[Pip] = set()
+    alive: set[PythonProcess] = set()
 
-    def __init__(self, arguments: list[str], onLog: Callable[[str], None], onDone: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        onLog: Callable[[str], None],
+        onDone: Callable[[int], None],
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._arguments, self._lines, self._onDone = arguments, Lines(onLog), onDone
+        self._variables = variables or {}
         self._process = qt.QProcess()
         self._process.setProcessChannelMode(qt.QProcess.MergedChannels)
         self._connections = [
@@ -65,14 +81,22 @@ class Pip:
         for signal, slot in self._connections:
             signal.connect(slot)
 
-    def start(self) -> None:
+    def start(self) -> PythonProcess:
         """Start it; it keeps itself until its end."""
-        Pip.alive.add(self)
+        PythonProcess.alive.add(self)
         variables = qt.QProcessEnvironment.systemEnvironment()
-        for name in ("PYTHONSAFEPATH", "PYTHONUNBUFFERED", "PIP_DISABLE_PIP_VERSION_CHECK"):
-            variables.insert(name, "1")
+        always = dict.fromkeys(("PYTHONSAFEPATH", "PYTHONUNBUFFERED", "PIP_DISABLE_PIP_VERSION_CHECK"), "1")
+        for name, value in {**always, **self._variables}.items():
+            variables.insert(name, value)
         self._process.setProcessEnvironment(variables)
-        self._process.start(slicerPython(), ["-m", "pip", *self._arguments])
+        self._process.start(slicerPython(), self._arguments)
+        return self
+
+    def cancel(self) -> None:
+        """End it with its children; `onDone` hears of it."""
+        pid = int(self._process.processId())
+        if self in PythonProcess.alive and pid:
+            Background(lambda: kill_tree(pid), ignore, ignore)
 
     def _read(self) -> None:
         self._lines.write(asBytes(self._process.readAllStandardOutput()).decode("utf-8", errors="replace"))
@@ -88,9 +112,9 @@ class Pip:
         self._end(int(exitCode) or int(exitStatus))
 
     def _end(self, exitCode: int) -> None:
-        if self not in Pip.alive:
+        if self not in PythonProcess.alive:
             return
-        Pip.alive.discard(self)
+        PythonProcess.alive.discard(self)
         for signal, slot in self._connections:
             signal.disconnect(slot)
         qt.QTimer.singleShot(0, self._outlive)
@@ -116,9 +140,19 @@ def withoutQuestions(manager: Any) -> Iterator[None]:
         manager.interactive = before
 
 
-def isTesting() -> bool:
-    """Whether Slicer runs with --testing."""
-    return slicer.app.testingEnabled()
+@contextlib.contextmanager
+def withVariables(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that hold meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def extensionsManager() -> Any:
@@ -134,17 +168,6 @@ def pyTorchLogic() -> Any:
     except ImportError:
         return None
     return PyTorchUtilsLogic()
-
-
-def callSupported(function: Callable, *arguments: Any, **keywords: Any) -> Any:
-    """Call with those of the keywords that the function knows: other extensions change theirs between releases."""
-    try:
-        known = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # written in C++
-        return function(*arguments)
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values()):
-        return function(*arguments, **keywords)
-    return function(*arguments, **{name: value for name, value in keywords.items() if name in known})
 
 
 class Lines(io.TextIOBase):

@@ -1,6 +1,5 @@
 """Installing what MedGen needs: a real pip into a folder of its own, real wheels, real failures."""
 
-import contextlib
 import os
 import re
 import subprocess
@@ -26,7 +25,7 @@ from MedGenSlicer.engine import dependencies as module
 from MedGenSlicer.engine import installers
 from MedGenSlicer.engine.dependencies import PROTECTED, Dependencies, Outcome
 from MedGenSlicer.engine.explanations import explain
-from MedGenSlicer.engine.installers import callSupported
+from MedGenSlicer.engine.torch_process import callSupported
 
 USES = {
     "de-identified DICOM files": ["dicom-anonymizer"],
@@ -484,70 +483,132 @@ class TorchTest(PipTestCase):
             self.assertIs(manager.interactive, True)
 
 
-class SlicerPipTest(PipTestCase):
-    """What installs in Slicer: slicer.packaging in 5.12, a process with pip in 5.10 and in testing mode."""
+#: As the extension of Slicer: imports of the application, Qt for its panel, pip and PyTorch for its logic.
+PYTORCH_UTILS = """
+import subprocess
+import sys
+from pathlib import Path
 
-    def run_(self, arguments=("medgen-two",)):
-        log, codes = [], []
-        installers.slicerPipInstall(list(arguments), log.append, codes.append)
-        return log, codes
+import qt
+import slicer.util
 
-    @contextlib.contextmanager
-    def packaging(self, function):
-        """slicer.packaging with this pip_install; None: absent, as in 5.10."""
-        fake = None if function is None else types.SimpleNamespace(pip_install=function)
-        with mock.patch.dict(sys.modules, {"slicer.packaging": fake}):
-            yield
+FOLDER = Path(__file__).parent
 
-    def testPackagingWithoutBlocking(self):
-        seen = {}
 
-        def pip_install(
-            requirements,
-            constraints=None,
-            blocking=True,
-            show_progress=True,
-            requester=None,
-            logCallback=None,
-            completedCallback=None,
+class PyTorchUtilsWidget:
+    button = qt.QPushButton
+
+
+class PyTorchUtilsLogic:
+    def installTorch(self, askConfirmation=True, forceComputationBackend=None, torchVersionRequirement=None):
+        assert not askConfirmation and slicer.util.toBool("1")
+        arguments = ["install", "--target", str(FOLDER / "site-packages"), "torch" + torchVersionRequirement]
+        if (FOLDER / "slow").exists():
+            arguments = ["-c", "import time; print('Downloading torch', flush=True); time.sleep(100)"]
+        process = subprocess.Popen([sys.executable, *(["-m", "pip"] if "--target" in arguments else []), *arguments])
+        (FOLDER / "pid").write_text(str(process.pid))
+        if (FOLDER / "full").exists():
+            print("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device")
+            process.kill()
+        if process.wait() != 0:
+            raise subprocess.CalledProcessError(process.returncode, arguments)
+        sys.path.insert(0, str(FOLDER / "site-packages"))
+        import torch
+
+        print("imported torch", torch.version)
+        return torch
+"""
+
+
+class TorchProcessTest(PipTestCase):
+    """The extension's installTorch in a process: the window goes on, and PyTorch is not loaded into it."""
+
+    def setUp(self):
+        super().setUp()
+        self.requirements.write_text("", encoding="utf-8")
+        (self.folder / "PyTorchUtils.py").write_text(PYTORCH_UTILS, encoding="utf-8")
+        wheel(self.wheels, "torch", "2.13.0")
+        for change in (
+            mock.patch.object(sys, "path", [str(self.folder), *sys.path]),
+            mock.patch.dict(sys.modules, {name: loaded for name, loaded in sys.modules.items() if name != "torch"}),
         ):
-            seen.update(requirements=requirements, blocking=blocking, requester=requester)
-            logCallback("Collecting medgen-two")
-            completedCallback(0)
+            change.start()
+            self.addCleanup(change.stop)
 
-        with self.packaging(pip_install), mock.patch.object(installers, "isTesting", lambda: False):
-            log, codes = self.run_()
-        self.assertEqual((log, codes), (["Collecting medgen-two"], [0]))
-        self.assertEqual(seen, {"requirements": ["medgen-two"], "blocking": False, "requester": "MedGen"})
+    def installed(self, name: str):
+        found = [found.version for found in metadata.distributions(path=[str(self.target)]) if found.name == name]
+        return next(iter(found), None) if name == "torch" else super().installed(name)
 
-    def testPipOfOlderSlicerLeavesTheWindowAlone(self):
+    def extension(self) -> Dependencies:
+        return self.dependencies(torchLogic=installers.pyTorchLogic)
+
+    def testTheWindowGoesOn(self):
+        before = set(sys.modules)
+        with worstGap() as gap:
+            start = time.monotonic()
+            outcome = self.install(self.extension(), wheelFolder=self.wheels)
+            seconds = time.monotonic() - start
+        self.assertTrue(outcome.success, (outcome, self.log))
+        self.assertEqual(self.installed("torch"), "2.13.0")
+        self.assertIn("imported torch 2.13.0", self.log)
+        self.assertFalse(any("holds up" in line for line in self.log), self.log)
+        self.assertLess(gap.milliseconds, 500 * seconds)  # of a second or more
+        self.assertNotIn("torch", set(sys.modules) - before)
+
+    def testFailureIsExplained(self):
+        (self.folder / "full").touch()
+        outcome = self.assertFails("is full", dependencies=self.extension(), wheelFolder=self.wheels)
+        self.assertIn("Errno 28", outcome.detail)
+
+    def testCancel(self):
+        (self.folder / "slow").touch()
+        dependencies, outcomes, log = self.extension(), [], []
+        dependencies.install(log.append, outcomes.append)
+        processUntil(lambda: any("Downloading torch" in line for line in log))
+        pid = int((self.folder / "pid").read_text())
+        dependencies.cancel()
+        processUntil(lambda: outcomes, 20)
+        self.assertIn("was cancelled", outcomes[0].sentence)
+        self.assertFalse(outcomes[0].success or dependencies.isInstalling)
+        processUntil(lambda: not os.path.exists(f"/proc/{pid}") or "(zombie)" in status(pid), 10)
+        self.assertIsNone(self.installed("torch"))
+        (self.folder / "slow").unlink()
+        self.assertTrue(self.install(dependencies, wheelFolder=self.wheels).success)
+
+
+def status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+
+
+class SlicerPipTest(PipTestCase):
+    """What installs in Slicer: pip in a process of its own."""
+
+    def testPipLeavesTheWindowAlone(self):
         wheel(self.wheels, "medgen-two", "2.0")
         found = ["--target", str(self.target), "--no-index", "--find-links", str(self.wheels)]
-        for isThere in (None, lambda requirements: self.fail("it blocks in testing mode")):
-            log, codes = [], []
-            with self.packaging(isThere), worstGap() as gap:
-                start = time.monotonic()
-                installers.slicerPipInstall(["medgen-two", "--upgrade", *found], log.append, codes.append)
-                self.assertEqual(codes, [])
-                processUntil(lambda codes=codes: codes)
-                seconds = time.monotonic() - start
-            self.assertEqual(codes, [0])
-            self.assertTrue(any("Successfully installed medgen-two" in line for line in log), log)
-            self.assertEqual(self.installed("medgen-two"), "2.0")
-            self.assertLess(gap.milliseconds, 500 * seconds)  # of a second or more
+        log, codes = [], []
+        with worstGap() as gap:
+            start = time.monotonic()
+            installers.pipInstall(["medgen-two", "--upgrade", *found], log.append, codes.append)
+            self.assertEqual(codes, [])
+            processUntil(lambda: codes)
+            seconds = time.monotonic() - start
+        self.assertEqual(codes, [0])
+        self.assertTrue(any("Successfully installed medgen-two" in line for line in log), log)
+        self.assertEqual(self.installed("medgen-two"), "2.0")
+        self.assertLess(gap.milliseconds, 500 * seconds)  # of a second or more
 
     def testPipThatFails(self):
         log, codes = [], []
-        with self.packaging(None):
-            installers.slicerPipInstall(["--no-index", "no-such-thing"], log.append, codes.append)
-            processUntil(lambda: codes)
+        installers.pipInstall(["--no-index", "no-such-thing"], log.append, codes.append)
+        processUntil(lambda: codes)
         self.assertEqual(codes, [1])
         self.assertIn("'no-such-thing'", explain("\n".join(log), "/site-packages"))
 
     def testPythonThatIsNotThere(self):
         log, codes = [], []
-        with self.packaging(None), mock.patch.object(installers, "slicerPython", lambda: "/no/such/python"):
-            installers.slicerPipInstall(["medgen-two"], log.append, codes.append)
+        with mock.patch.object(installers, "slicerPython", lambda: "/no/such/python"):
+            installers.pipInstall(["medgen-two"], log.append, codes.append)
             processUntil(lambda: codes)
         self.assertEqual(codes, [1])
         self.assertIn("install Slicer again", explain("\n".join(log), "/site-packages"))

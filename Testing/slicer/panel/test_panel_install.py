@@ -10,6 +10,7 @@ from support.panelcase import PanelCase
 # isort: split
 from MedGenLib.requirements import installed_version
 from MedGenSlicer.engine.dependencies import INSTALLED_SETTING, Dependencies
+from MedGenSlicer.engine.installers import PythonProcess
 
 
 class Computer:
@@ -131,6 +132,24 @@ class InstallTest(PanelCase):
         self.assertEqual([words[0] for words in computer.pipCalls], ["matplotlib>=3.8"])
         self.panel.context.withPackages("reports", lambda: done.append("there"))
         self.assertEqual(done, ["agreed", "there"])
+
+    def test_installationCanBeCancelled(self):
+        computer = Computer("jsonschema")
+        self.use(computer)
+        words = ["-c", "import time; print('Downloading', flush=True); time.sleep(100)"]
+        self.logic.dependencies.pipInstall = lambda arguments, onLog, onDone: PythonProcess(
+            words, onLog, onDone
+        ).start()
+        self.ui.installButton.click()
+        support.processUntil(lambda: "Downloading" in self.ui.readinessLabel.text, 30)
+        self.assertEqual(self.ui.installButton.text, "Cancel")
+        self.ui.installButton.click()
+        support.processUntil(lambda: self.panel.sections["readiness"].state != "installing", 30)
+        self.assertIn("was cancelled", self.ui.readinessLabel.text)
+        self.assertEqual(self.ui.installButton.text, "Try again")
+        self.logic.dependencies.pipInstall = computer.pip
+        self.ui.installButton.click()
+        support.processUntil(lambda: self.panel.sections["readiness"].state == "ready", 120)
 
     def test_failureOfMoreLeavesThePanelAsItWas(self):
         self.use(Computer("matplotlib", exitCode=1))

@@ -141,7 +141,8 @@ class Readiness(PanelSection):
             self._leave()
             self._context.dialogs.show(outcome.sentence, title, outcome.detail)
 
-        self._begin(_("Removing…"))
+        self._show("installing", "wait", _("Removing…"))
+        self._context.changed()
         dependencies.remove(self._log, lambda outcome: self._context.guarded(removed, outcome))
 
     def copyDiagnostics(self) -> None:
@@ -172,6 +173,8 @@ class Readiness(PanelSection):
             self._context.dialogs.restart()
         elif self.state == "extension":
             self._installExtension()
+        elif self.state == "installing":
+            self._context.logic.dependencies.cancel()
         else:
             self.install()
 
@@ -206,8 +209,8 @@ class Readiness(PanelSection):
     def _agrees(self, plan) -> bool:
         return self._context.dialogs.confirm(plan.sentence, _("Install packages for MedGen"))
 
-    def _begin(self, sentence: str = "") -> None:
-        self._show("installing", "wait", sentence or _("Installing…"))
+    def _begin(self) -> None:
+        self._show("installing", "wait", _("Installing…"), _("Cancel"), _("Stop; what was installed before stays"))
         self._context.changed()
 
     def _leave(self) -> None:
