@@ -13,7 +13,14 @@ import numpy as np
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.body import close_body
 from MedGenLib.imaging.head import head_problem
-from MedGenLib.imaging.modality import guess_modality, has_offset, hu_problem, modality_doubt, modality_family
+from MedGenLib.imaging.modality import (
+    contrast_doubt,
+    guess_modality,
+    has_offset,
+    hu_problem,
+    modality_doubt,
+    modality_family,
+)
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis
 from MedGenLib.pipelines.model_labels import check_unit
@@ -105,7 +112,11 @@ def check_image(volume: Volume, manifest: Manifest) -> list[Finding]:
     if np.ptp(volume.array) == 0:
         value = float(volume.array.flat[0])
         return [_error("constant-image", f"Every voxel of the image is {value:g}; load another.")]
-    findings = [*_check_modality(volume, manifest), *_check_geometry(volume, manifest)]
+    findings = [
+        *_check_modality(volume, manifest),
+        *check_named(volume, manifest.input.modality),
+        *_check_geometry(volume, manifest),
+    ]
     if any(finding.level == "error" for finding in findings) or manifest.settings.name != "head-slices":
         return findings
     problem = head_problem(volume)
@@ -116,6 +127,12 @@ def check_stated(volume: Volume) -> list[Finding]:
     """A warning if the values of an image contradict the modality that it states."""
     doubt = modality_doubt(volume)
     return [_warning("doubtful-modality", doubt)] if doubt else []
+
+
+def check_named(volume: Volume, needed: str) -> list[Finding]:
+    """A warning if only the name of the file states the contrast, and it is another than the needed one."""
+    doubt = contrast_doubt(volume, needed)
+    return [_warning("doubtful-contrast", doubt)] if doubt else []
 
 
 def _check_modality(volume: Volume, manifest: Manifest) -> list[Finding]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from MedGenLib import devices
-from MedGenLib.checks.input import check_mask, check_stated
+from MedGenLib.checks.input import check_mask, check_named, check_stated
 from MedGenLib.editing.field_of_view import PlacedFieldOfView
 from MedGenLib.editing.grid_map import GridMap
 from MedGenLib.editing.latent_cache import LatentCache
@@ -110,10 +110,11 @@ def of_image(
     mask = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     mask = extended(mask, volume.geometry)
     _check(volume, mask, manifest)
+    named = check_named(volume, manifest.output.modality)
     if volume.modality is None:  # its values fit
         volume = volume.with_array(volume.array, manifest.output.modality, manifest.output.unit)
     labels, _, found = model_labels(mask, manifest, options["mapping"], options["fill"])
-    findings = [*found, *notes(volume), *notes(mask), *check_stated(volume), *check_mask(labels, manifest)]
+    findings = [*found, *notes(volume), *notes(mask), *named, *check_stated(volume), *check_mask(labels, manifest)]
     require_usable(findings)
     stage.advance()
     device = devices.pick_device(options["device"])

@@ -207,6 +207,7 @@ class Volume(_Grid):
     unit: "HU" for CT, otherwise "a.u.".
     notes: sentences for the user on what was changed or assumed when the image was read.
     forms: positions in the header of the NIfTI file that it was read from.
+    named: contrast of MR by the name of the file, where nothing else states it; names may mean something else.
 
     Raises
     ------
@@ -221,6 +222,7 @@ class Volume(_Grid):
     unit: str = "a.u."
     notes: tuple[str, ...] = ()
     forms: Forms | None = None
+    named: str | None = None
 
     def with_array(self, array: np.ndarray, modality: str | None = None, unit: str | None = None) -> Volume:
         """Another image on the same grid; modality and unit stay unless they are given."""

@@ -30,7 +30,7 @@ from MedGenLib.io.mgh import read_mgh_header, read_mgh_voxels
 from MedGenLib.io.nifti import read_nifti_comments, read_nifti_header, read_nifti_voxels
 from MedGenLib.io.nifti_writing import write_nifti
 from MedGenLib.io.provenance import KEY, Provenance
-from MedGenLib.io.sequence import contrast_beside
+from MedGenLib.io.sequence import contrast_beside, contrast_by_name
 from MedGenLib.io.system import plan_memory, quiet_library
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def read_volume(
     else:
         array, affine, header = _read_file(path)
         known = contrast_beside(path, header.description)
-        volume = Volume(array.astype(np.float32, order="C"), affine, known, notes=header.notes, forms=header.forms)
+        named = contrast_by_name(path) if known is None and modality is None else None
+        volume = Volume(array.astype(np.float32, order="C"), affine, known, "a.u.", header.notes, header.forms, named)
     _check_extent(volume.shape, path)
     check_finite(volume, str(path))
     if modality and volume.modality and modality_family(modality) != modality_family(volume.modality):

@@ -38,6 +38,11 @@ def contrast_beside(path: Path, description: str) -> str | None:
     return contrast_of(texts, *times)
 
 
+def contrast_by_name(path: Path) -> str | None:
+    """Contrast by the words of a file's name, such as sub-01_T2w.nii.gz or flair.nii.gz."""
+    return contrast_of(split_suffix(path)[0])
+
+
 def _facts_beside(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):  # absent, or no JSON: it is not needed
         facts = json.loads(path.with_name(split_suffix(path)[0] + ".json").read_text("utf-8"))
