@@ -60,7 +60,20 @@ class MedGen(ScriptedLoadableModule):
         icon = paths.resource("Icons/MedGen.png")
         if icon.is_file():
             parent.icon = qt.QIcon(str(icon))
-        slicer.app.connect("startupCompleted()", registerSamples)
+        slicer.app.connect("startupCompleted()", onStartup)
+
+
+def onStartup() -> None:
+    """Slicer is there; the panel may never be opened."""
+    registerSamples()
+    slicer.mrmlScene.AddObserver(slicer.vtkMRMLScene.EndImportEvent, onImported)
+
+
+def onImported(caller=None, event=None) -> None:
+    """A scene that was saved while a mask was an outline over a result: the mask is drawn as the user had it."""
+    from MedGenSlicer.results.outline import giveBackSaved
+
+    giveBackSaved()
 
 
 def registerSamples() -> None:
@@ -132,6 +145,7 @@ class MedGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def onSceneImported(self, caller=None, event=None) -> None:
+        onImported()  # a module that is loaded later hears of no startup
         self.initializeParameterNode()
         self.panel.nodesArrived()
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import slicer
 
 DISPLAY = ("Visibility", "Visibility2D", "Visibility2DFill", "Visibility2DOutline", "Opacity2DFill", "Opacity2DOutline")
 """Properties of a segmentation's display node."""
+SAVED = "MedGen.Display"
+"""Attribute of a display node: what was there before, and what is drawn instead."""
 
 
 class Outline:
-    """How a segmentation is drawn in the slice views while an image below it is to be seen.
+    """How a segmentation is drawn in the slice views while an image below it is to be seen. A scene that is saved
+    meanwhile says what was there before, and `giveBackSaved` gives it back where that is loaded.
 
     Parameters
     ----------
     node: vtkMRMLSegmentationNode.
     """
 
+    shown: list[Outline] = []
+
     def __init__(self, node) -> None:
         if node.GetDisplayNode() is None:
             node.CreateDefaultDisplayNodes()
-        self.node, self._display = node, node.GetDisplayNode()
-        self._kept = self._drawn = self._state()
+        self.node, self.display = node, node.GetDisplayNode()
+        self._kept = self._drawn = _stateOf(self.display)
+        Outline.shown.append(self)
 
     def draw(self, fill: float, viewID: str | None = None) -> None:
         """Draw the outline, if the segmentation was visible.
@@ -33,7 +40,8 @@ class Outline:
         viewID: the view node that alone shows it; None for those that did.
         """
         isShown = bool(self._kept["Visibility"] and self._kept["Visibility2D"]) or fill > 0
-        self._set(
+        _set(
+            self.display,
             {
                 "Visibility": isShown,
                 "Visibility2D": isShown,
@@ -42,31 +50,17 @@ class Outline:
                 "Opacity2DFill": fill,
                 "Opacity2DOutline": 1.0,
                 "views": self._kept["views"] if viewID is None else [viewID],
-            }
+            },
         )
-        self._drawn = self._state()
+        self._drawn = _stateOf(self.display)
+        self.display.SetAttribute(SAVED, json.dumps([self._kept, self._drawn]))
 
     def restore(self) -> None:
         """Give back what was there before; what was changed elsewhere since, or deleted, is left alone."""
-        if self._display.GetScene() is not None:
-            state = self._state()
-            self._set({name: value for name, value in self._kept.items() if state[name] == self._drawn[name]})
-
-    def _state(self) -> dict[str, Any]:
-        display = self._display
-        views = [display.GetNthViewNodeID(index) for index in range(display.GetNumberOfViewNodeIDs())]
-        return {**{name: getattr(display, f"Get{name}")() for name in DISPLAY}, "views": views}
-
-    def _set(self, state: dict[str, Any]) -> None:
-        display = self._display
-        with slicer.util.NodeModify(display):
-            for name in DISPLAY:
-                if name in state:
-                    getattr(display, f"Set{name}")(state[name])
-            if "views" in state:
-                display.RemoveAllViewNodeIDs()
-                for viewID in state["views"]:
-                    display.AddViewNodeID(viewID)
+        if self in Outline.shown:
+            Outline.shown.remove(self)
+        if self.display.GetScene() is not None:
+            _giveBack(self.display, self._kept, self._drawn)
 
 
 def outlineAll() -> list[Outline]:
@@ -78,3 +72,36 @@ def outlineAll() -> list[Outline]:
             found.append(Outline(node))
             found[-1].draw(0.0)
     return found
+
+
+def giveBackSaved() -> None:
+    """Draw segmentations that were loaded from a scene as they were before they became outlines."""
+    live = [outline.display for outline in Outline.shown]
+    for display in slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode"):
+        saved = display.GetAttribute(SAVED)
+        if saved and display not in live:
+            _giveBack(display, *json.loads(saved))
+
+
+def _giveBack(display, kept: dict[str, Any], drawn: dict[str, Any]) -> None:
+    """What was there before, but for what was changed elsewhere since it was drawn."""
+    state = _stateOf(display)
+    _set(display, {name: value for name, value in kept.items() if state[name] == drawn[name]})
+    display.RemoveAttribute(SAVED)
+
+
+def _stateOf(display) -> dict[str, Any]:
+    views = [display.GetNthViewNodeID(index) for index in range(display.GetNumberOfViewNodeIDs())]
+    # A scene file keeps six digits.
+    return {**{name: round(getattr(display, f"Get{name}")(), 6) for name in DISPLAY}, "views": views}
+
+
+def _set(display, state: dict[str, Any]) -> None:
+    with slicer.util.NodeModify(display):
+        for name in DISPLAY:
+            if name in state:
+                getattr(display, f"Set{name}")(state[name])
+        if "views" in state:
+            display.RemoveAllViewNodeIDs()
+            for viewID in state["views"]:
+                display.AddViewNodeID(viewID)

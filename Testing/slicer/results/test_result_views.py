@@ -14,6 +14,7 @@ support.useModuleFolder()
 
 from MedGenLib.errors import InputError
 from MedGenSlicer.nodes import provenance
+from MedGenSlicer.results.error_map import ErrorMapView
 from MedGenSlicer.results.study_views import ReadingView
 from MedGenSlicer.results.views import ResultView, showInstead
 from support.nodes import MADE, affine, maskNode, segmentationOf, transformNode, volumeNode
@@ -429,6 +430,84 @@ class BesideTest(ResultViewCase):
         self.view.show(image, second)
         self.assertEqual(self.view.mode, "beside")
         self.assertGreater(np.abs(pixels("Yellow").astype(int) - before).max(), 50)
+
+
+class SavedSceneTest(ResultViewCase):
+    """A scene that is saved while a result is shown comes back with the mask as the user had drawn it."""
+
+    def setUp(self):
+        super().setUp()
+        support.moduleWidget()
+        self.mask = segmentation()
+        self.display = self.mask.GetDisplayNode()
+        self.display.SetOpacity2DFill(0.7)
+        self.display.SetVisibility2DOutline(False)
+        showAsUsers(self.mask)
+        self.result = resultNode()
+
+    def savedState(self) -> tuple:
+        before = drawn(), stateOf(self.display)
+        path = self.temporaryFolder() / "scene.mrml"
+        self.assertTrue(slicer.util.saveScene(str(path)))
+        self.assertSame(drawn(), before[0])
+        self.assertEqual(stateOf(self.display), before[1])
+        self.assertNotEqual(before[1], (True, True, True, False, 0.7, 1.0, 0))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(str(path))
+        (loaded,) = slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode")
+        self.assertIsNone(loaded.GetAttribute("MedGen.Display"))
+        return stateOf(loaded)
+
+    def testOver(self):
+        for share in (0.0, 0.4):
+            with self.subTest(share):
+                self.view.show(self.mask, self.result, share)
+        self.assertEqual(self.savedState(), (True, True, True, False, 0.7, 1.0, 0))
+
+    def testBeside(self):
+        self.view.show(self.mask, self.result)
+        self.view.showBeside()
+        self.assertEqual(self.savedState(), (True, True, True, False, 0.7, 1.0, 0))
+
+    def testWhatTheUserChangesMeanwhileIsSaved(self):
+        self.view.show(self.mask, self.result)
+        self.display.SetOpacity2DOutline(0.3)
+        self.assertEqual(self.savedState(), (True, True, True, False, 0.7, 0.3, 0))
+
+    def testErrorMap(self):
+        view = ErrorMapView()
+        self.addCleanup(view.hide)
+        view.show(self.result, imageNode("Error", -100, 100))
+        self.assertEqual(self.savedState(), (True, True, True, False, 0.7, 1.0, 0))
+
+    def testAfterTheResult(self):
+        self.view.show(self.mask, self.result)
+        self.view.close()
+        self.display.SetOpacity2DFill(0.2)
+        self.assertIsNone(self.display.GetAttribute("MedGen.Display"))
+
+    def testAnotherSceneThatIsAdded(self):
+        """Its masks come back; the one that is an outline here stays one."""
+        self.view.show(self.mask, self.result)
+        path = self.temporaryFolder() / "scene.mrml"
+        self.assertTrue(slicer.util.saveScene(str(path)))
+        before = stateOf(self.display)
+        slicer.util.loadScene(str(path))
+        states = [stateOf(node) for node in slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode")]
+        self.assertEqual(states, [before, (True, True, True, False, 0.7, 1.0, 0)])
+
+
+def stateOf(display) -> tuple:
+    """What a segmentation's display node says of the slice views."""
+    return (
+        bool(display.GetVisibility()),
+        bool(display.GetVisibility2D()),
+        bool(display.GetVisibility2DFill()),
+        bool(display.GetVisibility2DOutline()),
+        round(display.GetOpacity2DFill(), 3),
+        round(display.GetOpacity2DOutline(), 3),
+        display.GetNumberOfViewNodeIDs(),
+    )
 
 
 class ThreeDTest(ResultViewCase):
