@@ -115,15 +115,14 @@ class Console:
             self._print_line(progress, now)
 
     def _draw_bar(self, progress: Progress) -> None:
-        if progress.step == 0:
+        if progress.step == 0 or self._bar is None:  # a note closes the bar
             from tqdm import tqdm
 
             self.close()
             self._bar = tqdm(desc=f"{progress.stage:<19}", total=progress.total, ncols=79)
-        if self._bar is not None:
-            self._bar.update(progress.step - self._bar.n)
-            if progress.step == progress.total:
-                self.close()
+        self._bar.update(progress.step - self._bar.n)
+        if progress.step == progress.total:
+            self.close()
 
     def _print_line(self, progress: Progress, now: float) -> None:
         steps = f"{progress.total} step{'' if progress.total == 1 else 's'}"

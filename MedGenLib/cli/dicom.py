@@ -63,31 +63,30 @@ def export(arguments: Namespace, console: Console) -> int:
         "deidentify": arguments.deidentify,
         "progress": console,
     }
-    notes = []
     if arguments.labels:
         labels = _named(read_label_map(arguments.image), arguments.names)
-        files = write_segmentation(labels, arguments.output, **options)
-        notes += sentence_on(labels)
+        notes = [*labels.notes, *sentence_on(labels)]
         if arguments.names is None and not all(map(labels.names.get, labels.values())):
             notes.append(
                 "Not all labels have a name in the file; give the origin of the numbers "
                 "with --names, for instance --names ct-tissue."
             )
+        console.announce(notes)
+        files = write_segmentation(labels, arguments.output, **options)
     else:
         volume = _volume(arguments, facts)
         if arguments.like is None and arguments.image.is_dir():
             options["source"] = arguments.image
-        files = write_series(volume, arguments.output, **options)
-        notes += [*volume.notes, *_doubts(arguments, facts)]
+        notes = [*volume.notes, *_doubts(arguments, facts)]
         if facts is None:
             notes.append(
                 f"{arguments.image} does not record how it was made, so the series is not marked as synthetic."
             )
-    if arguments.deidentify:
-        notes.append(STILL_THERE)
+        console.announce(notes)
+        files = write_series(volume, arguments.output, **options)
     console.wrote(f"{len(files)} DICOM file{'s' * (len(files) > 1)} into {arguments.output}")
-    for sentence in notes:
-        console.note(sentence)
+    if arguments.deidentify:
+        console.note(STILL_THERE)
     return 0
 
 

@@ -6,6 +6,7 @@ Additional exit codes: 1 if some cases of a cohort could not be evaluated, 2 if 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ def _single(arguments: Namespace, others: dict[str, Path | None], outputs: Outpu
     name = name if arguments.image.is_dir() else split_suffix(arguments.image)[0]
     paths = {"image": arguments.image, **{role: path for role, path in others.items() if path}}
     segmenter = _segmenter(arguments)
-    evaluation = _judge(Case(name, paths), arguments, segmenter, console)
+    evaluation = _judge(Case(name, paths), arguments, segmenter, console, console.announce)
     _write(evaluation, outputs, arguments.report)
     _tell(evaluation, console)
     _tell_files(outputs, console)
@@ -86,8 +87,15 @@ def _single(arguments: Namespace, others: dict[str, Path | None], outputs: Outpu
 
 def _cohort(arguments: Namespace, others: dict[str, Path | None], outputs: Outputs | None, console: Console) -> int:
     cases, lacking, unmatched = match(arguments.image, others)
+    console.announce([*unmatched, *(failure.sentence for failure in lacking)])
     segmenter = _segmenter(arguments)
-    done, failed = evaluate_cases(cases, lambda case: _judge(case, arguments, segmenter, None), console)
+
+    def judge(case: Case) -> Evaluation:
+        return _judge(
+            case, arguments, segmenter, None, lambda notes: console.announce([f"{case.name}: {n}" for n in notes])
+        )
+
+    done, failed = evaluate_cases(cases, judge, console)
     failures = sorted(lacking + failed, key=lambda failure: failure.name)
     cohort = Cohort(done, tuple(failures), tuple(unmatched))
     _write(cohort, outputs, arguments.report)
@@ -107,11 +115,17 @@ def _segmenter(arguments: Namespace) -> Segmenter | None:
     return segmenter(arguments.segmenter, arguments.device)
 
 
-def _judge(case: Case, arguments: Namespace, segmenter: Segmenter | None, progress: Console | None) -> Evaluation:
+def _judge(
+    case: Case,
+    arguments: Namespace,
+    segmenter: Segmenter | None,
+    progress: Console | None,
+    announce: Callable[[list[str]], None],
+) -> Evaluation:
+    """Evaluate one case; what was found when its images were read is announced first."""
     made = _provenance(case.paths["image"])
     images = {role: _read(role, path, made, arguments) for role, path in case.paths.items()}
-    if progress is not None:
-        progress.announce([note for image in images.values() for note in image.notes])
+    announce([note for image in images.values() for note in image.notes])
     origin = CaseOrigin(case.name, {role: path.name for role, path in case.paths.items()}, made)
     return evaluate_pair(**images, segmenter=segmenter, resample=arguments.resample, origin=origin, progress=progress)
 
@@ -190,8 +204,6 @@ def _tell_cohort(cohort: Cohort, console: Console) -> None:
     if rows:
         heads = ("label", "measure", "unit", "cases", "mean", "SD", "median", "CI from", "to")
         console.say(table(heads, rows))
-    for sentence in cohort.unmatched:
-        console.note(f"warning: {sentence}")
     for failure in cohort.failures:
         console.error(f"failed: {failure.name}: {failure.sentence}")
     total = len(cohort.cases) + len(cohort.failures)

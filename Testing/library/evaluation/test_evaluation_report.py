@@ -388,6 +388,24 @@ def test_the_modality_can_be_given(case, synthetic, tissue, capsys):
     assert "Dice" in capsys.readouterr().out
 
 
+def test_what_is_found_in_a_cohort_is_told_before_the_work(case, capsys):
+    write_volume(read_volume(case / "reference" / "a.nii.gz"), case / "reference" / "z.nii.gz")
+    (case / "image" / "c.nii.gz").write_bytes((case / "image" / "a.nii.gz").read_bytes())
+    meters = read_volume(case / "image" / "b.nii.gz", modality="CT")
+    for role in ("image", "reference"):
+        write_volume(replace(meters, affine=np.diag([1e-3, 1e-3, 1e-3, 1]) @ meters.affine), case / role / "b.nii.gz")
+    assert run(case / "image", "--reference", case / "reference") == 1
+    shown = capsys.readouterr().err
+    work = shown.index("evaluating: ")
+    for sentence in (
+        "warning: The reference 'z' has no image of that name.",
+        "warning: There is no reference named 'c'",
+        "warning: b: The voxels measure 0.00",
+    ):
+        assert shown.index(sentence) < work
+    assert shown.count("warning: b: ") == 1
+
+
 def test_two_series_in_one_folder_are_refused(case, synthetic, capsys):
     both = case / "both"
     both.mkdir()

@@ -495,6 +495,20 @@ def test_the_command_reads_the_provenance(tmp_path, capsys):
     assert recorded.read(tmp_path / "out").seed == 3
 
 
+def test_the_command_warns_before_it_writes(tmp_path, capsys):
+    meters = replace(volume(), affine=np.diag([1e-3, 1e-3, 1e-3, 1]) @ volume().affine)
+    labels = LabelMap((meters.array > meters.array.mean()).astype(np.uint8), meters.affine)
+    image, mask = write_volume(meters, tmp_path / "ct.nrrd"), write_volume(labels, tmp_path / "mask.nrrd")
+    main(["dicom", str(image), "-o", str(tmp_path / "a"), "--modality", "CT"])
+    shown = capsys.readouterr().err
+    assert shown.index("warning: The voxels measure") < shown.index("writing DICOM: ")
+    assert shown.index("is not marked as synthetic") < shown.index("writing DICOM: ")
+    main(["dicom", str(mask), "-o", str(tmp_path / "b"), "--labels", "--like", str(tmp_path / "a")])
+    shown = capsys.readouterr().err
+    assert shown.index("warning: The voxels measure") < shown.index("writing DICOM: ")
+    assert shown.index("Not all labels have a name") < shown.index("writing DICOM: ")
+
+
 def test_a_dicom_folder_stays_in_its_study(tmp_path):
     source = patient_series(tmp_path / "s", [0, 2, 4])
     assert main(["dicom", str(source), "-o", str(tmp_path / "out")]) == 0
