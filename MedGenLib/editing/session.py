@@ -14,7 +14,7 @@ does not describe where the new label allows them.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from MedGenLib import devices
 from MedGenLib.editing.history import Change
 from MedGenLib.errors import InputError
-from MedGenLib.findings import Finding
+from MedGenLib.findings import Finding, notes
 from MedGenLib.imaging.boxes import Box, tight
 from MedGenLib.imaging.lattice import extended
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis
 from MedGenLib.io.files import read_label_map
 from MedGenLib.options import CanvasOptions, EditOptions, RedrawOptions, documented
-from MedGenLib.progress import ProgressCallback
+from MedGenLib.progress import ProgressCallback, announce
 from MedGenLib.report import Report
 from MedGenLib.result import Result
 
@@ -197,17 +197,20 @@ class Canvas:
         mask = read_label_map(mask) if isinstance(mask, str | Path) else mask
         if box is None and isinstance(mask, LabelMap):
             mask = extended(mask, self._image.geometry)
+        found = notes(mask) if isinstance(mask, LabelMap) else []
         block, box = self._block(mask, box)
         if label is not None:
             block = np.where(block > 0, self._reader.number_of(label), editor.mask[box])
         different = block != editor.mask[box]
         if not different.any():
-            return self._edit(Change(), start)
+            return self._edit(Change(findings=found), start)
+        announce((finding.sentence for finding in found), progress)
         box, part = tight(different, box)
         names = mask.names if isinstance(mask, LabelMap) else None
         labels = self._reader.read(block[part], box, names)
         editor.require_room(block[part])
-        return self._edit(editor.change(box, block[part], labels, plan, noise, progress), start)
+        change = editor.change(box, block[part], labels, plan, noise, progress)
+        return self._edit(replace(change, findings=[*found, *change.findings]), start)
 
     def put(self, values: NDArray, box: Box) -> Edit:
         """Replace the voxels of a box, as an edit that can be undone.

@@ -179,6 +179,28 @@ def test_masks_cropped_to_their_segments_are_extended(canvas, mask):
         assert any("taken as unlabeled" in finding.sentence for finding in other.findings)
 
 
+def test_what_a_cropped_new_mask_does_not_cover_is_noted_before_the_work(canvas, mask, tmp_path):
+    new = painted(mask, BONE)
+    low, high = zip(*occupied(mask.array), strict=True)
+    part = crop(new, low, high)
+    told = []
+
+    class Listener:
+        def announce(self, sentences):
+            told.extend(sentences)
+
+        def __call__(self, progress):
+            assert told, "announced before the first step"
+
+    done = canvas.edit(part, progress=Listener())
+    size = " x ".join(map(str, part.shape))
+    assert [f"The mask covers {size} of the " in sentence for sentence in told] == [True]
+    assert [f.sentence for f in done.findings if "The mask covers" in f.sentence] == told
+    assert told[0] in [f.sentence for f in canvas.report(done).input_findings]
+    assert [f.sentence for f in canvas.edit(part).findings] == told  # also without a change
+    assert not [f for f in canvas.edit(mask).findings if f.code == "input-note"]
+
+
 def test_no_change_is_no_edit(canvas, mask):
     before = canvas.volume.array.copy()
     done = canvas.edit(mask)
