@@ -93,8 +93,9 @@ def edit(
     closed: the canvas was closed, also for lack of memory; open it again. The only key in that case.
     block: voxels to copy, in the form of `transfer.put`; None without changes.
     mask: labels of the same block with the client's values; only from undo and redo, otherwise None.
-    offset: [i, j, k] of the block's first voxel; changed: voxels of the mask; seconds; sentences;
-    can_undo, can_redo.
+    offset: [i, j, k] of the block's first voxel; changed: voxels of the mask; changed_beyond: voxels of the image with
+    another value although their label is the same, by up to largest_change_beyond; both 0 from undo and redo; seconds;
+    sentences; can_undo, can_redo.
     """
     from MedGenLib.devices import is_out_of_memory
     from MedGenLib.errors import MemoryPlanError
@@ -196,6 +197,8 @@ def _described(job: Request, canvas: Canvas, done: Edit | None, folder: Path, wi
         "mask": None,
         "offset": [0, 0, 0],
         "changed": 0,
+        "changed_beyond": 0,
+        "largest_change_beyond": 0.0,
         "seconds": 0.0,
         "sentences": [],
         "can_undo": canvas.can_undo,
@@ -205,6 +208,8 @@ def _described(job: Request, canvas: Canvas, done: Edit | None, folder: Path, wi
         return answer
     answer |= {
         "changed": done.changed,
+        "changed_beyond": done.beyond,
+        "largest_change_beyond": done.farthest,
         "seconds": round(done.seconds, 4),
         "sentences": [finding.sentence for finding in done.findings],
     }

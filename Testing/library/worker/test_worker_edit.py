@@ -92,8 +92,10 @@ def test_edits_by_blocks_equal_those_of_the_library(client, mask, image):
             new = brush(new, start=(8 + 2 * step, 12, 10))
             start, stop = (4, 6, 7), (28, 26, 20)
             answer = client.edit(opened["canvas"], crop(new, start, stop), offset=list(start), preset="draft")
-            canvas.edit(new)
+            done = canvas.edit(new)
             now = copied(now, answer)
+            assert answer["changed_beyond"] == done.beyond > 0
+            assert answer["largest_change_beyond"] == done.farthest > 0
             assert np.array_equal(now, canvas.volume.array)
             assert answer["changed"] > 0 and answer["can_undo"] and not answer["can_redo"]
             block = take(answer["block"])
@@ -115,7 +117,7 @@ def test_undo_and_redo_return_image_and_mask(client, mask, image):
     assert np.array_equal(copied(image.array, again), after)
     assert np.array_equal(copied_mask(mask, again), new.array)
     unchanged = client.edit(name, new)
-    assert unchanged["block"] is None and unchanged["changed"] == 0
+    assert unchanged["block"] is None and unchanged["changed"] == unchanged["changed_beyond"] == 0
     client.ask("close", name)
 
 
