@@ -1,40 +1,117 @@
-"""`medgen train RECIPE --data CONFIG.json --out DIR`."""
+"""`medgen train DATASET --out DIR`, and `medgen train RECIPE --data CONFIG.json --out DIR`."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+import re
+from argparse import ArgumentTypeError, Namespace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from MedGenLib.cli.arguments import add_arguments, positive
 from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
+from MedGenLib.errors import InputError
 from MedGenLib.training.recipes import RECIPES
 
+if TYPE_CHECKING:
+    from MedGenLib.trainer.run import Choices
 
-def extra_arguments(parser: Parser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
-    parser.add_argument("--data", required=True, type=Path, metavar="CONFIG.json", help="training configuration")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of checkpoints and the package")
-    parser.add_argument("--steps", type=positive, metavar="N", help="stop after N steps")
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+LAYOUTS = (
+    "Data sets: nnU-Net raw folders, Medical Segmentation Decathlon, BraTS 2023, BIDS with derivatives, two folders of "
+    "images and labels with the same names, or a CSV file with the columns image, labels and, optionally, case and "
+    "subject. Cases of one person are never on both sides of the split."
+)
+
+
+def duration(text: str) -> float:
+    """Seconds of "90m", "2h", "1.5h"."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip().casefold())
+    if not found or found[2] not in UNITS or not float(found[1]):
+        raise ArgumentTypeError(f"'{text}' is no duration; give a number with a unit, such as 90m or 2h")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def dataset_arguments(parser: Parser) -> None:
+    """The options on a data set, of `train` and `plan`."""
+    parser.add_argument("--budget", type=duration, default=7200.0, metavar="TIME", help="time to spend, such as 2h")
+    parser.add_argument("--name", help="name of the model; by default that of the data set")
+    parser.add_argument("--channel", metavar="NAME", help="image to generate, where a case has several")
+    parser.add_argument("--modality", help="CT or an MR contrast such as T1w, where the data set does not state it")
+    parser.add_argument("--license", metavar="TEXT", help="license of the data, for the model's card")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out cases that cannot be used")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a choice of the plan; repeatable"
+    )
     add_arguments(parser, "generate", "device")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads to use")
 
 
+def choices_of(arguments: Namespace) -> Choices:
+    from MedGenLib.trainer.run import Choices
+
+    changes = {}
+    for text in arguments.set:
+        key, equal, value = text.partition("=")
+        if not equal:
+            raise InputError(f"--set {text} has no value; write --set KEY=VALUE.")
+        changes[key.strip()] = value.strip()
+    return Choices(
+        arguments.budget,
+        arguments.name,
+        arguments.channel,
+        arguments.modality,
+        arguments.license,
+        changes,
+        arguments.skip_bad,
+    )
+
+
+def extra_arguments(parser: Parser) -> None:
+    parser.add_argument("data_set", metavar="DATASET", help=f"data set, or with --data one of {', '.join(RECIPES)}")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the run; it resumes there")
+    parser.add_argument("--data", type=Path, metavar="CONFIG.json", help="configuration of a single recipe")
+    parser.add_argument("--steps", type=positive, metavar="N", help="stop the recipe after N steps")
+    dataset_arguments(parser)
+
+
 @command(
     "train",
-    "train a network and export a model package",
-    "An interrupted run resumes from its last checkpoint in the same DIR.",
+    "train a model on your images and install it",
+    "DATASET is inspected and planned (see `medgen plan`), all networks are trained, the model is measured on people "
+    "that were kept out, and is then installed; DIR/index.html shows how it learns. An interrupted run resumes from "
+    "its last checkpoint with the same command.",
     extra_arguments,
+    epilog=LAYOUTS,
 )
 def train(arguments: Namespace, console: Console) -> int:
-    """Train or resume, and export a package."""
+    """Train a model on a data set, or run one recipe of a configuration."""
+    if find_spec("tensorboard") is None:
+        console.detail("tensorboard is not installed, so no curves are written for it: pip install tensorboard.")
+    return _recipe(arguments, console) if arguments.data is not None else _data_set(arguments, console)
+
+
+def _data_set(arguments: Namespace, console: Console) -> int:
+    from MedGenLib.trainer.run import PAGE, train_own
+
+    if arguments.data_set in RECIPES and not Path(arguments.data_set).exists():
+        raise InputError(f"The recipe {arguments.data_set} needs a configuration; give it as --data CONFIG.json.")
+    if arguments.steps is not None:
+        raise InputError("--steps belongs to a recipe; give --budget, or --set steps.latent-flow=N.")
+    made = train_own(
+        arguments.data_set, arguments.out, choices_of(arguments), arguments.device, arguments.threads, console
+    )
+    console.wrote(f"{arguments.out / PAGE}")
+    console.say(f"Installed the model {made.name}: medgen generate MASK -o OUT.nii.gz --model {made.name}")
+    return 0
+
+
+def _recipe(arguments: Namespace, console: Console) -> int:
     from MedGenLib import training
 
-    if find_spec("tensorboard") is None:
-        console.note("tensorboard is not installed, so no curves are written: pip install tensorboard.")
     exported = training.train(
-        arguments.recipe,
+        arguments.data_set,
         arguments.data,
         arguments.out,
         steps=arguments.steps,

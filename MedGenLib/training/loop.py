@@ -23,6 +23,8 @@ from MedGenLib.progress import ProgressCallback, Stage
 
 CHECKPOINT = "checkpoint.pt"
 VALIDATION = "validation.jsonl"
+LOSSES = "losses.jsonl"
+PICTURES = "pictures"
 
 
 @dataclass(frozen=True)
@@ -118,23 +120,33 @@ class OptimizationSettings:
 
 
 class Log:
-    """TensorBoard writer; does nothing if tensorboard is not installed."""
+    """Figures and pictures of a run: files in its folder and, where tensorboard is installed, curves for it."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             self.writer = None
         else:
-            self.writer = SummaryWriter(str(folder))
+            self.writer = SummaryWriter(str(folder / "tensorboard"))
 
     def scalars(self, prefix: str, values: dict[str, float], step: int) -> None:
+        name = {"train": LOSSES, "validation": VALIDATION}[prefix]
+        with (self.folder / name).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, **values}) + "\n")
         if self.writer is not None:
             for name, value in values.items():
                 self.writer.add_scalar(f"{prefix}/{name}", value, step)
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """``image`` is (rows, columns) with values in 0..1."""
+        from matplotlib.image import imsave
+
+        path = self.folder / PICTURES / f"{step:07d}.png"
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            imsave(temporary, np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1, format="png")
         if self.writer is not None:
             self.writer.add_image(name, np.clip(image, 0, 1)[None], step)
 
@@ -153,6 +165,7 @@ class Trainer:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     use_bfloat16: bool = False
     progress: ProgressCallback | None = None
+    on_validation: Callable[[], None] | None = None
 
     def run(self) -> Path:
         """Train to ``settings.steps`` and export; returns the path of the export."""
@@ -170,7 +183,7 @@ class Trainer:
         ]
         self.step = 0
         self._resume()
-        log = Log(self.out / "tensorboard")
+        log = Log(self.out)
         stage = Stage("training", max(0, self.settings.steps - self.step), self.progress)
         try:
             while self.step < self.settings.steps:
@@ -229,8 +242,8 @@ class Trainer:
         """Validate with fixed data and noise; write to TensorBoard and a file."""
         values = self.recipe.validate(self.averages, self.step, log)
         log.scalars("validation", values, self.step)
-        with (self.out / VALIDATION).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": self.step, **values}) + "\n")
+        if self.on_validation is not None:
+            self.on_validation()
 
     def _save(self) -> None:
         state = {

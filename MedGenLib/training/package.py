@@ -17,6 +17,9 @@ from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.settings import pipeline_name
 from MedGenLib.training.loop import VALIDATION
 
+UNMEASURED = "Nothing else was measured. Evaluate the model on held-out data with `medgen evaluate` before you use it."
+"""Last line of a card without a measurement."""
+
 
 def export_package(
     config: dict[str, Any],
@@ -31,7 +34,7 @@ def export_package(
 
     The section has the fixed parts of the manifest; networks, statistics, held-out subjects and preprocessing come from
     training unless the section has them. The model card is the file ``card`` beside the configuration; without one, it
-    holds what this run did and measured. The license text is the file ``license_file``.
+    holds what this run did and measured. The license text is ``license_text`` or the file ``license_file``.
     """
     from MedGenLib.packages.export import write_package
 
@@ -56,7 +59,7 @@ def export_package(
         metadata,
         weights,
         _card(section, folder, metadata, networks, step, out),
-        (folder / section["license_file"]).read_text(encoding="utf-8"),
+        section.get("license_text") or (folder / section["license_file"]).read_text(encoding="utf-8"),
     )
     return target
 
@@ -88,7 +91,7 @@ def _card(
         f"\nHeld out of training: {len(training['held_out'])} entries, listed in the metadata.\n",
         "## Measured in this run\n",
         *_validation(out),
-        "Nothing else was measured. Evaluate the model on held-out data with `medgen evaluate` before you use it.",
+        UNMEASURED,
     ]
     return "\n".join(lines) + "\n"
 

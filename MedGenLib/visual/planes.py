@@ -58,3 +58,15 @@ def label_planes(image: Volume, wanted: LabelMap, found: LabelMap) -> bytes:
     for caption, labels in (("Labels of the mask", wanted), ("Labels found in the image", found)):
         rows.append(row(view, caption, image.array, window.limits, labels=labels.array, opacity=_TINT))
     return figures.png(draw(rows, colors, {**found.names, **wanted.names}, style=PAPER))
+
+
+def pair_planes(mask: LabelMap, real: Volume, made: Volume) -> bytes:
+    """A mask, the real image and an image generated from the mask, on one grid, in planes through the mask's middle."""
+    view = View.of(made, mask.array > 0)
+    window, own = default_windows(real)[0], default_windows(made)[0]
+    rows = [
+        row(view, "Mask", labels=mask.array, opacity=1),
+        row(view, f"Real image, {window}", real.array, window.limits),
+        row(view, f"Generated image, {own}", made.array, own.limits),
+    ]
+    return figures.png(draw(rows, label_colors(mask.array, mask.colors), mask.names, style=PAPER))

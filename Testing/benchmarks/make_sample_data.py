@@ -6,17 +6,21 @@ MEDGEN_DATA=<folder> python Testing/benchmarks/make_sample_data.py
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from MedGenLib.imaging.body import body_envelope_from_image
 from MedGenLib.imaging.volume import LabelMap, crop
+from MedGenLib.io.atomic import write_json
 from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.training.data.tissue import TISSUES, tissue_labels
+from MedGenLib.training.splits import hold_out
 
 DATA = Path(os.environ["MEDGEN_DATA"])
 OUT = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
+CROPS = 6
 
 
 def abdomen() -> None:
@@ -47,7 +51,6 @@ def head() -> None:
 def hippocampus() -> None:
     """Held-out hippocampus crop and its labels."""
     from MedGenLib.io.files import read_label_map
-    from MedGenLib.training.splits import hold_out
 
     folder = DATA / "mr_hippocampus_msd"
     held = hold_out((p.name for p in (folder / "labels").glob("*.nii.gz")), 40, 0)
@@ -56,6 +59,25 @@ def hippocampus() -> None:
     write_volume(real.with_array(real.array.astype(np.int16)), OUT / "hippocampus_real.nii.gz")
     names = {1: "anterior hippocampus", 2: "posterior hippocampus"}
     write_volume(LabelMap(labels.array.astype(np.uint8), labels.affine, names), OUT / "hippocampus_mask.nii.gz")
+
+
+def hippocampi() -> None:
+    """A tiny data set in the layout of the Decathlon: the smallest files of held-out crops, as they are."""
+    source, target = DATA / "mr_hippocampus_msd", OUT / "hippocampi"
+    held = hold_out((p.name for p in (source / "labels").glob("*.nii.gz")), 40, 0)
+    chosen = sorted(held[1:], key=lambda name: (source / "images" / name).stat().st_size)[:CROPS]
+    for kind in ("images", "labels"):
+        folder = target / f"{kind}Tr"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in chosen:
+            shutil.copyfile(source / kind / name, folder / name)
+    facts = {
+        "name": "Hippocampi",
+        "license": "CC-BY-SA-4.0",
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "anterior hippocampus", "2": "posterior hippocampus"},
+    }
+    write_json(target / "dataset.json", facts)
 
 
 def brain() -> None:
@@ -78,4 +100,5 @@ if __name__ == "__main__":
     abdomen()
     head()
     hippocampus()
+    hippocampi()
     brain()

@@ -1,0 +1,179 @@
+"""Measurement of a trained model on the people that were kept out of its training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedGenLib import devices
+from MedGenLib.checks.output import check_generated
+from MedGenLib.errors import InputError
+from MedGenLib.evaluation.cohorts import CohortEvaluation, evaluate_cohorts
+from MedGenLib.evaluation.html import number
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.atomic import write_json
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
+from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.trainer.datasets import LabeledImage
+from MedGenLib.trainer.plan import TrainingPlan
+
+
+@dataclass(frozen=True)
+class LabelError:
+    """A label in the held-out cases: mean of the real images and of the generated ones."""
+
+    name: str
+    cases: int
+    real: float
+    made: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on the held-out cases.
+
+    Attributes
+    ----------
+    cohorts: comparison of the distributions; None if there are too few cases for it.
+    labels: means of the labels.
+    passed: cases that passed the checks of the product; cases: all.
+    pairs: real and generated volume of some cases, for pictures.
+    """
+
+    cohorts: CohortEvaluation | None
+    reason: str
+    labels: Sequence[LabelError]
+    passed: int
+    cases: int
+    pairs: Sequence[tuple[str, LabelMap, Volume, Volume]]
+
+    def lines(self, unit: str) -> list[str]:
+        """The figures as lines of a list for the model card."""
+        found = [
+            f"{self.passed} of {self.cases} volumes generated from masks of held-out cases pass all checks of MedGen"
+        ]
+        for measure in self.cohorts.comparison.measures if self.cohorts else ():
+            if measure.value is not None:
+                interval = "" if measure.low is None else f" (95 %: {number(measure.low)} to {number(measure.high)})"
+                found.append(f"{measure.name}: {number(measure.value)}{interval}")
+        if self.cohorts and self.cohorts.memorization is not None:
+            found.append(self.cohorts.memorization.note)
+        if self.reason:
+            found.append(self.reason)
+        found += [f"{e.name}: mean {e.made:.4g} {unit}, in the real images {e.real:.4g} {unit}" for e in self.labels]
+        return found
+
+
+def measure(
+    manifest: Manifest,
+    plan: TrainingPlan,
+    cases: Sequence[LabeledImage],
+    folder: Path,
+    device: str,
+    progress: ProgressCallback | None = None,
+) -> Measured:
+    """Generate a volume from the mask of each held-out case and compare them with the real ones.
+
+    The volumes are written to ``folder``; those that are there are kept, so that a killed run goes on.
+    """
+    chosen = [case for case in cases if case.subject in plan.held_out]
+    made, real = folder / "synthetic", folder / "real"
+    for place in (made, real):
+        place.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, dict[str, Any]] = {}
+    pairs = []
+    stage = Stage("measuring", len(chosen), progress)
+    for number_, case in enumerate(chosen):
+        image, mask = read_volume(case.image, modality=plan.modality), _mask(case, plan)
+        record = folder / f"{case.name}.json"
+        if not record.is_file():
+            volume, passed = _generated(manifest, mask, number_, device)
+            write_volume(volume, made / f"{case.name}.nii.gz")
+            write_volume(image, real / f"{case.name}.nii.gz")
+            write_json(record, {"passed": passed, "labels": _means(image, volume, mask)})
+        facts[case.name] = json.loads(record.read_text(encoding="utf-8"))
+        if len(pairs) < 4:
+            pairs.append((case.name, mask, image, read_volume(made / f"{case.name}.nii.gz", modality=plan.modality)))
+        stage.advance()
+    cohorts, reason = _compared(
+        made, real, [c for c in cases if c.subject not in plan.held_out], folder, device, progress
+    )
+    return Measured(
+        cohorts,
+        reason,
+        _label_errors(facts.values(), plan),
+        sum(entry["passed"] for entry in facts.values()),
+        len(chosen),
+        pairs,
+    )
+
+
+def _mask(case: LabeledImage, plan: TrainingPlan) -> LabelMap:
+    """The labels of a case in the numbers of the model."""
+    mask = read_label_map(case.labels)
+    array = np.zeros(mask.shape, np.uint8)
+    for old, new in plan.numbers.items():
+        array[mask.array == old] = new
+    return mask.with_array(array, dict(plan.labels))
+
+
+def _generated(manifest: Manifest, mask: LabelMap, seed: int, device: str) -> tuple[Volume, bool]:
+    run = pipeline_of(manifest).prepare(mask, devices.pick_device(device), SamplingOptions())
+    volume = run.finish(run.decode(run.sample(seed, None), None))
+    return volume, check_generated(volume, mask, manifest, run.seams, run.own_grid).passed
+
+
+def _means(image: Volume, volume: Volume, mask: LabelMap) -> dict[str, list[float]]:
+    """Label -> mean in the real and in the generated image."""
+    inside = {int(value): mask.array == value for value in np.unique(mask.array) if value}
+    return {
+        str(value): [float(item.array[part].mean(dtype=np.float64)) for item in (image, volume)]
+        for value, part in inside.items()
+    }
+
+
+def _label_errors(facts: Any, plan: TrainingPlan) -> list[LabelError]:
+    errors = []
+    facts = list(facts)
+    for value, name in plan.labels.items():
+        found = np.array([entry["labels"][str(value)] for entry in facts if str(value) in entry["labels"]])
+        if len(found):
+            errors.append(LabelError(name, len(found), *(float(v) for v in found.mean(axis=0))))
+    return errors
+
+
+def _compared(
+    made: Path,
+    real: Path,
+    training: Sequence[LabeledImage],
+    folder: Path,
+    device: str,
+    progress: ProgressCallback | None,
+) -> tuple[CohortEvaluation | None, str]:
+    known = folder / "training"
+    known.mkdir(exist_ok=True)
+    for case in training:
+        link = known / "".join([case.name, *case.image.suffixes[-2:]])
+        if not link.exists():
+            _link(case.image, link)
+    try:
+        return evaluate_cohorts(made, real, known, device=device, progress=progress), ""
+    except InputError as error:  # too few volumes
+        return None, f"The distributions were not compared: {error}"
+
+
+def _link(source: Path, target: Path) -> None:
+    """A link to a file; a copy where the system makes no links."""
+    import shutil
+
+    try:
+        target.symlink_to(source.resolve())
+    except OSError:
+        shutil.copyfile(source, target)

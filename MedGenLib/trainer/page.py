@@ -1,0 +1,89 @@
+"""The page of a training run: the plan, curves and pictures as it learns, and the measurement."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedGenLib.evaluation.html import Picture, Section, Table, page
+from MedGenLib.io.atomic import replacing
+from MedGenLib.trainer.plan import TrainingPlan
+
+if TYPE_CHECKING:
+    from MedGenLib.trainer.measurement import Measured
+
+STAGES = {"autoencoder": "Autoencoder", "flow": "Latent flow"}
+MOST_PICTURES = 6
+
+
+def write_page(plan: TrainingPlan, out: Path, measured: Measured | None = None) -> Path:
+    """Write index.html from the files of the run."""
+    sections = [_measurement(plan, measured)] if measured else []
+    sections += [_stage(out / folder, title) for folder, title in STAGES.items()]
+    sections.append(Section("Plan", [Table(("Choice", "Value", "Reason"), _choices(plan))]))
+    target = out / "index.html"
+    with replacing(target) as temporary:
+        temporary.write_text(page(f"Training of {plan.name}", sections, plan.dataset), encoding="utf-8")
+    return target
+
+
+def _choices(plan: TrainingPlan) -> list[tuple[str, str, str]]:
+    lines = plan.text().splitlines()
+    return [(*line.split(": ", 1), reason.strip()) for line, reason in zip(lines[::2], lines[1::2], strict=True)]
+
+
+def _stage(folder: Path, title: str) -> Section:
+    """Curves of the losses and of the validation, and pictures from a fixed seed."""
+    from MedGenLib.training.loop import LOSSES, PICTURES, VALIDATION
+
+    losses, checks = (_by_step(folder / name) for name in (LOSSES, VALIDATION))
+    parts = []
+    if losses:
+        parts.append(Picture(_curves(losses, "loss"), f"Training losses to step {max(losses):,}."))
+    if checks:
+        parts.append(Picture(_curves(checks, "validation"), "The same data and noise at every validation."))
+    pictures = sorted((folder / PICTURES).glob("*.png"))
+    for path in _spread(pictures):
+        caption = f"Step {int(path.stem):,}: left a sample from the same seed, right the real patch."
+        parts.append(Picture(path.read_bytes(), caption))
+    return Section(title, parts)
+
+
+def _by_step(path: Path) -> dict[int, dict[str, float]]:
+    """The last line of each step: a resumed run repeats some."""
+    if not path.is_file():
+        return {}
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}"))
+    return {row.pop("step"): row for row in rows}
+
+
+def _curves(values: dict[int, dict[str, float]], label: str) -> bytes:
+    from MedGenLib.visual.figures import new_figure, png
+
+    figure, axes = new_figure()
+    steps = sorted(values)
+    for name in sorted({name for row in values.values() for name in row}):
+        axes.plot(steps, [values[step].get(name, float("nan")) for step in steps], label=name, linewidth=1.2)
+    axes.set(xlabel="step", ylabel=label)
+    axes.legend(frameon=False, fontsize=8)
+    return png(figure)
+
+
+def _spread(paths: list[Path]) -> list[Path]:
+    """A few of the pictures, the last one among them."""
+    count = min(MOST_PICTURES, len(paths))
+    return [paths[-1 - round(n * (len(paths) - 1) / max(1, count - 1))] for n in reversed(range(count))]
+
+
+def _measurement(plan: TrainingPlan, measured: Measured) -> Section:
+    from MedGenLib.visual.planes import pair_planes
+
+    rows = [(error.name, error.cases, error.real, error.made) for error in measured.labels]
+    heads = ("Label", "Cases", f"Mean of real images in {plan.unit}", f"of generated ones in {plan.unit}")
+    parts = [*measured.lines(plan.unit)[: -len(rows)], Table(heads, rows)]
+    parts += [
+        Picture(pair_planes(mask, real, made), f"{name}: mask, real image, image generated from the mask.", wide=True)
+        for name, mask, real, made in measured.pairs
+    ]
+    return Section("Measured on held-out people", parts)

@@ -1,0 +1,439 @@
+"""The plan of a training: every choice, made from the figures of a data set, with its reason.
+
+plan = make_plan(dataset, inspection, name="my-hippocampus")
+plan = plan.changed({"patch": "[32, 48, 32]"})
+config = plan.config(...)                        # for the recipes of `MedGenLib.training.recipes`
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from MedGenLib.errors import InputError, PackageError
+from MedGenLib.imaging.modality import modality_family
+from MedGenLib.io.atomic import write_json
+from MedGenLib.packages.typed import read, setting
+from MedGenLib.trainer.datasets import DataSet, LabeledImage
+from MedGenLib.trainer.inspection import Inspection
+from MedGenLib.training.splits import hold_out
+
+STAGES = ("autoencoder", "latent-flow")
+"""Recipes of a plan, in order."""
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+LARGEST_PATCH = {"cpu": 48, "cuda": 96}
+"""Voxels per side: on a CPU one step of a flow at 48 takes about a second."""
+LARGEST_OF_AUTOENCODER = 32
+"""Voxels per side of its patches: it sees a few voxels around each one only."""
+STRIDE = 8
+"""Patches are multiples of this: of the latent's stride and of the coarsest level of the flow."""
+COVERED = 0.05
+"""Voxels that show something outside of the labels, relative to the labeled ones, up to which the labels cover the
+image."""
+MOST_LABELS, MOST_SHOWN = 254, 12
+STEPS = {"autoencoder": (100, 1500), "latent-flow": (200, 100_000)}
+"""Fewest useful and most useful steps of a stage."""
+SHARES = {"autoencoder": 0.15, "latent-flow": 0.7}
+"""Shares of the budget; the rest is for the measurement of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """All choices of a training run, as in plan.json.
+
+    Attributes
+    ----------
+    dataset, layout, channel: where the cases are, and which image of each case is used.
+    name, title, license: of the package.
+    labels: label of the model -> name; numbers: label of the data set -> label of the model.
+    outside: content outside the labels, as in packages: "background", or "anatomy" that the labels do not describe.
+    codec: name and parameters of the intensity codec.
+    ablation: share of the training patches that lose labels, so that incomplete masks work too; 0 is none.
+    patch: voxels along the RAS axes.
+    held_out: subjects that the networks never see, for the measurement.
+    field_of_view_mm: smallest and largest extent of the cases.
+    range: lowest and highest value of the images.
+    reasons: choice -> reason.
+    """
+
+    schema: int = 1
+    dataset: str
+    layout: str
+    channel: str | None = None
+    name: str
+    title: str
+    license: str
+    modality: str
+    unit: str
+    labels: Mapping[int, str]
+    numbers: Mapping[int, int]
+    spacing_mm: float = setting(above=0)
+    outside: Literal["background", "anatomy"] = setting()
+    codec: Mapping[str, Any]
+    ablation: float = setting(0.0, low=0, high=1)
+    patch: tuple[int, int, int] = setting(low=STRIDE)
+    batch: int = setting(2, low=1)
+    autoencoder_width: int = setting(24, low=1)
+    widths: tuple[int, ...] = (32, 80, 160)
+    blocks: tuple[int, ...] = (1, 2, 2)
+    attention: bool = False
+    steps: Mapping[str, int] = field(default_factory=dict, metadata={"low": 1})
+    learning_rate: Mapping[str, float] = field(default_factory=lambda: {"autoencoder": 1e-3, "latent-flow": 7e-4})
+    held_out: tuple[str, ...]
+    field_of_view_mm: tuple[tuple[float, float, float], tuple[float, float, float]]
+    range: tuple[float, float]
+    background: float = 0.0
+    seed: int = 0
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> TrainingPlan:
+        """Read plan.json; InputError if it is damaged or of another version of MedGen."""
+        try:
+            return _typed(json.loads(path.read_text(encoding="utf-8")), str(path))
+        except (OSError, ValueError) as error:
+            raise InputError(f"The plan {path} cannot be read ({error}); make it again with `medgen plan`.") from None
+
+    def write(self, path: Path) -> None:
+        write_json(path, self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    def changed(self, choices: Mapping[str, str]) -> TrainingPlan:
+        """The plan with some choices of the user: "key" or "key.part" -> value in JSON, or text.
+
+        Raises InputError for an unknown key or a value that does not fit.
+        """
+        data = json.loads(json.dumps(self.as_dict()))
+        for key, text in choices.items():
+            try:
+                value = json.loads(text)
+            except ValueError:
+                value = text
+            first, _, part = key.partition(".")
+            if part and isinstance(data.get(first), dict):
+                data[first][part] = value
+            else:
+                data[key] = value
+            data["reasons"][key] = "chosen by the user"
+        return _typed(data, "The choice")
+
+    def text(self) -> str:
+        """The choices as a table with their reasons."""
+        shown = {item.name: getattr(self, item.name) for item in fields(self)}
+        lines = []
+        for key, reason in self.reasons.items():
+            first, _, part = key.partition(".")
+            value = shown[first][part] if part else shown[first]
+            lines += [f"{key}: {_shown(value)}", f"    {reason}"]
+        return "\n".join(lines)
+
+    def config(self, cases: Sequence[LabeledImage], cache: Path) -> dict[str, Any]:
+        """The configuration of the recipes; ``cache`` is the folder of the prepared volumes."""
+        kept = [case for case in cases if case.subject not in self.held_out]
+        flow = {"widths": list(self.widths), "blocks": list(self.blocks), "attention": self.attention}
+        return {
+            "seed": self.seed,
+            "folder": str(cache.parent),
+            "data": {
+                "adaptor": "volumes",
+                "cases": [[case.name, str(case.image), str(case.labels)] for case in kept],
+                "cache": str(cache),
+                "held_out": list(self.held_out),
+                "modality": self.modality,
+                "spacing_mm": self.spacing_mm,
+                "numbers": {str(k): v for k, v in self.numbers.items()},
+                "labels": {str(k): v for k, v in self.labels.items()},
+                "outside": self.outside,
+                "codec": dict(self.codec),
+                **({"ablation": {"share": self.ablation, "into": 0}} if self.ablation else {}),
+            },
+            "autoencoder": {
+                "patch": [min(n, LARGEST_OF_AUTOENCODER) for n in self.patch],
+                "network": {"width": self.autoencoder_width, "blocks": 1},
+            },
+            "flow": {"patch": list(self.patch), "network": flow},
+            "optimisation": {stage: self._optimization(stage) for stage in STAGES},
+            "package": self._package(kept),
+        }
+
+    def _optimization(self, stage: str) -> dict[str, Any]:
+        steps = self.steps[stage]
+        ema = {"autoencoder": 0.99, "latent-flow": 0.998}[stage]
+        return {
+            "steps": steps,
+            "batch": self.batch,
+            "learning_rate": self.learning_rate[stage],
+            "warmup": min(300, steps // 10),
+            "decay": 0.5,
+            "ema": ema,
+            "seed": self.seed,
+            "checkpoint_every": max(1, min(250, steps // 10)),
+            "validate_every": max(1, steps // 8),
+        }
+
+    def _package(self, cases: Sequence[LabeledImage]) -> dict[str, Any]:
+        """The fixed parts of the manifest."""
+        subjects = {case.subject for case in cases}
+        low, high = self.field_of_view_mm
+        shape = ["*", "*", "*"]
+        data_format = {
+            "inputs": {"image": _channel("segmentation", shape)},
+            "outputs": {"pred": _channel("hounsfield" if self.modality == "CT" else "magnitude", shape)},
+        }
+        return {
+            "license_text": f"The license of the training data is: {self.license}.\n",
+            "metadata": {
+                "version": "1.0.0",
+                "changelog": {"1.0.0": "trained with `medgen train`"},
+                "required_packages_version": {"safetensors": "0.8.0"},
+                "name": self.name,
+                "task": f"Mask-conditioned generation of {self.modality}",
+                "description": f"{self.modality} from a mask of {_listed(self.labels.values())}",
+                "network_data_format": data_format,
+            },
+            "medgen": {
+                "schema": 1,
+                "title": self.title,
+                "task": "generate",
+                "pipeline": "latent-flow",
+                "input": {"kind": "labels", "labels": {str(k): {"name": name} for k, name in self.labels.items()}},
+                "output": {
+                    "modality": self.modality,
+                    "unit": self.unit,
+                    "range": list(self.range),
+                    "background": self.background,
+                },
+                "spacing_mm": {
+                    "min": round(0.9 * self.spacing_mm, 4),
+                    "max": round(1.1 * self.spacing_mm, 4),
+                    "native": self.spacing_mm,
+                },
+                "field_of_view_mm": {"min": list(low), "max": list(high)},
+                "preprocessing": {
+                    "name": self.codec["name"],
+                    "outside": self.outside,
+                    "coordinates": True,
+                    "partial": self.ablation > 0,
+                },
+                "sampler": {
+                    "name": "euler",
+                    "presets": {"draft": {"steps": 6}, "normal": {"steps": 12}, "best": {"steps": 30}},
+                },
+                "training": {
+                    "data": [{"name": self.title, "license": self.license, "url": "", "subjects": len(subjects)}],
+                    "commands": [f"medgen train {Path(self.dataset).name} --out {self.name}"],
+                },
+                "license": {"spdx": self.license, "commercial_use": False, "acceptance_required": False},
+            },
+        }
+
+
+def make_plan(
+    dataset: DataSet,
+    inspection: Inspection,
+    name: str | None = None,
+    channel: str | None = None,
+    license: str | None = None,
+    device: str = "cpu",
+) -> TrainingPlan:
+    """The plan for a data set; the numbers of steps are added by `with_budget`.
+
+    Raises
+    ------
+    InputError: too few people, too many labels, or a name that no package can have.
+    """
+    subjects = inspection.subjects
+    if len(subjects) < 2:
+        raise InputError(
+            f"The cases of {dataset.path} are of one person ({subjects[0]}); give those of two or more, because one is "
+            "kept out of the training to measure the model."
+        )
+    numbers = _numbering(inspection.numbers)
+    labels = {new: _label_name(dataset, old) for old, new in numbers.items()}
+    spacing, why_spacing = _spacing(inspection)
+    outside, why_outside = _outside(inspection)
+    codec, why_codec = _codec(inspection, numbers, outside)
+    patch, whole, why_patch = _patch(inspection, spacing, device)
+    held_out = hold_out(subjects, max(1, min(40, round(len(subjects) / 5))), 0)
+    ct = inspection.modality == "CT"
+    extents = np.array([case.extent for case in inspection.facts])
+    reasons = {
+        "modality": "stated by the data set" if dataset.modality else "from the values of the images",
+        "labels": f"{len(labels)} labels occur in the cases",
+        "spacing_mm": why_spacing,
+        "outside": why_outside,
+        "codec": why_codec,
+        "ablation": "a third of the patches lose labels, so that incomplete masks work"
+        if len(labels) > 2
+        else "none, because there are at most two labels",
+        "patch": why_patch,
+        "attention": "the patch shows the whole image"
+        if whole
+        else "none, because the network is applied to larger images than the patches",
+        "held_out": f"a fifth of the {len(subjects)} people, drawn at random, for the measurement",
+    }
+    return TrainingPlan(
+        dataset=str(dataset.path.resolve()),
+        layout=dataset.layout,
+        channel=channel,
+        name=_checked(name or _package_name(dataset.title)),
+        title=dataset.title,
+        license=license or dataset.license,
+        modality=inspection.modality,
+        unit="HU" if ct else "a.u.",
+        labels=labels,
+        numbers=numbers,
+        spacing_mm=spacing,
+        outside=outside,
+        codec=codec,
+        ablation=0.3 if len(labels) > 2 else 0.0,
+        patch=patch,
+        attention=whole,
+        held_out=tuple(held_out),
+        field_of_view_mm=_extent(extents, np.array(patch) * spacing),
+        range=(-1024.0, 3071.0) if ct else (0.0, float(math.ceil(max(c.high for c in inspection.facts) * 1.5))),
+        background=-1000.0 if ct else 0.0,
+        reasons=reasons,
+    )
+
+
+def with_budget(plan: TrainingPlan, seconds: Mapping[str, float], budget: float) -> TrainingPlan:
+    """The plan with as many steps as fit into the budget in seconds, at the measured seconds for one step.
+
+    Raises InputError if that is less than a useful training.
+    """
+    steps = {stage: int(budget * SHARES[stage] / seconds[stage]) for stage in STAGES}
+    if short := [stage for stage in STAGES if steps[stage] < STEPS[stage][0]]:
+        needed = max(STEPS[stage][0] * seconds[stage] / SHARES[stage] for stage in short)
+        raise InputError(
+            f"The budget of {budget / 60:.3g} min allows {steps[short[0]]} steps of the {short[0]}, too few to be "
+            f"useful; give at least {math.ceil(needed / 60)} min."
+        )
+    chosen = {stage: min(steps[stage], STEPS[stage][1]) for stage in STAGES}
+    why = {
+        f"steps.{stage}": f"{seconds[stage]:.2g} s for one step on this device, {SHARES[stage]:.0%} of the budget"
+        for stage in STAGES
+    }
+    data = json.loads(json.dumps(plan.as_dict()))
+    data["steps"], data["reasons"] = chosen, {**data["reasons"], **why}
+    return _typed(data, "The plan")
+
+
+def _typed(data: Mapping[str, Any], where: str) -> TrainingPlan:
+    codec = dict(data.get("codec", {})) if isinstance(data.get("codec"), Mapping) else {}
+    try:
+        plan = read(TrainingPlan, {key: value for key, value in data.items() if key != "codec"} | {"codec": {}}, where)
+    except PackageError as error:
+        raise InputError(str(error)) from None
+    object.__setattr__(plan, "codec", codec)
+    if uneven := [n for n in plan.patch if n % STRIDE]:
+        raise InputError(f"The patch has a side of {uneven[0]} voxels; give multiples of {STRIDE}.")
+    if len(plan.widths) != len(plan.blocks):
+        raise InputError(f"There are {len(plan.widths)} widths but {len(plan.blocks)} blocks; give as many.")
+    return plan
+
+
+def _numbering(numbers: Sequence[int]) -> dict[int, int]:
+    """Labels of the data set -> 1, 2, 3 ..."""
+    if len(numbers) > MOST_LABELS:
+        raise InputError(f"The data set has {len(numbers)} labels; a model takes at most {MOST_LABELS}.")
+    return {number: index for index, number in enumerate(numbers, start=1)}
+
+
+def _label_name(dataset: DataSet, number: int) -> str:
+    return dataset.labels.get(number) or f"label {number}"
+
+
+def _spacing(inspection: Inspection) -> tuple[float, str]:
+    """The median over the cases of the geometric mean of the voxel sides."""
+    means = [math.prod(case.spacing) ** (1 / 3) for case in inspection.facts]
+    spacing = float(f"{np.median(means):.3g}")
+    low, high = (min(min(c.spacing) for c in inspection.facts), max(max(c.spacing) for c in inspection.facts))
+    return spacing, f"the cases have voxels of {low:.3g} to {high:.3g} mm; this is their median as a cube"
+
+
+def _outside(inspection: Inspection) -> tuple[str, str]:
+    beyond = float(np.median([case.beyond for case in inspection.facts]))
+    if beyond <= COVERED:
+        return "background", "the labels cover what the images show"
+    return "anatomy", f"the images show more than the labels ({beyond:.2g} times their volume)"
+
+
+def _codec(inspection: Inspection, numbers: Mapping[int, int], outside: str) -> tuple[dict[str, Any], str]:
+    """CT keeps HU: the codec is the same for all images. The scale of MR is arbitrary: each image has its own."""
+    facts = inspection.facts
+    if modality_family(inspection.modality) == "MR":
+        level = {"mean": float(np.median([c.mean for c in facts])), "sd": float(np.median([c.sd for c in facts]))}
+        return {"name": "affine", **{k: float(f"{v:.3g}") for k, v in level.items()}}, (
+            "the scale of MR is arbitrary, so each image is standardized by its own mean and standard deviation"
+        )
+    if outside == "background":
+        centers, scales = [-1000.0], [100.0]
+        for old in numbers:
+            found = [case.labels[old] for case in facts if old in case.labels]
+            centers.append(round(float(np.median([f.mean for f in found])), 1))
+            scales.append(round(max(10.0, float(np.median([f.sd for f in found]))), 1))
+        return {"name": "tissue-standard", "centers": centers, "scales": scales}, (
+            "HU, standardized by the mean and the spread of each label, the same for all images"
+        )
+    count = len(numbers) + 1
+    center = round(float(np.median([f.mean for c in facts for f in c.labels.values()])), 1)
+    return {"name": "tissue-standard", "centers": [center] * count, "scales": [100.0] * count, "limit": 4.5}, (
+        "HU, with one scale for all voxels and images that is fine about the labels and coarse far from them"
+    )
+
+
+def _patch(inspection: Inspection, spacing: float, device: str) -> tuple[tuple[int, int, int], bool, str]:
+    """The patch along the RAS axes, and whether it shows whole images."""
+    largest = LARGEST_PATCH["cuda" if device.startswith("cuda") else "cpu"]
+    sides = np.array([[e / spacing for e in case.extent] for case in inspection.facts]).max(axis=0)
+    needed = [int(-(-round(side) // STRIDE) * STRIDE) for side in sides]
+    # Long in one direction and short in others costs no more than a cube.
+    if max(needed) <= 1.5 * largest and math.prod(needed) <= 1.25 * largest**3:
+        return tuple(needed), True, "the largest image in voxels of this spacing"
+    patch = tuple(max(STRIDE, min(n, largest)) for n in needed)
+    return patch, False, f"the images are larger; {largest} voxels a side are what this device trains in useful time"
+
+
+def _extent(extents: np.ndarray, patch: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Smallest and largest field of view in mm along the RAS axes."""
+    low = np.minimum(np.floor(extents.min(axis=0)), np.floor(patch)) * 0.8
+    return tuple(float(v) for v in np.floor(low)), tuple(float(v) for v in np.ceil(extents.max(axis=0)))
+
+
+def _channel(form: str, shape: list[str]) -> dict[str, Any]:
+    return {"type": "image", "format": form, "num_channels": 1, "spatial_shape": shape}
+
+
+def _package_name(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.casefold()).strip("-")[:64] or "model"
+
+
+def _checked(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise InputError(f"'{name}' is no name of a model; take small letters, digits and '-', at most 64.")
+    return name
+
+
+def _listed(names: Any, most: int = 6) -> str:
+    names = list(names)
+    shown = names[:most] + ([f"{len(names) - most} more"] if len(names) > most else [])
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        more = f" and {len(value) - MOST_SHOWN} more" if len(value) > MOST_SHOWN else ""
+        return (", ".join(_shown(v) for v in value[:MOST_SHOWN]) or "none") + more
+    return f"{value:g}" if isinstance(value, float) else str(value)

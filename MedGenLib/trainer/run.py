@@ -1,0 +1,234 @@
+"""A model from a data set in one command: inspect, plan, train all stages, measure, export, install.
+
+    manifest = train_own("my_dataset", "runs/mine", budget=7200)
+
+Files of the output folder:
+
+| file               | content                                                                     |
+|--------------------|-----------------------------------------------------------------------------|
+| plan.json          | the plan, see `MedGenLib.trainer.plan`                                     |
+| problems.csv       | cases that cannot be used, and why                                          |
+| cache/             | prepared volumes                                                            |
+| autoencoder/, flow/| checkpoints, losses, validation and pictures of each stage, and the package |
+| evaluation/        | volumes generated from the masks of held-out people, beside the real ones   |
+| index.html         | all of it as one page, updated as the training goes                         |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from MedGenLib.errors import InputError
+from MedGenLib.evaluation.tables import csv_text
+from MedGenLib.packages import store
+from MedGenLib.packages.catalogue import catalogue
+from MedGenLib.packages.manifest import Manifest, load_manifest
+from MedGenLib.progress import ProgressCallback
+from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
+from MedGenLib.trainer.inspection import inspect
+from MedGenLib.trainer.layouts import read_dataset
+from MedGenLib.trainer.plan import STAGES, TrainingPlan, make_plan, with_budget
+
+PLAN, PROBLEMS, PAGE = "plan.json", "problems.csv", "index.html"
+FOLDERS = {"autoencoder": "autoencoder", "latent-flow": "flow"}
+"""Stage -> folder of its run."""
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user may state beside the data set; None is chosen from the data.
+
+    Attributes
+    ----------
+    budget: seconds for training and measurement.
+    changes: single choices of the plan, as for `TrainingPlan.changed`.
+    skip_bad: train without the cases that cannot be used, instead of refusing the data set.
+    """
+
+    budget: float = 7200.0
+    name: str | None = None
+    channel: str | None = None
+    modality: str | None = None
+    license: str | None = None
+    changes: Mapping[str, str] | None = None
+    skip_bad: bool = False
+
+
+def plan_of(
+    path: str | Path,
+    choices: Choices,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> tuple[TrainingPlan, list[Problem]]:
+    """Inspect a data set and plan its training; a few steps of the networks are timed on the device.
+
+    Raises
+    ------
+    InputError: the data set cannot be read, none of its cases can be used, the budget is too small, or some cases
+        cannot be used and ``choices.skip_bad`` is false.
+    """
+    from MedGenLib.devices import pick_device
+    from MedGenLib.training import thread_count
+    from MedGenLib.training.probe import seconds_per_step
+
+    dataset = read_dataset(path, choices.channel)
+    inspection = inspect(dataset, choices.modality, progress)
+    if inspection.problems and not choices.skip_bad:
+        raise InputError(problem_text(inspection.problems, dataset))
+    chosen = pick_device(device)
+    plan = make_plan(dataset, inspection, choices.name, choices.channel, choices.license, chosen.type)
+    changes = dict(choices.changes or {})
+    plan = plan.changed({key: value for key, value in changes.items() if not key.startswith("steps.")})
+    fixed = {key: value for key, value in changes.items() if key.startswith("steps.")}
+    if len(fixed) < len(STAGES):
+        one = plan.changed({f"steps.{stage}": "1" for stage in STAGES})
+        with thread_count(threads):
+            seconds = seconds_per_step(one.config(dataset.cases, Path("cache")), chosen)
+        plan = with_budget(plan, seconds, choices.budget)
+    return plan.changed(fixed), list(inspection.problems)
+
+
+def problem_text(problems: Sequence[Problem], dataset: DataSet) -> str:
+    """The cases that cannot be used, one in a line."""
+    shown = [f"  {problem.case}: {problem.sentence}" for problem in problems[:SHOWN]]
+    more = [f"  ... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    count = f"{len(problems)} case{'' if len(problems) == 1 else 's'}"
+    remedy = "correct them, or leave them out with --skip-bad"
+    return "\n".join([f"{count} of {dataset.path} cannot be used; {remedy}:", *shown, *more])
+
+
+def train_own(
+    path: str | Path,
+    out: str | Path,
+    choices: Choices | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Manifest:
+    """Train a model on a data set, measure it on held-out people and install it.
+
+    A run that was killed goes on when it is called again with the same ``out``, with the same result.
+
+    Raises
+    ------
+    InputError: the data set, the choices or the folder cannot be used.
+    PackageError: a model of this name exists already.
+    """
+    choices, out = choices or Choices(), Path(out)
+    dataset = read_dataset(path, choices.channel)
+    plan = _planned(dataset, path, out, choices, device, threads, progress)
+    if (done := _installed(plan, out)) is not None:
+        return done
+    store.refuse_taken(plan.name)
+    cases = _usable(dataset, out)
+    package = _trained(plan, cases, out, device, threads, progress)
+    return _measured(package, plan, cases, out, device, progress)
+
+
+def _planned(
+    dataset: DataSet,
+    path: str | Path,
+    out: Path,
+    choices: Choices,
+    device: str,
+    threads: int | None,
+    progress: ProgressCallback | None,
+) -> TrainingPlan:
+    """The plan of the folder, or a new one."""
+    file = out / PLAN
+    if file.is_file():
+        plan = TrainingPlan.read(file)
+        if plan.dataset != str(dataset.path.resolve()):
+            raise InputError(f"The folder {out} holds a run on {plan.dataset}; give another folder.")
+        if choices.changes and plan.changed(choices.changes).as_dict() != plan.as_dict():
+            raise InputError(f"The folder {out} holds a run with another plan; give another folder for other choices.")
+        return plan
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty and holds no run of this command; give another folder.")
+    plan, problems = plan_of(path, choices, device, threads, progress)
+    store.refuse_taken(plan.name)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / PROBLEMS).write_text(
+        csv_text([vars(problem) for problem in problems]) if problems else "case,sentence\n", encoding="utf-8"
+    )
+    plan.write(file)
+    return plan
+
+
+def _installed(plan: TrainingPlan, out: Path) -> Manifest | None:
+    """The installed model of a finished run."""
+    package = _package(plan, out)
+    known = next((manifest for manifest in catalogue() if manifest.name == plan.name), None)
+    if known is None or not package.is_dir() or known.checksums != load_manifest(package).checksums:
+        return None
+    return known
+
+
+def _package(plan: TrainingPlan, out: Path) -> Path:
+    return out / FOLDERS["latent-flow"] / "package" / plan.name
+
+
+def _usable(dataset: DataSet, out: Path) -> list[LabeledImage]:
+    import csv
+
+    with (out / PROBLEMS).open(encoding="utf-8", newline="") as stream:
+        bad = {row["case"] for row in csv.DictReader(stream)}
+    return [case for case in dataset.cases if case.name not in bad]
+
+
+def _trained(
+    plan: TrainingPlan,
+    cases: Sequence[LabeledImage],
+    out: Path,
+    device: str,
+    threads: int | None,
+    progress: ProgressCallback | None,
+) -> Path:
+    """Train all stages; returns the package."""
+    from MedGenLib.trainer.page import write_page
+    from MedGenLib.training import train
+
+    config: dict[str, Any] = plan.config(cases, out.resolve() / "cache")
+    exported = out
+    for stage in STAGES:
+        exported = train(
+            stage,
+            config,
+            out / FOLDERS[stage],
+            device=device,
+            threads=threads,
+            progress=progress,
+            on_validation=lambda: write_page(plan, out),
+        )
+    return exported
+
+
+def _measured(
+    package: Path,
+    plan: TrainingPlan,
+    cases: Sequence[LabeledImage],
+    out: Path,
+    device: str,
+    progress: ProgressCallback | None,
+) -> Manifest:
+    """Measure the package, write the figures into its card, and install it."""
+    from MedGenLib.packages.export import seal
+    from MedGenLib.packages.rules import CARD
+    from MedGenLib.trainer.measurement import measure
+    from MedGenLib.trainer.page import write_page
+    from MedGenLib.training.package import UNMEASURED
+
+    found = measure(load_manifest(package), plan, cases, out / "evaluation", device, progress)
+    write_page(plan, out, found)
+    lines = "\n".join(f"- {line}" for line in found.lines(plan.unit))
+    text = (
+        (package / CARD).read_text(encoding="utf-8").replace(UNMEASURED, f"## Measured on held-out people\n\n{lines}")
+    )
+    (package / CARD).write_text(text, encoding="utf-8", newline="\n")
+    seal(package)
+    return store.add(package)

@@ -1,0 +1,61 @@
+"""Measurement of one training step of each stage of a plan, on the device of the run."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from MedGenLib.networks import Autoencoder, FlowUNet
+from MedGenLib.pipelines.loading import bfloat16_pays
+
+LABELS_AND_PLACE = 1 + 3
+"""Maps of the networks beside one for each label: the background and the coordinates."""
+
+
+def seconds_per_step(config: dict[str, Any], device: torch.device) -> dict[str, float]:
+    """Seconds of one optimization step by stage, with networks, patch and batch of the configuration.
+
+    The first step of each is not counted: libraries prepare themselves in it.
+    """
+    autoencoder = Autoencoder(**config["autoencoder"]["network"]).to(device)
+    maps = len(config["data"]["labels"]) + LABELS_AND_PLACE
+    flow = FlowUNet(maps=maps, scalars=0, **config["flow"]["network"]).to(device)
+
+    def restore(x: Tensor) -> Tensor:
+        return F.l1_loss(autoencoder.decode(autoencoder.encode(x)), x)
+
+    def follow(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            latent = autoencoder.encode(x)
+        given = torch.zeros(len(x), maps, *x.shape[2:], device=device)
+        time_ = torch.full((len(x),), 0.5, device=device)
+        return F.mse_loss(flow(latent, time_, flow.encode_mask(given)), latent)
+
+    return {
+        "autoencoder": _timed(autoencoder, restore, _image(config, "autoencoder", device)),
+        "latent-flow": _timed(flow, follow, _image(config, "flow", device, "latent-flow")),
+    }
+
+
+def _image(config: dict[str, Any], section: str, device: torch.device, recipe: str | None = None) -> Tensor:
+    batch = config["optimisation"][recipe or section]["batch"]
+    return torch.randn(batch, 1, *config[section]["patch"], device=device)
+
+
+def _timed(network: nn.Module, loss: Any, x: Tensor) -> float:
+    network.to(memory_format=torch.channels_last_3d)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)
+    for _ in range(2):
+        start = time.perf_counter()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16_pays(x.device)):
+            value = loss(x)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        if x.device.type == "cuda":
+            torch.cuda.synchronize()
+    return time.perf_counter() - start

@@ -1,0 +1,228 @@
+"""`medgen plan` and `medgen train DATASET`: from the sample crops to an installed, measured model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from workers import temporary_environment
+
+from MedGenLib import cli, generate
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.io.samples import sample
+from MedGenLib.packages import store
+from MedGenLib.packages.catalogue import catalogue, find
+from MedGenLib.trainer.inspection import inspect
+from MedGenLib.trainer.layouts import read_dataset
+from MedGenLib.trainer.plan import TrainingPlan, make_plan, with_budget
+from MedGenLib.trainer.run import Choices, train_own
+from MedGenLib.training.data.volumes import Volumes
+
+TINY = {
+    "widths": "[8, 16]",
+    "blocks": "[1, 1]",
+    "autoencoder_width": "8",
+    "batch": "1",
+    "steps.autoencoder": "8",
+    "steps.latent-flow": "8",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    with temporary_environment(MEDGEN_HOME=str(tmp_path_factory.mktemp("home"))):
+        yield
+
+
+@pytest.fixture(scope="module")
+def crops() -> Path:
+    return sample("hippocampi/dataset.json").parent
+
+
+@pytest.fixture(scope="module")
+def run(crops, home, tmp_path_factory) -> Path:
+    """The folder of a run on the command line."""
+    out = tmp_path_factory.mktemp("runs") / "mine"
+    words = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+    assert cli.main(["train", str(crops), "--out", str(out), "--name", "mine", "--device", "cpu", *words]) == 0
+    return out
+
+
+def test_the_model_is_installed_and_generates(run):
+    model = find("mine")
+    assert [label.name for label in model.input.labels.values()] == ["anterior hippocampus", "posterior hippocampus"]
+    assert model.license.spdx == "CC-BY-SA-4.0" and store.verify(model.folder) == []
+    mask = read_label_map(sample("hippocampus_mask.nii.gz"))
+    result = generate(mask, "mine", seed=1, preset="draft", retries=0, device="cpu")
+    assert result.volume.geometry.is_close(mask.geometry) and np.isfinite(result.volume.array).all()
+
+
+def test_the_card_states_what_was_measured_on_people_kept_out(run):
+    model, plan = find("mine"), TrainingPlan.read(run / "plan.json")
+    assert model.training.held_out == plan.held_out and len(plan.held_out) == 1
+    assert "## Measured on held-out people" in model.card and "Nothing else was measured" not in model.card
+    assert "0 of 1 volumes" in model.card or "1 of 1 volumes" in model.card
+    (name,) = plan.held_out
+    made = sorted(path.name for path in (run / "evaluation/synthetic").iterdir())
+    assert made == [f"{name}.nii.gz"]
+    trained = {Path(entry[1]).name for entry in plan.config(read_dataset(plan.dataset).cases, run)["data"]["cases"]}
+    assert len(trained) == 5 and f"{name}.nii.gz" not in trained
+
+
+def test_the_page_shows_curves_pictures_and_reasons(run):
+    text = (run / "index.html").read_text()
+    assert text.count("data:image/png") >= 5 and "because there are at most two labels" in text
+    assert "Measured on held-out people" in text
+    steps = [json.loads(line)["step"] for line in (run / "flow/validation.jsonl").read_text().splitlines()]
+    assert steps[-1] == 8 and len(list((run / "flow/pictures").iterdir())) == len(set(steps))
+
+
+def test_a_second_call_does_nothing_and_other_data_are_refused(run, crops, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert train_own(crops, run, device="cpu").name == "mine"
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    other = shutil.copytree(crops, tmp_path / "other")
+    with pytest.raises(InputError, match="holds a run on"):
+        train_own(other, run, device="cpu")
+    with pytest.raises(InputError, match="another plan"):
+        train_own(crops, run, Choices(changes={"batch": "3"}), device="cpu")
+    with pytest.raises(InputError, match="holds no run"):
+        train_own(crops, crops, device="cpu")
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "latent-flow"])
+def test_a_run_killed_in_any_stage_ends_with_the_same_weights(run, crops, tmp_path, stage):
+    choices = Choices(name=f"again-{stage}", changes=TINY)
+    steps = []
+
+    def kill(progress):
+        steps.append(progress)
+        training = [p for p in steps if p.stage == "training" and p.step == 0]
+        if (
+            len(training) == (1 if stage == "autoencoder" else 2)
+            and progress.stage == "training"
+            and progress.step == 5
+        ):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_own(crops, tmp_path / "out", choices, device="cpu", progress=kill)
+    assert choices.name not in [model.name for model in catalogue()]
+    train_own(crops, tmp_path / "out", choices, device="cpu")
+    for folder in ("autoencoder", "flow"):
+        one, two = (torch.load(root / folder / "checkpoint.pt", weights_only=True) for root in (run, tmp_path / "out"))
+        for name, averages in one["averages"].items():
+            assert all(torch.equal(value, two["averages"][name][key]) for key, value in averages.items())
+
+
+def body(folder: Path, people: int = 3) -> Path:
+    """CT of a body with a liver of 100 HU, fat of -100 HU and spine of 700 HU; only the liver has a label."""
+    for number in range(people):
+        generator = np.random.default_rng(number)
+        hu = np.full((40, 36, 24), -1000.0)
+        hu[4:36, 4:32, 1:23] = -100
+        hu[7:33, 7:29, 1:23] = 50
+        hu[18:22, 8:12, 1:23] = 700
+        labels = np.zeros(hu.shape, np.uint8)
+        labels[10:20, 14:24, 6:18] = 7
+        hu[labels == 7] = 100
+        hu[hu > -1000] += generator.normal(0, 10, np.count_nonzero(hu > -1000))
+        for kind, item in (
+            ("images", Volume(hu.round().astype(np.int16), np.diag([2.0, 2, 2, 1]))),
+            ("labels", labels),
+        ):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            made = item if isinstance(item, Volume) else LabelMap(item, np.diag([2.0, 2, 2, 1]))
+            write_volume(made, folder / kind / f"p{number}.nii.gz")
+    return folder
+
+
+def planned(folder: Path, **changes) -> tuple[TrainingPlan, tuple]:
+    dataset = read_dataset(folder)
+    plan = replace(make_plan(dataset, inspect(dataset)), steps={"autoencoder": 1, "latent-flow": 1}, **changes)
+    return plan, dataset.cases
+
+
+def test_a_ct_keeps_its_hu(tmp_path):
+    plan, cases = planned(body(tmp_path / "data"))
+    assert (plan.modality, plan.unit, plan.outside, plan.background) == ("CT", "HU", "anatomy", -1000)
+    assert plan.numbers == {7: 1} and plan.labels == {1: "label 7"}
+    reader = Volumes(plan.config(cases, tmp_path / "cache"), [16, 16, 16])
+    x, labels = reader.cases[0].values, reader.cases[0].labels
+    hu = reader.codec.decode(np.asarray(x, np.float32), labels)
+    for place, expected in (((13, 18, 10), 100), ((5, 5, 10), -100), ((19, 9, 10), 700), ((1, 1, 1), -1000)):
+        around = tuple(slice(p - 1, p + 2) for p in place)
+        assert hu[around].mean() == pytest.approx(expected, abs=12)
+    assert reader.statistics()["1"]["mean"] == pytest.approx(100, abs=2)
+
+
+def test_labels_that_cover_the_image_have_their_own_scale(tmp_path):
+    folder = body(tmp_path / "data")
+    for path in (folder / "images").iterdir():
+        image = read_volume(path, modality="CT")
+        labels = np.digitize(image.array, [-500, 0, 75, 300]).astype(np.uint8)
+        write_volume(LabelMap(labels, image.affine), folder / "labels" / path.name)
+    plan, _ = planned(folder)
+    assert plan.outside == "background" and plan.ablation == 0.3
+    assert plan.codec["centers"] == pytest.approx([-1000, -100, 50, 100, 700], abs=12)
+
+
+def test_people_are_never_on_both_sides(tmp_path):
+    folder = body(tmp_path, people=8)
+    rows = [f"images/p{n}.nii.gz,labels/p{n}.nii.gz,person {n // 2}" for n in range(8)]
+    (tmp_path / "cases.csv").write_text("image,labels,subject\n" + "\n".join(rows) + "\n")
+    plan, cases = planned(folder / "cases.csv")
+    (person,) = plan.held_out
+    kept = {entry[0] for entry in plan.config(cases, tmp_path)["data"]["cases"]}
+    assert kept == {case.name for case in cases if case.subject != person} and len(kept) == 6
+
+
+def test_the_budget_decides_the_steps(tmp_path):
+    plan, _ = planned(body(tmp_path))
+    seconds = {"autoencoder": 0.5, "latent-flow": 2.0}
+    made = with_budget(plan, seconds, 3600)
+    assert made.steps == {"autoencoder": 1080, "latent-flow": 1260} and "steps.autoencoder" in made.reasons
+    with pytest.raises(InputError, match=r"allows 18 steps of the autoencoder.*at least 10 min"):
+        with_budget(plan, seconds, 60)
+
+
+def test_choices_are_checked_and_kept(tmp_path):
+    plan, _ = planned(body(tmp_path))
+    changed = plan.changed({"patch": "[16, 24, 16]", "name": "other", "steps.latent-flow": "77"})
+    assert (changed.patch, changed.name, changed.steps["latent-flow"]) == ((16, 24, 16), "other", 77)
+    changed.write(tmp_path / "plan.json")
+    assert TrainingPlan.read(tmp_path / "plan.json") == changed
+    for choices, sentence in (
+        ({"pach": "3"}, "pach is not a setting"),
+        ({"batch": "many"}, "batch is 'many'"),
+        ({"patch": "[15, 16, 16]"}, "side of 15 voxels"),
+        ({"widths": "[8]"}, "1 widths but 3 blocks"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            plan.changed(choices)
+
+
+def test_bad_data_are_refused_before_the_training(tmp_path, capsys):
+    folder = body(tmp_path / "data", people=3)
+    shutil.copy(folder / "images/p1.nii.gz", folder / "images/p2.nii.gz")
+    words = ["train", str(folder), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert cli.main(words) == 2 and not (tmp_path / "out").exists()
+    printed = capsys.readouterr().err
+    assert "1 case of" in printed and "p2: The image is a copy of that of the case p1." in printed
+    sure = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+    assert cli.main(["plan", str(folder), "--skip-bad", "--device", "cpu", *sure, "-o", str(tmp_path / "p.json")]) == 0
+    assert "left out: p2" in capsys.readouterr().err and TrainingPlan.read(tmp_path / "p.json").unit == "HU"
+    for name in ("p1", "p2"):
+        (folder / f"images/{name}.nii.gz").unlink()
+        (folder / f"labels/{name}.nii.gz").unlink()
+    assert cli.main(words) == 2
+    assert "are of one person (p0)" in capsys.readouterr().err
+    assert cli.main(["train", "autoencoder", "--out", str(tmp_path / "out")]) == 2
+    assert "needs a configuration" in capsys.readouterr().err
