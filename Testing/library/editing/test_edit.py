@@ -183,21 +183,21 @@ def test_what_a_cropped_new_mask_does_not_cover_is_noted_before_the_work(canvas,
     new = painted(mask, BONE)
     low, high = zip(*occupied(mask.array), strict=True)
     part = crop(new, low, high)
-    told = []
+    announced = []
 
     class Listener:
         def announce(self, sentences):
-            told.extend(sentences)
+            announced.extend(sentences)
 
         def __call__(self, progress):
-            assert told, "announced before the first step"
+            assert announced, "announced before the first step"
 
     done = canvas.edit(part, progress=Listener())
     size = " x ".join(map(str, part.shape))
-    assert [f"The mask covers {size} of the " in sentence for sentence in told] == [True]
-    assert [f.sentence for f in done.findings if "The mask covers" in f.sentence] == told
-    assert told[0] in [f.sentence for f in canvas.report(done).input_findings]
-    assert [f.sentence for f in canvas.edit(part).findings] == told  # also without a change
+    assert [f"The mask covers {size} of the " in sentence for sentence in announced] == [True]
+    assert [f.sentence for f in done.findings if "The mask covers" in f.sentence] == announced
+    assert announced[0] in [f.sentence for f in canvas.report(done).input_findings]
+    assert [f.sentence for f in canvas.edit(part).findings] == announced  # also without a change
     assert not [f for f in canvas.edit(mask).findings if f.code == "input-note"]
 
 
