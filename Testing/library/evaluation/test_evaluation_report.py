@@ -388,7 +388,7 @@ def test_the_modality_can_be_given(case, synthetic, tissue, capsys):
     assert "Dice" in capsys.readouterr().out
 
 
-def test_what_is_found_in_a_cohort_is_told_before_the_work(case, capsys):
+def test_what_is_found_in_a_cohort_is_printed_before_the_work(case, capsys):
     write_volume(read_volume(case / "reference" / "a.nii.gz"), case / "reference" / "z.nii.gz")
     (case / "image" / "c.nii.gz").write_bytes((case / "image" / "a.nii.gz").read_bytes())
     meters = read_volume(case / "image" / "b.nii.gz", modality="CT")
