@@ -84,6 +84,17 @@ FORM = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 class QtTest(support.SlicerTestCase):
+    def test_aFoldedSectionShowsTheBeginningOfItsContents(self):
+        heights = []
+        for height in (None, 0):
+            section = ctk.ctkCollapsibleButton()
+            self.assertEqual(section.collapsedHeight, 14)
+            if height is not None:
+                section.collapsedHeight = height
+            section.collapsed = True
+            heights.append(section.maximumHeight)
+        self.assertEqual(heights[0] - heights[1], 14)
+
     def test_properties_are_attributes(self):
         button = qt.QPushButton("Run")
         self.assertEqual((button.text, button.enabled, button.checkable), ("Run", True, False))

@@ -14,6 +14,7 @@ LARGEST_FILE = 2**20
 PROGRAM = """
 import json, os, sys
 import support
+import slicer
 opened, started, watching = [], [], [False]
 def hook(event, arguments):
     if not watching[0]:
@@ -29,7 +30,9 @@ watching[0] = False
 print("REPORT" + json.dumps({
     "modules": sorted(sys.modules), "opened": opened, "started": started,
     "worker": widget.logic.engine.state, "errors": [str(error) for error in support.slotErrors()],
-    "unexpected": widget.panel.context.unexpected}), flush=True)
+    "unexpected": widget.panel.context.unexpected,
+    "about": {"contributors": slicer.modules.medgen.contributors, "help": slicer.modules.medgen.helpText,
+        "acknowledgement": slicer.modules.medgen.acknowledgementText}}), flush=True)
 os._exit(0)
 """
 
@@ -90,6 +93,13 @@ class OpenTest(unittest.TestCase):
 
     def test_raisesNothing(self):
         self.assertEqual(self.report["errors"] + self.report["unexpected"], [])
+
+    def test_slicersHelpNamesAuthorsAndDocumentation(self):
+        about = json.loads((support.ROOT / "Resources" / "extension.json").read_text(encoding="utf-8"))
+        shown = self.report["about"]
+        self.assertEqual(shown["contributors"], about["contributors"])
+        self.assertIn(f'<a href="{about["homepage"]}#documentation">', shown["help"])
+        self.assertIn(about["citation"], shown["acknowledgement"])
 
 
 if __name__ == "__main__":
