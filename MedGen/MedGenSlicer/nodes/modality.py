@@ -10,6 +10,9 @@ from MedGenLib.imaging.volume import Volume
 from MedGenSlicer.nodes import hierarchy, provenance
 from MedGenSlicer.nodes.kinds import isLabelMap
 
+GUESSED_VOXELS = 100_000
+"""About how many voxels a guess looks at: those of a large volume lie far apart in memory, and the window waits."""
+
 
 def statedModality(node) -> str | None:
     """The modality that is kept with an image ("CT", "MR", "T1w"), or None."""
@@ -27,5 +30,6 @@ def guessModality(node) -> str | None:
     if stated or node.GetImageData() is None or node.GetImageData().GetNumberOfScalarComponents() != 1:
         return stated
     array = slicer.util.arrayFromVolume(node)
+    step = max(1, round((array.size / GUESSED_VOXELS) ** (1 / 3)))
     # The order of the axes does not matter for values, and this one needs no copy.
-    return guess_modality(Volume(array, np.eye(4))) if array.size > 1 else None
+    return guess_modality(Volume(array[::step, ::step, ::step], np.eye(4))) if array.size > 1 else None

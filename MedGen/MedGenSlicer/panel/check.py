@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import qt
+
 from MedGenSlicer.panel.context import Context
 
 
@@ -40,9 +42,17 @@ class InputCheck:
         self.findings, self.isPending = [], key is not None
         if self.isPending:
             number = self._number
-            self._context.logic.startCheck(
-                node, lambda findings: self._context.guarded(self._done, number, findings), manifest.name, **arguments
-            )
+            # Next, because the thread would hold up what this event still has to do.
+            qt.QTimer.singleShot(0, lambda: self._context.guarded(self._start, number, node, manifest.name, arguments))
+
+    def _start(self, number: int, node, model: str, arguments: dict) -> None:
+        if number != self._number:
+            return
+        if node.GetScene() is None:  # deleted meanwhile
+            self._done(number, [])
+            return
+        guarded = self._context.guarded
+        self._context.logic.startCheck(node, lambda findings: guarded(self._done, number, findings), model, **arguments)
 
     def _done(self, number: int, findings: list) -> None:
         if number != self._number:

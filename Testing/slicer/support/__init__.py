@@ -112,15 +112,17 @@ def idle(seconds: float) -> None:
 
 
 class Gap:
-    """Longest time in milliseconds during which the event loop did not come round."""
+    """Longest time in milliseconds during which the event loop did not come round, and the most computing time that
+    its thread took meanwhile (`busy`), which other programs do not lengthen."""
 
     def __init__(self):
-        self.milliseconds = 0.0
-        self._last = time.perf_counter()
+        self.milliseconds = self.busy = 0.0
+        self._last = time.perf_counter(), time.thread_time()
 
     def tick(self):
-        now = time.perf_counter()
-        self.milliseconds = max(self.milliseconds, 1000 * (now - self._last))
+        now = time.perf_counter(), time.thread_time()
+        self.milliseconds = max(self.milliseconds, 1000 * (now[0] - self._last[0]))
+        self.busy = max(self.busy, 1000 * (now[1] - self._last[1]))
         self._last = now
 
 
