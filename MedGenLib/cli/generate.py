@@ -27,5 +27,6 @@ def generate(arguments: Namespace, console: Console) -> int:
         from MedGenLib import generate as generate_volumes  # imports torch
 
         result = generate_volumes(**run.options(), progress=console)
+        run.keep_time(result)
         run.write(result)
     return run.describe(result)

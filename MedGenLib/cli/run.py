@@ -107,6 +107,12 @@ class FileRun:
             if plan.seconds is not None and plan.seconds >= LONG_SECONDS:
                 self.console.note(f"Estimate of this run: {plan.sentence}.")
 
+    def keep_time(self, result: Result) -> None:
+        """Store the duration of the run for later estimates."""
+        from MedGenLib.pipelines.estimate import remember_run
+
+        remember_run(result, self._options, sum(result.report.timings.values()))
+
     def options(self) -> dict[str, Any]:
         """The keyword arguments of the function of the library."""
         return {**self._options, **self.images}

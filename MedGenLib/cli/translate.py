@@ -23,5 +23,6 @@ def translate(arguments: Namespace, console: Console) -> int:
         from MedGenLib import translate as translate_volume  # imports torch
 
         result = translate_volume(**run.options(), progress=console)
+        run.keep_time(result)
         run.write(result)
     return run.describe(result)

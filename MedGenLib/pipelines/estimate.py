@@ -7,9 +7,10 @@ torch, no voxels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from MedGenLib import user_folders
 from MedGenLib.errors import InputError
@@ -20,6 +21,10 @@ from MedGenLib.pipelines.measured import TIMINGS, card_runs, record
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Geometry
     from MedGenLib.packages.manifest import Manifest
+    from MedGenLib.result import Result
+
+SHORT_RUN = 2.0
+"""Seconds: shorter runs are mostly overhead and do not predict the time of large ones."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,20 @@ def remember(manifest: Manifest, geometry: Geometry, preset: str, device: str, s
     with suppress(OSError, InputError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, timings)
+
+
+def remember_run(result: Result, options: Mapping[str, Any], seconds: float) -> None:
+    """Store the duration of a run with these options for later plans, if it was a usual one."""
+    from MedGenLib.packages.catalogue import find
+
+    report, preset = result.report, options["preset"]
+    manifest, done = find(report.model), report.parameters
+    usual = manifest.preset(preset).steps in (None, report.steps)
+    # A short run is used only if the model card has no measurement either.
+    long_enough = seconds > SHORT_RUN or not manifest.performance
+    if usual and long_enough and done.get("memory") == "normal" and done.get("guidance", 1) == 1:
+        tries = max(options.get("samples", 1 + options["uncertainty"]), len(report.attempts))
+        remember(manifest, result.source.geometry, preset, options["device"], tries, seconds)
 
 
 def _card_rate(manifest: Manifest, device: str) -> float | None:

@@ -17,9 +17,6 @@ from MedGenLib.worker.methods.memory import within_memory
 if TYPE_CHECKING:
     from MedGenLib.result import Result
 
-SHORT_RUN = 2.0
-"""Seconds: shorter runs are mostly overhead and do not predict the time of large ones."""
-
 
 @method("generate")
 @documented("generate", "worker")
@@ -58,6 +55,7 @@ def translate(job: Request, folder: str | None = None, **options: Unpack[Transla
 
 
 def _made(job: Request, folder: str | None, run: Callable[..., Result], options: dict[str, Any]) -> dict[str, Any]:
+    from MedGenLib.pipelines.estimate import remember_run
     from MedGenLib.worker.protocol.transfer import take_images
 
     target = job.folder(folder)
@@ -69,23 +67,8 @@ def _made(job: Request, folder: str | None, run: Callable[..., Result], options:
     start = time.perf_counter()
     what = "mask" if "mask" in options else "image"
     result = within_memory(job, attempt, options["memory"], options["device"], what)
-    _remember(result, options, time.perf_counter() - start)
+    remember_run(result, options, time.perf_counter() - start)
     return _written(job, result, target)
-
-
-def _remember(result: Result, options: dict[str, Any], seconds: float) -> None:
-    """Store the duration for later estimates."""
-    from MedGenLib.packages.catalogue import find
-    from MedGenLib.pipelines.estimate import remember
-
-    report, preset = result.report, options["preset"]
-    manifest, done = find(report.model), report.parameters
-    usual = manifest.preset(preset).steps in (None, report.steps)
-    # A short run is used only if the model card has no measurement either.
-    long_enough = seconds > SHORT_RUN or not manifest.performance
-    if usual and long_enough and done.get("memory") == "normal" and done.get("guidance", 1) == 1:
-        tries = max(options.get("samples", 1 + options["uncertainty"]), len(report.attempts))
-        remember(manifest, result.source.geometry, preset, options["device"], tries, seconds)
 
 
 def _written(job: Request, result: Result, folder: Path) -> dict[str, Any]:

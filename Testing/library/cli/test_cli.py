@@ -17,16 +17,17 @@ import pytest
 from tiny_packages import write_generator
 
 import MedGenLib
-from MedGenLib import cli
+from MedGenLib import cli, user_folders
 from MedGenLib.cli import demo, doctor, run
 from MedGenLib.cli.commands import build_parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.cli.table import table
 from MedGenLib.errors import Cancelled, InputError, LicenseError, PackageError
-from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.atomic import Outputs
-from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.output_names import numbered
+from MedGenLib.io.samples import sample
 from MedGenLib.labels.mapping import parse_mapping
 from MedGenLib.packages.catalogue import catalogue
 from MedGenLib.progress import Progress, Stage
@@ -79,6 +80,7 @@ def engine(monkeypatch):
     monkeypatch.setattr("MedGenLib.packages.catalogue.for_translation", lambda source, target: stub)
     monkeypatch.setattr(run, "is_accepted", lambda manifest: True)
     monkeypatch.setattr(run.FileRun, "tell_time", lambda *_: None)
+    monkeypatch.setattr(run.FileRun, "keep_time", lambda *_: None)
     monkeypatch.setitem(vars(MedGenLib), "generate", work)
     monkeypatch.setitem(vars(MedGenLib), "translate", work)
     return calls
@@ -354,7 +356,7 @@ SLOW_RUN = """
 import sys, time
 from types import SimpleNamespace
 import MedGenLib
-from MedGenLib import cli
+from MedGenLib import cli, user_folders
 from MedGenLib.visual import preview as pictures
 from MedGenLib.cli import run
 from MedGenLib.packages import catalogue
@@ -381,7 +383,7 @@ def slow_preview(*_, **__):
 pictures.preview = slow_preview
 catalogue.find = lambda name: SimpleNamespace(name="stub", input=SimpleNamespace(kind="labels"))
 run.is_accepted = lambda manifest: True
-run.FileRun.tell_time = lambda *_: None
+run.FileRun.tell_time = run.FileRun.keep_time = lambda *_: None
 vars(MedGenLib)["generate"] = work
 sys.exit(cli.main(argv))
 """
@@ -614,3 +616,23 @@ def test_a_long_run_states_its_time_before_the_work(mask, out, capsys, monkeypat
     shown = capsys.readouterr().err
     assert re.search(r"^medgen: Estimate of this run: about \d+ s on CPU", shown, re.MULTILINE)
     assert shown.index("Estimate") < shown.index("sampling")
+
+
+def test_a_model_without_times_in_its_card_has_an_estimate_after_a_run(tmp_path, out, capsys, monkeypatch):
+    labels = read_label_map(sample("brain_labels.seg.nrrd"))
+    write_volume(crop(labels, (50, 60, 70), (90, 100, 100)), tmp_path / "brain.seg.nrrd")
+    arguments = [
+        "generate",
+        str(tmp_path / "brain.seg.nrrd"),
+        "--model",
+        "mr-brain",
+        "--preset",
+        "draft",
+        "--seed",
+        "1",
+    ]
+    monkeypatch.setattr(run, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(user_folders, "cache_dir", lambda: tmp_path / "cache")
+    for name, is_known in (("a.nii", False), ("b.nii", True)):
+        assert cli.main([*arguments, "-o", str(out / name)]) in (0, 3)
+        assert ("Estimate of this run: about" in capsys.readouterr().err) == is_known
