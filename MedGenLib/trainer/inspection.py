@@ -20,6 +20,8 @@ from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
 
+READERS = 2
+"""Cases read at once: each takes the memory of two volumes."""
 AIR_HU = -500.0
 DARK = 0.05
 """Share of the 99th percentile below which an MR voxel counts as empty."""
@@ -60,6 +62,13 @@ class CaseFacts:
     digest: str
 
     @property
+    def labeled(self) -> tuple[float, float]:
+        """Mean and standard deviation of all labeled voxels."""
+        count, mean, sd = (np.array([getattr(f, key) for f in self.labels.values()]) for key in ("count", "mean", "sd"))
+        middle = np.average(mean, weights=count)
+        return float(middle), float(np.sqrt(np.average(sd**2 + (mean - middle) ** 2, weights=count)))
+
+    @property
     def extent(self) -> tuple[float, ...]:
         """Size in mm along the RAS axes."""
         return tuple(n * s for n, s in zip(self.shape, self.spacing, strict=True))
@@ -97,7 +106,7 @@ def inspect(dataset: DataSet, modality: str | None = None, progress: ProgressCal
     stated = modality or dataset.modality
     stage = Stage("inspecting", len(dataset.cases), progress)
     facts, problems = [], list(dataset.problems)
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
         for case, found in zip(
             dataset.cases, pool.map(lambda c: _inspect(c, dataset, stated), dataset.cases), strict=True
         ):

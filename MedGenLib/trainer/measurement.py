@@ -15,6 +15,7 @@ from MedGenLib.checks.output import check_generated
 from MedGenLib.errors import InputError
 from MedGenLib.evaluation.cohorts import CohortEvaluation, evaluate_cohorts
 from MedGenLib.evaluation.html import number
+from MedGenLib.imaging.modality import modality_family
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.atomic import write_json
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
@@ -42,7 +43,7 @@ class Measured:
     Attributes
     ----------
     cohorts: comparison of the distributions; None if there are too few cases for it.
-    labels: means of the labels.
+    labels: means of the labels in ``unit``.
     passed: cases that passed the checks of the product; cases: all.
     pairs: real and generated volume of some cases, for pictures.
     """
@@ -50,11 +51,12 @@ class Measured:
     cohorts: CohortEvaluation | None
     reason: str
     labels: Sequence[LabelError]
+    unit: str
     passed: int
     cases: int
     pairs: Sequence[tuple[str, LabelMap, Volume, Volume]]
 
-    def lines(self, unit: str) -> list[str]:
+    def lines(self) -> list[str]:
         """The figures as lines of a list for the model card."""
         found = [
             f"{self.passed} of {self.cases} volumes generated from masks of held-out cases pass all checks of MedGen"
@@ -67,7 +69,9 @@ class Measured:
             found.append(self.cohorts.memorization.note)
         if self.reason:
             found.append(self.reason)
-        found += [f"{e.name}: mean {e.made:.4g} {unit}, in the real images {e.real:.4g} {unit}" for e in self.labels]
+        found += [
+            f"{e.name}: mean {e.made:.3g} {self.unit}, in real images {e.real:.3g} {self.unit}" for e in self.labels
+        ]
         return found
 
 
@@ -97,7 +101,7 @@ def measure(
             volume, passed = _generated(manifest, mask, number_, device)
             write_volume(volume, made / f"{case.name}.nii.gz")
             write_volume(image, real / f"{case.name}.nii.gz")
-            write_json(record, {"passed": passed, "labels": _means(image, volume, mask)})
+            write_json(record, {"passed": passed, "labels": _means(image, volume, mask, plan.modality)})
         facts[case.name] = json.loads(record.read_text(encoding="utf-8"))
         if len(pairs) < 4:
             pairs.append((case.name, mask, image, read_volume(made / f"{case.name}.nii.gz", modality=plan.modality)))
@@ -109,6 +113,7 @@ def measure(
         cohorts,
         reason,
         _label_errors(facts.values(), plan),
+        "SD from the mean of the image" if modality_family(plan.modality) == "MR" else plan.unit,
         sum(entry["passed"] for entry in facts.values()),
         len(chosen),
         pairs,
@@ -130,12 +135,15 @@ def _generated(manifest: Manifest, mask: LabelMap, seed: int, device: str) -> tu
     return volume, check_generated(volume, mask, manifest, run.seams, run.own_grid).passed
 
 
-def _means(image: Volume, volume: Volume, mask: LabelMap) -> dict[str, list[float]]:
-    """Label -> mean in the real and in the generated image."""
-    inside = {int(value): mask.array == value for value in np.unique(mask.array) if value}
+def _means(image: Volume, volume: Volume, mask: LabelMap, modality: str) -> dict[str, list[float]]:
+    """Label -> mean in the real and in the generated image: in HU, or in standard deviations of an MR from its mean."""
+    values = [item.array.astype(np.float64) for item in (image, volume)]
+    if modality_family(modality) == "MR":
+        values = [(array - array.mean()) / max(array.std(), 1e-6) for array in values]
     return {
-        str(value): [float(item.array[part].mean(dtype=np.float64)) for item in (image, volume)]
-        for value, part in inside.items()
+        str(value): [float(array[mask.array == value].mean()) for array in values]
+        for value in np.unique(mask.array)
+        if value
     }
 
 

@@ -19,7 +19,7 @@ MOST_PICTURES = 6
 
 def write_page(plan: TrainingPlan, out: Path, measured: Measured | None = None) -> Path:
     """Write index.html from the files of the run."""
-    sections = [_measurement(plan, measured)] if measured else []
+    sections = [_measurement(measured)] if measured else []
     sections += [_stage(out / folder, title) for folder, title in STAGES.items()]
     sections.append(Section("Plan", [Table(("Choice", "Value", "Reason"), _choices(plan))]))
     target = out / "index.html"
@@ -76,12 +76,12 @@ def _spread(paths: list[Path]) -> list[Path]:
     return [paths[-1 - round(n * (len(paths) - 1) / max(1, count - 1))] for n in reversed(range(count))]
 
 
-def _measurement(plan: TrainingPlan, measured: Measured) -> Section:
+def _measurement(measured: Measured) -> Section:
     from MedGenLib.visual.planes import pair_planes
 
     rows = [(error.name, error.cases, error.real, error.made) for error in measured.labels]
-    heads = ("Label", "Cases", f"Mean of real images in {plan.unit}", f"of generated ones in {plan.unit}")
-    parts = [*measured.lines(plan.unit)[: -len(rows)], Table(heads, rows)]
+    heads = ("Label", "Cases", f"Mean of real images in {measured.unit}", f"of generated ones in {measured.unit}")
+    parts = [*measured.lines()[: -len(rows)], Table(heads, rows)]
     parts += [
         Picture(pair_planes(mask, real, made), f"{name}: mask, real image, image generated from the mask.", wide=True)
         for name, mask, real, made in measured.pairs

@@ -37,6 +37,8 @@ STRIDE = 8
 COVERED = 0.05
 """Voxels that show something outside of the labels, relative to the labeled ones, up to which the labels cover the
 image."""
+CACHED = 3
+"""Bytes of a prepared voxel: its value in half precision, and its label."""
 MOST_LABELS, MOST_SHOWN = 254, 12
 STEPS = {"autoencoder": (100, 1500), "latent-flow": (200, 100_000)}
 """Fewest useful and most useful steps of a stage."""
@@ -60,6 +62,7 @@ class TrainingPlan:
     held_out: subjects that the networks never see, for the measurement.
     field_of_view_mm: smallest and largest extent of the cases.
     range: lowest and highest value of the images.
+    cache_mib: space for the prepared volumes on the disk.
     reasons: choice -> reason.
     """
 
@@ -90,6 +93,7 @@ class TrainingPlan:
     field_of_view_mm: tuple[tuple[float, float, float], tuple[float, float, float]]
     range: tuple[float, float]
     background: float = 0.0
+    cache_mib: float = setting(0.0, low=0)
     seed: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict)
 
@@ -265,6 +269,7 @@ def make_plan(
     patch, whole, why_patch = _patch(inspection, spacing, device)
     held_out = hold_out(subjects, max(1, min(40, round(len(subjects) / 5))), 0)
     ct = inspection.modality == "CT"
+    ablation, why_ablation = _ablation(len(labels), outside)
     extents = np.array([case.extent for case in inspection.facts])
     reasons = {
         "modality": "stated by the data set" if dataset.modality else "from the values of the images",
@@ -272,13 +277,12 @@ def make_plan(
         "spacing_mm": why_spacing,
         "outside": why_outside,
         "codec": why_codec,
-        "ablation": "a third of the patches lose labels, so that incomplete masks work"
-        if len(labels) > 2
-        else "none, because there are at most two labels",
+        "ablation": why_ablation,
         "patch": why_patch,
         "attention": "the patch shows the whole image"
         if whole
         else "none, because the network is applied to larger images than the patches",
+        "cache_mib": "space on the disk for the prepared volumes, from which the patches are read",
         "held_out": f"a fifth of the {len(subjects)} people, drawn at random, for the measurement",
     }
     return TrainingPlan(
@@ -295,13 +299,14 @@ def make_plan(
         spacing_mm=spacing,
         outside=outside,
         codec=codec,
-        ablation=0.3 if len(labels) > 2 else 0.0,
+        ablation=ablation,
         patch=patch,
         attention=whole,
         held_out=tuple(held_out),
         field_of_view_mm=_extent(extents, np.array(patch) * spacing),
         range=(-1024.0, 3071.0) if ct else (0.0, float(math.ceil(max(c.high for c in inspection.facts) * 1.5))),
         background=-1000.0 if ct else 0.0,
+        cache_mib=round(sum(math.prod(case.extent) for case in inspection.facts) / spacing**3 * CACHED / 2**20, 1),
         reasons=reasons,
     )
 
@@ -372,9 +377,11 @@ def _codec(inspection: Inspection, numbers: Mapping[int, int], outside: str) -> 
     """CT keeps HU: the codec is the same for all images. The scale of MR is arbitrary: each image has its own."""
     facts = inspection.facts
     if modality_family(inspection.modality) == "MR":
-        level = {"mean": float(np.median([c.mean for c in facts])), "sd": float(np.median([c.sd for c in facts]))}
+        levels = [case.labeled if outside == "background" else (case.mean, case.sd) for case in facts]
+        level = dict(zip(("mean", "sd"), np.median(levels, axis=0), strict=True))
+        where = " inside the labels" if outside == "background" else ""
         return {"name": "affine", **{k: float(f"{v:.3g}") for k, v in level.items()}}, (
-            "the scale of MR is arbitrary, so each image is standardized by its own mean and standard deviation"
+            f"the scale of MR is arbitrary, so each image is standardized by its own mean and standard deviation{where}"
         )
     if outside == "background":
         centers, scales = [-1000.0], [100.0]
@@ -390,6 +397,14 @@ def _codec(inspection: Inspection, numbers: Mapping[int, int], outside: str) -> 
     return {"name": "tissue-standard", "centers": [center] * count, "scales": [100.0] * count, "limit": 4.5}, (
         "HU, with one scale for all voxels and images that is fine about the labels and coarse far from them"
     )
+
+
+def _ablation(labels: int, outside: str) -> tuple[float, str]:
+    if outside == "background":
+        return 0.0, "none, because what has no label is background"
+    if labels <= 2:
+        return 0.0, "none, because there are at most two labels"
+    return 0.3, "a third of the patches lose labels, so that incomplete masks work"
 
 
 def _patch(inspection: Inspection, spacing: float, device: str) -> tuple[tuple[int, int, int], bool, str]:

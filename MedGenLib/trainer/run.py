@@ -16,6 +16,7 @@ Files of the output folder:
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ PLAN, PROBLEMS, PAGE = "plan.json", "problems.csv", "index.html"
 FOLDERS = {"autoencoder": "autoencoder", "latent-flow": "flow"}
 """Stage -> folder of its run."""
 SHOWN = 10
+CHECKPOINTS_MIB = 400
+"""Space for checkpoints, pictures and the package."""
 
 
 @dataclass(frozen=True)
@@ -145,19 +148,33 @@ def _planned(
         plan = TrainingPlan.read(file)
         if plan.dataset != str(dataset.path.resolve()):
             raise InputError(f"The folder {out} holds a run on {plan.dataset}; give another folder.")
-        if choices.changes and plan.changed(choices.changes).as_dict() != plan.as_dict():
+        stated = {key: getattr(choices, key) for key in ("name", "channel", "modality", "license")}
+        other = [key for key, value in stated.items() if value is not None and value != getattr(plan, key)]
+        changed = {**plan.changed(choices.changes or {}).as_dict(), "reasons": dict(plan.reasons)}
+        if other or changed != plan.as_dict():
             raise InputError(f"The folder {out} holds a run with another plan; give another folder for other choices.")
         return plan
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty and holds no run of this command; give another folder.")
     plan, problems = plan_of(path, choices, device, threads, progress)
     store.refuse_taken(plan.name)
+    _require_room(plan, out)
     out.mkdir(parents=True, exist_ok=True)
     (out / PROBLEMS).write_text(
         csv_text([vars(problem) for problem in problems]) if problems else "case,sentence\n", encoding="utf-8"
     )
     plan.write(file)
     return plan
+
+
+def _require_room(plan: TrainingPlan, out: Path) -> None:
+    """Raise InputError for a disk that is too full."""
+    disk = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
+    free, needed = shutil.disk_usage(disk).free / 2**20, plan.cache_mib + CHECKPOINTS_MIB
+    if free < needed:
+        raise InputError(
+            f"The run needs {needed / 1024:.3g} GiB in {out}, where {free / 1024:.3g} GiB are free; make room."
+        )
 
 
 def _installed(plan: TrainingPlan, out: Path) -> Manifest | None:
@@ -225,7 +242,7 @@ def _measured(
 
     found = measure(load_manifest(package), plan, cases, out / "evaluation", device, progress)
     write_page(plan, out, found)
-    lines = "\n".join(f"- {line}" for line in found.lines(plan.unit))
+    lines = "\n".join(f"- {line}" for line in found.lines())
     text = (
         (package / CARD).read_text(encoding="utf-8").replace(UNMEASURED, f"## Measured on held-out people\n\n{lines}")
     )

@@ -23,19 +23,23 @@ from MedGenLib.training.data import reader
 from MedGenLib.training.data.ablation import Ablation
 from MedGenLib.training.data.patches import PatchReader, random_window
 
+PLACES = 500
+"""Voxels of each label of a case about which patches may lie."""
+
 
 @dataclass(frozen=True)
 class Prepared:
     """A case in the cache: network values (float16) and labels (uint8), mapped into memory, in RAS.
 
     ``statistics`` has number, mean and standard deviation of the voxels of each label, in network values for MR and in
-    HU for CT; ``center`` is the center of the labels in voxels.
+    HU for CT; ``places`` are flat indices of some voxels of each; ``center`` is the center of the labels in voxels.
     """
 
     values: np.ndarray
     labels: np.ndarray
     center: tuple[float, float, float]
     statistics: Mapping[int, tuple[int, float, float]]
+    places: Mapping[int, list[int]]
 
 
 @reader("volumes")
@@ -79,9 +83,8 @@ class Volumes(PatchReader):
         shape = case.labels.shape
         box, margins = random_window(shape, self.size, generator)
         if generator.random() < 0.5 and any(n > size for n, size in zip(shape, self.size, strict=True)):
-            value = generator.choice(list(case.statistics))
-            places = np.flatnonzero(case.labels == value)
-            place = np.unravel_index(places[generator.integers(places.size)], shape)
+            places = case.places[int(generator.choice(list(case.places)))]
+            place = np.unravel_index(places[generator.integers(len(places))], shape)
             box = tuple(
                 part if n <= size else slice(start, start + size)
                 for part, n, size, start in zip(
@@ -130,7 +133,8 @@ def _cached(data: Mapping[str, Any], case: list[str], codec: Any) -> Prepared:
     known = json.loads(facts.read_text(encoding="utf-8"))
     x, numbers = (np.load(folder / f"{key}.{part}.npy", mmap_mode="r") for part in ("values", "labels"))
     statistics = {int(value): tuple(entry) for value, entry in known["statistics"].items()}
-    return Prepared(x, numbers, tuple(known["center"]), statistics)
+    places = {int(value): found for value, found in known["places"].items()}
+    return Prepared(x, numbers, tuple(known["center"]), statistics, places)
 
 
 def _prepare(data: Mapping[str, Any], image: str, labels: str, codec: Any, base: Path) -> None:
@@ -146,9 +150,9 @@ def _prepare(data: Mapping[str, Any], image: str, labels: str, codec: Any, base:
         numbers[given == int(old)] = new
     if not numbers.any():
         raise InputError(f"The labels of {labels} vanish at {data['spacing_mm']:g} mm; leave the case out.")
-    x = codec.encode(values, numbers)
-    if data["outside"] == "background":
-        x = np.where(numbers > 0, x, 0)
+    inside = numbers > 0 if data["outside"] == "background" else np.ones(numbers.shape, bool)
+    x = np.zeros(values.shape, np.float32)
+    x[inside] = codec.encode(values[inside], numbers[inside])
     measured = x if isinstance(codec, Affine) else values
     statistics = {
         int(value): [
@@ -164,4 +168,8 @@ def _prepare(data: Mapping[str, Any], image: str, labels: str, codec: Any, base:
         with replacing(base.with_name(f"{base.name}.{part}.npy")) as temporary:
             np.save(temporary, array)
     center = [float(index.mean()) for index in np.nonzero(numbers)]
-    write_json(base.with_name(f"{base.name}.json"), {"center": center, "statistics": statistics})
+    generator = np.random.default_rng(0)
+    places = {value: np.flatnonzero(numbers == value) for value in statistics}
+    some = {value: np.sort(generator.permutation(found)[:PLACES]) for value, found in places.items()}
+    facts = {"center": center, "statistics": statistics, "places": some}
+    write_json(base.with_name(f"{base.name}.json"), facts)

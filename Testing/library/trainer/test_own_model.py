@@ -70,6 +70,11 @@ def test_the_card_states_what_was_measured_on_people_kept_out(run):
     assert "## Measured on held-out people" in model.card and "Nothing else was measured" not in model.card
     assert "0 of 1 volumes" in model.card or "1 of 1 volumes" in model.card
     (name,) = plan.held_out
+    image = read_volume(plan.dataset + f"/imagesTr/{name}.nii.gz").array.astype(float)
+    labels = read_label_map(plan.dataset + f"/labelsTr/{name}.nii.gz").array
+    real, _ = json.loads((run / f"evaluation/{name}.json").read_text())["labels"]["2"]
+    assert real == pytest.approx((image[labels == 2].mean() - image.mean()) / image.std(), rel=1e-4)
+    assert f"in real images {real:.3g} SD from the mean of the image" in model.card
     made = sorted(path.name for path in (run / "evaluation/synthetic").iterdir())
     assert made == [f"{name}.nii.gz"]
     trained = {Path(entry[1]).name for entry in plan.config(read_dataset(plan.dataset).cases, run)["data"]["cases"]}
@@ -91,6 +96,9 @@ def test_a_second_call_does_nothing_and_other_data_are_refused(run, crops, tmp_p
     other = shutil.copytree(crops, tmp_path / "other")
     with pytest.raises(InputError, match="holds a run on"):
         train_own(other, run, device="cpu")
+    with pytest.raises(InputError, match="another plan"):
+        train_own(crops, run, Choices(name="yours"), device="cpu")
+    assert train_own(crops, run, Choices(name="mine", changes=TINY), device="cpu").name == "mine"
     with pytest.raises(InputError, match="another plan"):
         train_own(crops, run, Choices(changes={"batch": "3"}), device="cpu")
     with pytest.raises(InputError, match="holds no run"):
@@ -170,8 +178,26 @@ def test_labels_that_cover_the_image_have_their_own_scale(tmp_path):
         labels = np.digitize(image.array, [-500, 0, 75, 300]).astype(np.uint8)
         write_volume(LabelMap(labels, image.affine), folder / "labels" / path.name)
     plan, _ = planned(folder)
-    assert plan.outside == "background" and plan.ablation == 0.3
+    assert plan.outside == "background" and plan.ablation == 0
     assert plan.codec["centers"] == pytest.approx([-1000, -100, 50, 100, 700], abs=12)
+
+
+def test_a_brain_without_background_is_standardized_inside_its_labels(tmp_path):
+    for number, margin in enumerate((2, 12)):
+        shape = (20 + 2 * margin,) * 3
+        labels, image = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+        part = (slice(margin, margin + 20),) * 3
+        labels[part], image[part] = 1, np.random.default_rng(number).normal(300, 30, (20, 20, 20))
+        for kind, item in (("images", Volume(image, np.eye(4))), ("labels", LabelMap(labels, np.eye(4)))):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            write_volume(item, tmp_path / kind / f"b{number}.nii.gz")
+    dataset = read_dataset(tmp_path)
+    plan = make_plan(dataset, inspect(dataset, "T1w"))
+    assert plan.outside == "background" and (plan.codec["mean"], plan.codec["sd"]) == (300, pytest.approx(30, abs=1))
+    plan = replace(plan, steps={"autoencoder": 1, "latent-flow": 1}, held_out=())
+    for case in Volumes(plan.config(dataset.cases, tmp_path / "cache"), [16] * 3).cases:
+        assert np.std(np.asarray(case.values[case.labels > 0], float)) == pytest.approx(1, abs=0.01)
+        assert not np.any(case.values[case.labels == 0])
 
 
 def test_people_are_never_on_both_sides(tmp_path):
@@ -207,6 +233,15 @@ def test_choices_are_checked_and_kept(tmp_path):
     ):
         with pytest.raises(InputError, match=sentence):
             plan.changed(choices)
+
+
+def test_a_disk_that_is_too_full_is_noticed_before_the_training(tmp_path):
+    folder = body(tmp_path / "data")
+    plan, _ = planned(folder)
+    assert plan.cache_mib == pytest.approx(3 * 40 * 36 * 24 * 3 / 2**20, abs=0.1)
+    with pytest.raises(InputError, match="GiB are free; make room"):
+        train_own(folder, tmp_path / "out", Choices(changes={**TINY, "cache_mib": "1e12"}), device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_data_are_refused_before_the_training(tmp_path, capsys):
