@@ -40,6 +40,12 @@ def dataset_arguments(parser: Parser) -> None:
     parser.add_argument("--channel", metavar="NAME", help="image to generate, where a case has several")
     parser.add_argument("--modality", help="CT or an MR contrast such as T1w, where the data set does not state it")
     parser.add_argument("--license", metavar="TEXT", help="license of the data, for the model's card")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="continue the training of an installed model, also with new labels",
+    )
     parser.add_argument("--skip-bad", action="store_true", help="leave out cases that cannot be used")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a choice of the plan; repeatable"
@@ -63,6 +69,7 @@ def choices_of(arguments: Namespace) -> Choices:
         arguments.channel,
         arguments.modality,
         arguments.license,
+        arguments.start,
         changes,
         arguments.skip_bad,
     )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 COORDINATE_UNIT_MM = 32.0
+COORDINATES = 3
+"""Maps of the position, after those of the labels."""
 
 
 def label_channels(labels: np.ndarray, count: int) -> np.ndarray:

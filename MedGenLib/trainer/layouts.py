@@ -56,7 +56,8 @@ def read_dataset(path: str | Path, channel: str | None = None) -> DataSet:
             raise InputError(f"The data set {path} cannot be read: {error.strerror or error}.") from None
         if found is not None:
             if not found.cases:
-                raise InputError(f"The data set {path} ({found.layout}) has no image with labels; add some.")
+                why = f": {found.problems[0].sentence}" if found.problems else "; add some."
+                raise InputError(f"The data set {path} ({found.layout}) has no image with labels{why}")
             return found
     raise InputError(
         f"The layout of {path} is not known; put the images into images and their label volumes, under the same names, "

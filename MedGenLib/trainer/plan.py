@@ -20,6 +20,8 @@ import numpy as np
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.imaging.modality import modality_family
 from MedGenLib.io.atomic import write_json
+from MedGenLib.packages.catalogue import find
+from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.typed import read, setting
 from MedGenLib.trainer.datasets import DataSet, LabeledImage
 from MedGenLib.trainer.inspection import Inspection
@@ -63,6 +65,7 @@ class TrainingPlan:
     field_of_view_mm: smallest and largest extent of the cases.
     range: lowest and highest value of the images.
     cache_mib: space for the prepared volumes on the disk.
+    start: installed package whose training is continued.
     reasons: choice -> reason.
     """
 
@@ -95,6 +98,7 @@ class TrainingPlan:
     background: float = 0.0
     cache_mib: float = setting(0.0, low=0)
     seed: int = 0
+    start: str | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -143,10 +147,12 @@ class TrainingPlan:
     def config(self, cases: Sequence[LabeledImage], cache: Path) -> dict[str, Any]:
         """The configuration of the recipes; ``cache`` is the folder of the prepared volumes."""
         kept = [case for case in cases if case.subject not in self.held_out]
+        continues = {} if self.start is None else {"continues": {"name": self.start, "added": self._added}}
         flow = {"widths": list(self.widths), "blocks": list(self.blocks), "attention": self.attention}
         return {
             "seed": self.seed,
             "folder": str(cache.parent),
+            **continues,
             "data": {
                 "adaptor": "volumes",
                 "cases": [[case.name, str(case.image), str(case.labels)] for case in kept],
@@ -165,9 +171,19 @@ class TrainingPlan:
                 "network": {"width": self.autoencoder_width, "blocks": 1},
             },
             "flow": {"patch": list(self.patch), "network": flow},
-            "optimisation": {stage: self._optimization(stage) for stage in STAGES},
+            "optimisation": {stage: self._optimization(stage) for stage in STAGES if stage in self.steps},
             "package": self._package(kept),
         }
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The recipes to train: a continued package keeps its autoencoder."""
+        return STAGES if self.start is None else STAGES[1:]
+
+    @property
+    def _added(self) -> int:
+        """Labels that the continued package lacks."""
+        return max(self.labels) - max(find(self.start).input.labels)
 
     def _optimization(self, stage: str) -> dict[str, Any]:
         steps = self.steps[stage]
@@ -233,12 +249,22 @@ class TrainingPlan:
                     "presets": {"draft": {"steps": 6}, "normal": {"steps": 12}, "best": {"steps": 30}},
                 },
                 "training": {
-                    "data": [{"name": self.title, "license": self.license, "url": "", "subjects": len(subjects)}],
-                    "commands": [f"medgen train {Path(self.dataset).name} --out {self.name}"],
+                    "data": self._data(len(subjects)),
+                    "commands": [f"medgen train {Path(self.dataset).name} --out {self.name}{self._from}"],
                 },
                 "license": {"spdx": self.license, "commercial_use": False, "acceptance_required": False},
             },
         }
+
+    def _data(self, subjects: int) -> list[dict[str, Any]]:
+        """The data of this training, after those of the continued package."""
+        own = {"name": self.title, "license": self.license, "url": "", "subjects": subjects}
+        before = () if self.start is None else find(self.start).training.data
+        return [*map(asdict, before), own]
+
+    @property
+    def _from(self) -> str:
+        return "" if self.start is None else f" --from {self.start}"
 
 
 def make_plan(
@@ -311,22 +337,70 @@ def make_plan(
     )
 
 
+def continued(plan: TrainingPlan, package: Manifest, dataset: DataSet) -> TrainingPlan:
+    """The plan that continues the training of a package: its spacing, codec and networks, and its labels.
+
+    Labels of the data set are found among those of the package by their names; others are added after them.
+
+    Raises
+    ------
+    InputError: a package of another kind, or of another modality.
+    """
+    settings = package.settings
+    if package.pipeline != "latent-flow" or settings.takes_noise or not settings.coordinates:
+        raise InputError(
+            f"The training of '{package.name}' cannot be continued: only latent flows of labels and position without a "
+            "noise setting can, such as mr-hippocampus and models made by this command."
+        )
+    if modality_family(package.output.modality) != modality_family(plan.modality):
+        raise InputError(f"'{package.name}' makes {package.output.modality}, but the images are {plan.modality}.")
+    labels = {value: label.name for value, label in package.input.labels.items()}
+    numbers = {}
+    for old in plan.numbers:
+        known = package.input.vocabulary.value_of(_label_name(dataset, old))
+        numbers[old] = known or max(labels) + 1
+        labels.setdefault(numbers[old], _label_name(dataset, old))
+    network = package.networks["flow"].arguments
+    why = f"as in {package.name}, whose training is continued"
+    changed = {
+        "start": package.name,
+        "modality": package.output.modality,
+        "labels": {str(k): v for k, v in labels.items()},
+        "numbers": {str(k): v for k, v in numbers.items()},
+        "spacing_mm": package.spacing.native,
+        "outside": settings.outside,
+        "codec": {"name": settings.name, **settings.codec},
+        "autoencoder_width": package.networks["autoencoder"].arguments["width"],
+        "widths": list(network["widths"]),
+        "blocks": list(network["blocks"]),
+        "attention": bool(network.get("attention", False)),
+    }
+    if "centers" in changed["codec"]:  # a new label has the scale of the background of the package
+        for key in ("centers", "scales"):
+            values = list(changed["codec"][key])
+            changed["codec"][key] = values + values[:1] * (max(labels) + 1 - len(values))
+    if package.license.spdx != plan.license:
+        changed["license"] = f"{package.license.spdx} AND {plan.license}"
+    reasons = {**plan.reasons, **dict.fromkeys(("start", *(key for key in changed if key in plan.reasons)), why)}
+    return _typed({**json.loads(json.dumps(plan.as_dict())), **changed, "reasons": reasons}, "The plan")
+
+
 def with_budget(plan: TrainingPlan, seconds: Mapping[str, float], budget: float) -> TrainingPlan:
     """The plan with as many steps as fit into the budget in seconds, at the measured seconds for one step.
 
     Raises InputError if that is less than a useful training.
     """
-    steps = {stage: int(budget * SHARES[stage] / seconds[stage]) for stage in STAGES}
-    if short := [stage for stage in STAGES if steps[stage] < STEPS[stage][0]]:
+    steps = {stage: int(budget * SHARES[stage] / seconds[stage]) for stage in plan.stages}
+    if short := [stage for stage in plan.stages if steps[stage] < STEPS[stage][0]]:
         needed = max(STEPS[stage][0] * seconds[stage] / SHARES[stage] for stage in short)
         raise InputError(
             f"The budget of {budget / 60:.3g} min allows {steps[short[0]]} steps of the {short[0]}, too few to be "
             f"useful; give at least {math.ceil(needed / 60)} min."
         )
-    chosen = {stage: min(steps[stage], STEPS[stage][1]) for stage in STAGES}
+    chosen = {stage: min(steps[stage], STEPS[stage][1]) for stage in plan.stages}
     why = {
         f"steps.{stage}": f"{seconds[stage]:.2g} s for one step on this device, {SHARES[stage]:.0%} of the budget"
-        for stage in STAGES
+        for stage in plan.stages
     }
     data = json.loads(json.dumps(plan.as_dict()))
     data["steps"], data["reasons"] = chosen, {**data["reasons"], **why}

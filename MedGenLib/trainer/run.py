@@ -25,13 +25,14 @@ from typing import Any
 from MedGenLib.errors import InputError
 from MedGenLib.evaluation.tables import csv_text
 from MedGenLib.packages import store
-from MedGenLib.packages.catalogue import catalogue
+from MedGenLib.packages.catalogue import catalogue, find
+from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest, load_manifest
 from MedGenLib.progress import ProgressCallback
 from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
 from MedGenLib.trainer.inspection import inspect
 from MedGenLib.trainer.layouts import read_dataset
-from MedGenLib.trainer.plan import STAGES, TrainingPlan, make_plan, with_budget
+from MedGenLib.trainer.plan import STAGES, TrainingPlan, continued, make_plan, with_budget
 
 PLAN, PROBLEMS, PAGE = "plan.json", "problems.csv", "index.html"
 FOLDERS = {"autoencoder": "autoencoder", "latent-flow": "flow"}
@@ -48,6 +49,7 @@ class Choices:
     Attributes
     ----------
     budget: seconds for training and measurement.
+    start: installed package whose training is continued.
     changes: single choices of the plan, as for `TrainingPlan.changed`.
     skip_bad: train without the cases that cannot be used, instead of refusing the data set.
     """
@@ -57,6 +59,7 @@ class Choices:
     channel: str | None = None
     modality: str | None = None
     license: str | None = None
+    start: str | None = None
     changes: Mapping[str, str] | None = None
     skip_bad: bool = False
 
@@ -85,10 +88,14 @@ def plan_of(
         raise InputError(problem_text(inspection.problems, dataset))
     chosen = pick_device(device)
     plan = make_plan(dataset, inspection, choices.name, choices.channel, choices.license, chosen.type)
+    if choices.start is not None:
+        package = find(choices.start)
+        require_acceptance(package, False)
+        plan = continued(plan, package, dataset)
     changes = dict(choices.changes or {})
     plan = plan.changed({key: value for key, value in changes.items() if not key.startswith("steps.")})
     fixed = {key: value for key, value in changes.items() if key.startswith("steps.")}
-    if len(fixed) < len(STAGES):
+    if any(f"steps.{stage}" not in fixed for stage in plan.stages):
         one = plan.changed({f"steps.{stage}": "1" for stage in STAGES})
         with thread_count(threads):
             seconds = seconds_per_step(one.config(dataset.cases, Path("cache")), chosen)
@@ -148,7 +155,9 @@ def _planned(
         plan = TrainingPlan.read(file)
         if plan.dataset != str(dataset.path.resolve()):
             raise InputError(f"The folder {out} holds a run on {plan.dataset}; give another folder.")
-        stated = {key: getattr(choices, key) for key in ("name", "channel", "modality", "license")}
+        stated = {key: getattr(choices, key) for key in ("name", "channel", "modality", "license", "start")}
+        if plan.start is not None:
+            del stated["license"]  # that of the plan has two parts
         other = [key for key, value in stated.items() if value is not None and value != getattr(plan, key)]
         changed = {**plan.changed(choices.changes or {}).as_dict(), "reasons": dict(plan.reasons)}
         if other or changed != plan.as_dict():
@@ -209,10 +218,13 @@ def _trained(
     """Train all stages; returns the package."""
     from MedGenLib.trainer.page import write_page
     from MedGenLib.training import train
+    from MedGenLib.training.warm_start import copy_autoencoder
 
     config: dict[str, Any] = plan.config(cases, out.resolve() / "cache")
     exported = out
-    for stage in STAGES:
+    if plan.start is not None:
+        copy_autoencoder(plan.start, out / FOLDERS["autoencoder"])
+    for stage in plan.stages:
         exported = train(
             stage,
             config,

@@ -10,10 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MedGenLib.networks import Autoencoder, FlowUNet
+from MedGenLib.pipelines.conditioning import COORDINATES
 from MedGenLib.pipelines.loading import bfloat16_pays
-
-LABELS_AND_PLACE = 1 + 3
-"""Maps of the networks beside one for each label: the background and the coordinates."""
 
 
 def seconds_per_step(config: dict[str, Any], device: torch.device) -> dict[str, float]:
@@ -22,7 +20,7 @@ def seconds_per_step(config: dict[str, Any], device: torch.device) -> dict[str, 
     The first step of each is not counted: libraries prepare themselves in it.
     """
     autoencoder = Autoencoder(**config["autoencoder"]["network"]).to(device)
-    maps = len(config["data"]["labels"]) + LABELS_AND_PLACE
+    maps = max(map(int, config["data"]["labels"])) + 1 + COORDINATES
     flow = FlowUNet(maps=maps, scalars=0, **config["flow"]["network"]).to(device)
 
     def restore(x: Tensor) -> Tensor:

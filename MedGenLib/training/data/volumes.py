@@ -17,7 +17,7 @@ from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.io.atomic import replacing, write_json
 from MedGenLib.io.files import read_label_map, read_volume
-from MedGenLib.pipelines.conditioning import coordinates_about, label_channels
+from MedGenLib.pipelines.conditioning import COORDINATES, coordinates_about, label_channels
 from MedGenLib.pipelines.working_grid import SAME_SPACING
 from MedGenLib.training.data import reader
 from MedGenLib.training.data.ablation import Ablation
@@ -55,8 +55,8 @@ class Volumes(PatchReader):
     def __init__(self, config: dict[str, Any], patch: int | list[int]) -> None:
         data = config["data"]
         self.names = {int(value): name for value, name in data["labels"].items()}
-        self.count = len(self.names)
-        self.maps = self.count + 1 + 3
+        self.count = max(self.names)
+        self.maps = self.count + 1 + COORDINATES
         self.spacing = float(data["spacing_mm"])
         self.outside = data["outside"]
         self.size = tuple(patch) if isinstance(patch, list) else (patch,) * 3

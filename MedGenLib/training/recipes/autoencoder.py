@@ -62,20 +62,25 @@ class AutoencoderRecipe:
     @torch.no_grad()
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
         """Measure the latent's mean and standard deviation, fold them into the weights, and write the files."""
-        from safetensors.torch import save_file
-
         network = networks["autoencoder"]
         latents = []
         for index in range(16):
             batch = to_device_of(network, self.data.sample(Draw.of(8, index).numpy, 4))
             latents.append(_inside(network.encode(batch["x"]), batch["valid"], network.stride))
         network.normalize(torch.cat(latents, dim=1))
-        path = out / WEIGHTS_FILE
-        state = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
-        with replacing(path) as temporary:
-            save_file(state, temporary)
-        write_json(out / "autoencoder.json", {"network": self.config["autoencoder"]["network"], "steps": step})
-        return path
+        return write_autoencoder(network, self.config["autoencoder"]["network"], step, out)
+
+
+def write_autoencoder(network: nn.Module, arguments: dict[str, Any], steps: int, out: Path) -> Path:
+    """Write the weights and the arguments; returns the path of the weights."""
+    from safetensors.torch import save_file
+
+    path = out / WEIGHTS_FILE
+    state = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(state, temporary)
+    write_json(out / "autoencoder.json", {"network": arguments, "steps": steps})
+    return path
 
 
 def _inside(latent: Tensor, valid: Tensor, stride: int) -> Tensor:

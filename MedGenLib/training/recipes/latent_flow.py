@@ -19,6 +19,7 @@ from MedGenLib.training.loop import Draw, Log, Objective, start_from, to_device_
 from MedGenLib.training.losses import Terms, TrainingStep
 from MedGenLib.training.recipes import recipe
 from MedGenLib.training.recipes.autoencoder import WEIGHTS_FILE
+from MedGenLib.training.warm_start import load_flow
 
 MASK_DROP = 0.05
 OUTSIDE_WEIGHT = 0.05
@@ -30,6 +31,8 @@ class LatentFlowRecipe:
 
     ``flow.train`` "conditioner" freezes all but the conditioner, after ``start_from``, to add a condition to a trained
     network by a ControlNet (``flow.network.conditioner`` "control").
+
+    ``continues`` has the ``name`` of an installed package to start from, and the number of labels ``added`` to it.
 
     ``<out>/../autoencoder`` must contain the export of the recipe `autoencoder`.
     """
@@ -49,6 +52,8 @@ class LatentFlowRecipe:
         start_from(config, out, "flow", network, "mask_encoder" if only_conditioner else "")
         if only_conditioner:
             network.freeze_base()
+        if "continues" in config:
+            load_flow(network, **config["continues"])
         self.terms = Terms.of(config, self.data.codec, self.autoencoder)
         self.objectives = [Objective("flow", ("flow",), self._loss)]
 

@@ -114,6 +114,9 @@ def test_a_table(tmp_path):
     found = read_dataset(table)
     assert [(case.name, case.subject) for case in found.cases] == [("A", "Ann")]
     assert "two.nii.gz of line 3 does not exist" in found.problems[0].sentence
+    table.write_text("image,labels\nnowhere.nii.gz,scans/one_mask.nrrd\n")
+    with pytest.raises(InputError, match="no image with labels: The file .*nowhere.nii.gz of line 2 does not exist"):
+        read_dataset(table)
     table.write_text("picture,labels\n")
     with pytest.raises(InputError, match="has no column 'image'"):
         read_dataset(table)

@@ -17,13 +17,16 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.samples import sample
+from MedGenLib.networks import FlowUNet
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import catalogue, find
+from MedGenLib.pipelines.loading import network as trained_network
 from MedGenLib.trainer.inspection import inspect
 from MedGenLib.trainer.layouts import read_dataset
 from MedGenLib.trainer.plan import TrainingPlan, make_plan, with_budget
 from MedGenLib.trainer.run import Choices, train_own
 from MedGenLib.training.data.volumes import Volumes
+from MedGenLib.training.warm_start import load_flow
 
 TINY = {
     "widths": "[8, 16]",
@@ -128,6 +131,59 @@ def test_a_run_killed_in_any_stage_ends_with_the_same_weights(run, crops, tmp_pa
         one, two = (torch.load(root / folder / "checkpoint.pt", weights_only=True) for root in (run, tmp_path / "out"))
         for name, averages in one["averages"].items():
             assert all(torch.equal(value, two["averages"][name][key]) for key, value in averages.items())
+
+
+@pytest.fixture
+def tumors(crops, tmp_path) -> Path:
+    """Three crops whose posterior part is 1, and a tumor in it 2."""
+    for number, path in enumerate(sorted((crops / "labelsTr").iterdir())[:3]):
+        labels = read_label_map(path)
+        array = (labels.array == 2).astype(np.uint8)
+        index = np.argwhere(array)[number * 50]
+        array[tuple(slice(i - 1, i + 2) for i in index)] = 2
+        for kind in ("imagesTr", "labelsTr"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+        shutil.copy(crops / "imagesTr" / path.name, tmp_path / "imagesTr")
+        write_volume(LabelMap(array, labels.affine), tmp_path / "labelsTr" / path.name)
+    names = {"background": 0, "posterior hippocampus": 1, "cyst": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T1"}, "labels": names}))
+    return tmp_path
+
+
+def test_an_installed_model_is_continued_with_a_new_label(run, tumors, tmp_path):
+    choices = Choices(name="with-cyst", license="CC0-1.0", start="mine", changes={"steps.latent-flow": "4"})
+    made = train_own(tumors, tmp_path / "out", choices, device="cpu")
+    before = find("mine")
+    names = {value: label.name for value, label in made.input.labels.items()}
+    assert names == {1: "anterior hippocampus", 2: "posterior hippocampus", 3: "cyst"}
+    assert TrainingPlan.read(tmp_path / "out/plan.json").numbers == {1: 2, 2: 3}
+    assert [item.subjects for item in made.training.data] == [5, 2]
+    assert made.license.spdx == "CC-BY-SA-4.0 AND CC0-1.0"
+    one, two = (trained_network(model, "autoencoder", torch.device("cpu")) for model in (before, made))
+    x = torch.randn(1, 1, 16, 16, 16)
+    assert torch.allclose(one.encode(x), two.encode(x), atol=0.05)
+
+
+def test_a_continued_network_starts_where_the_package_ended(run):
+    package = find("mine")
+    old = trained_network(package, "flow", torch.device("cpu"))
+    arguments = dict(package.networks["flow"].arguments)
+    new = FlowUNet(**{**arguments, "maps": arguments["maps"] + 2}).eval()
+    load_flow(new, "mine", 2)
+    maps = torch.rand(1, arguments["maps"], 16, 16, 16)
+    more = torch.cat([maps[:, :-3], torch.rand(1, 2, 16, 16, 16), maps[:, -3:]], 1)  # new labels have no effect yet
+    point, time = torch.randn(1, 8, 8, 8, 8), torch.tensor([0.3])
+    with torch.no_grad():
+        assert torch.allclose(
+            old(point, time, old.encode_mask(maps)), new(point, time, new.encode_mask(more)), atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(("start", "sentence"), [("ct-tissue", "cannot be continued"), ("mine", "makes MR, but")])
+def test_what_cannot_be_continued(run, tmp_path, start, sentence):
+    with pytest.raises(InputError, match=sentence):
+        train_own(body(tmp_path / "data"), tmp_path / "out", Choices(start=start), device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def body(folder: Path, people: int = 3) -> Path:
