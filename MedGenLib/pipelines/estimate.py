@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from MedGenLib import user_folders
-from MedGenLib.errors import InputError
+from MedGenLib.errors import InputError, PackageError
 from MedGenLib.io.atomic import write_json
 from MedGenLib.pipelines.base import Estimate, pipeline_of
 from MedGenLib.pipelines.measured import TIMINGS, card_runs, record
@@ -97,7 +97,10 @@ def remember_run(result: Result, options: Mapping[str, Any], seconds: float) -> 
     from MedGenLib.packages.catalogue import find
 
     report, preset = result.report, options["preset"]
-    manifest, done = find(report.model), report.parameters
+    try:
+        manifest, done = find(report.model), report.parameters
+    except PackageError:  # removed during the run, whose result counts all the same
+        return
     usual = manifest.preset(preset).steps in (None, report.steps)
     # A short run is used only if the model card has no measurement either.
     long_enough = seconds > SHORT_RUN or not manifest.performance
