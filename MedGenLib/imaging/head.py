@@ -30,6 +30,8 @@ _FEW = 50
 _SKULL = 0.075
 """Depth of the dark layer below the skin in MR, relative to the signal beside it, median of rays and planes: 171 heads
 have at least 0.085, limbs and trunks of 41 people and brains without skull at most 0.06."""
+_THICKEST_MM, _HIGHEST_MM = 4.0, 6.6
+"""Largest voxels along and across an axial plane that show a skull: in thicker ones the layer is averaged away."""
 _OUTSIDE_MM, _RAY_MM, _FEW_RAYS = 12, 22, 30
 """Ends of a ray outside and inside of the outline of the body, which may follow the skull below a thin scalp."""
 
@@ -58,6 +60,9 @@ def head_problem(volume: Volume) -> str | None:
         return "No skull is found below the skin, so this is another part of the body, or the skull was removed"
     if _is_bare_brain(volume, coarse, body, depth):
         return "No skull is found around the brain, so it seems to have been removed (skull-stripping)"
+    axial, sides = _axes(volume)
+    if volume.spacing[axial] > _HIGHEST_MM or max(volume.spacing[axis] for axis in sides) > _THICKEST_MM:
+        return None
     skull = _dark_layer(coarse, body, _air(volume))
     if skull is not None and skull < _SKULL:
         return "No dark skull is found below the skin, so this is another part of the body, or the skull was removed"

@@ -84,9 +84,15 @@ def temporary_environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def force_number_format(bfloat16: bool) -> None:
-    """Store the number format for workers started later in this home, whatever their processor is."""
-    folder = user_folders.cache_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / loading.PROBES, {loading.probe_key(torch.device("cpu")): bfloat16})
+@contextlib.contextmanager
+def number_format(bfloat16: bool) -> Iterator[None]:
+    """The number format of this process, and of workers started in this home, whatever their processor is."""
+    path = user_folders.cache_dir() / loading.PROBES
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {loading.probe_key(torch.device("cpu")): bfloat16})
     loading.bfloat16_pays.cache_clear()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        loading.bfloat16_pays.cache_clear()

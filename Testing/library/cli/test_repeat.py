@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from workers import force_number_format, temporary_environment
+from workers import number_format, temporary_environment
 
 from MedGenLib import cli
 from MedGenLib.findings import OutputCheck
@@ -111,14 +111,11 @@ def test_the_input_is_found_by_its_content(inputs, tmp_path, capsys):
 
 def test_other_voxels_and_their_reason_are_stated(inputs, tmp_path, capsys):
     output = tmp_path / "out.nii.gz"
-    force_number_format(False)
-    assert run("generate", inputs, output) in (0, 3)
-    force_number_format(True)
+    with number_format(False):
+        assert run("generate", inputs, output) in (0, 3)
     capsys.readouterr()
-    try:
+    with number_format(True):
         assert cli.main(["repeat", str(output), "--input", str(inputs)]) == 1
-    finally:
-        force_number_format(False)
     printed = capsys.readouterr().out
     assert "voxels of" in printed and "number format: float32 before, bfloat16 now" in printed
 

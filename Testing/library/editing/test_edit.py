@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from scipy import ndimage
-from workers import force_number_format, left_handed_oblique, temporary_environment, trunk
+from workers import left_handed_oblique, number_format, temporary_environment, trunk
 
 import MedGenLib
 from MedGenLib.cli import main
@@ -16,7 +16,6 @@ from MedGenLib.imaging.volume import LabelMap, Volume, crop, occupied
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import find
-from MedGenLib.pipelines.loading import bfloat16_pays
 
 CPU = {"device": "cpu"}
 FAT, SOFT, BONE, LUNG = 1, 2, 3, 4
@@ -33,12 +32,9 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])
-def number_format(request, tmp_path):
-    """Both number formats, whichever is faster on this processor."""
-    with temporary_environment(MEDGEN_HOME=str(tmp_path)):
-        force_number_format(request.param)
+def each_number_format(request, tmp_path):
+    with temporary_environment(MEDGEN_HOME=str(tmp_path)), number_format(request.param):
         yield
-    bfloat16_pays.cache_clear()
 
 
 def ct_of(mask: LabelMap, dtype=np.int16, seed=0) -> Volume:
@@ -463,7 +459,7 @@ def test_the_field_of_view_follows_the_labels_and_ends_where_the_model_does(hipp
         assert np.array_equal(canvas.mask.array, above)
 
 
-@pytest.mark.usefixtures("number_format")
+@pytest.mark.usefixtures("each_number_format")
 def test_a_stopped_edit_does_not_move_the_field_of_view(hippocampus):
     image, mask = hippocampus
     pads = [(8, 40), (0, 10), (0, 60)]

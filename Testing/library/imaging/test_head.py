@@ -9,8 +9,10 @@ from matplotlib.image import imread
 
 from MedGenLib.checks.input import check_image
 from MedGenLib.imaging.head import head_problem
+from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import Volume, crop
 from MedGenLib.io.files import read_volume
+from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import find
 
 SAMPLES = Path(__file__).resolve().parents[3] / "Resources" / "SampleData"
@@ -98,6 +100,14 @@ def test_slices_and_slabs_of_heads_have_no_problem():
 def test_a_brain_without_its_skull():
     assert "skull-stripping" in head_problem(bare_brain())
     assert "No skull" in head_problem(ct(values=(35, 35, 35)))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("thickness", [4.0, 5.5, 6.5, 8.0])
+def test_a_head_in_thick_slices_of_any_plane_is_a_head(axis, thickness):
+    head = read_volume(sample("head_t1.nii.gz"), modality="T1w")
+    spacing = [thickness if n == axis else s for n, s in enumerate(head.spacing)]
+    assert head_problem(resample(head, spacing)) is None
 
 
 @pytest.mark.parametrize("modality", ["CT", "T1w"])

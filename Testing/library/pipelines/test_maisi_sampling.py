@@ -237,7 +237,7 @@ def test_ddpm_refuses_unsupported_requests(installed):
     nothing = trunk()
     ribs = nothing.with_array(np.where(nothing.array > 0, 200, 0).astype(np.uint8))
     with pytest.raises(InputError, match="needs the part of the body"):
-        generate(ribs, DDPM, **FAST)
+        generate(ribs, DDPM, mapping="model", **FAST)
 
 
 # ---- without a mask

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from workers import QUICK, data_mib, force_number_format, temporary_environment, trunk
+from workers import QUICK, data_mib, number_format, temporary_environment, trunk
 
 import MedGenLib
 from MedGenLib import devices
@@ -26,8 +26,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the limit exists on 
 @pytest.fixture(scope="module", autouse=True, params=[False, True], ids=["float32", "bfloat16"])
 def home(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("home")
-    with temporary_environment(MEDGEN_HOME=str(folder), OMP_NUM_THREADS="1"):
-        force_number_format(request.param)
+    with temporary_environment(MEDGEN_HOME=str(folder), OMP_NUM_THREADS="1"), number_format(request.param):
         yield folder
 
 
