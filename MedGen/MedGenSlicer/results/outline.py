@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import slicer
@@ -10,7 +11,7 @@ import slicer
 DISPLAY = ("Visibility", "Visibility2D", "Visibility2DFill", "Visibility2DOutline", "Opacity2DFill", "Opacity2DOutline")
 """Properties of a segmentation's display node."""
 SAVED = "MedGen.Display"
-"""Attribute of a display node: what was there before, and what is drawn instead."""
+"""Attribute of a display node: its identity, what was there before, and what is drawn instead."""
 
 
 class Outline:
@@ -22,14 +23,11 @@ class Outline:
     node: vtkMRMLSegmentationNode.
     """
 
-    shown: list[Outline] = []
-
     def __init__(self, node) -> None:
         if node.GetDisplayNode() is None:
             node.CreateDefaultDisplayNodes()
         self.node, self.display = node, node.GetDisplayNode()
         self._kept = self._drawn = _stateOf(self.display)
-        Outline.shown.append(self)
 
     def draw(self, fill: float, viewID: str | None = None) -> None:
         """Draw the outline, if the segmentation was visible.
@@ -53,12 +51,10 @@ class Outline:
             },
         )
         self._drawn = _stateOf(self.display)
-        self.display.SetAttribute(SAVED, json.dumps([self._kept, self._drawn]))
+        self.display.SetAttribute(SAVED, json.dumps([_identity(self.display), self._kept, self._drawn]))
 
     def restore(self) -> None:
         """Give back what was there before; what was changed elsewhere since, or deleted, is left alone."""
-        if self in Outline.shown:
-            Outline.shown.remove(self)
         if self.display.GetScene() is not None:
             _giveBack(self.display, self._kept, self._drawn)
 
@@ -76,11 +72,15 @@ def outlineAll() -> list[Outline]:
 
 def giveBackSaved() -> None:
     """Draw segmentations that were loaded from a scene as they were before they became outlines."""
-    live = [outline.display for outline in Outline.shown]
     for display in slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode"):
-        saved = display.GetAttribute(SAVED)
-        if saved and display not in live:
-            _giveBack(display, *json.loads(saved))
+        identity, *states = json.loads(display.GetAttribute(SAVED) or "[null]")
+        if states and identity != _identity(display):
+            _giveBack(display, *states)
+
+
+def _identity(display) -> str:
+    """What a node that is loaded from a file does not share with the one that was saved."""
+    return f"{os.getpid()} {display.GetAddressAsString('vtkObject')}"
 
 
 def _giveBack(display, kept: dict[str, Any], drawn: dict[str, Any]) -> None:
