@@ -64,14 +64,14 @@ def choices_of(arguments: Namespace) -> Choices:
             raise InputError(f"--set {text} has no value; write --set KEY=VALUE.")
         changes[key.strip()] = value.strip()
     return Choices(
-        arguments.budget,
-        arguments.name,
-        arguments.channel,
-        arguments.modality,
-        arguments.license,
-        arguments.start,
-        changes,
-        arguments.skip_bad,
+        budget=arguments.budget,
+        name=arguments.name,
+        channel=arguments.channel,
+        modality=arguments.modality,
+        license=arguments.license,
+        start=arguments.start,
+        changes=changes,
+        skip_bad=arguments.skip_bad,
     )
 
 

@@ -67,6 +67,7 @@ class RegionEditor:
     conditions: dict[str, Any] = field(default_factory=dict)
     history: History = field(default_factory=History)
     _parts: list[tuple[str, Any, NDArray, NDArray]] = field(default_factory=list)
+    _encoded: list[tuple[Box, NDArray]] = field(default_factory=list)
 
     @property
     def halo(self) -> tuple[int, int, int]:
@@ -202,6 +203,7 @@ class RegionEditor:
         """Encode the windows while the labels are still those of the image."""
         for window in windows:
             sampling = self._sampling(window, plan)
+            self._encoded.append((window, self.cache.known[window].copy()))
             self.cache.encode(window, self.image, self.labels, sampling.autoencoder, self.device, sampling.bfloat16)
 
     def _sampling(self, window: Box, plan: FlowPreset) -> Sampling:
@@ -322,16 +324,18 @@ class RegionEditor:
         Cells that it encoded become unknown again: a cell's latent depends, in its last bits, on the cells that are
         encoded with it.
         """
-        self._parts, view, known = [], self.view, self.cache.known.copy()
+        self._parts, self._encoded, view = [], [], self.view
         try:
             yield
         except BaseException:
             for name, index, before, _ in reversed(self._parts):
                 self._array(name)[index] = before
-            self.view, self.cache.known[...] = view, known
+            for window, known in self._encoded:
+                self.cache.known[window] &= known
+            self.view = view
             raise
         finally:
-            self._parts = []
+            self._parts, self._encoded = [], []
 
     def _write(self, name: str, index: Any, after: NDArray) -> None:
         array = self._array(name)

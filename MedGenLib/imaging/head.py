@@ -28,8 +28,8 @@ _LAYERS_MM = (3, 6, 9, 12, 15, 18)
 _DEEP_MM = (20, 60)
 _FEW = 50
 _SKULL = 0.075
-"""Depth of the dark layer below the skin in MR, relative to the signal beside it, median of rays and planes: 171 heads
-have at least 0.085, limbs and trunks of 41 people and brains without skull at most 0.06."""
+"""Least contrast of the skull in MR, as returned by `_dark_layer`: at least 0.085 in 171 heads, at most 0.063 in limbs
+and trunks of 41 people and in brains without skull."""
 _THICKEST_MM, _HIGHEST_MM = 4.0, 6.6
 """Largest voxels along and across an axial plane that show a skull: in thicker ones the layer is averaged away."""
 _OUTSIDE_MM, _RAY_MM, _FEW_RAYS = 12, 22, 30
@@ -96,9 +96,9 @@ def _air(volume: Volume) -> float:
 
 
 def _dark_layer(coarse: Volume, body: np.ndarray, air: float) -> float | None:
-    """How much darker than what is on both sides the darkest place of a ray from the skin inward is: 0 to 1 (as air).
+    """Contrast of the darkest point of a ray from the skin inward to the signal on both sides: 0 (none) to 1 (as air).
 
-    Median of the rays of an axial plane, and of the planes; None where no plane shows skin and what is below.
+    Median over the rays of an axial plane, then over the planes; None if no plane shows the skin and the tissue below.
     """
     axial, sides = _axes(coarse)
     planes, inside = (np.moveaxis(array, axial, 0) for array in (coarse.array - air, body))

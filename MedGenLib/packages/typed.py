@@ -67,6 +67,8 @@ def read(kind: type[T], section: Any, where: str) -> T:
 
 def _parsed(hint: Any, value: Any, where: str, limits: Mapping[str, Any]) -> Any:
     origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
     if origin is UnionType:  # X | None: a missing key means None
         return _parsed(args[0], value, where, limits)
     if is_dataclass(hint):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.modality import hu_problem, modality_family, modality_of
+from MedGenLib.imaging.modality import hu_problem, modality_doubt, modality_family, modality_of
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume
@@ -146,7 +146,7 @@ def _problem(image: Volume, labels: LabelMap, dataset: DataSet, modality: str | 
         return "The labels are empty."
     if dataset.strict and (unknown := sorted(set(numbers.tolist()) - {0, *dataset.labels})):
         return f"The labels have the number {unknown[0]}, which the data set does not name."
-    return hu_problem(image) if modality == "CT" else None
+    return (hu_problem(image) if modality == "CT" else None) or modality_doubt(image)
 
 
 def _facts(case: LabeledImage, image: Volume, labels: LabelMap, modality: str | None) -> CaseFacts:

@@ -60,8 +60,8 @@ def read_dataset(path: str | Path, channel: str | None = None) -> DataSet:
                 raise InputError(f"The data set {path} ({found.layout}) has no image with labels{why}")
             return found
     raise InputError(
-        f"The layout of {path} is not known; put the images into images and their label volumes, under the same names, "
-        "into labels beside it, or give a CSV file with the columns image and labels."
+        f"The layout of {path} is not known; create the folders images and labels in it, with files of the same names, "
+        "or give a CSV file with the columns image and labels."
     )
 
 

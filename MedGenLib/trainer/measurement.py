@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,8 +180,6 @@ def _compared(
 
 def _link(source: Path, target: Path) -> None:
     """A link to a file; a copy where the system makes no links."""
-    import shutil
-
     try:
         target.symlink_to(source.resolve())
     except OSError:

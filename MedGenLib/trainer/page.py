@@ -21,16 +21,11 @@ def write_page(plan: TrainingPlan, out: Path, measured: Measured | None = None) 
     """Write index.html from the files of the run."""
     sections = [_measurement(measured)] if measured else []
     sections += [_stage(out / folder, title) for folder, title in STAGES.items()]
-    sections.append(Section("Plan", [Table(("Choice", "Value", "Reason"), _choices(plan))]))
+    sections.append(Section("Plan", [Table(("Choice", "Value", "Reason"), plan.rows())]))
     target = out / "index.html"
     with replacing(target) as temporary:
         temporary.write_text(page(f"Training of {plan.name}", sections, plan.dataset), encoding="utf-8")
     return target
-
-
-def _choices(plan: TrainingPlan) -> list[tuple[str, str, str]]:
-    lines = plan.text().splitlines()
-    return [(*line.split(": ", 1), reason.strip()) for line, reason in zip(lines[::2], lines[1::2], strict=True)]
 
 
 def _stage(folder: Path, title: str) -> Section:

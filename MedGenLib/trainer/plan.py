@@ -132,17 +132,20 @@ class TrainingPlan:
             else:
                 data[key] = value
             data["reasons"][key] = "chosen by the user"
-        return _typed(data, "The choice")
+        return _typed(data, "plan")
 
-    def text(self) -> str:
-        """The choices as a table with their reasons."""
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Choice, value and reason, all as text."""
         shown = {item.name: getattr(self, item.name) for item in fields(self)}
-        lines = []
+        found = []
         for key, reason in self.reasons.items():
             first, _, part = key.partition(".")
-            value = shown[first][part] if part else shown[first]
-            lines += [f"{key}: {_shown(value)}", f"    {reason}"]
-        return "\n".join(lines)
+            found.append((key, _shown(shown[first][part] if part else shown[first]), reason))
+        return found
+
+    def text(self) -> str:
+        """The choices with their reasons, for a terminal."""
+        return "\n".join(f"{key}: {value}\n    {reason}" for key, value, reason in self.rows())
 
     def config(self, cases: Sequence[LabeledImage], cache: Path) -> dict[str, Any]:
         """The configuration of the recipes; ``cache`` is the folder of the prepared volumes."""
@@ -382,7 +385,7 @@ def continued(plan: TrainingPlan, package: Manifest, dataset: DataSet) -> Traini
     if package.license.spdx != plan.license:
         changed["license"] = f"{package.license.spdx} AND {plan.license}"
     reasons = {**plan.reasons, **dict.fromkeys(("start", *(key for key in changed if key in plan.reasons)), why)}
-    return _typed({**json.loads(json.dumps(plan.as_dict())), **changed, "reasons": reasons}, "The plan")
+    return _typed({**json.loads(json.dumps(plan.as_dict())), **changed, "reasons": reasons}, "plan")
 
 
 def with_budget(plan: TrainingPlan, seconds: Mapping[str, float], budget: float) -> TrainingPlan:
@@ -404,16 +407,14 @@ def with_budget(plan: TrainingPlan, seconds: Mapping[str, float], budget: float)
     }
     data = json.loads(json.dumps(plan.as_dict()))
     data["steps"], data["reasons"] = chosen, {**data["reasons"], **why}
-    return _typed(data, "The plan")
+    return _typed(data, "plan")
 
 
 def _typed(data: Mapping[str, Any], where: str) -> TrainingPlan:
-    codec = dict(data.get("codec", {})) if isinstance(data.get("codec"), Mapping) else {}
     try:
-        plan = read(TrainingPlan, {key: value for key, value in data.items() if key != "codec"} | {"codec": {}}, where)
+        plan = read(TrainingPlan, data, where)
     except PackageError as error:
         raise InputError(str(error)) from None
-    object.__setattr__(plan, "codec", codec)
     if uneven := [n for n in plan.patch if n % STRIDE]:
         raise InputError(f"The patch has a side of {uneven[0]} voxels; give multiples of {STRIDE}.")
     if len(plan.widths) != len(plan.blocks):

@@ -65,7 +65,7 @@ class Choices:
 
 
 def plan_of(
-    path: str | Path,
+    dataset: DataSet,
     choices: Choices,
     device: str = "auto",
     threads: int | None = None,
@@ -75,14 +75,13 @@ def plan_of(
 
     Raises
     ------
-    InputError: the data set cannot be read, none of its cases can be used, the budget is too small, or some cases
-        cannot be used and ``choices.skip_bad`` is false.
+    InputError: none of the cases can be used, the budget is too small, or some cases cannot be used and
+        ``choices.skip_bad`` is false.
     """
     from MedGenLib.devices import pick_device
     from MedGenLib.training import thread_count
     from MedGenLib.training.probe import seconds_per_step
 
-    dataset = read_dataset(path, choices.channel)
     inspection = inspect(dataset, choices.modality, progress)
     if inspection.problems and not choices.skip_bad:
         raise InputError(problem_text(inspection.problems, dataset))
@@ -131,7 +130,7 @@ def train_own(
     """
     choices, out = choices or Choices(), Path(out)
     dataset = read_dataset(path, choices.channel)
-    plan = _planned(dataset, path, out, choices, device, threads, progress)
+    plan = _planned(dataset, out, choices, device, threads, progress)
     if (done := _installed(plan, out)) is not None:
         return done
     store.refuse_taken(plan.name)
@@ -141,13 +140,7 @@ def train_own(
 
 
 def _planned(
-    dataset: DataSet,
-    path: str | Path,
-    out: Path,
-    choices: Choices,
-    device: str,
-    threads: int | None,
-    progress: ProgressCallback | None,
+    dataset: DataSet, out: Path, choices: Choices, device: str, threads: int | None, progress: ProgressCallback | None
 ) -> TrainingPlan:
     """The plan of the folder, or a new one."""
     file = out / PLAN
@@ -165,10 +158,14 @@ def _planned(
         return plan
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty and holds no run of this command; give another folder.")
-    plan, problems = plan_of(path, choices, device, threads, progress)
+    plan, problems = plan_of(dataset, choices, device, threads, progress)
     store.refuse_taken(plan.name)
     _require_room(plan, out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / PROBLEMS).touch()
+    except OSError as error:
+        raise InputError(f"The folder {out} cannot be written: {error.strerror}; choose another.") from None
     (out / PROBLEMS).write_text(
         csv_text([vars(problem) for problem in problems]) if problems else "case,sentence\n", encoding="utf-8"
     )
@@ -218,23 +215,25 @@ def _trained(
     """Train all stages; returns the package."""
     from MedGenLib.trainer.page import write_page
     from MedGenLib.training import train
+    from MedGenLib.training.recipes.autoencoder import WEIGHTS_FILE
     from MedGenLib.training.warm_start import copy_autoencoder
 
     config: dict[str, Any] = plan.config(cases, out.resolve() / "cache")
-    exported = out
     if plan.start is not None:
         copy_autoencoder(plan.start, out / FOLDERS["autoencoder"])
+    exports = {"autoencoder": out / FOLDERS["autoencoder"] / WEIGHTS_FILE, "latent-flow": _package(plan, out)}
     for stage in plan.stages:
-        exported = train(
-            stage,
-            config,
-            out / FOLDERS[stage],
-            device=device,
-            threads=threads,
-            progress=progress,
-            on_validation=lambda: write_page(plan, out),
-        )
-    return exported
+        if not exports[stage].exists():  # written when the stage is complete
+            train(
+                stage,
+                config,
+                out / FOLDERS[stage],
+                device=device,
+                threads=threads,
+                progress=progress,
+                on_validation=lambda: write_page(plan, out),
+            )
+    return exports["latent-flow"]
 
 
 def _measured(

@@ -124,6 +124,7 @@ def planning(home: Path) -> float:
     """Seconds to inspect and plan `CASES` cases, without the timing of steps."""
     from MedGenLib.imaging.volume import LabelMap
     from MedGenLib.io.files import read_label_map, read_volume, write_volume
+    from MedGenLib.trainer.layouts import read_dataset
     from MedGenLib.trainer.run import Choices, plan_of
 
     images = sorted((CROPS / "imagesTr").iterdir())
@@ -136,7 +137,7 @@ def planning(home: Path) -> float:
         write_volume(image.with_array(image.array + number), folder / "images" / f"case_{number}.nii.gz")
         write_volume(LabelMap(labels.array, labels.affine), folder / "labels" / f"case_{number}.nii.gz")
     start = time.perf_counter()
-    plan_of(folder, Choices(changes={"steps.autoencoder": "1", "steps.latent-flow": "1"}), "cpu")
+    plan_of(read_dataset(folder), Choices(changes={"steps.autoencoder": "1", "steps.latent-flow": "1"}), "cpu")
     return time.perf_counter() - start
 
 

@@ -6,7 +6,9 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -70,18 +72,9 @@ def data_mib(pid: int) -> int:
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmData"))
 
 
-@contextlib.contextmanager
-def temporary_environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def temporary_environment(**values: str) -> AbstractContextManager:
+    """Environment variables for the duration of a block."""
+    return mock.patch.dict(os.environ, values)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -317,3 +318,23 @@ def test_bad_data_are_refused_before_the_training(tmp_path, capsys):
     assert "are of one person (p0)" in capsys.readouterr().err
     assert cli.main(["train", "autoencoder", "--out", str(tmp_path / "out")]) == 2
     assert "needs a configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["plan", "{crops}", "-o", "{file}/plan.json"], "file of the output does not exist"),
+        (["plan", "{crops}", "-o", "plan.nii"], "none of the suffixes .json"),
+        (["train", "{crops}", "--out", "{file}/run"], "cannot be written"),
+        (["train", "{crops}", "--out", "{tmp}/run", "--modality", "CT"], "No case of .* stated to be CT but looks like MR"),
+        (["train", "{crops}", "--out", "{tmp}/run", "--budget", "10"], "is no duration"),
+    ],
+)
+def test_paths_and_options_that_cannot_be_used(crops, tmp_path, capsys, words, sentence):
+    (tmp_path / "file").write_text("no folder")
+    words = [word.format(crops=crops, file=tmp_path / "file", tmp=tmp_path) for word in words]
+    sure = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+    assert cli.main([*words, "--device", "cpu", *sure, "--name", "unused"]) == 2
+    printed = capsys.readouterr().err
+    assert re.search(sentence, printed) and "unexpected" not in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
