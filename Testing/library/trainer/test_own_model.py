@@ -326,7 +326,10 @@ def test_bad_data_are_refused_before_the_training(tmp_path, capsys):
         (["plan", "{crops}", "-o", "{file}/plan.json"], "file of the output does not exist"),
         (["plan", "{crops}", "-o", "plan.nii"], "none of the suffixes .json"),
         (["train", "{crops}", "--out", "{file}/run"], "cannot be written"),
-        (["train", "{crops}", "--out", "{tmp}/run", "--modality", "CT"], "No case of .* stated to be CT but looks like MR"),
+        (
+            ["train", "{crops}", "--out", "{tmp}/run", "--modality", "CT"],
+            "No case of .* stated to be CT but looks like MR",
+        ),
         (["train", "{crops}", "--out", "{tmp}/run", "--budget", "10"], "is no duration"),
     ],
 )
