@@ -29,6 +29,13 @@ def hidden_beside(path: Path) -> Path:
     return path.with_name(f".{secrets.token_hex(4)}.part.{path.name[-_HIDDEN_NAME:]}")
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Delete hidden files that a killed process left in a folder or below; no other process may write there."""
+    for path in folder.rglob(".*.part.*"):
+        if path.is_file():
+            path.unlink()
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Temporary path of a file, renamed to `path` on exit; after an exception `path` is unchanged."""

@@ -24,6 +24,7 @@ from typing import Any
 
 from MedGenLib.errors import InputError
 from MedGenLib.evaluation.tables import csv_text
+from MedGenLib.io.atomic import remove_unfinished
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import catalogue, find
 from MedGenLib.packages.license import require_acceptance
@@ -134,6 +135,7 @@ def train_own(
     if (done := _installed(plan, out)) is not None:
         return done
     store.refuse_taken(plan.name)
+    remove_unfinished(out)
     cases = _usable(dataset, out)
     package = _trained(plan, cases, out, device, threads, progress)
     return _measured(package, plan, cases, out, device, progress)

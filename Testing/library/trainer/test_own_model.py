@@ -127,7 +127,10 @@ def test_a_run_killed_in_any_stage_ends_with_the_same_weights(run, crops, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         train_own(crops, tmp_path / "out", choices, device="cpu", progress=kill)
     assert choices.name not in [model.name for model in catalogue()]
+    unfinished = tmp_path / "out" / "autoencoder" / ".0a1b2c3d.part.checkpoint.pt"
+    unfinished.write_bytes(b"what a kill in the middle of a write leaves")
     train_own(crops, tmp_path / "out", choices, device="cpu")
+    assert not unfinished.exists()
     for folder in ("autoencoder", "flow"):
         one, two = (torch.load(root / folder / "checkpoint.pt", weights_only=True) for root in (run, tmp_path / "out"))
         for name, averages in one["averages"].items():
