@@ -42,6 +42,8 @@ import slicer
 import slicer.util
 import vtk
 
+from support import pictures
+
 # The module
 
 
@@ -161,6 +163,7 @@ def screenshot(widget, name: str, width: int = 460, height: int = 0) -> Path:
     path = SCREENSHOTS / f"{name}.png"
     if not widget.grab().save(str(path)):
         raise AssertionError(f"could not write {path}")
+    pictures.reduce(path)
     return path
 
 

@@ -1,5 +1,6 @@
 """Small pictures for the documentation."""
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def save(image, path: Path) -> None:
         if buffer.tell() <= LARGEST:
             break
     path.write_bytes(buffer.getvalue())
+
+
+def reduce(path: Path) -> None:
+    """Give a PNG file a palette, if Pillow is installed."""
+    with contextlib.suppress(ImportError):
+        from PIL import Image
+
+        save(Image.open(path).convert("RGB"), path)
 
 
 def _reduced(image, grays: int, colors: int):
