@@ -1,4 +1,4 @@
-# make demo · make test · make docs · make lint · make bench · make evaluate · make clean
+# make demo · make test · make test-locale · make docs · make lint · make bench · make evaluate · make clean
 #
 # PYTHON is the interpreter that creates .venv if it does not exist.
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    := out/demo
 
-.PHONY: demo test docs lint bench evaluate clean
+.PHONY: demo test test-locale docs lint bench evaluate clean
 
 # head-mr-to-ct was trained on data for non-commercial use, so a run has to accept its license.
 # The demo accepts it explicitly, and `medgen demo` prints a note.
@@ -19,6 +19,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q Testing/library; library=$$?; \
 	$(BIN)/python -m pytest -q Testing/slicer; slicer=$$?; \
 	[ $$library = 0 ] && [ $$slicer = 0 ]
+
+# The library's tests in a locale with a decimal comma, which Qt sets where the user's language has one.
+test-locale: $(VENV)/.installed-dev
+	MEDGEN_TEST_LOCALE=de_DE $(BIN)/python -m pytest -q Testing/library
 
 # The documentation site in out/docs, offline; a warning fails the build.
 docs: $(VENV)/.installed-docs

@@ -1,13 +1,24 @@
-"""Fixtures that tests of several folders share."""
+"""Fixtures that tests of several folders share, and the surroundings of all tests."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 from hippocampi import small_config, write_crops
+from locales import use_chosen_locale
 
 from MedGenLib.training import train
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No test sees or changes the user's folders; the locale is that of the user's choice."""
+    folder = tempfile.TemporaryDirectory(prefix="medgen-test-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["MEDGEN_HOME"] = str(Path(folder.name) / "home")
+    use_chosen_locale(Path(folder.name))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from locales import make_locale
 
 PROGRAM = """
 import locale, sys
@@ -73,20 +74,16 @@ print("done")
 
 @pytest.fixture(scope="module")
 def german(tmp_path_factory):
-    """A folder with the locale de_DE.UTF-8, for LOCPATH."""
-    folder = tmp_path_factory.mktemp("locales")
+    """The environment of a program in German."""
     try:
-        subprocess.run(
-            ["localedef", "-i", "de_DE", "-f", "UTF-8", folder / "de_DE.UTF-8"], check=True, capture_output=True
-        )
+        return make_locale(tmp_path_factory.mktemp("locales"))
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"a locale with a decimal comma cannot be made here: {error}")
-    return folder
 
 
 @pytest.mark.parametrize("program", [PROGRAM, COMMAND], ids=["files", "command"])
 def test_results_are_the_same_in_a_locale_with_a_decimal_comma(german, tmp_path, program):
-    environment = {**os.environ, "LOCPATH": str(german), "MEDGEN_HOME": str(tmp_path / "home")}
+    environment = {**os.environ, **german, "MEDGEN_HOME": str(tmp_path / "home")}
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
     )
