@@ -36,6 +36,13 @@ def announce(sentences: Iterable[str], callback: ProgressCallback | None) -> Non
         tell(list(sentences))
 
 
+def announce_time(sentence: str, callback: ProgressCallback | None) -> None:
+    """Give the estimated time of long work to the method `estimate` of a callback that has one, before the work."""
+    tell = getattr(callback, "estimate", None)
+    if tell is not None:
+        tell(sentence)
+
+
 class Stage:
     """Counts the steps of one stage and reports them to a callback.
 

@@ -76,6 +76,10 @@ class Console:
                 self._announced.add(sentence)
                 self.note(f"warning: {sentence}")
 
+    def estimate(self, sentence: str) -> None:
+        """Print the estimated time of long work, before it."""
+        self.note(f"Estimate of {sentence}.")
+
     def error(self, text: str) -> None:
         """Print an error on stderr, also when quiet."""
         self.close()

@@ -27,8 +27,6 @@ from MedGenLib.result import Result
 
 BYTES_PER_VOXEL = 4
 """Maximum bytes per voxel of a written volume."""
-LONG_SECONDS = 20.0
-"""An estimated time from which it is printed before the run."""
 CHECKS_FAILED = 3
 """Exit code of a run whose outputs were written and failed their checks."""
 ROLES = {
@@ -99,13 +97,13 @@ class FileRun:
 
     def tell_time(self, manifest: Manifest, grid: Volume | LabelMap) -> None:
         """Print the estimated time of a long run, for the whole grid."""
-        from MedGenLib.pipelines.estimate import plan_run
+        from MedGenLib.pipelines.estimate import LONG_SECONDS, plan_run
 
         preset, device = self.arguments.preset, self.arguments.device
         with suppress(MedGenError):  # of a request that the run itself refuses
             plan = plan_run(manifest, grid.geometry, preset, device, self._given("samples", 1))
             if plan.seconds is not None and plan.seconds >= LONG_SECONDS:
-                self.console.note(f"Estimate of this run: {plan.sentence}.")
+                self.console.estimate(f"this run: {plan.sentence}")
 
     def keep_time(self, result: Result) -> None:
         """Store the duration of the run for later estimates."""

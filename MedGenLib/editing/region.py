@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from MedGenLib.editing.latent_cache import LatentCache
 from MedGenLib.editing.noise import NoiseField
 from MedGenLib.editing.window import GROW, WindowScene, about, grown, pieces
 from MedGenLib.findings import Finding
-from MedGenLib.imaging.boxes import Box, common, contains, inside, placed, scaled, shrunk, tight, union, wider
+from MedGenLib.imaging.boxes import Box, common, contains, inside, placed, scaled, shrunk, tight, union, volume, wider
 from MedGenLib.imaging.normalization import Affine, TissueStandard
+from MedGenLib.pipelines.estimate import EditTime
 from MedGenLib.pipelines.flow_sampling import Sampling
 from MedGenLib.pipelines.latent_flow import network_role
 from MedGenLib.pipelines.memory_plan import network_stride
@@ -110,6 +112,10 @@ class RegionEditor:
         with self._transaction():
             findings = self._move_view(box, labels)
             parts = self._plan(cells_box, cells)
+            cells_in_all = sum(volume(window) for window, _, _ in parts)
+            work = EditTime(self.manifest, str(self.device), cells_in_all * self.grid_map.cell**3, plan.steps)
+            work.announce(progress)
+            start = time.perf_counter()
             self._encode([window for window, _, _ in parts], plan)
             before = self.labels[box].copy()
             self._write("labels", box, labels)
@@ -123,6 +129,7 @@ class RegionEditor:
             whole = union([box, *written])
             beyond = self._beyond(box, changed)
             self.history.add(HistoryStep(self._parts, whole, count), key)
+            work.remember(time.perf_counter() - start)
         self.mask[given[0]] = given[1]  # elsewhere only numbers changed, not what they mean
         return Change(whole, count, *beyond, findings)
 

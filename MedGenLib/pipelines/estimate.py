@@ -16,13 +16,16 @@ from MedGenLib import user_folders
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.io.atomic import write_json
 from MedGenLib.pipelines.base import Estimate, pipeline_of
-from MedGenLib.pipelines.measured import TIMINGS, card_runs, record
+from MedGenLib.pipelines.measured import STEPS_BESIDE, TIMINGS, card_runs, record
+from MedGenLib.progress import ProgressCallback, announce_time
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Geometry
     from MedGenLib.packages.manifest import Manifest
     from MedGenLib.result import Result
 
+LONG_SECONDS = 20.0
+"""An estimated time from which commands print it before the work."""
 SHORT_RUN = 2.0
 """Seconds: shorter runs are mostly overhead and do not predict the time of large ones."""
 
@@ -69,7 +72,7 @@ def plan_run(
     """
     manifest.preset(preset)
     estimate = pipeline_of(manifest).estimate(geometry, preset, device, free_mib)
-    rate = _known_rate(manifest, device) or _card_rate(manifest, device)
+    rate = _rate(manifest, device)
     seconds = None if rate is None else rate * estimate.cost * samples
     memory = "small" if estimate.small else "normal"
     return RunPlan(seconds, estimate.memory_mib, estimate.windows, memory, _sentence(seconds, estimate, device))
@@ -83,13 +86,7 @@ def remember(manifest: Manifest, geometry: Geometry, preset: str, device: str, s
     cost = pipeline_of(manifest).estimate(geometry, preset).cost * samples
     if cost <= 0 or seconds <= 0:
         return
-    path, timings, key = user_folders.cache_dir() / TIMINGS, record(TIMINGS), _key(manifest, device)
-    before = timings.get(key)
-    rate = seconds / cost
-    timings[key] = rate if before is None else (before + rate) / 2
-    with suppress(OSError, InputError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, timings)
+    _store(_key(manifest, device), seconds / cost)
 
 
 def remember_run(result: Result, options: Mapping[str, Any], seconds: float) -> None:
@@ -109,6 +106,59 @@ def remember_run(result: Result, options: Mapping[str, Any], seconds: float) -> 
         remember(manifest, result.source.geometry, preset, options["device"], tries, seconds)
 
 
+@dataclass(frozen=True)
+class EditTime:
+    """Time of an edit: from earlier edits on this computer, or else from generations with the model.
+
+    Attributes
+    ----------
+    device: "cpu" or "cuda:0".
+    voxels: of all windows that are regenerated.
+    """
+
+    manifest: Manifest
+    device: str
+    voxels: int
+    steps: int
+
+    def announce(self, progress: ProgressCallback | None) -> None:
+        """Announce the time of a long edit before it."""
+        rate = _known_rate(self._key) or _rate(self.manifest, self.device)
+        announce_long("this edit", (rate or 0.0) * self._cost, self.device, progress)
+
+    def remember(self, seconds: float) -> None:
+        """Store the duration of the edit on this computer for later ones."""
+        if seconds > SHORT_RUN:
+            _store(self._key, seconds / self._cost)
+
+    @property
+    def _cost(self) -> float:
+        return self.voxels * (self.steps + STEPS_BESIDE)
+
+    @property
+    def _key(self) -> str:
+        return f"{_key(self.manifest, self.device)}, edits"
+
+
+def announce_long(work: str, seconds: float, device: str, progress: ProgressCallback | None, rest: str = "") -> None:
+    """Announce the time of long work; ``rest`` ends the sentence."""
+    if seconds >= LONG_SECONDS:
+        announce_time(f"{work}: {_time(seconds)} on {_named(device)}{rest}", progress)
+
+
+def _rate(manifest: Manifest, device: str) -> float | None:
+    return _known_rate(_key(manifest, device)) or _card_rate(manifest, device)
+
+
+def _store(key: str, rate: float) -> None:
+    path, timings = user_folders.cache_dir() / TIMINGS, record(TIMINGS)
+    before = timings.get(key)
+    timings[key] = rate if before is None else (before + rate) / 2
+    with suppress(OSError, InputError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, timings)
+
+
 def _card_rate(manifest: Manifest, device: str) -> float | None:
     """Seconds per unit of cost in the model card, which has measurements on a CPU only."""
     if device.startswith("cuda"):
@@ -117,8 +167,8 @@ def _card_rate(manifest: Manifest, device: str) -> float | None:
     return max((run.seconds / pipeline.measured_cost(run) for run in card_runs(manifest)), default=None)
 
 
-def _known_rate(manifest: Manifest, device: str) -> float | None:
-    rate = record(TIMINGS).get(_key(manifest, device))
+def _known_rate(key: str) -> float | None:
+    rate = record(TIMINGS).get(key)
     return rate if isinstance(rate, int | float) and rate > 0 else None
 
 
@@ -128,7 +178,7 @@ def _key(manifest: Manifest, device: str) -> str:
 
 
 def _sentence(seconds: float | None, estimate: Estimate, device: str) -> str:
-    name = device.upper() if device.startswith("cuda") else "CPU"
+    name = _named(device)
     time = f"time on {name} not known yet" if seconds is None else f"{_time(seconds)} on {name}"
     parts = [time, _size(estimate.memory_mib)]
     if estimate.small:
@@ -136,6 +186,10 @@ def _sentence(seconds: float | None, estimate: Estimate, device: str) -> str:
     elif estimate.windows > 1:
         parts.append(f"in {estimate.windows} windows")
     return ", ".join(parts)
+
+
+def _named(device: str) -> str:
+    return device.upper() if device.startswith("cuda") else "CPU"
 
 
 def _time(seconds: float) -> str:

@@ -29,6 +29,7 @@ from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import catalogue, find
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest, load_manifest
+from MedGenLib.pipelines.estimate import announce_long
 from MedGenLib.progress import ProgressCallback
 from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
 from MedGenLib.trainer.inspection import inspect
@@ -95,12 +96,16 @@ def plan_of(
     changes = dict(choices.changes or {})
     plan = plan.changed({key: value for key, value in changes.items() if not key.startswith("steps.")})
     fixed = {key: value for key, value in changes.items() if key.startswith("steps.")}
+    seconds: dict[str, float] = {}
     if any(f"steps.{stage}" not in fixed for stage in plan.stages):
         one = plan.changed({f"steps.{stage}": "1" for stage in STAGES})
         with thread_count(threads):
             seconds = seconds_per_step(one.config(dataset.cases, Path("cache")), chosen)
         plan = with_budget(plan, seconds, choices.budget)
-    return plan.changed(fixed), list(inspection.problems)
+    plan = plan.changed(fixed)
+    training = sum(seconds.get(stage, 0.0) * plan.steps[stage] for stage in plan.stages)
+    announce_long("the training", training, str(chosen), progress, ", then the measurement of the model")
+    return plan, list(inspection.problems)
 
 
 def problem_text(problems: Sequence[Problem], dataset: DataSet) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 
 from MedGenLib.errors import InputError
 from MedGenLib.io.atomic import replacing
+from MedGenLib.pipelines.estimate import announce_long
 from MedGenLib.progress import ProgressCallback, Stage
 
 CHECKPOINT = "checkpoint.pt"
 VALIDATION = "validation.jsonl"
 LOSSES = "losses.jsonl"
 PICTURES = "pictures"
+TIMED_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -191,11 +194,21 @@ class Trainer:
                 self.step += 1
                 self._housekeeping(values, log)
                 stage.advance()
+                self._tell_time(stage)
             self._save()
             self._validate(log)
         finally:
             log.close()
         return self.recipe.export(self.averages, self.step, self.out)
+
+    def _tell_time(self, stage: Stage) -> None:
+        """Announce the time of the rest of a long training after a few steps, of which the first is slower."""
+        now, left = time.monotonic(), stage.total - stage.step
+        if stage.step == 1:
+            self._first_step = now
+        elif stage.step == TIMED_STEPS:
+            seconds = (now - self._first_step) / (TIMED_STEPS - 1) * left
+            announce_long("the training", seconds, str(self.device), self.progress, f" for {left} steps")
 
     def _train_step(self) -> dict[str, float]:
         draw = Draw.of(self.settings.seed, self.step)

@@ -30,6 +30,7 @@ from MedGenLib.io.output_names import numbered
 from MedGenLib.io.samples import sample
 from MedGenLib.labels.mapping import parse_mapping
 from MedGenLib.packages.catalogue import catalogue
+from MedGenLib.pipelines import estimate
 from MedGenLib.progress import Progress, Stage
 from MedGenLib.report import Report
 from MedGenLib.requirements import requirements
@@ -611,7 +612,7 @@ def test_a_long_run_states_its_time_before_the_work(mask, out, capsys, monkeypat
     arguments = ["generate", str(mask), "--map", "model", "--preset", "draft", "--steps", "1", "--seed", "1"]
     assert cli.main([*arguments, "-o", str(out / "a.nii")]) in (0, 3)
     assert "Estimate" not in capsys.readouterr().err
-    monkeypatch.setattr(run, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "LONG_SECONDS", 0.0)
     assert cli.main([*arguments, "-o", str(out / "b.nii")]) in (0, 3)
     shown = capsys.readouterr().err
     assert re.search(r"^medgen: Estimate of this run: about \d+ s on CPU", shown, re.MULTILINE)
@@ -631,7 +632,7 @@ def test_a_model_without_times_in_its_card_has_an_estimate_after_a_run(tmp_path,
         "--seed",
         "1",
     ]
-    monkeypatch.setattr(run, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "LONG_SECONDS", 0.0)
     monkeypatch.setattr(user_folders, "cache_dir", lambda: tmp_path / "cache")
     for name, is_known in (("a.nii", False), ("b.nii", True)):
         assert cli.main([*arguments, "-o", str(out / name)]) in (0, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from MedGenLib.imaging.volume import LabelMap, crop
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.recorded import read_inside
 from MedGenLib.io.samples import sample
+from MedGenLib.pipelines import estimate
 from MedGenLib.worker.client import Worker
 from MedGenLib.worker.protocol.transfer import put, take
 
@@ -103,6 +105,24 @@ def test_all_files_are_written_and_tell_how_they_were_made(folder, place, tmp_pa
     assert made.parameters["shape"] == "spiculated" and made.model == "ct-tissue"
     info = subprocess.run([sys.executable, "-m", "MedGenLib", "info", str(out)], capture_output=True, text=True)
     assert info.returncode == 0 and "insert-lesion" in info.stdout
+
+
+def test_the_time_of_a_long_change_comes_before_it_and_is_learned(folder, place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(estimate, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "SHORT_RUN", 0.0)
+    words = [folder / "ct.nii.gz", "--at", place, "--label", "bone", "--labels", folder / "mask.nii.gz"]
+    words += ["--preset", "draft", "--device", "cpu", "--seed", 1]
+    timings = tmp_path / "timings.json"
+    monkeypatch.setattr(estimate.user_folders, "cache_dir", lambda: tmp_path)
+    assert run(*words, "-o", tmp_path / "a.nii.gz") == 0
+    shown = capsys.readouterr().err
+    assert re.search(r"^medgen: Estimate of this edit: about \d+ s on CPU\.$", shown, re.MULTILINE)
+    assert shown.index("Estimate") < shown.index("sampling")
+    ((key, rate),) = json.loads(timings.read_text()).items()
+    assert key.endswith("on cpu, edits") and rate > 0
+    timings.write_text(json.dumps({key: 1e4 * rate}))
+    assert run(*words, "-o", tmp_path / "b.nii.gz") == 0
+    assert re.search(r"Estimate of this edit: about \d+ min on CPU", capsys.readouterr().err)
 
 
 def test_a_painted_lesion_and_a_contrast(folder, tmp_path):

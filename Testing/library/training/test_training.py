@@ -16,13 +16,14 @@ import pytest
 import torch
 from hippocampi import CONFIGS, small_config, sphere
 
-from MedGenLib import __version__, generate
+from MedGenLib import __version__, cli, generate
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.io.files import write_volume
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import load_manifest
+from MedGenLib.pipelines import estimate
 from MedGenLib.training import train
 from MedGenLib.training.data.painted import PaintedHeads
 from MedGenLib.training.data.slices import Augmentation, SlicePair, calibrate_hu, with_marrow
@@ -87,6 +88,15 @@ def test_a_process_killed_from_outside_can_be_resumed(crops, tmp_path):
     assert finished.returncode == 0, finished.stderr
     assert torch.load(checkpoint, weights_only=True)["step"] == step + 2
     assert (out / "autoencoder.safetensors").exists()
+
+
+def test_the_time_of_a_training_is_estimated_after_a_few_steps(crops, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(estimate, "LONG_SECONDS", 0.0)
+    words = ["train", "autoencoder", "--data", str(small_config(tmp_path, crops)), "--out", str(tmp_path / "run")]
+    assert cli.main([*words, "--steps", "6", "--device", "cpu"]) == 0
+    assert "medgen: Estimate of the training: about 1 s on CPU for 2 steps.\n" in capsys.readouterr().err
+    assert cli.main([*words, "--steps", "20", "--device", "cpu"]) == 0  # resumes
+    assert re.search(r"Estimate of the training: about \d s on CPU for 10 steps\.", capsys.readouterr().err)
 
 
 def test_validation_results_are_kept(trained):
