@@ -76,6 +76,10 @@ class Console:
                 self._announced.add(sentence)
                 self.note(f"warning: {sentence}")
 
+    def has_announced(self, sentence: str) -> bool:
+        """Whether a warning was printed."""
+        return sentence in self._announced
+
     def estimate(self, sentence: str) -> None:
         """Print the estimated time of long work, before it."""
         self.note(f"Estimate of {sentence}.")

@@ -6,8 +6,8 @@ Additional exit codes: 1 if some cases of a cohort could not be evaluated, 2 if 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from MedGenLib.io.files import list_series, read_label_map, read_volume
 from MedGenLib.io.output_names import split_suffix
 from MedGenLib.io.provenance import Provenance
 from MedGenLib.io.recorded import read
+from MedGenLib.progress import Progress
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume
@@ -78,7 +79,7 @@ def _single(arguments: Namespace, others: dict[str, Path | None], outputs: Outpu
     name = name if arguments.image.is_dir() else split_suffix(arguments.image)[0]
     paths = {"image": arguments.image, **{role: path for role, path in others.items() if path}}
     segmenter = _segmenter(arguments)
-    evaluation = _judge(Case(name, paths), arguments, segmenter, console, console.announce)
+    evaluation = _judge(Case(name, paths), arguments, segmenter, console)
     _write(evaluation, outputs, arguments.report)
     _tell(evaluation, console)
     _tell_files(outputs, console)
@@ -91,9 +92,7 @@ def _cohort(arguments: Namespace, others: dict[str, Path | None], outputs: Outpu
     segmenter = _segmenter(arguments)
 
     def judge(case: Case) -> Evaluation:
-        return _judge(
-            case, arguments, segmenter, None, lambda notes: console.announce([f"{case.name}: {n}" for n in notes])
-        )
+        return _judge(case, arguments, segmenter, _OfCase(case.name, console))
 
     done, failed = evaluate_cases(cases, judge, console)
     failures = sorted(lacking + failed, key=lambda failure: failure.name)
@@ -115,17 +114,24 @@ def _segmenter(arguments: Namespace) -> Segmenter | None:
     return segmenter(arguments.segmenter, arguments.device)
 
 
-def _judge(
-    case: Case,
-    arguments: Namespace,
-    segmenter: Segmenter | None,
-    progress: Console | None,
-    announce: Callable[[list[str]], None],
-) -> Evaluation:
+@dataclass(frozen=True)
+class _OfCase:
+    """Callback of one case of a cohort, whose own progress is not shown."""
+
+    name: str
+    console: Console
+
+    def __call__(self, progress: Progress) -> None: ...
+
+    def announce(self, sentences: list[str]) -> None:
+        self.console.announce([f"{self.name}: {sentence}" for sentence in sentences])
+
+
+def _judge(case: Case, arguments: Namespace, segmenter: Segmenter | None, progress: Console | _OfCase) -> Evaluation:
     """Evaluate one case; what was found when its images were read is announced first."""
     made = _provenance(case.paths["image"])
     images = {role: _read(role, path, made, arguments) for role, path in case.paths.items()}
-    announce([note for image in images.values() for note in image.notes])
+    progress.announce([note for image in images.values() for note in image.notes])
     origin = CaseOrigin(case.name, {role: path.name for role, path in case.paths.items()}, made)
     return evaluate_pair(**images, segmenter=segmenter, resample=arguments.resample, origin=origin, progress=progress)
 
@@ -174,8 +180,8 @@ def _tell(evaluation: Evaluation, console: Console) -> None:
         console.say("")
     for label in evaluation.anatomy:
         console.say(label.sentence)
-    if evaluation.note:
-        console.note(evaluation.note)
+    if note := " ".join(sentence for sentence in evaluation.notes if not console.has_announced(sentence)):
+        console.note(note)
 
 
 def _label_table(rows: list) -> str:

@@ -27,7 +27,7 @@ from MedGenLib.metrics.compare import Comparison, ImageMeasure, compare, require
 from MedGenLib.metrics.labels import LabelRow, compare_labels
 from MedGenLib.metrics.uncertainty import Calibration, error_correlation
 from MedGenLib.options import EvaluateOptions, documented
-from MedGenLib.progress import ProgressCallback
+from MedGenLib.progress import ProgressCallback, announce
 
 if TYPE_CHECKING:
     from MedGenLib.segmentation.segmenters import Segmenter
@@ -53,7 +53,7 @@ class Evaluation:
     rows: comparison with the reference; empty without one.
     anatomy: each label in the mask and as found by the segmenter; may be empty.
     calibration: the uncertainty against the error; None without uncertainty.
-    note: what was measured where, and assumptions.
+    notes: what was measured where, and assumptions.
     inputs: role ("image", "reference", ...), file name and hash of each input.
     made: how the image was made, if its file records it.
     image, comparison, wanted, found: voxels for pictures; None where missing, and in a cohort for cases without
@@ -64,13 +64,18 @@ class Evaluation:
     rows: tuple[ImageMeasure, ...]
     anatomy: tuple[LabelRow, ...]
     calibration: Calibration | None
-    note: str
+    notes: tuple[str, ...]
     image: Volume | None
     comparison: Comparison | None
     wanted: LabelMap | None
     found: LabelMap | None
     inputs: tuple[Source, ...] = ()
     made: Provenance | None = None
+
+    @property
+    def note(self) -> str:
+        """All notes."""
+        return " ".join(self.notes)
 
     @property
     def figures(self) -> tuple[ImageMeasure, ...]:
@@ -173,27 +178,27 @@ def evaluate(
             raise InputError(problem)
     find, resample = _segmenter(segmenter, options["device"]), options["resample"]
     notes: list[str] = []
+    wanted = found = None
     if labels is not None and find is not None:
         labels = _named(labels, find, notes)
+        wanted, known = _on_grid(labels, image, resample, notes)
+        announce(notes, progress)
     comparison = calibration = None
     if reference is not None:
         comparison = compare(image, reference, mask, labels, resample=resample, progress=progress)
-        notes.append(comparison.note)
+        notes += [note for note in comparison.notes if note not in notes]
     if uncertainty is not None and comparison is not None:
         calibration = error_correlation(uncertainty, comparison)
         notes.append(f"Uncertainty: {calibration.note}")
     modality = comparison.reference.modality if comparison else guess_modality(image)
     image = image.with_array(image.array, image.modality or modality)
     anatomy: tuple[LabelRow, ...] = ()
-    wanted = found = None
-    if find is not None and labels is not None:
-        wanted, known = _on_grid(labels, image, resample, notes)
+    if wanted is not None:
         found = find(image, progress)
         found = found.with_array(np.where(known, found.array, found.array.dtype.type(0)))
         anatomy = _anatomy(wanted, found, find, notes)
     rows = comparison.rows if comparison else ()
-    note = " ".join(filter(None, notes))
-    judged = (rows, anatomy, calibration, note, image, comparison, wanted, found)
+    judged = (rows, anatomy, calibration, tuple(notes), image, comparison, wanted, found)
     return Evaluation(origin.name, *judged, inputs, origin.made)
 
 
@@ -260,9 +265,7 @@ def _on_grid(labels: LabelMap, image: Volume, resample: bool, notes: list[str]) 
     if not resample:
         advice = "bring them onto one grid first (--resample does)"
         require_same_grid(("image", image), ("label volume", labels), advice)
-    note = "The label volume was resampled onto the grid of the image."
-    if not any(note in other for other in notes):
-        notes.append(note)
+    notes.append("The label volume was resampled onto the grid of the image.")
     reached = resample_to(LabelMap(np.ones(labels.shape, np.uint8), labels.affine), image)
     return resample_to(labels, image), reached.array > 0
 

@@ -24,7 +24,7 @@ from MedGenLib.imaging.lattice import extended
 from MedGenLib.imaging.modality import guess_modality
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume, check_finite
-from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.progress import ProgressCallback, Stage, announce
 
 if TYPE_CHECKING:
     from MedGenLib.metrics.image import MultiScale
@@ -61,17 +61,22 @@ class Comparison:
     Attributes
     ----------
     rows: measures of the whole region first, then of each label.
-    note: what was compared, and what was changed or assumed.
+    notes: what was compared, and what was changed or assumed.
     difference: image - reference on the image's grid, float32, 0 outside the region.
     reference: the reference on that grid.
     region: boolean (i, j, k), the voxels compared.
     """
 
     rows: tuple[ImageMeasure, ...]
-    note: str
+    notes: tuple[str, ...]
     difference: Volume
     reference: Volume
     region: NDArray[np.bool_]
+
+    @property
+    def note(self) -> str:
+        """All notes."""
+        return " ".join(self.notes)
 
     def value(self, name: str, label: str = "") -> float | None:
         """The value of the row of that name."""
@@ -122,6 +127,9 @@ def compare(
     mask, labels = (
         _labels_on_grid(name, grid, image, resample, notes) for name, grid in (("mask", mask), ("label volume", labels))
     )
+    announce(notes, progress)
+    if kind == "CT" and not (image.modality and reference.modality):
+        notes.append("Taken as CT in HU.")
     stage.advance()
     inside = _region(target, mask, covered, notes)
     stage.advance()
@@ -133,7 +141,7 @@ def compare(
         rows += _label_rows(labels, image, target, inside, _unit(kind))
     stage.advance()
     return Comparison(
-        tuple(rows), " ".join(notes), Volume(difference, image.affine, image.modality, _unit(kind)), target, inside
+        tuple(rows), tuple(notes), Volume(difference, image.affine, image.modality, _unit(kind)), target, inside
     )
 
 
@@ -169,7 +177,6 @@ def _kind(image: Volume, reference: Volume, notes: list[str]) -> str:
             "of MR cannot be subtracted; choose a reference of the same modality."
         )
     if of_image == "CT" and not (image.modality and reference.modality):
-        notes.append("Taken as CT in HU.")
         notes += _doubts("image", image) + _doubts("reference", reference)
     if of_image != of_reference and "MR" not in (of_image, of_reference):
         notes.append(f"The image is {of_image} and the reference {of_reference}: errors between them mean little.")

@@ -159,7 +159,7 @@ def judged(name: str, error: float, label_error: float | None = None) -> Evaluat
     if label_error is not None:
         rows.append(ImageMeasure("MAE", label_error, "HU", "", "bone"))
     volume = Volume(np.zeros((2, 2, 2), np.float32), np.eye(4))
-    return Evaluation(name, tuple(rows), (), None, "", volume, None, None, None)
+    return Evaluation(name, tuple(rows), (), None, (), volume, None, None, None)
 
 
 def files(folder, *names):

@@ -406,6 +406,19 @@ def test_what_is_found_in_a_cohort_is_printed_before_the_work(case, capsys):
     assert shown.count("warning: b: ") == 1
 
 
+def test_labels_read_by_number_are_stated_before_the_work_and_once(case, tissue, capsys):
+    write_volume(tissue.with_array(tissue.array, {}), case / "plain.nii.gz")
+    words = ["--reference", case / "reference/a.nii.gz", "--labels", case / "plain.nii.gz", "--segmenter", "ct-tissue"]
+    assert run(case / "image/a.nii.gz", *words) == 0
+    shown = capsys.readouterr().err
+    said = shown.index("medgen: warning: The labels without names were read by number: 1 = fat")
+    assert said < shown.index("comparing: ") and shown.count("read by number") == 1
+    assert "Measured inside the body" in shown
+    assert run(case / "image", "--reference", case / "reference", *words[2:]) == 0
+    shown = capsys.readouterr().err
+    assert re.search(r"warning: a: The labels .*\nmedgen: warning: b: The labels .*\nevaluating: ", shown)
+
+
 def test_two_series_in_one_folder_are_refused(case, synthetic, capsys):
     both = case / "both"
     both.mkdir()
