@@ -16,6 +16,7 @@ from MedGenLib.checks.output import check_generated
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, notes, require_usable
 from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.files import read_label_map
 from MedGenLib.labels.mapping import MappingReport
 from MedGenLib.metrics.uncertainty import spread
 from MedGenLib.options import GenerateOptions, documented
@@ -26,6 +27,7 @@ from MedGenLib.pipelines.appearance import Appearance
 from MedGenLib.pipelines.base import PreparedRun, SamplingOptions, pipeline_of
 from MedGenLib.pipelines.empty_grid import wanted_grid
 from MedGenLib.pipelines.model_labels import model_labels
+from MedGenLib.pipelines.organ_levels import OrganLevels, OrganRun, organ_levels, require_no_organs
 from MedGenLib.progress import ProgressCallback, Stage, Timings, announce
 from MedGenLib.report import Attempt, Report
 from MedGenLib.result import Result
@@ -89,7 +91,7 @@ def generate(
         raise InputError(
             "The uncertainty is the standard deviation of several samples; request at least 2 (--samples 8)."
         )
-    labels, mapped, findings = _labels(mask, manifest, options)
+    labels, mapped, findings, levels = _labels(mask, manifest, options)
     require_usable(findings)
     look = None if options["style"] is None else Appearance.of(options["style"], manifest)
     if look is not None and options["noise_hu"] is None:
@@ -99,6 +101,8 @@ def generate(
     timings = Timings()
     device = devices.pick_device(options["device"])
     run = pipeline_of(manifest).prepare(labels, device, SamplingOptions.of(options))
+    if levels is not None:
+        run = OrganRun(run, levels, manifest)
     stage.advance()
     stage.advance()
     timings.lap("preparing")
@@ -123,7 +127,8 @@ def generate(
     ]
     if look is not None:
         report.parameters["style"] = asdict(look)
-        volumes = [look.apply(volume, labels, manifest) for volume in volumes]
+        tissues = labels if levels is None else levels.without_organs(labels)
+        volumes = [look.apply(volume, tissues, manifest) for volume in volumes]
     report.seed = report.kept(0).seed
     seeds = [report.kept(number).seed for number in range(samples)]
     if contrasts := {str(seed): found for seed in seeds if (found := run.drawn(seed))}:
@@ -135,17 +140,21 @@ def generate(
 
 def _labels(
     mask: str | Path | LabelMap | None, manifest: Manifest, options: Mapping[str, Any]
-) -> tuple[LabelMap, MappingReport, list[Finding]]:
-    """The mask in the model's labels, or an empty grid for a model without a mask, and the findings."""
+) -> tuple[LabelMap, MappingReport, list[Finding], OrganLevels | None]:
+    """The mask in the model's labels, or an empty grid for a model without a mask, the findings, and the organs."""
     grid = wanted_grid(mask, options["size"], options["spacing"], manifest)
     if grid is not None:
-        return grid, MappingReport({}, []), []
+        require_no_organs(manifest, options)
+        return grid, MappingReport({}, []), [], None
     fill = options["fill"]
+    mask = mask if isinstance(mask, LabelMap) else read_label_map(mask)
     labels, mapped, findings = model_labels(mask, manifest, options["mapping"], fill, options["body_from"])
     findings += [*notes(labels), *check_left_out(mapped, manifest), *check_mask(labels, manifest)]
     if fill is None:
         findings += check_gaps(labels, manifest)
-    return labels, mapped, findings
+    require_usable(findings)
+    labels, levels = organ_levels(mask, labels, mapped, manifest, options)
+    return labels, mapped, findings, levels
 
 
 def _sample(
@@ -178,7 +187,8 @@ def _sample(
         del values
         timings.lap("decoding")
         stage.advance()
-        check = check_generated(volume, labels, manifest, run.seams, run.own_grid)
+        person = run.person(chosen) if isinstance(run, OrganRun) else None
+        check = check_generated(volume, labels, manifest, run.seams, run.own_grid, person)
         stage.advance()
         timings.lap("checking")
         report.attempts.append(Attempt(number, chosen, check))

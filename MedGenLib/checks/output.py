@@ -27,6 +27,7 @@ from MedGenLib.segmentation.segmenters import segmenter
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
     from MedGenLib.packages.sections import Range, Resegment, SegmenterCheck
+    from MedGenLib.pipelines.organ_levels import PersonLevels
 
 SEAM_LIMIT = 1.3
 """Within tissues, real images stay below 1.23 at any plane; windows without overlap reach 1.7."""
@@ -36,6 +37,8 @@ STRIPE_PERIODS = (2, 4)
 """Of strided layers."""
 BODY_LIMIT = 0.8
 """Dice of the body in source and translation; a shifted or broken translation falls below."""
+ORGAN_LIMIT = 8.0
+"""HU by which the middle of an organ may differ from what it was given."""
 _AGAIN = "make the image again with another seed"
 _BESIDE_SOURCE = "compare the image with its source before you rely on it"
 _COARSE_MM = 2.0
@@ -50,6 +53,7 @@ def check_generated(
     manifest: Manifest,
     seams: Iterable[tuple[int, int]] = (),
     own_grid: bool | None = None,
+    person: PersonLevels | None = None,
 ) -> OutputCheck:
     """Check a volume that was generated from a mask.
 
@@ -62,13 +66,17 @@ def check_generated(
     own_grid: the model worked on this grid; None decides by the spacing. Seams and stripes are
         measured only there: interpolation from another grid makes stripes of its own (up to 1.2 in
         real images) and blurs seams.
+    person: HU that organs were given; tissues are judged without them.
 
-    Figures: "range", "mean" and "dice" per tissue, "background", "seam" and "stripe" indices.
+    Figures: "range", "mean" and "dice" per tissue, "organs", "background", "seam" and "stripe" indices.
     """
     check = OutputCheck()
     if not _check_values(check, volume, manifest):
         return check
     image, labels = volume.array, mask.array
+    if person is not None:
+        _check_organs(check, image, person)
+        image, labels = person.neutral(image), person.levels.tissues(labels)
     _check_means(check, image, labels, manifest, f"do not measure it, or {_AGAIN}")
     if spec := manifest.statistics.resegment:
         _check_fidelity(check, image, labels, manifest, spec)
@@ -144,6 +152,17 @@ def _check_means(check: OutputCheck, image: NDArray, labels: NDArray, manifest: 
                 f"The {tissue.name} is {'darker' if mean < tissue.low else 'brighter'} than in real images (mean "
                 f"{_apart(mean, tissue.low, tissue.high)} {manifest.output.unit}, there {tissue.low:g} to "
                 f"{tissue.high:g}); {advice}.",
+            )
+
+
+def _check_organs(check: OutputCheck, image: NDArray, person: PersonLevels) -> None:
+    """Whether the interior of each organ has its HU; the figures are those of the image."""
+    found = check.figures["organs"] = {}
+    for name, (level, wanted) in person.measured(image).items():
+        found[name] = level
+        if abs(level - wanted) > ORGAN_LIMIT:
+            check.fail(
+                "organ-level", f"The {name} has {level:g} HU instead of {wanted:g}; do not measure it, or {_AGAIN}."
             )
 
 

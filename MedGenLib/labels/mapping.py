@@ -130,14 +130,14 @@ def _find(value: int, name: str | None, rules: dict[int | str, int], vocabulary:
     return next(
         (
             vocabulary.value_of(other) if vocabulary.label_of(other) else 0
-            for other in _wider(name)
+            for other in wider_names(name)
             if vocabulary.label_of(other) or plain_name(other) in outside
         ),
         None,
     )
 
 
-def _wider(name: str) -> Iterator[str]:
+def wider_names(name: str) -> Iterator[str]:
     """The name, other names of the same structure, then the structures that contain it, by all tables."""
     level = [name]
     seen: set[str] = set()

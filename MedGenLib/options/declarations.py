@@ -86,6 +86,8 @@ class CanvasOptions(EditOptions, total=False):
     """Sampling of one volume.
 
     body_from: image of the same patient whose outline is the body's; by default it is closed from the mask
+    phase: contrast phase of a CT whose mask names organs: none, arterial (35 s), portal (70 s) or delayed (3 min)
+    hu: HU of organs instead of the table's, such as liver=105,spleen=120
     sampler: sampler instead of the model's own, such as euler, heun or ddim
     steps: steps of the sampler instead of the preset's
     guidance: how strongly the mask guides each step, for twice the time: 1 is none, 2 exaggerates the mask; above 10
@@ -96,6 +98,8 @@ class CanvasOptions(EditOptions, total=False):
     """
 
     body_from: Annotated["str | Path | Volume | None", Option(None, metavar="IMAGE")]
+    phase: Annotated[Literal["none", "arterial", "portal", "delayed"], Option("none", phrase="contrast phase")]
+    hu: Annotated[dict[str, float] | str | None, Option(None, phrase="HU of organs", metavar="ORGAN=HU,...")]
     sampler: Annotated[str | None, Option(None, metavar="NAME")]
     steps: Annotated[int | None, Option(None, low=1, phrase="number of steps", metavar="N")]
     guidance: Annotated[

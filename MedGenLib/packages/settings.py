@@ -146,6 +146,7 @@ class LatentFlowSettings(GenerationSettings):
     centers, scales, limit: parameters of the codec "tissue-standard", by label, the first one for the background.
     mean, sd: parameters of the codec "affine".
     noise_hu: (spacing in mm, noise) of the training images, by spacing; None for models without a noise setting.
+    organs: organs have the HU of `labels/organs.py` after sampling; the labels are tissues in HU with a tissue_range.
     contrast: contrast of the training images; None for models without it.
     """
 
@@ -163,6 +164,7 @@ class LatentFlowSettings(GenerationSettings):
     noise_hu: tuple[tuple[float, float], ...] | None = setting(None, above=0)
     contrast: ContrastSettings | None = None
     tissue_range: TissueLimits | None = None
+    organs: bool = False
 
     @property
     def takes_noise(self) -> bool:
@@ -200,6 +202,8 @@ class LatentFlowSettings(GenerationSettings):
                 yield "preprocessing has a contrast without noise_hu; add noise_hu"
             if self.centers is None or max(self.contrast.labels) > highest:
                 yield "preprocessing.contrast has a label without a center; give labels of the model with centers"
+        if self.organs and (self.tissue_range is None or medgen["output"]["unit"] != "HU"):
+            yield "preprocessing.organs needs a tissue_range and an output in HU; leave it out"
         yield from self._of_network(medgen, highest + 1)
 
     def _of_codec(self) -> Iterator[str]:
