@@ -8,8 +8,8 @@ _LONG_ECHO_MS, _SHORT_ECHO_MS = 60.0, 30.0
 _LONG_INVERSION_MS = 1500.0
 _SHORT_REPETITION_MS, _LONG_REPETITION_MS = 1000.0, 2000.0
 _T1_INVERSION_MS = (500.0, 1300.0)
-_T1_WORDS = {"mprage", "mp2rage", "bravo", "spgr", "fspgr", "tfl", "vibe"}
-_T2_WORDS = {"haste", "dwi", "swi", "swan", "bold", "ep2d"}
+_T1_WORDS = {"mprage", "mp2rage", "bravo", "spgr", "fspgr", "tfl", "tfl3d1", "vibe"}
+_T2_WORDS = {"haste", "dwi", "swi", "swan", "bold", "ep2d", "diffusion"}
 _PD_WORDS = {"pd", "pdw", "proton"}
 
 
@@ -33,7 +33,7 @@ def contrast_of(
 
 
 def _by_words(text: str) -> str | None:
-    words = set(re.split(r"[^a-z0-9]+", re.sub(r"dark[ _-]*fluid", "flair", text.lower())))
+    words = set(re.split(r"[^a-z0-9]+", re.sub(r"dark[ _-]*fluid|fluid[ _-]*attenuated", "flair", text.lower())))
     weights = {digit for word in words if word[:2] in ("t1", "t2") for digit in re.findall(r"t([12])(?!\d)", word)}
     t1, t2 = bool(words & _T1_WORDS) or "1" in weights, bool(words & _T2_WORDS) or "2" in weights
     if "flair" in words and not t1:

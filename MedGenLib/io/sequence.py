@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 _TEXTS = ("SeriesDescription", "ProtocolName", "SequenceName")
 _TIMES = ("EchoTime", "RepetitionTime", "InversionTime")
-DICOM_TAGS = (*_TEXTS, *_TIMES)
+_ENHANCED_TEXTS = ("PulseSequenceName", "AcquisitionContrast")
+_ENHANCED_TIMES = ("EffectiveEchoTime", "RepetitionTime", "InversionTimes")
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+"""Where an enhanced (multi-frame) image states its times."""
+DICOM_TAGS = (*_TEXTS, *_TIMES, *_ENHANCED_TEXTS, *_GROUPS)
 _ECHO = re.compile(r"\bTE=([\d.]+)")
 """As dcm2niix writes it, in ms."""
 
@@ -25,7 +29,13 @@ def contrast_in_dicom(header: Dataset) -> str | None:
     """Contrast by the header of a DICOM image of MR that was read with `DICOM_TAGS`."""
     from MedGenLib.io.dicom.headers import optional_number, text
 
-    return contrast_of(" ".join(text(header, key) for key in _TEXTS), *(optional_number(header, key) for key in _TIMES))
+    words = [text(header, key) for key in (*_TEXTS, *_ENHANCED_TEXTS)]
+    times = [optional_number(header, key) for key in _TIMES]
+    for group in (group for key in _GROUPS for group in list(header.get(key) or ())[:1]):
+        for item in (item for element in group if element.VR == "SQ" for item in element.value):
+            found = [optional_number(item, key) for key in _ENHANCED_TIMES]
+            times = [new if old is None else old for old, new in zip(times, found, strict=True)]
+    return contrast_of(" ".join(words), *times)
 
 
 def contrast_beside(path: Path, description: str) -> str | None:

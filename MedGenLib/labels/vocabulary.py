@@ -95,8 +95,8 @@ class Vocabulary:
 def table(name: str) -> Vocabulary:
     """The numbers and names of a common tool: "freesurfer", "totalsegmentator", ...
 
-    FreeSurfer: aseg, the Desikan-Killiany parcels (aparc) with the structure they are part of, and
-    the head tissues 501 to 530 of SimNIBS charm that SynthSeg's label maps use. TotalSegmentator:
+    FreeSurfer: aseg, the parcels of Desikan-Killiany (aparc) and Destrieux (aparc.a2009s) with the structure they are
+    part of, and the head tissues 501 to 530 of SimNIBS charm that SynthSeg's label maps use. TotalSegmentator:
     the 117 classes of its task "total" (version 2), each part of a tissue of the model ct-tissue.
     MAISI: the classes of NV-Generate-CT. VISTA3D: those of NV-Segment-CT, with the further ones of
     NV-Segment-CTMR.
@@ -108,13 +108,18 @@ def table(name: str) -> Vocabulary:
     if plain_name(name) not in TABLES:
         known = f"{', '.join(TABLES[:-1])} or {TABLES[-1]}"
         raise InputError(f'There is no label table "{name}"; choose {known}.')
-    rows = json.loads((_TABLE_FOLDER / f"{plain_name(name)}.json").read_text("utf-8"))["labels"]
-    return Vocabulary(
-        tuple(
-            Label(row["value"], row["name"], tuple(row.get("aliases", ())), row.get("tissue", row.get("part_of")))
-            for row in rows
+    data = json.loads((_TABLE_FOLDER / f"{plain_name(name)}.json").read_text("utf-8"))
+    labels = {
+        row["value"]: Label(
+            row["value"], row["name"], tuple(row.get("aliases", ())), row.get("tissue", row.get("part_of"))
         )
-    )
+        for row in data["labels"]
+    }
+    for parcels in data.get("parcels", ()):
+        for first, start, whole in parcels["sides"]:
+            for value, end in enumerate(parcels["names"], first):
+                labels.setdefault(value, Label(value, start + end, (), whole))
+    return Vocabulary(tuple(labels.values()))
 
 
 def plain_name(name: str) -> str:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
 """First bytes of a data set without the preamble: group 2 or group 8, little endian."""
+_BINARY = {"FD", "FL", "SL", "SS", "UL", "US"}
+"""Representations of numbers that are no text."""
 _COMMA = re.compile(r"[+-]?\d*,\d+")
 
 
@@ -79,10 +81,13 @@ def drop_invalid(header: Dataset) -> None:
 
 def text(header: Dataset, keyword: str) -> str:
     """Value as text, several values with backslashes between them; "" if the attribute is absent."""
+    from pydicom.datadict import dictionary_VR
+
     if keyword not in header:
         return ""
     try:
-        value = header.get_item(keyword).value
+        is_binary = dictionary_VR(keyword) in _BINARY
+        value = (header[keyword] if is_binary else header.get_item(keyword)).value
     except Exception:  # pydicom raises many types of exceptions for invalid bytes
         return ""
     if isinstance(value, bytes):

@@ -96,8 +96,8 @@ def _without_duplicates(
             keep.append(index)
         elif not np.array_equal(array[..., index], array[..., keep[-1]]):
             raise InputError(
-                f"The series holds different images at the same position ({slices[keep[-1]].path} and "
-                f"{slices[index].path}), such as time points or echoes; keep one set of them."
+                f"The series holds different images at the same position ({slices[keep[-1]].place} and "
+                f"{slices[index].place}), such as time points or echoes; keep or export one set of them."
             )
     if len(keep) < len(slices):
         notes.append(f"{len(slices) - len(keep)} of {len(slices)} DICOM images were duplicates and were left out.")

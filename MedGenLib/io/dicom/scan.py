@@ -62,6 +62,11 @@ class ImageHeader:
     frame: int | None = None  # of a multi-frame file, from 0
 
     @property
+    def place(self) -> str:
+        """The file, and which frame of it."""
+        return f"{self.path}" if self.frame is None else f"{self.path}, frame {self.frame + 1}"
+
+    @property
     def normal(self) -> np.ndarray:
         """LPS unit vector across the slice."""
         normal = np.cross(self.row, self.column)

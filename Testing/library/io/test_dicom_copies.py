@@ -167,18 +167,61 @@ def test_a_folder_with_other_kinds_only(folder):
         read_volume(folder)
 
 
+T1 = {"RepetitionTime": 8.0}
+
+
 @pytest.mark.parametrize("sop, modality", [("2.1", "CT"), ("4.1", "MR")])
 def test_enhanced_images_are_read(folder, tmp_path, sop, modality):
     """Frames out of order, each with its own place and rescaling."""
+    volume = read_volume(enhanced(folder, tmp_path / "e", sop, modality, (4, 0, 2, 6)))
+    assert volume.modality == modality and volume.shape == (12, 10, 4) and volume.notes == ()
+    np.testing.assert_allclose(volume.spacing, (0.8, 1.2, 2))
+    np.testing.assert_allclose(volume.origin, (-10, 20, 5))
+    np.testing.assert_array_equal(volume.array[3, 4], [200, 206, 212, 218])
+    assert len(write_series(volume, tmp_path / "new", source=tmp_path / "e")) == 4
+
+
+@pytest.mark.parametrize(
+    "tags, group, expected",
+    [
+        ({}, {"MREchoSequence": {"EffectiveEchoTime": 92.0}}, "T2w"),
+        ({}, {"MREchoSequence": {"EffectiveEchoTime": 5.0}, "MRTimingAndRelatedParametersSequence": T1}, "T1w"),
+        ({"AcquisitionContrast": "FLUID_ATTENUATED"}, {}, "FLAIR"),
+        ({"AcquisitionContrast": "DIFFUSION"}, {}, "T2w"),
+        ({"PulseSequenceName": "*tfl3d1_16ns"}, {}, "T1w"),
+    ],
+)
+def test_the_contrast_of_an_enhanced_image(folder, tmp_path, tags, group, expected):
+    folder = enhanced(folder, tmp_path / "e", "4.1", "MR", (0, 2, 4), tags, group)
+    assert read_volume(folder).modality == expected
+
+
+def test_an_enhanced_image_of_several_echoes_is_one_sentence(folder, tmp_path):
+    folder = enhanced(folder, tmp_path / "e", "4.1", "MR", (0, 2, 0, 2))
+    with pytest.raises(InputError, match=r"enhanced.dcm, frame 1 and .*enhanced.dcm, frame 3\), such as .* export one"):
+        read_volume(folder)
+
+
+def enhanced(folder, target, sop, modality, places, tags=None, group=None):
+    """The first slice of a series as a multi-frame file with frames at these places along its normal, in mm.
+
+    Frames hold 100 + place and are rescaled by 2 and their place; ``group`` are shared functional groups.
+    """
     data = pydicom.dcmread(folder / "slice1.dcm")
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{sop}"
-    data.Modality, data.NumberOfFrames = modality, 4
+    data.Modality, data.NumberOfFrames = modality, len(places)
+    for keyword, value in (tags or {}).items():
+        setattr(data, keyword, value)
     shared, measures, orientation = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = data.PixelSpacing, 2
     orientation.ImageOrientationPatient = data.ImageOrientationPatient
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = Sequence([measures]), Sequence([orientation])
+    for keyword, values in (group or {}).items():
+        setattr(shared, keyword, Sequence([Dataset()]))
+        for key, value in values.items():
+            setattr(getattr(shared, keyword)[0], key, value)
     frames = []
-    for place in (4, 0, 2, 6):
+    for place in places:
         frame, position, values = Dataset(), Dataset(), Dataset()
         position.ImagePositionPatient = [10, -20, 5 + place]
         values.RescaleSlope, values.RescaleIntercept, values.RescaleType = 2, place, "HU"
@@ -186,16 +229,14 @@ def test_enhanced_images_are_read(folder, tmp_path, sop, modality):
         frame.PixelValueTransformationSequence = Sequence([values])
         frames.append(frame)
     data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = Sequence([shared]), Sequence(frames)
-    data.PixelData = np.concatenate([np.full((10, 12), 100 + n, np.int16) for n in (4, 0, 2, 6)]).tobytes()
+    data.PixelData = np.concatenate(
+        [np.full((10, 12), 100 + n + places[:index].count(n), np.int16) for index, n in enumerate(places)]
+    ).tobytes()
     for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope"):
         delattr(data, keyword)
-    (tmp_path / "e").mkdir()
-    data.save_as(tmp_path / "e" / "enhanced.dcm")
-    volume = read_volume(tmp_path / "e")
-    assert volume.modality == modality and volume.shape == (12, 10, 4) and volume.notes == ()
-    np.testing.assert_allclose(volume.spacing, (0.8, 1.2, 2))
-    np.testing.assert_allclose(volume.origin, (-10, 20, 5))
-    np.testing.assert_array_equal(volume.array[3, 4], [200, 206, 212, 218])
+    target.mkdir()
+    data.save_as(target / "enhanced.dcm")
+    return target
 
 
 # --- Texts that are no numbers -----------------------------------------------------------------

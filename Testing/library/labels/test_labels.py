@@ -74,6 +74,7 @@ def test_freesurfer_table():
         "Right-Hippocampus",
     )
     assert (names[1035], names[2001]) == ("ctx-lh-insula", "ctx-rh-bankssts")
+    assert (names[11101], names[14175]) == ("ctx_lh_G_and_S_frontomargin", "wm_rh_S_temporal_transverse")
     assert (names[511], names[515], names[530]) == ("Skin", "Bone-Cortical", "Optic-Nerve")
     assert names[136] == "Left-Lateral-Ventricle-choroid-plexus"  # SynthSeg's own
     assert table("freesurfer").value_of("left thalamus proper") == 10
@@ -113,6 +114,9 @@ def test_totalsegmentator_by_name_and_by_number():
 
 def test_freesurfer_parcels_fall_back_to_what_they_are_part_of():
     assert mapped(mask(1024, 10), BRAIN, "freesurfer") == [3, 10]
+    assert mapped(mask(11146), BRAIN, "freesurfer") == [3]  # Destrieux
+    white = Vocabulary.from_dict({"1": {"name": "Left-Cerebral-White-Matter"}, "2": {"name": "brain"}})
+    assert mapped(mask(1004, 3025, 13146), white, "freesurfer") == [2, 1, 1]
     assert mapped(mask(7, names={7: "ctx-lh-precentral"}), BRAIN) == [3]
     assert mapped(mask(7, names={7: "Left-Thalamus-Proper"}), BRAIN) == [10]
 
