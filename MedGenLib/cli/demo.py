@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from MedGenLib.cli.arguments import add_arguments
 from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
-from MedGenLib.cli.run import warn, write_with_facts
+from MedGenLib.cli.run import warn
 from MedGenLib.errors import InputError
 from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.provenance import Source
 from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import is_accepted, license_notice
+from MedGenLib.run_files import write_with_facts
 
 if TYPE_CHECKING:
     from MedGenLib.result import Result

@@ -111,8 +111,8 @@ def _options(task: str, made: Provenance, arguments: Namespace) -> dict[str, Any
 
 def _inputs(task: str, made: Provenance, arguments: Namespace) -> Iterator[tuple[str, Volume | LabelMap]]:
     """Option and image of each recorded input."""
-    from MedGenLib.cli.run import ROLES
     from MedGenLib.options import of
+    from MedGenLib.run_files import ROLES
 
     options = {ROLES[option.name]: option.name for option in of(task, "cli").values() if option.image}
     for source in made.inputs:
@@ -120,7 +120,7 @@ def _inputs(task: str, made: Provenance, arguments: Namespace) -> Iterator[tuple
 
 
 def _found(task: str, name: str, source: Source, made: Provenance, arguments: Namespace) -> Volume | LabelMap:
-    from MedGenLib.cli.run import read_input
+    from MedGenLib.run_files import read_input
 
     stated, changed = {"series": arguments.series, **made.options}, []
     for path in _candidates(source, arguments):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,38 +12,24 @@ from typing import Any
 from MedGenLib.cli.arguments import from_namespace
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError, MedGenError
-from MedGenLib.imaging.volume import LabelMap, Volume, as_stored
+from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.atomic import Outputs
-from MedGenLib.io.files import WRITABLE, check_output_path, read_label_map, read_volume, write_volume
+from MedGenLib.io.files import WRITABLE, check_output_path
 from MedGenLib.io.output_names import numbered
 from MedGenLib.io.provenance import Provenance, Source, sidecars
 from MedGenLib.io.user_config import config_path
 from MedGenLib.labels.mapping import parse_mapping
-from MedGenLib.options import changed, of, validate
+from MedGenLib.options import validate
 from MedGenLib.packages.license import is_accepted, license_notice, require_acceptance
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.report import Report
 from MedGenLib.result import Result
+from MedGenLib.run_files import ROLES, read_input, recorded_options, with_forms, write_with_facts
 
 BYTES_PER_VOXEL = 4
 """Maximum bytes per voxel of a written volume."""
 CHECKS_FAILED = 3
 """Exit code of a run whose outputs were written and failed their checks."""
-ROLES = {
-    "image": "image",
-    "volume": "image",
-    "mask": "mask",
-    "new_mask": "new mask",
-    "style": "style",
-    "body_from": "body",
-    "lesion": "lesion",
-    "labels": "labels",
-}
-"""Option -> role of the image in the provenance."""
-
-UNRECORDED = {*ROLES, "model", "seed", "samples", "retries", "uncertainty", "series", "accept_license"}
-"""Options that the provenance holds elsewhere, or that do not change one volume."""
-
 Draw = Callable[[Result, int, Path], None]
 """Draws one volume of a result into a file."""
 
@@ -117,12 +103,11 @@ class FileRun:
 
     def write(self, result: Result, draw: Draw | None = None) -> None:
         """Write all requested files; ``draw`` makes the preview, by default of input and result."""
-        facts = [
-            replace(result.provenance(self._sources, n), options=self._recorded()) for n in range(len(result.volumes))
-        ]
+        recorded = recorded_options(self.command, self._options, vars(self.arguments))
+        facts = [replace(result.provenance(self._sources, n), options=recorded) for n in range(len(result.volumes))]
         paths = numbered(self.arguments.output, len(facts))
         for volume, path, fact in zip(result.volumes, paths, facts, strict=True):
-            self._write_volume(self._with_forms(volume), path, fact)
+            self._write_volume(with_forms(volume, self.images.values()), path, fact)
         if (path := self._given("uncertainty")) is not None:
             fact = facts[0].of_uncertainty(result.uncertainty)
             self._write_volume(result.uncertainty, path, fact)
@@ -155,19 +140,8 @@ class FileRun:
         return warn(report, console, self.arguments.report)
 
     def _write_volume(self, volume: Volume, path: Path, facts: Provenance) -> None:
-        write_volume(volume, self.outputs.staged(path), facts)
-        facts.write_beside(path, self.outputs.staged(self._beside[path]))
-
-    def _with_forms(self, volume: Volume) -> Volume:
-        """The volume with both positions of the input in whose grid it lies, for NIfTI headers."""
-        all_forms = [image.forms for image in self.images.values() if image.forms is not None]
-        return replace(volume, forms=next((forms for forms in all_forms if forms.is_of(volume.affine)), None))
-
-    def _recorded(self) -> dict[str, Any]:
-        """The options that make the same volume again, for its provenance."""
-        read = {name: self._given(name) for name in ("modality", "hu_offset")}
-        values = {**read, **changed(self.command, self._options, "python")}
-        return {name: value for name, value in values.items() if value is not None and name not in UNRECORDED}
+        # Beside the final path, which decides the name.
+        write_with_facts(volume, self.outputs.staged(path), facts, self.outputs.staged(self._beside[path]))
 
     def _given(self, name: str, default: Any = None) -> Any:
         """An option that some commands lack."""
@@ -220,26 +194,8 @@ class FileRun:
         return [STILL_THERE, f"{self.arguments.output} and the file beside it still name the input."]
 
 
-def read_input(
-    command: str, name: str, path: Path, stated: Mapping[str, Any], stored: bool = False
-) -> Volume | LabelMap:
-    """Read the image of an option; ``stated`` may hold series, modality and hu_offset of a scan."""
-    kinds = {option.name: option.image for option in of(command, "cli").values()}
-    if kinds[name] == "labels":
-        return read_label_map(path)
-    given = [stated.get(key) for key in ("series", "modality", "hu_offset")] if ROLES[name] == "image" else []
-    image = read_volume(path, *given)
-    return as_stored(image) if stored else image
-
-
 def _output(path: Path, suffixes: tuple[str, ...] = WRITABLE) -> Path:
     return check_output_path(path, suffixes, new_folder=True)
-
-
-def write_with_facts(volume: Volume, path: Path, facts: Provenance) -> None:
-    """Write the volume with its provenance in the header, and in a file beside it."""
-    write_volume(volume, path, facts)
-    facts.write_beside(path)
 
 
 def warn(report: Report, console: Console, path: Path | None = None) -> int:

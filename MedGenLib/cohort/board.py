@@ -1,0 +1,89 @@
+"""The live table of a cohort: how far it is, and what each worker does."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from MedGenLib.cohort.records import DONE, Record
+
+LINE_EVERY = 10.0
+"""Seconds between two plain lines, where there is no terminal."""
+_MOST_WORKERS, _MOST_FAILURES = 16, 20
+
+
+class Board:
+    """Shows the state on a terminal, otherwise a line from time to time.
+
+    Parameters
+    ----------
+    total: cases of the cohort; kept: those that were done before.
+    failed: called with a line for each of the first failures.
+    quiet: show nothing.
+    """
+
+    def __init__(self, total: int, kept: int, failed: Callable[[str], None], quiet: bool = False) -> None:
+        self.total, self.kept, self.quiet = total, kept, quiet
+        self.count: Counter[str] = Counter()
+        self._failed, self._live = failed, sys.stderr.isatty()
+        self._places: dict[int, tuple[str, float]] = {}
+        self._begin = self._last = time.monotonic()
+        self._lines = 0
+
+    def started(self, place: int, case: str) -> None:
+        self._places[place] = case, time.monotonic()
+
+    def finished(self, place: int, record: Record | None) -> None:
+        """A record, or None if the case is tried again."""
+        case, _ = self._places.pop(place)
+        if record is None:
+            self._tell(f"the worker of {case} ended; the case is tried again")
+            return
+        self.count[record.status] += 1
+        if record.status != DONE and sum(self.count.values()) - self.count[DONE] <= _MOST_FAILURES:
+            self._tell(f"{record.status}: {case}: {record.sentence}")
+
+    def draw(self) -> None:
+        now = time.monotonic()
+        if self.quiet or (not self._live and now - self._last < LINE_EVERY):
+            return
+        self._last = now
+        lines = [self.summary()]
+        if self._live:
+            places = sorted(self._places.items())
+            lines += [f"  worker {n + 1}: {case}, {now - start:.0f} s" for n, (case, start) in places[:_MOST_WORKERS]]
+            self._wipe()
+            self._lines = len(lines)
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+    def summary(self) -> str:
+        """One line: done, failed, rate, time left."""
+        over = sum(self.count.values())
+        failed, seconds = over - self.count[DONE], time.monotonic() - self._begin
+        parts = [f"{self.kept + self.count[DONE]} of {self.total} cases done", f"{failed} failed"]
+        left = self.total - self.kept - over
+        if over:
+            parts.append(f"{60 * over / seconds:.3g} a minute")
+            parts += [f"{_time(left * seconds / over)} left"] if left else []
+        return ", ".join(parts)
+
+    def close(self) -> None:
+        """Remove the table."""
+        self._wipe()
+
+    def _tell(self, text: str) -> None:
+        self._wipe()
+        self._failed(text)
+
+    def _wipe(self) -> None:
+        if self._lines:
+            print(f"\x1b[{self._lines}F\x1b[J", end="", file=sys.stderr, flush=True)
+            self._lines = 0
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
