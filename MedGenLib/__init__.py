@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Canvas": "editing.session",
     "generate": "generate",
+    "breathe": "motion",
     "insert_lesion": "editing.lesions",
     "translate": "translate",
     "Volume": "imaging.volume",
@@ -26,7 +27,18 @@ _HOMES = {
 }
 """Public name -> the submodule that defines it."""
 
-__all__ = ["Canvas", "LabelMap", "Result", "Volume", "__version__", "errors", "generate", "insert_lesion", "translate"]
+__all__ = [
+    "Canvas",
+    "LabelMap",
+    "Result",
+    "Volume",
+    "__version__",
+    "breathe",
+    "errors",
+    "generate",
+    "insert_lesion",
+    "translate",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -314,6 +314,48 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         )
         return self._started(LesionRun(self.engine, parameters, manifest, place, segment), wait, onProgress, onDone)
 
+    @documented("breathe", "slicer")
+    def breathe(
+        self,
+        volumeNode,
+        phases: int = 10,
+        amplitude: float = 15.0,
+        *,
+        pointsNode=None,
+        transforms: bool = False,
+        wait: bool = True,
+        onProgress: OnProgress | None = None,
+        onDone: OnDone | None = None,
+        **options: Any,
+    ):
+        """Make a breathing series from a CT of the chest: synchronized sequences in one browser.
+
+        Parameters
+        ----------
+        {options}
+        pointsNode: point list whose points are followed; `currentRun.tracks` has their paths.
+        transforms: add the motion as a sequence of transforms, too.
+        wait, onProgress, onDone: as in `generate`.
+
+        Returns
+        -------
+        The vtkMRMLSequenceBrowserNode, or a `Run` for wait=False.
+
+        Examples
+        --------
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                # doctest: +SKIP
+        >>> browser = logic.breathe(slicer.util.getNode("CT"), amplitude=12)            # doctest: +SKIP
+        """
+        from MedGenSlicer.jobs.breathe import BreatheRun, placesOf
+
+        labelsNode = options.pop("labels")
+        options |= {"image": volumeNode, "phases": phases, "amplitude": amplitude}
+        parameters = self._parameters("breathe", None, options).replaced(
+            labels=None if labelsNode is None else captureOn(labelsNode, volumeNode),
+            points=None if pointsNode is None else placesOf(pointsNode),
+        )
+        return self._started(BreatheRun(self.engine, parameters, transforms), wait, onProgress, onDone)
+
     def models(self) -> list[Manifest]:
         """The models that can be used, embedded ones first; needs no worker.
 

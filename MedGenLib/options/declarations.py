@@ -180,6 +180,35 @@ class LesionOptions(MaskOptions, total=False):
 
 
 @helped
+class BreatheOptions(TypedDict, total=False):
+    """A breathing series from one CT.
+
+    phases: CTs of the series, evenly spaced in one cycle; the first is the input
+    amplitude: travel of the top of the diaphragm along foot-head
+    chest: travel of the front of the chest along back-front
+    tidal_volume: difference of the lungs' volume between inspiration and expiration; sets the amplitude
+    start: what the input shows: inhale is the deepest inspiration, exhale the deepest expiration of the series
+    dwell: how long the lungs stay at expiration
+    lag: how far the chest follows behind the diaphragm, as a share of the cycle; points then move along loops
+    trace: measured cycle instead: CSV file with time, and position that rises on inspiration
+    labels: lungs, organs or lesions on the CT's grid, which move along; labels named lung are the lungs, those named
+        as bones stay; by default the lungs are found by their HU
+    points: places whose paths are given, RAS, by a name
+    """
+
+    phases: Annotated[int, Option(10, low=2, high=100, phrase="number of phases", metavar="N")]
+    amplitude: Annotated[float, Option(15.0, above=0, high=60, unit="mm", metavar="MM")]
+    chest: Annotated[float, Option(4.0, low=0, high=20, unit="mm", phrase="travel of the chest", metavar="MM")]
+    tidal_volume: Annotated[float | None, Option(None, above=0, high=5000, unit="ml", metavar="ML")]
+    start: Annotated[Literal["inhale", "exhale"], Option("inhale")]
+    dwell: Annotated[int, Option(2, low=1, high=6, metavar="N", term="n of cos^2n")]
+    lag: Annotated[float, Option(0.05, low=0, high=0.25, metavar="SHARE")]
+    trace: Annotated[Path | None, Option(None, metavar="TRACE.csv")]
+    labels: Annotated["str | Path | LabelMap | None", Option(None, metavar="L")]
+    points: Annotated[dict[str, Sequence[float]] | None, Option(None, flag="--point", metavar="NAME=R,A,S")]
+
+
+@helped
 class RedrawOptions(TypedDict, total=False):
     """One edit of an open canvas.
 
@@ -278,6 +307,15 @@ class _LesionInputs(TypedDict):
 
 
 @helped
+class _BreatheInputs(TypedDict):
+    """
+    image: CT of the chest (.nii .nrrd .mha) or DICOM folder
+    """
+
+    image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
+
+
+@helped
 class _EvaluateInputs(TypedDict):
     """
     image: volume, DICOM folder, or folder of volumes
@@ -351,6 +389,34 @@ class _LesionFile(TypedDict):
     lesion_mask: Annotated[Path | None, Option(None, metavar="OUT2")]
 
 
+@helped
+class _BreatheFiles(TypedDict):
+    """Output files of the command line.
+
+    output: series to write: .seq.nrrd, or a new folder for a 4-D DICOM series
+    dicom: new folder for a 4-D DICOM series: one series a phase, in the study of the input
+    deidentify: remove what names the patient (DICOM PS3.15, basic profile)
+    moved_labels: also write the labels of each phase: .seq.nrrd; without --labels those of the lungs
+    displacements: new folder for one displacement field a phase: .nrrd, which 3D Slicer and ITK read as a transform
+    tracks: also write a table of the paths of points and of the centers of labels: .csv
+    projections: also write average and maximum of the phases, beside the series
+    preview: also write a picture of the two extremes and of their difference
+    report: also write what was done and measured
+    overwrite: replace files that exist
+    """
+
+    output: Annotated[Path, Option(REQUIRED, flag=("-o", "--output"), metavar="OUT")]
+    dicom: Folder
+    deidentify: Switch
+    moved_labels: Annotated[Path | None, Option(None, metavar="M.seq.nrrd")]
+    displacements: Folder
+    tracks: Annotated[Path | None, Option(None, metavar="T.csv")]
+    projections: Switch
+    preview: Annotated[Path | None, Option(None, metavar="P.png")]
+    report: Annotated[Path | None, Option(None, metavar="R.json")]
+    overwrite: Switch
+
+
 def _options(*groups: type, files: Sequence[type] = ()) -> dict[str, Option]:
     """The options of classes; ``files`` are of the command line only."""
     options = {}
@@ -367,6 +433,7 @@ COMMANDS: Mapping[str, Mapping[str, Option]] = {
     "redraw": _options(RedrawOptions),
     "live_edit": _options(_LiveEditInputs, EditOptions),
     "insert_lesion": _options(_LesionInputs, LesionOptions, files=(_Read, _Stated, _LesionFile, _Files)),
+    "breathe": _options(_BreatheInputs, BreatheOptions, files=(_Read, _Stated, _BreatheFiles)),
     "evaluate": _options(_EvaluateInputs, EvaluateOptions),
 }
 """Command -> Python name -> option. "redraw" is one edit of an open canvas, "live_edit" follows a segmentation."""

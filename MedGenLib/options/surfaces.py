@@ -55,6 +55,11 @@ LACKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "client": {BY_CALL: ALL},
         "canvas": {"an insertion opens a canvas of its own": ALL},
     },
+    "breathe": {
+        "slicer": {"places are a point list": "points"},
+        "client": {BY_CALL: ALL},
+        "canvas": {"breathing moves the whole image": ALL},
+    },
     "evaluate": {
         "python": {
             MODALITY: "modality",
@@ -80,6 +85,7 @@ NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("edit", "worker"): {"volume": "image", "mask": "input"},
     ("insert_lesion", "worker"): {"lesion": "mask"},
     ("insert_lesion", "slicer"): {"image": "volumeNode"},
+    ("breathe", "slicer"): {"image": "volumeNode"},
     ("evaluate", "slicer"): {"report": "reportFolder"},
 }
 """Names that follow no rule, kept for existing scripts."""
@@ -116,6 +122,11 @@ HELPS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "model": MODEL_OF_VOLUME,
         "labels": "segmentation or label map node with tissues or organs; by default the model's labels are found in "
         "the image",
+    },
+    ("breathe", "slicer"): {
+        "image": "scalar volume node of a CT; it stays as it is",
+        "labels": "segmentation or label map node of lungs, organs or lesions, which move along; by default the lungs "
+        "are found by their HU",
     },
     **dict.fromkeys(
         (("evaluate", surface) for surface in ("python", "worker", "client")),

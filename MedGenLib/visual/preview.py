@@ -12,7 +12,7 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import temporary_output
 from MedGenLib.io.provenance import NOTE
 from MedGenLib.visual.grid import Tile, draw, label_colors, row
-from MedGenLib.visual.views import LUNG, View, Window, default_windows
+from MedGenLib.visual.views import LUNG, SOFT_TISSUE, View, Window, default_windows
 
 
 def preview(input: Volume | LabelMap, output: Volume, path: str | Path, title: str = "") -> None:
@@ -108,6 +108,30 @@ def preview_edit(
         row(view, f"After, {window}", after.array, window.limits),
     ]
     _write(rows, path, title, label_colors(view.array(labels.array), labels.colors), labels.names)
+
+
+def preview_breathing(before: Volume, after: Volume, lungs: LabelMap, path: str | Path) -> None:
+    """Write a PNG of two phases of a breathing series and of their difference, where the lungs change most.
+
+    Parameters
+    ----------
+    before, after: the first phase and the one farthest from it, on one grid.
+    lungs: in the first phase.
+    path: of the PNG file, written completely or not at all.
+
+    Raises
+    ------
+    InputError: no axis pair is longer than one voxel, or the file cannot be written.
+    """
+    difference = after.array.astype(np.float32) - before.array
+    view = View.of(before, weight=np.abs(difference) * (lungs.array > 0))
+    rows = [
+        row(view, f"First phase, {LUNG}", before.array, LUNG.limits),
+        row(view, f"Farthest phase, {LUNG}", after.array, LUNG.limits),
+        row(view, f"Farthest phase, {SOFT_TISSUE}", after.array, SOFT_TISSUE.limits),
+        row(view, "Farthest - first phase, -500 to 500 HU", difference, (-500, 500)),
+    ]
+    _write(rows, path, "Breathing series")
 
 
 def _change(before: Volume, after: Volume, mask: LabelMap, region: np.ndarray, what: str) -> tuple[View, Window]:

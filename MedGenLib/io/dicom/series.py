@@ -48,6 +48,7 @@ def write_series(
     series: str | None = None,
     facts: Any = None,
     description: str = "",
+    temporal: tuple[int, int] | None = None,
     deidentify: bool = False,
     progress: ProgressCallback | None = None,
 ) -> list[Path]:
@@ -66,6 +67,7 @@ def write_series(
     facts: record of how the image was made: a `Provenance`, or a dict with the same keys. With None
         the image is marked as derived, but not as synthetic.
     description: part of the series description; left out when de-identifying.
+    temporal: for one time of several: its number from 1, and how many there are.
     deidentify: de-identify (PS3.15, basic profile) and replace UIDs consistently.
 
     Returns
@@ -93,6 +95,9 @@ def write_series(
         facts["output_sha256"] = _hash_as_read(slices, encoding)
     common = _common(volume, modality, patient, facts, description, deidentify)
     _add_values(common, slices, encoding, modality)
+    if temporal is not None:
+        common.SeriesNumber += temporal[0] - 1
+        common.TemporalPositionIdentifier, common.NumberOfTemporalPositions = temporal
     images = [None] * len(slices.positions) if patient is None else patient.coplanar(slices)
 
     names = [f"{modality}{number:04d}.dcm" for number in range(1, len(images) + 1)]
@@ -157,7 +162,9 @@ def _common(
     if is_synthetic:
         common.ContentQualification = "RESEARCH"
     if facts:
-        common.DerivationCodeSequence = [code("123110", "Artificial Intelligence")]
+        common.DerivationCodeSequence = [
+            code("123110", "Artificial Intelligence") if model_of(facts) else code("113085", "Spatial resampling")
+        ]
         common.ImageComments = comment(facts)
     if deidentify:
         mark(common)
@@ -196,7 +203,7 @@ def _equipment(patient: SourceSeries | None, facts: Mapping[str, Any], deidentif
                 "MedGen",
                 shortened(str(facts.get("model") or "MedGen")),
                 [*versions, _version()],
-                "Model that made the image",
+                "Model that made the image" if model_of(facts) else "Moved the voxels of an image",
             )
         )
     else:

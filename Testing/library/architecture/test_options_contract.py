@@ -23,6 +23,7 @@ from MedGenLib.editing.session import Canvas, edit_image
 from MedGenLib.errors import InputError
 from MedGenLib.evaluation.pair import evaluate
 from MedGenLib.generate import generate
+from MedGenLib.motion import breathe
 from MedGenLib.options import COMMANDS, REQUIRED, SURFACES, Option, camel, missing, of, table, validate
 from MedGenLib.options.surfaces import DEFAULTS
 from MedGenLib.translate import translate
@@ -35,12 +36,14 @@ FUNCTIONS: Mapping[tuple[str, str], Callable] = {
     ("translate", "python"): translate,
     ("edit", "python"): edit_image,
     ("insert_lesion", "python"): insert_lesion,
+    ("breathe", "python"): breathe,
     ("evaluate", "python"): evaluate,
     ("generate", "worker"): METHODS["generate"],
     ("translate", "worker"): METHODS["translate"],
     ("edit", "worker"): METHODS["edit/open"],
     ("redraw", "worker"): METHODS["edit"],
     ("insert_lesion", "worker"): METHODS["insert_lesion"],
+    ("breathe", "worker"): METHODS["breathe"],
     ("evaluate", "worker"): METHODS["evaluate"],
     ("generate", "client"): Worker.generate,
     ("translate", "client"): Worker.translate,
@@ -52,7 +55,7 @@ FUNCTIONS: Mapping[tuple[str, str], Callable] = {
 """The function of every surface that is one."""
 BESIDE = {
     "python": {"progress", "on_sample", "origin"},
-    "worker": {"job", "folder", "names", "canvas", "mask", "offset"},
+    "worker": {"job", "folder", "names", "displacements", "canvas", "mask", "offset"},
     "client": {"self", "progress"},
     "canvas": {"self", "progress", "mask", "box"},
 }

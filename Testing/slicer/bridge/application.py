@@ -24,6 +24,7 @@ LOGICS = {
     "Tables": "vtkSlicerTablesLogic",
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
     "Transforms": "vtkSlicerTransformLogic",
+    "Sequences": "vtkSlicerSequencesLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
     "VolumeRendering": "vtkSlicerVolumeRenderingLogic",
 }
