@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from MedGenLib.labels.mapping import MappingReport
     from MedGenLib.packages.manifest import Manifest
 
+INVENTS = (
+    "The model was trained without pairs, so it may add or remove lesions: nothing showed it what is true; do not read "
+    "or measure lesions in its images."
+)
 _LARGEST_GAP = 0.1
 _NAMED = 6  # labels that a sentence names
 
@@ -115,6 +119,7 @@ def check_image(volume: Volume, manifest: Manifest) -> list[Finding]:
     findings = [
         *_check_modality(volume, manifest),
         *check_named(volume, manifest.input.modality),
+        *([] if manifest.settings.paired else [_warning("unpaired-model", INVENTS)]),
         *_check_geometry(volume, manifest),
     ]
     if any(finding.level == "error" for finding in findings) or manifest.settings.name != "head-slices":
@@ -165,7 +170,7 @@ def _check_modality(volume: Volume, manifest: Manifest) -> list[Finding]:
                 f"{model}; make sure that it is.",
             )
         ]
-    if stated not in (None, "MR", needed):
+    if needed != "MR" and stated not in (None, "MR", needed):
         return [
             _error(
                 "other-contrast",
@@ -178,7 +183,8 @@ def _check_modality(volume: Volume, manifest: Manifest) -> list[Finding]:
 
 def _needs(manifest: Manifest) -> str:
     modality = manifest.input.modality
-    return f"the model '{manifest.name}' needs {'CT in HU' if modality == 'CT' else f'{modality} MR'}"
+    kind = {"CT": "CT in HU", "MR": "MR"}.get(modality, f"{modality} MR")
+    return f"the model '{manifest.name}' needs {kind}"
 
 
 def _check_geometry(image: Volume | LabelMap, manifest: Manifest) -> list[Finding]:

@@ -27,13 +27,13 @@ def extra_arguments(parser: Parser) -> None:
 def plan(arguments: Namespace, console: Console) -> int:
     """Print the plan, and the cases that cannot be used."""
     from MedGenLib.io.files import check_output_path
-    from MedGenLib.trainer.layouts import read_dataset
     from MedGenLib.trainer.run import plan_of
 
     if arguments.output is not None:  # the path is checked before the work
         check_output_path(arguments.output, (".json",))
-    dataset = read_dataset(arguments.data_set, arguments.channel)
-    made, problems = plan_of(dataset, choices_of(arguments), arguments.device, arguments.threads, progress=console)
+    choices = choices_of(arguments)
+    dataset = choices.data(arguments.data_set)
+    made, problems = plan_of(dataset, choices, arguments.device, arguments.threads, progress=console)
     console.say(made.text())
     for problem in problems:
         console.note(f"left out: {problem.case}: {problem.sentence}")

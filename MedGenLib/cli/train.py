@@ -12,6 +12,7 @@ from MedGenLib.cli.arguments import add_arguments, positive
 from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
+from MedGenLib.trainer.datasets import TRANSLATIONS
 from MedGenLib.training.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 LAYOUTS = (
     "Data sets: nnU-Net raw folders, Medical Segmentation Decathlon, BraTS 2023, BIDS with derivatives, two folders of "
     "images and labels with the same names, or a CSV file with the columns image, labels and, optionally, case and "
-    "subject. Cases of one person are never on both sides of the split."
+    "subject. For a translation: two folders source and target (or A and B, mr and ct, or named), one folder for each "
+    "case, two channels of nnU-Net, two suffixes of BIDS, or a CSV file with the columns source and target; images "
+    "without common names are learned without pairs. Cases of one person are never on both sides of the split."
 )
 
 
@@ -37,8 +40,17 @@ def dataset_arguments(parser: Parser) -> None:
     """The options on a data set, of `train` and `plan`."""
     parser.add_argument("--budget", type=duration, default=7200.0, metavar="TIME", help="time to spend, such as 2h")
     parser.add_argument("--name", help="name of the model; by default that of the data set")
+    parser.add_argument(
+        "--task", choices=("generate", "translate"), help="from labels to images, or from images to images"
+    )
     parser.add_argument("--channel", metavar="NAME", help="image to generate, where a case has several")
+    parser.add_argument("--source", metavar="NAME", help="images to translate: a folder, channel, suffix or column")
+    parser.add_argument("--target", metavar="NAME", help="images to make of them")
     parser.add_argument("--modality", help="CT or an MR contrast such as T1w, where the data set does not state it")
+    parser.add_argument("--source-modality", metavar="MODALITY", help="the same of the images to translate")
+    parser.add_argument(
+        "--recipe", choices=TRANSLATIONS, help="of a translation; by default pix2pix, and cut without pairs"
+    )
     parser.add_argument("--license", metavar="TEXT", help="license of the data, for the model's card")
     parser.add_argument(
         "--from",
@@ -66,6 +78,11 @@ def choices_of(arguments: Namespace) -> Choices:
     return Choices(
         budget=arguments.budget,
         name=arguments.name,
+        task=arguments.task,
+        source=arguments.source,
+        target=arguments.target,
+        source_modality=arguments.source_modality,
+        recipe=arguments.recipe,
         channel=arguments.channel,
         modality=arguments.modality,
         license=arguments.license,
@@ -110,7 +127,8 @@ def _data_set(arguments: Namespace, console: Console) -> int:
         arguments.data_set, arguments.out, choices_of(arguments), arguments.device, arguments.threads, console
     )
     console.wrote(f"{arguments.out / PAGE}")
-    console.say(f"Installed the model {made.name}: medgen generate MASK -o OUT.nii.gz --model {made.name}")
+    use = "generate MASK" if made.task == "generate" else f"translate IMAGE --to {made.output.modality}"
+    console.say(f"Installed the model {made.name}: medgen {use} -o OUT.nii.gz --model {made.name}")
     return 0
 
 

@@ -81,7 +81,7 @@ def hu_problem(volume: Volume) -> str | None:
 
 def contrast_doubt(volume: Volume, needed: str) -> str | None:
     """A sentence if nothing but the name of the file states the contrast, and it is another than the needed one."""
-    if volume.named in (None, needed) or needed == "CT" or volume.modality not in (None, "MR", needed):
+    if volume.named in (None, needed) or needed in ("CT", "MR") or volume.modality not in (None, "MR", needed):
         return None
     return (
         f"By the name of its file the image is {volume.named}, and the model is for {needed}; make sure that it is "

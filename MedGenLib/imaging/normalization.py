@@ -210,3 +210,13 @@ class HeadMR:
 
 CODECS = {"tissue-standard": TissueStandard, "affine": Affine}
 HEAD_CODECS = {"CT": HeadCT, "T1w": HeadMR}
+
+
+def slice_codec(modality: str) -> HeadCT | HeadMR:
+    """The codec of slices: HU of CT, and values of MR relative to their bright end (`bright_end`)."""
+    return HeadCT() if modality == "CT" else HeadMR()
+
+
+def bright_end(values: np.ndarray) -> float:
+    """The 99.5th percentile of the voxels above the mean: it hardly depends on how much air an MR image shows."""
+    return HeadMR.reference(values, values > values.mean())

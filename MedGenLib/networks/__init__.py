@@ -8,6 +8,7 @@ from MedGenLib.networks.autoencoder import Autoencoder
 from MedGenLib.networks.feature_encoder import FeatureEncoder
 from MedGenLib.networks.flow_unet import FlowUNet
 from MedGenLib.networks.latent_classifier import LatentClassifier
+from MedGenLib.networks.residual_translator import ResidualTranslator
 from MedGenLib.networks.segmenter import SegmentationUNet
 from MedGenLib.networks.slice_translator import SliceTranslator
 
@@ -16,6 +17,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "FeatureEncoder": FeatureEncoder,
     "FlowUNet": FlowUNet,
     "LatentClassifier": LatentClassifier,
+    "ResidualTranslator": ResidualTranslator,
     "Segmenter": SegmentationUNet,
     "SliceTranslator": SliceTranslator,
 }

@@ -23,6 +23,7 @@ ALLOWED_NETWORKS = (
     "MaisiAutoencoder",
     "MaisiControlNet",
     "MaisiUNet",
+    "ResidualTranslator",
     "Segmenter",
     "SliceTranslator",
 )

@@ -29,12 +29,15 @@ class Settings:
     task: task of the pipeline's packages.
     roles: required networks.
     sampler: type of the section `sampler`.
+    outline, paired: see `SliceTranslationSettings`.
     name: name of the preprocessing.
     """
 
     task: ClassVar[str] = "generate"
     roles: ClassVar[tuple[str, ...]] = ()
     sampler: ClassVar[type[SamplerSpec]] = SamplerSpec
+    outline: ClassVar[bool] = True
+    paired: ClassVar[bool] = True
 
     name: str
 
@@ -341,17 +344,27 @@ HEAD_MODALITIES = ("CT", "T1w")
 @settings("slice-translation")
 @dataclass(frozen=True, kw_only=True)
 class SliceTranslationSettings(Settings):
-    """Slices of the head, translated in up to three planes."""
+    """Slices translated in up to three planes: of the head ("head-slices"), or of whole images of any part ("slices").
+
+    Attributes
+    ----------
+    planes: planes of the training slices: 0 axial, 1 coronal, 2 sagittal.
+    outline: the body has the same outline in source and target, so that the outline of an output can be checked.
+    paired: trained on pairs.
+    """
 
     task: ClassVar[str] = "translate"
     roles: ClassVar[tuple[str, ...]] = ("translator",)
     sampler: ClassVar[type[SamplerSpec]] = SliceSampler
 
-    name: Literal["head-slices"]
+    name: Literal["head-slices", "slices"]
+    planes: tuple[int, ...] = setting((0, 1, 2), low=0, high=2)
+    outline: bool = True
+    paired: bool = True
 
     def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
         yield from super().contradictions(medgen)
-        for side in ("input", "output"):
+        for side in ("input", "output") if self.name == "head-slices" else ():
             if (modality := medgen[side]["modality"]) not in HEAD_MODALITIES:
                 yield f"{side}.modality is {shown(modality)}, but {self.name} knows {listed(HEAD_MODALITIES)}; give one"
 

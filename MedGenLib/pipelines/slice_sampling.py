@@ -20,7 +20,7 @@ from MedGenLib.devices import free_memory
 from MedGenLib.errors import MemoryPlanError
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.body import head_from_image
-from MedGenLib.imaging.normalization import HEAD_CODECS, HeadMR
+from MedGenLib.imaging.normalization import HeadMR, bright_end, slice_codec
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample, resample_to
 from MedGenLib.imaging.volume import Volume, whole_numbers
@@ -101,19 +101,21 @@ class SliceRun:
         MemoryPlanError: insufficient memory.
         """
         axes = usable_axes(volume)
-        spacing = list(slice_spacing(volume, manifest))
+        spacing = list(slice_spacing(volume, manifest.spacing))
         memory = _fitting_plan(volume, spacing, memory, uncertain)
         grid = resample(volume, spacing)
-        head = resample_to(head_from_image(volume), grid.geometry)
+        whole = manifest.settings.name == "slices"
+        head = None if whole else resample_to(head_from_image(volume), grid.geometry)
         reorientation = Reorientation.to(grid.geometry, "LPS")
         source = reorientation.apply(grid.array.astype(np.float32))
-        inside = reorientation.apply(head.array) > 0
+        inside = np.ones(source.shape, bool) if head is None else reorientation.apply(head.array) > 0
         axes = tuple(i for i in range(3) if reorientation.order[i] in axes)
+        axes = tuple(i for i in axes if SLICE_AXIS[i] in manifest.settings.planes) or axes
         if preset.planes == 1 and len(axes) > 1:
             axes = axes[-1:]
         reference = 1.0
         if manifest.input.modality != "CT":
-            reference = HeadMR.reference(source, inside)
+            reference = bright_end(source) if whole else HeadMR.reference(source, inside)
             source = source / reference * inside
         else:
             source = np.where(inside, source, -1000.0)
@@ -231,8 +233,8 @@ class SliceRun:
         return views
 
     def _evaluate(self, slices: np.ndarray, axis: int) -> np.ndarray:
-        codec = HEAD_CODECS[self.manifest.input.modality]()
-        x = torch.from_numpy(np.ascontiguousarray(codec.as_input(slices))).to(self.device)
+        channels = slice_codec(self.manifest.input.modality).as_input(slices)[:, : self.net.arguments["channels_in"]]
+        x = torch.from_numpy(np.ascontiguousarray(channels)).to(self.device)
         padded, cut = pad(x, self.net.stride)
         plane = torch.full((len(x),), SLICE_AXIS[axis], device=self.device)
         with precision(self.device, self.bfloat16):
@@ -252,7 +254,7 @@ class SliceRun:
         """Network values -> the output's unit."""
         modality = self.manifest.output.modality
         scale = 1.0 if modality == "CT" else 1000.0
-        return HEAD_CODECS[modality]().from_target(values) * scale
+        return slice_codec(modality).from_target(values) * scale
 
     def _place(self, values: np.ndarray, background: float) -> Volume:
         """Values of the box in the output's unit -> a volume on the input's grid."""

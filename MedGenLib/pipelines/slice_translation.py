@@ -45,7 +45,7 @@ class SliceTranslation:
 
     def estimate(self, geometry: Geometry, preset: str, device: str = "cpu", free_mib: float | None = None) -> Estimate:
         """Estimate for the whole grid of an image."""
-        voxels = math.prod(geometry.with_spacing(slice_spacing(geometry, self.manifest)).shape)
+        voxels = math.prod(geometry.with_spacing(slice_spacing(geometry, self.manifest.spacing)).shape)
         cost = float(voxels * self._passes(preset, len(usable_axes(geometry))))
         batch, rest = self._memory(voxels)
         batch *= 0.5 if computes_in_bfloat16(device) else 1.0

@@ -10,7 +10,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
 
 if TYPE_CHECKING:
-    from MedGenLib.packages.manifest import Manifest
+    from MedGenLib.packages.manifest import Manifest, SpacingRange
 
 SAME_SPACING = 0.06
 """Relative difference of spacing below which a grid is not resampled."""
@@ -50,14 +50,13 @@ def usable_axes(image: Volume | LabelMap | Geometry) -> tuple[int, ...]:
     return (thick[0],) if len(thick) == 1 else (0, 1, 2)
 
 
-def slice_spacing(image: Volume | LabelMap | Geometry, manifest: Manifest) -> tuple[float, float, float]:
+def slice_spacing(image: Volume | LabelMap | Geometry, limits: SpacingRange) -> tuple[float, float, float]:
     """Spacing in mm of the grid for translation: the model's own if the image's is out of range.
 
     The axis across thick slices is not resampled.
     """
     axes = usable_axes(image)
     keep = axes if len(axes) == 1 else ()
-    limits = manifest.spacing
     return tuple(
         s if axis in keep or limits.min <= s <= limits.max else limits.native for axis, s in enumerate(image.spacing)
     )

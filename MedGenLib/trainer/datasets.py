@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+TRANSLATIONS = ("regression", "pix2pix", "cut")
+"""Recipes that learn to translate images."""
+
 
 @dataclass(frozen=True)
 class LabeledImage:
@@ -15,6 +18,16 @@ class LabeledImage:
     subject: str
     image: Path
     labels: Path
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """One case of a data set for translation; an unpaired case has only one of both images."""
+
+    name: str
+    subject: str
+    source: Path | None
+    target: Path | None
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,8 @@ class DataSet:
     layout: name of the layout, such as "nnU-Net".
     labels: number -> name, as far as the layout states them.
     strict: the layout states all labels, so that other numbers are faults.
-    modality: "CT" or an MR contrast; None if the layout does not state it.
+    modality: of the generated images, "CT" or an MR contrast; None if the layout does not state it.
+    source_modality: of the sources of a translation.
     license: as the data set states it, or "not stated".
     problems: cases that lack a file.
     """
@@ -42,9 +56,20 @@ class DataSet:
     path: Path
     layout: str
     title: str
-    cases: tuple[LabeledImage, ...]
+    cases: tuple[LabeledImage, ...] | tuple[ImagePair, ...]
     labels: Mapping[int, str] = field(default_factory=dict)
     strict: bool = False
     modality: str | None = None
+    source_modality: str | None = None
     license: str = "not stated"
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def translates(self) -> bool:
+        """Whether the cases are images to translate, not images with labels."""
+        return isinstance(self.cases[0], ImagePair)
+
+    @property
+    def paired(self) -> bool:
+        """Whether each case has both images."""
+        return all(case.source and case.target for case in self.cases)

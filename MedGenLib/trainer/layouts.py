@@ -16,6 +16,7 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def stem(path: Path) -> str | None:
     return None if ending is None or name.startswith(".") else name[: -len(ending)]
 
 
-def _volumes(folder: Path) -> dict[str, Path]:
+def volumes_in(folder: Path) -> dict[str, Path]:
     """Name -> file of the volumes of a folder."""
     named = {stem(path): path for path in sorted(folder.iterdir())}
     return {name: path for name, path in named.items() if name is not None}
@@ -99,8 +100,19 @@ def _csv(path: Path, channel: str | None) -> DataSet | None:
     return DataSet(path, "CSV", path.stem, _distinct(cases, path), problems=tuple(problems))
 
 
-def _described(path: Path, channel: str | None) -> DataSet | None:
-    """nnU-Net and Medical Segmentation Decathlon: both have dataset.json."""
+@dataclass(frozen=True)
+class Described:
+    """What dataset.json states; `channels` is number -> name."""
+
+    layout: str
+    title: str
+    channels: Mapping[str, str]
+    labels: Mapping[int, str]
+    license: str
+
+
+def described_data(path: Path) -> Described | None:
+    """What dataset.json of a folder of nnU-Net or the Decathlon states; None for other folders."""
     file = path / "dataset.json"
     if not file.is_file() or not (path / "imagesTr").is_dir():
         return None
@@ -108,25 +120,35 @@ def _described(path: Path, channel: str | None) -> DataSet | None:
         facts = json.loads(file.read_text(encoding="utf-8"))
         channels = {str(k): str(v) for k, v in (facts.get("channel_names") or facts.get("modality") or {}).items()}
         names = dict(_label_names(facts.get("labels", {})))
+        license = next((str(value) for key, value in facts.items() if key.startswith("licen") and value), "not stated")
     except (ValueError, AttributeError, TypeError):
         raise InputError(f"{file} is not a dataset.json of nnU-Net or the Decathlon; correct or remove it.") from None
-    number = _number_of(channels or {"0": ""}, channel, path)
-    images, ends = _volumes(path / "imagesTr"), f"_{number:04d}"
+    layout = "nnU-Net" if "channel_names" in facts else "Decathlon"
+    return Described(layout, str(facts.get("name") or path.name), channels or {"0": ""}, names, license)
+
+
+def _described(path: Path, channel: str | None) -> DataSet | None:
+    """nnU-Net and Medical Segmentation Decathlon: both have dataset.json."""
+    facts = described_data(path)
+    if facts is None:
+        return None
+    number = channel_number(facts.channels, channel, path)
+    images, ends = volumes_in(path / "imagesTr"), f"_{number:04d}"
 
     def image_of(name: str) -> Path | None:
         return images.get(name + ends) or (images.get(name) if number == 0 else None)
 
-    cases, problems = _paired(_volumes(path / "labelsTr"), image_of, path / "imagesTr")
+    cases, problems = _paired(volumes_in(path / "labelsTr"), image_of, path / "imagesTr")
     return DataSet(
         path,
-        "nnU-Net" if "channel_names" in facts else "Decathlon",
-        str(facts.get("name") or path.name),
+        facts.layout,
+        facts.title,
         tuple(cases),
-        names,
-        bool(names),
-        _WORDS.get(channels.get(str(number), "").casefold()),
-        next((str(value) for key, value in facts.items() if key.startswith("licen") and value), "not stated"),
-        tuple(problems),
+        facts.labels,
+        bool(facts.labels),
+        _WORDS.get(facts.channels.get(str(number), "").casefold()),
+        license=facts.license,
+        problems=tuple(problems),
     )
 
 
@@ -140,7 +162,8 @@ def _label_names(labels: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
             yield number, name
 
 
-def _number_of(channels: Mapping[str, str], wanted: str | None, path: Path) -> int:
+def channel_number(channels: Mapping[str, str], wanted: str | None, path: Path) -> int:
+    """The number of a channel that is given by its number or name; InputError if there is none."""
     if wanted is None:
         return int(min(channels, key=int))
     for number, name in channels.items():
@@ -171,7 +194,7 @@ def _brats(path: Path, channel: str | None) -> DataSet | None:
         raise InputError(f"BraTS has no image '{channel}'; choose one of {', '.join(BRATS_IMAGES)}.")
     cases, problems = [], []
     for folder in folders:
-        files = _volumes(folder)
+        files = volumes_in(folder)
         image, labels = (files.get(f"{folder.name}-{what}") for what in (chosen, "seg"))
         if image is None or labels is None:
             what = chosen if image is None else "seg"
@@ -184,16 +207,9 @@ def _brats(path: Path, channel: str | None) -> DataSet | None:
 
 
 def _bids(path: Path, channel: str | None) -> DataSet | None:
-    subjects = [folder for folder in sorted(path.glob("sub-*")) if folder.is_dir()]
-    if not subjects:
+    found = bids_images(path)
+    if found is None:
         return None
-    images = [
-        p for folder in subjects for pattern in ("anat", "*/anat", "ct", "*/ct") for p in folder.glob(f"{pattern}/*")
-    ]
-    found = {}
-    for image in images:
-        if (name := stem(image)) is not None:
-            found.setdefault(name.rpartition("_")[2], []).append(image)
     present = [name for name in CONTRASTS if name in found]
     suffix = channel or (present[0] if present else "T1w")
     if suffix not in found:
@@ -201,13 +217,26 @@ def _bids(path: Path, channel: str | None) -> DataSet | None:
     labels, names = _segmentations(path)
     cases, problems = [], []
     for image in found[suffix]:
-        name, subject, who = stem(image), *_entities(image)
+        name, subject, who = stem(image), *entities(image)
         if (subject, who) in labels:
             cases.append(LabeledImage(name, subject, image, labels[subject, who]))
         else:
             problems.append(Problem(name, f"No derivatives/**/*_dseg.nii.gz belongs to the image {image}."))
     modality = "CT" if suffix == "ct" else suffix
     return DataSet(path, "BIDS", path.name, tuple(cases), names, False, modality, problems=tuple(problems))
+
+
+def bids_images(path: Path) -> dict[str, list[Path]] | None:
+    """Suffix -> images of all subjects; None for other folders."""
+    subjects = [folder for folder in sorted(path.glob("sub-*")) if folder.is_dir()]
+    images = [
+        p for folder in subjects for pattern in ("anat", "*/anat", "ct", "*/ct") for p in folder.glob(f"{pattern}/*")
+    ]
+    found: dict[str, list[Path]] = {}
+    for image in images:
+        if (name := stem(image)) is not None:
+            found.setdefault(name.rpartition("_")[2], []).append(image)
+    return found if subjects else None
 
 
 def _choose(names: Iterable[str]) -> str:
@@ -217,7 +246,7 @@ def _choose(names: Iterable[str]) -> str:
     )
 
 
-def _entities(path: Path) -> tuple[str, str | None]:
+def entities(path: Path) -> tuple[str, str | None]:
     """Subject and session of a BIDS file."""
     found = dict(part.split("-", 1) for part in path.name.split("_") if "-" in part)
     return found.get("sub", path.name), found.get("ses")
@@ -228,7 +257,7 @@ def _segmentations(path: Path) -> tuple[dict[tuple[str, str | None], Path], dict
     labels, names = {}, {}
     for file in sorted(path.glob("derivatives/**/*dseg.*")):
         if stem(file) is not None:
-            labels.setdefault(_entities(file), file)
+            labels.setdefault(entities(file), file)
         elif file.suffix == ".tsv":
             with file.open(encoding="utf-8-sig", newline="") as stream:
                 for row in csv.DictReader(stream, delimiter="\t"):
@@ -241,8 +270,8 @@ def _folders(path: Path, channel: str | None) -> DataSet | None:
     pair = next((p for p in FOLDERS if all((path / name).is_dir() for name in p)), None)
     if pair is None:
         return None
-    images = {_CHANNEL.sub("", name): file for name, file in _volumes(path / pair[0]).items()}
-    cases, problems = _paired(_volumes(path / pair[1]), images.get, path / pair[0])
+    images = {_CHANNEL.sub("", name): file for name, file in volumes_in(path / pair[0]).items()}
+    cases, problems = _paired(volumes_in(path / pair[1]), images.get, path / pair[0])
     return DataSet(path, "folders", path.name, tuple(cases), problems=tuple(problems))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from MedGenLib import devices
 from MedGenLib.checks.output import check_generated
 from MedGenLib.errors import InputError
 from MedGenLib.evaluation.cohorts import CohortEvaluation, evaluate_cohorts
-from MedGenLib.evaluation.html import number
+from MedGenLib.evaluation.html import Picture, Section, Table, number
 from MedGenLib.imaging.modality import modality_family
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.atomic import write_json
@@ -75,6 +75,21 @@ class Measured:
         ]
         return found
 
+    def section(self) -> Section:
+        """The measurement in the page of the run."""
+        from MedGenLib.visual.planes import pair_planes
+
+        rows = [(error.name, error.cases, error.real, error.made) for error in self.labels]
+        heads = ("Label", "Cases", f"Mean of real images in {self.unit}", f"of generated ones in {self.unit}")
+        parts = [*self.lines()[: -len(rows)], Table(heads, rows)]
+        parts += [
+            Picture(
+                pair_planes(mask, real, made), f"{name}: mask, real image, image generated from the mask.", wide=True
+            )
+            for name, mask, real, made in self.pairs
+        ]
+        return Section("Measured on held-out people", parts)
+
 
 def measure(
     manifest: Manifest,
@@ -107,9 +122,8 @@ def measure(
         if len(pairs) < 4:
             pairs.append((case.name, mask, image, read_volume(made / f"{case.name}.nii.gz", modality=plan.modality)))
         stage.advance()
-    cohorts, reason = _compared(
-        made, real, [c for c in cases if c.subject not in plan.held_out], folder, device, progress
-    )
+    training = {case.name: case.image for case in cases if case.subject not in plan.held_out}
+    cohorts, reason = compared(made, real, training, folder, device, progress)
     return Measured(
         cohorts,
         reason,
@@ -158,20 +172,16 @@ def _label_errors(facts: Any, plan: TrainingPlan) -> list[LabelError]:
     return errors
 
 
-def _compared(
-    made: Path,
-    real: Path,
-    training: Sequence[LabeledImage],
-    folder: Path,
-    device: str,
-    progress: ProgressCallback | None,
+def compared(
+    made: Path, real: Path, training: Mapping[str, Path], folder: Path, device: str, progress: ProgressCallback | None
 ) -> tuple[CohortEvaluation | None, str]:
+    """The distributions of images of two folders, and why they were not compared; ``training`` is name -> file."""
     known = folder / "training"
     known.mkdir(exist_ok=True)
-    for case in training:
-        link = known / "".join([case.name, *case.image.suffixes[-2:]])
+    for name, file in training.items():
+        link = known / "".join([name, *file.suffixes[-2:]])
         if not link.exists():
-            _link(case.image, link)
+            _link(file, link)
     try:
         return evaluate_cohorts(made, real, known, device=device, progress=progress), ""
     except InputError as error:  # too few volumes

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from MedGenLib.evaluation.html import Picture, Section, Table, page
 from MedGenLib.io.atomic import replacing
-from MedGenLib.trainer.plan import TrainingPlan
+from MedGenLib.trainer.plan import Plan
 
-if TYPE_CHECKING:
-    from MedGenLib.trainer.measurement import Measured
-
-STAGES = {"autoencoder": "Autoencoder", "flow": "Latent flow"}
+SAMPLED = "left a sample from the same seed, right the real patch"
+STAGES = {
+    "autoencoder": ("Autoencoder", SAMPLED),
+    "flow": ("Latent flow", SAMPLED),
+    "translator": ("Translator", "slices of people kept out: source, translation and, of pairs, the real target"),
+}
+"""Folder of a stage -> title, and what its pictures show."""
 MOST_PICTURES = 6
 
 
-def write_page(plan: TrainingPlan, out: Path, measured: Measured | None = None) -> Path:
+def write_page(plan: Plan, out: Path, measured: Section | None = None) -> Path:
     """Write index.html from the files of the run."""
-    sections = [_measurement(measured)] if measured else []
-    sections += [_stage(out / folder, title) for folder, title in STAGES.items()]
+    sections = [measured] if measured else []
+    sections += [_stage(out / folder, *texts) for folder, texts in STAGES.items() if (out / folder).is_dir()]
     sections.append(Section("Plan", [Table(("Choice", "Value", "Reason"), plan.rows())]))
     target = out / "index.html"
     with replacing(target) as temporary:
@@ -28,7 +30,7 @@ def write_page(plan: TrainingPlan, out: Path, measured: Measured | None = None) 
     return target
 
 
-def _stage(folder: Path, title: str) -> Section:
+def _stage(folder: Path, title: str, shown: str) -> Section:
     """Curves of the losses and of the validation, and pictures from a fixed seed."""
     from MedGenLib.training.loop import LOSSES, PICTURES, VALIDATION
 
@@ -40,8 +42,7 @@ def _stage(folder: Path, title: str) -> Section:
         parts.append(Picture(_curves(checks, "validation"), "The same data and noise at every validation."))
     pictures = sorted((folder / PICTURES).glob("*.png"))
     for path in _spread(pictures):
-        caption = f"Step {int(path.stem):,}: left a sample from the same seed, right the real patch."
-        parts.append(Picture(path.read_bytes(), caption))
+        parts.append(Picture(path.read_bytes(), f"Step {int(path.stem):,}: {shown}."))
     return Section(title, parts)
 
 
@@ -69,16 +70,3 @@ def _spread(paths: list[Path]) -> list[Path]:
     """A few of the pictures, the last one among them."""
     count = min(MOST_PICTURES, len(paths))
     return [paths[-1 - round(n * (len(paths) - 1) / max(1, count - 1))] for n in reversed(range(count))]
-
-
-def _measurement(measured: Measured) -> Section:
-    from MedGenLib.visual.planes import pair_planes
-
-    rows = [(error.name, error.cases, error.real, error.made) for error in measured.labels]
-    heads = ("Label", "Cases", f"Mean of real images in {measured.unit}", f"of generated ones in {measured.unit}")
-    parts = [*measured.lines()[: -len(rows)], Table(heads, rows)]
-    parts += [
-        Picture(pair_planes(mask, real, made), f"{name}: mask, real image, image generated from the mask.", wide=True)
-        for name, mask, real, made in measured.pairs
-    ]
-    return Section("Measured on held-out people", parts)

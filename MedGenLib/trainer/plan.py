@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -39,17 +39,105 @@ STRIDE = 8
 COVERED = 0.05
 """Voxels that show something outside of the labels, relative to the labeled ones, up to which the labels cover the
 image."""
+FEWEST_TEXTURES = 12
+"""Images from which a distribution of their texture is measured."""
 CACHED = 3
 """Bytes of a prepared voxel: its value in half precision, and its label."""
 MOST_LABELS, MOST_SHOWN = 254, 12
-STEPS = {"autoencoder": (100, 1500), "latent-flow": (200, 100_000)}
+STEPS = {
+    "autoencoder": (100, 1500),
+    "latent-flow": (200, 100_000),
+    "regression": (200, 50_000),
+    "pix2pix": (200, 100_000),
+    "cut": (400, 200_000),
+}
 """Fewest useful and most useful steps of a stage."""
-SHARES = {"autoencoder": 0.15, "latent-flow": 0.7}
+SHARES = {"autoencoder": 0.15, "latent-flow": 0.7, "regression": 0.85, "pix2pix": 0.85, "cut": 0.85}
 """Shares of the budget; the rest is for the measurement of the model."""
 
 
+AnyPlan = TypeVar("AnyPlan", bound="Plan")
+
+
+class Plan:
+    """What the plans of all tasks have in common; they are frozen dataclasses.
+
+    Attributes
+    ----------
+    stated: choices of the user that are fields of the plan.
+    stages: recipes to train, in order.
+    """
+
+    stated: ClassVar[tuple[str, ...]] = ("name", "modality", "license")
+    stages: tuple[str, ...]
+    reasons: Mapping[str, str]
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], where: str = "plan") -> Self:
+        """The plan of its JSON; InputError for a key or a value that does not fit."""
+        try:
+            plan = read(cls, data, where)
+        except PackageError as error:
+            raise InputError(str(error)) from None
+        plan.check()
+        return plan
+
+    def check(self) -> None:
+        """Raise InputError for choices that do not fit together."""
+
+    def write(self, path: Path) -> None:
+        write_json(path, self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    def with_values(self, **values: Any) -> Self:
+        """The plan with other values of fields, in JSON types."""
+        return self.of({**json.loads(json.dumps(self.as_dict())), **values})
+
+    def changed(self, choices: Mapping[str, str]) -> Self:
+        """The plan with some choices of the user: "key" or "key.part" -> value in JSON, or text.
+
+        Raises InputError for an unknown key or a value that does not fit.
+        """
+        data = json.loads(json.dumps(self.as_dict()))
+        for key, text in choices.items():
+            try:
+                value = json.loads(text)
+            except ValueError:
+                value = text
+            first, _, part = key.partition(".")
+            if part and isinstance(data.get(first), dict):
+                data[first][part] = value
+            else:
+                data[key] = value
+            data["reasons"][key] = "chosen by the user"
+        return self.of(data)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Choice, value and reason, all as text."""
+        shown = {item.name: getattr(self, item.name) for item in fields(self)}
+        found = []
+        for key, reason in self.reasons.items():
+            first, _, part = key.partition(".")
+            found.append((key, _shown(shown[first][part] if part else shown[first]), reason))
+        return found
+
+    def text(self) -> str:
+        """The choices with their reasons, for a terminal."""
+        return "\n".join(f"{key}: {value}\n    {reason}" for key, value, reason in self.rows())
+
+
+def read_json_plan(path: Path) -> dict[str, Any]:
+    """The content of plan.json; InputError if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"The plan {path} cannot be read ({error}); make it again with `medgen plan`.") from None
+
+
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
+class TrainingPlan(Plan):
     """All choices of a training run, as in plan.json.
 
     Attributes
@@ -59,6 +147,7 @@ class TrainingPlan:
     labels: label of the model -> name; numbers: label of the data set -> label of the model.
     outside: content outside the labels, as in packages: "background", or "anatomy" that the labels do not describe.
     codec: name and parameters of the intensity codec.
+    texture: noise, smoothness and contrast of each image are a condition, and drawn for each sample.
     ablation: share of the training patches that lose labels, so that incomplete masks work too; 0 is none.
     patch: voxels along the RAS axes.
     held_out: subjects that the networks never see, for the measurement.
@@ -68,6 +157,8 @@ class TrainingPlan:
     start: installed package whose training is continued.
     reasons: choice -> reason.
     """
+
+    stated: ClassVar[tuple[str, ...]] = (*Plan.stated, "channel", "start")
 
     schema: int = 1
     dataset: str
@@ -83,6 +174,7 @@ class TrainingPlan:
     spacing_mm: float = setting(above=0)
     outside: Literal["background", "anatomy"] = setting()
     codec: Mapping[str, Any]
+    texture: bool = False
     ablation: float = setting(0.0, low=0, high=1)
     patch: tuple[int, int, int] = setting(low=STRIDE)
     batch: int = setting(2, low=1)
@@ -104,48 +196,13 @@ class TrainingPlan:
     @classmethod
     def read(cls, path: Path) -> TrainingPlan:
         """Read plan.json; InputError if it is damaged or of another version of MedGen."""
-        try:
-            return _typed(json.loads(path.read_text(encoding="utf-8")), str(path))
-        except (OSError, ValueError) as error:
-            raise InputError(f"The plan {path} cannot be read ({error}); make it again with `medgen plan`.") from None
+        return cls.of(read_json_plan(path), str(path))
 
-    def write(self, path: Path) -> None:
-        write_json(path, self.as_dict())
-
-    def as_dict(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if value is not None}
-
-    def changed(self, choices: Mapping[str, str]) -> TrainingPlan:
-        """The plan with some choices of the user: "key" or "key.part" -> value in JSON, or text.
-
-        Raises InputError for an unknown key or a value that does not fit.
-        """
-        data = json.loads(json.dumps(self.as_dict()))
-        for key, text in choices.items():
-            try:
-                value = json.loads(text)
-            except ValueError:
-                value = text
-            first, _, part = key.partition(".")
-            if part and isinstance(data.get(first), dict):
-                data[first][part] = value
-            else:
-                data[key] = value
-            data["reasons"][key] = "chosen by the user"
-        return _typed(data, "plan")
-
-    def rows(self) -> list[tuple[str, str, str]]:
-        """Choice, value and reason, all as text."""
-        shown = {item.name: getattr(self, item.name) for item in fields(self)}
-        found = []
-        for key, reason in self.reasons.items():
-            first, _, part = key.partition(".")
-            found.append((key, _shown(shown[first][part] if part else shown[first]), reason))
-        return found
-
-    def text(self) -> str:
-        """The choices with their reasons, for a terminal."""
-        return "\n".join(f"{key}: {value}\n    {reason}" for key, value, reason in self.rows())
+    def check(self) -> None:
+        if uneven := [n for n in self.patch if n % STRIDE]:
+            raise InputError(f"The patch has a side of {uneven[0]} voxels; give multiples of {STRIDE}.")
+        if len(self.widths) != len(self.blocks):
+            raise InputError(f"There are {len(self.widths)} widths but {len(self.blocks)} blocks; give as many.")
 
     def config(self, cases: Sequence[LabeledImage], cache: Path) -> dict[str, Any]:
         """The configuration of the recipes; ``cache`` is the folder of the prepared volumes."""
@@ -167,6 +224,7 @@ class TrainingPlan:
                 "labels": {str(k): v for k, v in self.labels.items()},
                 "outside": self.outside,
                 "codec": dict(self.codec),
+                "texture": self.texture,
                 **({"ablation": {"share": self.ablation, "into": 0}} if self.ablation else {}),
             },
             "autoencoder": {
@@ -208,9 +266,9 @@ class TrainingPlan:
         subjects = {case.subject for case in cases}
         low, high = self.field_of_view_mm
         shape = ["*", "*", "*"]
-        data_format = {
-            "inputs": {"image": _channel("segmentation", shape)},
-            "outputs": {"pred": _channel("hounsfield" if self.modality == "CT" else "magnitude", shape)},
+        formats = {
+            "inputs": {"image": data_format("segmentation", shape)},
+            "outputs": {"pred": data_format("hounsfield" if self.modality == "CT" else "magnitude", shape)},
         }
         return {
             "license_text": f"The license of the training data is: {self.license}.\n",
@@ -221,7 +279,7 @@ class TrainingPlan:
                 "name": self.name,
                 "task": f"Mask-conditioned generation of {self.modality}",
                 "description": f"{self.modality} from a mask of {_listed(self.labels.values())}",
-                "network_data_format": data_format,
+                "network_data_format": formats,
             },
             "medgen": {
                 "schema": 1,
@@ -298,6 +356,7 @@ def make_plan(
     patch, whole, why_patch = _patch(inspection, spacing, device)
     held_out = hold_out(subjects, max(1, min(40, round(len(subjects) / 5))), 0)
     ct = inspection.modality == "CT"
+    texture, why_texture = _texture(codec, outside, whole, len(inspection.facts))
     ablation, why_ablation = _ablation(len(labels), outside)
     extents = np.array([case.extent for case in inspection.facts])
     reasons = {
@@ -306,6 +365,7 @@ def make_plan(
         "spacing_mm": why_spacing,
         "outside": why_outside,
         "codec": why_codec,
+        "texture": why_texture,
         "ablation": why_ablation,
         "patch": why_patch,
         "attention": "the patch shows the whole image"
@@ -318,7 +378,7 @@ def make_plan(
         dataset=str(dataset.path.resolve()),
         layout=dataset.layout,
         channel=channel,
-        name=_checked(name or _package_name(dataset.title)),
+        name=checked_name(name or package_name(dataset.title)),
         title=dataset.title,
         license=license or dataset.license,
         modality=inspection.modality,
@@ -328,6 +388,7 @@ def make_plan(
         spacing_mm=spacing,
         outside=outside,
         codec=codec,
+        texture=texture,
         ablation=ablation,
         patch=patch,
         attention=whole,
@@ -373,6 +434,7 @@ def continued(plan: TrainingPlan, package: Manifest, dataset: DataSet) -> Traini
         "spacing_mm": package.spacing.native,
         "outside": settings.outside,
         "codec": {"name": settings.name, **settings.codec},
+        "texture": settings.texture is not None,
         "autoencoder_width": package.networks["autoencoder"].arguments["width"],
         "widths": list(network["widths"]),
         "blocks": list(network["blocks"]),
@@ -385,10 +447,10 @@ def continued(plan: TrainingPlan, package: Manifest, dataset: DataSet) -> Traini
     if package.license.spdx != plan.license:
         changed["license"] = f"{package.license.spdx} AND {plan.license}"
     reasons = {**plan.reasons, **dict.fromkeys(("start", *(key for key in changed if key in plan.reasons)), why)}
-    return _typed({**json.loads(json.dumps(plan.as_dict())), **changed, "reasons": reasons}, "plan")
+    return plan.with_values(**changed, reasons=reasons)
 
 
-def with_budget(plan: TrainingPlan, seconds: Mapping[str, float], budget: float) -> TrainingPlan:
+def with_budget(plan: AnyPlan, seconds: Mapping[str, float], budget: float) -> AnyPlan:
     """The plan with as many steps as fit into the budget in seconds, at the measured seconds for one step.
 
     Raises InputError if that is less than a useful training.
@@ -405,21 +467,7 @@ def with_budget(plan: TrainingPlan, seconds: Mapping[str, float], budget: float)
         f"steps.{stage}": f"{seconds[stage]:.2g} s for one step on this device, {SHARES[stage]:.0%} of the budget"
         for stage in plan.stages
     }
-    data = json.loads(json.dumps(plan.as_dict()))
-    data["steps"], data["reasons"] = chosen, {**data["reasons"], **why}
-    return _typed(data, "plan")
-
-
-def _typed(data: Mapping[str, Any], where: str) -> TrainingPlan:
-    try:
-        plan = read(TrainingPlan, data, where)
-    except PackageError as error:
-        raise InputError(str(error)) from None
-    if uneven := [n for n in plan.patch if n % STRIDE]:
-        raise InputError(f"The patch has a side of {uneven[0]} voxels; give multiples of {STRIDE}.")
-    if len(plan.widths) != len(plan.blocks):
-        raise InputError(f"There are {len(plan.widths)} widths but {len(plan.blocks)} blocks; give as many.")
-    return plan
+    return plan.with_values(steps=chosen, reasons={**plan.reasons, **why})
 
 
 def _numbering(numbers: Sequence[int]) -> dict[int, int]:
@@ -474,6 +522,16 @@ def _codec(inspection: Inspection, numbers: Mapping[int, int], outside: str) -> 
     )
 
 
+def _texture(codec: Mapping[str, Any], outside: str, whole: bool, cases: int) -> tuple[bool, str]:
+    if codec["name"] != "affine" or outside != "anatomy":
+        return False, "only for images in arbitrary units that are filled by anatomy"
+    if not whole:
+        return False, "no, because it is measured on whole images, and the patches are smaller"
+    if cases < FEWEST_TEXTURES:
+        return False, f"no, because {cases} cases do not show how images differ; {FEWEST_TEXTURES} do"
+    return True, "noise, smoothness and contrast of the samples differ as those of the images do"
+
+
 def _ablation(labels: int, outside: str) -> tuple[float, str]:
     if outside == "background":
         return 0.0, "none, because what has no label is background"
@@ -500,15 +558,18 @@ def _extent(extents: np.ndarray, patch: np.ndarray) -> tuple[tuple[float, ...], 
     return tuple(float(v) for v in np.floor(low)), tuple(float(v) for v in np.ceil(extents.max(axis=0)))
 
 
-def _channel(form: str, shape: list[str]) -> dict[str, Any]:
+def data_format(form: str, shape: list[str]) -> dict[str, Any]:
+    """One side of ``network_data_format``."""
     return {"type": "image", "format": form, "num_channels": 1, "spatial_shape": shape}
 
 
-def _package_name(title: str) -> str:
+def package_name(title: str) -> str:
+    """A name that a package can have."""
     return re.sub(r"[^a-z0-9]+", "-", title.casefold()).strip("-")[:64] or "model"
 
 
-def _checked(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The name; InputError if no package can have it."""
     if not NAME.fullmatch(name):
         raise InputError(f"'{name}' is no name of a model; take small letters, digits and '-', at most 64.")
     return name

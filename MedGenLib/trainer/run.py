@@ -10,7 +10,8 @@ Files of the output folder:
 | problems.csv       | cases that cannot be used, and why                                          |
 | cache/             | prepared volumes                                                            |
 | autoencoder/, flow/| checkpoints, losses, validation and pictures of each stage, and the package |
-| evaluation/        | volumes generated from the masks of held-out people, beside the real ones   |
+| translator/        | the same of a translation, in place of both                                 |
+| evaluation/        | volumes made from the masks or images of held-out people, beside real ones  |
 | index.html         | all of it as one page, updated as the training goes                         |
 """
 
@@ -20,7 +21,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from MedGenLib.errors import InputError
 from MedGenLib.evaluation.tables import csv_text
@@ -31,13 +32,22 @@ from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest, load_manifest
 from MedGenLib.pipelines.estimate import announce_long
 from MedGenLib.progress import ProgressCallback
-from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
+from MedGenLib.trainer.datasets import TRANSLATIONS, DataSet, ImagePair, LabeledImage, Problem
 from MedGenLib.trainer.inspection import inspect
-from MedGenLib.trainer.layouts import read_dataset
-from MedGenLib.trainer.plan import STAGES, TrainingPlan, continued, make_plan, with_budget
+from MedGenLib.trainer.pair_inspection import inspect_pairs
+from MedGenLib.trainer.pair_plan import UNPAIRED, TranslationPlan, make_translation_plan, needs_pairs
+from MedGenLib.trainer.pairs import read_data
+from MedGenLib.trainer.plan import STAGES, TrainingPlan, continued, make_plan, read_json_plan, with_budget
+
+if TYPE_CHECKING:
+    import torch
+
+AnyPlan = TrainingPlan | TranslationPlan
+Case = LabeledImage | ImagePair
 
 PLAN, PROBLEMS, PAGE = "plan.json", "problems.csv", "index.html"
 FOLDERS = {"autoencoder": "autoencoder", "latent-flow": "flow"}
+FOLDERS |= dict.fromkeys(TRANSLATIONS, "translator")
 """Stage -> folder of its run."""
 SHOWN = 10
 CHECKPOINTS_MIB = 400
@@ -51,6 +61,9 @@ class Choices:
     Attributes
     ----------
     budget: seconds for training and measurement.
+    task, channel, source, target: which images of the data set are used, see `MedGenLib.trainer.pairs.read_data`.
+    source_modality, modality: of the images to translate, and of the images to make.
+    recipe: of a translation: regression, pix2pix or cut.
     start: installed package whose training is continued.
     changes: single choices of the plan, as for `TrainingPlan.changed`.
     skip_bad: train without the cases that cannot be used, instead of refusing the data set.
@@ -58,12 +71,21 @@ class Choices:
 
     budget: float = 7200.0
     name: str | None = None
+    task: str | None = None
     channel: str | None = None
+    source: str | None = None
+    target: str | None = None
+    source_modality: str | None = None
     modality: str | None = None
+    recipe: str | None = None
     license: str | None = None
     start: str | None = None
     changes: Mapping[str, str] | None = None
     skip_bad: bool = False
+
+    def data(self, path: str | Path) -> DataSet:
+        """The data set, as far as these choices name its images."""
+        return read_data(path, self.task, self.channel, self.source, self.target)
 
 
 def plan_of(
@@ -72,7 +94,7 @@ def plan_of(
     device: str = "auto",
     threads: int | None = None,
     progress: ProgressCallback | None = None,
-) -> tuple[TrainingPlan, list[Problem]]:
+) -> tuple[AnyPlan, list[Problem]]:
     """Inspect a data set and plan its training; a few steps of the networks are timed on the device.
 
     Raises
@@ -82,30 +104,72 @@ def plan_of(
     """
     from MedGenLib.devices import pick_device
     from MedGenLib.training import thread_count
-    from MedGenLib.training.probe import seconds_per_step
 
-    inspection = inspect(dataset, choices.modality, progress)
-    if inspection.problems and not choices.skip_bad:
-        raise InputError(problem_text(inspection.problems, dataset))
     chosen = pick_device(device)
-    plan = make_plan(dataset, inspection, choices.name, choices.channel, choices.license, chosen.type)
-    if choices.start is not None:
-        package = find(choices.start)
-        require_acceptance(package, False)
-        plan = continued(plan, package, dataset)
+    plan, problems = (_for_translation if dataset.translates else _for_generation)(
+        dataset, choices, chosen.type, progress
+    )
     changes = dict(choices.changes or {})
     plan = plan.changed({key: value for key, value in changes.items() if not key.startswith("steps.")})
     fixed = {key: value for key, value in changes.items() if key.startswith("steps.")}
     seconds: dict[str, float] = {}
     if any(f"steps.{stage}" not in fixed for stage in plan.stages):
-        one = plan.changed({f"steps.{stage}": "1" for stage in STAGES})
+        one = plan.changed({f"steps.{stage}": "1" for stage in {*STAGES, *plan.stages}})
         with thread_count(threads):
-            seconds = seconds_per_step(one.config(dataset.cases, Path("cache")), chosen)
+            seconds = _seconds_per_step(one, one.config(dataset.cases, Path("cache")), chosen)
         plan = with_budget(plan, seconds, choices.budget)
     plan = plan.changed(fixed)
     training = sum(seconds.get(stage, 0.0) * plan.steps[stage] for stage in plan.stages)
     announce_long("the training", training, str(chosen), progress, ", then the measurement of the model")
+    return plan, problems
+
+
+def _for_generation(
+    dataset: DataSet, choices: Choices, device: str, progress: ProgressCallback | None
+) -> tuple[TrainingPlan, list[Problem]]:
+    """The plan of a generator from labels, and the cases that cannot be used."""
+    if choices.recipe or choices.source_modality:
+        option = "--recipe" if choices.recipe else "--source-modality"
+        raise InputError(f"{option} belongs to a translation, but {dataset.path} has images with labels; leave it out.")
+    inspection = inspect(dataset, choices.modality, progress)
+    _require_usable(inspection.problems, dataset, choices)
+    plan = make_plan(dataset, inspection, choices.name, choices.channel, choices.license, device)
+    if choices.start is not None:
+        package = find(choices.start)
+        require_acceptance(package, False)
+        plan = continued(plan, package, dataset)
     return plan, list(inspection.problems)
+
+
+def _for_translation(
+    dataset: DataSet, choices: Choices, device: str, progress: ProgressCallback | None
+) -> tuple[TranslationPlan, list[Problem]]:
+    """The plan of a translator, and the cases that cannot be used."""
+    if choices.start is not None or choices.channel is not None:
+        option = "--from" if choices.start is not None else "--channel"
+        raise InputError(
+            f"{option} belongs to images with labels, but {dataset.path} has images to translate; leave it out."
+        )
+    if choices.recipe not in (None, UNPAIRED) and not dataset.paired:
+        raise InputError(needs_pairs(choices.recipe, dataset.path))
+    inspection = inspect_pairs(dataset, choices.source_modality, choices.modality, progress)
+    _require_usable(inspection.problems, dataset, choices)
+    names = (choices.source, choices.target)
+    plan = make_translation_plan(dataset, inspection, choices.name, choices.license, device, choices.recipe, names)
+    return plan, list(inspection.problems)
+
+
+def _require_usable(problems: Sequence[Problem], dataset: DataSet, choices: Choices) -> None:
+    if problems and not choices.skip_bad:
+        raise InputError(problem_text(problems, dataset))
+
+
+def _seconds_per_step(plan: AnyPlan, config: dict[str, Any], device: torch.device) -> dict[str, float]:
+    from MedGenLib.training.probe import seconds_per_step, seconds_per_translation_step
+
+    if isinstance(plan, TranslationPlan):
+        return seconds_per_translation_step(plan.recipe, config, device)
+    return seconds_per_step(config, device)
 
 
 def problem_text(problems: Sequence[Problem], dataset: DataSet) -> str:
@@ -135,7 +199,7 @@ def train_own(
     PackageError: a model of this name exists already.
     """
     choices, out = choices or Choices(), Path(out)
-    dataset = read_dataset(path, choices.channel)
+    dataset = choices.data(path)
     plan = _planned(dataset, out, choices, device, threads, progress)
     if (done := _installed(plan, out)) is not None:
         return done
@@ -148,14 +212,15 @@ def train_own(
 
 def _planned(
     dataset: DataSet, out: Path, choices: Choices, device: str, threads: int | None, progress: ProgressCallback | None
-) -> TrainingPlan:
+) -> AnyPlan:
     """The plan of the folder, or a new one."""
     file = out / PLAN
     if file.is_file():
-        plan = TrainingPlan.read(file)
+        data = read_json_plan(file)
+        plan = (TranslationPlan if data.get("task") == "translate" else TrainingPlan).of(data, str(file))
         if plan.dataset != str(dataset.path.resolve()):
             raise InputError(f"The folder {out} holds a run on {plan.dataset}; give another folder.")
-        stated = {key: getattr(choices, key) for key in ("name", "channel", "modality", "license", "start")}
+        stated = {key: getattr(choices, key) for key in plan.stated}
         if plan.start is not None:
             del stated["license"]  # that of the plan has two parts
         other = [key for key, value in stated.items() if value is not None and value != getattr(plan, key)]
@@ -180,7 +245,7 @@ def _planned(
     return plan
 
 
-def _require_room(plan: TrainingPlan, out: Path) -> None:
+def _require_room(plan: AnyPlan, out: Path) -> None:
     """Raise InputError for a disk that is too full."""
     disk = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
     free, needed = shutil.disk_usage(disk).free / 2**20, plan.cache_mib + CHECKPOINTS_MIB
@@ -190,7 +255,7 @@ def _require_room(plan: TrainingPlan, out: Path) -> None:
         )
 
 
-def _installed(plan: TrainingPlan, out: Path) -> Manifest | None:
+def _installed(plan: AnyPlan, out: Path) -> Manifest | None:
     """The installed model of a finished run."""
     package = _package(plan, out)
     known = next((manifest for manifest in catalogue() if manifest.name == plan.name), None)
@@ -199,11 +264,11 @@ def _installed(plan: TrainingPlan, out: Path) -> Manifest | None:
     return known
 
 
-def _package(plan: TrainingPlan, out: Path) -> Path:
-    return out / FOLDERS["latent-flow"] / "package" / plan.name
+def _package(plan: AnyPlan, out: Path) -> Path:
+    return out / FOLDERS[plan.stages[-1]] / "package" / plan.name
 
 
-def _usable(dataset: DataSet, out: Path) -> list[LabeledImage]:
+def _usable(dataset: DataSet, out: Path) -> list[Case]:
     import csv
 
     with (out / PROBLEMS).open(encoding="utf-8", newline="") as stream:
@@ -212,12 +277,7 @@ def _usable(dataset: DataSet, out: Path) -> list[LabeledImage]:
 
 
 def _trained(
-    plan: TrainingPlan,
-    cases: Sequence[LabeledImage],
-    out: Path,
-    device: str,
-    threads: int | None,
-    progress: ProgressCallback | None,
+    plan: AnyPlan, cases: Sequence[Case], out: Path, device: str, threads: int | None, progress: ProgressCallback | None
 ) -> Path:
     """Train all stages; returns the package."""
     from MedGenLib.trainer.page import write_page
@@ -228,7 +288,8 @@ def _trained(
     config: dict[str, Any] = plan.config(cases, out.resolve() / "cache")
     if plan.start is not None:
         copy_autoencoder(plan.start, out / FOLDERS["autoencoder"])
-    exports = {"autoencoder": out / FOLDERS["autoencoder"] / WEIGHTS_FILE, "latent-flow": _package(plan, out)}
+    exports = dict.fromkeys(plan.stages, _package(plan, out))
+    exports |= {"autoencoder": out / FOLDERS["autoencoder"] / WEIGHTS_FILE}
     for stage in plan.stages:
         if not exports[stage].exists():  # written when the stage is complete
             train(
@@ -240,26 +301,23 @@ def _trained(
                 progress=progress,
                 on_validation=lambda: write_page(plan, out),
             )
-    return exports["latent-flow"]
+    return _package(plan, out)
 
 
 def _measured(
-    package: Path,
-    plan: TrainingPlan,
-    cases: Sequence[LabeledImage],
-    out: Path,
-    device: str,
-    progress: ProgressCallback | None,
+    package: Path, plan: AnyPlan, cases: Sequence[Case], out: Path, device: str, progress: ProgressCallback | None
 ) -> Manifest:
     """Measure the package, write the figures into its card, and install it."""
     from MedGenLib.packages.export import seal
     from MedGenLib.packages.rules import CARD
     from MedGenLib.trainer.measurement import measure
     from MedGenLib.trainer.page import write_page
+    from MedGenLib.trainer.pair_measurement import measure_translations
     from MedGenLib.training.package import UNMEASURED
 
-    found = measure(load_manifest(package), plan, cases, out / "evaluation", device, progress)
-    write_page(plan, out, found)
+    measured = measure_translations if isinstance(plan, TranslationPlan) else measure
+    found = measured(load_manifest(package), plan, cases, out / "evaluation", device, progress)
+    write_page(plan, out, found.section())
     lines = "\n".join(f"- {line}" for line in found.lines())
     text = (
         (package / CARD).read_text(encoding="utf-8").replace(UNMEASURED, f"## Measured on held-out people\n\n{lines}")

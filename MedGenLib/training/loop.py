@@ -74,12 +74,22 @@ def to_device_of(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tens
 
 
 @dataclass(frozen=True)
+class AdamSettings:
+    """Optimizer of an objective: AdamW, which is Adam without weight decay; ``clip`` limits the gradient's norm."""
+
+    betas: tuple[float, float]
+    weight_decay: float
+    clip: float | None
+
+
+@dataclass(frozen=True)
 class Objective:
     """One loss and the networks it trains; several alternate within a step (GAN training)."""
 
     name: str
     networks: tuple[str, ...]
     loss: Callable[[dict[str, Tensor], Draw], tuple[Tensor, dict[str, float]]]
+    adam: AdamSettings | None = None
 
 
 class Recipe(Protocol):
@@ -175,14 +185,16 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         self.networks = {k: n.to(self.device) for k, n in self.recipe.networks.items()}
         self.averages = {k: copy.deepcopy(n).eval() for k, n in self.networks.items()}
+        usual = AdamSettings((0.9, 0.99), self.settings.weight_decay, self.settings.clip)
+        self.adams = [o.adam or usual for o in self.recipe.objectives]
         self.optimizers = [
             torch.optim.AdamW(
                 [p for n in o.networks for p in self.networks[n].parameters()],
                 lr=self.settings.learning_rate,
-                weight_decay=self.settings.weight_decay,
-                betas=(0.9, 0.99),
+                weight_decay=adam.weight_decay,
+                betas=adam.betas,
             )
-            for o in self.recipe.objectives
+            for o, adam in zip(self.recipe.objectives, self.adams, strict=True)
         ]
         self.step = 0
         self._resume()
@@ -215,7 +227,7 @@ class Trainer:
         batch = self.recipe.batch(draw, self.settings.batch)
         batch = {key: value.to(self.device) for key, value in batch.items()}
         values: dict[str, float] = {}
-        for objective, optimizer in zip(self.recipe.objectives, self.optimizers, strict=True):
+        for objective, adam, optimizer in zip(self.recipe.objectives, self.adams, self.optimizers, strict=True):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
                 loss, parts = objective.loss(batch, draw)
             values.update(parts)
@@ -228,7 +240,8 @@ class Trainer:
             loss.backward()
             for group in optimizer.param_groups:
                 group["lr"] = self.settings.rate(self.step)
-                nn.utils.clip_grad_norm_(group["params"], self.settings.clip)
+                if adam.clip is not None:
+                    nn.utils.clip_grad_norm_(group["params"], adam.clip)
             optimizer.step()
         self._average()
         return values

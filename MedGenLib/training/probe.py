@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from MedGenLib.networks import Autoencoder, FlowUNet
 from MedGenLib.pipelines.conditioning import COORDINATES
 from MedGenLib.pipelines.loading import bfloat16_pays
+from MedGenLib.training.loop import Draw, to_device_of
+from MedGenLib.training.recipes import RECIPES
 
 
 def seconds_per_step(config: dict[str, Any], device: torch.device) -> dict[str, float]:
@@ -37,6 +40,29 @@ def seconds_per_step(config: dict[str, Any], device: torch.device) -> dict[str, 
         "autoencoder": _timed(autoencoder, restore, _image(config, "autoencoder", device)),
         "latent-flow": _timed(flow, follow, _image(config, "flow", device, "latent-flow")),
     }
+
+
+def seconds_per_translation_step(recipe: str, config: dict[str, Any], device: torch.device) -> dict[str, float]:
+    """As `seconds_per_step`, for a recipe of slice translators with all its networks and losses."""
+    made = RECIPES[recipe](config, Path())
+    for network in made.networks.values():
+        network.to(device)
+    optimizers = [
+        torch.optim.AdamW([p for name in objective.networks for p in made.networks[name].parameters()], lr=1e-6)
+        for objective in made.objectives
+    ]
+    batch = to_device_of(made.networks["translator"], made.random_batch(config["optimisation"][recipe]["batch"]))
+    for step in range(2):
+        start = time.perf_counter()
+        for objective, optimizer in zip(made.objectives, optimizers, strict=True):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_pays(device)):
+                loss, _ = objective.loss(batch, Draw.of(0, step))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    return {recipe: time.perf_counter() - start}
 
 
 def _image(config: dict[str, Any], section: str, device: torch.device, recipe: str | None = None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from MedGenLib.imaging.volume import LabelMap, Volume
@@ -70,3 +72,13 @@ def pair_planes(mask: LabelMap, real: Volume, made: Volume) -> bytes:
         row(view, f"Generated image, {own}", made.array, own.limits),
     ]
     return figures.png(draw(rows, label_colors(mask.array, mask.colors), mask.names, style=PAPER))
+
+
+def translation_planes(images: Mapping[str, Volume]) -> bytes:
+    """Images on one grid, each with its caption and its own window, in planes through the middle."""
+    view = View.of(next(iter(images.values())))
+    rows = []
+    for caption, image in images.items():
+        window = default_windows(image)[0]
+        rows.append(row(view, f"{caption}, {window}", image.array, window.limits))
+    return figures.png(draw(rows, style=PAPER))

@@ -22,6 +22,12 @@ from MedGenLib.networks import SliceTranslator
 from MedGenLib.networks.feature_net import FeatureNet
 from MedGenLib.packages.sections import Resegment
 from MedGenLib.packages.typed import read
+from MedGenLib.training.adversarial import (
+    least_squares_discriminator,
+    least_squares_generator,
+    logits,
+    patch_discriminator,
+)
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data.painted import PaintedHeads
 from MedGenLib.training.data.slices import Augmentation, SlicePair, read_pairs, split
@@ -60,12 +66,7 @@ class TranslatorRecipe:
         self.feature_net = self._feature_net(out) if self.loss["feature"] else None
 
     def _add_discriminator(self) -> None:
-        from monai.networks.nets import PatchDiscriminator
-
-        channels = HEAD_CODECS[self.source].channels + 1
-        self.networks["discriminator"] = PatchDiscriminator(
-            spatial_dims=2, channels=32, in_channels=channels, num_layers_d=3, norm="INSTANCE"
-        )
+        self.networks["discriminator"] = patch_discriminator(HEAD_CODECS[self.source].channels + 1, width=32)
         self.objectives.append(Objective("discrimination", ("discriminator",), self._discriminator_loss))
 
     # data
@@ -119,8 +120,8 @@ class TranslatorRecipe:
             parts["ssim"] = 1 - float(dissimilarity.detach())
             loss = loss + self.loss["ssim"] * dissimilarity
         if self.loss["adversarial"]:
-            score = self.networks["discriminator"](torch.cat([batch["source"], inside], 1))[-1]
-            loss = loss + self.loss["adversarial"] * (score.float() - 1).square().mean()
+            score = logits(self.networks["discriminator"], batch["source"], inside)
+            loss = loss + self.loss["adversarial"] * least_squares_generator(score)
         return loss, parts
 
     def _discriminator_loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
@@ -128,9 +129,9 @@ class TranslatorRecipe:
             predicted = self._predict(self.networks["translator"], batch)
         fake = batch["target"] + (predicted - batch["target"]) * batch["mask"]
         judge = self.networks["discriminator"]
-        real_score = judge(torch.cat([batch["source"], batch["target"]], 1))[-1].float()
-        fake_score = judge(torch.cat([batch["source"], fake], 1))[-1].float()
-        loss = ((real_score - 1).square().mean() + fake_score.square().mean()) / 2
+        loss = least_squares_discriminator(
+            logits(judge, batch["source"], batch["target"]), logits(judge, batch["source"], fake)
+        )
         return loss, {"discriminator": float(loss.detach())}
 
     def _feature_distance(self, predicted: Tensor, target: Tensor) -> Tensor:

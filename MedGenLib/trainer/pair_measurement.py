@@ -1,0 +1,193 @@
+"""Measurement of a trained translator on the people that were kept out of its training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedGenLib import devices
+from MedGenLib.checks.input import INVENTS
+from MedGenLib.checks.output import check_translated
+from MedGenLib.errors import InputError
+from MedGenLib.evaluation.cohorts import CohortEvaluation
+from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, number
+from MedGenLib.evaluation.pair import Evaluation, evaluate
+from MedGenLib.imaging.normalization import bright_end
+from MedGenLib.imaging.volume import Volume
+from MedGenLib.io.atomic import write_json
+from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
+from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.segmentation.segmenters import segmenter
+from MedGenLib.trainer.datasets import ImagePair
+from MedGenLib.trainer.measurement import compared
+from MedGenLib.trainer.pair_plan import TranslationPlan
+
+TISSUES = "ct-tissue"
+"""Package that finds the tissues of a CT."""
+SHOWN = ("MAE", "Bias", "PSNR", "SSIM", "NCC")
+PICTURES = 4
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measure over the held-out pairs: its mean, and the values of all."""
+
+    name: str
+    unit: str
+    values: Sequence[float]
+
+    def __str__(self) -> str:
+        mean, low, high = (f(self.values) for f in (np.mean, np.min, np.max))
+        unit = f" {self.unit}" if self.unit else ""
+        count = len(self.values)
+        spread = f"{low:.3g} to {high:.3g} in {count} images" if count > 1 else "1 image"
+        return f"{self.name}: {mean:.3g}{unit} ({spread})"
+
+
+@dataclass(frozen=True)
+class MeasuredTranslation:
+    """What was measured on the held-out cases.
+
+    Attributes
+    ----------
+    figures: errors against the real targets; empty without pairs.
+    cohorts: comparison of the distributions without pairs; None if there are too few images, which `notes` says.
+    passed: translations that passed the checks of the product; cases: all.
+    pictures: caption and picture of some cases.
+    """
+
+    figures: Sequence[Figure]
+    cohorts: CohortEvaluation | None
+    notes: Sequence[str]
+    passed: int
+    cases: int
+    pictures: Sequence[tuple[str, bytes]]
+
+    def lines(self) -> list[str]:
+        """The figures as lines of a list for the model card."""
+        found = [f"{self.passed} of {self.cases} translations of held-out images pass all checks of MedGen"]
+        found += map(str, self.figures)
+        for measure in self.cohorts.comparison.measures if self.cohorts else ():
+            if measure.value is not None:
+                found.append(f"{measure.name}: {number(measure.value)}")
+        return [*found, *self.notes]
+
+    def section(self) -> Section:
+        """The measurement in the page of the run."""
+        rows = [(f.name, f.unit, np.mean(f.values), min(f.values), max(f.values)) for f in self.figures]
+        parts: list[Part] = [line for line in self.lines() if line != INVENTS]
+        if INVENTS in self.notes:
+            parts.insert(0, Notice(INVENTS))
+        if rows:
+            parts.append(Table(("Measure", "Unit", "Mean", "Least", "Most"), rows))
+        parts += [Picture(picture, caption, wide=True) for caption, picture in self.pictures]
+        return Section("Measured on held-out people", parts)
+
+
+def measure_translations(
+    manifest: Manifest,
+    plan: TranslationPlan,
+    cases: Sequence[ImagePair],
+    folder: Path,
+    device: str,
+    progress: ProgressCallback | None = None,
+) -> MeasuredTranslation:
+    """Translate the source of each held-out case, and compare it with its target, or all of them with all targets.
+
+    The volumes are written to ``folder``; those that are there are kept, so that a killed run goes on.
+    """
+    chosen = [case for case in cases if case.subject in plan.held_out]
+    made, real = folder / "synthetic", folder / "real"
+    for place in (made, real):
+        place.mkdir(parents=True, exist_ok=True)
+    facts: list[dict[str, Any]] = []
+    pictures: list[tuple[str, bytes]] = []
+    stage = Stage("measuring", len(chosen), progress)
+    for case in chosen:
+        record = folder / f"{case.name}.json"
+        if not record.is_file():
+            write_json(record, _measured(manifest, plan, case, folder, device))
+        facts.append(json.loads(record.read_text(encoding="utf-8")))
+        if case.source and len(pictures) < PICTURES:
+            pictures.append(_picture(case, plan, made / f"{case.name}.nii.gz", real / f"{case.name}.nii.gz"))
+        stage.advance()
+    translated = [entry for entry in facts if "passed" in entry]
+    notes = sorted({entry["note"] for entry in translated if entry.get("note")})
+    cohorts = None
+    if not plan.paired:
+        training = {c.name: c.target for c in cases if c.subject not in plan.held_out and c.target}
+        cohorts, reason = compared(made, real, training, folder, device, progress)
+        notes += ["No error was measured, because the images are not pairs", *([reason] if reason else [])]
+    if not manifest.settings.paired:
+        notes.append(INVENTS)
+    return MeasuredTranslation(
+        _figures(translated), cohorts, notes, sum(e["passed"] for e in translated), len(translated), pictures
+    )
+
+
+def _measured(manifest: Manifest, plan: TranslationPlan, case: ImagePair, folder: Path, device: str) -> dict[str, Any]:
+    """Translate a case and compare it; without a source, only its target is kept."""
+    target = _target(case, plan)
+    if target is not None:
+        write_volume(target, folder / "real" / f"{case.name}.nii.gz")
+    if case.source is None:
+        return {}
+    source = read_volume(case.source, modality=plan.source_modality)
+    run = pipeline_of(manifest).prepare(source, devices.pick_device(device), SamplingOptions())
+    volume = run.finish(run.decode(run.sample(plan.seed)))
+    write_volume(volume, folder / "synthetic" / f"{case.name}.nii.gz")
+    found: dict[str, Any] = {"passed": check_translated(volume, source, manifest).passed, "figures": []}
+    if target is None:
+        return found
+    try:
+        result = _compared(volume, target)
+    except InputError as error:
+        return {**found, "note": f"Some errors were not measured: {error}"}
+    found["figures"] = [[row.name, row.unit, row.value] for row in result.rows if row.name in SHOWN and not row.label]
+    found["figures"] += [[f"Dice of {row.name}", "", row.dice] for row in result.anatomy if row.dice is not None]
+    return found
+
+
+def _target(case: ImagePair, plan: TranslationPlan) -> Volume | None:
+    """The real target: a CT in HU, an MR on the scale of the model."""
+    if case.target is None:
+        return None
+    target = read_volume(case.target, modality=plan.modality)
+    if plan.modality == "CT":
+        return target
+    return target.with_array(np.clip(1000 * target.array / bright_end(target.array), 0, None))
+
+
+def _compared(volume: Volume, target: Volume) -> Evaluation:
+    if volume.modality != "CT":
+        return evaluate(volume, target, resample=True)
+    find = segmenter(TISSUES, "cpu")
+    return evaluate(volume, target, labels=find(target), segmenter=find, resample=True)
+
+
+def _figures(facts: Sequence[dict[str, Any]]) -> list[Figure]:
+    values: dict[tuple[str, str], list[float]] = {}
+    for entry in facts:
+        for name, unit, value in entry["figures"]:
+            if value is not None:
+                values.setdefault((name, unit), []).append(value)
+    return [Figure(*key, found) for key, found in values.items()]
+
+
+def _picture(case: ImagePair, plan: TranslationPlan, made: Path, real: Path) -> tuple[str, bytes]:
+    """Source, translation and, if there is one, the real target in planes through the middle."""
+    from MedGenLib.imaging.resampling import resample_to
+    from MedGenLib.visual.planes import translation_planes
+
+    source = read_volume(case.source, modality=plan.source_modality)
+    images = {"Source": source, "Translation": read_volume(made, modality=plan.modality)}
+    if real.is_file():
+        images["Real image"] = resample_to(read_volume(real, modality=plan.modality), source)
+    return f"{case.name}: {', '.join(images).lower()}.", translation_planes(images)
