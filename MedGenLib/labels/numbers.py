@@ -20,6 +20,8 @@ _TABLE_FOLDER = Path(__file__).parent / "tables"
 _VOLUME_MARGIN = (4.0, 3.0)
 """Factors below and above the volumes of real masks; one side of a paired structure may be missing."""
 _THICKNESS_MARGIN = 1.6
+_FRAGMENT_ML = 5.0
+"""What the border leaves of a structure may be thinner than the structure up to this volume."""
 _LEAST_CUT = 0.05
 """Share of the outer surface on the border of the mask from which the border cuts a body: cut ones have at least 0.17,
 masks that are cropped to structures of the brain at most 0.03."""
@@ -186,7 +188,8 @@ def _doubts_of(
         if shape.volume_ml > high or not shape.border_mm2 and shape.volume_ml < low:
             yield f"{label} has {shape.volume_ml:.3g} ml, where {limits[0]:g} to {limits[1]:g} ml are usual"
     if limits := known.get("thickness_mm"):
-        low, high = limits[0] / _THICKNESS_MARGIN, limits[1] * _THICKNESS_MARGIN
+        is_fragment = shape.border_mm2 and shape.volume_ml < _FRAGMENT_ML
+        low, high = limits[0] / _THICKNESS_MARGIN * (not is_fragment), limits[1] * _THICKNESS_MARGIN
         if not low <= shape.thickness_mm <= high:
             yield f"{label} is {shape.thickness_mm:.2g} mm thick, where {limits[0]:g} to {limits[1]:g} mm are usual"
     bare = shape.beside.get(0, 0.0)

@@ -93,6 +93,12 @@ def test_a_slice_or_a_corner_of_a_body_is_accepted(torso):
     assert [f.level for f in found(crop(torso, (0, 0, 0), middle), "ct-tissue")] == ["warning"]
 
 
+def test_what_a_small_field_of_view_leaves_of_a_bone_may_be_thin(torso):
+    part = crop(torso, (76, 10, 28), (102, 26, 47))
+    assert 0 < shapes_of(part)[3].volume_ml < 5 and shapes_of(part)[3].thickness_mm < 2.7 / 1.6
+    assert [f.code for f in found(part, "ct-tissue")] == ["read-by-number"]
+
+
 @pytest.mark.parametrize(
     "rules", [{1: 1, 2: 2, 3: 3, 4: 4}, "model", {"table": "model"}], ids=["rules", "table", "entry"]
 )
@@ -152,6 +158,13 @@ def test_an_organ_that_the_border_cuts_is_no_body(number):
     organ = balls((24, 24, 20), radius=12)
     half = crop(unnamed(organ, {1: number}), (0, 0, 20), organ.shape)
     assert "a body has more labels than one" in refusal(half, "ct-tissue")
+
+
+@pytest.mark.parametrize("cut", [2, 6, 10])
+def test_touching_organs_that_the_border_cuts_deeply_are_no_body(cut):
+    organs = balls((14, 24, 20), (34, 24, 20), radius=12)
+    near = crop(organs, (2 + cut, 12 + cut // 2, 8 + cut), (46 - cut, 36 - cut // 2, 32 - cut // 2))
+    assert "they do not look like that" in refusal(near, "ct-tissue")
 
 
 def test_a_mask_of_the_whole_body_is_no_fat():
