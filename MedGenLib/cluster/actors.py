@@ -35,7 +35,8 @@ class RayPool:
         self._ray = _connected(address, plan)
         self._plan = replace(plan, gpus=())  # Ray hands out the GPUs
         self._out = str(out)
-        self._gpus = min(1.0, len(plan.gpus) / plan.workers) if plan.gpus else 0.0
+        found = self._ray.cluster_resources().get("GPU", 0)
+        self._gpus = 0.0 if plan.cpu_only or not found else min(1.0, found / plan.workers) if fixed else 1.0
         self.size = plan.workers if fixed or address is None else self._room()
         self._actors: dict[int, Any] = {}
 
@@ -102,7 +103,7 @@ def _connected(address: str | None, plan: WorkerPlan) -> Any:
     if address is None:
         options |= {"include_dashboard": False, "num_cpus": plan.workers * plan.threads}
     try:
-        ray.init(address, **options)
+        ray.init(address or "local", **options)  # without an address, Ray would join one that runs here
     except (OSError, RuntimeError, ValueError) as error:
         raise _no_cluster(address or "this computer", error) from None
     return ray

@@ -25,13 +25,21 @@ TRIED = 3
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """Workers, CPU threads of each, and the largest memory of a case in MiB; `gpus` are those that the workers share
-    out, empty where they compute on the CPU."""
+    """Workers of a computer.
+
+    Attributes
+    ----------
+    threads: CPU threads of each.
+    memory_mib: the largest memory of a case.
+    gpus: those that the workers share out, empty where they compute on the CPU.
+    cpu_only: every case states the CPU.
+    """
 
     workers: int
     threads: int
     memory_mib: float
     gpus: tuple[str, ...] = ()
+    cpu_only: bool = False
 
 
 def plan_workers(cases: Sequence[CohortCase], workers: int | None = None, threads: int | None = None) -> WorkerPlan:
@@ -41,11 +49,12 @@ def plan_workers(cases: Sequence[CohortCase], workers: int | None = None, thread
     """
     from MedGenLib.devices import MIB, free_memory
 
-    needed, cores, gpus = memory_of(cases), usable_cores(), usable_gpus(cases)
+    cpu_only = all(case.parameters.get("device") == "cpu" for case in cases)
+    needed, cores, gpus = memory_of(cases), usable_cores(), () if cpu_only else usable_gpus()
     if workers is None:
         room = int(SHARE * free_memory() / MIB / needed)
         workers = max(1, min(len(gpus) or cores // (threads or 1), room, len(cases)))
-    return WorkerPlan(workers, threads or max(1, cores // workers), needed, gpus)
+    return WorkerPlan(workers, threads or max(1, cores // workers), needed, gpus, cpu_only)
 
 
 def usable_cores() -> int:
@@ -53,10 +62,8 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def usable_gpus(cases: Sequence[CohortCase]) -> tuple[str, ...]:
-    """CUDA devices, unless every case states the CPU."""
-    if all(case.parameters.get("device") == "cpu" for case in cases):
-        return ()
+def usable_gpus() -> tuple[str, ...]:
+    """CUDA devices of this computer."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return tuple(name.strip() for name in visible.split(",") if name.strip() not in ("", "-1"))
     if shutil.which("nvidia-smi") is None:
