@@ -17,6 +17,7 @@ from MedGenLib.pipelines.loading import precision
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from MedGenLib.editing.organs import OrganEdits
     from MedGenLib.imaging.normalization import TissueRange
 
 TILE = 64
@@ -72,9 +73,16 @@ class LatentCache:
         self.known[cells] = True
 
     def encode(
-        self, cells: Box, image: NDArray, labels: NDArray, autoencoder: nn.Module, device: torch.device, bfloat16: bool
+        self,
+        cells: Box,
+        image: NDArray,
+        labels: NDArray,
+        autoencoder: nn.Module,
+        device: torch.device,
+        bfloat16: bool,
+        organs: OrganEdits | None = None,
     ) -> None:
-        """Encode the unknown part of a box of cells; ``labels`` are those of the image."""
+        """Encode the unknown part of a box of cells; ``labels`` and ``organs`` are those of the image."""
         missing = ~self.known[cells] & self.content[cells]
         if not missing.any():
             return
@@ -82,7 +90,7 @@ class LatentCache:
         for tile in _tiles(missing, cells):
             outer = wider(tile, halo, self.known.shape)
             voxels = scaled(outer, self.grid_map.cell)
-            values = torch.from_numpy(self._standardized(voxels, image, labels))[None, None]
+            values = torch.from_numpy(self._standardized(voxels, image, labels, organs))[None, None]
             with torch.inference_mode(), precision(device, bfloat16):
                 found = autoencoder.encode(values.to(device))[0].float().cpu().numpy()
             inner = inside(tile, outer)
@@ -90,13 +98,16 @@ class LatentCache:
             self.latent[(slice(None), *tile)][:, new] = found[(slice(None), *inner)][:, new]
             self.known[tile] |= new
 
-    def _standardized(self, box: Box, image: NDArray, labels: NDArray) -> NDArray[np.float32]:
+    def _standardized(
+        self, box: Box, image: NDArray, labels: NDArray, organs: OrganEdits | None
+    ) -> NDArray[np.float32]:
         """Network values of the image in a box of the working grid."""
         voxels = self.grid_map.voxels_in(box)
         shape = [part.stop - part.start for part in box]
         if any(part.start >= part.stop for part in voxels):
             return np.zeros(shape, np.float32)
-        values = standardize(self.codec, image[voxels] / self.scale, labels[voxels])
+        plain = image[voxels] if organs is None else organs.removed(image[voxels], voxels)
+        values = standardize(self.codec, plain / self.scale, labels[voxels])
         x = self.grid_map.values(values, tuple(part.start for part in voxels), box)
         if self.filled:
             for axis, (part, room) in enumerate(zip(box, self.grid_map.extent, strict=True)):

@@ -24,26 +24,20 @@ class MaskReader:
     ----------
     mapping: as of `MedGenLib.generate`.
     names: of the mask's numbers.
-    fill: label of the model for voxels without a label inside ``body``, a bool array; None leaves
-        them without.
-
-    Raises
-    ------
-    InputError: the model has no label of that name.
+    rest: labels of the model for voxels without a label, on the grid; None leaves them without.
     """
 
     def __init__(
-        self,
-        manifest: Manifest,
-        mapping: Any,
-        names: dict[int, str],
-        fill: int | str | None = None,
-        body: NDArray[np.bool_] | None = None,
+        self, manifest: Manifest, mapping: Any, names: dict[int, str], rest: NDArray[np.uint8] | None = None
     ) -> None:
         self._vocabulary = manifest.input.vocabulary
-        self._mapping, self._names, self._body = mapping, dict(names), body
-        self._fill = 0 if fill is None else self.value_of(fill)
+        self._mapping, self._names, self._rest = mapping, dict(names), rest
         self._known = {0: 0}
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Names of the numbers of the mask, with those that edits brought."""
+        return self._names
 
     def value_of(self, label: int | str) -> int:
         """The label of the model with a number or name."""
@@ -74,9 +68,7 @@ class MaskReader:
         self.learn(values, names)
         targets = np.array([self._known[int(value)] for value in values], np.uint8)
         labels = targets[numbers].reshape(block.shape)
-        if self._body is not None:
-            labels[(labels == 0) & self._body[box]] = self._fill
-        return labels
+        return labels if self._rest is None else np.where(labels == 0, self._rest[box], labels)
 
     def colors_of(self, colors: Mapping[int, str]) -> dict[int, str]:
         """Colors of the mask's numbers as those of the model's labels."""

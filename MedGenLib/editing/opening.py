@@ -18,6 +18,7 @@ from MedGenLib.editing.grid_map import GridMap
 from MedGenLib.editing.latent_cache import LatentCache
 from MedGenLib.editing.mask_blocks import MaskReader
 from MedGenLib.editing.noise import NoiseField
+from MedGenLib.editing.organs import OrganEdits
 from MedGenLib.editing.region import RegionEditor
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, notes, require_usable
@@ -29,11 +30,14 @@ from MedGenLib.imaging.normalization import Affine, TissueRange, TissueStandard
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, check_finite, crop
 from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.labels.mapping import OWN_NUMBERS
+from MedGenLib.labels.vocabulary import table
 from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.pipelines.base import is_editable
 from MedGenLib.pipelines.model_labels import model_labels
+from MedGenLib.pipelines.organ_levels import OrganRun, PersonLevels, has_organs, organ_levels, tissues_of
 from MedGenLib.pipelines.scene import Scene, grid_stride, prepare
 from MedGenLib.progress import ProgressCallback, Stage, announce
 
@@ -88,6 +92,8 @@ def generated(
     editor = _editor(
         scene, cache, view, volume, labels, mask, run.device, options["memory"], scene.manifest.output.range
     )
+    if isinstance(run, OrganRun):
+        editor.organs = _organs(run.person(chosen), scene.manifest, options["mapping"], chosen)
     reader = _reader(scene.manifest, options, mask, labels)
     return Opened(editor, reader, mask, volume, chosen, result, [*result.report.input_findings])
 
@@ -113,7 +119,8 @@ def of_image(
     named = check_named(volume, manifest.output.modality)
     if volume.modality is None:  # its values fit
         volume = volume.with_array(volume.array, manifest.output.modality, manifest.output.unit)
-    labels, _, found = model_labels(mask, manifest, options["mapping"], options["fill"])
+    labels, mapped, found = model_labels(mask, manifest, options["mapping"], options["fill"], outline=volume)
+    labels, levels = organ_levels(mask, labels, mapped, manifest, {"phase": "none", "hu": None})
     findings = [*found, *notes(volume), *notes(mask), *named, *check_stated(volume), *check_mask(labels, manifest)]
     require_usable(findings)
     stage.advance()
@@ -135,6 +142,8 @@ def of_image(
     content = grid_map.extent if view else None
     cache = LatentCache(grid_map, codec, NoiseField(seed, manifest.settings.latent_channels), content, scale)
     editor = _editor(scene, cache, view, volume, labels, mask, device, options["memory"], allowed)
+    if levels is not None:
+        editor.organs = _organs(PersonLevels.of_image(levels, volume.array), manifest, options["mapping"], seed)
     reader = _reader(manifest, options, mask, labels)
     stage.advance()
     announce((finding.sentence for finding in findings + scene.findings), progress)
@@ -196,10 +205,21 @@ def _view(scene: Scene, place: Any) -> PlacedFieldOfView | None:
     return PlacedFieldOfView(box, place)
 
 
+def _organs(person: PersonLevels, manifest: Manifest, mapping: Any, seed: int) -> OrganEdits:
+    numbers = mapping if isinstance(mapping, str) else (mapping or {}).get("table", OWN_NUMBERS)
+    names = {} if numbers == OWN_NUMBERS else table(numbers).names
+    return OrganEdits(person, manifest.input.vocabulary, tissues_of(manifest), names, seed)
+
+
 def _reader(manifest: Manifest, options: Mapping[str, Any], mask: LabelMap, labels: LabelMap) -> MaskReader:
-    fill = options["fill"]
-    body = None if fill is None else labels.array > 0
-    reader = MaskReader(manifest, options["mapping"], mask.names, fill, body)
+    vocabulary, fill = manifest.input.vocabulary, options["fill"]
+    layered = has_organs(manifest) and fill is None and labels.array[mask.array == 0].any()
+    rest = None
+    if layered:
+        rest = np.where((mask.array > 0) & (labels.array > 0), tissues_of(manifest).fat, labels.array).astype(np.uint8)
+    elif fill is not None:
+        rest = np.where(labels.array > 0, np.uint8(vocabulary.value_of(fill)), np.uint8(0))
+    reader = MaskReader(manifest, options["mapping"], mask.names, rest)
     reader.learn(mask.values())
     return reader
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from MedGenLib.editing.grid_map import GridMap
 from MedGenLib.editing.history import Change, History, HistoryStep
 from MedGenLib.editing.latent_cache import LatentCache
 from MedGenLib.editing.noise import NoiseField
+from MedGenLib.editing.organs import OrganEdits
 from MedGenLib.editing.window import GROW, WindowScene, about, grown, pieces
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.boxes import Box, common, contains, inside, placed, scaled, shrunk, tight, union, volume, wider
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from MedGenLib.packages.sections import FlowPreset
     from MedGenLib.progress import ProgressCallback
 
+LABELS = 256
+"""More than the labels of a model."""
 FEWEST_VOXELS = 200
 """Voxels of a tissue below which its mean is not checked."""
 
@@ -49,6 +52,7 @@ class RegionEditor:
     spacing, scalars: conditions of the networks on the working grid.
     limits: range of each tissue, for models that have it.
     allowed: least and largest value that is written.
+    organs: HU of organs; None for masks and models without.
     view: field of view of a model of one structure; None for models of whole bodies.
     conditions: other conditions of the networks, for the report.
     """
@@ -67,6 +71,7 @@ class RegionEditor:
     labels: NDArray[np.uint8]
     mask: NDArray
     conditions: dict[str, Any] = field(default_factory=dict)
+    organs: OrganEdits | None = None
     history: History = field(default_factory=History)
     _parts: list[tuple[str, Any, NDArray, NDArray]] = field(default_factory=list)
     _encoded: list[tuple[Box, NDArray]] = field(default_factory=list)
@@ -93,14 +98,19 @@ class RegionEditor:
         plan: FlowPreset,
         noise: NoiseField | None,
         progress: ProgressCallback | None,
+        names: Mapping[int, str] | None = None,
     ) -> Change:
-        """Follow a block of the mask."""
+        """Follow a block of the mask; ``names`` are those of its numbers."""
+        numbers = None
         changed = self.labels[box] != labels
+        if self.organs is not None:
+            numbers = self.organs.following(box, self.mask[box], mask, labels, names)
+            changed |= self.organs.numbers[box] != numbers
         count = int(np.count_nonzero(changed))
         if not count:  # other numbers for the same labels
             self.mask[box] = mask
             return Change()
-        key = self._key_after(box, changed, labels)
+        key = self._key_after(box, changed, labels, numbers)
         state = self.history.find(key)
         if state is not None:
             written = self.go(state)
@@ -117,8 +127,10 @@ class RegionEditor:
             work.announce(progress)
             start = time.perf_counter()
             self._encode([window for window, _, _ in parts], plan)
-            before = self.labels[box].copy()
+            before = self._state(box)
             self._write("labels", box, labels)
+            if numbers is not None:
+                self._write("numbers", box, numbers[cut])
             self._write("mask", box, mask[cut])
             written = []
             for part in parts:
@@ -211,7 +223,8 @@ class RegionEditor:
         for window in windows:
             sampling = self._sampling(window, plan)
             self._encoded.append((window, self.cache.known[window].copy()))
-            self.cache.encode(window, self.image, self.labels, sampling.autoencoder, self.device, sampling.bfloat16)
+            codec = sampling.autoencoder, self.device, sampling.bfloat16
+            self.cache.encode(window, self.image, self.labels, *codec, self.organs)
 
     def _sampling(self, window: Box, plan: FlowPreset) -> Sampling:
         place = scaled(window, self.grid_map.cell)
@@ -234,7 +247,7 @@ class RegionEditor:
     ) -> tuple[Box, list[Finding]]:
         """Regenerate the marked cells of a window; returns the box of the image that changed, and findings.
 
-        ``before`` are the former labels of the box ``where``.
+        ``before`` are the former states (`_state`) of the box ``where``.
         """
         sampling, cache = self._sampling(window, plan), self.cache
         free = torch.zeros(1, 1, *(part.stop - part.start for part in window), dtype=torch.bool)
@@ -272,13 +285,16 @@ class RegionEditor:
         made, labels, old = made[cut].clip(*self.allowed), labels[cut], self.image[box]
         if self.limits:
             made = without_specks(made, labels, self.limits)
-        former = labels.copy()
+        former, state = self._state(box), self._state(box)
         there = common(where, box)
         former[inside(there, box)] = before[inside(there, where)]
-        changed = former != labels
+        changed = former != state
         weight = falling(changed, self.grid_map.steps)
         if isinstance(self.cache.codec, TissueStandard):
-            weight *= 1 - undescribed(old / self.cache.scale, former, labels, self.cache.codec, self.limits)
+            known = old if self.organs is None else self.organs.plain(old, former // LABELS)
+            weight *= 1 - undescribed(known / self.cache.scale, former % LABELS, labels, self.cache.codec, self.limits)
+        if self.organs is not None:
+            made = self.organs.added(made, box).clip(*self.allowed)
         if self.cache.filled:
             made[labels == 0] = self.manifest.output.background * self.cache.scale
             weight[(labels == 0) & ~changed] = 0
@@ -301,7 +317,8 @@ class RegionEditor:
         """Findings on new voxels whose mean is outside of the range of the model card for their tissue."""
         if isinstance(self.cache.codec, Affine):  # arbitrary units
             return []
-        values, labels, findings = self.image[box][changed], self.labels[box][changed], []
+        values, labels, findings = self.image[box], self.labels[box][changed], []
+        values = (values if self.organs is None else self.organs.removed(values, box))[changed]
         for value, tissue in self.manifest.statistics.tissues.items():
             inside = values[labels == value]
             if inside.size < FEWEST_VOXELS:
@@ -351,9 +368,17 @@ class RegionEditor:
         self._parts.append((name, index, before, array[index].copy()))
 
     def _array(self, name: str) -> NDArray:
+        if name == "numbers":
+            return self.organs.numbers
         return getattr(self if name in ("image", "labels", "mask") else self.cache, name)
 
-    def _key_after(self, box: Box, changed: NDArray, labels: NDArray) -> int:
+    def _state(self, box: Box) -> NDArray[np.int64]:
+        """Label and number of the part of each voxel in one number."""
+        state = self.labels[box].astype(np.int64)
+        return state if self.organs is None else state + LABELS * self.organs.numbers[box].astype(np.int64)
+
+    def _key_after(self, box: Box, changed: NDArray, labels: NDArray, numbers: NDArray | None) -> int:
         places = [i + part.start for i, part in zip(np.nonzero(changed), box, strict=True)]
         index = np.ravel_multi_index(places, self.labels.shape)
-        return self.history.key_after(index, self.labels[box][changed], labels[changed])
+        after = labels.astype(np.int64) if numbers is None else labels + LABELS * numbers.astype(np.int64)
+        return self.history.key_after(index, self._state(box)[changed], after[changed])

@@ -208,8 +208,10 @@ class Canvas:
         box, part = tight(different, box)
         names = mask.names if isinstance(mask, LabelMap) else None
         labels = self._reader.read(block[part], box, names)
+        if editor.organs is not None:  # the marrow of a bone stays
+            labels = np.where(different[part], labels, editor.labels[box])
         editor.require_room(block[part])
-        change = editor.change(box, block[part], labels, plan, noise, progress)
+        change = editor.change(box, block[part], labels, plan, noise, progress, self._reader.names)
         return self._edit(replace(change, findings=[*found, *change.findings]), start)
 
     def put(self, values: NDArray, box: Box) -> Edit:

@@ -83,6 +83,18 @@ def close_body(label_map: LabelMap, radius: float = 15.0) -> LabelMap:
     return LabelMap(body, label_map.affine, {1: "body"})
 
 
+def distance_from(marked: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Distance (mm) to the nearest marked voxel, to about 3 mm, on the same grid; a meter where nothing is marked."""
+    from scipy.ndimage import distance_transform_edt
+
+    mask = Volume(marked.astype(np.float32), affine)
+    coarse = _coarse(mask)
+    near = coarse.array >= 0.3  # thin bones would vanish at one half
+    if not near.any():
+        return np.full(marked.shape, 1000.0, np.float32)
+    return resample_to(coarse.with_array(distance_transform_edt(~near, coarse.spacing).astype(np.float32)), mask).array
+
+
 def _largest_body(volume: Volume) -> tuple[Volume, float, np.ndarray]:
     """The volume on the coarse grid, the threshold of the body, and its largest piece without thin objects."""
     coarse = _coarse(replace(volume, array=volume.array.astype(np.float32)))

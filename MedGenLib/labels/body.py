@@ -5,13 +5,13 @@ Models that take unlabeled voxels for air need it.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
-from MedGenLib.imaging.body import body_envelope_from_image, close_body
+from MedGenLib.imaging.body import body_envelope_from_image, close_body, distance_from
 from MedGenLib.imaging.modality import modality_of
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume
@@ -19,6 +19,10 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 _APART, _DOUBTFUL = 0.9, 0.1
 """Share of the labeled voxels outside of the body in the image above which it is another patient, or doubtful; a lung
 that the border of the image cuts is outside of the body, too."""
+OUTER_MM, WALL_MM, SKIN_MM = 18.0, 7.0, 2.0
+"""Body outside of the labels, muscle on both sides of their outline, and skin, without an image."""
+NEAR_BONE_MM, VISCERA_MM = 8.0, 40.0
+"""Up to this distance from bone is muscle, and up to that from viscera fat."""
 _CLOSED = 0.02
 """Smaller gaps are closed without a warning."""
 
@@ -41,6 +45,67 @@ def fill_rest(labels: LabelMap, value: int, image: Volume | None = None) -> tupl
         return _closed(labels, value)
     body, findings = _outline(labels, image)
     return fill_body(labels, body, value), findings
+
+
+@dataclass(frozen=True)
+class Tissues:
+    """Labels of a model of tissues."""
+
+    fat: int
+    soft: int
+    bone: int
+
+    def of(self, name: str) -> int:
+        """The label of "fat", "soft tissue" or "bone"."""
+        return {"fat": self.fat, "soft tissue": self.soft, "bone": self.bone}[name]
+
+
+def fill_layers(
+    labels: LabelMap, tissues: Tissues, viscera: np.ndarray, image: Volume | None = None
+) -> tuple[LabelMap, list[Finding]]:
+    """Give unlabeled voxels of the body fat or soft tissue, by rule.
+
+    Muscle lies near bones, in the wall around the labels, and where no viscera are near; the rest is fat, below skin.
+    Without an image, wall, fat and skin are added outside of the labels, as far as the grid reaches.
+
+    Parameters
+    ----------
+    labels: in the labels of the model, with bones and organs.
+    viscera: bool, organs that fat surrounds.
+    image: as in `fill_rest`.
+    """
+    closed = close_body(labels).array > 0
+    outward = distance_from(closed, labels.affine)
+    if image is None:
+        body, findings = closed | (outward <= OUTER_MM), [_layered()]
+    else:
+        outline, findings = _outline(labels, image)
+        body = outline.array > 0
+    inward = distance_from(~closed, labels.affine)
+    muscle = distance_from(labels.array == tissues.bone, labels.affine) <= NEAR_BONE_MM
+    muscle |= np.where(closed, inward, outward) <= WALL_MM
+    muscle |= closed & (distance_from(viscera, labels.affine) > VISCERA_MM)
+    muscle |= body & ~_without_skin(body, labels.spacing)
+    rest = np.where(muscle, tissues.soft, tissues.fat).astype(labels.array.dtype)
+    return labels.with_array(np.where((labels.array == 0) & body, rest, labels.array)), findings
+
+
+def _without_skin(body: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    """The body below the skin; it continues beyond the grid, and coarse voxels show no skin."""
+    from scipy.ndimage import minimum_filter
+
+    size = [1 + 2 * int(SKIN_MM / mm) if n > 1 else 1 for mm, n in zip(spacing, body.shape, strict=True)]
+    return minimum_filter(body, size, mode="nearest")
+
+
+def _layered() -> Finding:
+    return Finding(
+        "warning",
+        "body-layered",
+        "The mask labels organs only, so the rest of the body was filled with muscle, fat and skin by rule, around the "
+        "labels; name an image of the patient for the true outline (command line: --body-from CT.nii.gz), or leave the "
+        "rest empty (--fill background).",
+    )
 
 
 def _closed(labels: LabelMap, value: int) -> tuple[LabelMap, list[Finding]]:

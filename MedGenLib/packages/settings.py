@@ -205,8 +205,9 @@ class LatentFlowSettings(GenerationSettings):
                 yield "preprocessing has a contrast without noise_hu; add noise_hu"
             if self.centers is None or max(self.contrast.labels) > highest:
                 yield "preprocessing.contrast has a label without a center; give labels of the model with centers"
-        if self.organs and (self.tissue_range is None or medgen["output"]["unit"] != "HU"):
-            yield "preprocessing.organs needs a tissue_range and an output in HU; leave it out"
+        names = {label["name"] for label in medgen["input"].get("labels", {}).values()}
+        if self.organs and (self.tissue_range is None or not names >= {"fat", "soft tissue", "bone"}):
+            yield "preprocessing.organs needs a tissue_range and the labels fat, soft tissue and bone; leave it out"
         yield from self._of_network(medgen, highest + 1)
 
     def _of_codec(self) -> Iterator[str]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.boxes import Box, wider
 from MedGenLib.imaging.volume import LabelMap, Volume, whole_numbers
+from MedGenLib.labels.body import Tissues
 from MedGenLib.labels.organs import Organ, given_hu, organ_of, parse_hu
 
 if TYPE_CHECKING:
@@ -166,11 +167,13 @@ class PersonLevels:
     ----------
     wanted: HU of the interior by number of the part; entry 0 stands for no part.
     shifts: HU that are added to the model's intensities, by number; known after `applied`.
+    cortices: gain and offset of the intensities of a thin cortex, by number.
     """
 
     levels: OrganLevels
     wanted: NDArray[np.float32]
     shifts: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    cortices: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def named(self) -> dict[str, float]:
@@ -184,14 +187,48 @@ class PersonLevels:
     def applied(self, volume: Volume, limits: tuple[float, float]) -> Volume:
         """The generated volume with the HU of the organs, within the limits of the model."""
         self.shifts = self._shifts(volume.array)
+        self.cortices = {
+            number: _as_cortex(volume.array[self.levels.numbers == number], float(self.wanted[number]))
+            for number, part in enumerate(self.levels.parts, 1)
+            if part.cortex
+        }
         array = np.empty(volume.shape, np.float32)
         for slab in _slabs(volume.shape):
-            array[slab] = volume.array[slab] + self.levels.field(self.shifts, slab)
-        for number, part in enumerate(self.levels.parts, 1):
-            if part.cortex:
-                place = np.nonzero(self.levels.numbers == number)
-                array[place] = _as_cortex(volume.array[place].astype(np.float32), float(self.wanted[number]))
+            array[slab] = self.added(volume.array[slab], slab)
         return volume.with_array(whole_numbers(np.clip(array, *limits)))
+
+    def added(self, values: NDArray, box: Box) -> NDArray[np.float32]:
+        """Values of the model in a box -> values with the HU of the organs."""
+        found, numbers = values + self.levels.field(self.shifts, box), self.levels.numbers[box]
+        for number, (gain, offset) in self.cortices.items():
+            place = numbers == number
+            found[place] = gain * values[place] + offset
+        return found
+
+    def removed(self, values: NDArray, box: Box) -> NDArray[np.float32]:
+        """The inverse of `added`."""
+        return self._without(values, self.levels.field(self.shifts, box), self.levels.numbers[box])
+
+    def plain(self, values: NDArray, numbers: NDArray) -> NDArray[np.float32]:
+        """The same by the numbers of the parts of voxels, without the blur at borders."""
+        return self._without(values, self.shifts[numbers], numbers)
+
+    def _without(self, values: NDArray, shifts: NDArray, numbers: NDArray) -> NDArray[np.float32]:
+        found = values - shifts
+        for number, (gain, offset) in self.cortices.items():
+            place = numbers == number
+            found[place] = (values[place] - offset) / gain
+        return found
+
+    @classmethod
+    def of_image(cls, levels: OrganLevels, image: NDArray) -> PersonLevels:
+        """The HU that the organs have in an image, and those of the table for organs without an interior there."""
+        person, medians = levels.of_seed(0), levels.medians(image)
+        known = (medians.get(part.label, 0.0 if part.cortex else levels.centers[part.tissue]) for part in levels.parts)
+        person.wanted = np.array([0.0, *known], np.float32)
+        middles = (0.0 if part.cortex else levels.centers[part.tissue] for part in levels.parts)
+        person.shifts = person.wanted - np.array([0.0, *middles], np.float32)
+        return person
 
     def _shifts(self, image: NDArray) -> NDArray[np.float32]:
         levels, medians = self.levels, self.levels.medians(image)
@@ -276,7 +313,7 @@ def organ_levels(
         return labels, None
     phase, hu = options["phase"], options["hu"] or {}
     hu = parse_hu(hu) if isinstance(hu, str) else hu
-    found = _organs(report, manifest)
+    found = organs_of(report, manifest)
     given = given_hu(hu, {label: report.names[label] for label in found})
     own = manifest.input.vocabulary
     found = {v: organ for v, organ in found.items() if v in given or own.label_of(report.names[v]) is None}
@@ -295,7 +332,7 @@ def organ_levels(
     )
     limits = (settings.tissue_range.low, settings.tissue_range.high)
     voxel_mm = float(np.mean([mm * step for mm, step in zip(mask.spacing, steps, strict=True) if step]))
-    bone = next(value for value, label in manifest.input.labels.items() if label.name == "bone")
+    bone = tissues_of(manifest).bone
     levels = OrganLevels(parts, numbers, phase, given, settings.centers, limits, steps, voxel_mm, bone)
     return replace(labels, array=array), levels
 
@@ -303,6 +340,12 @@ def organ_levels(
 def has_organs(manifest: Manifest) -> bool:
     """Whether the model has HU of organs and contrast phases."""
     return getattr(manifest.settings, "organs", False)
+
+
+def tissues_of(manifest: Manifest) -> Tissues:
+    """The labels of a model with organs."""
+    values = {label.name: value for value, label in manifest.input.labels.items()}
+    return Tissues(values["fat"], values["soft tissue"], values["bone"])
 
 
 def require_no_organs(manifest: Manifest, options: Mapping[str, Any]) -> None:
@@ -313,13 +356,13 @@ def require_no_organs(manifest: Manifest, options: Mapping[str, Any]) -> None:
         )
 
 
-def _organs(report: MappingReport, manifest: Manifest) -> dict[int, Organ]:
+def organs_of(report: MappingReport, manifest: Manifest) -> dict[int, Organ]:
     """The organs of a mask whose label became the tissue of their row."""
-    tissues = {label.name: value for value, label in manifest.input.labels.items()}
+    tissues = tissues_of(manifest)
     found = {}
     for value, name in report.names.items():
         organ = organ_of(name)
-        if organ is not None and report.mapped.get(value) == tissues.get(organ.tissue, -1):
+        if organ is not None and report.mapped.get(value) == tissues.of(organ.tissue):
             found[value] = organ
     return found
 
@@ -330,7 +373,7 @@ def _divided(
     """Labels of the model with marrow, the parts, and the number of the part of each voxel."""
     from scipy import ndimage
 
-    tissues = {label.name: value for value, label in manifest.input.labels.items()}
+    tissues = tissues_of(manifest)
     array, parts = labels.array.copy(), []
     numbers = np.zeros(mask.shape, np.uint16)
     rows = np.array([0, *mask.values()])
@@ -341,7 +384,7 @@ def _divided(
         organ, box = found[int(value)], wider(place, 1, mask.shape)
         inside, name = mask.array[box] == value, report.names[int(value)]
         core = _core(inside, mask.spacing, organ)
-        soft = tissues["soft tissue"] if organ.tissue == "bone" else tissues[organ.tissue]
+        soft = tissues.soft if organ.tissue == "bone" else tissues.of(organ.tissue)
         if organ.tissue == "bone":
             array[box][core] = soft
         for region, shell in ((core, False), (inside & ~core, True)):
@@ -350,9 +393,9 @@ def _divided(
                 numbers[box][region] = len(parts)
     for value, name in REST.items():
         organ = organ_of(name)
-        rest = (mask.array == 0) & (array == tissues[organ.tissue])
+        rest = (mask.array == 0) & (array == tissues.of(organ.tissue))
         if rest.any():
-            parts.append(Part(value, name, organ, tissues[organ.tissue]))
+            parts.append(Part(value, name, organ, tissues.of(organ.tissue)))
             numbers[rest] = len(parts)
     return array, parts, numbers
 
@@ -372,11 +415,12 @@ def _core(inside: NDArray[np.bool_], spacing: tuple[float, ...], organ: Organ) -
     return core
 
 
-def _as_cortex(values: NDArray[np.float32], wanted: float) -> NDArray[np.float32]:
-    """Values of compact bone with another median, and no more spread than a thin cortex has."""
+def _as_cortex(values: NDArray, wanted: float) -> tuple[float, float]:
+    """Gain and offset that give compact bone another median, and no more spread than a thin cortex has."""
     median = float(np.median(values))
     spread = 1.4826 * float(np.median(np.abs(values - median)))
-    return wanted + min(1.0, CORTEX_SPREAD * wanted / max(spread, 1.0)) * (values - median)
+    gain = min(1.0, CORTEX_SPREAD * wanted / max(spread, 1.0))
+    return gain, wanted - gain * median
 
 
 def _eroded(inside: NDArray[np.bool_], radius: list[int]) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from MedGenLib import generate
+from MedGenLib import Canvas, generate
 from MedGenLib.checks.output import check_generated
 from MedGenLib.cli import main
 from MedGenLib.errors import InputError
@@ -268,3 +268,71 @@ def test_the_command_line_records_and_repeats(tmp_path, capsys):
     capsys.readouterr()
     assert main(["repeat", str(out), "--input", str(tmp_path)]) == 0
     assert "Equal" in capsys.readouterr().out
+
+
+# Filling
+
+
+def test_the_rest_of_a_body_of_organs_is_filled_in_layers():
+    mask = trunk(depth_mm=32)
+    array = np.pad(np.where(np.isin(mask.array, (1, 7, 9)), 0, mask.array), ((15, 15), (15, 15), (0, 0)))
+    organs_only = LabelMap(array, mask.affine, {v: n for v, n in NAMES.items() if v not in (1, 7, 9)})
+    result = generate(organs_only, **FAST)
+    made, bone = result.source.array, np.isin(array, (5, 6))
+    near = ndimage.distance_transform_edt(array != 5) * 2
+    assert [f.code for f in result.report.input_findings if "background" in f.sentence] == ["body-layered"]
+    rest = (array == 0) & (made > 0)
+    assert (made[rest & (near < 5)] == 2).all() and (made[~bone & (array > 0)] == 2).all()
+    line = made[:, 40, 8]  # from outside: air, skin, fat, muscle, liver
+    changes = [int(line[0]), *(int(b) for a, b in zip(line[:-1], line[1:], strict=True) if a != b)]
+    assert changes[:4] == [0, 2, 1, 2]
+    assert 7 <= np.count_nonzero(line[:15]) <= 10  # 18 mm
+    empty = generate(organs_only, fill="background", **FAST)
+    assert not empty.source.array[array == 0].any()
+
+
+# Live edits
+
+
+@pytest.fixture(scope="module")
+def canvas():
+    with Canvas.generate(trunk(), phase="portal", mapping={"duct": "soft tissue"}, **FAST) as opened:
+        yield opened
+
+
+def test_edits_keep_what_is_far_and_give_new_voxels_the_hu_of_their_organ(canvas):
+    before, mask = canvas.volume.array.copy(), canvas.mask.array.copy()
+    drawn = canvas.result.report.parameters["contrast"]["1"]
+    mask[20:32, 34:44, 10:22] = 3  # kidney in the liver and the fat
+    edited = mask != trunk().array
+    done = canvas.edit(mask, preset="draft")
+    after = canvas.volume.array
+    far = ndimage.distance_transform_cdt(~edited, "chessboard") > max(canvas.halo_voxels)
+    assert done.changed == np.count_nonzero(edited)
+    assert np.array_equal(after[far], before[far])
+    assert np.median(after[inner(edited, 1)]) == pytest.approx(drawn["kidney"], abs=25)
+    assert np.median(after[inner(trunk().array == 2, 3) & ~edited]) == pytest.approx(drawn["liver"], abs=3)
+    canvas.undo()
+    assert np.array_equal(canvas.volume.array, before)
+
+
+def test_an_organ_that_the_mask_did_not_have_gets_its_hu_of_the_table(canvas):
+    before, mask = canvas.volume.array.copy(), trunk().array.copy()
+    mask[6:18, 24:34, 8:20] = 12
+    names = {**NAMES, 12: "spleen"}
+    canvas.edit(trunk().with_array(mask, names), preset="draft")
+    after, row = canvas.volume.array, organ_of("spleen")
+    assert abs(np.median(after[inner(mask == 12)]) - row.hu[2]) < table.MOST * row.sd[2] + 10
+    canvas.undo()
+    assert np.array_equal(canvas.volume.array, before)
+
+
+def test_an_image_keeps_the_hu_of_its_organs(portal):
+    """A CT with contrast opened with its mask: more liver is as bright as the liver in it."""
+    mask = trunk()
+    with Canvas.of_image(portal.volume, mask, mapping={"duct": "soft tissue"}, seed=2, device="cpu") as opened:
+        changed = mask.array.copy()
+        changed[22:30, 20:40, 8:24] = 2
+        edited = changed != mask.array
+        opened.edit(changed, preset="draft")
+        assert np.median(opened.volume.array[inner(edited, 1)]) == pytest.approx(105, abs=12)
