@@ -114,7 +114,8 @@ def write_cohort(path: Path, data: Mapping[str, Any]) -> None:
         return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10**6, default_flow_style=flow)
 
     shared = {name: value for name, value in data.items() if name != "cases"}
-    text = dumped(shared, None) + "cases:\n" + "".join(f"- {dumped(case, True)}" for case in data["cases"])
+    text = "".join(dumped({name: value}, None if isinstance(value, dict) else False) for name, value in shared.items())
+    text += "cases:\n" + "".join(f"- {dumped(case, True)}" for case in data["cases"])
     try:
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -53,6 +54,8 @@ def initialize(job: Request, folder: str | None = None, parent: int | None = Non
     for name in LOADED:
         _load(name)
         stage.advance()
+    gc.collect()
+    gc.freeze()  # of the libraries, so that the collection after each job takes 1 ms instead of 100
 
     from MedGenLib.devices import software_versions
 
