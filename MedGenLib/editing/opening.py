@@ -81,6 +81,8 @@ def generated(
     result = generate(mask, model, progress=progress, on_sample=keep, **options)
     run, latent, chosen = kept
     scene, volume, labels = run.scene.of_seed(chosen), result.volume, result.source
+    if scene.manifest.settings.texture is not None:
+        scene = scene.standardized(run.decode(latent))
     grid_map, place = GridMap.over(scene, grid_stride(scene.manifest))
     cells = shrunk(place, grid_map.cell)
     noise = NoiseField(

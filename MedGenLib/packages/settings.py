@@ -104,7 +104,30 @@ class TissueLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContrastSettings:
+class Distribution:
+    """Normal distribution of measures over the training images.
+
+    Attributes
+    ----------
+    means, sds: mean and standard deviation of each entry.
+    factor: rows of the lower triangular factor of the correlation of the entries.
+    """
+
+    means: tuple[float, ...]
+    sds: tuple[float, ...] = setting(above=0)
+    factor: tuple[tuple[float, ...], ...]
+
+    def of_entries(self, count: int, where: str) -> Iterator[str]:
+        """Sentences on lists that do not have ``count`` entries."""
+        for key, values in {"means": self.means, "sds": self.sds, "factor": self.factor}.items():
+            if len(values) != count:
+                yield f"preprocessing.{where}.{key} has {len(values)} entries; give {count}"
+        if any(len(row) != number for number, row in enumerate(self.factor, 1)):
+            yield f"preprocessing.{where}.factor is not triangular; give rows of 1, 2, 3 ... entries"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastSettings(Distribution):
     """Distribution of the contrast of the training scans.
 
     A contrast has a level for each label, relative to that of the reference label, and the logarithm (base 2) of the
@@ -113,26 +136,21 @@ class ContrastSettings:
     Attributes
     ----------
     labels, reference: labels with a level, and the label whose level is 1.
-    means, sds: mean and standard deviation of each entry.
-    factor: rows of the lower triangular factor of the correlation of the entries.
     """
 
     labels: tuple[int, ...] = setting(low=1)
     reference: int = setting(low=1)
-    means: tuple[float, ...]
-    sds: tuple[float, ...] = setting(above=0)
-    factor: tuple[tuple[float, ...], ...]
-
-    def contradictions(self) -> Iterator[str]:
-        count = len(self.labels) + 1
-        rows = {"means": self.means, "sds": self.sds, "factor": self.factor}
-        for key, values in rows.items():
-            if len(values) != count:
-                yield f"preprocessing.contrast.{key} has {len(values)} entries; give {count} for its labels"
-        if any(len(row) != number for number, row in enumerate(self.factor, 1)):
-            yield "preprocessing.contrast.factor is not triangular; give rows of 1, 2, 3 ... entries"
 
 
+TEXTURE = (
+    "fine detail",
+    "smoothness right-left",
+    "smoothness posterior-anterior",
+    "smoothness inferior-superior",
+    "skewness",
+    "contrast",
+)
+"""Entries of a texture, see `imaging.texture`."""
 CODECS = {"tissue-standard": ("centers", "scales", "limit"), "affine": ("mean", "sd")}
 """Intensity codec -> its parameters, of which the last is optional."""
 
@@ -149,8 +167,10 @@ class LatentFlowSettings(GenerationSettings):
     centers, scales, limit: parameters of the codec "tissue-standard", by label, the first one for the background.
     mean, sd: parameters of the codec "affine".
     noise_hu: (spacing in mm, noise) of the training images, by spacing; None for models without a noise setting.
-    organs: organs have the HU of `labels/organs.py` after sampling; the labels are tissues in HU with a tissue_range.
     contrast: contrast of the training images; None for models without it.
+    texture: `imaging.texture` of the training images, a condition of the network; None for models without it. An output
+        that covers the field of view has mean and SD of the codec, as the training images do.
+    organs: organs have the HU of `labels/organs.py` after sampling; the labels are tissues in HU with a tissue_range.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("autoencoder", "flow")
@@ -166,6 +186,7 @@ class LatentFlowSettings(GenerationSettings):
     sd: float | None = setting(None, above=0)
     noise_hu: tuple[tuple[float, float], ...] | None = setting(None, above=0)
     contrast: ContrastSettings | None = None
+    texture: Distribution | None = None
     tissue_range: TissueLimits | None = None
     organs: bool = False
 
@@ -200,11 +221,15 @@ class LatentFlowSettings(GenerationSettings):
         if spacings != sorted(set(spacings)):
             yield f"preprocessing.noise_hu has the spacings {shown(spacings)}; give them in rising order"
         if self.contrast is not None:
-            yield from self.contrast.contradictions()
+            yield from self.contrast.of_entries(len(self.contrast.labels) + 1, "contrast")
             if not self.takes_noise:
                 yield "preprocessing has a contrast without noise_hu; add noise_hu"
             if self.centers is None or max(self.contrast.labels) > highest:
                 yield "preprocessing.contrast has a label without a center; give labels of the model with centers"
+        if self.texture is not None:
+            yield from self.texture.of_entries(len(TEXTURE), "texture")
+            if self.name != "affine" or self.takes_noise:
+                yield "preprocessing has a texture, which needs the codec 'affine' without noise_hu; leave it out"
         names = {label["name"] for label in medgen["input"].get("labels", {}).values()}
         if self.organs and (self.tissue_range is None or not names >= {"fat", "soft tissue", "bone"}):
             yield "preprocessing.organs needs a tissue_range and the labels fat, soft tissue and bone; leave it out"
@@ -222,10 +247,12 @@ class LatentFlowSettings(GenerationSettings):
     def _of_network(self, medgen: Mapping[str, Any], labels: int) -> Iterator[str]:
         """Check the arguments of the network 'flow'; `labels` includes the background."""
         arguments = medgen["networks"].get("flow", {}).get("arguments", {})
-        noisy = self.takes_noise
+        scalars = (2, "spacing and noise") if self.takes_noise else (0, "a model without noise_hu")
+        if self.texture is not None:
+            scalars = len(TEXTURE), "a model with texture"
         expected = {
             "maps": (labels + 3 * self.coordinates, f"{labels} labels{' and 3 coordinates' * self.coordinates}"),
-            "scalars": (2 * noisy, "spacing and noise" if noisy else "a model without noise_hu"),
+            "scalars": scalars,
             "latent": (self.latent_channels, "preprocessing.latent_channels"),
         }
         if not arguments.get("widths", True):

@@ -6,7 +6,7 @@ logarithm (base 2) of the noise relative to that of the spacing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,32 +17,47 @@ from MedGenLib.imaging.contrast import levels
 if TYPE_CHECKING:
     from MedGenLib.imaging.normalization import TissueStandard
     from MedGenLib.labels.vocabulary import Label
-    from MedGenLib.packages.settings import ContrastSettings
+    from MedGenLib.packages.settings import ContrastSettings, Distribution
 
 SOFT_SIGMA, SOFT_REACH = 0.8, 2
 """Standard deviation and radius in voxels of the blend of levels at the border of two tissues."""
 MOST = 2.0
 """Largest difference from the mean, in standard deviations."""
+LEAST_SD = 1e-4
+"""Standard deviation up to which a measure is the same for all images."""
 
 
-def contrast_settings(labels: Sequence[int], reference: int, people: np.ndarray) -> dict[str, Any]:
-    """Distribution of the contrasts of people (n, entries), as in a package."""
-    means, sds = people.mean(0), people.std(0, ddof=1)
-    correlation = np.corrcoef(people.T) + 1e-6 * np.eye(len(means))
+def distribution(measures: np.ndarray) -> dict[str, Any]:
+    """Distribution of the measures of images (n, entries), as in a package.
+
+    A measure that an image lacks (NaN) is taken as the mean of the others.
+    """
+    known = np.isfinite(measures)
+    means = np.where(known, measures, 0).sum(0) / np.maximum(known.sum(0), 1)
+    differences = np.where(known, measures - means, 0)
+    sds = np.sqrt((differences**2).sum(0) / max(len(measures) - 1, 1))
+    sds = np.where(sds > LEAST_SD, sds, 1.0)
+    scores = differences / sds
+    correlation = scores.T @ scores / max(len(measures) - 1, 1)
+    np.fill_diagonal(correlation, 1 + LEAST_SD)
     return {
-        "labels": list(labels),
-        "reference": reference,
         "means": np.round(means, 4).tolist(),
         "sds": np.round(sds, 4).tolist(),
         "factor": [np.round(row[: n + 1], 4).tolist() for n, row in enumerate(np.linalg.cholesky(correlation))],
     }
 
 
-def drawn(settings: ContrastSettings, seed: int) -> np.ndarray:
-    """A contrast from the normal distribution of the training scans, within `MOST`."""
+def drawn(settings: Distribution, seed: int) -> np.ndarray:
+    """Measures from the normal distribution of the training scans, within `MOST`."""
     normal = np.random.default_rng([seed, len(settings.means)]).standard_normal(len(settings.means))
     z = np.array([np.dot(row, normal[: len(row)]) for row in settings.factor])
     return np.asarray(settings.means) + np.clip(z, -MOST, MOST) * np.asarray(settings.sds)
+
+
+def standard_scores(settings: Distribution, measures: np.ndarray) -> np.ndarray:
+    """Measures as differences from the mean in standard deviations, within `MOST`; unknown ones (NaN) become 0."""
+    scores = (np.asarray(measures) - settings.means) / settings.sds
+    return np.clip(np.nan_to_num(scores), -MOST, MOST)
 
 
 def adapted(codec: TissueStandard, settings: ContrastSettings, contrast: np.ndarray) -> TissueStandard:

@@ -16,17 +16,20 @@ from MedGenLib.imaging.boxes import Box
 from MedGenLib.imaging.normalization import CODECS, Affine, TissueRange, TissueStandard
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample_to
+from MedGenLib.imaging.texture import texture
 from MedGenLib.imaging.volume import LabelMap, Volume, crop, occupied, whole_numbers
 from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.manifest import Manifest
-from MedGenLib.packages.settings import LatentFlowSettings
+from MedGenLib.packages.settings import TEXTURE, LatentFlowSettings
 from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
-from MedGenLib.pipelines.contrast import SOFT_REACH, adapted, contrast_of, drawn, named, softened_shift
+from MedGenLib.pipelines.contrast import SOFT_REACH, adapted, contrast_of, drawn, named, softened_shift, standard_scores
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.working_grid import working_geometry
 
 MARGIN = 8
 """Voxels kept around the labels; voxels further outside are background."""
+VIEW_TOLERANCE = 0.1
+"""Part by which a grid may be smaller than the trained fields of view, and still has their mean and SD."""
 SLAB = 32
 """Number of planes whose intensities are computed at once."""
 THIN_SLAB = 16
@@ -63,14 +66,41 @@ class Scene:
     given_noise: bool = False
 
     def of_seed(self, seed: int) -> Scene:
-        """The scene with the contrast and the noise drawn for the sample of a seed, if the model has them."""
-        settings = self.manifest.settings.contrast
-        return self if settings is None else self._with(drawn(settings, seed))
+        """The scene with the contrast, noise and texture drawn for the sample of a seed, if the model has them."""
+        settings = self.manifest.settings
+        if settings.texture is not None:
+            return self._textured(drawn(settings.texture, seed))
+        return self if settings.contrast is None else self._with(drawn(settings.contrast, seed))
 
     def of_image(self, values: np.ndarray, labels: np.ndarray) -> Scene:
-        """The scene with the contrast of an image in any unit, if the model has one."""
-        settings = self.manifest.settings.contrast
-        return self if settings is None else self._with(contrast_of(settings, values, labels))
+        """The scene with the contrast or texture of an image in any unit, if the model has one."""
+        settings = self.manifest.settings
+        if settings.texture is not None:
+            return self._textured(texture(self._on_grid(values)))
+        return self if settings.contrast is None else self._with(contrast_of(settings.contrast, values, labels))
+
+    def _on_grid(self, values: np.ndarray) -> np.ndarray:
+        """An image on the input's grid, on the working grid without padding."""
+        output = self.manifest.output
+        image = Volume(values.astype(np.float32), self.original.affine, output.modality, output.unit)
+        return self.reorientation.apply(resample_to(image, self.grid.geometry).array)
+
+    def _textured(self, measures: np.ndarray) -> Scene:
+        settings = self.manifest.settings
+        codec = Affine(settings.mean, settings.mean * float(measures[TEXTURE.index("contrast")]))
+        return replace(self, scalars=standard_scores(settings.texture, measures).tolist(), codec=codec)
+
+    def standardized(self, x: np.ndarray) -> Scene:
+        """The scene with a codec that gives network values on the padded grid its mean and standard deviation.
+
+        Those of the training images hold for the whole field of view, so a smaller grid keeps its codec.
+        """
+        low = np.array(self.manifest.field_of_view.min) * (1 - VIEW_TOLERANCE)
+        if self.manifest.settings.texture is None or (np.array(self.inner) * self.spacing < low).any():
+            return self
+        known = x[self._inside].astype(np.float64)
+        factor = self.codec.sd / max(float(known.std()), 1e-6)
+        return replace(self, codec=Affine(self.codec.mean - factor * float(known.mean()), factor))
 
     def _with(self, contrast: np.ndarray) -> Scene:
         settings = self.manifest.settings
@@ -79,8 +109,10 @@ class Scene:
         return replace(self, scalars=scalars, codec=codec)
 
     def drawn(self, seed: int) -> dict[str, float]:
-        """The contrast and the noise of the sample of a seed by name, empty for a model without contrast."""
+        """The contrast and noise, or the texture, of the sample of a seed by name; empty for a model without them."""
         settings = self.manifest.settings.contrast
+        if (found := self.manifest.settings.texture) is not None:
+            return {name: round(float(value), 3) for name, value in zip(TEXTURE, drawn(found, seed), strict=True)}
         if settings is None:
             return {}
         contrast = drawn(settings, seed)
@@ -130,10 +162,10 @@ class Scene:
         output = self.manifest.output
         volume = Volume(values.astype(np.float32), self.grid.affine, output.modality, output.unit)
         volume = resample_to(volume, self.original.geometry, order=1, fill=0.0)
-        covered = self._covered()
+        scene, covered = self.standardized(x), self._covered()
         array = np.empty(volume.shape, np.float32)
         for inner, outer, cut in _slabs(len(array), self._reach):
-            values = self._intensities(volume.array[outer], self.original.array[outer])[cut]
+            values = scene._intensities(volume.array[outer], self.original.array[outer])[cut]
             values = np.clip(values, *output.range)
             array[inner] = np.where(covered[inner], values, output.background)
         return volume.with_array(whole_numbers(array))

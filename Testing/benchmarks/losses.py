@@ -57,7 +57,7 @@ def prepare_start(folder: Path) -> None:
 
 def configuration(folder: Path, name: str, steps: int) -> Path:
     shipped = Path(training_config.__file__).parent / "configs"
-    config = json.loads((shipped / "mr-hippocampus.json").read_text())
+    config = json.loads((shipped / "mr-hippocampus-first.json").read_text())
     config["start_from"] = "start"
     if VARIANTS[name] is not None:
         config["flow"]["losses"] = VARIANTS[name]

@@ -16,12 +16,14 @@ from MedGenLib import generate
 from MedGenLib.errors import Cancelled, InputError, MemoryPlanError, PackageError
 from MedGenLib.findings import OutputCheck
 from MedGenLib.imaging.normalization import TissueRange
+from MedGenLib.imaging.texture import texture
 from MedGenLib.imaging.volume import LabelMap, crop, pad
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.labels.tissues import resegment
 from MedGenLib.metrics.image import dice, seam_index
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
+from MedGenLib.packages.settings import TEXTURE
 from MedGenLib.pipelines import flow_sampling, loading, scene
 from MedGenLib.pipelines.memory_plan import LAYOUTS, Layout
 
@@ -350,6 +352,35 @@ def test_hippocampus_in_a_large_grid_is_generated_around_the_labels_only(hippoca
     assert (result.volume.array[:8] == 0).all()
     assert (result.volume.array[large.array > 0] > 0).all()
     assert any("larger than the model's field of view" in s for s in result.report.sentences)
+
+
+def test_texture_of_a_hippocampus_is_that_drawn_for_its_seed(hippocampus):
+    """Mean and contrast exactly; detail and smoothness in order over seeds."""
+    drawn, found = [], []
+    for seed in range(6):
+        result = generate(hippocampus, "mr-hippocampus", seed=seed, preset="draft", retries=0, device="cpu")
+        stated = list(result.report.parameters["contrast"][str(seed)].values())
+        measured = texture(result.volume.array)
+        assert result.volume.array.mean() == pytest.approx(500, abs=2)
+        assert measured[5] == pytest.approx(stated[5], rel=0.02)
+        drawn.append(stated)
+        found.append(measured)
+    drawn, found = np.array(drawn), np.array(found)
+    assert np.ptp(drawn[:, 5]) > 0.02
+    for entry in (0, 1, 3):
+        assert np.corrcoef(drawn[:, entry], found[:, entry])[0, 1] > 0.7, TEXTURE[entry]
+
+
+def test_a_part_of_a_hippocampus_keeps_the_usual_scale(hippocampus):
+    """Mean and spread of the training crops hold for a whole field of view only."""
+    part = crop(hippocampus, (0, 0, 0), (*hippocampus.shape[:2], hippocampus.shape[2] // 2))
+    for mask, whole in ((hippocampus, True), (part, False)):
+        prepared = scene.prepare(mask, find("mr-hippocampus")).of_seed(3)
+        x = (0.5 + 0.7 * np.sqrt(3) * np.random.default_rng(0).uniform(-1, 1, prepared.shape)).astype(np.float32)
+        values = prepared.finish(x).array
+        codec = prepared.codec
+        wanted = (codec.mean, codec.sd) if whole else (codec.mean + 0.5 * codec.sd, 0.7 * codec.sd)
+        assert (values.mean(), values.std()) == pytest.approx(wanted, rel=0.01)
 
 
 def test_noise_is_refused_by_a_model_that_has_none(hippocampus):

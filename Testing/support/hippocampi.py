@@ -37,7 +37,7 @@ def write_crops(folder: Path) -> Path:
 
 def small_config(folder: Path, data: Path, **changes) -> Path:
     """Write the hippocampus configuration with small data and networks."""
-    config = json.loads((CONFIGS / "mr-hippocampus.json").read_text())
+    config = json.loads((CONFIGS / "mr-hippocampus-first.json").read_text())
     config["data"].update(folder=str(data), hold_out=2)
     config["autoencoder"] = {"patch": [16, 16, 16], "network": {"width": 8, "blocks": 1}}
     config["flow"] = {"patch": [16, 24, 16], "network": {"widths": [8, 16], "blocks": [1, 1], "attention": True}}

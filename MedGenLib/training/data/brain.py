@@ -23,7 +23,7 @@ from MedGenLib.labels.mapping import map_labels
 from MedGenLib.labels.vocabulary import Vocabulary
 from MedGenLib.packages.settings import ContrastSettings
 from MedGenLib.packages.typed import read
-from MedGenLib.pipelines.contrast import adapted, contrast_settings
+from MedGenLib.pipelines.contrast import adapted, distribution
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data import reader
 from MedGenLib.training.data.patches import Scan, ScanPatches
@@ -138,7 +138,7 @@ class BrainScans(ScanPatches):
         if (missing := np.isnan(found).any(0)).any():
             label = self.vocabulary.names[data["contrast"][int(missing.argmax())]]
             raise InputError(f"A person of data.people lacks {label}; leave it out of data.contrast.")
-        return contrast_settings(data["contrast"], self.white, found)
+        return {"labels": list(data["contrast"]), "reference": self.white, **distribution(found)}
 
     def _read(self, config: dict, item: dict) -> Iterator[Scan]:
         data = config["data"]

@@ -15,14 +15,20 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.normalization import CODECS, Affine
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample
+from MedGenLib.imaging.texture import texture
 from MedGenLib.io.atomic import replacing, write_json
 from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.packages.settings import TEXTURE, Distribution
+from MedGenLib.packages.typed import read
 from MedGenLib.pipelines.conditioning import COORDINATES, coordinates_about, label_channels
+from MedGenLib.pipelines.contrast import distribution, standard_scores
 from MedGenLib.pipelines.working_grid import SAME_SPACING
 from MedGenLib.training.data import reader
 from MedGenLib.training.data.ablation import Ablation
 from MedGenLib.training.data.patches import PatchReader, random_window
 
+VERSION = 2
+"""Version of the prepared volumes; others in a cache are prepared again."""
 PLACES = 500
 """Voxels of each label of a case about which patches may lie."""
 
@@ -32,7 +38,8 @@ class Prepared:
     """A case in the cache: network values (float16) and labels (uint8), mapped into memory, in RAS.
 
     ``statistics`` has number, mean and standard deviation of the voxels of each label, in network values for MR and in
-    HU for CT; ``places`` are flat indices of some voxels of each; ``center`` is the center of the labels in voxels.
+    HU for CT; ``places`` are flat indices of some voxels of each; ``center`` is the center of the labels in voxels;
+    ``texture`` is that of the image, see `imaging.texture`.
     """
 
     values: np.ndarray
@@ -40,6 +47,7 @@ class Prepared:
     center: tuple[float, float, float]
     statistics: Mapping[int, tuple[int, float, float]]
     places: Mapping[int, list[int]]
+    texture: np.ndarray
 
 
 @reader("volumes")
@@ -47,10 +55,8 @@ class Volumes(PatchReader):
     """The cases of a configuration, resampled to one spacing, without any limit on their size or number.
 
     Half of the patches lie about a voxel of a random label. The networks get the labels and the position relative to
-    their center.
+    their center, and the texture of the image if ``data.texture`` is true.
     """
-
-    scalars = 0
 
     def __init__(self, config: dict[str, Any], patch: int | list[int]) -> None:
         data = config["data"]
@@ -65,6 +71,8 @@ class Volumes(PatchReader):
         self.codec = CODECS[data["codec"]["name"]](**parameters)
         self.ablation = Ablation.of(config, self.count)
         self.cases = [_cached(data, case, self.codec) for case in data["cases"]]
+        self.texture = distribution(np.array([case.texture for case in self.cases])) if data.get("texture") else None
+        self.scalars = len(TEXTURE) if self.texture else 0
 
     def patch(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         case = self.cases[generator.integers(len(self.cases))]
@@ -77,7 +85,11 @@ class Volumes(PatchReader):
         )
         valid = (labels > 0 if self.outside == "background" else np.ones_like(labels)).astype(np.float32)
         stack = np.pad(np.concatenate([x[None], valid[None], maps]), [(0, 0), *margins])
-        return {"x": stack[:1], "valid": stack[1:2], "maps": stack[2:]}
+        scalars = {"scalars": self._condition(case.texture)} if self.texture else {}
+        return {"x": stack[:1], "valid": stack[1:2], "maps": stack[2:], **scalars}
+
+    def _condition(self, measures: np.ndarray) -> np.ndarray:
+        return standard_scores(read(Distribution, self.texture, "texture"), measures).astype(np.float32)
 
     def _window(self, case: Prepared, generator: np.random.Generator) -> tuple[tuple[slice, ...], list]:
         shape = case.labels.shape
@@ -110,19 +122,25 @@ class Volumes(PatchReader):
                 reach = max(3 * spread, 0.5 * within)
                 numbers = {"mean": mean, "sd": spread, "low": mean - reach, "high": mean + reach}
                 if isinstance(self.codec, Affine):
-                    numbers = {k: v * self.codec.sd + (k != "sd") * self.codec.mean for k, v in numbers.items()}
+                    numbers = {k: v * self._spread + (k != "sd") * self.codec.mean for k, v in numbers.items()}
                 tissues[str(value)] = {"name": name, **{k: round(float(v), 1) for k, v in numbers.items()}}
         return tissues
 
+    @property
+    def _spread(self) -> float:
+        """Usual standard deviation of an output."""
+        return self.codec.mean * self.texture["means"][TEXTURE.index("contrast")] if self.texture else self.codec.sd
+
     def preprocessing(self) -> dict[str, Any]:
-        """The parameters of the codec."""
-        return {key: list(v) if isinstance(v, tuple | list) else v for key, v in vars(self.codec).items()}
+        """The parameters of the codec, and the texture of the images."""
+        codec = {key: list(v) if isinstance(v, tuple | list) else v for key, v in vars(self.codec).items()}
+        return {**codec, "texture": self.texture} if self.texture else codec
 
 
 def _cached(data: Mapping[str, Any], case: list[str], codec: Any) -> Prepared:
     """The prepared case, from the cache if it is there."""
     name, image, labels = case
-    rule = {key: data[key] for key in ("spacing_mm", "codec", "numbers", "outside", "modality")}
+    rule = {key: data[key] for key in ("spacing_mm", "codec", "numbers", "outside", "modality")} | {"version": VERSION}
     files = [(path, Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in (image, labels)]
     key = hashlib.sha256(json.dumps([rule, files], sort_keys=True).encode()).hexdigest()[:20]
     folder = Path(data["cache"])
@@ -134,7 +152,7 @@ def _cached(data: Mapping[str, Any], case: list[str], codec: Any) -> Prepared:
     x, numbers = (np.load(folder / f"{key}.{part}.npy", mmap_mode="r") for part in ("values", "labels"))
     statistics = {int(value): tuple(entry) for value, entry in known["statistics"].items()}
     places = {int(value): found for value, found in known["places"].items()}
-    return Prepared(x, numbers, tuple(known["center"]), statistics, places)
+    return Prepared(x, numbers, tuple(known["center"]), statistics, places, np.array(known["texture"], float))
 
 
 def _prepare(data: Mapping[str, Any], image: str, labels: str, codec: Any, base: Path) -> None:
@@ -171,5 +189,10 @@ def _prepare(data: Mapping[str, Any], image: str, labels: str, codec: Any, base:
     generator = np.random.default_rng(0)
     places = {value: np.flatnonzero(numbers == value) for value in statistics}
     some = {value: np.sort(generator.permutation(found)[:PLACES]) for value, found in places.items()}
-    facts = {"center": center, "statistics": statistics, "places": some}
+    facts = {
+        "center": center,
+        "statistics": statistics,
+        "places": some,
+        "texture": [float(v) if np.isfinite(v) else None for v in texture(values)],
+    }
     write_json(base.with_name(f"{base.name}.json"), facts)

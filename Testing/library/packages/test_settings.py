@@ -206,7 +206,7 @@ CONTRADICTIONS = [
         FLOW,
         "preprocessing/contrast",
         {"labels": [1], "reference": 2, "means": [1, 0], "sds": [1], "factor": [[1], [1, 1]]},
-        "preprocessing.contrast.sds has 1 entries; give 2 for its labels",
+        "preprocessing.contrast.sds has 1 entries; give 2",
     ),
     (
         FLOW,

@@ -184,7 +184,7 @@ def test_every_data_reader_supports_partial_masks(head, tmp_path):
             }
         ],
     )
-    small = json.loads((CONFIGS / "mr-hippocampus.json").read_text())
+    small = json.loads((CONFIGS / "mr-hippocampus-first.json").read_text())
     small["data"].update(folder=str(tmp_path), hold_out=0, ablation={"share": 1.0, "into": 0})
     for name, config, into in (("tissue", tissue, 3), ("crops", small, 0)):
         config["folder"] = str(tmp_path)
