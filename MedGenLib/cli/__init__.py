@@ -1,8 +1,8 @@
 """The command `medgen`: reads the command line, runs one command, turns errors into sentences.
 
-Exit codes: 0 done; 1 an unexpected error or, for `doctor`, `verify` and `info`, a problem found, for `evaluate` some
-failed cases; 2 the request cannot be met, with one sentence on stderr; 3 the outputs were written but failed their
-checks; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 an unexpected error or, for `doctor`, `verify` and `info`, a problem found, for `evaluate` and
+`cohort run` some failed cases; 2 the request cannot be met, with one sentence on stderr; 3 the outputs were written but
+failed their checks; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections import Counter
@@ -54,6 +55,8 @@ class Board:
         if self._live:
             places = sorted(self._places.items())
             lines += [f"  worker {n + 1}: {case}, {now - start:.0f} s" for n, (case, start) in places[:_MOST_WORKERS]]
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be wiped
+            lines = [line[:width] for line in lines]
             self._wipe()
             self._lines = len(lines)
         print("\n".join(lines), file=sys.stderr, flush=True)

@@ -34,9 +34,9 @@ def command_pages() -> dict[str, str]:
         [
             "# Commands\n",
             "Every command prints the same text with `--help`. Exit codes: 0 done; 1 an unexpected error, a problem",
-            "that `doctor`, `models verify` or `info` found, or some cases that `evaluate` could not read; 2 a request",
-            "that cannot be met, with one sentence on stderr; 3 the outputs were written but failed their checks; 130",
-            "stopped by Ctrl-C. Every command takes `-q` (print only errors) and `-v` (print more details).\n",
+            "that `doctor`, `models verify` or `info` found, or cases of `evaluate` or `cohort run` that failed; 2 a",
+            "request that cannot be met, with one sentence on stderr; 3 the outputs were written but failed their",
+            "checks; 130 stopped by Ctrl-C. Every command takes `-q` (print only errors) and `-v` (more details).\n",
             "| command | what it does |\n| --- | --- |",
             *summaries,
             _toctree(name for name in pages),
