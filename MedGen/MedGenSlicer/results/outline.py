@@ -1,12 +1,16 @@
-"""A segmentation drawn over an image: its outline, and as much of its fill as is asked for."""
+"""A mask drawn over an image: its outline, and as much of its fill as is asked for."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import slicer
+
+from MedGenSlicer.results.kept_views import Layers, nodesOf, sliceViews
 
 DISPLAY = ("Visibility", "Visibility2D", "Visibility2DFill", "Visibility2DOutline", "Opacity2DFill", "Opacity2DOutline")
 """Properties of a segmentation's display node."""
@@ -59,6 +63,27 @@ class Outline:
             _giveBack(self.display, self._kept, self._drawn)
 
 
+def keepLabels(node, before: Mapping[str, Layers], drawn: tuple[float, bool]) -> None:
+    """Say in a label map's display node how the views drew labels, for a scene that is saved while it is an outline.
+
+    Parameters
+    ----------
+    before: ID of a slice node -> what its view showed.
+    drawn: opacity of the labels now, and whether they are outlines.
+    """
+    display = node.GetDisplayNode()
+    if display is None:  # nor do views show it
+        return
+    kept = {viewID: _ofLabels(layers) for viewID, layers in before.items()}
+    display.SetAttribute(SAVED, json.dumps([_identity(display), kept, [round(drawn[0], 6), drawn[1]]]))
+
+
+def forgetLabels(node) -> None:
+    """The views draw a label map again as before."""
+    if node.GetDisplayNode() is not None:
+        node.GetDisplayNode().RemoveAttribute(SAVED)
+
+
 def outlineAll() -> list[Outline]:
     """Draw every visible segmentation as its outline, so that it covers nothing."""
     found = []
@@ -71,11 +96,31 @@ def outlineAll() -> list[Outline]:
 
 
 def giveBackSaved() -> None:
-    """Draw segmentations that were loaded from a scene as they were before they became outlines."""
+    """Draw masks that were loaded from a scene as they were before they became outlines."""
+    for volume in slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode"):
+        _giveBackLabels(volume, volume.GetDisplayNode())
     for display in slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode"):
         identity, *states = json.loads(display.GetAttribute(SAVED) or "[null]")
         if states and identity != _identity(display):
             _giveBack(display, *states)
+
+
+def _giveBackLabels(volume, display) -> None:
+    identity, *states = json.loads((display and display.GetAttribute(SAVED)) or "[null]")
+    if not states or identity == _identity(display):
+        return
+    before, drawn = states
+    for view in sliceViews():
+        layers, viewID = Layers.of(view), nodesOf(view)[1].GetID()
+        if layers.label == volume.GetID() and viewID in before and _ofLabels(layers) == drawn:
+            opacity, isOutline = before[viewID]
+            replace(layers, labelOpacity=opacity, labelOutline=isOutline).show(view)
+    display.RemoveAttribute(SAVED)
+
+
+def _ofLabels(layers: Layers) -> list:
+    # A scene file keeps six digits.
+    return [round(layers.labelOpacity, 6), layers.labelOutline]
 
 
 def _identity(display) -> str:

@@ -13,7 +13,7 @@ from MedGenSlicer.engine.background import ignore
 from MedGenSlicer.nodes.kinds import isLabelMap, isSegmentation
 from MedGenSlicer.results.fit import emptyViews, fitWhereUnseen
 from MedGenSlicer.results.kept_views import KeptViews, Layers, SlicePlane, nodesOf, setLayout, sliceViews
-from MedGenSlicer.results.outline import Outline
+from MedGenSlicer.results.outline import Outline, forgetLabels, keepLabels
 from MedGenSlicer.results.volume_rendering import Rendering, isAnyViewShown
 
 BESIDE = slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView
@@ -158,8 +158,11 @@ class ResultView:
         return [view for view in sliceViews() if Layers.of(view).background == self._result.GetID()]
 
     def _draw(self, views: list) -> None:
+        layers = self._layers(self._share)
         for view in views:
-            self._layers(self._share).show(view)
+            layers.show(view)
+        if isLabelMap(self._input):
+            keepLabels(self._input, self._before, (layers.labelOpacity, layers.labelOutline))
         if self._outline is not None:
             self._outline.draw(self._share)
 
@@ -223,6 +226,8 @@ class ResultView:
             self._outline.draw(MASK_FILL, nodesOf(left)[1].GetID())
 
     def _restoreOutline(self) -> None:
+        if isLabelMap(self._input):
+            forgetLabels(self._input)
         outline, self._outline = self._outline, None
         if outline is not None:
             outline.restore()

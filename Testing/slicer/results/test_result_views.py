@@ -15,6 +15,7 @@ support.useModuleFolder()
 from MedGenLib.errors import InputError
 from MedGenSlicer.nodes import provenance
 from MedGenSlicer.results.error_map import ErrorMapView
+from MedGenSlicer.results.kept_views import nodesOf, sliceViews
 from MedGenSlicer.results.study_views import ReadingView
 from MedGenSlicer.results.views import ResultView, showInstead
 from support.nodes import MADE, affine, maskNode, segmentationOf, transformNode, volumeNode
@@ -495,6 +496,56 @@ class SavedSceneTest(ResultViewCase):
         slicer.util.loadScene(str(path))
         states = [stateOf(node) for node in slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode")]
         self.assertEqual(states, [before, (True, True, True, False, 0.7, 1.0, 0)])
+
+
+class SavedLabelsTest(ResultViewCase):
+    """The same for a label map, which the slice views draw."""
+
+    def setUp(self):
+        super().setUp()
+        support.moduleWidget()
+        self.mask, self.result = labelMap(), resultNode()
+        slicer.util.setSliceViewerLayers(label=self.mask, labelOpacity=0.6)
+
+    def savedState(self) -> set:
+        """What the views draw after the scene was saved, closed and loaded; saving changes nothing."""
+        before = labelStates()
+        path = self.temporaryFolder() / "scene.mrml"
+        self.assertTrue(slicer.util.saveScene(str(path)))
+        self.assertEqual(labelStates(), before)
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(str(path))
+        (loaded,) = slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeDisplayNode")
+        self.assertIsNone(loaded.GetAttribute("MedGen.Display"))
+        return labelStates()
+
+    def testOutlineAndFill(self):
+        for share in (0.0, 0.4):
+            with self.subTest(share):
+                self.view.show(self.mask, self.result, share)
+                self.assertEqual(labelStates(), {(share or 1.0, not share)})
+        self.assertEqual(self.savedState(), {(0.6, False)})
+
+    def testOutline(self):
+        self.view.show(self.mask, self.result)
+        self.assertEqual(self.savedState(), {(0.6, False)})
+
+    def testWhatTheUserChangesMeanwhileIsSaved(self):
+        self.view.show(self.mask, self.result)
+        slicer.util.setSliceViewerLayers(labelOpacity=0.8)
+        self.assertEqual(self.savedState(), {(0.8, True)})
+
+    def testAfterTheResult(self):
+        self.view.show(self.mask, self.result)
+        self.view.close()
+        self.assertEqual(labelStates(), {(0.6, False)})
+        self.assertIsNone(self.mask.GetDisplayNode().GetAttribute("MedGen.Display"))
+
+
+def labelStates() -> set:
+    """Opacity of the labels and whether they are outlines, in the slice views."""
+    nodes = map(nodesOf, sliceViews())
+    return {(round(composite.GetLabelOpacity(), 3), bool(node.GetUseLabelOutline())) for composite, node in nodes}
 
 
 def stateOf(display) -> tuple:
