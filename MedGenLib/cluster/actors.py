@@ -33,19 +33,33 @@ class RayPool:
 
     def __init__(self, plan: WorkerPlan, out: Path, address: str | None, fixed: bool = False) -> None:
         self._ray = _connected(address, plan)
-        self._plan = replace(plan, gpus=())  # Ray hands out the GPUs
-        self._out = str(out)
-        found = self._ray.cluster_resources().get("GPU", 0)
-        self._gpus = 0.0 if plan.cpu_only or not found else min(1.0, found / plan.workers) if fixed else 1.0
-        self.size = plan.workers if fixed or address is None else self._room()
-        self._actors: dict[int, Any] = {}
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        threads = int(min([plan.threads, *(node["CPU"] for node in nodes)]))
+        self._plan = replace(plan, threads=threads, gpus=())  # Ray hands out the GPUs
+        self._needs: dict[str, float] = {"num_cpus": threads, "memory": int(plan.memory_mib * 2**20)}
+        gpus = sum(node.get("GPU", 0) for node in nodes)
+        if gpus and not plan.cpu_only:
+            self._needs["num_gpus"] = min(1.0, gpus / plan.workers) if fixed else 1.0
+        room = sum(self._room(node) for node in nodes)
+        if fixed or room < 1:
+            del self._needs["memory"]  # an actor without room would wait forever
+        self.size = plan.workers if fixed else max(1, room if address else min(room, plan.workers))
+        self._out, self._actors = str(out), {}
 
     def submit(self, place: int, case: CohortCase) -> Future[dict[str, Any]]:
         if place not in self._actors:
             self._actors[place] = self._actor()
-        future = self._actors[place].run.remote(case.to_dict(), self._out).future()
-        future.add_done_callback(lambda done: self._actors.pop(place, None) if done.exception() else None)
-        return future
+        answer: Future[dict[str, Any]] = Future()
+
+        def settle(done: Future[dict[str, Any]]) -> None:
+            if (error := done.exception()) is None:
+                answer.set_result(done.result())
+            else:
+                self._actors.pop(place, None)  # before anyone can use the place again
+                answer.set_exception(error)
+
+        self._actors[place].run.remote(case.to_dict(), self._out).future().add_done_callback(settle)
+        return answer
 
     def close(self) -> None:
         for actor in list(self._actors.values()):
@@ -56,21 +70,13 @@ class RayPool:
         variables = worker_environment(environment(self._plan, 0))
         if home := os.environ.get("MEDGEN_HOME"):
             variables["MEDGEN_HOME"] = home
-        needs = {
-            "num_cpus": self._plan.threads,
-            "num_gpus": self._gpus,
-            "memory": int(self._plan.memory_mib * 2**20),
-            "runtime_env": {"env_vars": variables},
-        }
-        return self._ray.remote(CaseActor).options(**needs).remote()
+        options = {**self._needs, "runtime_env": {"env_vars": variables}}
+        return self._ray.remote(CaseActor).options(**options).remote()
 
-    def _room(self) -> int:
-        """Actors for which the cluster has room."""
-        found = self._ray.cluster_resources()
-        rooms = [found.get("CPU", 1) // self._plan.threads, found.get("memory", 0) // (self._plan.memory_mib * 2**20)]
-        if self._gpus:
-            rooms.append(found.get("GPU", 0) // self._gpus)
-        return max(1, int(min(rooms)))
+    def _room(self, node: dict[str, float]) -> int:
+        """Actors for which a computer has room."""
+        names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+        return int(min(node.get(names[name], 0) // need for name, need in self._needs.items()))
 
 
 class CaseActor:
