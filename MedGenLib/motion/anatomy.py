@@ -27,6 +27,10 @@ _THICK_MM = 7.0
 """Half the thickness of bright parts that are no ribs."""
 _SPINE_MM = 22.0
 """Half the width of the vertebral bodies."""
+_RIM_MM = 16.0
+"""Distance of the dome from the border of the base."""
+_FEW = 20
+"""Voxels of bone that show no spine."""
 _CUT_MM2 = 200.0
 """Area of lung in the lowest slice from which the diaphragm is cut."""
 _STEEPEST = 1.5
@@ -124,6 +128,7 @@ class Chest:
     height: (R, A) mm of chest above the base.
     spine: A index of the front of the spine.
     front: A index of the front of the lungs.
+    spacing: of the grid in mm.
     """
 
     moving: NDArray[np.bool_]
@@ -132,11 +137,16 @@ class Chest:
     height: NDArray[np.float64]
     spine: float
     front: float
+    spacing: NDArray[np.float64]
 
     @property
     def dome(self) -> tuple[int, int, int]:
-        """Index of the top of the diaphragm."""
-        x, y = np.unravel_index(np.argmax(self.base), self.base.shape)
+        """Index of the top of the diaphragm, away from the heart and the wall."""
+        from scipy.ndimage import distance_transform_edt
+
+        inner = distance_transform_edt(self.base >= 0, self.spacing[:2])
+        inner = inner >= min(_RIM_MM, inner.max())
+        x, y = np.unravel_index(np.argmax(np.where(inner, self.base, -1)), self.base.shape)
         return int(x), int(y), int(self.base[x, y])
 
     @property
@@ -159,6 +169,8 @@ def find_chest(hu: NDArray, lungs: NDArray[np.bool_], fixed: NDArray[np.bool_], 
     ------
     InputError: the image cuts the diaphragm.
     """
+    from scipy.ndimage import uniform_filter1d
+
     area = np.count_nonzero(lungs[:, :, 0]) * spacing[0] * spacing[1]
     if area > _CUT_MM2:
         raise InputError(
@@ -169,15 +181,18 @@ def find_chest(hu: NDArray, lungs: NDArray[np.bool_], fixed: NDArray[np.bool_], 
     middle, center = (int(np.mean(index)) for index in columns[:2])
     front = float(np.percentile(columns[1], 99.5))
     bones = (hu > _BONE_HU) & ~lungs | fixed
+    behind = bones[:, :center, lungs.any(axis=(0, 1))].sum(axis=(1, 2))
+    if behind.sum() > _FEW:
+        middle = int(uniform_filter1d(behind.astype(float), max(1, round(2 * _SPINE_MM / spacing[0]))).argmax())
     near = slice(max(0, middle - round(15 / spacing[0])), middle + round(15 / spacing[0]) + 1)
     vertebrae = np.nonzero(bones[near, :center])[1]
-    spine = float(np.percentile(vertebrae, 90)) if vertebrae.size > 20 else float(columns[1].min())
+    spine = float(np.percentile(vertebrae, 90)) if vertebrae.size > _FEW else float(columns[1].min())
     moving = _moving(hu, lungs, bones, fixed, spacing)
     width = round(_SPINE_MM / spacing[0])
-    moving[middle - width : middle + width + 1, : int(spine) + 1] = False
+    moving[max(0, middle - width) : middle + width + 1, : int(spine) + 1] = False
     moving |= lungs
     base, height = _base(lungs, moving, spacing, middle)
-    return Chest(moving, lungs, base, height, spine, front)
+    return Chest(moving, lungs, base, height, spine, front, spacing)
 
 
 def _moving(hu: NDArray, lungs: NDArray, bones: NDArray, fixed: NDArray, spacing: NDArray) -> NDArray[np.bool_]:
@@ -193,7 +208,7 @@ def _moving(hu: NDArray, lungs: NDArray, bones: NDArray, fixed: NDArray, spacing
     inner = hull.copy()
     middle = (levels[0] + levels[-1]) // 2
     hull[:, :, :middle] |= hull[:, :, : middle + 1].any(axis=2)[:, :, None]
-    outside = outside_air(hu < _OUTSIDE_HU)
+    outside = outside_air((hu < _OUTSIDE_HU) & ~ndimage.binary_dilation(lungs, iterations=2))
     deep = ndimage.distance_transform_edt(~outside, spacing) > _SKIN_MM if outside.any() else ~outside
     inner |= ndimage.distance_transform_edt(hull, (*spacing[:2], 1e6)) > _CAGE_MM
     if (core := ndimage.distance_transform_edt(bones, spacing) > _THICK_MM).any():

@@ -30,6 +30,8 @@ _WALL = ("rib", "vertebra", "sternum", "scapula", "clavicul", "spine", "humerus"
 """Parts of the names of labels that do not move along foot-head."""
 _NEAR, _VOLUME_STEPS = 0.003, 8
 """Deviation from the volume asked for at which the search ends, and its largest number of steps."""
+_MOST_MM = 60
+"""Largest travel of a diaphragm."""
 _TRAVEL_MM = 0.1
 """Deviation of the travel from the amplitude asked for."""
 
@@ -244,13 +246,13 @@ class _Mover:
         mover = cls(volume, order, lungs, chest)
         mover._prepare(coarse)
         mover.amplitude, mover.chest_mm = float(options["amplitude"]), float(options["chest"])
-        mover.set_amplitude(mover.amplitude)
+        mover.set_amplitude(min(mover.amplitude, mover._largest()) if options["tidal_volume"] else mover.amplitude)
         return mover
 
     def _prepare(self, coarse: Volume) -> None:
         """The displacement of 1 mm at the dome, on the grid of the image, and the profile of the chest."""
         fine = Volume(self.hu, np.diag([*self.spacing, 1.0]))
-        unit = solve(self.chest, coarse.array, np.array(coarse.spacing))
+        unit = solve(self.chest, coarse.array)
         inside = resample_to(coarse.with_array(self.chest.moving.astype(np.float32)), fine, fill=0.0).array
         unit = resample_to(coarse.with_array(unit), fine).array
         unit[(inside < 0.5) & ~self.lungs] = 0
@@ -258,7 +260,7 @@ class _Mover:
         offset = coarse.origin / self.spacing
         x, y, z = np.rint(np.array(self.chest.dome) * ratio + offset).astype(int).clip(0)
         self.dome = int(x), int(y), (float(self.lungs[x, y].argmax()) if self.lungs[x, y].any() else float(z)) - 0.5
-        self.unit = unit / max(self._at_dome(unit[x, y]), 1e-6)
+        self.unit = np.minimum(unit / max(self._at_dome(unit[x, y]), 1e-6), 1)
         spine, front = (edge * ratio[1] + offset[1] for edge in (self.chest.spine, self.chest.front))
         rows = np.arange(self.hu.shape[1])
         ahead = ((rows - spine) / max(front - spine, 1.0)).clip(0, 1)
@@ -273,25 +275,33 @@ class _Mover:
         ------
         InputError: tissue would fold.
         """
-        step = np.float32(STEEPEST * self.spacing[2])
-        up = (amplitude * self.unit).astype(np.float32)
-        limit_slope(up, step)
-        x, y, _ = self.dome
-        if (reached := self._at_dome(up[x, y])) < amplitude - _TRAVEL_MM:
-            most = int(reached)
-            while most:
-                column = (most * self.unit[x : x + 1, y : y + 1]).astype(np.float32)
-                limit_slope(column, step)
-                if self._at_dome(column[0, 0]) >= most - _TRAVEL_MM:
-                    break
-                most -= 1
-            if not most:
-                raise InputError("The CT shows too little above the diaphragm; give a CT of the whole chest.")
+        if not self._reaches(amplitude):
             raise InputError(
-                f"An amplitude of {amplitude:.3g} mm folds the tissue of this CT; choose at most {most} mm."
+                f"An amplitude of {amplitude:.3g} mm folds the tissue of this CT; choose at most {self._largest()} mm."
             )
+        up = (amplitude * self.unit).astype(np.float32)
+        limit_slope(up, np.float32(STEEPEST * self.spacing[2]))
         self.amplitude = amplitude
         self.motion = Motion(up / np.float32(self.spacing[2]), self.chest_mm * self.ahead / self.spacing[1])
+
+    def _reaches(self, amplitude: float) -> bool:
+        """Whether the dome travels that far in mm without folding its column."""
+        x, y, _ = self.dome
+        column = (amplitude * self.unit[x : x + 1, y : y + 1]).astype(np.float32)
+        limit_slope(column, np.float32(STEEPEST * self.spacing[2]))
+        return self._at_dome(column[0, 0]) >= amplitude - _TRAVEL_MM
+
+    def _largest(self) -> int:
+        """The largest travel of the dome in whole mm.
+
+        Raises
+        ------
+        InputError: there is none.
+        """
+        most = next((mm for mm in range(_MOST_MM, 0, -1) if self._reaches(mm)), 0)
+        if not most:
+            raise InputError("The CT shows too little above the diaphragm to breathe; give a CT of the whole chest.")
+        return most
 
     def _at_dome(self, column: NDArray[np.float32]) -> float:
         """Value at the top of the diaphragm, between two voxels of its column."""
@@ -310,9 +320,14 @@ class _Mover:
                 f"The chest alone breathes {tried[0][1]:.0f} ml, not {wanted:g} ml; choose a smaller travel of the "
                 "chest."
             )
-        amplitude = self.amplitude
+        amplitude, largest = self.amplitude, self._largest()
         for _ in range(_VOLUME_STEPS):
-            self.set_amplitude(amplitude)
+            self.set_amplitude(min(amplitude, largest))
+            if amplitude > largest and (most := self._tidal(1.0, inhaled, exhaled)) < wanted:
+                raise InputError(
+                    f"A tidal volume of {wanted:g} ml folds the tissue of this CT; choose at most {int(most)} ml."
+                )
+            amplitude = self.amplitude
             tried.append((amplitude, self._tidal(1.0, inhaled, exhaled)))
             (a, one), (b, other) = tried[-2:]
             if abs(other - wanted) < _NEAR * wanted or other == one:

@@ -30,7 +30,7 @@ _HOLD = 0.2
 _LUNG_HU = -400
 
 
-def diaphragm(chest: Chest, spacing: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+def diaphragm(chest: Chest) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Voxels of the diaphragm, and their displacement relative to its dome, 0 to 1.
 
     Below the lungs it is their base; below the heart it continues between them.
@@ -41,9 +41,9 @@ def diaphragm(chest: Chest, spacing: NDArray) -> tuple[NDArray[np.bool_], NDArra
     share = chest.height / (chest.height + _REACH_MM)
     x, y, z = chest.dome
     share = np.minimum(share / share[x, y], 1.0)
-    nearest = ndimage.distance_transform_edt(~found, spacing[:2], return_distances=False, return_indices=True)
+    nearest = ndimage.distance_transform_edt(~found, chest.spacing[:2], return_distances=False, return_indices=True)
     levels, shares = (
-        np.where(found, part, ndimage.gaussian_filter(part[tuple(nearest)], _BETWEEN_MM / spacing[:2]))
+        np.where(found, part, ndimage.gaussian_filter(part[tuple(nearest)], _BETWEEN_MM / chest.spacing[:2]))
         for part in (chest.base.astype(float), share)
     )
     x, y = np.nonzero(chest.moving.any(axis=2))
@@ -55,7 +55,7 @@ def diaphragm(chest: Chest, spacing: NDArray) -> tuple[NDArray[np.bool_], NDArra
     return held, given
 
 
-def solve(chest: Chest, hu: NDArray, spacing: NDArray) -> NDArray[np.float32]:
+def solve(chest: Chest, hu: NDArray) -> NDArray[np.float32]:
     """Displacement along foot-head, 1 at the dome of the diaphragm, on the coarse grid.
 
     Inside the moving part it is the equilibrium of an elastic body that is soft where it is lung: the base of the lungs
@@ -68,7 +68,7 @@ def solve(chest: Chest, hu: NDArray, spacing: NDArray) -> NDArray[np.float32]:
 
     moving = chest.moving.copy()
     moving[:, :, chest.levels[1] + 1 :] = False
-    held, given = diaphragm(chest, spacing)
+    held, given = diaphragm(chest)
     free = moving & ~held
     number = np.full(moving.shape, -1)
     number[free] = np.arange(np.count_nonzero(free))
@@ -77,7 +77,7 @@ def solve(chest: Chest, hu: NDArray, spacing: NDArray) -> NDArray[np.float32]:
     entries: list[tuple[NDArray, NDArray, NDArray]] = []
     for axis in range(3):
         low, high = _shifted(axis)
-        link = 2 * stiff[low] * stiff[high] / (stiff[low] + stiff[high]) / spacing[axis] ** 2
+        link = 2 * stiff[low] * stiff[high] / (stiff[low] + stiff[high]) / chest.spacing[axis] ** 2
         inside = moving[low] & moving[high]
         link = link * (inside if axis < 2 else np.where(inside, 1.0, _HOLD))
         for one, other in ((low, high), (high, low)):
@@ -86,7 +86,7 @@ def solve(chest: Chest, hu: NDArray, spacing: NDArray) -> NDArray[np.float32]:
         both = free[low] & free[high]
         entries.append((number[low][both], number[high][both], -link[both]))
     for border in (0, -1):  # nothing moves in or out at the border of the image
-        diagonal[:, :, border] += stiff[:, :, border] / spacing[2] ** 2
+        diagonal[:, :, border] += stiff[:, :, border] / chest.spacing[2] ** 2
     rows, columns, values = (np.concatenate(part) for part in zip(*entries, strict=True))
     own = np.arange(np.count_nonzero(free))
     center = np.maximum(diagonal[free], 1e-9)
@@ -100,7 +100,7 @@ def solve(chest: Chest, hu: NDArray, spacing: NDArray) -> NDArray[np.float32]:
     found, _ = cg(matrix, right[free], rtol=1e-4, maxiter=2000, M=inverse)
     result = given.copy()
     result[free] = found
-    nearest = ndimage.distance_transform_edt(~moving, spacing, return_distances=False, return_indices=True)
+    nearest = ndimage.distance_transform_edt(~moving, chest.spacing, return_distances=False, return_indices=True)
     return ndimage.gaussian_filter(result[tuple(nearest)].clip(0, None), 1).astype(np.float32)
 
 

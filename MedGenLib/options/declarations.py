@@ -193,7 +193,7 @@ class BreatheOptions(TypedDict, total=False):
     trace: measured cycle instead: CSV file with time, and position that rises on inspiration
     labels: lungs, organs or lesions on the CT's grid, which move along; labels named lung are the lungs, those named
         as bones stay; by default the lungs are found by their HU
-    points: places whose paths are given, RAS, by a name
+    points: places R,A,S in mm whose paths are given, by a name
     """
 
     phases: Annotated[int, Option(10, low=2, high=100, phrase="number of phases", metavar="N")]
@@ -205,7 +205,7 @@ class BreatheOptions(TypedDict, total=False):
     lag: Annotated[float, Option(0.05, low=0, high=0.25, metavar="SHARE")]
     trace: Annotated[Path | None, Option(None, metavar="TRACE.csv")]
     labels: Annotated["str | Path | LabelMap | None", Option(None, metavar="L")]
-    points: Annotated[dict[str, Sequence[float]] | None, Option(None, flag="--point", metavar="NAME=R,A,S")]
+    points: Annotated[dict[str, Sequence[float]] | None, Option(None, flag="--point", metavar="NAME=PLACE")]
 
 
 @helped

@@ -185,6 +185,9 @@ def damaged(scene, kind, folder):
         options["labels"] = LabelMap(labels.array[:-1], labels.affine)
     elif kind == "outside":
         options["points"] = {"tumor": (0, 0, 0)}
+    elif kind == "deep":
+        image, _ = chest(height=200)
+        options["tidal_volume"] = 2000
     elif kind == "little":
         options |= {"tidal_volume": 20, "chest": 10}
     return image, options
@@ -203,6 +206,7 @@ def damaged(scene, kind, folder):
         ("text", "Line 2 of the trace"),
         ("grid", "on another grid"),
         ("outside", "The point tumor lies outside"),
+        ("deep", "2000 ml folds the tissue of this CT; choose at most [1-9][0-9]+ ml"),
         ("little", "The chest alone breathes"),
     ],
 )
