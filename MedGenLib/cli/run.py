@@ -84,7 +84,10 @@ class FileRun:
     def tell_time(self, manifest: Manifest, grid: Volume | LabelMap) -> None:
         """Print the estimated time of a long run, for the whole grid."""
         from MedGenLib.pipelines.estimate import LONG_SECONDS, plan_run
+        from MedGenLib.pipelines.model_labels import check_unit
 
+        if check_unit(grid, manifest):  # refused by the run itself
+            return
         preset, device = self.arguments.preset, self.arguments.device
         with suppress(MedGenError):  # of a request that the run itself refuses
             plan = plan_run(manifest, grid.geometry, preset, device, self._given("samples", 1))

@@ -115,13 +115,13 @@ def of_image(
     require_acceptance(manifest, options["accept_license"])
     seed = secrets.randbelow(2**31) if options["seed"] is None else options["seed"]
     volume = volume if isinstance(volume, Volume) else as_stored(read_volume(volume))
-    mask = mask if isinstance(mask, LabelMap) else read_label_map(mask)
-    mask = extended(mask, volume.geometry)
+    given = mask if isinstance(mask, LabelMap) else read_label_map(mask)
+    mask = extended(given, volume.geometry)
     _check(volume, mask, manifest)
     named = check_named(volume, manifest.output.modality)
     if volume.modality is None:  # its values fit
         volume = volume.with_array(volume.array, manifest.output.modality, manifest.output.unit)
-    labels, mapped, found = model_labels(mask, manifest, options["mapping"], options["fill"], outline=volume)
+    labels, mapped, found = model_labels(mask, manifest, options["mapping"], options["fill"], None, volume, given)
     labels, levels = organ_levels(mask, labels, mapped, manifest, {"phase": "none", "hu": None})
     findings = [*found, *notes(volume), *notes(mask), *named, *check_stated(volume), *check_mask(labels, manifest)]
     require_usable(findings)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.lattice import placed
-from MedGenLib.imaging.modality import guess_modality, hu_problem
+from MedGenLib.imaging.modality import guess_modality, has_offset, hu_problem
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, Grid, LabelMap, Volume, check_finite
@@ -174,7 +174,8 @@ def evaluate(
     origin = origin or CaseOrigin()
     inputs = tuple(Source.of(role, grid, origin.files.get(role, "")) for role, grid in given.items() if grid)
     for grid in filter(None, (image, reference)):
-        if grid.modality == "CT" and (problem := hu_problem(grid)):
+        could_be_ct = grid.modality == "CT" or grid.modality is None and has_offset(grid)
+        if could_be_ct and (problem := hu_problem(grid)):
             raise InputError(problem)
     find, resample = _segmenter(segmenter, options["device"]), options["resample"]
     notes: list[str] = []

@@ -26,6 +26,7 @@ def model_labels(
     fill: int | str | None = None,
     body_from: str | Path | Volume | None = None,
     outline: Volume | None = None,
+    given: LabelMap | None = None,
 ) -> tuple[LabelMap, MappingReport, list[Finding]]:
     """Map the labels of a mask to those of a model, and fill the body if requested or needed.
 
@@ -33,6 +34,7 @@ def model_labels(
     ----------
     mapping, fill, body_from: as in `MedGenLib.generate`.
     outline: image that shows the body where the rest of it is filled by rule.
+    given: the mask as it was given, if it was extended since: its border cuts what it shows.
 
     Raises
     ------
@@ -43,7 +45,8 @@ def model_labels(
     vocabulary = manifest.input.vocabulary
     labels, report = map_labels(label_map, vocabulary, mapping)
     is_filled = fill is not None or body_from is not None
-    by_number = check_unit(labels, manifest) or check_numbers(labels, report, vocabulary, is_filled)
+    shown = labels if given is None else map_labels(given, vocabulary, mapping)[0]
+    by_number = check_unit(labels, manifest) or check_numbers(shown, report, vocabulary, is_filled)
     require_usable(by_number)
     own = manifest.settings.body
     value = own if fill is None else vocabulary.value_of(fill)

@@ -55,7 +55,7 @@ def read_painted(lesion: str | Path | LabelMap, volume: Volume) -> NDArray[np.bo
 def read_tissues(
     labels: str | Path | LabelMap | None, volume: Volume, manifest: Manifest, device: str
 ) -> tuple[LabelMap, str]:
-    """Labels on the grid of the image, and their origin in words.
+    """Labels on the grid of the image or a part of it, and their origin in words.
 
     Raises
     ------
@@ -63,8 +63,7 @@ def read_tissues(
     """
     if labels is not None:
         tissues = labels if isinstance(labels, LabelMap) else read_label_map(labels)
-        tissues = extended(tissues, volume.geometry)
-        _require_grid(tissues, volume, "label volume")
+        _require_grid(extended(tissues, volume.geometry), volume, "label volume")
         return tissues, "given"
     thresholds = manifest.statistics.resegment and manifest.output.unit == "HU"
     if not thresholds and not manifest.statistics.segmenter:

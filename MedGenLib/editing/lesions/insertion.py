@@ -23,6 +23,7 @@ from MedGenLib.editing.lesions.placement import Host, Placement, voxel_at
 from MedGenLib.editing.lesions.shapes import MaskShape, rasterize
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, notes
+from MedGenLib.imaging.lattice import extended
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.options import LesionOptions, documented
 from MedGenLib.packages.catalogue import find
@@ -99,6 +100,7 @@ def insert_lesion(
 
     shared = {name: options[name] for name in ("device", "mapping", "fill", "accept_license", "memory")}
     with Canvas.of_image(volume, tissues, manifest.name, seed=seed, **shared) as canvas:
+        tissues = extended(tissues, volume.geometry)
         host = _host(options["organ"], tissues, options["mapping"], canvas.labels, manifest)
         place = _placement(host, painted, seed, options)
         known = [*notes(volume), *canvas.findings, *place.findings]

@@ -38,6 +38,14 @@ def test_commands_with_a_model_refuse_it(files, tmp_path, capsys, words):
     assert "which would be usual in meters" in shown and not output.exists()
 
 
+def test_no_time_is_estimated_for_it(files, tmp_path, capsys):
+    mask = read_label_map(sample("ct_tissue_mask.nii.gz"))
+    write_volume(replace(mask, affine=np.diag([100.0, 100.0, 100.0, 1.0]), forms=None), tmp_path / "huge.nii.gz")
+    assert main(["generate", str(tmp_path / "huge.nii.gz"), "-o", str(tmp_path / "o.nii.gz")]) == 2
+    shown = capsys.readouterr().err
+    assert "correct the spacing" in shown and "Estimate" not in shown
+
+
 def test_evaluate_notes_it_first(files, capsys):
     assert main(["evaluate", files["ct"], "--reference", files["ct"], "--modality", "CT", "--mask", files["mask"]]) == 0
     shown = capsys.readouterr().err

@@ -10,6 +10,7 @@ from workers import left_handed_oblique, number_format, temporary_environment, t
 
 import MedGenLib
 from MedGenLib.cli import main
+from MedGenLib.editing.lesions import insert_lesion
 from MedGenLib.editing.session import Canvas, edit_image
 from MedGenLib.errors import Cancelled, InputError, PackageError
 from MedGenLib.imaging.volume import LabelMap, Volume, crop, occupied
@@ -173,6 +174,17 @@ def test_masks_cropped_to_their_segments_are_extended(canvas, mask):
         other.edit(crop(new, low, high))
         assert np.array_equal(other.volume.array, canvas.volume.array)
         assert any("taken as unlabeled" in finding.sentence for finding in other.findings)
+
+
+def test_the_border_of_a_cropped_mask_cuts_what_it_shows():
+    """The part of a body inside of an image is no small body whose numbers are to be doubted."""
+    image = read_volume(sample("ct_tissue_real.nii.gz"), modality="CT")
+    mask = read_label_map(sample("ct_tissue_mask.nii.gz"))
+    part = crop(mask.with_array(mask.array, {}), (40, 30, 40), (66, 56, 62))
+    with Canvas.of_image(image, part, seed=1, **CPU) as opened:
+        assert [f.code for f in opened.findings if f.level != "info"][0] == "read-by-number"
+    options = {"label": "bone", "organ": 2, "size_mm": 9.0, "seed": 1, "preset": "draft", **CPU}
+    assert insert_lesion(image, labels=part, **options).lesion.array.any()
 
 
 def test_what_a_cropped_new_mask_does_not_cover_is_noted_before_the_work(canvas, mask, tmp_path):

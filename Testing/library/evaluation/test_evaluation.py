@@ -315,6 +315,14 @@ def test_an_error_map_is_written_for_a_single_reference_only():
     assert "error_map.nii.gz" not in file_names(single=False, reference=True)
 
 
+@pytest.mark.parametrize("modality", [None, "CT"])
+def test_values_that_look_like_hu_with_an_offset_are_refused(real, modality):
+    stored = Volume(real.array + 1024, real.affine, modality)
+    with pytest.raises(InputError, match=r"look like HU \+ 1024; .*--hu-offset -1024"):
+        evaluate(stored, stored)
+    assert evaluate(replace(stored, modality="MR"), replace(stored, modality="MR")).rows
+
+
 @pytest.mark.parametrize("resample", [False, True])
 def test_labels_cropped_to_their_segments_are_judged_where_they_are_known(synthetic, real, tissue, resample):
     low, high = (0, 0, 4), (*tissue.shape[:2], tissue.shape[2] - 4)
