@@ -96,9 +96,9 @@ def read_cohort(path: str | Path, accept_license: bool = False) -> CohortManifes
     cases, seen = [], set()
     for number, entry in enumerate(entries, 1):
         case = reader.case(entry, number)
-        if case.id in seen:
+        if case.id.casefold() in seen:  # some file systems ignore the case of letters
             raise InputError(f"Two cases of {path} have the id '{case.id}'; give each case its own.")
-        seen.add(case.id)
+        seen.add(case.id.casefold())
         cases.append(case)
     dataset = data.get("dataset", False)
     if dataset and (missing := next((case for case in cases if VERBS[case.verb].labels is None), None)):

@@ -58,10 +58,13 @@ class Verb:
         for name in inputs:
             if name not in self.inputs:
                 raise InputError(f"The input '{name}' of {self.name} is unknown; use {', '.join(self.inputs)}.")
-        for name in parameters:
-            if name in OWN or name in self.inputs:
-                raise InputError(f"The parameter '{name}' of {self.name} belongs beside the parameters of a case.")
         python, stated = of(self.command), {}
+        for name in parameters:
+            if name in python and name not in self.parameters:
+                raise InputError(
+                    f"The parameter '{name}' of {self.name} is not one of a case; state inputs and seed beside the "
+                    "parameters, and several images as several cases."
+                )
         for name, value in parameters.items():
             if name in STATED and name not in python and name in self.parameters:
                 self.parameters[name].check(value)

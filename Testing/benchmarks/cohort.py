@@ -114,16 +114,17 @@ def measure_memory(folder: Path, options: list[str]) -> list[list[Any]]:
         done = len(list((out / CASES).glob("*/record.json"))) if (out / CASES).is_dir() else 0
         for pid in [driver.pid, *workers_of(driver.pid)] if done >= 100 else []:
             try:
-                late[pid] = psutil.Process(pid).memory_info().rss / 2**20
+                now = psutil.Process(pid).memory_info().rss / 2**20
             except psutil.Error:  # it ended
                 continue
-            early.setdefault(pid, late[pid])
+            early.setdefault(pid, now)
+            late[pid] = max(now, late.get(pid, 0.0))
         time.sleep(0.2)
     driver.communicate()
     rows = [["cases done", len(records(out)), ""]]
     for pid in late:
         who = "driver" if pid == driver.pid else "a worker"
-        rows.append([f"growth of {who} from {early[pid]:.0f} MiB", late[pid] - early[pid], "MiB"])
+        rows.append([f"largest growth of {who} from {early[pid]:.0f} MiB", late[pid] - early[pid], "MiB"])
     return rows
 
 

@@ -14,18 +14,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cohorts import contents, disturbed, generation, records, start, workers_of, write_images, write_masks
-from workers import eventually, gone
+from workers import eventually, gone, trunk
 
 from MedGenLib.cli import main
 from MedGenLib.cluster.plan import plan_workers
 from MedGenLib.cohort.case import run_case
+from MedGenLib.cohort.dataset import write_dataset
 from MedGenLib.cohort.making import CaseRecipe, make_manifest
-from MedGenLib.cohort.manifest import CohortCase, read_cohort
+from MedGenLib.cohort.manifest import CohortCase, CohortManifest, read_cohort
 from MedGenLib.cohort.output import locked, open_output
 from MedGenLib.cohort.records import CASES, DONE, FAILED, QUARANTINED, Record, done_record
 from MedGenLib.cohort.run import of_part
 from MedGenLib.errors import Cancelled, InputError, MemoryPlanError
-from MedGenLib.io.files import read_label_map
+from MedGenLib.imaging.volume import Volume
+from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.trainer.layouts import read_dataset
 
 SHARED = "cohort: x\nverb: generate\ncases:\n"
@@ -59,13 +61,14 @@ def images(tmp_path):
         ("shade: 1\ncases: [1]", "unknown entry 'shade'; use cases, cohort"),
         (SHARED + "- {inputs: {}}", "Case 1 of the manifest has no id; give it one."),
         (SHARED + "- {id: ../a}", "The id '../a' cannot be a folder; use"),
-        (SHARED + "- {id: a, inputs: {mask: m.nii}}\n- {id: a, inputs: {mask: m.nii}}", "Two cases of .* the id 'a'"),
+        (SHARED + "- {id: a, inputs: {mask: m.nii}}\n- {id: A, inputs: {mask: m.nii}}", "Two cases of .* the id 'A'"),
         (SHARED + "- {id: a, inputs: {mask: gone.nii}}", "Case 'a': There is no file or folder .*gone.nii; check"),
         (SHARED + "- {id: a, verb: grow}", "Case 'a': There is no verb 'grow'; choose generate, translate,"),
         (SHARED + "- {id: a, inputs: {image: m.nii}}", "Case 'a': The input 'image' of generate is unknown; use mask"),
         (SHARED + "- {id: a, parameters: {prest: best}}", "Case 'a': The option 'prest' .* use preset."),
         (SHARED + "- {id: a, parameters: {preset: fine}}", "Case 'a': There is no preset 'fine'; choose"),
-        (SHARED + "- {id: a, parameters: {samples: 2}}", "Case 'a': The parameter 'samples' .* belongs beside"),
+        (SHARED + "- {id: a, parameters: {samples: 2}}", "Case 'a': The parameter 'samples' .* is not one of a"),
+        (SHARED + "- {id: a, parameters: {uncertainty: true}}", "Case 'a': The parameter 'uncertainty' .* is not one"),
         (SHARED + "- {id: a, parameters: {model: none}}", "Case 'a': There is no model named 'none'; the installed"),
         (SHARED + "- {id: a, verb: translate, inputs: {image: m.nii}}", "Case 'a': The option 'to' of translate is"),
         ("dataset: true\ncases: [{id: a, verb: evaluate, inputs: {image: m.nii, reference: m.nii}}]", "no labels for"),
@@ -266,6 +269,29 @@ def test_workers_fit_into_the_memory_and_the_cores(tmp_path, monkeypatch):
         assert (plan.workers, plan.threads) == expected
     assert plan_workers(cases, workers=3).workers == 3
     assert 500 < plan.memory_mib < 2000
+
+
+def test_lesions_become_a_data_set_whose_labels_are_the_lesions(tmp_path):
+    mask = trunk((24, 24, 16))
+    values = np.choose(mask.array, (-1000.0, -100.0, 40.0, 300.0, -800.0)).astype(np.float32)
+    image = write_volume(Volume(values, mask.affine, "CT", "HU"), tmp_path / "ct.nii.gz")
+    parameters = {"organ": "soft tissue", "size_mm": 10, "contrast": -60, "preset": "draft", "device": "cpu"}
+    cases = [CohortCase(f"c{n}", "insert-lesion", {"image": str(image)}, parameters, n) for n in (1, 2)]
+    made = [run_case(case, tmp_path, None, direct) for case in cases]
+    assert [record.sentence for record in made] == ["", ""]
+    folder = write_dataset(CohortManifest("lesions", tuple(cases), True), made, tmp_path)
+    found = read_dataset(folder)
+    assert found.labels == {1: "lesion"} and [case.name for case in found.cases] == ["c1", "c2"]
+    lesions = [read_label_map(case.labels).array > 0 for case in found.cases]
+    for case, lesion in zip(found.cases, lesions, strict=True):
+        change = np.abs(read_volume(case.image).array - values)
+        assert lesion.any() and change[lesion].mean() > 20 and (change == 0).mean() > 0.5
+    assert (lesions[0] != lesions[1]).any()
+    sheet = (folder / "DATASHEET.md").read_text(encoding="utf-8")
+    assert "one synthetic lesion" in sheet and "made from 1 files" in sheet
+    stamp = (folder / "dataset.json").stat().st_mtime_ns
+    assert write_dataset(CohortManifest("lesions", tuple(cases), True), made, tmp_path) == folder
+    assert (folder / "dataset.json").stat().st_mtime_ns == stamp
 
 
 # Runs
