@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-dev
 
 # Most need the public scans in the folder MEDGEN_DATA, see Testing/benchmarks/RESULTS.md.
 BENCHMARKS := ct_tissue hippocampus brain heads segmenter utility distribution speed maisi memory metrics \
-	reader_study slicer edit edit_slicer lesion steps conditioning checks anatomy damage trainer cohort
+	reader_study slicer edit edit_slicer lesion steps conditioning checks anatomy damage trainer cohort breathe organs
 
 bench: $(VENV)/.installed-dev
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done

@@ -36,7 +36,8 @@ class MedGenParameterNode:
     targetChosen: whether the user chose it; until then it follows the image.
     mapping: JSON, {model: {segment or label: label of the model, "0" leaves it out}}; only what
         the user chose.
-    fill: label of the model that fills the gaps of a mask; "" leaves them empty.
+    fill: label of the model that fills the gaps of a mask; "" is the default of the model.
+    phase: contrast phase, for models that have them.
     preset: "draft", "normal" or "best".
     seed, seedLocked: the seed of the run; a new one for each run unless locked.
     samples, spread: volumes per run, and whether a voxel-wise deviation is wanted.
@@ -63,6 +64,7 @@ class MedGenParameterNode:
     generateOutput: vtkMRMLScalarVolumeNode
     mapping: str = "{}"
     fill: str = ""
+    phase: str = "none"
 
     translateInput: vtkMRMLScalarVolumeNode
     translateTarget: str = ""

@@ -35,7 +35,7 @@ def _keywords(option: Option) -> dict[str, Any]:
         return {"action": "store_true"}
     if option.positional:
         return {"type": _reader(option)} | ({} if option.default is REQUIRED else {"nargs": "?", "default": default})
-    if dict in option.kinds and "," not in str(option.metavar):
+    if dict in option.kinds and not str(option.metavar).endswith(",..."):
         keywords = {"action": "append", "default": [], "metavar": option.metavar}
         return keywords | {"help": f"{option.full_help}; repeatable"}
     if option.choices:

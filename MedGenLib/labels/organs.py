@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,8 +80,7 @@ class Organ:
 @functools.cache
 def organs() -> tuple[Organ, ...]:
     """The rows of the table."""
-    content = json.loads((Path(__file__).parent / "tables" / "organs.json").read_text("utf-8"))
-    found = []
+    content, found = _content(), []
     for row in content["organs"]:
         sd = row["sd"] if isinstance(row["sd"], list) else [row["sd"]] * len(PHASES)
         found.append(
@@ -99,6 +99,16 @@ def organs() -> tuple[Organ, ...]:
             )
         )
     return tuple(found)
+
+
+def sources() -> dict[str, str]:
+    """Key -> source of values."""
+    return _content()["sources"]
+
+
+@functools.cache
+def _content() -> dict[str, Any]:
+    return json.loads((Path(__file__).parent / "tables" / "organs.json").read_text("utf-8"))
 
 
 def organ_of(name: str) -> Organ | None:

@@ -43,7 +43,7 @@ class Option:
     term: name in the literature.
     flag: flag on the command line, if not ``--name``; without a dash it is positional.
     metavar: metavar of the value. A tuple stands for several words, "X,Y,Z" for one word with commas; a Boolean option
-        with a metavar takes the path of the file to write; a dictionary with a comma is one word, else repeatable.
+        with a metavar takes the path of the file to write; a dictionary ends with ",..." as one word, else repeats.
     name, hint, help: from the declaring class.
     cli_only: whether it is a file that other surfaces leave to the caller.
     """

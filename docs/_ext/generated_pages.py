@@ -1,8 +1,8 @@
 """Writes the pages that the code knows best: commands from the parser, option tables from the declaration of the
-options, model cards from the packages, sentences from the syntax tree.
+options, model cards from the packages, the table of organs, sentences from the syntax tree.
 
-They lie in `docs/reference/commands`, `options`, `models` and `sentences`, are not tracked, and are written only when
-they change.
+They lie in `docs/reference/commands`, `options`, `models`, `organs` and `sentences`, are not tracked, and are written
+only when they change.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sphinx.application import Sphinx
 from user_sentences import MEANINGS, Sentence, sentences
 
 from MedGenLib.cli.commands import build_parser
+from MedGenLib.labels.organs import PHASES, Organ, organs, sources
 from MedGenLib.options import COMMANDS, table
 from MedGenLib.packages.catalogue import is_embedded, light_catalogue
 from MedGenLib.packages.manifest import Manifest
@@ -70,6 +71,36 @@ def model_pages() -> dict[str, str]:
         ]
     )
     return pages
+
+
+def organ_pages() -> dict[str, str]:
+    """The table of organs with its sources on one page."""
+    rows = [
+        f"| {organ.name} | {organ.tissue} | {' | '.join(_with_shell(organ, n) for n in range(len(PHASES)))} | "
+        f"{', '.join(organ.sources)} |"
+        for organ in organs()
+    ]
+    text = [
+        "# Organs\n",
+        "HU in the interior of each organ by contrast phase, with the standard deviation between people: of a hollow",
+        "organ the content (and the wall), of the kidney the medulla (and the cortex), of a bone the marrow.",
+        "[How to use them](../../how-to/organs.md).\n",
+        f"| organ | tissue | {' | '.join(PHASES)} | sources |\n|{' --- |' * (len(PHASES) + 3)}",
+        *rows,
+        "\n## Sources\n",
+        "| source | what it says |\n| --- | --- |",
+        *(f"| {key} | {_escaped(what)} |" for key, what in sources().items()),
+        "\n## Names\n",
+        "Names of other tools are found by the [tables of labels](../../how-to/labels.md).\n",
+        "| organ | names |\n| --- | --- |",
+        *(f"| {organ.name} | {_escaped(', '.join(organ.names))} |" for organ in organs()),
+    ]
+    return {"index.md": "\n".join(text) + "\n"}
+
+
+def _with_shell(organ: Organ, phase: int) -> str:
+    shell = "" if organ.shell is None or organ.shell[phase] == organ.hu[phase] else f" ({organ.shell[phase]:g})"
+    return f"{organ.hu[phase]:g}{shell} ± {organ.sd[phase]:g}"
 
 
 def sentence_pages() -> dict[str, str]:
@@ -159,7 +190,7 @@ def _toctree(names: Iterable[str]) -> str:
 
 def _write(app: Sphinx) -> None:
     written = {"commands": command_pages(), "options": option_pages(), "models": model_pages()}
-    written["sentences"] = sentence_pages()
+    written |= {"organs": organ_pages(), "sentences": sentence_pages()}
     for folder, pages in written.items():
         place = Path(app.srcdir) / "reference" / folder
         place.mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ import pytest
 from MedGenLib.cli.commands import build_parser
 
 ROOT = Path(__file__).resolve().parents[3]
-GENERATED = [ROOT / "docs" / "reference" / name for name in ("commands", "options", "models", "sentences")]
+GENERATED = [ROOT / "docs" / "reference" / name for name in ("commands", "options", "models", "organs", "sentences")]
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent not in GENERATED)]
 FENCE = re.compile(
     r"(?:^<!-- (?P<mark>slow|not run: [^>]+|file: [\w./-]+) -->\n\n?)?^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$",

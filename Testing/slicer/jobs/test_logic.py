@@ -217,6 +217,20 @@ class LabelMapTest(WorkerTestCase):
         self.assertIn('bodyFromNode=slicer.util.getNode("Abdomen CT")', provenance.read(node).python)
 
 
+class OrganTest(WorkerTestCase):
+    def testPhaseAndHUOfASegmentation(self):
+        segmentation = support.ctSegmentation(32)
+        for number, name in ((1, "liver"), (2, "vertebrae_L1")):
+            segmentation.GetSegmentation().GetNthSegment(number).SetName(name)
+        choices = {"preset": "draft", "seed": 2, "device": "cpu", "phase": "portal"}
+        node = self.logic().generate(segmentation, hu={"liver": 140}, **choices)
+        liver = voxels(support.ctMaskNode(32)) == 2
+        inside = np.all([np.roll(liver, step, axis) for axis in range(3) for step in (-1, 0, 1)], axis=0)
+        self.assertAlmostEqual(np.median(voxels(node)[inside]), 140, delta=3)
+        self.assertIn('phase="portal"', provenance.read(node).python)
+        self.assertIn('hu={"liver": 140}', provenance.read(node).python.replace("'", '"'))
+
+
 class TranslateTest(WorkerTestCase):
     def testSameVoxelsAsTheLibraryAndLicense(self):
         home = mock.patch.dict(os.environ, MEDGEN_HOME=str(self.workFolder / "home"))  # no license is accepted there

@@ -272,6 +272,16 @@ class CheckTest(PanelCase):
         self.assertTrue(self.ui.generateButton.enabled)
         self.assertIsNotNone(mask)
 
+    def test_onlyModelsWithOrgansHaveAPhase(self):
+        support.hippocampusSegmentation()
+        self.settle()
+        shown, widgets = [], (self.ui.phaseLabel, self.ui.phaseComboBox)
+        for model in ("ct-tissue", "mr-hippocampus"):
+            self.choose(self.ui.generateModelComboBox, model)
+            shown.append([widget.isVisibleTo(widget.parent()) for widget in widgets])
+        self.assertEqual(shown, [[True, True], [False, False]])
+        self.assertEqual(self.panel.tab.arguments()["phase"], "none")
+
     def test_findingsSpeakOfThePanel(self):
         image = support.headVolume()
         image.SetAttribute("MedGen.Modality", "FLAIR")

@@ -71,6 +71,7 @@ class SavedSceneTest(PanelCase):
         self.choose(self.ui.generateModelComboBox, "ct-tissue")
         self.panel.tab.labels._store({"bone": "0"})
         self.choose(self.ui.fillComboBox, "fat")
+        self.choose(self.ui.phaseComboBox, "portal")
         self.ui.generateOutputSelector.setCurrentNode(output)
         self.choose(self.ui.presetComboBox, "best")
         self.ui.seedSpinBox.setValue(1234)
@@ -97,11 +98,13 @@ class SavedSceneTest(PanelCase):
         if name.endswith(".mrb"):  # the voxels, and with them the segments, are only in a bundle
             self.assertEqual(self.panel.tab.labels.mapping()["bone"], "0")
         self.assertEqual(self.panel.tab.arguments()["fill"], "fat")
+        self.assertEqual(self.panel.tab.arguments()["phase"], "portal")
         for combo, data in (
             (self.ui.presetComboBox, "best"),
             (self.ui.deviceComboBox, "cuda:7"),
             (self.ui.translateTargetComboBox, "T1w"),
             (self.ui.fillComboBox, "fat"),
+            (self.ui.phaseComboBox, "portal"),
         ):
             self.assertEqual(combo.itemData(combo.currentIndex), data, combo.objectName)
         self.assertEqual(self.ui.seedSpinBox.value, 1234)

@@ -2,6 +2,7 @@
 
 from slicer.i18n import tr as _
 
+from MedGenLib.pipelines.organ_levels import has_organs
 from MedGenSlicer.nodes.labels import suggestMapping
 from MedGenSlicer.nodes.segments import segmentsOf
 from MedGenSlicer.panel import widgets
@@ -22,6 +23,7 @@ class GenerateTab(TaskTab):
         self._fittingFor, self._fittingName = None, ""
         context.bind(self._ui.generateModelComboBox, "generateModel", self._modelChosen)
         context.bind(self._ui.fillComboBox, "fill")
+        context.bind(self._ui.phaseComboBox, "phase")
 
     def update(self) -> None:
         super().update()
@@ -30,6 +32,7 @@ class GenerateTab(TaskTab):
         models = modelItems(self._context.models.generators(), name)
         widgets.fillCombo(self._ui.generateModelComboBox, models, name)
         self._fillGaps(manifest)
+        self._fillPhases(manifest)
         self.labels.show(self.inputNode, manifest)
 
     def problem(self) -> str:
@@ -47,6 +50,7 @@ class GenerateTab(TaskTab):
             "model": self.manifest.name,
             **self.checkArguments(),
             "fill": parameters.fill or None,
+            "phase": parameters.phase if has_organs(self.manifest) else "none",
             "style": parameters.generateStyle,
             "samples": parameters.samples,
             "uncertainty": parameters.spread and parameters.samples > 1,
@@ -73,8 +77,23 @@ class GenerateTab(TaskTab):
         for widget in (self._ui.fillLabel, self._ui.fillComboBox):
             widget.setVisible(usable)
         names = [label.name for label in manifest.input.labels.values()] if usable else []
-        items = [(_("Left empty"), "", ""), *((name, name, "") for name in names)]
+        items = [(_("Left empty"), "", "")]
+        if has_organs(manifest):
+            tip = _("Muscle, fat and skin around organs; other masks are left empty")
+            items = [(_("By rule around organs"), "", tip), (_("Left empty"), "background", "")]
+        items += [(name, name, "") for name in names]
         widgets.fillCombo(self._ui.fillComboBox, items, self._context.parameters.fill)
+
+    def _fillPhases(self, manifest) -> None:
+        for widget in (self._ui.phaseLabel, self._ui.phaseComboBox):
+            widget.setVisible(has_organs(manifest))
+        items = [
+            (_("None"), "none", _("CT without contrast agent")),
+            (_("Arterial"), "arterial", _("35 s after the injection")),
+            (_("Portal venous"), "portal", _("70 s after the injection")),
+            (_("Delayed"), "delayed", _("3 minutes after the injection")),
+        ]
+        widgets.fillCombo(self._ui.phaseComboBox, items, self._context.parameters.phase)
 
     def _modelChosen(self) -> None:
         self._context.parameters.fill = ""  # a label to fill with belongs to one model
