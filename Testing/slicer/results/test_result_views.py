@@ -593,6 +593,20 @@ class ThreeDTest(ResultViewCase):
             [(d.GetDisplayableNode(), d.GetVisibility()) for d in displays], [(self.result, 0), (second, 1)]
         )
 
+    def testARenderingOfAnotherResultIsHiddenMeanwhile(self):
+        """As one that a scene was saved with."""
+        self.view.show3D()
+        self.view.showOver()
+        logic, second = slicer.modules.volumerendering.logic(), resultNode("Second")
+        other = logic.GetFirstVolumeRenderingDisplayNode(self.result)
+        other.SetVisibility(True)
+        self.view.show(self.image, second)
+        self.view.show3D()
+        own = logic.GetFirstVolumeRenderingDisplayNode(second)
+        self.assertEqual((other.GetVisibility(), own.GetVisibility()), (0, 1))
+        self.view.showOver()
+        self.assertEqual((other.GetVisibility(), own.GetVisibility()), (1, 0))
+
     def testTransferFunctionOfTheUserStays(self):
         self.view.show3D()
         display = slicer.modules.volumerendering.logic().GetFirstVolumeRenderingDisplayNode(self.result)
