@@ -26,6 +26,7 @@ from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.appearance import Appearance
 from MedGenLib.pipelines.base import PreparedRun, SamplingOptions, pipeline_of
 from MedGenLib.pipelines.empty_grid import wanted_grid
+from MedGenLib.pipelines.estimate import announce_run
 from MedGenLib.pipelines.model_labels import model_labels
 from MedGenLib.pipelines.organ_levels import OrganLevels, OrganRun, organ_levels, require_no_organs
 from MedGenLib.progress import ProgressCallback, Stage, Timings, announce
@@ -121,6 +122,7 @@ def generate(
         input_findings=findings + run.findings,
     )
     announce((finding.sentence for finding in report.input_findings), progress)
+    announce_run(manifest, labels.geometry, options, samples, progress)
     volumes = [
         _sample(run, number, seed + number, retries, labels, manifest, report, timings, progress, on_sample)
         for number in range(samples)

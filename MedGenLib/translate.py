@@ -21,6 +21,7 @@ from MedGenLib.packages.catalogue import find, for_translation
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.base import SamplingOptions, TranslationRun, pipeline_of
+from MedGenLib.pipelines.estimate import announce_run
 from MedGenLib.progress import ProgressCallback, Stage, Timings, announce
 from MedGenLib.report import Attempt, Report
 from MedGenLib.result import Result
@@ -76,6 +77,7 @@ def translate(
     stage.advance()
     timings.lap("preparing")
     announce((finding.sentence for finding in findings + run.findings), progress)
+    announce_run(manifest, volume.geometry, options, 1, progress)
     sampled = run.sample(seed, progress)
     translated = run.finish(run.decode(sampled, progress))
     spread = run.uncertainty(sampled)

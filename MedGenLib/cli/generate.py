@@ -22,7 +22,6 @@ def generate(arguments: Namespace, console: Console) -> int:
         grid = wanted_grid(mask, arguments.size, arguments.spacing, manifest)
         grid = mask if grid is None else grid
         run.require_space(grid)
-        run.tell_time(manifest, grid)
 
         from MedGenLib import generate as generate_volumes  # imports torch
 

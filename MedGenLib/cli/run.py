@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from MedGenLib.cli.arguments import from_namespace
 from MedGenLib.cli.console import Console
-from MedGenLib.errors import InputError, MedGenError
+from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import WRITABLE, check_output_path
@@ -80,19 +79,6 @@ class FileRun:
         copies += sum(self._given(name) is not None for name in ("uncertainty", "lesion_mask"))
         # One more: NIfTI is uncompressed for a moment.
         self.outputs.require_space(grid.array.size * (copies + 1) * BYTES_PER_VOXEL)
-
-    def tell_time(self, manifest: Manifest, grid: Volume | LabelMap) -> None:
-        """Print the estimated time of a long run, for the whole grid."""
-        from MedGenLib.pipelines.estimate import LONG_SECONDS, plan_run
-        from MedGenLib.pipelines.model_labels import check_unit
-
-        if check_unit(grid, manifest):  # refused by the run itself
-            return
-        preset, device = self.arguments.preset, self.arguments.device
-        with suppress(MedGenError):  # of a request that the run itself refuses
-            plan = plan_run(manifest, grid.geometry, preset, device, self._given("samples", 1))
-            if plan.seconds is not None and plan.seconds >= LONG_SECONDS:
-                self.console.estimate(f"this run: {plan.sentence}")
 
     def keep_time(self, result: Result) -> None:
         """Store the duration of the run for later estimates."""

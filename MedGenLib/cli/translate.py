@@ -18,7 +18,6 @@ def translate(arguments: Namespace, console: Console) -> int:
         run.accept(manifest)
         run.read()
         run.require_space(run.images["image"])
-        run.tell_time(manifest, run.images["image"])
 
         from MedGenLib import translate as translate_volume  # imports torch
 

@@ -140,6 +140,17 @@ class EditTime:
         return f"{_key(self.manifest, self.device)}, edits"
 
 
+def announce_run(
+    manifest: Manifest, geometry: Geometry, options: Mapping[str, Any], samples: int, progress: ProgressCallback | None
+) -> None:
+    """Announce the time of a long run with these options, as `plan_run` estimates it."""
+    if not hasattr(progress, "estimate"):
+        return
+    plan = plan_run(manifest, geometry, options["preset"], options["device"], samples)
+    if plan.seconds is not None and plan.seconds >= LONG_SECONDS:
+        announce_time(f"this run: {plan.sentence}", progress)
+
+
 def announce_long(work: str, seconds: float, device: str, progress: ProgressCallback | None, rest: str = "") -> None:
     """Announce the time of long work; ``rest`` ends the sentence."""
     if seconds >= LONG_SECONDS:

@@ -80,7 +80,6 @@ def engine(monkeypatch):
     monkeypatch.setattr("MedGenLib.packages.catalogue.find", lambda name: stub)
     monkeypatch.setattr("MedGenLib.packages.catalogue.for_translation", lambda source, target: stub)
     monkeypatch.setattr(run, "is_accepted", lambda manifest: True)
-    monkeypatch.setattr(run.FileRun, "tell_time", lambda *_: None)
     monkeypatch.setattr(run.FileRun, "keep_time", lambda *_: None)
     monkeypatch.setitem(vars(MedGenLib), "generate", work)
     monkeypatch.setitem(vars(MedGenLib), "translate", work)
@@ -384,7 +383,7 @@ def slow_preview(*_, **__):
 pictures.preview = slow_preview
 catalogue.find = lambda name: SimpleNamespace(name="stub", input=SimpleNamespace(kind="labels"))
 run.is_accepted = lambda manifest: True
-run.FileRun.tell_time = run.FileRun.keep_time = lambda *_: None
+run.FileRun.keep_time = lambda *_: None
 vars(MedGenLib)["generate"] = work
 sys.exit(cli.main(argv))
 """

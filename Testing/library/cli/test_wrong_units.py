@@ -8,6 +8,7 @@ import pytest
 from MedGenLib.cli import main
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.samples import sample
+from MedGenLib.pipelines import estimate
 
 METERS = np.diag([1e-3, 1e-3, 1e-3, 1.0])
 
@@ -38,12 +39,16 @@ def test_commands_with_a_model_refuse_it(files, tmp_path, capsys, words):
     assert "which would be usual in meters" in shown and not output.exists()
 
 
-def test_no_time_is_estimated_for_it(files, tmp_path, capsys):
-    mask = read_label_map(sample("ct_tissue_mask.nii.gz"))
+def test_no_time_is_estimated_for_what_is_refused(tmp_path, capsys, monkeypatch):
+    mask, head = read_label_map(sample("ct_tissue_mask.nii.gz")), ["--to", "T1w", "--accept-license"]
     write_volume(replace(mask, affine=np.diag([100.0, 100.0, 100.0, 1.0]), forms=None), tmp_path / "huge.nii.gz")
     assert main(["generate", str(tmp_path / "huge.nii.gz"), "-o", str(tmp_path / "o.nii.gz")]) == 2
     shown = capsys.readouterr().err
     assert "correct the spacing" in shown and "Estimate" not in shown
+    monkeypatch.setattr(estimate, "LONG_SECONDS", 0.0)
+    assert main(["translate", str(sample("ct_tissue_real.nii.gz")), "-o", str(tmp_path / "o.nii.gz"), *head]) == 2
+    shown = capsys.readouterr().err
+    assert "this is no head" in shown and "Estimate" not in shown
 
 
 def test_evaluate_notes_it_first(files, capsys):

@@ -429,7 +429,6 @@ def translator(monkeypatch):
     stub = SimpleNamespace(name="stub")
     monkeypatch.setattr("MedGenLib.packages.catalogue.for_translation", lambda source, target: stub)
     monkeypatch.setattr(run, "is_accepted", lambda manifest: True)
-    monkeypatch.setattr(run.FileRun, "tell_time", lambda *_: None)
     monkeypatch.setitem(vars(MedGenLib), "translate", work)
 
 
