@@ -8,15 +8,16 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from MedGenLib.cohort.records import CASES
 from MedGenLib.errors import InputError
-from MedGenLib.io.atomic import hidden_beside, replacing, write_json
+from MedGenLib.io.atomic import replacing, write_json
 
 OWNER = "cohort.json"
-BEAT, STALE = 5.0, 60.0
+BEAT, SILENT = 2.0, 20.0
 """Seconds between two signs of life of a run, and without one after which it counts as over."""
 _LOCK = re.compile(r"\.run-(\d+)-of-(\d+)\.lock")
 
@@ -47,7 +48,7 @@ def open_output(out: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def locked(out: Path, part: int, parts: int) -> Iterator[None]:
-    """Keep a part of a cohort from other runs; the lock of a dead process or a silent machine is taken over.
+    """Keep a part of a cohort from other runs; the lock of a dead process or a silent computer is taken over.
 
     Raises
     ------
@@ -82,12 +83,18 @@ def _lives(lock: Path) -> bool:
 
     try:
         process, _, host = lock.read_text(encoding="utf-8").partition(" ")
-        now = hidden_beside(lock)
-        now.touch()  # the clock of the file system
-        silent = now.stat().st_mtime - lock.stat().st_mtime > STALE
-        now.unlink()
-        return not silent and (
-            host != socket.gethostname() or psutil.Process(int(process)).status() != psutil.STATUS_ZOMBIE
-        )
+        if host == socket.gethostname() and psutil.Process(int(process)).status() == psutil.STATUS_ZOMBIE:
+            return False
+        seen, end = _last_beat(lock), time.monotonic() + SILENT
+        while time.monotonic() < end:
+            if _last_beat(lock) != seen:
+                return True
+            time.sleep(BEAT / 10)
+        return False
     except (OSError, ValueError, psutil.Error):  # it ended meanwhile
         return False
+
+
+def _last_beat(lock: Path) -> int:
+    with lock.open("rb") as stream:  # a network file system asks its server when a file is opened
+        return os.fstat(stream.fileno()).st_mtime_ns
