@@ -23,6 +23,11 @@ _SKIN_MM, _RIB_MM = 15.0, 4.0
 """Depth under the skin, and distance from bone, that belong to the wall."""
 _CAGE_MM = 20.0
 """Depth inside the chest from which bright voxels are contrast agent or calcium, not ribs."""
+_WALL_MM = 8.0
+"""How much wider the abdomen is than the lungs above it, as far as the ribs allow."""
+_LORDOSIS_MM, _SOLID = 15.0, 0.4
+"""How far in front of the middle of the lungs vertebrae may lie, and their share of the columns of the spine."""
+_VERTEBRA_MM = 30.0
 _THICK_MM = 7.0
 """Half the thickness of bright parts that are no ribs."""
 _SPINE_MM = 22.0
@@ -126,7 +131,7 @@ class Chest:
     lungs: the lungs.
     base: (R, A) level index of the lowest lung voxel above the diaphragm; -1 beside the base of the lungs.
     height: (R, A) mm of chest above the base.
-    spine: A index of the front of the spine.
+    spine: A index of the front of the spine at each level.
     front: A index of the front of the lungs.
     spacing: of the grid in mm.
     """
@@ -135,7 +140,7 @@ class Chest:
     lungs: NDArray[np.bool_]
     base: NDArray[np.intp]
     height: NDArray[np.float64]
-    spine: float
+    spine: NDArray[np.float64]
     front: float
     spacing: NDArray[np.float64]
 
@@ -184,15 +189,42 @@ def find_chest(hu: NDArray, lungs: NDArray[np.bool_], fixed: NDArray[np.bool_], 
     behind = bones[:, :center, lungs.any(axis=(0, 1))].sum(axis=(1, 2))
     if behind.sum() > _FEW:
         middle = int(uniform_filter1d(behind.astype(float), max(1, round(2 * _SPINE_MM / spacing[0]))).argmax())
-    near = slice(max(0, middle - round(15 / spacing[0])), middle + round(15 / spacing[0]) + 1)
-    vertebrae = np.nonzero(bones[near, :center])[1]
-    spine = float(np.percentile(vertebrae, 90)) if vertebrae.size > _FEW else float(columns[1].min())
-    moving = _moving(hu, lungs, bones, fixed, spacing)
     width = round(_SPINE_MM / spacing[0])
-    moving[max(0, middle - width) : middle + width + 1, : int(spine) + 1] = False
+    beside = slice(max(0, middle - width), middle + width + 1)
+    spine = _spine(bones[beside, : center + round(_LORDOSIS_MM / spacing[1])], float(columns[1].min()), spacing)
+    moving = _moving(hu, lungs, bones, fixed, spacing)
+    moving[beside] &= np.arange(moving.shape[1])[:, None] > spine
     moving |= lungs
     base, height = _base(lungs, moving, spacing, middle)
     return Chest(moving, lungs, base, height, spine, front, spacing)
+
+
+def _spine(bones: NDArray, otherwise: float, spacing: NDArray) -> NDArray[np.float64]:
+    """A index of the front of the vertebral bodies at each level: a smooth curve, without the heart's contrast agent.
+
+    Parameters
+    ----------
+    bones: in the columns of the spine, behind the middle of the chest.
+    otherwise: where there are none.
+    """
+    from scipy.ndimage import maximum_filter1d
+
+    solid = bones.sum(axis=0) >= max(1, _SOLID * bones.shape[0])
+    present = maximum_filter1d(solid, max(1, round(_VERTEBRA_MM / spacing[2])), axis=1)  # over the disks
+    levels = np.flatnonzero(present.any(axis=0))
+    if levels.size <= _FEW // 2:
+        return np.full(bones.shape[2], otherwise)
+    front = present.shape[0] - 1 - present[::-1].argmax(axis=0)
+    near = _THICK_MM / spacing[1]
+    kept = levels[front[levels] <= np.median(front[levels]) + 2 * near]
+    for _ in range(_FEW):
+        curve = np.polynomial.Polynomial.fit(kept, front[kept], 3)
+        good = front[kept] <= curve(kept) + near
+        if good.all():
+            break
+        kept = kept[good]
+    ends = np.arange(bones.shape[2]).clip(kept[0], kept[-1])
+    return curve(ends) + 1
 
 
 def _moving(hu: NDArray, lungs: NDArray, bones: NDArray, fixed: NDArray, spacing: NDArray) -> NDArray[np.bool_]:
@@ -207,7 +239,10 @@ def _moving(hu: NDArray, lungs: NDArray, bones: NDArray, fixed: NDArray, spacing
             hull[:, :, level] = convex_hull_image(lungs[:, :, level])
     inner = hull.copy()
     middle = (levels[0] + levels[-1]) // 2
-    hull[:, :, :middle] |= hull[:, :, : middle + 1].any(axis=2)[:, :, None]
+    below = hull[:, :, : middle + 1].any(axis=2)
+    wide = ndimage.distance_transform_edt(~below, spacing[:2]) <= _WALL_MM
+    beside = ndimage.binary_dilation(lungs[:, :, :middle], iterations=3)  # where the wall is thin
+    hull[:, :, :middle] |= below[:, :, None] | wide[:, :, None] & ~beside
     outside = outside_air((hu < _OUTSIDE_HU) & ~ndimage.binary_dilation(lungs, iterations=2))
     deep = ndimage.distance_transform_edt(~outside, spacing) > _SKIN_MM if outside.any() else ~outside
     inner |= ndimage.distance_transform_edt(hull, (*spacing[:2], 1e6)) > _CAGE_MM

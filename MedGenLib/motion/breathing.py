@@ -261,12 +261,14 @@ class _Mover:
         x, y, z = np.rint(np.array(self.chest.dome) * ratio + offset).astype(int).clip(0)
         self.dome = int(x), int(y), (float(self.lungs[x, y].argmax()) if self.lungs[x, y].any() else float(z)) - 0.5
         self.unit = np.minimum(unit / max(self._at_dome(unit[x, y]), 1e-6), 1)
-        spine, front = (edge * ratio[1] + offset[1] for edge in (self.chest.spine, self.chest.front))
-        rows = np.arange(self.hu.shape[1])
-        ahead = ((rows - spine) / max(front - spine, 1.0)).clip(0, 1)
+        places = np.arange(self.hu.shape[2])
+        spine = np.interp(places, np.arange(len(self.chest.spine)) * ratio[2] + offset[2], self.chest.spine)
+        spine, front = (edge * ratio[1] + offset[1] for edge in (spine, self.chest.front))
+        rows = np.arange(self.hu.shape[1])[:, None]
+        ahead = ((rows - spine) / np.maximum(front - spine, 1.0)).clip(0, 1)
         top = self.chest.levels[1] * ratio[2] + offset[2]
-        levels = ((top - np.arange(self.hu.shape[2])) / max(top - z, 1.0)).clip(0, 1)
-        self.ahead = ahead[:, None] * (levels**2 * (3 - 2 * levels))[None]
+        levels = ((top - places) / max(top - z, 1.0)).clip(0, 1)
+        self.ahead = ahead * levels**2 * (3 - 2 * levels)
 
     def set_amplitude(self, amplitude: float) -> None:
         """Set the travel of the dome in mm.
@@ -356,9 +358,11 @@ class _Mover:
 
         image, shown = np.empty_like(self.hu), np.empty_like(labels)
         lungs, shares, largest = np.empty_like(self.lungs), [], 1.0
+        limits = self.hu.min(), self.hu.max()
         for x, plane in enumerate(self.hu):
             y, z, volume = self.motion.sources(rise, chest, x)
-            image[x] = map_coordinates(plane, [y, z], order=1, mode="nearest")
+            # Cubic: linear interpolation would blur the noise.
+            image[x] = map_coordinates(plane, [y, z], order=3, mode="nearest").clip(*limits)
             shown[x], lungs[x] = _nearest(labels[x], y, z), _nearest(self.lungs[x], y, z)
             shares.append(volume[lungs[x]])
             largest = max(largest, float(volume.max()))
