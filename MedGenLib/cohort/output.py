@@ -14,7 +14,7 @@ from pathlib import Path
 
 from MedGenLib.cohort.records import CASES
 from MedGenLib.errors import InputError
-from MedGenLib.io.atomic import replacing, write_json
+from MedGenLib.io.atomic import write_json
 
 OWNER = "cohort.json"
 BEAT, SILENT = 2.0, 20.0
@@ -59,7 +59,7 @@ def locked(out: Path, part: int, parts: int) -> Iterator[None]:
         found = _LOCK.fullmatch(other.name)
         if found and (int(found[1]) == part or int(found[2]) != parts):
             if _lives(other):
-                raise InputError(f"Another run works in {out}; wait for its end (if there is none, delete {other}).")
+                raise _busy(other)
             other.unlink(missing_ok=True)
 
     def beat() -> None:
@@ -67,14 +67,21 @@ def locked(out: Path, part: int, parts: int) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 os.utime(path)
 
-    with replacing(path) as temporary:
-        temporary.write_text(f"{os.getpid()} {socket.gethostname()}", encoding="utf-8")
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(f"{os.getpid()} {socket.gethostname()}")
+    except FileExistsError:  # of a run that started at the same moment
+        raise _busy(path) from None
     threading.Thread(target=beat, daemon=True).start()
     try:
         yield
     finally:
         ended.set()
         path.unlink(missing_ok=True)
+
+
+def _busy(lock: Path) -> InputError:
+    return InputError(f"Another run works in {lock.parent}; wait for its end (if there is none, delete {lock}).")
 
 
 def _lives(lock: Path) -> bool:

@@ -41,6 +41,13 @@ def new_figure(width: float = 6.4, height: float = 4.2, grid: str = "both") -> t
     return figure, axes
 
 
+def pixel_figure(width: int, height: int) -> Figure:
+    """An empty picture with a size in pixels."""
+    from matplotlib.figure import Figure
+
+    return Figure((width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+
+
 def png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=_DPI)

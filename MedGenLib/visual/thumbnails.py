@@ -13,7 +13,9 @@ from MedGenLib.visual.views import View, default_windows
 
 SIDE = 96
 """Pixels of a plane; a thumbnail shows up to three planes beside each other."""
-_COLUMNS, _CAPTION, _TILE_INCHES = 4, 40, 3.0
+_COLUMNS, _LONGEST = 4, 48
+_CAPTION, _GAP = 20, 8
+"""Pixels above a thumbnail for its name, and beside it."""
 
 
 def write_thumbnail(image: Volume, path: Path) -> None:
@@ -44,17 +46,18 @@ def contact_sheet(thumbnails: Sequence[tuple[str, Path, bool]]) -> bytes:
     ----------
     thumbnails: name, file, and whether to highlight the name.
     """
-    from matplotlib.figure import Figure
     from matplotlib.image import imread
 
-    from MedGenLib.visual.figures import DARK, SECOND, png
+    from MedGenLib.visual.figures import DARK, SECOND, pixel_figure, png
 
-    rows = -(-len(thumbnails) // _COLUMNS)
-    figure = Figure((_COLUMNS * _TILE_INCHES, rows * _TILE_INCHES * 0.42), facecolor="white", layout="constrained")
-    for number, (name, path, marked) in enumerate(thumbnails, 1):
-        axes = figure.add_subplot(rows, _COLUMNS, number)
-        axes.set_axis_off()
-        pixels: NDArray = imread(path)
-        axes.imshow(pixels, interpolation="nearest")
-        axes.set_title(name[:_CAPTION], fontsize=7, color=SECOND if marked else DARK)
+    width, height = 3 * SIDE + _GAP, SIDE + _CAPTION
+    sheet = np.ones((height * -(-len(thumbnails) // _COLUMNS), width * min(_COLUMNS, len(thumbnails)), 3), np.float32)
+    figure = pixel_figure(sheet.shape[1], sheet.shape[0])
+    for number, (name, path, marked) in enumerate(thumbnails):
+        left, top = number % _COLUMNS * width, number // _COLUMNS * height
+        pixels: NDArray = imread(path)[:SIDE, : 3 * SIDE, :3]
+        sheet[top + _CAPTION : top + _CAPTION + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+        place = left / sheet.shape[1], 1 - (top + 0.75 * _CAPTION) / sheet.shape[0]
+        figure.text(*place, name[:_LONGEST], fontsize=6, color=SECOND if marked else DARK)
+    figure.figimage(sheet)
     return png(figure)

@@ -112,7 +112,7 @@ def measure_memory(folder: Path, options: list[str]) -> list[list[Any]]:
     late: dict[int, float] = {}
     while driver.poll() is None:
         done = len(list((out / CASES).glob("*/record.json"))) if (out / CASES).is_dir() else 0
-        for pid in [driver.pid, *workers_of(driver.pid)] if done >= 100 else []:
+        for pid in [driver.pid, *workers_of(driver.pid)] if 100 <= done < count else []:  # the report comes later
             try:
                 now = psutil.Process(pid).memory_info().rss / 2**20
             except psutil.Error:  # it ended
