@@ -48,15 +48,18 @@ class ResidualBlock(nn.Module):
     dims: 2 or 3 spatial dimensions.
     embedding: channels of the embedding; 0 for a block without one.
     norm: "channel" (finite receptive field) or "group" (as in ADM).
+    padding: what lies beyond the border: "zeros", or "reflect", by which features do not tell how near the border is.
     """
 
-    def __init__(self, dims: int, channels: int, embedding: int = 0, norm: str = "channel") -> None:
+    def __init__(
+        self, dims: int, channels: int, embedding: int = 0, norm: str = "channel", padding: str = "zeros"
+    ) -> None:
         super().__init__()
         convolution = CONVOLUTION[dims]
         self.norm1 = NORMS[norm](channels)
-        self.conv1 = convolution(channels, channels, 3, padding=1)
+        self.conv1 = convolution(channels, channels, 3, padding=1, padding_mode=padding)
         self.norm2 = NORMS[norm](channels)
-        self.conv2 = convolution(channels, channels, 3, padding=1)
+        self.conv2 = convolution(channels, channels, 3, padding=1, padding_mode=padding)
         self.modulation = nn.Linear(embedding, 2 * channels) if embedding else None
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)

@@ -30,13 +30,17 @@ class ResidualTranslator(nn.Module):
         self.widths = (channels_in, 2 * width, 4 * width, 4 * width, 4 * width)
         """Channels of `features`."""
         embedding = 64
+
+        def block(channels: int) -> ResidualBlock:
+            return ResidualBlock(2, channels, embedding, padding="reflect")
+
         self.plane = nn.Embedding(3, embedding)
         self.stem = nn.Conv2d(channels_in, width, 7, padding=3, padding_mode="reflect")
         self.down = nn.ModuleList([downsample(2, width, 2 * width), downsample(2, 2 * width, 4 * width)])
-        self.enter = nn.ModuleList([ResidualBlock(2, 2 * width, embedding), ResidualBlock(2, 4 * width, embedding)])
-        self.blocks = nn.ModuleList(ResidualBlock(2, 4 * width, embedding) for _ in range(blocks))
+        self.enter = nn.ModuleList([block(2 * width), block(4 * width)])
+        self.blocks = nn.ModuleList(block(4 * width) for _ in range(blocks))
         self.up = nn.ModuleList([Upsample(2, 4 * width, 2 * width), Upsample(2, 2 * width, width)])
-        self.leave = nn.ModuleList([ResidualBlock(2, 2 * width, embedding), ResidualBlock(2, width, embedding)])
+        self.leave = nn.ModuleList([block(2 * width), block(width)])
         self.head = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")
 
     def features(self, x: Tensor, plane: Tensor) -> list[Tensor]:

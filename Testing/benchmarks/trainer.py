@@ -1,12 +1,14 @@
 """The trainer: kills, throughput, and the time of a plan.
 
     python Testing/benchmarks/trainer.py [--kills 10] [--threads 2]
+    python Testing/benchmarks/trainer.py --pairs FOLDER --source mr_t1 --target ct [--steps 600] [--recipes ...]
 
 kills: `medgen train` on the sample crops with tiny networks, SIGKILLed at random moments and started again until it is
 done; the weights are compared bit by bit with those of an undisturbed run.
 throughput: steps of the latent flow of the planned size in the training loop, and in a plain PyTorch loop with the same
 network, optimizer and batches that are in memory already; the difference is the loader, the average and the files.
 plan: seconds to inspect and plan 200 cases, copies of the sample crops with other voxels.
+pairs: instead of these, `medgen train` on image pairs with each recipe, and what it measured on the people kept out.
 """
 
 from __future__ import annotations
@@ -141,10 +143,35 @@ def planning(home: Path) -> float:
     return time.perf_counter() - start
 
 
+def recipes(home: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What each recipe reaches in equally many steps on the same pairs, with networks for a CPU."""
+    from MedGenLib.trainer.run import Choices, train_own
+
+    found = []
+    for recipe in options.recipes:
+        network = "[16, 32, 64, 96]" if recipe != "cut" else ""
+        changes = {f"steps.{recipe}": str(options.steps), "batch": "2", "patch": "96", "discriminator.width": "16"}
+        changes |= {"network.widths": network} if network else {"network.width": "16", "network.blocks": "4"}
+        choices = Choices(
+            name=f"pairs-{recipe}", recipe=recipe, source=options.source, target=options.target, changes=changes
+        )
+        start = time.perf_counter()
+        made = train_own(options.pairs, home / recipe, choices, device="cpu", threads=options.threads)
+        lines = made.card.partition("## Measured on held-out people")[2].strip().splitlines()
+        found.append({"recipe": recipe, "seconds": time.perf_counter() - start, "measured": lines})
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pairs", type=Path, help="data set of image pairs")
+    parser.add_argument("--source")
+    parser.add_argument("--target")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--recipes", nargs="+", default=["regression", "pix2pix", "cut"])
+    parser.add_argument("--keep", type=Path, help="folder for the runs on pairs, with their pages")
     arguments = parser.parse_args()
     import torch
 
@@ -152,6 +179,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         os.environ["MEDGEN_HOME"] = str(home)
+        if arguments.pairs:
+            results = recipes(arguments.keep or home, arguments)
+            for result in results:
+                print(f"{result['recipe']}, {result['seconds']:.0f} s", *result["measured"], sep="\n")
+            save("trainer-pairs", {"steps": arguments.steps, "results": results})
+            return
         figures = {**kills(arguments.kills, home), **throughput(home), f"plan_of_{CASES}_cases_s": planning(home)}
     print(table(["measure", "value"], [[key, value] for key, value in figures.items()]))
     save("trainer", figures)

@@ -101,7 +101,7 @@ class Pairs:
         gamma, gain = np.exp(generator.uniform(-1, 1, 2) * (GAMMA, GAIN))
         views = {}
         for side, image in slices.items():
-            view = np.pad(image[box].astype(np.float32), margins, "edge")
+            view = np.pad(image[box].astype(np.float32), margins, "symmetric")
             view = view[::-1] if flip else view
             if side == "target":
                 views[side] = view[None].copy()
