@@ -30,7 +30,7 @@ def plan(arguments: Namespace, console: Console) -> int:
     from MedGenLib.trainer.run import plan_of
 
     if arguments.output is not None:  # the path is checked before the work
-        check_output_path(arguments.output, (".json",))
+        check_output_path(arguments.output, (".json",), new_folder=True)
     choices = choices_of(arguments)
     dataset = choices.data(arguments.data_set)
     made, problems = plan_of(dataset, choices, arguments.device, arguments.threads, progress=console)
@@ -38,6 +38,7 @@ def plan(arguments: Namespace, console: Console) -> int:
     for problem in problems:
         console.note(f"left out: {problem.case}: {problem.sentence}")
     if arguments.output is not None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         made.write(arguments.output)
         console.wrote(str(arguments.output))
     return 0

@@ -112,7 +112,7 @@ def extra_arguments(parser: Parser) -> None:
 def train(arguments: Namespace, console: Console) -> int:
     """Train a model on a data set, or run one recipe of a configuration."""
     if find_spec("tensorboard") is None:
-        console.detail("tensorboard is not installed, so no curves are written for it: pip install tensorboard.")
+        console.note("tensorboard is not installed, so no curves are written for it: pip install tensorboard.")
     return _recipe(arguments, console) if arguments.data is not None else _data_set(arguments, console)
 
 

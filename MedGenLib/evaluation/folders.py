@@ -66,14 +66,10 @@ def report_folder(
     The folder is created if needed, and removed if nothing is written. Raises InputError if a file exists (without
     `overwrite`), or the folder cannot be written.
     """
-    made = _make(folder)
-    try:
-        with Outputs([folder / name for name in names], overwrite, keep) as outputs:
-            yield outputs
-    finally:
-        if made:
-            with contextlib.suppress(OSError):  # it is not empty: the report is there
-                folder.rmdir()
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; give a folder for the report.")
+    with Outputs([folder / name for name in names], overwrite, keep) as outputs:
+        yield outputs
 
 
 def write_files(outputs: Outputs, folder: Path, contents: Mapping[str, str | bytes]) -> None:
@@ -81,18 +77,3 @@ def write_files(outputs: Outputs, folder: Path, contents: Mapping[str, str | byt
     for name, content in contents.items():
         data = content.encode() if isinstance(content, str) else content
         outputs.staged(folder / name).write_bytes(data)
-
-
-def _make(folder: Path) -> bool:
-    """Create the folder; False if it existed."""
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is a file; give a folder for the report.") from None
-        return False
-    except OSError as error:
-        raise InputError(
-            f"The folder {folder} for the report cannot be created: {error.strerror}; choose another."
-        ) from None
-    return True

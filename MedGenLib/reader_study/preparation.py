@@ -124,8 +124,6 @@ def _check(study: Path, key: Path, items: str, per_volume: int) -> None:
                 f"{path} exists already, and a study is never replaced, as answers may refer to "
                 "it; choose another name."
             )
-    if not study.absolute().parent.is_dir():
-        raise InputError(f"The folder {study.absolute().parent} does not exist; create it first.")
 
 
 def _window(window: Sequence[float] | None) -> Window | None:

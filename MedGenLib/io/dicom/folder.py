@@ -15,7 +15,7 @@ def check_folder(folder: str | Path) -> Path:
 
     Raises
     ------
-    InputError: the folder is not empty, is a file, or its parent does not exist.
+    InputError: the folder is not empty or is a file.
     """
     path = Path(folder)
     try:
@@ -26,8 +26,6 @@ def check_folder(folder: str | Path) -> Path:
                 f"The folder {path} holds files already, and a series is never mixed "
                 "with other files or overwritten; give a new or an empty folder."
             )
-        if not path.is_dir() and not path.absolute().parent.is_dir():
-            raise InputError(f"The folder {path.parent} does not exist; create it first.")
     except OSError as error:
         raise _refusal(path, error) from error
     return path
@@ -42,20 +40,13 @@ def new_files(folder: str | Path, names: Iterable[str], n_bytes: int) -> Iterato
     InputError: as in `check_folder`, or the folder is not writable or has less than `n_bytes` free.
     """
     path = check_folder(folder)
-    is_new = not path.exists()
     try:
-        path.mkdir(exist_ok=True)
         with Outputs((path / name for name in names), claims=()) as outputs:
             outputs.require_space(n_bytes)
             yield outputs
             outputs.commit()
-    except BaseException as error:
-        if is_new:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        if isinstance(error, OSError):
-            raise _refusal(path, error) from error
-        raise
+    except OSError as error:
+        raise _refusal(path, error) from error
 
 
 def _refusal(path: Path, error: OSError) -> InputError:

@@ -60,7 +60,7 @@ def write_series(
     Parameters
     ----------
     volume: its modality selects CT or MR; "T1w" and "T2w" are MR.
-    folder: new or empty, in an existing folder.
+    folder: new or empty.
     source: a series of the patient, as a folder or as files. The new series has its patient, study
         and frame of reference and refers to its images. None creates a new patient.
     series: number or UID of the series, if `source` holds several.

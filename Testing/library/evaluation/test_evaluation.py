@@ -8,7 +8,7 @@ from trunks import BONE, stored_as
 
 from MedGenLib.errors import Cancelled, InputError
 from MedGenLib.evaluation.cases import SHOWN, Case, evaluate_cases, holds_cases, match
-from MedGenLib.evaluation.folders import report_folder, volumes_in
+from MedGenLib.evaluation.folders import report_folder, volumes_in, write_files
 from MedGenLib.evaluation.pair import CaseOrigin, Evaluation, evaluate
 from MedGenLib.evaluation.report import csv_rows, file_names, short_list, summaries
 from MedGenLib.evaluation.tables import summary
@@ -305,8 +305,19 @@ def test_a_report_folder_that_cannot_be_created_gets_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file; give a folder"), report_folder(tmp_path / "file", ["a"]):
         pass
-    with pytest.raises(InputError, match="cannot be created"), report_folder(tmp_path / "no" / "such", ["a"]):
+    with pytest.raises(InputError, match="Nothing can be written"), report_folder(tmp_path / "file" / "r", ["a"]):
         pass
+
+
+def test_a_report_folder_is_created_with_its_parents_and_goes_without_a_report(tmp_path):
+    folder = tmp_path / "new" / "report"
+    with pytest.raises(ZeroDivisionError), report_folder(folder, ["a"]):
+        assert folder.is_dir() and 1 / 0
+    assert list(tmp_path.iterdir()) == []
+    with report_folder(folder, ["a"]) as outputs:
+        write_files(outputs, folder, {"a": "text"})
+        outputs.commit()
+    assert (folder / "a").read_text() == "text"
 
 
 def test_an_error_map_is_written_for_a_single_reference_only():

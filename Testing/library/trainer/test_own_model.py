@@ -326,7 +326,7 @@ def test_bad_data_are_refused_before_the_training(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["plan", "{crops}", "-o", "{file}/plan.json"], "file of the output does not exist"),
+        (["plan", "{crops}", "-o", "{file}/plan.json"], "is no folder, so the output"),
         (["plan", "{crops}", "-o", "plan.nii"], "none of the suffixes .json"),
         (["train", "{crops}", "--out", "{file}/run"], "cannot be written"),
         (
