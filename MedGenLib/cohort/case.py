@@ -47,11 +47,11 @@ def run_case(case: CohortCase, out: Path, progress: ProgressCallback | None, gua
     folder = case_folder(out, case.id)
     hidden = folder.with_name(f".{secrets.token_hex(4)}.part.{case.id}")
     start, log = time.perf_counter(), _Log(progress)
-    record = Record(case.id, "", case.verb, parameters=dict(case.parameters), seed=case.seed, package=case.package)
+    record = Record.of(case)
     try:
         hidden.mkdir(parents=True)
         try:
-            record = Record.of(case)
+            record.read_inputs(case)
             _Run(case, hidden, record, log, guard).work()
             record.status = DONE
         except Cancelled:

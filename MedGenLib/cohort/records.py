@@ -56,17 +56,13 @@ class Record:
 
     @classmethod
     def of(cls, case: CohortCase) -> Record:
-        """The record of a case before it runs; reads its inputs."""
-        inputs = {name: hashed(Path(path)) for name, path in case.inputs.items()}
-        return cls(
-            case.id,
-            key_of(case, {name: item["sha256"] for name, item in inputs.items()}),
-            case.verb,
-            parameters=dict(case.parameters),
-            seed=case.seed,
-            package=case.package,
-            inputs=inputs,
-        )
+        """The record of a case before it runs, without its inputs."""
+        return cls(case.id, "", case.verb, parameters=dict(case.parameters), seed=case.seed, package=case.package)
+
+    def read_inputs(self, case: CohortCase) -> None:
+        """Fill in the hashes of the inputs, and the key."""
+        self.inputs = {name: hashed(Path(path)) for name, path in case.inputs.items()}
+        self.key = key_of(case, {name: item["sha256"] for name, item in self.inputs.items()})
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:

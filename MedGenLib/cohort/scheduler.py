@@ -86,7 +86,7 @@ def _outcome(future: Future[dict[str, Any]], case: CohortCase, out: Path, deaths
 
 
 def _quarantined(case: CohortCase, out: Path, error: Exception) -> Record:
-    record = Record(case.id, "", case.verb, parameters=dict(case.parameters), seed=case.seed, package=case.package)
+    record = Record.of(case)
     record.status = QUARANTINED
     record.sentence = (
         f"{MOST_DEATHS} workers ended during this case; see its log, or give it the parameter memory: small."

@@ -161,8 +161,8 @@ def test_the_folder_of_another_cohort_or_run_is_refused(tmp_path):
 
 def test_only_one_run_works_on_a_part(tmp_path, monkeypatch):
     code = (
-        f"import time; from pathlib import Path; from MedGenLib.cohort.output import locked\n"
-        f"with locked(Path({str(tmp_path)!r}), 1, 2): print('here', flush=True); time.sleep(60)"
+        "import time; from pathlib import Path; from MedGenLib.cohort import output; output.BEAT = 0.2\n"
+        f"with output.locked(Path({str(tmp_path)!r}), 1, 2): print('here', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
