@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from MedGenLib.errors import InputError
@@ -31,12 +32,12 @@ class Verb:
     first: str
     labels: str | None = None
 
-    @property
+    @cached_property
     def inputs(self) -> list[str]:
         """Names of the images that it reads."""
         return [name for name, option in of(self.command).items() if option.image]
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, Option]:
         """The other options of a case, by name."""
         line = of(self.command, "cli")
