@@ -167,6 +167,12 @@ class RegistrationTest(support.SlicerTestCase):
             found = sampleDataModule().SampleDataLogic.sampleDataSourcesByCategory(samples.CATEGORY)
         self.assertEqual(len(found), count)
 
+    def test_openingTheModuleRegistersThem(self):
+        cls = type(support.moduleWidget())
+        with mock.patch("MedGenSlicer.samples.register") as register:
+            self.addCleanup(cls().cleanup)
+        register.assert_called_once()
+
     def test_thumbnails(self):
         for source in registered():
             image = qt.QImage(source.thumbnailFileName)
