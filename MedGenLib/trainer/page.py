@@ -7,7 +7,7 @@ from pathlib import Path
 
 from MedGenLib.evaluation.html import Picture, Section, Table, page
 from MedGenLib.io.atomic import replacing
-from MedGenLib.trainer.plan import Plan
+from MedGenLib.trainer.plan import BasePlan
 
 SAMPLED = "left a sample from the same seed, right the real patch"
 STAGES = {
@@ -19,7 +19,7 @@ STAGES = {
 MOST_PICTURES = 6
 
 
-def write_page(plan: Plan, out: Path, measured: Section | None = None) -> Path:
+def write_page(plan: BasePlan, out: Path, measured: Section | None = None) -> Path:
     """Write index.html from the files of the run."""
     sections = [measured] if measured else []
     sections += [_stage(out / folder, *texts) for folder, texts in STAGES.items() if (out / folder).is_dir()]

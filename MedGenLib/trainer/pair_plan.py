@@ -16,7 +16,7 @@ from MedGenLib.imaging.modality import modality_family
 from MedGenLib.packages.typed import setting
 from MedGenLib.trainer.datasets import DataSet, ImagePair
 from MedGenLib.trainer.pair_inspection import SIDES, PairInspection
-from MedGenLib.trainer.plan import Plan, checked_name, data_format, package_name
+from MedGenLib.trainer.plan import BasePlan, checked_name, data_format, package_name
 from MedGenLib.training.splits import hold_out
 
 UNPAIRED = "cut"
@@ -56,7 +56,7 @@ def needs_pairs(recipe: str, dataset: str | Path) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslationPlan(Plan):
+class TranslationPlan(BasePlan):
     """All choices of a training run of a translator, as in plan.json.
 
     Attributes
@@ -72,7 +72,7 @@ class TranslationPlan(Plan):
     held_out: subjects that the networks never see, for the measurement.
     """
 
-    stated: ClassVar[tuple[str, ...]] = (*Plan.stated, "source", "target", "source_modality", "recipe")
+    stated: ClassVar[tuple[str, ...]] = (*BasePlan.stated, "source", "target", "source_modality", "recipe")
 
     task: Literal["translate"] = "translate"
     schema: int = 1

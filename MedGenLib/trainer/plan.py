@@ -56,10 +56,10 @@ SHARES = {"autoencoder": 0.15, "latent-flow": 0.7, "regression": 0.85, "pix2pix"
 """Shares of the budget; the rest is for the measurement of the model."""
 
 
-AnyPlan = TypeVar("AnyPlan", bound="Plan")
+AnyPlan = TypeVar("AnyPlan", bound="BasePlan")
 
 
-class Plan:
+class BasePlan:
     """What the plans of all tasks have in common; they are frozen dataclasses.
 
     Attributes
@@ -137,7 +137,7 @@ def read_json_plan(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlan(Plan):
+class TrainingPlan(BasePlan):
     """All choices of a training run, as in plan.json.
 
     Attributes
@@ -158,7 +158,7 @@ class TrainingPlan(Plan):
     reasons: choice -> reason.
     """
 
-    stated: ClassVar[tuple[str, ...]] = (*Plan.stated, "channel", "start")
+    stated: ClassVar[tuple[str, ...]] = (*BasePlan.stated, "channel", "start")
 
     schema: int = 1
     dataset: str

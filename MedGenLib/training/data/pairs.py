@@ -46,7 +46,7 @@ FEWEST_VOXELS = 200
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImages:
     """One case in the cache: network values (float16) in LPS, mapped into memory; None for a side that it lacks.
 
     Attributes
@@ -136,7 +136,7 @@ def tissue_thresholds(data: Mapping[str, Any]) -> Resegment | None:
     return None if data["tissues"] is None else read(Resegment, data["tissues"], "tissues")
 
 
-def _cached(data: Mapping[str, Any], case: Sequence[str | None]) -> Prepared:
+def _cached(data: Mapping[str, Any], case: Sequence[str | None]) -> PreparedImages:
     """The prepared case, from the cache if it is there."""
     name, *paths = case
     rule = {key: data[key] for key in ("spacing_mm", *SIDES, "tissues")}
@@ -155,7 +155,7 @@ def _cached(data: Mapping[str, Any], case: Sequence[str | None]) -> Prepared:
     }
     slices = {int(axis): found for axis, found in known["slices"].items()}
     tissues = {int(value): tuple(found) for value, found in known["tissues"].items()}
-    return Prepared(images, slices, tissues, known["outline"])
+    return PreparedImages(images, slices, tissues, known["outline"])
 
 
 def _prepare(data: Mapping[str, Any], paths: Mapping[str, str | None], base: Path) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def nnunet(folder: Path) -> None:
     for number in range(3):
         for channel, image in enumerate(person(number)):
             write_volume(image, folder / f"imagesTr/p{number}_{channel:04d}.nii.gz")
-    (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T1", "1": "CT"}, "licence": "CC0-1.0"}))
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T1", "1": "CT"}, "license": "CC0-1.0"}))
 
 
 def cases(folder: Path, form: str) -> None:
