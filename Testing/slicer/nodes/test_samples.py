@@ -170,7 +170,10 @@ class RegistrationTest(support.SlicerTestCase):
     def test_openingTheModuleRegistersThem(self):
         cls = type(support.moduleWidget())
         with mock.patch("MedGenSlicer.samples.register") as register:
-            self.addCleanup(cls().cleanup)
+            widget = cls(slicer.qMRMLWidget())
+            widget.layout = qt.QVBoxLayout(widget.parent)
+            widget.setup()
+            self.addCleanup(widget.cleanup)
         register.assert_called_once()
 
     def test_thumbnails(self):
