@@ -54,6 +54,7 @@ class Tissues:
     fat: int
     soft: int
     bone: int
+    gas: int | None = None
 
     def of(self, name: str) -> int:
         """The label of "fat", "soft tissue" or "bone"."""

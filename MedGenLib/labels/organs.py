@@ -42,6 +42,7 @@ class Organ:
     shell: HU of the shell by phase; None for bones.
     cortex_mm: thickness of the compact bone of a bone with a thin cortex; 0 where compact bone keeps the intensities
         of the model.
+    gas: share of a hollow organ that is filled with gas, in front as in a patient on the back.
     sources: keys of `sources` in the table.
     names: names of the structures with these values.
     limits: HU that the class can have.
@@ -55,6 +56,7 @@ class Organ:
     shell_mm: float
     shell: tuple[float, ...] | None
     cortex_mm: float
+    gas: float
     sources: tuple[str, ...]
     names: tuple[str, ...]
     limits: tuple[float, float]
@@ -93,6 +95,7 @@ def organs() -> tuple[Organ, ...]:
                 row.get("shell_mm", 0),
                 tuple(row["shell"]) if "shell" in row else None,
                 row.get("cortex_mm", 0),
+                row.get("gas", 0),
                 tuple(row["sources"]),
                 tuple(row.get("names", (row["name"],))),
                 tuple(content["ranges"][row["tissue"]]),

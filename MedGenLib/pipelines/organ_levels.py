@@ -35,6 +35,8 @@ FEWEST_VOXELS = 30
 """Interior voxels below which the middle of the tissue stands for the median."""
 CORTEX_SPREAD = 0.4
 """Standard deviation of a thin cortex relative to its HU, at most."""
+CORTEX_RANGE = 0.35, 2.2
+"""Least and largest value in a thin cortex relative to its HU: it has no holes."""
 LEAST_MARROW_MM3 = 200.0
 """Smaller pieces of marrow stay compact bone."""
 REST = {-1: "muscle", -2: "fat"}
@@ -202,7 +204,8 @@ class PersonLevels:
         found, numbers = values + self.levels.field(self.shifts, box), self.levels.numbers[box]
         for number, (gain, offset) in self.cortices.items():
             place = numbers == number
-            found[place] = gain * values[place] + offset
+            least, most = (float(self.wanted[number]) * factor for factor in CORTEX_RANGE)
+            found[place] = np.clip(gain * values[place] + offset, least, most)
         return found
 
     def removed(self, values: NDArray, box: Box) -> NDArray[np.float32]:
@@ -324,7 +327,7 @@ def organ_levels(
                 "their table as in --map totalsegmentator, or leave the phase out."
             )
         return labels, None
-    array, parts, numbers = _divided(mask, labels, report, found, manifest)
+    array, parts, numbers = _divided(mask, labels, report, found, given, manifest)
     settings, spacing = manifest.settings, manifest.spacing
     steps = tuple(
         min(max(mm, spacing.min), spacing.max) / mm if n > 1 else 0.0
@@ -345,7 +348,7 @@ def has_organs(manifest: Manifest) -> bool:
 def tissues_of(manifest: Manifest) -> Tissues:
     """The labels of a model with organs."""
     values = {label.name: value for value, label in manifest.input.labels.items()}
-    return Tissues(values["fat"], values["soft tissue"], values["bone"])
+    return Tissues(values["fat"], values["soft tissue"], values["bone"], values.get("lung or gas"))
 
 
 def require_no_organs(manifest: Manifest, options: Mapping[str, Any]) -> None:
@@ -368,7 +371,12 @@ def organs_of(report: MappingReport, manifest: Manifest) -> dict[int, Organ]:
 
 
 def _divided(
-    mask: LabelMap, labels: LabelMap, report: MappingReport, found: Mapping[int, Organ], manifest: Manifest
+    mask: LabelMap,
+    labels: LabelMap,
+    report: MappingReport,
+    found: Mapping[int, Organ],
+    given: Mapping[int, float],
+    manifest: Manifest,
 ) -> tuple[NDArray, list[Part], NDArray]:
     """Labels of the model with marrow, the parts, and the number of the part of each voxel."""
     from scipy import ndimage
@@ -377,7 +385,9 @@ def _divided(
     array, parts = labels.array.copy(), []
     numbers = np.zeros(mask.shape, np.uint16)
     rows = np.array([0, *mask.values()])
-    order = np.searchsorted(rows, mask.array).astype(np.uint16) + np.uint16(1)
+    order = np.empty(mask.shape, np.uint16)
+    for plane, place in zip(mask.array, order, strict=True):  # indices of all voxels would take 8 bytes each
+        place[:] = np.searchsorted(rows, plane) + 1
     for value, place in zip(rows, ndimage.find_objects(order), strict=True):
         if int(value) not in found:
             continue
@@ -387,6 +397,11 @@ def _divided(
         soft = tissues.soft if organ.tissue == "bone" else tissues.of(organ.tissue)
         if organ.tissue == "bone":
             array[box][core] = soft
+        if organ.gas and tissues.gas is not None and int(value) not in given:
+            gas = _gas(core, box, mask, organ.gas)
+            array[box][gas] = tissues.gas
+            core &= ~gas
+            inside &= ~gas
         for region, shell in ((core, False), (inside & ~core, True)):
             if region.any() and not (shell and organ.shell is None and not organ.cortex_mm):
                 parts.append(Part(int(value), name, organ, int(report.mapped[value]) if shell else soft, shell))
@@ -421,6 +436,18 @@ def _as_cortex(values: NDArray, wanted: float) -> tuple[float, float]:
     spread = 1.4826 * float(np.median(np.abs(values - median)))
     gain = min(1.0, CORTEX_SPREAD * wanted / max(spread, 1.0))
     return gain, wanted - gain * median
+
+
+def _gas(core: NDArray[np.bool_], box: Box, mask: LabelMap, share: float) -> NDArray[np.bool_]:
+    """The foremost part of a hollow organ: gas rises in a patient who lies on the back."""
+    if not core.any():
+        return core
+    forward = mask.affine[1, :3]
+    height = sum(
+        forward[axis] * np.arange(part.start, part.stop).reshape([-1 if a == axis else 1 for a in range(3)])
+        for axis, part in enumerate(box)
+    )
+    return core & (height > np.quantile(np.broadcast_to(height, core.shape)[core], 1 - share))
 
 
 def _eroded(inside: NDArray[np.bool_], radius: list[int]) -> NDArray[np.bool_]:

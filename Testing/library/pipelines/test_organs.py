@@ -164,7 +164,22 @@ def test_marrow_is_soft_tissue_for_the_model_below_a_cortex():
     after = levels.of_seed(1).applied(painted(mask, labels, levels), (-1024, 3071)).array
     assert np.median(after[vertebra & (depth > 5)[..., None]]) == pytest.approx(120, abs=4)
     cortex = after[vertebra & (depth < 2)[..., None]]
-    assert 250 < np.median(cortex) < 400  # half a millimeter of compact bone in 2 mm
+    assert 250 < np.median(cortex) < 400 and cortex.min() > 80  # half a millimeter of compact bone in 2 mm, no holes
+
+
+@pytest.mark.parametrize("turn", [np.diag([1, 1, 1]), np.diag([-1, -1, 1]), [[0, 1, 0], [1, 0, 0], [0, 0, 1]]])
+def test_gas_rises_to_the_front_of_a_hollow_organ_unless_its_content_is_given(turn):
+    affine = np.eye(4)
+    affine[:3, :3] = 2 * np.array(turn)
+    mask = trunk(affine)
+    mask = mask.with_array(mask.array, {**NAMES, 2: "colon"})
+    labels, levels = levels_of(mask, phase="none")
+    gas, colon = (labels.array == 4) & (mask.array == 2), mask.array == 2
+    assert 0.25 < gas.sum() / colon.sum() < 0.5
+    front = (np.argwhere(gas) @ affine[:3, :3].T)[:, 1].min()
+    behind = (np.argwhere(colon & ~gas & inner(colon, 2)) @ affine[:3, :3].T)[:, 1].max()
+    assert behind <= front and not levels.numbers[gas].any()
+    assert not (levels_of(mask, phase="none", colon=40.0)[0].array[colon] == 4).any()
 
 
 def test_small_organs_are_shifted_from_the_middle_of_their_tissue():
