@@ -23,6 +23,7 @@ SIZES = {  # MiB to download and on disk, with what each brings along; rounded u
     "einops": (1, 1),
     "huggingface_hub": (10, 30),
     "monai": (3, 17),
+    "pyyaml": (1, 3),
 }
 DEFAULT_SIZE = (5, 15)
 
