@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -83,16 +83,38 @@ def close_body(label_map: LabelMap, radius: float = 15.0) -> LabelMap:
     return LabelMap(body, label_map.affine, {1: "body"})
 
 
-def distance_from(marked: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Distance (mm) to the nearest marked voxel, to about 3 mm, on the same grid; a meter where nothing is marked."""
-    from scipy.ndimage import distance_transform_edt
+@dataclass(frozen=True)
+class LayerDistances:
+    """Distances in mm on a grid of at least 3 mm: to the outside and the inside of a body, to viscera and to bone.
 
-    mask = Volume(marked.astype(np.float32), affine)
-    coarse = _coarse(mask)
-    near = coarse.array >= 0.3  # thin bones would vanish at one half
-    if not near.any():
-        return np.full(marked.shape, 1000.0, np.float32)
-    return resample_to(coarse.with_array(distance_transform_edt(~near, coarse.spacing).astype(np.float32)), mask).array
+    `inward` is 0 outside and `outward` 0 inside; where there is nothing, the distance is a meter.
+    """
+
+    grid: LabelMap
+    inward: np.ndarray
+    outward: np.ndarray
+    viscera: np.ndarray
+    bone: np.ndarray
+
+    @classmethod
+    def of(cls, codes: np.ndarray, affine: np.ndarray) -> LayerDistances:
+        """From 0 outside, 1 inside, 2 viscera and 3 bone."""
+        from scipy.ndimage import distance_transform_edt
+
+        fine = LabelMap(codes, affine)
+        grid = resample(fine, [max(s, _BODY_GRID_MM) for s in fine.spacing])
+
+        def to(marked: np.ndarray) -> np.ndarray:
+            if not marked.any():
+                return np.full(marked.shape, 1000.0)
+            return distance_transform_edt(~marked, grid.spacing)
+
+        array = grid.array
+        return cls(grid, to(array == 0), to(array > 0), to(array == 2), to(array == 3))
+
+    def on(self, reference: LabelMap, values: np.ndarray) -> np.ndarray:
+        """Values of this grid on that of the reference."""
+        return resample_to(Volume(values.astype(np.float32), self.grid.affine), reference).array
 
 
 def _largest_body(volume: Volume) -> tuple[Volume, float, np.ndarray]:

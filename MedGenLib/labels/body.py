@@ -11,7 +11,7 @@ import numpy as np
 
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
-from MedGenLib.imaging.body import body_envelope_from_image, close_body, distance_from
+from MedGenLib.imaging.body import LayerDistances, body_envelope_from_image, close_body
 from MedGenLib.imaging.modality import modality_of
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume
@@ -76,18 +76,18 @@ def fill_layers(
     image: as in `fill_rest`.
     """
     closed = close_body(labels).array > 0
-    outward = distance_from(closed, labels.affine)
+    codes = closed.astype(np.uint8)
+    codes[viscera], codes[labels.array == tissues.bone] = 2, 3
+    near = LayerDistances.of(codes, labels.affine)
     if image is None:
-        body, findings = closed | (outward <= OUTER_MM), [_layered()]
+        body, findings = closed | (near.on(labels, near.outward) <= OUTER_MM), [_layered()]
     else:
         outline, findings = _outline(labels, image)
         body = outline.array > 0
-    inward = distance_from(~closed, labels.affine)
-    muscle = distance_from(labels.array == tissues.bone, labels.affine) <= NEAR_BONE_MM
-    muscle |= np.where(closed, inward, outward) <= WALL_MM
-    muscle |= closed & (distance_from(viscera, labels.affine) > VISCERA_MM)
-    muscle |= body & ~_without_skin(body, labels.spacing)
-    rest = np.where(muscle, tissues.soft, tissues.fat).astype(labels.array.dtype)
+    muscle = (near.bone <= NEAR_BONE_MM) | (np.fmax(near.inward, near.outward) <= WALL_MM)
+    muscle |= (near.inward > 0) & (near.viscera > VISCERA_MM)
+    soft = (near.on(labels, muscle) >= 0.5) | body & ~_without_skin(body, labels.spacing)
+    rest = np.where(soft, tissues.soft, tissues.fat).astype(labels.array.dtype)
     return labels.with_array(np.where((labels.array == 0) & body, rest, labels.array)), findings
 
 
