@@ -90,10 +90,11 @@ def _lives(lock: Path) -> bool:
 
     try:
         process, _, host = lock.read_text(encoding="utf-8").partition(" ")
-        if host == socket.gethostname() and psutil.Process(int(process)).status() == psutil.STATUS_ZOMBIE:
-            return False
+        here = host == socket.gethostname()
         seen, end = _last_beat(lock), time.monotonic() + SILENT
         while time.monotonic() < end:
+            if here and psutil.Process(int(process)).status() == psutil.STATUS_ZOMBIE:
+                return False
             if _last_beat(lock) != seen:
                 return True
             time.sleep(BEAT / 10)
