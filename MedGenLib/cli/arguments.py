@@ -25,6 +25,7 @@ def from_namespace(command: str, namespace: Namespace, **read: Any) -> dict[str,
     line = of(command, "cli")
     found = {name: getattr(namespace, name) for name in of(command) if name in line}
     found |= {name: value is not None for name, value in found.items() if line[name].writes_file}
+    found |= {name: None for name, value in found.items() if value == []}  # a repeatable option that is not given
     return found | read
 
 
