@@ -78,8 +78,9 @@ def map_labels(
     Parameters
     ----------
     mapping: label or name in the mask -> label or name of the model, such as {"liver": "soft
-        tissue", 5: 2, 7: "background"}. The entry "table", or a string instead of all, names the
-        table ("freesurfer", "totalsegmentator", ...) that the mask's numbers come from, "model" for the model's own.
+        tissue", 5: 2, 7: "background"}, or name of a structure of the tables, such as {5: "liver"}.
+        The entry "table", or a string instead of all, names the table ("freesurfer", "totalsegmentator",
+        ...) that the mask's numbers come from, "model" for the model's own.
     strict: refuse labels that cannot be mapped; otherwise they become background.
 
     Raises
@@ -88,11 +89,14 @@ def map_labels(
     """
     rules = {"table": mapping} if isinstance(mapping, str) else dict(mapping or {})
     source = _source(str(rules.pop("table")), vocabulary) if "table" in rules else None
+    organs = {_key(key): str(wanted) for key, wanted in rules.items() if vocabulary.value_of(wanted) is None}
     rules = {_key(key): _target(key, wanted, vocabulary) for key, wanted in rules.items()}
     names = {} if source is None else dict(source.names)
     names.update({v: n for v, n in label_map.names.items() if not _NO_NAME.fullmatch(plain_name(n))})
     values = label_map.values()
     found = {value: _find(value, names.get(value), rules, vocabulary) for value in values}
+    known = {v: organs.get(v, organs.get(plain_name(names.get(v, "")))) for v in values}
+    names.update({v: name for v, name in known.items() if name})
     report = MappingReport(
         {v: to for v, to in found.items() if to is not None},
         [v for v, to in found.items() if to is None],
@@ -154,7 +158,8 @@ def wider_names(name: str) -> Iterator[str]:
 
 
 def _target(key: int | str, wanted: int | str, vocabulary: Vocabulary) -> int:
-    value = vocabulary.value_of(wanted)
+    names = wider_names(wanted) if isinstance(wanted, str) else [wanted]
+    value = next((v for name in names if (v := vocabulary.value_of(name)) is not None), None)
     if value is None:
         raise InputError(
             f"The mapping {key}={wanted} names a label that the model does not have; "

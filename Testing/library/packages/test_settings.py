@@ -200,6 +200,7 @@ CONTRADICTIONS = [
     (FLOW, "preprocessing/tissue_range/low", [0, 0, 0, 0, 0], "preprocessing.tissue_range.low is above its high"),
     (FLOW, "preprocessing/noise_hu", [[3, 1], [2, 1]], "noise_hu has the spacings [3.0, 2.0]; give them in rising"),
     (FLOW, "preprocessing/noise_hu", None, "arguments.scalars is 2, but must be 0 for a model without noise_hu"),
+    (FLOW, "preprocessing/tissue_range", None, "preprocessing.organs needs a tissue_range and the labels fat, soft"),
     (FLOW, "preprocessing/mean", 3, "preprocessing.mean does not belong to the codec 'tissue-standard'"),
     (FLOW, "preprocessing/scales", None, "preprocessing has no 'scales', which the codec 'tissue-standard' needs"),
     (

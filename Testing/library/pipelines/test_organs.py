@@ -236,6 +236,17 @@ def test_a_phase_needs_a_model_and_a_mask_with_organs():
         generate(tissue, phase="late")
 
 
+def test_a_mapping_names_the_organs_of_a_mask_without_names():
+    plain = LabelMap(trunk().array, GRIDS["plain"])
+    rules = {1: "fat", 2: "liver", 3: "kidney_left", 4: "aorta", 5: "vertebrae_L1", 6: "bone", 7: "soft tissue", 9: 4}
+    labels, report = map_labels(plain, find("ct-tissue").input.vocabulary, rules)
+    assert report.mapped == {1: 1, 2: 2, 3: 2, 4: 2, 5: 3, 6: 3, 7: 2, 9: 4}
+    _, levels = organ_levels(plain, labels, report, find("ct-tissue"), {"phase": "portal", "hu": "liver=90"})
+    assert {part.name for part in levels.parts} == {"liver", "kidney_left", "aorta", "vertebrae_L1"}
+    with pytest.raises(InputError, match="The mapping 2=livver names a label that the model does not have"):
+        map_labels(plain, find("ct-tissue").input.vocabulary, {2: "livver"})
+
+
 # Runs
 
 
