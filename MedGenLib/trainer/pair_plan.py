@@ -16,7 +16,7 @@ from MedGenLib.imaging.modality import modality_family
 from MedGenLib.packages.typed import setting
 from MedGenLib.trainer.datasets import DataSet, ImagePair
 from MedGenLib.trainer.pair_inspection import SIDES, PairInspection
-from MedGenLib.trainer.plan import BasePlan, checked_name, data_format, package_name
+from MedGenLib.trainer.plan import BasePlan, checked_name, package_name
 from MedGenLib.training.splits import hold_out
 
 UNPAIRED = "cut"
@@ -162,53 +162,37 @@ class TranslationPlan(BasePlan):
 
     def _package(self, subjects: int) -> dict[str, Any]:
         """The fixed parts of the manifest."""
-        shape, low, high = ["*", "*"], *self.field_of_view_mm
-        ends = (self.source_modality, self.modality)
-        form = ["hounsfield" if modality == "CT" else "magnitude" for modality in ends]
-        command = f"medgen train {Path(self.dataset).name} --out {self.name} --recipe {self.recipe}"
-        tissues = {} if self._tissues is None else {"resegment": self._tissues}
-        return {
-            "license_text": f"The license of the training data is: {self.license}.\n",
-            "metadata": {
-                "version": "1.0.0",
-                "changelog": {"1.0.0": "trained with `medgen train`"},
-                "required_packages_version": {"safetensors": "0.8.0"},
-                "name": self.name,
-                "task": f"Translation from {self.source_modality} to {self.modality}",
-                "description": f"{self.modality} from {self.source_modality}, slice by slice"
-                + ("; trained without pairs, may add or remove lesions" if self.recipe == UNPAIRED else ""),
-                "network_data_format": {
-                    "inputs": {"image": data_format(form[0], shape)},
-                    "outputs": {"pred": data_format(form[1], shape)},
-                },
+        low, high = self.field_of_view_mm
+        named = f" --source {self.source} --target {self.target}" if self.source else ""
+        command = f"medgen train {Path(self.dataset).name} --out {self.name} --recipe {self.recipe}{named}"
+        medgen = {
+            "task": "translate",
+            "pipeline": "slice-translation",
+            "input": {"kind": "image", "modality": self.source_modality},
+            "output": {
+                "modality": self.modality,
+                "unit": self.unit,
+                "range": [-1024, 2000] if self.modality == "CT" else [0, 1500],
+                "background": -1000 if self.modality == "CT" else 0,
             },
-            "medgen": {
-                "schema": 1,
-                "title": self.title,
-                "task": "translate",
-                "pipeline": "slice-translation",
-                "input": {"kind": "image", "modality": self.source_modality},
-                "output": {
-                    "modality": self.modality,
-                    "unit": self.unit,
-                    "range": [-1024, 2000] if self.modality == "CT" else [0, 1500],
-                    "background": -1000 if self.modality == "CT" else 0,
-                },
-                "spacing_mm": dict(self.spacing_mm),
-                "field_of_view_mm": {"min": list(low), "max": list(high)},
-                "preprocessing": {"name": "slices", "planes": list(self.planes), "paired": self.recipe != UNPAIRED},
-                "sampler": {
-                    "name": "regression",
-                    "presets": {"draft": {"planes": 1}, "normal": {"planes": 3}, "best": {"planes": 3, "mirror": True}},
-                },
-                "statistics": tissues,
-                "training": {
-                    "data": [{"name": self.title, "license": self.license, "url": "", "subjects": subjects}],
-                    "commands": [command],
-                },
-                "license": {"spdx": self.license, "commercial_use": False, "acceptance_required": False},
+            "spacing_mm": dict(self.spacing_mm),
+            "field_of_view_mm": {"min": list(low), "max": list(high)},
+            "preprocessing": {"name": "slices", "planes": list(self.planes), "paired": self.recipe != UNPAIRED},
+            "sampler": {
+                "name": "regression",
+                "presets": {"draft": {"planes": 1}, "normal": {"planes": 3}, "best": {"planes": 3, "mirror": True}},
+            },
+            "statistics": {} if self._tissues is None else {"resegment": self._tissues},
+            "training": {
+                "data": [{"name": self.title, "license": self.license, "url": "", "subjects": subjects}],
+                "commands": [command],
             },
         }
+        task = f"Translation from {self.source_modality} to {self.modality}"
+        description = f"{self.modality} from {self.source_modality}, slice by slice"
+        if self.recipe == UNPAIRED:
+            description += "; trained without pairs, may add or remove lesions"
+        return self.package(task, description, (self.source_modality, self.modality), 2, medgen)
 
 
 def make_translation_plan(

@@ -114,6 +114,34 @@ class BasePlan:
             data["reasons"][key] = "chosen by the user"
         return self.of(data)
 
+    def package(
+        self, task: str, description: str, ends: tuple[str, str], dims: int, medgen: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The section ``package`` of a configuration; ``ends`` is "segmentation" or a modality, of input and output."""
+        formats = {"CT": "hounsfield", "segmentation": "segmentation"}
+        sides = [
+            {"type": "image", "format": formats.get(end, "magnitude"), "num_channels": 1, "spatial_shape": ["*"] * dims}
+            for end in ends
+        ]
+        return {
+            "license_text": f"The license of the training data is: {self.license}.\n",
+            "metadata": {
+                "version": "1.0.0",
+                "changelog": {"1.0.0": "trained with `medgen train`"},
+                "required_packages_version": {"safetensors": "0.8.0"},
+                "name": self.name,
+                "task": task,
+                "description": description,
+                "network_data_format": {"inputs": {"image": sides[0]}, "outputs": {"pred": sides[1]}},
+            },
+            "medgen": {
+                "schema": 1,
+                "title": self.title,
+                **medgen,
+                "license": {"spdx": self.license, "commercial_use": False, "acceptance_required": False},
+            },
+        }
+
     def rows(self) -> list[tuple[str, str, str]]:
         """Choice, value and reason, all as text."""
         shown = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -265,57 +293,40 @@ class TrainingPlan(BasePlan):
         """The fixed parts of the manifest."""
         subjects = {case.subject for case in cases}
         low, high = self.field_of_view_mm
-        shape = ["*", "*", "*"]
-        formats = {
-            "inputs": {"image": data_format("segmentation", shape)},
-            "outputs": {"pred": data_format("hounsfield" if self.modality == "CT" else "magnitude", shape)},
-        }
-        return {
-            "license_text": f"The license of the training data is: {self.license}.\n",
-            "metadata": {
-                "version": "1.0.0",
-                "changelog": {"1.0.0": "trained with `medgen train`"},
-                "required_packages_version": {"safetensors": "0.8.0"},
-                "name": self.name,
-                "task": f"Mask-conditioned generation of {self.modality}",
-                "description": f"{self.modality} from a mask of {_listed(self.labels.values())}",
-                "network_data_format": formats,
+        medgen = {
+            "task": "generate",
+            "pipeline": "latent-flow",
+            "input": {"kind": "labels", "labels": {str(k): {"name": name} for k, name in self.labels.items()}},
+            "output": {
+                "modality": self.modality,
+                "unit": self.unit,
+                "range": list(self.range),
+                "background": self.background,
             },
-            "medgen": {
-                "schema": 1,
-                "title": self.title,
-                "task": "generate",
-                "pipeline": "latent-flow",
-                "input": {"kind": "labels", "labels": {str(k): {"name": name} for k, name in self.labels.items()}},
-                "output": {
-                    "modality": self.modality,
-                    "unit": self.unit,
-                    "range": list(self.range),
-                    "background": self.background,
-                },
-                "spacing_mm": {
-                    "min": round(0.9 * self.spacing_mm, 4),
-                    "max": round(1.1 * self.spacing_mm, 4),
-                    "native": self.spacing_mm,
-                },
-                "field_of_view_mm": {"min": list(low), "max": list(high)},
-                "preprocessing": {
-                    "name": self.codec["name"],
-                    "outside": self.outside,
-                    "coordinates": True,
-                    "partial": self.ablation > 0,
-                },
-                "sampler": {
-                    "name": "euler",
-                    "presets": {"draft": {"steps": 6}, "normal": {"steps": 12}, "best": {"steps": 30}},
-                },
-                "training": {
-                    "data": self._data(len(subjects)),
-                    "commands": [f"medgen train {Path(self.dataset).name} --out {self.name}{self._from}"],
-                },
-                "license": {"spdx": self.license, "commercial_use": False, "acceptance_required": False},
+            "spacing_mm": {
+                "min": round(0.9 * self.spacing_mm, 4),
+                "max": round(1.1 * self.spacing_mm, 4),
+                "native": self.spacing_mm,
+            },
+            "field_of_view_mm": {"min": list(low), "max": list(high)},
+            "preprocessing": {
+                "name": self.codec["name"],
+                "outside": self.outside,
+                "coordinates": True,
+                "partial": self.ablation > 0,
+            },
+            "sampler": {
+                "name": "euler",
+                "presets": {"draft": {"steps": 6}, "normal": {"steps": 12}, "best": {"steps": 30}},
+            },
+            "training": {
+                "data": self._data(len(subjects)),
+                "commands": [f"medgen train {Path(self.dataset).name} --out {self.name}{self._from}"],
             },
         }
+        description = f"{self.modality} from a mask of {_listed(self.labels.values())}"
+        task = f"Mask-conditioned generation of {self.modality}"
+        return self.package(task, description, ("segmentation", self.modality), 3, medgen)
 
     def _data(self, subjects: int) -> list[dict[str, Any]]:
         """The data of this training, after those of the continued package."""
@@ -556,11 +567,6 @@ def _extent(extents: np.ndarray, patch: np.ndarray) -> tuple[tuple[float, ...], 
     """Smallest and largest field of view in mm along the RAS axes."""
     low = np.minimum(np.floor(extents.min(axis=0)), np.floor(patch)) * 0.8
     return tuple(float(v) for v in np.floor(low)), tuple(float(v) for v in np.ceil(extents.max(axis=0)))
-
-
-def data_format(form: str, shape: list[str]) -> dict[str, Any]:
-    """One side of ``network_data_format``."""
-    return {"type": "image", "format": form, "num_channels": 1, "spatial_shape": shape}
 
 
 def package_name(title: str) -> str:
