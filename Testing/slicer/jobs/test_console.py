@@ -24,6 +24,7 @@ METHODS = {
     "edit": "edit",
     "live_edit": "liveEdit",
     "insert_lesion": "insertLesion",
+    "breathe": "breathe",
     "evaluate": "evaluate",
 }
 """Command -> method of the logic; "redraw" is one edit of an open canvas."""
