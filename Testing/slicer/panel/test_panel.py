@@ -272,6 +272,14 @@ class CheckTest(PanelCase):
         self.assertTrue(self.ui.generateButton.enabled)
         self.assertIsNotNone(mask)
 
+    def test_theLabelTableShowsTheHUOfOrgans(self):
+        mask = support.ctSegmentation()
+        mask.GetSegmentation().GetNthSegment(1).SetName("liver")
+        self.settle()
+        tips = [self.ui.labelTable.item(row, 0).toolTip() for row in range(self.ui.labelTable.rowCount)]
+        self.assertEqual([("HU" in tip) for tip in tips], [False, True, False, False])
+        self.assertIn("portal 110", tips[1])
+
     def test_onlyModelsWithOrgansHaveAPhase(self):
         support.hippocampusSegmentation()
         self.settle()

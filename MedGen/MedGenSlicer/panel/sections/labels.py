@@ -5,6 +5,8 @@ import json
 import qt
 from slicer.i18n import tr as _
 
+from MedGenLib.labels.organs import PHASES, organ_of
+from MedGenLib.pipelines.organ_levels import has_organs
 from MedGenSlicer.nodes.labels import LEFT_OUT, suggestMapping
 from MedGenSlicer.nodes.segments import segmentsOf
 from MedGenSlicer.panel import widgets, words
@@ -78,7 +80,7 @@ class LabelTable:
         table.setRowCount(0)
         table.setRowCount(len(segments))
         for row, (segment, (name, label)) in enumerate(zip(segments, self._rows, strict=True)):
-            item = widgets.cell(name, _tooltip(segment))
+            item = widgets.cell(name, "\n".join([_tooltip(segment), *_organHU(name, self._manifest)]))
             if segment.color is not None:
                 item.setIcon(_swatch(segment.color))
             table.setItem(row, 0, item)
@@ -167,6 +169,19 @@ def _tooltip(segment) -> str:
     if not segment.terminology or segment.terminology == segment.name:
         return segment.name
     return _("{name}; terminology: {terminology}").format(name=segment.name, terminology=segment.terminology)
+
+
+def _organHU(name: str, manifest) -> list[str]:
+    """What the table of organs says of a segment, for models with organs; a name of the model has no HU of its own."""
+    organ = organ_of(name) if has_organs(manifest) and manifest.input.vocabulary.label_of(name) is None else None
+    if organ is None:
+        return []
+    levels = [f"{hu:g}" for hu in organ.hu]
+    return [
+        _("{none} HU; arterial {arterial}, portal {portal}, delayed {delayed}").format(
+            **dict(zip(PHASES, levels, strict=True))
+        )
+    ]
 
 
 def _swatch(color: tuple[float, float, float]):
