@@ -251,9 +251,12 @@ def test_memory_that_is_short_reaches_the_small_plan(tmp_path):
     assert record.status == DONE
 
     def refuse(attempt, memory, device, what):
+        (hidden,) = (tmp_path / CASES).glob(".*")
+        (hidden / "image.nii.gz").write_bytes(b"the first half")
         raise MemoryPlanError("The memory is full; crop the mask.")
 
     assert run_case(case, tmp_path, None, refuse).sentence == "The memory is full; crop the mask."
+    assert sorted(path.name for path in (tmp_path / CASES / "m000").iterdir()) == ["log.txt", "record.json"]
 
 
 def test_workers_fit_into_the_memory_and_the_cores(tmp_path, monkeypatch):
@@ -371,6 +374,7 @@ def test_a_case_that_ends_two_workers_is_set_aside_and_ctrl_c_stops(tmp_path):
         os.kill(seen[-1], signal.SIGKILL)
     printed, errors = driver.communicate(timeout=60)
     (record,) = records(out).values()
+    assert list(out.rglob(".*")) == []
     assert driver.returncode == 2 and "0 of 1 cases done (0 now), 1 failed." in printed
     assert errors.count("the worker of m000 ended; the case is tried again") == 1
     assert record.status == QUARANTINED and "2 workers ended during this case; see its log" in record.sentence
