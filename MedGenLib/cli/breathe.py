@@ -50,7 +50,8 @@ def breathe(arguments: Namespace, console: Console) -> int:
     for path in outputs.paths:
         console.wrote(str(path))
     for sentence in series.sentences:
-        console.say(sentence)
+        if sentence not in series.notes:  # those were printed before the work
+            console.say(sentence)
     return 0
 
 

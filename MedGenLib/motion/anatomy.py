@@ -36,8 +36,8 @@ _RIM_MM = 16.0
 """Distance of the dome from the border of the base."""
 _FEW = 20
 """Voxels of bone that show no spine."""
-_CUT_MM2 = 200.0
-"""Area of lung in the lowest slice from which the diaphragm is cut."""
+CUT_MM2 = 200.0
+"""Area of lung in the lowest slice from which the diaphragm is cut, and in the highest from which the lungs are."""
 _STEEPEST = 1.5
 """Slope of the base of a lung; steeper are the flanks of the diaphragm and the border of the heart."""
 
@@ -176,8 +176,7 @@ def find_chest(hu: NDArray, lungs: NDArray[np.bool_], fixed: NDArray[np.bool_], 
     """
     from scipy.ndimage import uniform_filter1d
 
-    area = np.count_nonzero(lungs[:, :, 0]) * spacing[0] * spacing[1]
-    if area > _CUT_MM2:
+    if (area := cut_area(lungs, spacing, 0)) > CUT_MM2:
         raise InputError(
             f"The lowest slice of the CT shows {area / 100:.0f} cm2 of lung, so that the diaphragm is cut; give a CT "
             "that reaches below the lungs."
@@ -197,6 +196,11 @@ def find_chest(hu: NDArray, lungs: NDArray[np.bool_], fixed: NDArray[np.bool_], 
     moving |= lungs
     base, height = _base(lungs, moving, spacing, middle)
     return Chest(moving, lungs, base, height, spine, front, spacing)
+
+
+def cut_area(lungs: NDArray[np.bool_], spacing: NDArray, level: int) -> float:
+    """Area of lung in a slice in mm2."""
+    return float(np.count_nonzero(lungs[:, :, level]) * spacing[0] * spacing[1])
 
 
 def _spine(bones: NDArray, otherwise: float, spacing: NDArray) -> NDArray[np.float64]:

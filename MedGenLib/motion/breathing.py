@@ -17,13 +17,15 @@ from MedGenLib.imaging.resampling import resample, resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, whole_numbers
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.io.system import plan_memory
-from MedGenLib.motion.anatomy import Chest, find_chest, find_lungs
+from MedGenLib.motion.anatomy import CUT_MM2, Chest, cut_area, find_chest, find_lungs
 from MedGenLib.motion.field import STEEPEST, Motion, limit_slope, solve
 from MedGenLib.motion.trace import Cycle
 from MedGenLib.options import BreatheOptions, documented
-from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.progress import ProgressCallback, Stage, announce
 
 _COARSE_MM = 4.0
+_WORKING_BYTES = 48
+"""Bytes per voxel beside the phases."""
 _PARENCHYMA_HU = (-500.0, -200.0)
 """Below the first, lung changes its density with its volume; above the second, tissue keeps its HU."""
 _WALL = ("rib", "vertebra", "sternum", "scapula", "clavicul", "spine", "humerus", "hip", "sacrum", "bone")
@@ -70,6 +72,7 @@ class Breathing:
     phases: what was measured in each.
     tracks: name -> (phases, 3) places in RAS mm.
     parameters: the options, and what was found.
+    notes: warnings on the input.
     """
 
     source: Volume
@@ -78,6 +81,7 @@ class Breathing:
     phases: list[Phase]
     tracks: dict[str, NDArray[np.float64]]
     parameters: dict[str, Any]
+    notes: list[str]
     _mover: _Mover = field(repr=False)
 
     @property
@@ -96,6 +100,7 @@ class Breathing:
             f"{np.ptp(volumes):.0f} ml.",
             f"The mass of the lungs is {masses[0]:.0f} g within {np.abs(np.divide(masses, masses[0]) - 1).max():.2%}; "
             f"the smallest Jacobian is {min(phase.least_jacobian for phase in self.phases):.2f}.",
+            *self.notes,
         ]
 
     @property
@@ -153,9 +158,10 @@ def breathe(
     )
     volume = as_stored(image if isinstance(image, Volume) else read_volume(image))
     _require_ct(volume)
-    plan_memory(volume.array.size * (2 * options["phases"] + 24), "The series")
     labels = options["labels"]
     labels = read_label_map(labels) if isinstance(labels, (str, Path)) else labels
+    frame = volume.array.itemsize + (1 if labels is None else labels.array.itemsize)
+    plan_memory(volume.array.size * (frame * options["phases"] + _WORKING_BYTES), "The series")
     if labels is not None and not labels.geometry.is_close(volume.geometry):
         raise InputError("The labels lie on another grid than the CT; resample them to the grid of the CT.")
     for name, place in (options["points"] or {}).items():
@@ -169,6 +175,7 @@ def breathe(
     if options["tidal_volume"] is not None:
         mover.fit_volume(options["tidal_volume"], min(steps, key=lambda s: s[0]), max(steps, key=lambda s: s[0]))
     stage.advance()
+    announce(mover.notes, progress)
     return _series(volume, labels, mover, steps, options, progress)
 
 
@@ -195,7 +202,7 @@ def _series(
     places = np.array(list(points.values()), float).reshape(-1, 3)
     paths = np.stack([mover.moved(places, phase) for phase in phases], axis=1)
     tracks = dict(zip(points, paths, strict=True))
-    return Breathing(volume, volumes, moved_labels, phases, tracks, mover.facts(options), mover)
+    return Breathing(volume, volumes, moved_labels, phases, tracks, mover.facts(options), mover.notes, mover)
 
 
 def _centers(labels: LabelMap) -> dict[str, NDArray]:
@@ -413,6 +420,13 @@ class _Mover:
 
     def _shares(self, phase: Phase) -> tuple[float, float]:
         return phase.rise / self.amplitude, phase.chest / self.chest_mm if self.chest_mm else 0.0
+
+    @property
+    def notes(self) -> list[str]:
+        """As of `Breathing`."""
+        cut = cut_area(self.lungs, self.spacing, -1) > CUT_MM2
+        sentence = "The highest slice of the CT cuts the lungs, which do not move there, so that they move too little."
+        return [*self.volume.notes, *([sentence] if cut else [])]
 
     def facts(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What makes the same series again, and what was found."""

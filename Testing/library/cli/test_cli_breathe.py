@@ -8,6 +8,7 @@ import pydicom
 import pytest
 import SimpleITK
 from chests import chest
+from dicoms import judge
 from PIL import Image
 
 from MedGenLib import cli
@@ -67,6 +68,7 @@ def test_a_folder_is_a_4d_dicom_series(folder, tmp_path):
     assert run(folder / "ct.nii.gz", "-o", tmp_path / "s.seq.nrrd") == 0
     frames = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(tmp_path / "s.seq.nrrd")).transpose(3, 2, 1, 0)
     series = sorted((tmp_path / "study").iterdir())
+    assert judge(*(next(path.iterdir()) for path in series)) == []
     headers = [pydicom.dcmread(next(path.iterdir())) for path in series]
     assert len({header.SeriesInstanceUID for header in headers}) == len(headers) == 3
     for shared in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID"):

@@ -227,6 +227,13 @@ def test_the_named_amplitude_does_not_fold():
     assert most > 20 and breathe(image, phases=2, amplitude=most).phases[1].least_jacobian > 0
 
 
+def test_lungs_that_are_cut_above_are_said(scene):
+    image, _ = scene
+    cut = crop(image, (0, 0, 0), (*image.shape[:2], 65))
+    assert "highest slice of the CT cuts the lungs" in breathe(cut, phases=2, amplitude=8).sentences[-1]
+    assert breathe(image, phases=2, amplitude=8).notes == []
+
+
 def test_a_stopped_run_ends_at_once(scene):
     seen = []
 
