@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,11 @@ def test_medgen_home_moves_everything(medgen_home):
     assert user_folders.cache_dir() == medgen_home / "cache"
     assert user_folders.models_dir() == medgen_home / "models"
     assert not medgen_home.exists(), "asking for a path creates nothing"
+
+
+def test_no_test_has_the_folders_of_the_user():
+    folders = user_folders.config_dir(), user_folders.cache_dir(), user_folders.models_dir()
+    assert all(folder.is_relative_to(tempfile.gettempdir()) for folder in folders)
 
 
 @pytest.mark.parametrize("value", ["", "  "])
