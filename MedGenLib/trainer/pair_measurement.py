@@ -17,8 +17,10 @@ from MedGenLib.errors import InputError
 from MedGenLib.evaluation.cohorts import CohortEvaluation
 from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, number
 from MedGenLib.evaluation.pair import Evaluation, evaluate
+from MedGenLib.imaging.body import body_envelope_from_image
 from MedGenLib.imaging.normalization import bright_end
-from MedGenLib.imaging.volume import Volume
+from MedGenLib.imaging.resampling import resample_to
+from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.atomic import write_json
 from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.packages.manifest import Manifest
@@ -147,10 +149,14 @@ def _measured(manifest: Manifest, plan: TranslationPlan, case: ImagePair, folder
     if target is None:
         return found
     try:
-        result = _compared(volume, target)
+        # Where the outlines differ already in the training data, a source does not tell what lies beyond its own.
+        mask = None if manifest.settings.outline else _shared(source, target)
+        result = _compared(volume, target, mask)
     except InputError as error:
         return {**found, "note": f"Some errors were not measured: {error}"}
     found["figures"] = [[row.name, row.unit, row.value] for row in result.rows if row.name in SHOWN and not row.label]
+    if mask is not None:
+        found["note"] = "The errors are those where both images show the body, because their outlines differ"
     found["figures"] += [[f"Dice of {row.name}", "", row.dice] for row in result.anatomy if row.dice is not None]
     return found
 
@@ -165,11 +171,17 @@ def _target(case: ImagePair, plan: TranslationPlan) -> Volume | None:
     return target.with_array(np.clip(1000 * target.array / bright_end(target.array), 0, None))
 
 
-def _compared(volume: Volume, target: Volume) -> Evaluation:
+def _shared(source: Volume, target: Volume) -> LabelMap:
+    """Where both images show the body, on the grid of the source."""
+    body = resample_to(body_envelope_from_image(target), source).array & body_envelope_from_image(source).array
+    return LabelMap(body, source.affine)
+
+
+def _compared(volume: Volume, target: Volume, mask: LabelMap | None) -> Evaluation:
     if volume.modality != "CT":
-        return evaluate(volume, target, resample=True)
+        return evaluate(volume, target, mask, resample=True)
     find = segmenter(TISSUES, "cpu")
-    return evaluate(volume, target, labels=find(target), segmenter=find, resample=True)
+    return evaluate(volume, target, mask, find(target), find, resample=True)
 
 
 def _figures(facts: Sequence[dict[str, Any]]) -> list[Figure]:
@@ -183,7 +195,6 @@ def _figures(facts: Sequence[dict[str, Any]]) -> list[Figure]:
 
 def _picture(case: ImagePair, plan: TranslationPlan, made: Path, real: Path) -> tuple[str, bytes]:
     """Source, translation and, if there is one, the real target in planes through the middle."""
-    from MedGenLib.imaging.resampling import resample_to
     from MedGenLib.visual.planes import translation_planes
 
     source = read_volume(case.source, modality=plan.source_modality)

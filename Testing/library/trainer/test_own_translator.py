@@ -326,6 +326,23 @@ def test_a_target_on_another_grid_is_resampled_to_its_source(tmp_path):
     assert np.abs(hu - real)[real > -500].mean() < 25
 
 
+def test_errors_are_measured_where_a_smaller_source_shows_the_body(tmp_path):
+    folder = pairs(tmp_path / "data", people=2)
+    for path in (folder / "mr").iterdir():
+        image = read_volume(path)
+        write_volume(image.with_array(np.where(np.arange(SHAPE[0])[:, None, None] < 18, image.array, 0)), path)
+    changes = {**TINY, "steps.regression": "2"}
+    made = train_own(folder, tmp_path / "out", Choices(name="half", recipe="regression", changes=changes), device="cpu")
+    assert not made.settings.outline and "where both images show the body" in made.card
+    (who,) = made.training.held_out
+    facts = json.loads((tmp_path / f"out/evaluation/{who}.json").read_text())
+    error = next(value for name, _, value in facts["figures"] if name == "MAE")
+    both = (read_volume(tmp_path / f"out/evaluation/{kind}/{who}.nii.gz").array for kind in ("synthetic", "real"))
+    off, body = np.abs(np.subtract(*both)), person(int(who[1:]))[1].array > -500
+    assert error == pytest.approx(off[:18][body[:18]].mean(), rel=0.01)
+    assert abs(error / off[body].mean() - 1) > 0.02
+
+
 def test_people_are_never_on_both_sides(tmp_path):
     folder = pairs(tmp_path, people=6)
     rows = [f"mr/p{n}.nii.gz,ct/p{n}.nii.gz,person {n // 2}" for n in range(6)]
