@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from MedGenLib.errors import InputError
 
 _AIR_HU, _BONE_HU, _OUTSIDE_HU = -400, 180, -300
-_LEAST_LUNG_ML = 300.0
+LEAST_LUNG_ML = 300.0
 _LUNG_HU = (-965, -450)
 """Range of the median of a lung; gas in the bowel is darker."""
 _PIECE = 0.1
@@ -60,9 +60,9 @@ def find_lungs(hu: NDArray, spacing: NDArray) -> NDArray[np.bool_]:
     for number in np.flatnonzero(sizes > max(_PIECE * sizes.max(), 1.0)):
         inside = hu[boxes[number - 1]][pieces[boxes[number - 1]] == number]
         kept[number] = _LUNG_HU[0] <= np.median(inside) <= _LUNG_HU[1]
-    if sizes[kept].sum() < _LEAST_LUNG_ML:
+    if sizes[kept].sum() < LEAST_LUNG_ML:
         raise InputError(
-            f"The CT shows {sizes[kept].sum():.0f} ml of lung, and breathing needs at least {_LEAST_LUNG_ML:.0f} ml; "
+            f"The CT shows {sizes[kept].sum():.0f} ml of lung, and breathing needs at least {LEAST_LUNG_ML:.0f} ml; "
             "give a CT of the whole chest, or the lungs as labels (command line: --labels)."
         )
     return fill_slices(kept[pieces])

@@ -14,10 +14,10 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import guess_modality, has_offset, hu_problem
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample, resample_to
-from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, whole_numbers
+from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, check_finite, whole_numbers
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.io.system import plan_memory
-from MedGenLib.motion.anatomy import CUT_MM2, Chest, cut_area, find_chest, find_lungs
+from MedGenLib.motion.anatomy import CUT_MM2, LEAST_LUNG_ML, Chest, cut_area, find_chest, find_lungs
 from MedGenLib.motion.field import STEEPEST, Motion, limit_slope, solve
 from MedGenLib.motion.trace import Cycle
 from MedGenLib.options import BreatheOptions, documented
@@ -30,6 +30,8 @@ _PARENCHYMA_HU = (-500.0, -200.0)
 """Below the first, lung changes its density with its volume; above the second, tissue keeps its HU."""
 _WALL = ("rib", "vertebra", "sternum", "scapula", "clavicul", "spine", "humerus", "hip", "sacrum", "bone")
 """Parts of the names of labels that do not move along foot-head."""
+_IN_LUNGS = ("nodule", "lesion", "tumor", "tumour", "cancer", "vessel", "metasta")
+"""Parts of the names of labels that lie in the lungs."""
 _NEAR, _VOLUME_STEPS = 0.003, 8
 """Deviation from the volume asked for at which the search ends, and its largest number of steps."""
 _MOST_MM = 60
@@ -216,6 +218,7 @@ def _centers(labels: LabelMap) -> dict[str, NDArray]:
 
 
 def _require_ct(volume: Volume) -> None:
+    check_finite(volume)
     if volume.modality not in (None, "CT"):
         raise InputError(f"The image is {volume.modality}, but a breathing series is made from a CT; give a CT.")
     if problem := hu_problem(volume):
@@ -240,8 +243,9 @@ class _Mover:
         order = Reorientation.to(volume.geometry, "RAS")
         spacing = np.array(order.axes(volume.spacing))
         hu = order.apply(volume.array).astype(np.float32)
-        stated = labels is not None and _named(labels, ("lung",))
-        lungs = order.apply(stated) if labels is not None and stated.any() else find_lungs(hu, spacing)
+        lungs = None if labels is None else order.apply(_named(labels, ("lung",), _IN_LUNGS))
+        if lungs is None or np.count_nonzero(lungs) * np.prod(spacing) / 1000 < LEAST_LUNG_ML:
+            lungs = find_lungs(hu, spacing)
         wall = np.zeros(lungs.shape, bool) if labels is None else order.apply(_named(labels, _WALL))
         grid = np.diag([*spacing, 1.0])
         size = np.maximum(spacing, _COARSE_MM)
@@ -439,7 +443,8 @@ def _nearest(plane: NDArray, y: NDArray, z: NDArray) -> NDArray:
     return plane[rows, columns]
 
 
-def _named(labels: LabelMap, words: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Where the label's name holds one of the words."""
-    values = [value for value, name in labels.names.items() if any(word in name.lower() for word in words)]
+def _named(labels: LabelMap, words: tuple[str, ...], but: tuple[str, ...] = ()) -> NDArray[np.bool_]:
+    """Where the label's name holds one of the words, and none of the others."""
+    names = {value: name.lower() for value, name in labels.names.items()}
+    values = [v for v, name in names.items() if any(w in name for w in words) and not any(w in name for w in but)]
     return np.isin(labels.array, values)

@@ -227,6 +227,14 @@ def test_the_named_amplitude_does_not_fold():
     assert most > 20 and breathe(image, phases=2, amplitude=most).phases[1].least_jacobian > 0
 
 
+def test_a_nodule_is_no_lung(scene):
+    image, labels = scene
+    nodule = LabelMap((labels.array == LESION).astype(np.uint8), labels.affine, {1: "Lung nodule"})
+    named, found = (breathe(image, labels=mask, phases=2) for mask in (nodule, None))
+    assert np.array_equal(named.volumes[1].array, found.volumes[1].array)
+    assert set(named.tracks) == {"Lung nodule"}
+
+
 def test_lungs_that_are_cut_above_are_said(scene):
     image, _ = scene
     cut = crop(image, (0, 0, 0), (*image.shape[:2], 65))
