@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -97,11 +98,21 @@ def organs() -> tuple[Organ, ...]:
                 row.get("cortex_mm", 0),
                 row.get("gas", 0),
                 tuple(row["sources"]),
-                tuple(row.get("names", (row["name"],))),
+                tuple(name for short in row.get("names", (row["name"],)) for name in _names(short)),
                 tuple(content["ranges"][row["tissue"]]),
             )
         )
     return tuple(found)
+
+
+def _names(short: str) -> list[str]:
+    """The names that a short form stands for: * for both sides, 1-3 for numbers."""
+    names = [short.replace("*", side) for side in ("left", "right")] if "*" in short else [short]
+    found = re.fullmatch(r".*?(\d+)-(\d+)", short)
+    if found is None:
+        return names
+    numbers = range(int(found[1]), int(found[2]) + 1)
+    return [re.sub(r"\d+-\d+$", str(number), name) for name in names for number in numbers]
 
 
 def sources() -> dict[str, str]:
