@@ -151,6 +151,10 @@ def _measured(manifest: Manifest, plan: TranslationPlan, case: ImagePair, folder
     try:
         # Where the outlines differ already in the training data, a source does not tell what lies beyond its own.
         mask = None if manifest.settings.outline else _shared(source, target)
+        if mask is not None:
+            outside = manifest.output.background
+            target = resample_to(target.with_array(target.array.astype(np.float32)), source)
+            volume, target = (v.with_array(np.where(mask.array > 0, v.array, outside)) for v in (volume, target))
         result = _compared(volume, target, mask)
     except InputError as error:
         return {**found, "note": f"Some errors were not measured: {error}"}
