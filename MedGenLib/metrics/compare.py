@@ -128,8 +128,8 @@ def compare(
         _labels_on_grid(name, grid, image, resample, notes) for name, grid in (("mask", mask), ("label volume", labels))
     )
     announce(notes, progress)
-    if kind == "CT" and not (image.modality and reference.modality):
-        notes.append("Taken as CT in HU.")
+    if kind and not (image.modality and reference.modality):
+        notes.append("Taken as CT in HU." if kind == "CT" else "Taken as MR in arbitrary units.")
     stage.advance()
     inside = _region(target, mask, covered, notes)
     stage.advance()
@@ -178,6 +178,11 @@ def _kind(image: Volume, reference: Volume, notes: list[str]) -> str:
         )
     if of_image == "CT" and not (image.modality and reference.modality):
         notes += _doubts("image", image) + _doubts("reference", reference)
+    if not of_reference:
+        notes.append(
+            "The values do not show whether the images are CT in HU or MR; the figures are in their own unit (command "
+            "line: --modality states it)."
+        )
     if of_image != of_reference and "MR" not in (of_image, of_reference):
         notes.append(f"The image is {of_image} and the reference {of_reference}: errors between them mean little.")
     return of_reference

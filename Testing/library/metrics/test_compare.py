@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -274,6 +275,14 @@ def test_a_ct_without_modality_is_detected_by_its_values():
     named = [volume.with_array(volume.array, "CT", "HU") for volume in (image, anatomy())]
     assert result.rows == compare(*named).rows
     assert "Taken as CT" not in compare(*named).note
+
+
+def test_what_values_without_a_modality_are_taken_for_is_stated():
+    hu = anatomy().array.clip(-1000, 1000)
+    scaled, eight = (Volume(array, phantom().affine) for array in ((hu + 1000) / 3000, np.rint((hu + 1000) / 8)))
+    assert "do not show whether" in compare(scaled, scaled).note
+    assert "Taken as MR in arbitrary units." in compare(eight, eight).note
+    assert "Taken as" not in compare(replace(eight, modality="MR"), replace(eight, modality="MR")).note
 
 
 def test_a_poor_ct_is_not_taken_for_an_mr_image():
