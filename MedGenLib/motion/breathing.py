@@ -30,7 +30,7 @@ _PARENCHYMA_HU = (-500.0, -200.0)
 """Below the first, lung changes its density with its volume; above the second, tissue keeps its HU."""
 _WALL = ("rib", "vertebra", "sternum", "scapula", "clavicul", "spine", "humerus", "hip", "sacrum", "bone")
 """Parts of the names of labels that do not move along foot-head."""
-_IN_LUNGS = ("nodule", "lesion", "tumor", "tumour", "cancer", "vessel", "metasta")
+_IN_LUNGS = ("nodule", "lesion", "tumo", "cancer", "vessel", "metasta")
 """Parts of the names of labels that lie in the lungs."""
 _NEAR, _VOLUME_STEPS = 0.003, 8
 """Deviation from the volume asked for at which the search ends, and its largest number of steps."""
