@@ -146,6 +146,8 @@ def _described(path: Path, names: tuple[str, str] | None) -> DataSet | None:
     if facts is None:
         return None
     channels, images = facts.channels, volumes_in(path / "imagesTr")
+    if len(channels) < 2:
+        raise InputError(f"The images of {path} have one channel, but a translation needs two; give pairs of images.")
     if names is None:
         known = ", ".join(f"{number} ({name})" for number, name in channels.items())
         raise InputError(f"{path} has several channels; name two of {known} with --source and --target.")

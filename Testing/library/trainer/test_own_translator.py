@@ -19,6 +19,7 @@ from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.dicom import write_series
 from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.io.samples import sample
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import catalogue, find
 from MedGenLib.trainer.pair_inspection import inspect_pairs
@@ -324,6 +325,20 @@ def test_a_target_on_another_grid_is_resampled_to_its_source(tmp_path):
     kept = next(c for c in cases_ if c.subject not in plan.held_out)
     real = person(int(kept.name[1:]))[1].array[::-1, ::-1, 4:]  # LPS
     assert np.abs(hu - real)[real > -500].mean() < 25
+
+
+def test_data_that_are_no_pairs_are_refused(data, tmp_path, capsys):
+    for number in range(2):
+        (tmp_path / "empty" / ("source", "target")[number]).mkdir(parents=True)
+    one = pairs(tmp_path / "one", people=1)
+    for words_, sentence in (
+        ([str(sample("hippocampi/dataset.json").parent), "--task", "translate"], "have one channel"),
+        ([str(tmp_path / "empty")], "has no usable sources"),
+        ([str(one)], r"sources of .* are of one person \(p0\)"),
+        ([str(data), "--source", "ct", "--target", "ct"], "copy of its target"),
+    ):
+        assert cli.main(["plan", *words_, "--device", "cpu"]) == 2
+        assert re.search(sentence, capsys.readouterr().err)
 
 
 def test_errors_are_measured_where_a_smaller_source_shows_the_body(tmp_path):
