@@ -187,7 +187,7 @@ def _doubts_of(
         low, high = limits[0] / _VOLUME_MARGIN[0], limits[1] * _VOLUME_MARGIN[1]
         if shape.volume_ml > high or not shape.border_mm2 and shape.volume_ml < low:
             yield f"{label} has {shape.volume_ml:.3g} ml, where {limits[0]:g} to {limits[1]:g} ml are usual"
-    if limits := known.get("thickness_mm"):
+    if shape.beside and (limits := known.get("thickness_mm")):  # one that fills the grid has no surface
         is_fragment = shape.border_mm2 and shape.volume_ml < _FRAGMENT_ML
         low, high = limits[0] / _THICKNESS_MARGIN * (not is_fragment), limits[1] * _THICKNESS_MARGIN
         if not low <= shape.thickness_mm <= high:
