@@ -82,7 +82,8 @@ def images(tmp_path):
         ),
     ],
 )
-def test_a_manifest_that_cannot_be_used_is_refused_in_a_sentence(tmp_path, capsys, text, sentence):
+def test_a_manifest_that_cannot_be_used_is_refused_in_a_sentence(tmp_path, monkeypatch, capsys, text, sentence):
+    monkeypatch.setenv("MEDGEN_HOME", str(tmp_path / "home"))  # no license was accepted there
     (tmp_path / "m.nii").touch()
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=sentence):
