@@ -232,6 +232,8 @@ def read_entries(path: str | Path) -> dict[str, str]:
             return {KEY: comments[0]} if comments else {}
         if path.name.lower().endswith(_MGH):
             return {}
+        if path.name.lower().endswith(_NRRD):
+            read_nrrd_header(path)
         reader = SimpleITK.ImageFileReader()
         reader.SetFileName(str(path))
         with quiet_library():

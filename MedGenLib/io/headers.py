@@ -87,7 +87,8 @@ def read_nrrd_header(path: Path) -> Header:
     lists = _list_axes(entries, len(sizes))
     shape = tuple(n for axis, n in enumerate(sizes) if axis not in lists)
     channels = int(np.prod([sizes[axis] for axis in lists], dtype=object))
-    vectors = [tuple(_numbers(v, path)) for v in re.findall(r"\(([^)]*)\)", entries.get("space directions", ""))]
+    vectors = _vectors(entries.get("space directions", ""), path)
+    _refuse_decimal_commas([*vectors, *_vectors(entries.get("space origin", ""), path)], entries, path)
     if len(vectors) == 3 and all(len(vector) == 3 for vector in vectors):
         _check_columns(np.array(vectors).T, path)
     elif "spacings" in entries:
@@ -102,6 +103,20 @@ def read_nrrd_header(path: Path) -> Header:
     return Header(
         without_trailing_ones(shape), _type_bytes(entries.get("type", "")), channels, segments=segments, packed=packed
     )
+
+
+def _vectors(text: str, path: Path) -> list[tuple[float, ...]]:
+    return [tuple(_numbers(vector, path)) for vector in re.findall(r"\(([^)]*)\)", text)]
+
+
+def _refuse_decimal_commas(vectors: list[tuple[float, ...]], entries: dict[str, str], path: Path) -> None:
+    """Raise InputError where a vector has more entries than the space has axes: its numbers are cut by their commas."""
+    most = 4 if "time" in entries.get("space", "") else _counts(entries.get("space dimension", "3"), path)[0]
+    if any(len(vector) > most for vector in vectors):
+        raise InputError(
+            f"The header of {path} has numbers with decimal commas, as Slicer writes them in some languages; save it "
+            "as .nii.gz, or set Slicer's language to English and save it again."
+        )
 
 
 def _list_axes(entries: dict[str, str], count: int) -> list[int]:

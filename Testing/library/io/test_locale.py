@@ -7,6 +7,9 @@ import sys
 import pytest
 from locales import make_locale
 
+from MedGenLib.errors import InputError
+from MedGenLib.io.files import read_entries, read_label_map, read_volume
+
 PROGRAM = """
 import locale, sys
 from pathlib import Path
@@ -88,3 +91,14 @@ def test_results_are_the_same_in_a_locale_with_a_decimal_comma(german, tmp_path,
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
     )
     assert done.stdout.endswith("done\n"), done.stderr
+
+
+def test_an_nrrd_file_with_decimal_commas_is_named_as_such(tmp_path):
+    """Slicer's own writer makes them in a process with a decimal comma."""
+    path = tmp_path / "ct.nrrd"
+    header = ["NRRD0004", "type: short", "dimension: 3", "space: left-posterior-superior", "sizes: 2 2 2"]
+    header += ["space directions: (0,69999999999999996,0,0) (0,0,75,0) (0,0,1,25)", "endian: little", "encoding: raw"]
+    path.write_bytes("\n".join([*header, "space origin: (-12,5,-3,25,7)"]).encode() + b"\n\n" + bytes(16))
+    for read in (read_volume, read_label_map, read_entries):
+        with pytest.raises(InputError, match="ct.nrrd has numbers with decimal commas, .* save it as .nii.gz"):
+            read(path)
