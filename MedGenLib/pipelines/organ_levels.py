@@ -340,9 +340,9 @@ def organ_levels(
     return replace(labels, array=array), levels
 
 
-def has_organs(manifest: Manifest) -> bool:
-    """Whether the model has HU of organs and contrast phases."""
-    return getattr(manifest.settings, "organs", False)
+def has_organs(manifest: Manifest | None) -> bool:
+    """Whether the model, if there is one, has HU of organs and contrast phases."""
+    return manifest is not None and getattr(manifest.settings, "organs", False)
 
 
 def tissues_of(manifest: Manifest) -> Tissues:

@@ -1,7 +1,6 @@
 """A chest of simple shapes in HU: body, lungs with a domed base, heart, spine, ribs, trachea, a lesion."""
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from MedGenLib.imaging.volume import LabelMap, Volume
 
@@ -17,6 +16,8 @@ def chest(spacing=(3.0, 3.0, 3.0), rotation=None, height=260.0):
     rotation: (3, 3) of the axes; the patient turns with them.
     height: mm of the image from the head downwards.
     """
+    from scipy.ndimage import gaussian_filter
+
     shape = np.round(np.divide((*_SIZE_MM[:2], height), spacing)).astype(int)
     x, y, z = (
         (np.arange(n) - (n - 1) / 2) * s + start

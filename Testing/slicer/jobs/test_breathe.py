@@ -1,18 +1,21 @@
 """A breathing series in Slicer: sequences in one browser, and the file of the command line read by Slicer's class."""
 
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import slicer
-from chests import LESION, chest
 
 import support
 from support.processes import WorkerTestCase
 from support.snapshots import snapshotOfScene
 
 support.useModuleFolder()
+sys.path.insert(0, str(support.ROOT / "Testing" / "support"))
+
+from chests import LESION, chest
 
 from MedGenLib.errors import InputError
 from MedGenLib.io.frames import write_sequence
