@@ -41,6 +41,8 @@ COVERED = 0.05
 image."""
 FEWEST_TEXTURES = 12
 """Images from which a distribution of their texture is measured."""
+TEXTURED_SHARE = 0.8
+"""Share of the usual image that a patch shows at least, so that it has the texture of the image."""
 CACHED = 3
 """Bytes of a prepared voxel: its value in half precision, and its label."""
 MOST_LABELS, MOST_SHOWN = 254, 12
@@ -367,9 +369,9 @@ def make_plan(
     patch, whole, why_patch = _patch(inspection, spacing, device)
     held_out = hold_out(subjects, max(1, min(40, round(len(subjects) / 5))), 0)
     ct = inspection.modality == "CT"
-    texture, why_texture = _texture(codec, outside, whole, len(inspection.facts))
     ablation, why_ablation = _ablation(len(labels), outside)
     extents = np.array([case.extent for case in inspection.facts])
+    texture, why_texture = _texture(codec, outside, extents, np.array(patch) * spacing)
     reasons = {
         "modality": "stated by the data set" if dataset.modality else "from the values of the images",
         "labels": f"{len(labels)} labels occur in the cases",
@@ -533,13 +535,13 @@ def _codec(inspection: Inspection, numbers: Mapping[int, int], outside: str) -> 
     )
 
 
-def _texture(codec: Mapping[str, Any], outside: str, whole: bool, cases: int) -> tuple[bool, str]:
+def _texture(codec: Mapping[str, Any], outside: str, extents: np.ndarray, patch_mm: np.ndarray) -> tuple[bool, str]:
     if codec["name"] != "affine" or outside != "anatomy":
         return False, "only for images in arbitrary units that are filled by anatomy"
-    if not whole:
-        return False, "no, because it is measured on whole images, and the patches are smaller"
-    if cases < FEWEST_TEXTURES:
-        return False, f"no, because {cases} cases do not show how images differ; {FEWEST_TEXTURES} do"
+    if (patch_mm < TEXTURED_SHARE * np.median(extents, axis=0)).any():
+        return False, "no, because it is measured on whole images, and the patches are much smaller"
+    if len(extents) < FEWEST_TEXTURES:
+        return False, f"no, because {len(extents)} cases do not show how images differ; {FEWEST_TEXTURES} do"
     return True, "noise, smoothness and contrast of the samples differ as those of the images do"
 
 

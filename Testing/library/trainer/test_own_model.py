@@ -15,6 +15,7 @@ from workers import temporary_environment
 
 from MedGenLib import cli, generate
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.texture import texture
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.samples import sample
@@ -258,6 +259,35 @@ def test_a_brain_without_background_is_standardized_inside_its_labels(tmp_path):
     for case in Volumes(plan.config(dataset.cases, tmp_path / "cache"), [16] * 3).cases:
         assert np.std(np.asarray(case.values[case.labels > 0], float)) == pytest.approx(1, abs=0.01)
         assert not np.any(case.values[case.labels == 0])
+
+
+@pytest.mark.parametrize("people, textured", [(14, True), (6, False)])
+def test_the_texture_of_whole_mr_crops_is_a_condition(tmp_path, people, textured):
+    """A smooth and a noisy half of the cases have unlike conditions, and mean and spread of the package are theirs."""
+    for number in range(people):
+        labels = np.zeros((24, 28, 24), np.uint8)
+        labels[8:16, 8:20, 8:16] = 1
+        noise = np.random.default_rng(number).normal(0, 60 if number % 2 else 5, labels.shape)
+        image = 300 + 100.0 * labels + noise + np.linspace(-80, 80, 24)
+        for kind, item in (
+            ("images", Volume(image.astype(np.float32), np.eye(4))),
+            ("labels", LabelMap(labels, np.eye(4))),
+        ):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            write_volume(item, tmp_path / kind / f"c{number:02}.nii.gz")
+    dataset = read_dataset(tmp_path)
+    plan = make_plan(dataset, inspect(dataset, "T1w"))
+    assert plan.texture is textured and plan.reasons["texture"]
+    plan = replace(plan, steps={"autoencoder": 1, "latent-flow": 1}, held_out=())
+    reader = Volumes(plan.config(dataset.cases, tmp_path / "cache"), [24, 28, 24])
+    assert reader.scalars == (6 if textured else 0) and ("texture" in reader.preprocessing()) is textured
+    if textured:
+        patches = [reader.patch(np.random.default_rng(seed)) for seed in range(20)]
+        stated, found = ([float(p["scalars"][0]) for p in patches], [texture(p["x"][0])[0] for p in patches])
+        assert np.corrcoef(stated, found)[0, 1] > 0.95 and np.ptp(stated) > 1
+        assert reader.preprocessing()["texture"]["means"][5] == pytest.approx(
+            np.mean([case.texture[5] for case in reader.cases]), abs=1e-3
+        )
 
 
 def test_people_are_never_on_both_sides(tmp_path):
