@@ -59,6 +59,6 @@ def with_forms(volume: Volume, images: Iterable[Volume | LabelMap]) -> Volume:
 
 
 def write_with_facts(volume: Volume, path: Path, facts: Provenance, beside: Path | None = None) -> None:
-    """Write the volume with its provenance in the header, and in a file beside it, by default `sidecar(path)`."""
+    """Write the volume with its provenance in the header and in a JSON file, by default `sidecar(path)`."""
     write_volume(volume, path, facts)
     facts.write_beside(path, beside)

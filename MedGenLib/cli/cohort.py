@@ -99,7 +99,11 @@ def part(text: str) -> tuple[int, int]:
 def arguments_of_run(parser: Parser) -> None:
     parser.add_argument("manifest", metavar="COHORT.yaml", type=Path, help="manifest of `medgen cohort make`")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="folder of the results (default: COHORT-results beside it)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of the results (default: COHORT-results in the folder of the manifest)",
     )
     parser.add_argument("--workers", type=positive, metavar="N", help="workers (default: by cores, GPUs and memory)")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of each worker")

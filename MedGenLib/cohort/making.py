@@ -89,7 +89,7 @@ def _id(name: str, number: int | None) -> str:
 
 
 def _shown(path: Path, place: Path) -> str:
-    """A path relative to the manifest where it lies below or beside it."""
+    """The path relative to the folder of the manifest, or absolute if it lies more than one folder above."""
     relative = os.path.relpath(path.resolve(), place.resolve())
     return str(path.resolve()) if relative.startswith(os.path.join("..", "..")) else Path(relative).as_posix()
 

@@ -104,9 +104,7 @@ def measure(
     The volumes are written to ``folder``; those that are there are kept, so that a killed run goes on.
     """
     chosen = [case for case in cases if case.subject in plan.held_out]
-    made, real = folder / "synthetic", folder / "real"
-    for place in (made, real):
-        place.mkdir(parents=True, exist_ok=True)
+    made, real = cohort_folders(folder)
     facts: dict[str, dict[str, Any]] = {}
     pairs = []
     stage = Stage("measuring", len(chosen), progress)
@@ -133,6 +131,14 @@ def measure(
         len(chosen),
         pairs,
     )
+
+
+def cohort_folders(folder: Path) -> tuple[Path, Path]:
+    """The folders of the synthetic and of the real volumes, which are created."""
+    made, real = folder / "synthetic", folder / "real"
+    for place in (made, real):
+        place.mkdir(parents=True, exist_ok=True)
+    return made, real
 
 
 def _mask(case: LabeledImage, plan: TrainingPlan) -> LabelMap:

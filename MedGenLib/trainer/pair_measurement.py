@@ -28,7 +28,7 @@ from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.segmentation.segmenters import segmenter
 from MedGenLib.trainer.datasets import ImagePair
-from MedGenLib.trainer.measurement import compared
+from MedGenLib.trainer.measurement import cohort_folders, compared
 from MedGenLib.trainer.pair_plan import TranslationPlan
 
 TISSUES = "ct-tissue"
@@ -106,9 +106,7 @@ def measure_translations(
     The volumes are written to ``folder``; those that are there are kept, so that a killed run goes on.
     """
     chosen = [case for case in cases if case.subject in plan.held_out]
-    made, real = folder / "synthetic", folder / "real"
-    for place in (made, real):
-        place.mkdir(parents=True, exist_ok=True)
+    made, real = cohort_folders(folder)
     facts: list[dict[str, Any]] = []
     pictures: list[tuple[str, bytes]] = []
     stage = Stage("measuring", len(chosen), progress)

@@ -12,10 +12,10 @@ from MedGenLib.imaging.volume import Volume
 from MedGenLib.visual.views import View, default_windows
 
 SIDE = 96
-"""Pixels of a plane; a thumbnail shows up to three planes beside each other."""
+"""Pixels of a plane; a thumbnail shows up to three planes in a row."""
 _COLUMNS, _LONGEST = 4, 48
 _CAPTION, _GAP = 20, 8
-"""Pixels above a thumbnail for its name, and beside it."""
+"""Height of the name above a thumbnail, and gap between thumbnails, in pixels."""
 
 
 def write_thumbnail(image: Volume, path: Path) -> None:

@@ -226,7 +226,9 @@ def test_real_masks_in_the_numbers_of_the_model_are_accepted(model, pattern, map
 @pytest.mark.skipif("MEDGEN_DATA" not in os.environ, reason="real masks lie in MEDGEN_DATA")
 def test_real_masks_in_other_numbers_are_refused():
     data = Path(os.environ["MEDGEN_DATA"])
-    for path in sorted(data.glob("mr_t1_brain/*_seg18.nii.gz")):
+    brains = sorted(data.glob("mr_t1_brain/*_seg18.nii.gz"))
+    assert len(brains) == 58
+    for path in brains:
         refusal(read_label_map(path), "mr-brain")
     organs = read_label_map(data / "ct_torso_with_masks/totalseg_abdomen/seg.nii.gz")
     for values in ((1, 2), (2, 3), (1, 2, 3), (1, 2, 3, 4), (2, 4)):
