@@ -77,12 +77,15 @@ def contents(out: Path) -> dict[str, str]:
     return {name: found.outputs["image.nii.gz"]["content_sha256"] for name, found in records(out).items()}
 
 
-def disturbed(manifest: Path, out: Path, deaths: Sequence[str], seed: int, options: Sequence[str] = ()) -> list[str]:
+def disturbed(
+    manifest: Path, out: Path, deaths: Sequence[str], seed: int, options: Sequence[str] = (), pause: float = 0.4
+) -> list[str]:
     """Run a cohort to its end while workers and drivers are killed; returns the deaths that happened.
 
     Parameters
     ----------
     deaths: "worker" or "driver", in order; each comes when another case was finished.
+    pause: most seconds from that case to the death; all deaths have to come before the last case is finished.
     """
     draw, happened, waiting = random.Random(seed), [], list(deaths)
     for _ in range(2 + len(deaths)):
@@ -90,7 +93,7 @@ def disturbed(manifest: Path, out: Path, deaths: Sequence[str], seed: int, optio
         while driver.poll() is None:
             target = len(list((out / CASES).glob("*/record.json"))) if (out / CASES).is_dir() else 0
             if waiting and _another(out, target, driver):
-                time.sleep(draw.uniform(0, 0.4))
+                time.sleep(draw.uniform(0, pause))
                 victims = workers_of(driver.pid) if waiting[0] == "worker" else [driver.pid]
                 if victims:
                     with suppress(ProcessLookupError):

@@ -342,17 +342,17 @@ def test_a_run_goes_on_where_it_is_needed_and_its_exit_code_counts_failures(tmp_
 
 def test_chaos_leaves_every_case_once_and_the_same_images(tmp_path):
     """Kills of workers and of the driver, against a run in peace; the data set is that of the finished cohort."""
-    masks = write_masks(tmp_path / "masks", 8)
+    masks = write_masks(tmp_path / "masks", 12)
     manifest = generation(tmp_path / "c.yaml", masks)
     assert start(manifest, tmp_path / "peace").wait() == 0
-    happened = disturbed(manifest, tmp_path / "chaos", ["worker", "driver", "worker"], seed=1)
+    happened = disturbed(manifest, tmp_path / "chaos", ["worker", "driver", "worker"], seed=1, pause=0.1)
     assert happened == ["worker", "driver", "worker"]
     expected = contents(tmp_path / "peace")
-    assert len(set(expected.values())) == 8
+    assert len(set(expected.values())) == 12
     assert contents(tmp_path / "chaos") == expected
     assert [path for path in (tmp_path / "chaos").rglob(".*")] == []
     dataset = read_dataset(tmp_path / "chaos" / "dataset")
-    assert len(dataset.cases) == 8 and list(dataset.labels) == [1, 2, 3] and dataset.labels[2] == "soft tissue"
+    assert len(dataset.cases) == 12 and list(dataset.labels) == [1, 2, 3] and dataset.labels[2] == "soft tissue"
     labels, mask = read_label_map(dataset.cases[0].labels), read_label_map(masks / "m000.nii.gz")
     assert (labels.array == np.where(mask.array == 4, 3, mask.array)).all()  # nnU-Net wants consecutive numbers
     assert "Every voxel of every image is synthetic" in (tmp_path / "chaos/dataset/DATASHEET.md").read_text()

@@ -351,7 +351,8 @@ class CancelAndFailureTest(RunCase):
         self.assertIn("deleted during the run", self.ui.failureLabel.text)
 
     def test_workerThatCannotStart(self):
-        self.logic.engine.cleanup()
+        self.logic.engine.kill()
+        self.addCleanup(setattr, self.panel.sections["readiness"], "state", "")
         support.processUntil(lambda: not self.logic.engine.isStopping, 30)
         self.logic.engine.python = "/no/such/python"
         self.addCleanup(setattr, self.logic.engine, "python", None)
@@ -376,6 +377,7 @@ class WarmUpTest(RunCase):
 
     def test_sceneClosedWhileTheWorkerStarts(self):
         self.logic.engine.kill()
+        self.panel.sections["readiness"].state = ""
         self.panel.sections["readiness"].refresh()
         self.selectHippocampus()
         support.processUntil(lambda: self.logic.engine.state == "starting", 10)
