@@ -133,7 +133,7 @@ class Acquisition:
         matrices = [(axis, matrix) for axis, matrix in enumerate(self.weights) if not _is_identity(matrix)]
         result = np.array(fine, dtype=np.float32)
         for axis, matrix in sorted(matrices, key=lambda item: item[1].shape[0] / item[1].shape[1]):
-            result = _along_axis(matrix, result, axis)
+            result = along_axis(matrix, result, axis)
         return np.ascontiguousarray(result.transpose(self.order))
 
     def adjoint(self, stack: NDArray) -> NDArray[np.float32]:
@@ -142,7 +142,7 @@ class Acquisition:
         matrices = [(axis, matrix.T.tocsr()) for axis, matrix in enumerate(self.weights) if not _is_identity(matrix)]
         result = np.array(stack, dtype=np.float32).transpose(np.argsort(self.order))
         for axis, matrix in sorted(matrices, key=lambda item: item[1].shape[0] / item[1].shape[1]):
-            result = _along_axis(matrix, result, axis)
+            result = along_axis(matrix, result, axis)
         return np.ascontiguousarray(result)
 
     def _along(self, axis: int) -> tuple[int, int, float, float, float, float, Profile]:
@@ -185,19 +185,19 @@ def grid_of_thick(
     return Geometry(tuple(shape), affine)
 
 
+def along_axis(matrix: csr_array, array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """The array of float32 whose axis of n samples has been multiplied by a matrix (m, n)."""
+    moved = np.moveaxis(array, axis, 0)
+    result = matrix @ moved.reshape(len(moved), -1)
+    return np.moveaxis(result.reshape(-1, *moved.shape[1:]), 0, axis)
+
+
 def _order(fine: Geometry, stack: Geometry) -> tuple[int, int, int]:
     return tuple(int(axis) for axis in np.abs(fine.direction.T @ stack.direction).argmax(axis=0))
 
 
 def _is_identity(matrix: csr_array) -> bool:
     return matrix.shape[0] == matrix.shape[1] == matrix.nnz and bool(np.allclose(matrix.diagonal(), 1))
-
-
-def _along_axis(matrix: csr_array, array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """A matrix (m, n) applied along an axis of n samples."""
-    moved = np.moveaxis(array, axis, 0)
-    result = matrix @ moved.reshape(len(moved), -1)
-    return np.moveaxis(result.reshape(-1, *moved.shape[1:]), 0, axis)
 
 
 def _require(array: NDArray, grid: Geometry) -> None:
