@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
@@ -10,7 +11,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.imaging.volume import Geometry
-from MedGenLib.options import COMMANDS, documented
+from MedGenLib.options import COMMANDS, documented, snake
 from MedGenLib.packages.catalogue import light_catalogue
 from MedGenSlicer import models
 from MedGenSlicer.console import RunParameters
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
     from MedGenLib.pipelines.estimate import RunPlan
     from MedGenSlicer.editing.live import LiveEdit
+    from MedGenSlicer.jobs.cohort import CohortRun
 
 OnProgress = Callable[[dict], None]
 OnDone = Callable[[Run], None]
@@ -59,6 +61,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
     dependencies: what has to be installed.
     currentRun: the current run, or the last one.
     currentEdit: the current live editing, or the last one.
+    currentCohort: the current run of many cases, or the last one.
     """
 
     def __init__(self, engine: Engine | None = None, dependencies: Dependencies | None = None) -> None:
@@ -67,6 +70,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         self.dependencies = dependencies or Dependencies(self.engine)
         self.currentRun: Run | None = None
         self.currentEdit: LiveEdit | None = None
+        self.currentCohort: CohortRun | None = None
         self._lastGeneration: SynthesisRun | None = None
         self.engine.isNeeded = self._needsWorker
 
@@ -356,6 +360,83 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         )
         return self._started(BreatheRun(self.engine, parameters, transforms), wait, onProgress, onDone)
 
+    def runCohort(
+        self,
+        folder: str,
+        verb: str = "generate",
+        outputFolder: str | None = None,
+        samples: int = 1,
+        seed: int = 0,
+        wait: bool = True,
+        onProgress: OnProgress | None = None,
+        onDone: OnDone | None = None,
+        **parameters: Any,
+    ) -> CohortRun:
+        """Run every volume of a folder, as `medgen cohort run`; nothing is added to the scene.
+
+        Cases that are done are not repeated unless their input, a parameter or the model changed: after a stop, the
+        same call goes on.
+
+        Parameters
+        ----------
+        folder: of masks or images, one case a file or a folder with a DICOM series.
+        verb: generate, translate, evaluate or insert-lesion.
+        outputFolder: of the results; None takes one beside the folder.
+        samples: cases for each file. seed: from which each case draws its own.
+        parameters: the other options of the verb by name, such as model; an image is the path of its file, or of a
+            folder with a file of the same name for each case.
+        wait, onProgress, onDone: as in `generate`.
+
+        Returns
+        -------
+        CohortRun: `cases` with status and sentence of each, `outputFolder`, `report`, `cancel`.
+
+        Raises
+        ------
+        InputError, PackageError, LicenseError, WorkerError, Cancelled: the run could not start or was stopped. A case
+        that fails raises nothing.
+
+        Examples
+        --------
+        >>> cohort = logic.runCohort("/data/masks", "generate", model="mr-hippocampus")   # doctest: +SKIP
+        >>> print({name: case.sentence for name, case in cohort.cases.items()})           # doctest: +SKIP
+        >>> ct = logic.openCase(cohort.outputFolder, "patient-1")                         # doctest: +SKIP
+        """
+        from MedGenLib.cohort.making import CaseRecipe
+        from MedGenLib.cohort.verbs import VERBS
+        from MedGenSlicer.jobs.cohort import CohortRun
+
+        if verb not in VERBS:
+            raise InputError(_("There is no verb '{verb}'; choose {known}.").format(verb=verb, known=", ".join(VERBS)))
+        if self.currentCohort is not None and not self.currentCohort.isDone:
+            raise InputError(_("A cohort is running already; wait for its end or cancel it first."))
+        options = {snake(name): value for name, value in parameters.items()}
+        if options.get("model") and verb in ("generate", "translate"):
+            models.usable(options["model"], verb, bool(options.get("accept_license")))
+        inputs = {name: Path(options.pop(name)) for name in VERBS[verb].inputs if options.get(name) is not None}
+        recipe = CaseRecipe(verb, inputs, samples=samples, seed=seed)
+        self.currentCohort = run = CohortRun(self.engine, folder, recipe, options, outputFolder)
+        run.start(onProgress, onDone)
+        return run.result() if wait else run
+
+    def openCase(self, outputFolder: str, name: str, wait: bool = True, onDone: OnDone | None = None):
+        """Load the image of a case that is done, where its input lies.
+
+        Parameters
+        ----------
+        outputFolder: of `runCohort`. name: of the case.
+        wait, onDone: as in `generate`.
+
+        Returns
+        -------
+        The new vtkMRMLScalarVolumeNode, or a `Run` for wait=False.
+        """
+        from MedGenSlicer.jobs.cohort import CaseRun
+
+        run = CaseRun(self.engine, outputFolder, name)
+        run.start(onDone=onDone)
+        return run.result() if wait else run
+
     def models(self) -> list[Manifest]:
         """The models that can be used, embedded ones first; needs no worker.
 
@@ -499,6 +580,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         self.cancel()
         if self.currentEdit is not None:
             self.currentEdit.stop()
+        if self.currentCohort is not None:
+            self.currentCohort.kill()
         self.engine.cleanup()
 
     def _check(self, node, model: str | None, to: str | None, mapping: Any) -> Callable[[], list[Finding]]:

@@ -5,11 +5,12 @@ Additional exit codes: 1 if some cases failed, 2 if all did or the manifest cann
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from MedGenLib.cli.arguments import add_arguments, natural, positive
 from MedGenLib.cli.commands import Parser, action, command
@@ -114,6 +115,11 @@ def arguments_of_run(parser: Parser) -> None:
     parser.add_argument(
         "--address", metavar="HOST:PORT", help="use the Ray cluster there (default: RAY_ADDRESS, if it is set)"
     )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print every change of a case as a line of JSON, for programs; stop when nothing reads them",
+    )
     add_arguments(parser, "generate", "accept_license")
 
 
@@ -134,18 +140,30 @@ def run(arguments: Namespace, console: Console) -> int:
     cohort = read_cohort(path, arguments.accept_license)
     out = (arguments.output or path.with_name(f"{path.stem}-results")).absolute()
     cases = of_part(cohort.cases, *arguments.part)
+
+    def notify(change: dict[str, Any]) -> None:
+        console.say(json.dumps(change))
+        if console.lost is not None:
+            raise KeyboardInterrupt
+
+    listener = notify if arguments.json else None
     open_output(out, cohort.name)
     with locked(out, *arguments.part):
         try:
-            result = run_cohort(cohort, cases, out, lambda waiting: _pool(arguments, waiting, out, console), console)
+            result = run_cohort(
+                cohort, cases, out, lambda some: _pool(arguments, some, out, console), console, listener
+            )
         except KeyboardInterrupt:
             console.error(f"Stopped; what is done stays in {out}, and the same command goes on.")
             return STOPPED
         result.finish(arguments.part)
-    for sentence in result.lines():
-        console.say(sentence)
-    for file in result.files:
-        console.wrote(f"{file}")
+    if arguments.json:
+        notify({"done": len(result.done), "failed": len(result.failed), "files": list(map(str, result.files))})
+    else:
+        for sentence in result.lines():
+            console.say(sentence)
+        for file in result.files:
+            console.wrote(f"{file}")
     if not result.failed:
         return DONE
     return SOME_FAILED if result.done else ALL_FAILED

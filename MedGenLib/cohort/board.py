@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from MedGenLib.cohort.records import DONE, Record
 
@@ -23,26 +24,39 @@ class Board:
     total: cases of the cohort; kept: those that were done before.
     failed: called with a line for each of the first failures.
     quiet: show nothing.
+    notify: called with every change of a case, for programs.
     """
 
-    def __init__(self, total: int, kept: int, failed: Callable[[str], None], quiet: bool = False) -> None:
+    def __init__(
+        self,
+        total: int,
+        kept: int,
+        failed: Callable[[str], None],
+        quiet: bool = False,
+        notify: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         self.total, self.kept, self.quiet = total, kept, quiet
         self.count: Counter[str] = Counter()
         self._failed, self._live = failed, sys.stderr.isatty()
+        self._notify = notify or (lambda change: None)
         self._places: dict[int, tuple[str, float]] = {}
         self._begin = self._last = time.monotonic()
         self._lines = 0
 
     def started(self, place: int, case: str) -> None:
         self._places[place] = case, time.monotonic()
+        self._notify({"case": case, "status": "running"})
 
     def finished(self, place: int, record: Record | None) -> None:
         """A record, or None if the case is tried again."""
         case, _ = self._places.pop(place)
         if record is None:
             self._tell(f"the worker of {case} ended; the case is tried again")
+            self._notify({"case": case, "status": "waiting"})
             return
         self.count[record.status] += 1
+        known = {"status": record.status, "sentence": record.sentence, "seconds": record.seconds}
+        self._notify({"case": case, **known, "seconds_left": self.seconds_left})
         if record.status != DONE and sum(self.count.values()) - self.count[DONE] <= _MOST_FAILURES:
             self._tell(f"{record.status}: {case}: {record.sentence}")
 
@@ -61,15 +75,19 @@ class Board:
             self._lines = len(lines)
         print("\n".join(lines), file=sys.stderr, flush=True)
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Time until the last case at the rate so far; None before the first is over."""
+        over = sum(self.count.values())
+        return (self.total - self.kept - over) * (time.monotonic() - self._begin) / over if over else None
+
     def summary(self) -> str:
         """One line: done, failed, rate, time left."""
-        over = sum(self.count.values())
+        over, left = sum(self.count.values()), self.seconds_left
         failed, seconds = over - self.count[DONE], time.monotonic() - self._begin
         parts = [f"{self.kept + self.count[DONE]} of {self.total} cases done", f"{failed} failed"]
-        left = self.total - self.kept - over
-        if over:
-            parts.append(f"{60 * over / seconds:.3g} a minute")
-            parts += [f"{_time(left * seconds / over)} left"] if left else []
+        parts += [f"{60 * over / seconds:.3g} a minute"] if over else []
+        parts += [f"{_time(left)} left"] if left else []
         return ", ".join(parts)
 
     def close(self) -> None:

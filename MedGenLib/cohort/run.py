@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from MedGenLib.cohort.board import Board
 from MedGenLib.cohort.manifest import CohortCase, CohortManifest
@@ -72,15 +72,18 @@ def run_cohort(
     out: Path,
     make_pool: Callable[[list[CohortCase]], Pool],
     console: Announcer,
+    notify: Callable[[dict[str, Any]], None] | None = None,
 ) -> CohortResult:
-    """Run the cases that are not done."""
+    """Run the cases that are not done; `notify` gets the ids of the others, then every change of a case."""
     remove_unfinished(out, [case.id for case in cases])
     found = {case.id: done_record(case, out) for case in cases}
     waiting = [case for case in cases if found[case.id] is None]
     records = {name: record for name, record in found.items() if record is not None}
     result = CohortResult(cohort, out, records, len(records))
+    if notify is not None:
+        notify({"kept": list(records)})
     if waiting:
-        board = Board(len(cases), result.kept, lambda text: console.error(text), console.quiet)
+        board = Board(len(cases), result.kept, lambda text: console.error(text), console.quiet, notify)
 
         def keep(record: Record) -> None:
             records[record.id] = record

@@ -184,13 +184,15 @@ class Engine:
         own = self.python or slicer.app.settings().value(PYTHON_SETTING, "")
         return str(own) if own else slicerPython()
 
+    def workerEnvironment(self, python: str) -> dict[str, str]:
+        """The whole environment of a process of that interpreter that uses the library."""
+        return {**environment(self._baseEnvironment(python)), **self.variables}
+
     def _launch(self) -> None:
         python = self.workerPython()
-        variables = environment(self._baseEnvironment(python))
-        variables.update(self.variables)
         worker = WorkerProcess(
             python,
-            variables,
+            self.workerEnvironment(python),
             self.temporaryRoot or slicer.app.temporaryPath,
             onReady=self._onReady,
             onFailure=self._onFailure,

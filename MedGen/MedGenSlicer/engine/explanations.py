@@ -72,7 +72,7 @@ def _packages(wheelFolder: str | None) -> dict[str, str]:
         ),
         r"No matching distribution found for ([\w.-]+)": noMatch,
         r"Could not find a version that satisfies the requirement ([\w.-]+)": noMatch,
-        r"No module named pip|PythonSlicer executable not found": _(
+        r"No module named pip|Python(?:Slicer)? executable not found": _(
             "Slicer's Python cannot run pip; install Slicer again."
         ),
     }

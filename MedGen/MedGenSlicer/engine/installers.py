@@ -50,7 +50,7 @@ def torchInstall(
 
 
 class PythonProcess:
-    """One call of Slicer's Python, while Slicer's event loop goes on.
+    """One call of a Python, while Slicer's event loop goes on.
 
     >>> PythonProcess(["-m", "pip", "list"], print, print).start()   # doctest: +SKIP
 
@@ -58,6 +58,7 @@ class PythonProcess:
     ----------
     onLog(line): called with every line that it writes; onDone(exitCode): called once.
     variables: more environment variables.
+    python: the interpreter with its whole environment; None takes Slicer's own.
     """
 
     alive: set[PythonProcess] = set()
@@ -68,9 +69,11 @@ class PythonProcess:
         onLog: Callable[[str], None],
         onDone: Callable[[int], None],
         variables: Mapping[str, str] | None = None,
+        python: tuple[str, Mapping[str, str]] | None = None,
     ) -> None:
         self._arguments, self._lines, self._onDone = arguments, Lines(onLog), onDone
         self._variables = variables or {}
+        self._python, self._environment = python or (slicerPython(), os.environ)
         self._process = qt.QProcess()
         self._process.setProcessChannelMode(qt.QProcess.MergedChannels)
         self._connections = [
@@ -84,12 +87,12 @@ class PythonProcess:
     def start(self) -> PythonProcess:
         """Start it; it keeps itself until its end."""
         PythonProcess.alive.add(self)
-        variables = qt.QProcessEnvironment.systemEnvironment()
+        variables = qt.QProcessEnvironment()
         always = dict.fromkeys(("PYTHONSAFEPATH", "PYTHONUNBUFFERED", "PIP_DISABLE_PIP_VERSION_CHECK"), "1")
-        for name, value in {**always, **self._variables}.items():
+        for name, value in {**self._environment, **always, **self._variables}.items():
             variables.insert(name, value)
         self._process.setProcessEnvironment(variables)
-        self._process.start(slicerPython(), self._arguments)
+        self._process.start(self._python, self._arguments)
         return self
 
     def cancel(self) -> None:
@@ -98,12 +101,18 @@ class PythonProcess:
         if self in PythonProcess.alive and pid:
             Background(lambda: kill_tree(pid), ignore, ignore)
 
+    def kill(self) -> None:
+        """End it with its children before returning; for when the event loop ends too."""
+        if self in PythonProcess.alive:
+            kill_tree(int(self._process.processId()))
+            self._process.waitForFinished(1000)
+
     def _read(self) -> None:
         self._lines.write(asBytes(self._process.readAllStandardOutput()).decode("utf-8", errors="replace"))
 
     def _failed(self, kind: int) -> None:
         if int(kind) == FAILED_TO_START:  # the others are followed by "finished"
-            self._lines.write(f"PythonSlicer executable not found: {slicerPython()}\n")
+            self._lines.write(f"Python executable not found: {self._python}\n")
             self._end(1)
 
     def _finished(self, exitCode: int, exitStatus: int = 0) -> None:

@@ -184,11 +184,14 @@ class Run:
             slicer.mrmlScene.RemoveObserver(tag)
         self._observers = []
         if stopWorker or state == "cancelled":
-            self.engine.cancel()
+            self._stopWorker()
         if self._folder is not None:
             folder, self._folder = self._folder, None
             Background(lambda: _removeFolder(folder), ignore, ignore)
         notify(self._onDone, self)
+
+    def _stopWorker(self) -> None:
+        self.engine.cancel()
 
     def _tell(self, progress: dict) -> None:
         self.progress = progress

@@ -35,6 +35,13 @@ def mappingByValue(segments: list[SegmentInfo], mapping):
     return result
 
 
+def mappingOfFiles(node, mapping: dict[str, str]) -> dict[str, str]:
+    """A label mapping for files like a node: their segments by name, and by value where a name says nothing."""
+    segments = [] if node is None else segmentsOf(node)
+    generic = [segment for segment in segments if not any(map(str.isalpha, _withoutGenericWord(segment.name)))]
+    return {**mapping, **mappingByValue(generic, {s.name: mapping[s.name] for s in generic if s.name in mapping})}
+
+
 def mapLabels(labels: LabelMap, manifest, mapping=None) -> tuple[LabelMap, list[str]]:
     """A mask in a model's labels, and the names (or numbers) of the labels that the model does not know."""
     mapped, report = map_labels(labels, manifest.input.vocabulary, mapping, strict=False)

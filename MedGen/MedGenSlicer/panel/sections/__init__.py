@@ -15,6 +15,7 @@ SECTIONS = {
     "lesion": "LesionSection",
     "evaluation": "EvaluationSection",
     "dicom": "DicomSection",
+    "batch": "BatchSection",
     "study": "StudySection",
     "models": "ModelsSection",
 }
