@@ -76,8 +76,8 @@ def ct_noise(
 def noise_power(frequency_per_mm: NDArray, peak_per_mm: float) -> NDArray[np.float64]:
     """Noise power in the plane of filtered back-projection, up to a factor: f A(f)**2 with the Hann window A.
 
-    Back-projection weights frequencies by 1 / f, and the power of the ramp filter is f**2 A(f)**2 (Riederer, Pelc and
-    Chesler 1978, doi:10.1088/0031-9155/23/3/008). The window ends at 3.27 times the frequency of the maximum.
+    Back-projection weights the power f**2 A(f)**2 of the filtered projections by 1 / f; see Kijewski and Judy 1987,
+    doi:10.1088/0031-9155/32/5/003. The window ends at 3.27 times the frequency of the maximum.
     """
     share = np.minimum(np.asarray(frequency_per_mm) * _PEAK / peak_per_mm, 1)
     return share * np.cos(np.pi / 2 * share) ** 4

@@ -53,8 +53,8 @@ def slice_weights(
         minus the thickness.
     thickness_mm: width of the box, or full width at half maximum of the Gaussian.
     offset_mm: center of slice 0; that of slice m lies at offset_mm + m * coarse_spacing_mm.
-    profile: "box" (the mean of the slab) or "gaussian" (selective excitation, as in Zhao et al. 2021, SMORE,
-        doi:10.1109/TMI.2020.3037187).
+    profile: "box" (the mean of the slab) or "gaussian" (an excited slice of MR; see Remedios et al. 2025,
+        arXiv:2503.11787).
 
     >>> slice_weights(4, 2, 1.0, 2.0, 2.0, 0.5, "box").toarray()
     array([[0.5, 0.5, 0. , 0. ],
