@@ -27,7 +27,7 @@ def bias_field(
     i, j, k = (_spline(count, knots) for count in shape)
     field = np.einsum("abc,ia,jb,kc->ijk", rng.standard_normal((knots,) * 3), i, j, k, optimize=True)
     field -= field.mean()
-    return np.exp(field * (strength / field.std())).astype(np.float32)
+    return np.ascontiguousarray(np.exp(field * (strength / field.std())), dtype=np.float32)
 
 
 def _spline(count: int, knots: int) -> NDArray[np.float64]:

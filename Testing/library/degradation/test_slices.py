@@ -135,12 +135,19 @@ def test_thick_slices_begin_at_the_same_face_and_stay_inside():
         grid_of_thick(fine, 2)
 
 
-def test_slices_outside_are_not_covered():
-    stack = Geometry((24, 20, 8), FINE.moved((0, 0, -4), FINE.shape).affine @ np.diag([1, 1, 5, 1.0]))
+def test_pixels_smaller_than_the_fine_voxels_are_interpolated():
+    """A box as wide as a voxel is linear interpolation: the ramp stays a ramp."""
+    stack = FINE.with_spacing([0.4, 1.2, 3.6])
+    seen = Acquisition(FINE, stack, profile="box").degrade(centers(FINE)[0])
+    assert seen[2:-2] == pytest.approx(centers(stack)[0][2:-2], abs=1e-4)
+
+
+def test_slices_with_less_than_half_inside_are_not_covered():
+    stack = Geometry((24, 20, 8), FINE.moved((0, 0, -2), FINE.shape).affine @ np.diag([1, 1, 5, 1.0]))
     acquisition = Acquisition(FINE, stack, profile="box")
-    # Slice 0 lies from voxel -6.5 to -1.5, slice 6 from 23.5 to 28.5.
-    assert acquisition.covered[3, 3].tolist() == [False] + [True] * 6 + [False]
-    assert not acquisition.degrade(np.ones(FINE.shape))[:, :, 0].any()
+    # Slice 0 lies from voxel -4.5 to 0.5, slice 6 from 25.5 to 30.5, slice 7 outside; the image ends at -0.5 and 27.5.
+    assert acquisition.covered[3, 3].tolist() == [False] + [True] * 5 + [False] * 2
+    assert acquisition.degrade(np.ones(FINE.shape))[3, 3].tolist() == pytest.approx([1] * 7 + [0])
 
 
 def test_oblique_slices_are_refused():
