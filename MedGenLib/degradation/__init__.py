@@ -1,4 +1,4 @@
-"""Degradations of an image: what thick slices, a low dose, noise, motion and a coil make of it.
+"""Degradations of an image: thick slices, noise, artifacts of k-space and bias fields.
 
 Every degradation returns a new array of float32, draws from the generator that it is given, and is the identity at
 strength 0. Arrays are (i, j, k).
