@@ -13,7 +13,7 @@ from typing import Any
 from MedGenLib.cohort.manifest import ID, seed_of
 from MedGenLib.cohort.verbs import VERBS
 from MedGenLib.errors import InputError
-from MedGenLib.evaluation.cases import match
+from MedGenLib.evaluation.cases import Case, holds_cases, match
 from MedGenLib.options import Option
 
 RANGE = re.compile(r"(-?[\d.]+):(-?[\d.]+)")
@@ -43,6 +43,8 @@ class CaseRecipe:
 def make_manifest(folder: Path, recipe: CaseRecipe, place: Path) -> dict[str, Any]:
     """The entries of a manifest that will lie in the folder `place`.
 
+    A folder of DICOM files gives a case for each of its series.
+
     Raises
     ------
     InputError: the folder has no files, or a parameter is unknown.
@@ -57,9 +59,13 @@ def make_manifest(folder: Path, recipe: CaseRecipe, place: Path) -> dict[str, An
             raise InputError(f"The parameter '{name}' of {verb.name} is unknown; use {', '.join(known)}.")
     if recipe.samples > 1 and not verb.has_seed:
         raise InputError(f"The verb {verb.name} has no seed, so that --samples would repeat it; leave that out.")
-    found, lacking, _ = match(folder, recipe.inputs)
-    if lacking:
-        raise InputError(f"{lacking[0].sentence.rstrip('.')}; add it, or take the image away.")
+    series = {} if "series" not in known or "series" in recipe.parameters else _series_in(folder)
+    if series:
+        found = [Case(name, {"image": folder, **recipe.inputs}) for name in series]
+    else:
+        found, lacking, _ = match(folder, recipe.inputs)
+        if lacking:
+            raise InputError(f"{lacking[0].sentence.rstrip('.')}; add it, or take the image away.")
     drawn = {name for name, text in recipe.parameters.items() if _is_drawn(known[name], text)}
     shared = {name: _value(known[name], text, None) for name, text in recipe.parameters.items() if name not in drawn}
     cases = []
@@ -70,15 +76,26 @@ def make_manifest(folder: Path, recipe: CaseRecipe, place: Path) -> dict[str, An
             entry: dict[str, Any] = {"id": name, "inputs": paths}
             if verb.has_seed:
                 entry["seed"] = seed_of(f"{recipe.seed}/{name}")
-            if drawn:
-                entry["parameters"] = {
-                    key: _value(known[key], recipe.parameters[key], random.Random(f"{recipe.seed}/{name}/{key}"))
-                    for key in recipe.parameters
-                    if key in drawn
-                }
+            own = {
+                key: _value(known[key], recipe.parameters[key], random.Random(f"{recipe.seed}/{name}/{key}"))
+                for key in recipe.parameters
+                if key in drawn
+            } | ({"series": series[item.name]} if series else {})
+            if own:
+                entry["parameters"] = own
             cases.append(entry)
     data = {"cohort": f"{folder.resolve().name}-{verb.name}", "verb": verb.name, "parameters": shared}
     return {**data, **({"dataset": True} if recipe.dataset else {}), "cases": cases}
+
+
+def _series_in(folder: Path) -> dict[str, str]:
+    """Name -> UID of the DICOM series whose files lie in one folder; none where its entries are cases themselves."""
+    if not folder.is_dir() or holds_cases(folder):
+        return {}
+    from MedGenLib.io.files import list_series
+
+    found = enumerate(list_series(folder), 1)
+    return {f"{number}-{series.description or series.modality}": series.uid for number, series in found}
 
 
 def _id(name: str, number: int | None) -> str:

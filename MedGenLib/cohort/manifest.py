@@ -12,6 +12,7 @@ Verb, inputs and parameters beside the cases are those of every case that does n
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -190,7 +191,7 @@ class _Reader:
         return found
 
     def _file(self, value: Any) -> Path:
-        path = self._folder / Path(str(value)).expanduser()
+        path = Path(os.path.normpath(self._folder / Path(str(value)).expanduser()))  # sentences show it
         if path not in self._known:
             self._known[path] = path.exists()
         if not self._known[path]:

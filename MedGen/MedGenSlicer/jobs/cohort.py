@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
@@ -26,6 +27,7 @@ from MedGenSlicer.results import volumes as results
 
 if TYPE_CHECKING:
     from MedGenLib.cohort.making import CaseRecipe
+    from MedGenLib.imaging.volume import Volume
 
 MANIFEST = "manifest.json"
 LOG_LINES = 50
@@ -59,7 +61,7 @@ class CohortRun(Run):
 
     Attributes
     ----------
-    outputFolder: path of the results. report: path of report.html, "" before the end.
+    folder: path of the cases. outputFolder: path of the results. report: path of report.html, "" before the end.
     cases: name -> `CaseState`.
     changed: names of the cases that changed with the last progress.
     """
@@ -73,7 +75,7 @@ class CohortRun(Run):
         outputFolder: str | None = None,
     ) -> None:
         super().__init__(engine)
-        self._input, self._recipe, self._options = Path(folder).absolute(), recipe, dict(parameters)
+        self.folder, self._recipe, self._options = Path(folder).absolute(), recipe, dict(parameters)
         self.outputFolder = str(Path(outputFolder).absolute()) if outputFolder else besideOf(folder, recipe.verb)
         self.report = ""
         self.cases: dict[str, CaseState] = {}
@@ -126,10 +128,10 @@ class CohortRun(Run):
         from MedGenLib.io.atomic import write_json
 
         out = Path(self.outputFolder)
-        if out.resolve().is_relative_to(self._input.resolve()):
+        if out.resolve().is_relative_to(self.folder.resolve()):
             sentence = _("The results would lie among the files in {folder}; choose another output folder.")
-            raise InputError(sentence.format(folder=self._input))
-        data = make_manifest(self._input, self._recipe, out)
+            raise InputError(sentence.format(folder=self.folder))
+        data = make_manifest(self.folder, self._recipe, out)
         data["parameters"] |= self._options
         open_output(out, data["cohort"])
         write_json(out / MANIFEST, data)
@@ -149,10 +151,11 @@ class CohortRun(Run):
         self._show(names)
 
     def _read(self, line: str) -> None:
-        if not line.startswith("{"):
+        try:
+            event = dict(json.loads(line))
+        except (ValueError, TypeError):
             self._log = [*self._log, line][-LOG_LINES:]
             return
-        event = json.loads(line)
         if "files" in event:
             self.report = next((file for file in event["files"] if file.endswith(".html")), "")
             return
@@ -179,7 +182,7 @@ class CohortRun(Run):
         else:
             said = [line.removeprefix("medgen: ") for line in self._log if line.startswith("medgen: ")]
             ended = _("The cases stopped unexpectedly (exit code {code}); run again to go on.").format(code=code)
-            error = InputError(said[-1]) if code == 2 and said else WorkerError(ended)
+            error = InputError(said[-1]) if code in (1, 2) and said else WorkerError(ended)
             error.detail = "\n".join(self._log)
             self._fail(error)
 
@@ -251,13 +254,15 @@ class CaseRun(Run):
     def _load(self) -> tuple:
         from MedGenLib.cohort.case import IMAGE, REPORT
         from MedGenLib.cohort.records import Record, case_folder
+        from MedGenLib.io import recorded
         from MedGenLib.io.files import read_volume
 
         folder = case_folder(self._outputFolder, self._name)
         record = Record.read(folder)
         if record is None or IMAGE not in record.outputs:
             raise InputError(_("The case '{name}' has no image; choose one that is done.").format(name=self._name))
-        volume = read_volume(folder / IMAGE)
+        facts = recorded.read(folder / IMAGE)  # formats such as NIfTI state neither modality nor unit
+        volume = _rightHanded(replace(read_volume(folder / IMAGE), modality=facts.modality, unit=facts.unit))
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         return record, report, InputSnapshot.ofGrid(volume), results.prepareImage(volume)
 
@@ -277,6 +282,16 @@ class CaseRun(Run):
 
     def _stopWorker(self) -> None:
         """The worker of the panel has no part in this."""
+
+
+def _rightHanded(volume: Volume) -> Volume:
+    """The same image on the grid on which Slicer loads the file of its input: it turns the last axis of a left-handed
+    one."""
+    if np.linalg.det(volume.affine[:3, :3]) > 0:
+        return volume
+    turn = np.diag([1.0, 1.0, -1.0, 1.0])
+    turn[2, 3] = volume.shape[2] - 1
+    return replace(volume, array=volume.array[:, :, ::-1], affine=volume.affine @ turn)
 
 
 def besideOf(folder: str, verb: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cohorts import contents, disturbed, generation, records, start, workers_of, write_images, write_masks
+from dicoms import patient_series
 from workers import eventually, gone, trunk
 
 from MedGenLib.cli import main
@@ -124,6 +125,21 @@ def test_random_lesions_are_drawn_in_the_manifest(tmp_path, images):
     assert data["cases"][0]["inputs"] == {"image": "images/i000.nii.gz"}
     other = make_manifest(images, CaseRecipe("insert-lesion", parameters=parameters, samples=4, seed=4), tmp_path)
     assert other["cases"][0]["parameters"] != drawn[0]
+
+
+def test_each_series_of_a_folder_of_dicom_files_is_a_case(tmp_path):
+    study = tmp_path / "study"
+    study.mkdir()
+    for number in (1, 2):
+        series = patient_series(
+            tmp_path / f"series{number}", (0, 3, 6), series=f"1.2.3.{number}", SeriesDescription="T1 3D"
+        )
+        for path in series.iterdir():
+            path.rename(study / f"{number}{path.name}")
+    data = make_manifest(study, CaseRecipe("translate", parameters={"to": "MR"}), tmp_path)
+    assert [case["id"] for case in data["cases"]] == ["1-T1-3D", "2-T1-3D"]
+    assert data["cases"][1]["inputs"] == {"image": "study"}
+    assert data["cases"][1]["parameters"] == {"series": "1.2.3.2"}
 
 
 @pytest.mark.parametrize(
@@ -335,9 +351,37 @@ def test_a_run_goes_on_where_it_is_needed_and_its_exit_code_counts_failures(tmp_
     assert stamps == {path: path.stat().st_mtime_ns for path in (out / CASES).rglob("*")}
     assert sorted(path.name for path in out.iterdir()) == ["cases", "cases.csv", "cohort.json", "report.html"]
 
+    capsys.readouterr()
+    assert main([*run, "--json"]) == 0
+    files = [str(out / "report.html"), str(out / "cases.csv")]
+    kept = {"kept": ["i000", "i001", "i002"]}
+    assert printed_json(capsys) == [kept, {"done": 3, "failed": 0, "files": files}]
+
     for path in images.iterdir():
         path.write_bytes(b"no image")
-    assert main([*run, "--part", "1/1"]) == 2
+    assert main([*run, "--part", "1/1", "--json"]) == 2
+    first, *changes, last = printed_json(capsys)
+    assert first == {"kept": []} and last["failed"] == 3
+    assert [change["status"] for change in changes if change["case"] == "i001"] == ["running", "failed"]
+    assert "i001.nii.gz" in next(change["sentence"] for change in changes if change.get("sentence"))
+    assert changes[-1]["seconds_left"] == 0
+
+
+def printed_json(capsys) -> list[dict]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_run_for_a_program_stops_when_nothing_reads_it(tmp_path, images):
+    manifest, out = tmp_path / "c.yaml", tmp_path / "out"
+    reference = f"reference={images}"
+    assert main(["cohort", "make", str(images), "--verb", "evaluate", "--input", reference, "-o", str(manifest)]) == 0
+    driver = start(manifest, out, "--json", "--workers", "1")
+    assert json.loads(driver.stdout.readline()) == {"kept": []}
+    driver.stdout.close()
+    driver.wait()
+    driver.stderr.close()
+    assert len(records(out)) <= 1
+    assert sorted(path.name for path in out.iterdir()) == ["cases", "cohort.json"]
 
 
 def test_chaos_leaves_every_case_once_and_the_same_images(tmp_path):

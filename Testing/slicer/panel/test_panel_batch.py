@@ -1,5 +1,6 @@
 """The page Batch: a folder to a table of cases, by the real command in a real process."""
 
+import json
 import unittest
 from pathlib import Path
 
@@ -66,6 +67,10 @@ class BatchTest(PanelCase):
         self.assertTrue(self.form.batchButton.enabled)
         self.form.batchButton.click()
 
+    def left(self) -> list:
+        """Processes that this test started and that still run."""
+        return [child for child in children() if child.pid not in self.before]
+
     def waitForEnd(self):
         support.processUntil(lambda: self.cohort.isDone, SECONDS)
 
@@ -74,6 +79,18 @@ class BatchTest(PanelCase):
 
     def column(self, column: int) -> list[str]:
         return [self.cell(row, column) for row in range(self.form.batchTable.rowCount)]
+
+    def picture(self):
+        """A screenshot without paths and measured times of this computer."""
+        output, table = self.form.batchOutputEdit, self.form.batchTable
+        paths = [(edit, edit.currentPath) for edit in (self.form.batchFolderEdit, output)]
+        self.form.batchFolderEdit.currentPath = "/data/masks"
+        output.currentPath = "/data/masks-generate"
+        for row in range(2):
+            table.item(row, TIME).setText("4.2")
+        self.screenshot("batch")
+        for edit, path in paths:
+            edit.currentPath = path
 
     def test_aFolderBecomesImages(self):
         """Run, a bad file among the others, again, open, report."""
@@ -86,8 +103,10 @@ class BatchTest(PanelCase):
         self.assertEqual(self.column(NAME), ["a", "b", "bad"])
         self.assertEqual(self.column(STATUS), ["done", "done", "failed"])
         self.assertEqual(self.column(WHY)[:2], ["", ""])
-        self.assertIn("bad.mha", self.cell(2, WHY))
-        self.assertEqual(self.form.batchTable.item(2, WHY).toolTip(), self.cell(2, WHY))
+        sentence = self.cohort.cases["bad"].sentence
+        self.assertTrue(self.cell(2, WHY).startswith("bad.mha "), self.cell(2, WHY))
+        self.assertEqual(self.form.batchTable.item(2, WHY).toolTip(), sentence)
+        self.assertIn(self.cell(2, WHY), sentence)
         self.assertGreater(float(self.cell(0, TIME)), 0)
         self.assertIn("2 of 3 done, 1 failed", self.form.batchLabel.text)
         self.assertEqual(contents(self.masks), before)
@@ -102,10 +121,12 @@ class BatchTest(PanelCase):
         (node,) = volumes()
         np.testing.assert_allclose(support.matrixOf(node), OBLIQUE, atol=1e-5)
         self.assertEqual(node.GetImageData().GetDimensions(), (16, 16, 12))
-        self.assertEqual((node.GetAttribute("MedGen.Input"), node.GetAttribute("MedGen.Preset")), ("b.nrrd", "draft"))
+        facts = [node.GetAttribute(f"MedGen.{name}") for name in ("Input", "Preset", "Modality", "Unit", "Task")]
+        self.assertEqual(facts, ["b.nrrd", "draft", "CT", "HU", "generate"])
         self.assertEqual(
             slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetBackgroundLayer().GetVolumeNode(), node
         )
+        self.picture()
         self.form.batchReportButton.click()
         self.assertEqual(self.answers.opened, [str(self.output / "report.html")])
 
@@ -113,6 +134,41 @@ class BatchTest(PanelCase):
         self.waitForEnd()
         self.assertEqual(self.column(STATUS), ["done before", "done before", "failed"])
         self.assertEqual((self.output / "cases" / "a" / "image.nii.gz").stat().st_mtime_ns, made)
+
+    def test_aStopKeepsWhatIsDone(self):
+        """Cancel, a closed scene and the end of Slicer leave no process and no half of a case."""
+        writeMasks(self.masks / "more", *[f"{number:02}.nii.gz" for number in range(16)])
+        self.form.batchFolderEdit.currentPath = str(self.masks / "more")
+        isBegun = lambda: "running" in [case.status for case in self.cohort.cases.values()]  # noqa: E731
+        for end, isDue in (
+            (lambda: slicer.mrmlScene.Clear(0), isBegun),
+            (lambda: self.cohort.kill(), isBegun),
+            (self.form.batchButton.click, lambda: self.cohort.counts[0] > 0),
+        ):
+            self.parameters.device, self.parameters.preset = "cpu", "best"
+            self.press()
+            support.processUntil(isDue, SECONDS)
+            end()
+            self.waitForEnd()
+            self.assertIn("what is done is kept", self.form.batchLabel.text)
+            support.processUntil(lambda: not self.left(), SECONDS)
+            done = [name for name, case in self.cohort.cases.items() if case.status == "done"]
+            self.assertEqual(sorted(path.name for path in (self.output / "cases").iterdir()), done)
+            self.assertEqual(self.column(STATUS), ["done" if name in done else "waiting" for name in self.column(NAME)])
+        self.assertIn(len(done), range(1, 16))
+
+    def test_whatCannotRunIsSaid(self):
+        other = self.temporaryFolder()
+        (other / "cohort.json").write_text(json.dumps({"cohort": "another"}))
+        for place, words in ((other, "the cohort 'another'"), (self.masks / "in", "among the files")):
+            self.form.batchOutputEdit.currentPath = str(place)
+            self.press()
+            self.waitForEnd()
+            self.assertIn(words, self.form.batchLabel.text)
+            self.assertEqual(self.form.batchButton.text, "Run")
+        self.assertFalse((self.masks / "in").exists())
+        self.form.batchFolderEdit.currentPath = ""
+        self.assertFalse(self.form.batchButton.enabled)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Its form is loaded when the page is first opened.
 """
 
+import os
 from typing import Any
 
 import qt
@@ -43,11 +44,11 @@ class BatchSection(PanelSection):
         if ui is None or parameters is None:
             return
         manifest, isRunning = self._tab.manifest, self._isRunning
-        problem = "" if manifest is not None else _("No model of this computer does that; install one.")
-        if not problem:
-            text = _("With {model}, quality {quality}, and the other settings above.")
-            problem = text.format(model=manifest.title, quality=qualityText(parameters.preset))
-        ui.batchSettingsLabel.text = problem
+        text = _("No model of this computer does that; install one.")
+        if manifest is not None:
+            text = _("With {model}, quality {quality}, and the other settings of the panel.")
+            text = text.format(model=manifest.title, quality=qualityText(parameters.preset))
+        ui.batchSettingsLabel.text = text
         ui.batchButton.text = _("Cancel") if isRunning else _("Run")
         hasPaths = bool(ui.batchFolderEdit.currentPath and ui.batchOutputEdit.currentPath)
         ui.batchButton.setEnabled(isRunning or (hasPaths and manifest is not None))
@@ -99,12 +100,13 @@ class BatchSection(PanelSection):
         for column in (1, 2):
             table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
         table.horizontalHeader().setStretchLastSection(True)
+        table.horizontalHeader().resizeSection(0, table.fontMetrics().horizontalAdvance("patient-00001"))
         connect = self._context.connect
         self._context.connectPath(ui.batchFolderEdit, self._propose)
         self._context.connectPath(ui.batchOutputEdit, self.update)
         connect(ui.batchTaskComboBox.currentIndexChanged, self._propose)
         connect(ui.batchButton.clicked, self._pressed)
-        connect(table.itemSelectionChanged, self._selected)
+        connect(table.itemSelectionChanged, self._tellWhy)
         connect(ui.batchOpenButton.clicked, self.open)
         connect(ui.batchReportButton.clicked, lambda: self._context.dialogs.open(self.run.report))
 
@@ -198,8 +200,10 @@ class BatchSection(PanelSection):
             case = run.cases[name]
             why = words.inPanel(case.sentence)
             seconds = "" if case.seconds is None else f"{case.seconds:.1f}"
-            for column, text in enumerate((name, _status(case.status), seconds, why)):
+            shown = why.replace(os.path.join(run.folder.resolve(), ""), "")
+            for column, text in enumerate((name, _status(case.status), seconds, shown)):
                 table.setItem(self._rows[name], column, widgets.cell(text, why or name))
+            table.item(self._rows[name], 2).setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
         self._selected()
 
     def _selectedName(self) -> str | None:
@@ -211,6 +215,13 @@ class BatchSection(PanelSection):
     def _selected(self) -> None:
         self.ui.batchOpenButton.setEnabled(self._selectedName() is not None)
         self.ui.batchReportButton.setEnabled(self.run is not None and bool(self.run.report))
+
+    def _tellWhy(self) -> None:
+        """The sentence of the selected case below the button, where the column has no room for it."""
+        self._selected()
+        cell = self.ui.batchTable.item(self.ui.batchTable.currentRow(), 3)
+        if cell is not None and cell.text() and self.ui.batchTable.selectedItems() and not self._isRunning:
+            widgets.tell(self.ui.batchLabel, cell.toolTip())
 
     def _loaded(self, run) -> None:
         if run.error is not None:

@@ -1,4 +1,4 @@
-"""The section *Reader study*: can readers distinguish synthetic images from real ones?
+"""The page *Readers*, a reader study: can readers distinguish synthetic images from real ones?
 
 Its form is loaded when the section is first opened: few users need it, and the module opens quicker without.
 """
