@@ -13,14 +13,13 @@ def bias_field(
 ) -> NDArray[np.float32]:
     """The factor of the signal in each voxel (i, j, k): the exponential of a smooth random field.
 
-    The field is a cubic spline through normal values on a coarse grid over the whole image. Its mean is 0, so the
-    geometric mean of the factor is 1. See Van Leemput et al. 1999, doi:10.1109/42.811268, for such models.
+    The field is a cubic spline through normal values on a coarse grid, of mean 0 (see Van Leemput et al. 1999,
+    doi:10.1109/42.811268).
 
     Parameters
     ----------
-    strength: standard deviation of the logarithm, which is the relative standard deviation of the signal to first
-        order: 0.2 for 20 %.
-    knots: values along each axis; more vary faster.
+    strength: standard deviation of the logarithm, to first order the relative one of the signal: 0.2 for 20 %.
+    knots: values along each axis.
     """
     if strength == 0:
         return np.ones(shape, dtype=np.float32)
@@ -31,7 +30,7 @@ def bias_field(
 
 
 def _spline(count: int, knots: int) -> NDArray[np.float64]:
-    """(count, knots): a cubic spline through values at `knots` places, from the first sample to the last."""
+    """(count, knots): a cubic spline through values from the first sample to the last."""
     from scipy.interpolate import make_interp_spline
 
     places = np.linspace(0, 1, knots)

@@ -1,7 +1,6 @@
 """Artifacts of MR that arise in k-space: motion, ghosts, spikes and Gibbs ringing.
 
-Images are magnitudes, none negative, (i, j, k), and so are the results. `axis` is that of phase encoding unless stated
-otherwise: lines of k-space are measured one after the other along it.
+Images are magnitudes (i, j, k), none negative. Lines of k-space are measured one after the other along `axis`.
 """
 
 from __future__ import annotations
@@ -10,9 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-_BRIGHT = 99
-"""Percentile of an image that stands for its signal."""
 
 
 def motion(
@@ -26,14 +22,14 @@ def motion(
 ) -> NDArray[np.float32]:
     """An image whose k-space was measured while the patient moved: each segment of lines shows another position.
 
-    The patient is in the position of the input while the center of k-space is measured, so the image as a whole stays
-    in place. See Shaw et al. 2019, https://proceedings.mlr.press/v102/shaw19a.html.
+    The center of k-space shows the position of the input, so the image as a whole stays in place.
+    See Shaw et al. 2019, https://proceedings.mlr.press/v102/shaw19a.html.
 
     Parameters
     ----------
     moves: sudden movements, at random times.
-    shift_mm, rotation_degrees: standard deviations of a position along and about each axis. An axis of one voxel has no
-        shift, and the only rotation is about it.
+    shift_mm, rotation_degrees: standard deviations of a position along and about each axis; one slice stays in its
+        plane.
     """
     lines = np.shape(values)[axis]
     # The order of measurement: from one end of k-space to the other.
@@ -50,8 +46,8 @@ def moved_segments(
 
     Parameters
     ----------
-    poses: (n, 2, 3), shifts in mm along and a rotation vector in degrees about the axes of the array, through its
-        center; the image is turned and then shifted.
+    poses: (n, 2, 3), shift in mm and rotation vector in degrees along the array's axes; the image is turned about its
+        center and then shifted.
     position: (lines,), index of the pose of each line, in the order of the discrete Fourier transform.
     """
     values = np.array(values, dtype=np.float32)
@@ -65,9 +61,8 @@ def moved_segments(
 def ghosts(values: NDArray, axis: int = 1, count: int = 2, strength: float = 0.5) -> NDArray[np.float32]:
     """An image with weak copies of itself, shifted by multiples of 1 / count of the field of view along the axis.
 
-    Every line n * count + count // 2 of k-space loses the share `strength`, as periodic motion or uneven lines make it;
-    the center of k-space keeps its signal. Each of the count - 1 copies has strength / count of the signal, and the
-    image keeps 1 - strength / count. `count` is 2 or more.
+    Lines n * count + count // 2 of k-space lose the share `strength` (`count` is 2 or more). Each copy has
+    strength / count of the signal, and the image keeps 1 - strength / count.
     """
     values = np.array(values, dtype=np.float32)
     if strength == 0:
@@ -80,18 +75,17 @@ def ghosts(values: NDArray, axis: int = 1, count: int = 2, strength: float = 0.5
 def spikes(
     values: NDArray, rng: np.random.Generator, strength: float = 0.2, count: int = 1, axis: int | None = None
 ) -> NDArray[np.float32]:
-    """An image with wrong points in k-space, each of which is a plane wave in the complex image.
+    """An image with `count` wrong points in k-space, each of which is a plane wave in the complex image.
 
     Parameters
     ----------
     strength: amplitude of a wave, relative to the 99th percentile of the image.
-    count: wrong points.
     axis: the slice axis of a 2-D sequence, where a point spoils one slice; None for a 3-D sequence.
     """
     values = np.array(values, dtype=np.float32)
     if strength == 0:
         return values
-    amplitude = strength * np.percentile(values, _BRIGHT)
+    amplitude = strength * np.percentile(values, 99)
     result = values.astype(np.complex64)
     for _ in range(count):
         point = rng.integers(values.shape)
@@ -104,9 +98,9 @@ def spikes(
 
 
 def gibbs(values: NDArray, axis: int = 1, strength: float = 0.5) -> NDArray[np.float32]:
-    """An image of which the outer share `strength` (0 to below 1) of k-space along the axis is missing, filled with 0.
+    """An image without the outer share `strength` (0 to below 1) of k-space along the axis.
 
-    Edges ring, with an overshoot of 9 % (Wilbraham and Gibbs), at a period of 2 / (1 - strength) voxels.
+    Edges ring with an overshoot of 9 % and a period of 2 / (1 - strength) voxels.
     """
     values = np.array(values, dtype=np.float32)
     if strength == 0:
@@ -116,7 +110,7 @@ def gibbs(values: NDArray, axis: int = 1, strength: float = 0.5) -> NDArray[np.f
 
 
 def _spectrum(values: NDArray, axis: int) -> NDArray[np.complex64]:
-    """k-space along one axis only: an artifact that is the same for all lines across needs no more."""
+    """k-space along one axis; what is the same across needs no more."""
     from scipy import fft
 
     return fft.fft(values, axis=axis)
@@ -129,14 +123,13 @@ def _magnitude(spectrum: NDArray, axis: int) -> NDArray[np.float32]:
 
 
 def _along(line: NDArray, axis: int) -> NDArray:
-    """A line with two more axes, so that it lies along `axis` of an image."""
+    """A line as an array along `axis` of an image."""
     return np.moveaxis(line[:, None, None], 0, axis)
 
 
 def _moved(
     values: NDArray[np.float32], spacing_mm: Sequence[float], shift_mm: NDArray, rotation_degrees: NDArray
 ) -> NDArray[np.float32]:
-    """The image turned about its center and then shifted, both along and about its axes."""
     from scipy import ndimage
     from scipy.spatial.transform import Rotation
 

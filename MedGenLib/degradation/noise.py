@@ -25,14 +25,9 @@ _COARSE_MM = 4.0
 
 
 def rician(values: NDArray, sd: float | NDArray, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A magnitude image whose two channels have Gaussian noise.
+    """Magnitudes with Gaussian noise of this standard deviation (also an array) in both channels.
 
     See Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618.
-
-    Parameters
-    ----------
-    values: magnitudes, none negative.
-    sd: standard deviation of each channel, in units of `values`; an array where it varies, as in parallel imaging.
     """
     values = np.asarray(values, dtype=np.float32)
     real = rng.standard_normal(values.shape, dtype=np.float32) * sd + values
@@ -52,18 +47,17 @@ def ct_noise(
 ) -> NDArray[np.float32]:
     """A CT with the noise of a lower dose: colored as by filtered back-projection, and stronger behind more tissue.
 
-    Noise has a variance of 1 / dose, so that added to an image of the full dose has 1 / dose - 1 of its variance.
+    The variance of noise is proportional to 1 / dose, so 1 / dose - 1 of that of the image is added.
 
     Parameters
     ----------
-    values_hu: (i, j, k) in HU, the slices being axial: i and j are in the plane.
-    spacing_mm: of i, j, k.
+    values_hu: (i, j, k) in HU; i and j are in the axial plane.
     dose: relative to that of the image.
     sd_hu: standard deviation of the added noise (root mean square in the body) instead of that by dose.
-    full_dose_sd_hu: standard deviation of the noise in the body at full dose.
+    full_dose_sd_hu: that of the image.
     peak_per_mm: frequency of the maximum of the noise's power; higher for a sharper kernel.
-    slice_fwhm_mm: correlation along k, the full width at half maximum of a Gaussian; 0 is none.
-    local: relative local standard deviation; by default `local_noise` of the image. A patch needs that of its volume.
+    slice_fwhm_mm: full width at half maximum of the Gaussian that correlates slices; 0 for none.
+    local: `local_noise` of the image by default; a patch needs that of its volume.
     """
     values = np.array(values_hu, dtype=np.float32)
     sd = full_dose_sd_hu * np.sqrt(1 / dose - 1) if sd_hu is None else sd_hu
@@ -76,8 +70,7 @@ def ct_noise(
 def noise_power(frequency_per_mm: NDArray, peak_per_mm: float) -> NDArray[np.float64]:
     """Noise power in the plane of filtered back-projection, up to a factor: f A(f)**2 with the Hann window A.
 
-    Back-projection weights the power f**2 A(f)**2 of the filtered projections by 1 / f; see Kijewski and Judy 1987,
-    doi:10.1088/0031-9155/32/5/003. The window ends at 3.27 times the frequency of the maximum.
+    See Kijewski and Judy 1987, doi:10.1088/0031-9155/32/5/003. The window ends at 3.27 times the peak.
     """
     share = np.minimum(np.asarray(frequency_per_mm) * _PEAK / peak_per_mm, 1)
     return share * np.cos(np.pi / 2 * share) ** 4
@@ -86,13 +79,13 @@ def noise_power(frequency_per_mm: NDArray, peak_per_mm: float) -> NDArray[np.flo
 def local_noise(values_hu: NDArray, spacing_mm: Sequence[float]) -> NDArray[np.float32]:
     """Standard deviation of CT noise relative to its root mean square in the body, (i, j, k) as the image.
 
-    The variance at a point is the mean over the directions in the plane of exp(line integral of the attenuation), the
-    inverse of the number of photons (Kak and Slaney 1988, section 5.2). The slices have to show the whole body.
+    The variance at a point is the mean over directions in the plane of exp(line integral of the attenuation), as the
+    inverse of the photons that are left (Kak and Slaney 1988, chapter 5). The slices have to show the whole body.
     """
     coarse, up = _coarse_attenuation(np.asarray(values_hu, np.float32), spacing_mm)
     (rows, columns, slices), step = coarse.shape, max(_COARSE_MM, *spacing_mm[:2])
     pixels, variance = coarse.reshape(-1, slices), 0
-    for angle in np.arange(_DIRECTIONS) * np.pi / _DIRECTIONS:
+    for angle in (np.arange(_DIRECTIONS) + 0.5) * np.pi / _DIRECTIONS:  # 45 degrees would alias on the pixels
         rays = _rays(rows, columns, angle)
         variance = variance + rays.T @ np.exp(step * (rays @ pixels)) / _DIRECTIONS
     fine = np.asarray(variance, np.float32).reshape(coarse.shape)
@@ -157,20 +150,17 @@ def ct_noise_projection(
     photons: float = 2e5,
     electronic: float = 10.0,
     views: int = 720,
-    window: str | None = "hann",
 ) -> NDArray[np.float32]:
-    """One axial slice with noise from its projections: the slow reference for `ct_noise`.
+    """One axial slice (n, n) with noise from its projections: the slow reference for `ct_noise`.
 
-    Counts behind the body are Poisson with electronic noise; the difference of their logarithm from the exact line
-    integral goes through filtered back-projection, so the slice itself keeps its sharpness.
+    Only the error of the line integrals, from Poisson and electronic noise, goes through filtered back-projection, so
+    the slice keeps its sharpness.
 
     Parameters
     ----------
-    slice_hu: (n, n) in HU, square pixels.
     photons: per ray in air, proportional to the dose; a ray is as wide as a pixel.
     electronic: standard deviation of the electronic noise, in photons.
     views: directions over 180 degrees.
-    window: apodization of the ramp as in `skimage.transform.iradon`; it ends at the highest frequency of the pixels.
     """
     from skimage.transform import iradon, radon
 
@@ -179,5 +169,5 @@ def ct_noise_projection(
     exact = radon(WATER_PER_MM * spacing_mm * (1 + hu / 1000).clip(0), angles, circle=False)
     counts = rng.poisson(photons * np.exp(-exact)) + rng.normal(0, electronic, exact.shape)
     noise = np.log(photons / counts.clip(1)) - exact
-    back = iradon(noise, angles, output_size=len(hu), filter_name=window or "ramp", circle=False)
+    back = iradon(noise, angles, output_size=len(hu), filter_name="hann", circle=False)
     return hu + (1000 / (WATER_PER_MM * spacing_mm) * back).astype(np.float32)

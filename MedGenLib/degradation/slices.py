@@ -1,11 +1,8 @@
-"""Thick slices: what a stack of slices measures of a finer image, and the transposed operator.
-
-Each axis has one sparse matrix of weights, so the operator is separable, linear and exact for slices of any spacing,
-thickness, gap and position.
-"""
+"""Thick slices: what a stack of slices measures of a finer image, and the transposed operator."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -26,7 +23,6 @@ _LARGEST_DEGREES = 0.5
 """Largest angle between an axis of a stack and that of the fine grid."""
 _LEAST = 1e-5
 """Share of a profile that counts as none: rounded positions in headers make such shares of neighbors."""
-_COVERED = 0.5
 
 
 def slice_weights(
@@ -40,65 +36,51 @@ def slice_weights(
 ) -> csr_array:
     """(coarse, fine) float64: row m holds the weights of the fine samples in slice m, and its sum is 1.
 
-    A weight is the integral of the slice's profile over the voxel of the sample, so a partly covered voxel counts in
-    part. The weights of a slice that hangs over the border are renormalized; a slice outside has an empty row. The
-    center of gravity of a box is exact where it is a whole number of samples wide, and otherwise off by up to
-    spacing_mm**2 / (8 * thickness_mm); that of a Gaussian is off by less than 0.01 samples.
+    A weight is the integral of the slice's profile over the sample's voxel. The weights of a slice that hangs over the
+    border are renormalized; a slice outside has an empty row. The center of gravity of a box that is not a whole number
+    of samples wide is off by up to spacing_mm**2 / (8 * thickness_mm).
 
     Parameters
     ----------
     fine, coarse: number of samples and of slices.
-    spacing_mm: distance of the samples; the center of sample n lies at n * spacing_mm.
-    coarse_spacing_mm: distance of the slices, negative where they count the other way; the gap between them is that
-        minus the thickness.
+    spacing_mm: distance of the samples; sample n lies at n * spacing_mm.
+    coarse_spacing_mm: distance of the slices, negative where they count the other way.
     thickness_mm: width of the box, or full width at half maximum of the Gaussian.
-    offset_mm: center of slice 0; that of slice m lies at offset_mm + m * coarse_spacing_mm.
+    offset_mm: center of slice 0.
     profile: "box" (the mean of the slab) or "gaussian" (an excited slice of MR; see Remedios et al. 2025,
         arXiv:2503.11787).
-
-    >>> slice_weights(4, 2, 1.0, 2.0, 2.0, 0.5, "box").toarray()
-    array([[0.5, 0.5, 0. , 0. ],
-           [0. , 0. , 0.5, 0.5]])
     """
     from scipy.sparse import csr_array
+    from scipy.special import ndtr
 
-    shares = _shares(fine, coarse, spacing_mm, coarse_spacing_mm, thickness_mm, offset_mm, profile)
+    faces = (np.arange(fine + 1) - 0.5) * spacing_mm
+    reached = (faces - (offset_mm + np.arange(coarse) * coarse_spacing_mm)[:, None]) / thickness_mm
+    if profile == "box":
+        shares = np.diff((reached + 0.5).clip(0, 1))
+    elif profile == "gaussian":
+        shares = np.diff(ndtr((reached / _SIGMA_OF_FWHM).clip(-_REACH, _REACH)))
+    else:
+        raise ValueError(f'The profile "{profile}" of a slice is not known; use "box" or "gaussian".')
     shares[shares < _LEAST] = 0
     total = shares.sum(axis=1, keepdims=True)
     return csr_array(np.divide(shares, total, out=np.zeros_like(shares), where=total > 0))
 
 
-def _shares(
-    fine: int, coarse: int, spacing: float, coarse_spacing: float, thickness: float, offset: float, profile: Profile
-) -> NDArray[np.float64]:
-    """(coarse, fine): share of each slice's profile inside each voxel."""
-    faces = (np.arange(fine + 1) - 0.5) * spacing
-    from_center = faces - (offset + np.arange(coarse) * coarse_spacing)[:, None]
-    if profile == "box":
-        return np.diff((from_center / thickness + 0.5).clip(0, 1))
-    if profile != "gaussian":
-        raise ValueError(f'The profile "{profile}" of a slice is not known; use "box" or "gaussian".')
-    from scipy.special import ndtr
-
-    return np.diff(ndtr((from_center / (thickness * _SIGMA_OF_FWHM)).clip(-_REACH, _REACH)))
-
-
 class Acquisition:
-    """A stack of slices as a linear operator on a fine image.
+    """A stack of slices as a separable linear operator on a fine image.
 
-    Along the slices the weights follow the profile and thickness, in the plane they are the mean over a pixel. Neither
-    is ever narrower than a fine voxel.
+    In the plane a pixel is a box. Neither it nor a slice is ever narrower than a fine voxel.
 
     Parameters
     ----------
-    fine, stack: grids in the same patient. The axes of the stack are those of the fine grid, in any order and
-        direction; an angle up to 0.5 degrees is neglected, around the stack's center.
-    thickness_mm: of the slices; their distance by default. The slice axis is the stack's axis of the largest spacing.
+    fine, stack: grids in the same patient, with parallel axes in any order and direction; an angle up to 0.5 degrees
+        is neglected, about the stack's center.
+    thickness_mm: of the slices, along the stack's axis of the largest spacing; that spacing by default.
     profile: see `slice_weights`.
 
     Raises
     ------
-    ValueError: the stack is oblique to the fine grid (`is_aligned`).
+    ValueError: not `is_aligned`.
     """
 
     def __init__(
@@ -106,14 +88,13 @@ class Acquisition:
     ) -> None:
         if not is_aligned(fine, stack):
             raise ValueError(
-                "The slices are oblique to the grid of the output; resample them to its directions, or use a grid "
-                "along their axes."
+                "The slices are oblique to the fine grid; resample them to its directions, or use a grid along theirs."
             )
         self.fine, self.stack = fine, stack
         self.slice_axis = int(np.argmax(stack.spacing))
         self.thickness_mm = thickness_mm or stack.spacing[self.slice_axis]
         self.profile: Profile = profile
-        self.order = _order(fine, stack)
+        self.order = tuple(np.abs(fine.direction.T @ stack.direction).argmax(axis=0).tolist())
         """Axis of the fine grid that each axis of the stack follows."""
 
     @cached_property
@@ -121,29 +102,17 @@ class Acquisition:
         """One float32 matrix (stack, fine) for each axis of the fine grid."""
         return tuple(slice_weights(*self._along(axis)).astype(np.float32) for axis in range(3))
 
-    @cached_property
-    def covered(self) -> NDArray[np.bool_]:
-        """Voxels of the stack, in its own order of axes, of whose profile at least half lies in the fine grid."""
-        i, j, k = (_shares(*self._along(axis)).sum(axis=1) >= _COVERED for axis in range(3))
-        return (i[:, None, None] & j[:, None] & k).transpose(self.order)
-
     def degrade(self, fine: NDArray) -> NDArray[np.float32]:
-        """The stack, in its own order of axes, that is measured of an image on the fine grid."""
+        """The stack, in its own order of axes, of an image on the fine grid."""
         _require(fine, self.fine)
-        matrices = [(axis, matrix) for axis, matrix in enumerate(self.weights) if not _is_identity(matrix)]
-        result = np.array(fine, dtype=np.float32)
-        for axis, matrix in sorted(matrices, key=lambda item: item[1].shape[0] / item[1].shape[1]):
-            result = along_axis(matrix, result, axis)
+        result = _separable(self.weights, np.array(fine, dtype=np.float32))
         return np.ascontiguousarray(result.transpose(self.order))
 
     def adjoint(self, stack: NDArray) -> NDArray[np.float32]:
-        """The transposed operator: from values of the stack to the fine grid."""
+        """The transposed operator, from the stack to the fine grid."""
         _require(stack, self.stack)
-        matrices = [(axis, matrix.T.tocsr()) for axis, matrix in enumerate(self.weights) if not _is_identity(matrix)]
-        result = np.array(stack, dtype=np.float32).transpose(np.argsort(self.order))
-        for axis, matrix in sorted(matrices, key=lambda item: item[1].shape[0] / item[1].shape[1]):
-            result = along_axis(matrix, result, axis)
-        return np.ascontiguousarray(result)
+        values = np.array(stack, dtype=np.float32).transpose(np.argsort(self.order))
+        return np.ascontiguousarray(_separable([matrix.T.tocsr() for matrix in self.weights], values))
 
     def _along(self, axis: int) -> tuple[int, int, float, float, float, float, Profile]:
         """The arguments of `slice_weights` for an axis of the fine grid."""
@@ -170,9 +139,8 @@ def grid_of_thick(
 ) -> Geometry:
     """The grid of thick slices across an axis of a fine grid, as many as lie wholly inside, but at least one.
 
-    The outer face of the first slice is that of the first fine voxel, so its center lies half the difference of the
-    spacings inside the fine one. The distance of the slices is `coarse_spacing_mm`, or `factor` fine voxels; neither
-    has to be whole.
+    The first slice begins at the outer face of the first fine voxel; the next one is `coarse_spacing_mm`, or `factor`
+    fine voxels, further.
     """
     if (factor is None) == (coarse_spacing_mm is None):
         raise ValueError("The distance of thick slices is not clear; give either a factor or a spacing.")
@@ -192,12 +160,13 @@ def along_axis(matrix: csr_array, array: NDArray[np.float32], axis: int) -> NDAr
     return np.moveaxis(result.reshape(-1, *moved.shape[1:]), 0, axis)
 
 
-def _order(fine: Geometry, stack: Geometry) -> tuple[int, int, int]:
-    return tuple(int(axis) for axis in np.abs(fine.direction.T @ stack.direction).argmax(axis=0))
-
-
-def _is_identity(matrix: csr_array) -> bool:
-    return matrix.shape[0] == matrix.shape[1] == matrix.nnz and bool(np.allclose(matrix.diagonal(), 1))
+def _separable(matrices: Sequence[csr_array], array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One matrix applied along each axis, those first that make the array smaller."""
+    for axis in sorted(range(3), key=lambda n: matrices[n].shape[0] / matrices[n].shape[1]):
+        matrix = matrices[axis]
+        if not (matrix.shape[0] == matrix.shape[1] == matrix.nnz and np.allclose(matrix.diagonal(), 1)):
+            array = along_axis(matrix, array, axis)
+    return array
 
 
 def _require(array: NDArray, grid: Geometry) -> None:
