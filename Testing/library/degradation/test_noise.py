@@ -75,7 +75,7 @@ def test_ct_noise_follows_the_dose():
 
 
 def test_ct_noise_is_stronger_behind_more_tissue():
-    """The closed form of a cylinder: the mean of exp(chord) over all directions."""
+    """In a cylinder: the mean of exp(chord) over all directions."""
     local = local_noise(cylinder(180, 2, 80), (1, 1, 1))[..., 0]
     sines = np.sin(np.linspace(0, np.pi, 2000))
 

@@ -69,7 +69,7 @@ def test_every_voxel_shows_its_own_place(profile, order):
         seen = acquisition.degrade(np.tensordot(slopes, centers(fine), 1))
         error = np.abs(seen - np.tensordot(slopes, centers(stack), 1))
         inner = [slice(None)] * 3
-        inner[acquisition.slice_axis] = slice(1, -1)  # those at the border are cut off on one side
+        inner[acquisition.slice_axis] = slice(1, -1)
         assert error[tuple(inner)].max() < 2e-4
 
 
