@@ -33,7 +33,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 
 # Most need the public scans in the folder MEDGEN_DATA, see Testing/benchmarks/RESULTS.md.
-BENCHMARKS := ct_tissue hippocampus brain heads segmenter utility distribution speed maisi memory metrics \
+BENCHMARKS := ct_tissue ct_noise hippocampus brain heads segmenter utility distribution speed maisi memory metrics \
 	reader_study slicer edit edit_slicer lesion steps conditioning checks anatomy damage trainer cohort breathe organs
 
 bench: $(VENV)/.installed-dev

@@ -121,6 +121,8 @@ class FileRun:
             f"{volume.modality} in {volume.unit}, {size} voxels of {spacing} mm, "
             f"made with {report.model} {report.version}{seed}."
         )
+        if noise := report.parameters.get("noise"):
+            console.say(f"Noise: {noise}.")
         for path in self.outputs.paths:
             console.wrote(f"{path}")
         console.detail(f"device: {report.device}; peak memory {report.peak_memory_mib:.0f} MiB")

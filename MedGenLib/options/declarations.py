@@ -64,7 +64,8 @@ class MaskOptions(RunOptions, total=False):
 class EditOptions(MaskOptions, total=False):
     """Adapting a region of an image to a changed mask.
 
-    noise_hu: noise of a CT, for models that take it; by default that of the training scans or of the edited image
+    noise_hu: noise of a CT, for models that take it; by default usual for the voxels of the mask, or that of the edited
+        image
     """
 
     noise_hu: Annotated[

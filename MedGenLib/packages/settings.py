@@ -142,6 +142,20 @@ class ContrastSettings(Distribution):
     reference: int = setting(low=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResampledNoise:
+    """Noise of masks that are resampled for the network, because their voxels are no cubes or out of its range.
+
+    Attributes
+    ----------
+    noise_hu: usual noise of real scans with such voxels, on their own grid.
+    kept: share of the noise of a generated image that is left after its resampling to the grid of the mask.
+    """
+
+    noise_hu: float = setting(above=0)
+    kept: float = setting(above=0, high=1)
+
+
 TEXTURE = (
     "fine detail",
     "smoothness right-left",
@@ -166,7 +180,8 @@ class LatentFlowSettings(GenerationSettings):
     coordinates: the networks get the position relative to the center of the labels.
     centers, scales, limit: parameters of the codec "tissue-standard", by label, the first one for the background.
     mean, sd: parameters of the codec "affine".
-    noise_hu: (spacing in mm, noise) of the training images, by spacing; None for models without a noise setting.
+    noise_hu: (spacing in mm, usual noise) of real images, by spacing; None for models without a noise setting.
+    resampled_noise: noise of masks that are resampled; None where it is the same.
     contrast: contrast of the training images; None for models without it.
     texture: `imaging.texture` of the training images, a condition of the network; None for models without it. An output
         that covers the field of view has mean and SD of the codec, as the training images do.
@@ -185,6 +200,7 @@ class LatentFlowSettings(GenerationSettings):
     mean: float | None = None
     sd: float | None = setting(None, above=0)
     noise_hu: tuple[tuple[float, float], ...] | None = setting(None, above=0)
+    resampled_noise: ResampledNoise | None = None
     contrast: ContrastSettings | None = None
     texture: Distribution | None = None
     tissue_range: TissueLimits | None = None
@@ -234,6 +250,8 @@ class LatentFlowSettings(GenerationSettings):
         if self.organs and (self.tissue_range is None or not names >= {"fat", "soft tissue", "bone"}):
             yield "preprocessing.organs needs a tissue_range and the labels fat, soft tissue and bone; leave it out"
         yield from self._of_network(medgen, highest + 1)
+        if self.resampled_noise is not None and (not self.takes_noise or self.contrast is not None):
+            yield "preprocessing.resampled_noise needs noise_hu and no contrast; leave it out"
 
     def _of_codec(self) -> Iterator[str]:
         own = CODECS[self.name]

@@ -17,6 +17,7 @@ from MedGenLib.errors import InputError, PackageError
 from MedGenLib.io.atomic import write_json
 from MedGenLib.pipelines.base import Estimate, pipeline_of
 from MedGenLib.pipelines.measured import STEPS_BESIDE, TIMINGS, card_runs, record
+from MedGenLib.pipelines.scanner_noise import usual_noise
 from MedGenLib.progress import ProgressCallback, announce_time
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class RunPlan:
     windows: number of windows in which the grid is sampled.
     memory: "normal", or "small" if the free memory is not sufficient for that.
     sentence: summary for the user, such as "about 9 s on CPU, 1.1 GB".
+    noise: usual noise on the grid, such as "10 HU, usual at 2 mm"; "" where the model has none.
     """
 
     seconds: float | None
@@ -48,6 +50,7 @@ class RunPlan:
     windows: int
     memory: Literal["normal", "small"]
     sentence: str
+    noise: str = ""
 
 
 def plan_run(
@@ -75,7 +78,8 @@ def plan_run(
     rate = _rate(manifest, device)
     seconds = None if rate is None else rate * estimate.cost * samples
     memory = "small" if estimate.small else "normal"
-    return RunPlan(seconds, estimate.memory_mib, estimate.windows, memory, _sentence(seconds, estimate, device))
+    noise = usual_noise(manifest, geometry) if manifest.task == "generate" and manifest.settings.takes_noise else ""
+    return RunPlan(seconds, estimate.memory_mib, estimate.windows, memory, _sentence(seconds, estimate, device), noise)
 
 
 def remember(manifest: Manifest, geometry: Geometry, preset: str, device: str, samples: int, seconds: float) -> None:

@@ -20,10 +20,11 @@ from MedGenLib.imaging.texture import texture
 from MedGenLib.imaging.volume import LabelMap, Volume, crop, occupied, whole_numbers
 from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.manifest import Manifest
-from MedGenLib.packages.settings import TEXTURE, LatentFlowSettings
+from MedGenLib.packages.settings import TEXTURE
 from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
 from MedGenLib.pipelines.contrast import SOFT_REACH, adapted, contrast_of, drawn, named, softened_shift, standard_scores
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
+from MedGenLib.pipelines.scanner_noise import ScannerNoise, scanner_noise
 from MedGenLib.pipelines.working_grid import working_geometry
 
 MARGIN = 8
@@ -260,7 +261,7 @@ def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None)
             array = np.repeat(array, THIN_SLAB, axis)
     before, after = _padding(inner, grid_stride(manifest), settings.latent_stride)
     array = np.pad(array, list(zip(before, after, strict=True)))
-    scalars, conditions = _scalars(settings, spacing, noise_hu, manifest.output.unit)
+    noise = scanner_noise(manifest, spacing, grid is not region, noise_hu)
     codec = CODECS[settings.name](**settings.codec)
     return Scene(
         manifest,
@@ -273,8 +274,8 @@ def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None)
         inner,
         spacing,
         codec,
-        scalars,
-        conditions,
+        [] if noise is None else [spacing_scalar(noise.spacing), noise_scalar(noise.condition)],
+        {} if noise is None else _reported(noise),
         findings,
         noise_hu is not None,
     )
@@ -348,24 +349,9 @@ def _middle(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return values[index]
 
 
-def _scalars(
-    settings: LatentFlowSettings, spacing: tuple[float, ...], noise_hu: float | None, unit: str
-) -> tuple[list[float], dict[str, Any]]:
-    """Scalar conditions of the network, and their values for the report.
-
-    The noise is in the image's ``unit``: HU in CT, gray values in MR.
-    """
-    if settings.noise_hu is None:
-        if noise_hu is not None:
-            raise InputError("This model has no noise setting; leave noise_hu out.")
-        return [], {}
-    mean_spacing = float(np.exp(np.mean(np.log(spacing))))
-    if noise_hu is None:
-        known, levels = zip(*settings.noise_hu, strict=True)
-        noise_hu = float(np.interp(mean_spacing, known, levels))
-    if not LEAST_NOISE_HU <= noise_hu <= MOST_NOISE_HU:
-        raise InputError(f"The noise is {noise_hu:g} {unit}; choose {LEAST_NOISE_HU} to {MOST_NOISE_HU} {unit}.")
-    return ([spacing_scalar(mean_spacing), noise_scalar(noise_hu)], {"noise_hu": round(noise_hu, 2)})
+def _reported(noise: ScannerNoise) -> dict[str, Any]:
+    """The noise for the report, with the reason of a usual one."""
+    return {"noise_hu": round(noise.level, 2), **({"noise": noise.reason} if noise.reason else {})}
 
 
 def _require_memory(manifest: Manifest, shape: tuple[int, ...], original_voxels: int) -> None:

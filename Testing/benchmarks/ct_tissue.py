@@ -1,6 +1,6 @@
 """Quality of ct-tissue on held-out scans, compared with trivial baselines.
 
-    MEDGEN_DATA=<folder> python Testing/benchmarks/ct_tissue.py [--model ct-tissue] [--seeds 3]
+    MEDGEN_DATA=<folder> python Testing/benchmarks/ct_tissue.py [--model ct-tissue] [--seeds 3] [--noise HU]
 
 The metrics of the model are listed with those of the real image and of two baselines without a
 network: *paint* (class means, blurred) and *paint+noise* (with noise that has the spectrum and the SD
@@ -118,10 +118,11 @@ def _colored(blocks: list[np.ndarray], shape: tuple[int, ...], seed: int) -> np.
     return noise / noise.std()
 
 
-def measure(name: str, ct: Volume, mask: LabelMap, model: str, seeds: int, preset: str) -> dict:
+def measure(name: str, ct: Volume, mask: LabelMap, model: str, seeds: int, preset: str, noise: float | None) -> dict:
     real, labels = ct.array, mask.array
     spec = find(model).statistics.resegment
-    results = [generate(mask, model, seed=s, preset=preset, retries=0).volume for s in range(1, seeds + 1)]
+    options = {"preset": preset, "noise_hu": noise, "retries": 0}
+    results = [generate(mask, model, seed=s, **options).volume for s in range(1, seeds + 1)]
     preview.preview(mask, results[0], OUT / f"{name.split(',')[0].replace(' ', '_')}.png")
     preview.preview(mask, ct, OUT / f"{name.split(',')[0].replace(' ', '_')}_real.png")
     candidates = {
@@ -217,11 +218,12 @@ def main() -> None:
     parser.add_argument("--model", default="ct-tissue")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--preset", default="normal")
+    parser.add_argument("--noise", type=float, help="in HU; by default the usual one at the spacing")
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     everything = {}
     for name, (ct, mask) in scans().items():
-        figures = measure(name, ct, mask, arguments.model, arguments.seeds, arguments.preset)
+        figures = measure(name, ct, mask, arguments.model, arguments.seeds, arguments.preset, arguments.noise)
         everything[name] = {**figures, "windows": windows(ct, mask, arguments.model)}
         keys = [key for key in figures["real"]]
         print(f"\n### {name}\n")

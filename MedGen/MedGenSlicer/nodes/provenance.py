@@ -106,6 +106,8 @@ class NodeProvenance:
                     seed=self.seed, preset=self.preset, device=self.device
                 )
             )
+        if self.content == "image" and (noise := self.parameters.get("noise")):
+            lines.append(_("Noise {noise}.").format(noise=noise))
         if self.passed is not None:
             lines.append(_("Quality checks passed.") if self.passed else _("Quality checks did NOT pass."))
         return "\n".join([*lines, *self.checks])

@@ -208,7 +208,9 @@ class Panel(VTKObservationMixin):
         # The uncertainty of a translation takes a second look at every plane.
         count = parameters.samples if self.context.task == "generate" else 1 + parameters.spread
         plan = self.logic.planFor(node, manifest.name, parameters.preset, parameters.device, count)
-        return plan.sentence if plan is not None else ""
+        noise = _("Noise {noise}").format(noise=plan.noise) if plan.noise else _("No particular scan")
+        self.ui.styleSelector.noneDisplay = noise
+        return plan.sentence
 
     # Small steps
 

@@ -290,6 +290,15 @@ class CheckTest(PanelCase):
         self.assertEqual(shown, [[True, True], [False, False]])
         self.assertEqual(self.panel.tab.arguments()["phase"], "none")
 
+    def test_theUsualNoiseIsNamedWhereNoScanIsChosen(self):
+        mask = support.ctMaskNode(24)
+        self.settle()
+        self.ui.generateInputSelector.setCurrentNode(mask)
+        self.choose(self.ui.generateModelComboBox, "ct-tissue")
+        self.assertEqual(self.ui.styleSelector.noneDisplay, "Noise 9.3 HU, usual at 3 mm")
+        self.choose(self.ui.generateModelComboBox, "mr-hippocampus")
+        self.assertEqual(self.ui.styleSelector.noneDisplay, "No particular scan")
+
     def test_findingsSpeakOfThePanel(self):
         image = support.headVolume()
         image.SetAttribute("MedGen.Modality", "FLAIR")

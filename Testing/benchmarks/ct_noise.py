@@ -1,0 +1,178 @@
+"""Noise of real CTs by voxel and tissue, what ct-tissue makes of a requested noise, and its defaults of 1.2 and 1.3.
+
+    MEDGEN_DATA=<folder> python Testing/benchmarks/ct_noise.py real|asked|before-after [--held-out]
+
+Noise is that of `MedGenLib.imaging.noise`, by which the networks were conditioned in training. Every fifth person of
+`sts_sarcoma` and `ct_torso_open` by name is held out; all else was chosen on the others. "before-after" takes the
+middle 64^3 voxels, the preset draft and one seed. FD is that of `patch_distance`, relative to painted tissue means with
+and without noise, as a geometric mean over people; bone is the interior of the label.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import numpy as np
+from common import OUT, data_folder, save, table
+from ct_tissue import paint
+from patch_distance import feature_distance
+from texture import local_sd
+
+from MedGenLib import generate
+from MedGenLib.imaging.body import body_envelope_from_image
+from MedGenLib.imaging.noise import noise_level
+from MedGenLib.imaging.resampling import resample
+from MedGenLib.imaging.volume import LabelMap, Volume, crop
+from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.packages.catalogue import find
+from MedGenLib.training.data.tissue import TISSUES, tissue_labels
+from MedGenLib.visual import preview
+
+BEFORE = 20.0
+"""Condition of the networks before version 1.3, on the working grid."""
+MASKED = {"lidc_idri_0314": "ct", "pelvis_umcu": "ct", "totalseg_abdomen": "ct_full"}
+SIDE = 64
+Figures = dict[str, list[float]]
+
+
+def people(held_out: bool) -> Iterator[tuple[str, Volume, LabelMap]]:
+    """Name, CT and body; the three people with masks were in sight from the start."""
+    root = data_folder()
+    for folder, file in (("pairs_ct_mr/sts_sarcoma", "labels"), ("ct_torso_open", "tissue")):
+        for number, path in enumerate(sorted(p for p in (root / folder).iterdir() if p.is_dir())):
+            if (number % 5 == 4) == held_out:
+                yield path.name, read_volume(path / "ct.nii.gz", modality="CT"), _body(path / f"{file}.nii.gz")
+    for name, file in {} if held_out else MASKED.items():
+        path = root / "ct_torso_with_masks" / name
+        ct = read_volume(path / f"{file}.nii.gz", modality="CT")
+        yield name, ct, _body(path / "tissue.nii.gz") if file == "ct" else body_envelope_from_image(ct)
+
+
+def _body(path) -> LabelMap:
+    labels = read_label_map(path)
+    return LabelMap((labels.array > 0).astype(np.uint8), labels.affine, {1: "body"})
+
+
+def grids(ct: Volume) -> Iterator[tuple[str, tuple[float, ...] | None]]:
+    """Kinds of voxels of a scan: its own, unless they are cubes, and cubes of 1.5 to 3 mm that are not finer."""
+    if max(ct.spacing) > 1.06 * min(ct.spacing):
+        yield "no cubes", None
+    for side in (1.5, 2.0, 2.5, 3.0):
+        if side > 0.95 * min(ct.spacing):
+            yield f"{side:g} mm", (side,) * 3
+
+
+def on(spacing: tuple[float, ...] | None, ct: Volume, body: LabelMap) -> tuple[Volume, LabelMap]:
+    """CT and tissues with cubic voxels, or with their own."""
+    if spacing is not None:
+        ct, body = resample(ct, spacing), resample(body, spacing)
+    hu = np.clip(ct.array, -1024, 3071).astype(np.float32)
+    labels = tissue_labels(hu, body.array > 0)
+    return ct.with_array(np.where(labels > 0, hu, -1000)), LabelMap(labels, ct.affine, dict(enumerate(TISSUES, 1)))
+
+
+def middle(ct: Volume, mask: LabelMap) -> tuple[Volume, LabelMap]:
+    centers = [int(np.median(index)) for index in np.nonzero(mask.array)]
+    low = [max(0, min(c - SIDE // 2, n - SIDE)) for c, n in zip(centers, ct.shape, strict=True)]
+    high = [min(n, start + SIDE) for n, start in zip(ct.shape, low, strict=True)]
+    return crop(ct, low, high), crop(mask, low, high)
+
+
+def by_tissue(measure, labels: np.ndarray) -> list[float]:
+    found = [measure(labels == value) for value in range(1, len(TISSUES) + 1)]
+    return [np.nan if value is None else value for value in found]
+
+
+def noise(image: np.ndarray, labels: np.ndarray) -> list[float]:
+    return by_tissue(lambda inside: noise_level(image, inside), labels)
+
+
+def real(held_out: bool) -> dict[str, list]:
+    found: dict[str, list] = {}
+    for _, ct, body in people(held_out):
+        for kind, spacing in grids(ct):
+            image, mask = on(spacing, ct, body)
+            found.setdefault(kind, []).append(noise(image.array, mask.array))
+    for kind, rows in sorted(found.items()):
+        low, median, high = np.nanpercentile(np.array(rows, float), (25, 50, 75), axis=0)
+        cells = [f"{m:.1f} ({a:.1f} to {b:.1f})" for a, m, b in zip(low, median, high, strict=True)]
+        print("| " + " | ".join([kind, str(len(rows)), *cells]) + " |")
+    return found
+
+
+def asked(held_out: bool) -> dict[str, list]:
+    """Median noise of generated images over every fourth person, by the condition of the networks."""
+    found: dict[str, list] = {}
+    for number, (_, ct, body) in enumerate(people(held_out)):
+        for kind, spacing in grids(ct) if number % 4 == 0 or max(ct.spacing) <= 3 else ():
+            image, mask = middle(*on(spacing, ct, body))
+            for level in (8.0, 10.0, 14.0, 20.0):
+                made = generate(mask, seed=1, preset="draft", retries=0, noise_hu=_given(level, kind)).volume.array
+                found.setdefault(f"{kind}, {level:g} HU", []).append(noise(made, mask.array))
+    rows = [[key, len(values), *map(float, np.nanmedian(values, axis=0))] for key, values in found.items()]
+    print(table(["voxels, condition", "people", *TISSUES], rows))
+    return found
+
+
+def _given(condition: float, kind: str) -> float:
+    """The option that gives a condition of the networks."""
+    return condition * (find("ct-tissue").settings.resampled_noise.kept if kind == "no cubes" else 1)
+
+
+def compared(made: np.ndarray, real_image: np.ndarray, labels: np.ndarray) -> list[float]:
+    """Ratio of the local SD, and difference of the mean, by tissue."""
+    ratios = by_tissue(lambda inside: local_sd(made, inside) / local_sd(real_image, inside), labels)
+    errors = by_tissue(lambda inside: made[inside].mean() - real_image[inside].mean() if inside.any() else None, labels)
+    return ratios + errors
+
+
+def before_after(held_out: bool) -> dict[str, Figures]:
+    found: dict[str, Figures] = {}
+    for name, ct, body in people(held_out):
+        for kind, spacing in grids(ct):
+            image, mask = middle(*on(spacing, ct, body))
+            real_image, labels, options = image.array, mask.array, {"seed": 1, "preset": "draft", "retries": 0}
+            painted = [
+                feature_distance(real_image, paint(labels, noisy), labels > 0, n_patches=450) for noisy in (False, True)
+            ]
+            for when, level in (("before", _given(BEFORE, kind)), ("after", None)):
+                made = generate(mask, noise_hu=level, **options).volume
+                if kind == "3 mm":
+                    preview.preview(mask, made, OUT / "ct_noise" / f"{name}_{when}.png")
+                distance = feature_distance(real_image, made.array, labels > 0, n_patches=450)
+                row = [*(np.log(distance / base) for base in painted), *compared(made.array, real_image, labels)]
+                found.setdefault(f"{kind}, {when}", {})[name] = list(map(float, row))
+            if kind == "3 mm":
+                preview.preview(mask, image, OUT / "ct_noise" / f"{name}_real.png")
+    print(table(["voxels", "people", "FD / paint", "FD / paint+noise", *_heads()], [_row(*x) for x in found.items()]))
+    return found
+
+
+def _heads() -> list[str]:
+    heads = [f"local SD / real, {tissue} (0.7 to 1.4)" for tissue in TISSUES]
+    return [*heads, *(f"abs. error of mean HU, {tissue}" for tissue in TISSUES)]
+
+
+def _row(key: str, figures: Figures) -> list:
+    values = np.array(list(figures.values()))
+    row = [key, len(values), *map(float, np.exp(values[:, :2].mean(0)))]
+    for ratio in values[:, 2:6].T:
+        ratio = ratio[np.isfinite(ratio)]
+        inside = np.count_nonzero((ratio >= 0.7) & (ratio <= 1.4))
+        row.append(f"{np.median(ratio):.2f} ({inside} of {len(ratio)})" if len(ratio) else "")
+    return row + [round(float(np.nanmean(np.abs(error))), 1) for error in values[:, 6:].T]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="?", choices=("real", "asked", "before-after"), default="real")
+    parser.add_argument("--held-out", action="store_true")
+    arguments = parser.parse_args()
+    (OUT / "ct_noise").mkdir(parents=True, exist_ok=True)
+    measure = {"real": real, "asked": asked, "before-after": before_after}[arguments.part]
+    save("ct_noise", measure(arguments.held_out))
+
+
+if __name__ == "__main__":
+    main()
