@@ -21,6 +21,8 @@ ROLES = {
     "body_from": "body",
     "lesion": "lesion",
     "labels": "labels",
+    "second": "second stack",
+    "third": "third stack",
 }
 """Option -> role of the image in the provenance."""
 UNRECORDED = {*ROLES, "model", "seed", "samples", "retries", "uncertainty", "series", "accept_license"}

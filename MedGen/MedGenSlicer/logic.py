@@ -360,6 +360,47 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         )
         return self._started(BreatheRun(self.engine, parameters, transforms), wait, onProgress, onDone)
 
+    @documented("enhance", "slicer")
+    def enhance(
+        self,
+        volumeNode,
+        task: str = "superres",
+        second=None,
+        third=None,
+        device: str = "auto",
+        outputNode=None,
+        wait: bool = True,
+        onProgress: OnProgress | None = None,
+        onDone: OnDone | None = None,
+        **options: Any,
+    ):
+        """Make an image finer, less noisy or more even.
+
+        Parameters
+        ----------
+        {options}
+        outputNode, wait, onProgress, onDone: as in `generate`.
+
+        Returns
+        -------
+        The vtkMRMLScalarVolumeNode, or a `Run` for wait=False. With "superres" it has cubic voxels, in the place of the
+        input.
+
+        Raises
+        ------
+        InputError, PackageError, LicenseError, MemoryPlanError, WorkerError, Cancelled: nothing was added.
+
+        Examples
+        --------
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                        # doctest: +SKIP
+        >>> fine = logic.enhance(slicer.util.getNode("Sagittal"), second=slicer.util.getNode("Axial"))  # doctest: +SKIP
+        """
+        from MedGenSlicer.jobs.enhance import EnhanceRun
+
+        options |= {"image": volumeNode, "task": task, "second": second, "third": third, "device": device}
+        parameters = self._parameters("enhance", None, options, outputNode)
+        return self._started(EnhanceRun(self.engine, parameters, outputNode), wait, onProgress, onDone)
+
     def runCohort(
         self,
         folder: str,
@@ -372,10 +413,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         onDone: OnDone | None = None,
         **parameters: Any,
     ) -> CohortRun:
-        """Run every volume of a folder, as `medgen cohort run`; nothing is added to the scene.
-
-        Cases that are done are not repeated unless their input, a parameter or the model changed: after a stop, the
-        same call goes on.
+        """Run every volume of a folder, as `medgen cohort run`; the same call goes on after a stop.
 
         Parameters
         ----------
@@ -383,24 +421,13 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         verb: generate, translate, evaluate or insert-lesion.
         outputFolder: of the results; None takes one beside the folder.
         samples: cases for each file. seed: from which each case draws its own.
-        parameters: the other options of the verb by name, such as model; an image is the path of its file, or of a
-            folder with a file of the same name for each case.
         wait, onProgress, onDone: as in `generate`.
+        parameters: options of the verb; an image is a path, or a folder with a file of the same name for each case.
 
         Returns
         -------
-        CohortRun: `cases` with status and sentence of each, `outputFolder`, `report`, `cancel`.
-
-        Raises
-        ------
-        InputError, PackageError, LicenseError, WorkerError, Cancelled: the run could not start or was stopped. A case
-        that fails raises nothing.
-
-        Examples
-        --------
-        >>> cohort = logic.runCohort("/data/masks", "generate", model="mr-hippocampus")   # doctest: +SKIP
-        >>> print({name: case.sentence for name, case in cohort.cases.items()})           # doctest: +SKIP
-        >>> ct = logic.openCase(cohort.outputFolder, "patient-1")                         # doctest: +SKIP
+        CohortRun: `cases` (name -> status, sentence, seconds), `outputFolder`, `report`, `cancel`. A case that fails
+        raises nothing.
         """
         from MedGenLib.cohort.making import CaseRecipe
         from MedGenLib.cohort.verbs import VERBS
@@ -420,16 +447,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         return run.result() if wait else run
 
     def openCase(self, outputFolder: str, name: str, wait: bool = True, onDone: OnDone | None = None):
-        """Load the image of a case that is done, where its input lies.
-
-        Parameters
-        ----------
-        outputFolder: of `runCohort`. name: of the case.
-        wait, onDone: as in `generate`.
-
-        Returns
-        -------
-        The new vtkMRMLScalarVolumeNode, or a `Run` for wait=False.
+        """Load the image of a case of `runCohort` that is done, where its input lies: a vtkMRMLScalarVolumeNode, or a
+        `Run` for wait=False.
         """
         from MedGenSlicer.jobs.cohort import CaseRun
 

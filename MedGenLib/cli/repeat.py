@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from MedGenLib.imaging.volume import LabelMap, Volume
     from MedGenLib.result import Result
 
+REPEATABLE = ("generate", "translate", "enhance", "edit", "insert-lesion")
 STORED = ("edit", "insert_lesion")
 """Commands that read scans in the number format of their files."""
 
@@ -45,8 +46,8 @@ def extra_arguments(parser: Parser) -> None:
 @command(
     "repeat",
     "make a volume again from its own record and compare",
-    "Runs generate, translate, edit or insert-lesion with the recorded options, seed and inputs; the inputs are found "
-    "by name and content. The exit code is 0 for equal voxels and 1 for others.",
+    "Runs generate, translate, enhance, edit or insert-lesion with the recorded options, seed and inputs; the inputs "
+    "are found by name and content. The exit code is 0 for equal voxels and 1 for others.",
     extra_arguments,
 )
 def repeat(arguments: Namespace, console: Console) -> int:
@@ -71,14 +72,20 @@ def repeat(arguments: Namespace, console: Console) -> int:
 
 def _functions() -> dict[str, Callable[..., Result]]:
     """Function of each task; imports torch."""
-    from MedGenLib import generate, translate
+    from MedGenLib import enhance, generate, translate
     from MedGenLib.editing.lesions import insert_lesion
     from MedGenLib.editing.session import edit_image
 
     def insert(**options: Any) -> Result:
         return insert_lesion(**options).result
 
-    return {"generate": generate, "translate": translate, "edit": edit_image, "insert_lesion": insert}
+    return {
+        "generate": generate,
+        "translate": translate,
+        "enhance": enhance,
+        "edit": edit_image,
+        "insert_lesion": insert,
+    }
 
 
 def _record_of(path: Path) -> Provenance:
@@ -87,7 +94,7 @@ def _record_of(path: Path) -> Provenance:
     made = read(path)
     if made is None:
         raise InputError(f"{path} has no record of how it was made; give a volume that medgen wrote.")
-    if made.content != "image" or made.task not in ("generate", "translate", "edit", "insert-lesion"):
+    if made.content != "image" or made.task not in REPEATABLE:
         raise InputError(f"{path} is {made.content or 'no image'} of the task '{made.task}'; give an image of one run.")
     if made.options is None:
         raise InputError(
@@ -103,7 +110,9 @@ def _options(task: str, made: Provenance, arguments: Namespace) -> dict[str, Any
 
     known = {option.name for option in of(task).values()}
     options = {name: value for name, value in made.options.items() if name in known}
-    options |= {"model": made.model, "seed": made.seed, "accept_license": arguments.accept_license}
+    made_by = {"model": made.model if made.version else None, "seed": made.seed}
+    options |= {name: value for name, value in made_by.items() if name in known}
+    options["accept_license"] = arguments.accept_license
     options |= {"memory": made.parameters["memory"]} if made.parameters.get("memory") in ("normal", "small") else {}
     options |= {"retries": 0} if task == "generate" else {}
     return options | ({"device": arguments.device} if arguments.device else {})

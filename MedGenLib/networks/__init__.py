@@ -9,6 +9,7 @@ from MedGenLib.networks.feature_encoder import FeatureEncoder
 from MedGenLib.networks.flow_unet import FlowUNet
 from MedGenLib.networks.latent_classifier import LatentClassifier
 from MedGenLib.networks.residual_translator import ResidualTranslator
+from MedGenLib.networks.restorer import Restorer
 from MedGenLib.networks.segmenter import SegmentationUNet
 from MedGenLib.networks.slice_translator import SliceTranslator
 
@@ -18,6 +19,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "FlowUNet": FlowUNet,
     "LatentClassifier": LatentClassifier,
     "ResidualTranslator": ResidualTranslator,
+    "Restorer": Restorer,
     "Segmenter": SegmentationUNet,
     "SliceTranslator": SliceTranslator,
 }

@@ -162,3 +162,12 @@ def space_to_depth(x: Tensor) -> Tensor:
     x = x.reshape(batch, channels, *(n for size in space for n in (size // 2, 2)))
     order = [0, 1, *range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)]
     return x.permute(order).reshape(batch, channels * 2**dims, *(size // 2 for size in space))
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """The inverse of `space_to_depth`: (b, c 2^d, *s) -> (b, c, *2s)."""
+    batch, channels, *space = x.shape
+    dims = len(space)
+    x = x.reshape(batch, channels // 2**dims, *(2,) * dims, *space)
+    order = [0, 1, *(axis for n in range(dims) for axis in (2 + dims + n, 2 + n))]
+    return x.permute(order).reshape(batch, channels // 2**dims, *(2 * size for size in space))

@@ -210,6 +210,38 @@ class BreatheOptions(TypedDict, total=False):
 
 
 @helped
+class EnhanceOptions(TypedDict, total=False):
+    """Enhancement of an image.
+
+    task: superres makes cubic voxels of thick slices, denoise removes noise, debias evens the brightness of an MR image
+    second: for superres, a further stack of the same part of the patient, with slices in another direction
+    third: one more stack
+    spacing: for superres, side of the cubic voxels; by default the smallest side of a voxel of the image
+    thickness: for superres, thickness of the slices of all stacks; by default their distance
+    register: for superres, align further stacks rigidly to the first one; by default the positions of their files count
+    noise: for denoise, standard deviation of the noise in the unit of the image; by default measured in the image
+    strength: for denoise and debias, share of the correction that is applied: 1 is all of it
+    model: model package, by default the one for the modality
+    device: where to compute: auto, cpu or cuda:0
+    memory: small takes smaller tiles: less memory, more time, the same result up to rounding
+    accept_license: accept the license of the model; remembered for this user
+    """
+
+    task: Annotated[Literal["superres", "denoise", "debias"], Option("superres")]
+    second: Annotated["str | Path | Volume | None", Option(None, metavar="STACK")]
+    third: Annotated["str | Path | Volume | None", Option(None, metavar="STACK")]
+    spacing: Annotated[float | None, Option(None, low=0.2, high=10, unit="mm", metavar="MM")]
+    thickness: Annotated[float | None, Option(None, above=0, high=50, unit="mm", metavar="MM")]
+    register: Switch
+    noise: Annotated[float | None, Option(None, above=0, metavar="SD")]
+    strength: Annotated[float, Option(1.0, low=0, high=1, metavar="SHARE")]
+    model: Annotated[str | None, Option(None, metavar="NAME")]
+    device: Device
+    memory: Annotated[Literal["normal", "small", "auto"], Option("auto", phrase="memory plan")]
+    accept_license: Switch
+
+
+@helped
 class RedrawOptions(TypedDict, total=False):
     """One edit of an open canvas.
 
@@ -311,6 +343,15 @@ class _LesionInputs(TypedDict):
 class _BreatheInputs(TypedDict):
     """
     image: CT of the chest (.nii .nrrd .mha) or DICOM folder
+    """
+
+    image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
+
+
+@helped
+class _EnhanceInputs(TypedDict):
+    """
+    image: CT or MR image (.nii .nrrd .mha) or DICOM folder
     """
 
     image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
@@ -435,6 +476,7 @@ COMMANDS: Mapping[str, Mapping[str, Option]] = {
     "live_edit": _options(_LiveEditInputs, EditOptions),
     "insert_lesion": _options(_LesionInputs, LesionOptions, files=(_Read, _Stated, _LesionFile, _Files)),
     "breathe": _options(_BreatheInputs, BreatheOptions, files=(_Read, _Stated, _BreatheFiles)),
+    "enhance": _options(_EnhanceInputs, EnhanceOptions, files=(_Read, _Stated, _Files, _Dicom)),
     "evaluate": _options(_EvaluateInputs, EvaluateOptions),
 }
 """Command -> Python name -> option. "redraw" is one edit of an open canvas, "live_edit" follows a segmentation."""

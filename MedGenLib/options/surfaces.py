@@ -60,6 +60,7 @@ LACKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "client": {BY_CALL: ALL},
         "canvas": {"breathing moves the whole image": ALL},
     },
+    "enhance": {"client": {BY_CALL: ALL}, "canvas": {"an enhancement changes the whole image": ALL}},
     "evaluate": {
         "python": {
             MODALITY: "modality",
@@ -86,6 +87,7 @@ NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("insert_lesion", "worker"): {"lesion": "mask"},
     ("insert_lesion", "slicer"): {"image": "volumeNode"},
     ("breathe", "slicer"): {"image": "volumeNode"},
+    ("enhance", "slicer"): {"image": "volumeNode"},
     ("evaluate", "slicer"): {"report": "reportFolder"},
 }
 """Names that follow no rule, kept for existing scripts."""
@@ -127,6 +129,11 @@ HELPS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "image": "scalar volume node of a CT; it stays as it is",
         "labels": "segmentation or label map node of lungs, organs or lesions, which move along; by default the lungs "
         "are found by their HU",
+    },
+    ("enhance", "slicer"): {
+        "image": "scalar volume node of a CT or an MR image; it stays as it is",
+        "second": "scalar volume node of the same part of the patient, with slices in another direction",
+        "third": "one more such node",
     },
     **dict.fromkeys(
         (("evaluate", surface) for surface in ("python", "worker", "client")),

@@ -20,6 +20,7 @@ COMMANDS = {
     "translate": "medgen translate IMAGE -o OUT --to {modality} --model {name}",
     "segment": "medgen evaluate IMAGE --labels LABELS --segmenter {name}",
     "features": "medgen evaluate distribution SYNTHETIC --reference REAL --features {name}",
+    "enhance": "medgen enhance IMAGE -o OUT --model {name}",
 }
 COMMAND_WITHOUT_MASK = "medgen generate -o OUT --model {name} --size X Y Z --spacing X Y Z"
 

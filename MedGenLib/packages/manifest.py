@@ -24,6 +24,7 @@ ALLOWED_NETWORKS = (
     "MaisiControlNet",
     "MaisiUNet",
     "ResidualTranslator",
+    "Restorer",
     "Segmenter",
     "SliceTranslator",
 )
@@ -34,6 +35,7 @@ PURPOSES = {
     "translate": "translates images; use `medgen translate` for it",
     "segment": "finds labels in images; use `medgen evaluate --segmenter` for it",
     "features": "compares cohorts; use `medgen evaluate distribution --features` for it",
+    "enhance": "restores images; use `medgen enhance` for it",
 }
 """Purpose of a model, by task."""
 
@@ -175,7 +177,7 @@ class Manifest:
     description: str
     authors: str
     copyright: str
-    task: Literal["generate", "translate", "segment", "features"]
+    task: Literal["generate", "translate", "segment", "features", "enhance"]
     input: InputSpec
     output: OutputSpec
     spacing: SpacingRange

@@ -16,7 +16,12 @@ from MedGenLib.packages.sections import FlowSampler, MaisiSampler, PixelSampler,
 from MedGenLib.packages.typed import listed, nearest, read, setting, shown
 from MedGenLib.registry import Registry
 
-OF_TASK = {"translate": "slice-translation", "segment": "segmentation", "features": "features"}
+OF_TASK = {
+    "translate": "slice-translation",
+    "segment": "segmentation",
+    "features": "features",
+    "enhance": "restoration",
+}
 """Pipeline of older packages without the key, by task."""
 
 
@@ -435,6 +440,28 @@ class SegmentationSettings(Settings):
         labels = len(medgen["output"]["labels"])
         if count not in (None, labels):
             yield f"networks.segmenter.arguments.labels is {count}, but output.labels has {labels}; give as many"
+
+
+@settings("restoration")
+@dataclass(frozen=True, kw_only=True)
+class RestorationSettings(Settings):
+    """Images whose detail and noise are restored.
+
+    Attributes
+    ----------
+    name: "hounsfield" for CT; "relative" for images whose unit has no meaning, see `enhancement.scale`.
+    scale: of the values, in HU, or relative to the median of the foreground.
+    thickest: largest thickness of a slice in training, in voxels of the output.
+    noisiest: largest standard deviation of the noise in training, in the scale.
+    """
+
+    task: ClassVar[str] = "enhance"
+    roles: ClassVar[tuple[str, ...]] = ("restorer",)
+
+    name: Literal["hounsfield", "relative"]
+    scale: float = setting(above=0)
+    thickest: float = setting(above=1)
+    noisiest: float = setting(above=0)
 
 
 @dataclass(frozen=True, kw_only=True)

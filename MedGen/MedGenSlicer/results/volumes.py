@@ -136,6 +136,8 @@ def resultName(snapshot: InputSnapshot, made: NodeProvenance) -> str:
     """ "Mask synthetic CT (ct-tissue)"."""
     if made.content == "error":
         return _("{image} error").format(image=snapshot.name)
+    if made.task == "enhance":
+        return _("{image} enhanced ({model})").format(image=snapshot.name, model=made.model)
     what = made.modality or _("volume")
     if made.content == "spread":
         what = _("{modality} spread").format(modality=what)

@@ -68,10 +68,10 @@ def _made(job: Request, folder: str | None, run: Callable[..., Result], options:
     what = "mask" if "mask" in options else "image"
     result = within_memory(job, attempt, options["memory"], options["device"], what)
     remember_run(result, options, time.perf_counter() - start)
-    return _written(job, result, target)
+    return written(job, result, target)
 
 
-def _written(job: Request, result: Result, folder: Path) -> dict[str, Any]:
+def written(job: Request, result: Result, folder: Path) -> dict[str, Any]:
     """Write the volumes; returns the answer."""
     from MedGenLib.worker.protocol.transfer import put
 

@@ -20,6 +20,7 @@ from MedGenLib.cli.arguments import from_namespace
 from MedGenLib.cli.commands import build_parser
 from MedGenLib.editing.lesions import insert_lesion
 from MedGenLib.editing.session import Canvas, edit_image
+from MedGenLib.enhancement import enhance
 from MedGenLib.errors import InputError
 from MedGenLib.evaluation.pair import evaluate
 from MedGenLib.generate import generate
@@ -37,6 +38,7 @@ FUNCTIONS: Mapping[tuple[str, str], Callable] = {
     ("edit", "python"): edit_image,
     ("insert_lesion", "python"): insert_lesion,
     ("breathe", "python"): breathe,
+    ("enhance", "python"): enhance,
     ("evaluate", "python"): evaluate,
     ("generate", "worker"): METHODS["generate"],
     ("translate", "worker"): METHODS["translate"],
@@ -44,6 +46,7 @@ FUNCTIONS: Mapping[tuple[str, str], Callable] = {
     ("redraw", "worker"): METHODS["edit"],
     ("insert_lesion", "worker"): METHODS["insert_lesion"],
     ("breathe", "worker"): METHODS["breathe"],
+    ("enhance", "worker"): METHODS["enhance"],
     ("evaluate", "worker"): METHODS["evaluate"],
     ("generate", "client"): Worker.generate,
     ("translate", "client"): Worker.translate,

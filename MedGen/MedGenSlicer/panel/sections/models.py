@@ -195,6 +195,7 @@ def taskText(task: str) -> str:
     return {
         "generate": _("makes images from masks"),
         "translate": _("translates images"),
+        "enhance": _("makes slices finer and removes noise"),
         "segment": _("finds labels in images, for the evaluation"),
         "features": _("compares cohorts of images, for the evaluation"),
     }.get(task, task)

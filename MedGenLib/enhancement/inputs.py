@@ -1,0 +1,65 @@
+"""Reading of the images of an enhancement, and what is refused before the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.modality import hu_problem, looks_like_labels, modality_family, modality_of
+from MedGenLib.imaging.volume import Volume, by_axis, check_finite
+from MedGenLib.io.files import read_volume
+
+NEARLY_CUBIC = 1.25
+"""Ratio of the largest to the smallest side of a voxel below which there is nothing to refine."""
+FURTHER = ("second", "third")
+"""Options with further stacks."""
+
+
+def read_stacks(image: str | Path | Volume, options: Mapping[str, Any]) -> list[Volume]:
+    """The images of a run, the first one first, in float32 and with their modality.
+
+    Raises InputError: an image that the task cannot use.
+    """
+    given = [image, *(options[name] for name in FURTHER if options[name] is not None)]
+    if len(given) > 1 and options["task"] != "superres":
+        raise InputError(f"The task {options['task']} takes one image; give further stacks with superres only.")
+    volumes = [one if isinstance(one, Volume) else read_volume(one) for one in given]
+    return [_usable(volume, options["task"]) for volume in volumes]
+
+
+def _usable(volume: Volume, task: str) -> Volume:
+    check_finite(volume)
+    if looks_like_labels(volume):
+        raise InputError("The image has so few values that it looks like a mask; give a CT or an MR image.")
+    modality = modality_of(volume)
+    if modality is None:
+        raise InputError(
+            "The image is neither CT in HU nor MR by its values; state what it is (command line: --modality, Python: "
+            "read_volume(..., modality=...))."
+        )
+    volume = replace(volume, modality=modality, unit="HU" if modality == "CT" else volume.unit)
+    if modality == "CT" and (problem := hu_problem(volume)):
+        raise InputError(problem)
+    if modality == "CT" and task == "debias":
+        raise InputError("A CT has no uneven brightness of coils; use debias for MR images, or denoise for this image.")
+    if float(np.ptp(volume.array)) == 0:
+        raise InputError("All voxels of the image have the same value; give an image of a patient.")
+    return volume.with_array(volume.array.astype(np.float32))
+
+
+def require_thick(stacks: Sequence[Volume], spacing: float) -> None:
+    """Raise InputError unless the stacks can be made finer, by voxels of this size in mm."""
+    first = stacks[0]
+    if len(stacks) == 1 and max(first.spacing) < NEARLY_CUBIC * spacing:
+        raise InputError(
+            f"The image has voxels of {by_axis(first.spacing, '.3g')} mm, so that cubes of {spacing:.3g} mm are not "
+            "finer; give thick slices, or a smaller spacing."
+        )
+    families = {modality_family(stack.modality) for stack in stacks}
+    if len(families) > 1:
+        raise InputError("The stacks are CT and MR images; give stacks of one modality and contrast.")
