@@ -1,13 +1,10 @@
-"""Many cases: `medgen cohort run` in a process of its own, with the worker's Python.
-
-The library lists the cases, computes and records them; here is what each is doing. Cases that are done stay done,
-however the process ends, and the next run into the same folder goes on there.
-"""
+"""Many cases: `medgen cohort run` in a process of its own, with the worker's Python."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +14,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import Cancelled, InputError, MedGenError, WorkerError
-from MedGenSlicer.engine.background import Background
+from MedGenSlicer.engine.background import Background, ignore
 from MedGenSlicer.engine.engine import Engine
 from MedGenSlicer.engine.installers import PythonProcess
 from MedGenSlicer.jobs.run import Run
@@ -30,19 +27,12 @@ if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Volume
 
 MANIFEST = "manifest.json"
-LOG_LINES = 50
 
 
 @dataclass
 class CaseState:
-    """What a case is doing.
-
-    Attributes
-    ----------
-    status: "waiting", "running", "done", "kept" (it was done before), "failed", or "quarantined": it ended two workers.
-    sentence: why it failed.
-    seconds: how long it took; None before its end.
-    """
+    """What a case is doing: waiting, running, done, kept (it was done before), failed, or quarantined (it ended two
+    workers), with the sentence why it failed."""
 
     status: str = "waiting"
     sentence: str = ""
@@ -50,21 +40,16 @@ class CaseState:
 
 
 class CohortRun(Run):
-    """A run of all cases of a folder; it adds nothing to the scene.
-
-    Parameters
-    ----------
-    folder: of volumes, or of folders with a DICOM series each.
-    recipe: verb, further inputs, samples and seed.
-    parameters: of the verb, by their Python names.
-    outputFolder: of the results; None takes one beside the folder.
+    """A run of all cases of a folder; it adds nothing to the scene. However it ends, cases that are done stay done.
 
     Attributes
     ----------
-    folder: path of the cases. outputFolder: path of the results. report: path of report.html, "" before the end.
+    report: path of report.html, "" before the end.
     cases: name -> `CaseState`.
     changed: names of the cases that changed with the last progress.
     """
+
+    _stopWorker = staticmethod(ignore)
 
     def __init__(
         self,
@@ -76,53 +61,45 @@ class CohortRun(Run):
     ) -> None:
         super().__init__(engine)
         self.folder, self._recipe, self._options = Path(folder).absolute(), recipe, dict(parameters)
-        self.outputFolder = str(Path(outputFolder).absolute()) if outputFolder else besideOf(folder, recipe.verb)
+        self.outputFolder = str(Path(outputFolder or besideOf(folder, recipe.verb)).absolute())
         self.report = ""
         self.cases: dict[str, CaseState] = {}
         self.changed: list[str] = []
-        self._log: list[str] = []
+        self._log: deque[str] = deque(maxlen=50)
         self._left: float | None = None
         self._process: PythonProcess | None = None
         self._stop: MedGenError | None = None
-        self._isKilled = False
 
-    def start(
-        self, onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None
-    ) -> CohortRun:
-        self.state, self._onProgress, self._onDone = "preparing", onProgress, onDone
-        scene = slicer.mrmlScene
-        self._observers = [scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, self._onSceneClosing)]
-        slicer.app.aboutToQuit.connect(self.kill)
-        self._tell({"stage": _("reading the folder"), "step": 0, "total": 0, "seconds_left": None})
-        Background(self._prepare, self._launch, self._fail)
-        return self
+    @property
+    def summary(self) -> str:
+        """How far it is, in words."""
+        count = Counter(case.status for case in self.cases.values())
+        return _("{done} of {total} done, {failed} failed").format(
+            done=count["done"] + count["kept"], total=len(self.cases), failed=count["failed"] + count["quarantined"]
+        )
 
     def cancel(self) -> None:
-        """Stop; finished cases are kept."""
+        """Stop, in a moment."""
         self._stopWith(Cancelled(_("The cases were stopped; what is done is kept, and the next run goes on there.")))
 
     def kill(self) -> None:
-        """Stop before returning; for when Slicer ends or the module is reloaded."""
-        self._isKilled = True
+        """Stop before returning, as Slicer ends or the module is reloaded."""
         self.cancel()
         if self._process is not None:
             self._process.kill()
 
     def result(self) -> CohortRun:
         """Wait for the end; raises the run's error. What failed is in `cases`."""
-        self.wait()
-        if self.error is not None:
-            raise self.error
+        super().result()
         return self
 
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Cases that are done, and cases that failed."""
-        states = [case.status for case in self.cases.values()]
-        return sum(s in ("done", "kept") for s in states), sum(s in ("failed", "quarantined") for s in states)
+    def _begin(self) -> None:
+        slicer.app.aboutToQuit.connect(self.kill)
+        self._tell({**self.progress, "stage": _("reading the files")})
+        Background(self._prepare, self._launch, self._fail)
 
     def _prepare(self) -> list[str]:
-        """In a thread: list the cases, write the manifest; their names."""
+        """In a thread: write the manifest; the names of the cases."""
         from MedGenLib.cohort.making import make_manifest
         from MedGenLib.cohort.output import open_output
         from MedGenLib.io.atomic import write_json
@@ -143,35 +120,31 @@ class CohortRun(Run):
             self._finish()
             return
         self.state = "running"
-        python = self.engine.workerPython()
-        manifest = str(Path(self.outputFolder) / MANIFEST)
-        arguments = ["-m", "MedGenLib", "cohort", "run", manifest, "-o", self.outputFolder, "--json"]
-        known = python, self.engine.workerEnvironment(python)
-        self._process = PythonProcess(arguments, self._read, self._ended, python=known).start()
+        python, out = self.engine.workerPython(), self.outputFolder
+        command = ["-m", "MedGenLib", "cohort", "run", str(Path(out) / MANIFEST), "-o", out, "--json"]
+        own = python, self.engine.workerEnvironment(python)
+        self._process = PythonProcess(command, self._read, self._ended, python=own).start()
         self._show(names)
 
     def _read(self, line: str) -> None:
         try:
             event = dict(json.loads(line))
         except (ValueError, TypeError):
-            self._log = [*self._log, line][-LOG_LINES:]
+            self._log.append(line)
             return
         if "files" in event:
-            self.report = next((file for file in event["files"] if file.endswith(".html")), "")
-            return
-        self._left = event.pop("seconds_left", None) or self._left
-        names = event.pop("kept", None)
-        if names is None:
-            names = [event.pop("case")]
-            self.cases[names[0]] = CaseState(**event)
+            self.report = str(Path(self.outputFolder) / "report.html")
+        elif "kept" in event:
+            self.cases |= {name: CaseState("kept") for name in event["kept"]}
+            self._show(event["kept"])
         else:
-            self.cases |= {name: CaseState("kept") for name in names}
-        self._show(names)
+            name, self._left = event.pop("case"), event.pop("seconds_left", self._left)
+            self.cases[name] = CaseState(**event)
+            self._show([name])
 
     def _show(self, names: list[str]) -> None:
         self.changed = names
-        step = sum(case.status not in ("waiting", "running") for case in self.cases.values())
-        self._tell({"stage": _("cases"), "step": step, "total": len(self.cases), "seconds_left": self._left})
+        self._tell({**self.progress, "stage": self.summary, "seconds_left": self._left})
 
     def _ended(self, code: int) -> None:
         self._process = None
@@ -191,65 +164,37 @@ class CohortRun(Run):
             return
         self._stop, self.state = error, "stopping"
         self._tell({**self.progress, "stage": _("stopping"), "seconds_left": None})
-        if self._process is not None and not self._isKilled:
+        if self._process is not None:
             self._process.cancel()
 
     def _finish(self) -> None:
         """Remove what the process left of cases that it had not finished, then end."""
         from MedGenLib.cohort.records import remove_unfinished
 
-        def remove() -> None:
-            remove_unfinished(Path(self.outputFolder), self.cases)
-
-        state = "cancelled" if isinstance(self._stop, Cancelled) else "failed"
-        if self._isKilled:
-            remove()
-            self._end(state, self._stop)
-        else:
-            Background(remove, lambda unused: self._end(state, self._stop), self._fail)
+        remove_unfinished(Path(self.outputFolder), self.cases)
+        self._fail(self._stop)
 
     def _end(self, state: str, error: MedGenError | None = None, stopWorker: bool = False) -> None:
         slicer.app.aboutToQuit.disconnect(self.kill)
-        for case in self.cases.values():
-            if case.status == "running":
-                case.status = "waiting"
-        self.changed = list(self.cases)
+        self.changed = [name for name, case in self.cases.items() if case.status == "running"]
+        self.cases |= {name: CaseState() for name in self.changed}
         super()._end(state, error, stopWorker)
 
-    def _stopWorker(self) -> None:
-        """The worker of the panel has no part in this."""
-
     def _onSceneClosing(self, caller=None, event=None) -> None:
-        sentence = _("The scene was closed, so the cases were stopped; what is done is kept.")
-        self._stopWith(InputError(sentence))
+        self._stopWith(InputError(_("The scene was closed, so the cases were stopped; what is done is kept.")))
 
 
 class CaseRun(Run):
-    """Loads the image of a case that is done.
+    """Loads the image of a case that is done."""
 
-    Parameters
-    ----------
-    outputFolder: of a `CohortRun`. name: of the case.
-
-    Attributes
-    ----------
-    passed: whether its checks passed.
-    """
+    _stopWorker = staticmethod(ignore)
 
     def __init__(self, engine: Engine, outputFolder: str, name: str) -> None:
         super().__init__(engine)
         self._outputFolder, self._name = Path(outputFolder), name
-        self.passed: bool | None = None
 
-    def start(
-        self, onProgress: Callable[[dict], None] | None = None, onDone: Callable[[Run], None] | None = None
-    ) -> CaseRun:
-        self.state, self._onProgress, self._onDone = "importing", onProgress, onDone
-        scene = slicer.mrmlScene
-        self._observers = [scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, self._onSceneClosing)]
-        self._tell({"stage": _("reading the result"), "step": 0, "total": 0, "seconds_left": None})
+    def _begin(self) -> None:
         self._inBackground(self._load, self._import)
-        return self
 
     def _load(self) -> tuple:
         from MedGenLib.cohort.case import IMAGE, REPORT
@@ -261,32 +206,26 @@ class CaseRun(Run):
         record = Record.read(folder)
         if record is None or IMAGE not in record.outputs:
             raise InputError(_("The case '{name}' has no image; choose one that is done.").format(name=self._name))
-        facts = recorded.read(folder / IMAGE)  # formats such as NIfTI state neither modality nor unit
+        facts = recorded.read(folder / IMAGE)  # NIfTI states neither modality nor unit
         volume = _rightHanded(replace(read_volume(folder / IMAGE), modality=facts.modality, unit=facts.unit))
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        return record, report, InputSnapshot.ofGrid(volume), results.prepareImage(volume)
-
-    def _add(self, received: tuple) -> list:
-        record, report, snapshot, image = received
-        self.passed, self.sentences = record.passed, list(record.checks)
-        snapshot.name = self._name
         made = NodeProvenance.ofReport(
-            report,
-            modality=image.modality,
-            unit=image.unit,
-            checks=self.sentences,
-            passed=self.passed,
+            json.loads((folder / REPORT).read_text(encoding="utf-8")),
+            modality=volume.modality or "",
+            unit=volume.unit,
+            checks=record.checks,
+            passed=record.passed,
             input=", ".join(Path(item["path"]).name for item in record.inputs.values()),
         )
-        return [results.addResult(snapshot, image, made)]
+        snapshot = InputSnapshot.ofGrid(volume)
+        snapshot.name = self._name
+        return snapshot, results.prepareImage(volume), made
 
-    def _stopWorker(self) -> None:
-        """The worker of the panel has no part in this."""
+    def _add(self, received: tuple) -> list:
+        return [results.addResult(*received)]
 
 
 def _rightHanded(volume: Volume) -> Volume:
-    """The same image on the grid on which Slicer loads the file of its input: it turns the last axis of a left-handed
-    one."""
+    """The same image on the grid on which Slicer loads its input: it turns the last axis of a left-handed one."""
     if np.linalg.det(volume.affine[:3, :3]) > 0:
         return volume
     turn = np.diag([1.0, 1.0, -1.0, 1.0])
@@ -297,4 +236,4 @@ def _rightHanded(volume: Volume) -> Volume:
 def besideOf(folder: str, verb: str) -> str:
     """Where the results of a folder go by default."""
     path = Path(folder).absolute()
-    return str(path.with_name(f"{path.name}-{verb}")) if path.name else ""
+    return f"{path.parent / path.name}-{verb}"

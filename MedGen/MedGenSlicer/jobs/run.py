@@ -75,7 +75,7 @@ class Run:
             scene.AddObserver(slicer.vtkMRMLScene.NodeRemovedEvent, self._onNodeRemoved),
             scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, self._onSceneClosing),
         ]
-        self.engine.start(self._onReady, self._fail)
+        self._begin()
         return self
 
     def cancel(self) -> None:
@@ -120,6 +120,9 @@ class Run:
         raise NotImplementedError
 
     # The steps.
+
+    def _begin(self) -> None:
+        self.engine.start(self._onReady, self._fail)
 
     def _onReady(self, info: dict) -> None:
         if self.isDone:
