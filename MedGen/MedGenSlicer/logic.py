@@ -365,8 +365,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         self,
         volumeNode,
         task: str = "superres",
-        second=None,
-        third=None,
+        secondNode=None,
+        thirdNode=None,
         device: str = "auto",
         outputNode=None,
         wait: bool = True,
@@ -392,12 +392,14 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
 
         Examples
         --------
-        >>> logic = slicer.util.getModuleLogic("MedGen")                                        # doctest: +SKIP
-        >>> fine = logic.enhance(slicer.util.getNode("Sagittal"), second=slicer.util.getNode("Axial"))  # doctest: +SKIP
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                # doctest: +SKIP
+        >>> stacks = [slicer.util.getNode(name) for name in ("Sagittal", "Axial")]      # doctest: +SKIP
+        >>> fine = logic.enhance(stacks[0], secondNode=stacks[1])                       # doctest: +SKIP
         """
         from MedGenSlicer.jobs.enhance import EnhanceRun
 
-        options |= {"image": volumeNode, "task": task, "second": second, "third": third, "device": device}
+        stacks = {"image": volumeNode, "second": secondNode, "third": thirdNode}
+        options |= {**stacks, "task": task, "device": device}
         parameters = self._parameters("enhance", None, options, outputNode)
         return self._started(EnhanceRun(self.engine, parameters, outputNode), wait, onProgress, onDone)
 

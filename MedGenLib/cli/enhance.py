@@ -27,11 +27,12 @@ def enhance(arguments: Namespace, console: Console) -> int:
         run.require_space(run.images["image"])
 
         from MedGenLib.enhancement import enhance as make  # imports torch
+        from MedGenLib.enhancement.measures import in_words
 
         result = make(**run.options(), progress=console)
         run.write(result, _draw)
     code = run.describe(result)
-    _figures(result, console)
+    console.say(in_words(result.report.parameters, result.volume.unit))
     return code
 
 
@@ -41,16 +42,3 @@ def _draw(result: Result, number: int, path: Path) -> None:
     from MedGenLib.visual.preview import preview
 
     preview(resample_to(result.source, result.volume), result.volume, path, title=result.report.model)
-
-
-def _figures(result: Result, console: Console) -> None:
-    """The figures by which a user sees what was changed."""
-    facts, unit = result.report.parameters, result.volume.unit
-    if (shares := facts.get("consistency")) is not None:
-        shown = ", ".join(f"{share:.2%}" for share in shares)
-        console.say(f"The slices of the result are those of the input to {shown} of their range.")
-    elif "removed" in facts:
-        console.say(
-            f"Noise {facts['noise']:.3g} {unit}; removed {facts['removed']:.3g} {unit} (SD), mean changed by "
-            f"{facts['mean change']:.2g} {unit}."
-        )

@@ -45,11 +45,16 @@ def _usable(volume: Volume, task: str) -> Volume:
     volume = replace(volume, modality=modality, unit="HU" if modality == "CT" else volume.unit)
     if modality == "CT" and (problem := hu_problem(volume)):
         raise InputError(problem)
-    if modality == "CT" and task == "debias":
-        raise InputError("A CT has no uneven brightness of coils; use debias for MR images, or denoise for this image.")
+    require_suits(modality, task)
     if float(np.ptp(volume.array)) == 0:
         raise InputError("All voxels of the image have the same value; give an image of a patient.")
     return volume.with_array(volume.array.astype(np.float32))
+
+
+def require_suits(modality: str | None, task: str) -> None:
+    """Raise InputError for a task that an image of this modality does not need."""
+    if modality == "CT" and task == "debias":
+        raise InputError("A CT has no uneven brightness of coils; use debias for MR images, or denoise for this image.")
 
 
 def require_thick(stacks: Sequence[Volume], spacing: float) -> None:

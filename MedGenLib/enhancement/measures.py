@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ QUIET = 10
 """Percentile of the local deviations that counts: edges are in the others."""
 OF_WHITE = 0.876
 """This percentile of white noise of standard deviation 1, measured on 64^3 voxels."""
+
+BRIGHTNESS = "brightness, brightest to darkest"
+"""Parameter of a report: ratio of the 99th to the first percentile of the field of a bias."""
 
 
 def noise_of(values: NDArray) -> float:
@@ -45,3 +49,16 @@ def consistency(fine: NDArray, stacks: Sequence[NDArray], fits: Sequence[StackFi
         low, high = np.percentile(stack, [0.5, 99.5])
         shares.append(float(np.sqrt(np.square(difference).mean()) / max(high - low, 1e-6)))
     return shares
+
+
+def in_words(facts: Mapping[str, Any], unit: str) -> str:
+    """What was changed, from the parameters of a report, in one sentence."""
+    if (shares := facts.get("consistency")) is not None:
+        shown = ", ".join(f"{share:.2%}" for share in shares)
+        return f"The slices of the result are those of the input to {shown} of their range."
+    if "removed" in facts:
+        return (
+            f"Noise {facts['noise']:.3g} {unit}; removed {facts['removed']:.3g} {unit} (SD), mean changed by "
+            f"{facts['mean change']:.2g} {unit}."
+        )
+    return f"The brightness varied by a factor of {facts[BRIGHTNESS]:.3g}."

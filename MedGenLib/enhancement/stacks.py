@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from MedGenLib.degradation.slices import Acquisition, is_aligned
 from MedGenLib.enhancement.fusion import AxisFit, StackFit
+from MedGenLib.enhancement.inputs import require_thick
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, Volume
@@ -21,12 +22,22 @@ ALIKE = 0.3
 """Least correlation of two stacks of one patient where both show something."""
 
 
-def fine_grid(stacks: Sequence[Volume], spacing: float) -> Geometry:
+def fine_grid(stacks: Sequence[Volume], spacing: float | None = None) -> Geometry:
     """Cubic voxels along the axes of the first stack, over its field of view.
 
     Sides that differ by less than `SAME` from the spacing are kept, so that these voxels stay where they are.
+
+    Parameters
+    ----------
+    spacing: side of the voxels in mm; by default the smallest of the first stack.
+
+    Raises
+    ------
+    InputError: it would not be finer, or the stacks are of CT and MR.
     """
     geometry = stacks[0].geometry
+    spacing = spacing or round(min(geometry.spacing), 4)
+    require_thick(stacks, spacing)
     return geometry.with_spacing([s if abs(s / spacing - 1) < SAME else spacing for s in geometry.spacing])
 
 

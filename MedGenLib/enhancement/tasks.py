@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from MedGenLib import devices
 from MedGenLib.enhancement import fusion, measures, stacks
-from MedGenLib.enhancement.inputs import require_thick
 from MedGenLib.enhancement.restoring import restored
 from MedGenLib.errors import MemoryPlanError, PackageError
 from MedGenLib.findings import Finding, OutputCheck, notes
@@ -38,10 +37,8 @@ INCONSISTENT = 0.02
 def superres(given: Sequence[Volume], options: Mapping[str, Any], progress: ProgressCallback | None) -> Result:
     """One to three stacks of thick slices -> a volume of cubic voxels."""
     timings, stage = Timings(), Stage("preparing", 2 + len(given), progress)
-    first, spacing = given[0], options["spacing"] or round(min(given[0].spacing), 4)
-    require_thick(given, spacing)
+    first, grid = given[0], stacks.fine_grid(given, options["spacing"])
     manifest = _model(first, options)
-    grid = stacks.fine_grid(given, spacing)
     memory = _memory(int(np.prod(grid.shape)), options)
     if options["register"]:
         given = [first, *(stacks.registered(volume, first) for volume in given[1:])]
@@ -117,7 +114,7 @@ def debias(given: Sequence[Volume], options: Mapping[str, Any], progress: Progre
     made = source.array / field
     timings.lap("restoring")
     low, high = np.percentile(field, [1, 99])
-    facts = {"brightness, brightest to darkest": float(f"{high / low:.4g}")}
+    facts = {measures.BRIGHTNESS: float(f"{high / low:.4g}")}
     volume = source.with_array(_typed(made, source))
     return _result(volume, source, options, None, None, timings, notes(source), OutputCheck(figures=facts), facts)
 
@@ -129,9 +126,9 @@ TASKS: dict[str, Callable[[Sequence[Volume], Mapping[str, Any], ProgressCallback
 }
 
 
-def model_for(modality: str) -> Manifest:
+def model_for(modality: str, manifests: Sequence[Manifest]) -> Manifest:
     """The first package that restores images of a modality; another contrast of MR if there is no better one."""
-    known = [manifest for manifest in catalogue() if manifest.task == "enhance"]
+    known = [manifest for manifest in manifests if manifest.task == "enhance"]
     for fits in (same_modality, lambda a, b: modality_family(a) == modality_family(b)):
         for manifest in known:
             if fits(modality, manifest.input.modality):
@@ -141,7 +138,7 @@ def model_for(modality: str) -> Manifest:
 
 def _model(volume: Volume, options: Mapping[str, Any]) -> Manifest:
     name = options["model"]
-    manifest = find(name) if name else model_for(volume.modality)
+    manifest = find(name) if name else model_for(volume.modality, catalogue())
     manifest.require_task("enhance")
     if modality_family(manifest.input.modality) != modality_family(volume.modality):
         raise PackageError(

@@ -28,10 +28,7 @@ def editedCopy(node, snapshot: InputSnapshot, image, manifest, name: str, task: 
     """
     if not isinstance(image, results.PreparedImage):
         image = results.prepareImage(image)
-    display = node.GetDisplayNode()
-    if display is not None:
-        image = replace(image, window=display.GetWindow(), level=display.GetLevel())
-    image = replace(image, modality=manifest.output.modality, unit=manifest.output.unit)
+    image = replace(results.likeSource(image, node), modality=manifest.output.modality, unit=manifest.output.unit)
     made = NodeProvenance(
         model=manifest.name,
         modelVersion=manifest.version,

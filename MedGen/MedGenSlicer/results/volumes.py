@@ -6,7 +6,7 @@ is undone when it fails after all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import slicer
@@ -44,6 +44,12 @@ def prepareImage(volume, spread: bool = False) -> PreparedImage:
     else:
         window, level = _windowOf(array)
     return PreparedImage(array, window, level, volume.modality or "", volume.unit)
+
+
+def likeSource(image: PreparedImage, node) -> PreparedImage:
+    """The same with the window of the volume that it was made from."""
+    display = node.GetDisplayNode() if node is not None else None
+    return image if display is None else replace(image, window=display.GetWindow(), level=display.GetLevel())
 
 
 def checkOutput(snapshot: InputSnapshot, outputNode) -> None:
