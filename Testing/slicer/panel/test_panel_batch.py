@@ -88,7 +88,8 @@ class BatchTest(PanelCase):
         self.form.batchOutputEdit.currentPath = "/data/masks-generate"
         for row in range(2):
             self.form.batchTable.item(row, TIME).setText("4.2")
-        self.screenshot("batch")
+        self.screenshot("batch")  # the whole panel; a visible one draws its section, too
+        support.screenshot(self.ui.moreSection, "batch", self.ui.moreSection.width)
         self.form.batchFolderEdit.currentPath, self.form.batchOutputEdit.currentPath = map(str, paths)
 
     def test_aFolderBecomesImages(self):
