@@ -48,6 +48,10 @@ class MedGenParameterNode:
     lesionShape, lesionSize, lesionTissue, lesionContrast: form, mm, label of the model ("" keeps the tissue), and
         how much brighter in the unit of the volume.
     lesionOrgans, lesionOrgan: the lesion stays inside this segment; "" for anywhere.
+    enhanceTask, enhanceImage, enhanceSecond, enhanceThird: "superres", "denoise" or "debias" of an image, with further
+        stacks.
+    enhanceSpacing, enhanceThickness, enhanceNoise, enhanceStrength: mm, mm, unit of the image, 0 is automatic; percent.
+    enhanceRegister: whether further stacks are aligned to the first one.
     evaluateImage, evaluateReference, evaluateMask, evaluateLabels, evaluateUncertainty: inputs of the section
         Evaluate.
     evaluateSegmenter: what finds the labels again in the image; "" for nothing.
@@ -92,6 +96,16 @@ class MedGenParameterNode:
     lesionContrast: Annotated[float, WithinRange(-3000, 3000)] = 0.0
     lesionOrgans: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None
     lesionOrgan: str = ""
+
+    enhanceTask: str = "superres"
+    enhanceImage: vtkMRMLScalarVolumeNode
+    enhanceSecond: vtkMRMLScalarVolumeNode
+    enhanceThird: vtkMRMLScalarVolumeNode
+    enhanceSpacing: Annotated[float, WithinRange(0, 10)] = 0.0
+    enhanceThickness: Annotated[float, WithinRange(0, 50)] = 0.0
+    enhanceRegister: bool = False
+    enhanceStrength: Annotated[float, WithinRange(0, 100)] = 100.0
+    enhanceNoise: Annotated[float, WithinRange(0, 10_000)] = 0.0
 
     evaluateImage: vtkMRMLScalarVolumeNode
     evaluateReference: vtkMRMLScalarVolumeNode

@@ -54,7 +54,7 @@ def _usable(volume: Volume, task: str) -> Volume:
 def require_suits(modality: str | None, task: str) -> None:
     """Raise InputError for a task that an image of this modality does not need."""
     if modality == "CT" and task == "debias":
-        raise InputError("A CT has no uneven brightness of coils; use debias for MR images, or denoise for this image.")
+        raise InputError("A CT has no uneven brightness of coils; give an MR image, or remove the noise of this one.")
 
 
 def require_thick(stacks: Sequence[Volume], spacing: float) -> None:
@@ -63,7 +63,7 @@ def require_thick(stacks: Sequence[Volume], spacing: float) -> None:
     if len(stacks) == 1 and max(first.spacing) < NEARLY_CUBIC * spacing:
         raise InputError(
             f"The image has voxels of {by_axis(first.spacing, '.3g')} mm, so that cubes of {spacing:.3g} mm are not "
-            "finer; give thick slices, or a smaller spacing."
+            "finer; give thick slices, or smaller cubes."
         )
     families = {modality_family(stack.modality) for stack in stacks}
     if len(families) > 1:

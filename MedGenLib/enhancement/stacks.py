@@ -79,7 +79,7 @@ def matched(stacks: Sequence[NDArray], fits: Sequence[StackFit], is_ct: bool) ->
         if np.corrcoef(a, b)[0, 1] < ALIKE:
             raise InputError(
                 f"Stack {number} does not look like the first one where both show the patient; give stacks of one "
-                "patient and contrast, or align them with register."
+                "patient and contrast, or align them (command line: --register, Python: register=True)."
             )
         gain = 1.0 if is_ct else float(np.median(a[a > a.mean()]) / max(np.median(b[b > b.mean()]), 1e-6))
         made.append(stack * np.float32(gain))

@@ -66,7 +66,8 @@ def superres(given: Sequence[Volume], options: Mapping[str, Any], progress: Prog
         check.fail(
             "consistency",
             f"The slices of the result differ from those of the input by {max(shares):.1%} of their range; the stacks "
-            "may lie wrongly to each other: try register, or leave out a stack.",
+            "may lie wrongly to each other: align them (command line: --register, Python: register=True), or leave one "
+            "out.",
         )
     findings = _findings(given, manifest, thick)
     volume = Volume(_typed(made, first), grid.affine, first.modality, first.unit)

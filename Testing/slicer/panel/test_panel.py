@@ -63,7 +63,16 @@ class EmptyPanelTest(PanelCase):
             section.collapsed = False
             self.addCleanup(setattr, section, "collapsed", True)
         host = slicer.modules.medgen.widgetRepresentation()
-        for page in ("editPage", "lesionPage", "optionsPage", "aboutPage", "modelsPage", "studyPage", "logPage"):
+        for page in (
+            "editPage",
+            "lesionPage",
+            "enhancePage",
+            "optionsPage",
+            "aboutPage",
+            "modelsPage",
+            "studyPage",
+            "logPage",
+        ):
             self.openPage(page)
             self.settle()
             self.assertLessEqual(host.minimumSizeHint.width(), WIDTH, page)

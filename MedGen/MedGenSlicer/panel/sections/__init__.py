@@ -13,6 +13,7 @@ SECTIONS = {
     "result": "ResultBox",
     "edit": "EditSection",
     "lesion": "LesionSection",
+    "enhance": "EnhanceSection",
     "evaluation": "EvaluationSection",
     "dicom": "DicomSection",
     "batch": "BatchSection",

@@ -1,0 +1,131 @@
+"""The page *Enhance*: finer slices, less noise, even brightness."""
+
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedGenLib.errors import MedGenError
+from MedGenLib.options import validate
+from MedGenSlicer import paths
+from MedGenSlicer.nodes.inputs import outlineOf
+from MedGenSlicer.panel import widgets, words
+from MedGenSlicer.panel.context import Context
+from MedGenSlicer.panel.section import RunningSection
+from MedGenSlicer.results import views
+
+CONTROLS = {
+    "superres": ("Second", "Third", "Spacing", "Thickness", "Register"),
+    "denoise": ("Strength", "Noise"),
+    "debias": ("Strength",),
+}
+"""Task -> what the page shows for it, beside the image."""
+
+
+class EnhanceSection(RunningSection):
+    """Makes a volume from the selected one, and says before what it will be."""
+
+    def __init__(self, context: Context) -> None:
+        form = slicer.util.loadUI(str(paths.resource("UI/Enhance.ui")))
+        form.layout().setContentsMargins(0, 0, 0, 0)
+        context.ui.enhancePage.layout().addWidget(form)
+        form.setMRMLScene(slicer.mrmlScene)
+        # Among the panel's own, its widgets are bound to the parameter node.
+        vars(context.ui).update(vars(slicer.util.childWidgetVariables(form)))
+        super().__init__(context, context.ui.enhanceLabel)
+        tasks = [(_("Finer slices"), "superres"), (_("Less noise"), "denoise"), (_("Even brightness"), "debias")]
+        widgets.fillCombo(self._ui.enhanceTaskComboBox, [(title, task, "") for title, task in tasks], "superres")
+        context.bind(self._ui.enhanceTaskComboBox, "enhanceTask")
+        context.connect(self._ui.enhanceButton.clicked, self._pressed)
+        context.pages.onOpened(self._ui.enhancePage, self.update)
+
+    def forget(self) -> None:
+        self._tell("")
+
+    def update(self) -> None:
+        parameters, ui = self._context.parameters, self._ui
+        if parameters is None or not self._context.pages.isOpen(ui.enhancePage):
+            return
+        widgets.selectData(ui.enhanceTaskComboBox, parameters.enhanceTask)
+        for name in {name for names in CONTROLS.values() for name in names}:
+            for widget in _widgetsOf(ui, name):
+                widget.setVisible(name in CONTROLS[parameters.enhanceTask])
+        ui.enhanceRegisterCheckBox.setEnabled(bool(parameters.enhanceSecond or parameters.enhanceThird))
+        isPossible, sentence = self._plan()
+        ui.enhancePlanLabel.text = words.inPanel(sentence)
+        ui.enhanceButton.text = _("Cancel") if self._isRunning else _("Enhance")
+        ui.enhanceButton.setEnabled(self._isRunning or isPossible)
+
+    def _plan(self) -> tuple[bool, str]:
+        """Whether it can run, and what will be made or why not."""
+        from MedGenSlicer.jobs.enhance import planned
+
+        image, chosen = self._context.parameters.enhanceImage, self._chosen()
+        if image is None:
+            return False, _("Select the image to enhance.")
+        try:
+            options = validate("enhance", {"volumeNode": image, **chosen}, "slicer")
+            outlines = {
+                name: outlineOf(options[name], "volume")
+                for name in ("image", "second", "third")
+                if options[name] is not None
+            }
+            return True, planned({**options, **outlines}) + "."
+        except MedGenError as error:
+            return False, str(error)
+
+    def _chosen(self) -> dict[str, Any]:
+        """The options of the task; 0 is automatic."""
+        parameters = self._context.parameters
+        values = {
+            "Second": ("secondNode", parameters.enhanceSecond),
+            "Third": ("thirdNode", parameters.enhanceThird),
+            "Spacing": ("spacing", parameters.enhanceSpacing or None),
+            "Thickness": ("thickness", parameters.enhanceThickness or None),
+            "Register": ("register", parameters.enhanceRegister),
+            "Strength": ("strength", parameters.enhanceStrength / 100),
+            "Noise": ("noise", parameters.enhanceNoise or None),
+        }
+        task = parameters.enhanceTask
+        return {"task": task, **dict(values[name] for name in CONTROLS[task])}
+
+    def _pressed(self) -> None:
+        if self._isRunning:
+            self._context.logic.cancel()
+        else:
+            self._context.withPackages("", self._start)
+
+    def _start(self) -> None:
+        parameters, logic = self._context.parameters, self._context.logic
+        self._run(_("Enhancing…"), logic.enhance, parameters.enhanceImage, device=parameters.device, **self._chosen())
+
+    def _shown(self, run) -> str:
+        from MedGenLib.enhancement.measures import in_words
+
+        views.showInstead(run.snapshot.node, run.node)
+        facts = run.report["parameters"]
+        return " ".join(
+            (
+                _("In the scene as '{name}'.").format(name=run.node.GetName()),
+                in_words(facts, run.node.GetAttribute("MedGen.Unit") or ""),
+                *map(words.inPanel, run.sentences),
+                _disclaimer(facts["task"]),
+            )
+        )
+
+    def _tell(self, sentence: str) -> None:
+        super()._tell(words.inPanel(sentence))
+
+
+def _widgetsOf(ui, name: str) -> list:
+    """The label and the input of a control."""
+    ends = ("Label", "Selector", "SpinBox", "CheckBox")
+    return [widget for end in ends if (widget := getattr(ui, f"enhance{name}{end}", None)) is not None]
+
+
+def _disclaimer(task: str) -> str:
+    estimated = {
+        "superres": _("What lies between the slices is an estimate; not for diagnosis."),
+        "denoise": _("Weak structures may vanish with the noise; not for diagnosis."),
+    }
+    return estimated.get(task, _("Not for diagnosis."))
