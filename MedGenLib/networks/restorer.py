@@ -44,7 +44,7 @@ class Restorer(nn.Module):
     @property
     def halo(self) -> int:
         """Voxels around a voxel that its value depends on, along each axis."""
-        return self.stride * (2 * len(self.blocks) + 2)
+        return self.stride * (2 * len(self.blocks) + 3) - 1
 
     def forward(self, x: Tensor, conditions: Tensor) -> Tensor:
         embedding = self.embed(conditions)

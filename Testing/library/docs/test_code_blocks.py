@@ -117,7 +117,7 @@ def run_session(session: list[Command], block: Block) -> None:
 def check_session(session: list[Command], block: Block) -> None:
     """The options of `medgen` and the targets of `make` exist."""
     for command in session:
-        words = shlex.split(command.text.replace("\\\n", " "), comments=True)
+        words = shlex.split(command.text.replace("\\\n", " ").partition("||")[0], comments=True)
         if words[:1] == ["medgen"]:
             try:
                 build_parser().parse_args(words[1:])
