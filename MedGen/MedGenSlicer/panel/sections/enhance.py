@@ -8,10 +8,12 @@ from slicer.i18n import tr as _
 from MedGenLib.errors import MedGenError
 from MedGenLib.options import validate
 from MedGenSlicer import paths
+from MedGenSlicer.engine.background import ignore
 from MedGenSlicer.nodes.inputs import outlineOf
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.section import RunningSection
+from MedGenSlicer.panel.watch import InputWatcher
 from MedGenSlicer.results import views
 
 CONTROLS = {
@@ -36,25 +38,35 @@ class EnhanceSection(RunningSection):
         tasks = [(_("Finer slices"), "superres"), (_("Less noise"), "denoise"), (_("Even brightness"), "debias")]
         widgets.fillCombo(self._ui.enhanceTaskComboBox, [(title, task, "") for title, task in tasks], "superres")
         context.bind(self._ui.enhanceTaskComboBox, "enhanceTask")
+        self._watcher = InputWatcher(lambda: context.guarded(self.update), ignore)
         context.connect(self._ui.enhanceButton.clicked, self._pressed)
         context.pages.onOpened(self._ui.enhancePage, self.update)
 
     def forget(self) -> None:
+        self.close()
         self._tell("")
+
+    def close(self) -> None:
+        self._watcher.watch(None)
 
     def update(self) -> None:
         parameters, ui = self._context.parameters, self._ui
         if parameters is None or not self._context.pages.isOpen(ui.enhancePage):
             return
+        self._watcher.watch(parameters.enhanceImage)
         widgets.selectData(ui.enhanceTaskComboBox, parameters.enhanceTask)
         for name in {name for names in CONTROLS.values() for name in names}:
             for widget in _widgetsOf(ui, name):
-                widget.setVisible(name in CONTROLS[parameters.enhanceTask])
+                widget.setVisible(name in CONTROLS[self._task])
         ui.enhanceRegisterCheckBox.setEnabled(bool(parameters.enhanceSecond or parameters.enhanceThird))
         isPossible, sentence = self._plan()
         ui.enhancePlanLabel.text = words.inPanel(sentence)
         ui.enhanceButton.text = _("Cancel") if self._isRunning else _("Enhance")
         ui.enhanceButton.setEnabled(self._isRunning or isPossible)
+
+    @property
+    def _task(self) -> str:
+        return widgets.chosen(self._ui.enhanceTaskComboBox)
 
     def _plan(self) -> tuple[bool, str]:
         """Whether it can run, and what will be made or why not."""
@@ -86,8 +98,7 @@ class EnhanceSection(RunningSection):
             "Strength": ("strength", parameters.enhanceStrength / 100),
             "Noise": ("noise", parameters.enhanceNoise or None),
         }
-        task = parameters.enhanceTask
-        return {"task": task, **dict(values[name] for name in CONTROLS[task])}
+        return {"task": self._task, **dict(values[name] for name in CONTROLS[self._task])}
 
     def _pressed(self) -> None:
         if self._isRunning:
