@@ -50,7 +50,6 @@ class MedGenParameterNode:
     lesionOrgans, lesionOrgan: the lesion stays inside this segment; "" for anywhere.
     enhanceTask, enhanceImage, enhanceSecond, enhanceThird: "superres", "denoise" or "debias" of an image, with further
         stacks.
-    enhanceSpacing, enhanceThickness, enhanceNoise, enhanceStrength: mm, mm, unit of the image, 0 is automatic; percent.
     enhanceRegister: whether further stacks are aligned to the first one.
     evaluateImage, evaluateReference, evaluateMask, evaluateLabels, evaluateUncertainty: inputs of the section
         Evaluate.
@@ -101,11 +100,7 @@ class MedGenParameterNode:
     enhanceImage: vtkMRMLScalarVolumeNode
     enhanceSecond: vtkMRMLScalarVolumeNode
     enhanceThird: vtkMRMLScalarVolumeNode
-    enhanceSpacing: Annotated[float, WithinRange(0, 10)] = 0.0
-    enhanceThickness: Annotated[float, WithinRange(0, 50)] = 0.0
     enhanceRegister: bool = False
-    enhanceStrength: Annotated[float, WithinRange(0, 100)] = 100.0
-    enhanceNoise: Annotated[float, WithinRange(0, 10_000)] = 0.0
 
     evaluateImage: vtkMRMLScalarVolumeNode
     evaluateReference: vtkMRMLScalarVolumeNode

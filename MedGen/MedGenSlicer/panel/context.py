@@ -27,6 +27,7 @@ class Context:
     failed: call it with a MedGenError to show it.
     withPackages: call it with a use of `MedGenLib/requirements.txt` and a function, which is called once the packages
         for that use are installed.
+    addForm: call it with a form that is loaded later; its widgets join those of the panel.
     unexpected: tracebacks of faults that no sentence was written for.
     """
 
@@ -41,6 +42,7 @@ class Context:
         self.changed: Callable[[], None] = ignore
         self.failed: Callable[[MedGenError], None] = ignore
         self.withPackages: Callable[[str, Callable[[], None]], None] = ignore
+        self.addForm: Callable = ignore
         self.unexpected: list[str] = []
 
     @property

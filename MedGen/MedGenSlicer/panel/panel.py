@@ -53,7 +53,7 @@ class Panel(VTKObservationMixin):
         self.selections = Selections(self._deselected, lambda parameter: widgets.titleOf(ui, parameter))
         self.runner = Runner(self)
         self.context.changed, self.context.failed = self.scheduleCheck, self.runner.showFailure
-        self.context.withPackages = self.readiness.withPackages
+        self.context.withPackages, self.context.addForm = self.readiness.withPackages, self._addForm
         self._guiTag = None
         self._isEntered = True
         self.blocked = ""
@@ -227,6 +227,13 @@ class Panel(VTKObservationMixin):
             connect(button.clicked, self._loadSample)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeRemovedEvent, self._nodeRemoved)
+
+    def _addForm(self, form) -> None:
+        """Bind the widgets of a form to the parameter node, as those of the panel."""
+        form.setMRMLScene(slicer.mrmlScene)
+        vars(self.ui).update(vars(slicer.util.childWidgetVariables(form)))
+        self.context.parameters.disconnectGui(self._guiTag)
+        self._guiTag = self.context.parameters.connectGui(self.ui)
 
     def _parametersChanged(self, caller=None, event=None) -> None:
         run = self.sections["run"]

@@ -28,23 +28,14 @@ class EnhanceSection(RunningSection):
     """Makes a volume from the selected one, and says before what it will be."""
 
     def __init__(self, context: Context) -> None:
-        form = slicer.util.loadUI(str(paths.resource("UI/Enhance.ui")))
-        form.layout().setContentsMargins(0, 0, 0, 0)
-        context.ui.enhancePage.layout().addWidget(form)
-        form.setMRMLScene(slicer.mrmlScene)
-        # Among the panel's own, its widgets are bound to the parameter node.
-        vars(context.ui).update(vars(slicer.util.childWidgetVariables(form)))
-        super().__init__(context, context.ui.enhanceLabel)
-        tasks = [(_("Finer slices"), "superres"), (_("Less noise"), "denoise"), (_("Even brightness"), "debias")]
-        widgets.fillCombo(self._ui.enhanceTaskComboBox, [(title, task, "") for title, task in tasks], "superres")
-        context.bind(self._ui.enhanceTaskComboBox, "enhanceTask")
+        super().__init__(context, None)
         self._watcher = InputWatcher(lambda: context.guarded(self.update), ignore)
-        context.connect(self._ui.enhanceButton.clicked, self._pressed)
         context.pages.onOpened(self._ui.enhancePage, self.update)
 
     def forget(self) -> None:
         self.close()
-        self._tell("")
+        if self._label is not None:
+            self._tell("")
 
     def close(self) -> None:
         self._watcher.watch(None)
@@ -53,6 +44,8 @@ class EnhanceSection(RunningSection):
         parameters, ui = self._context.parameters, self._ui
         if parameters is None or not self._context.pages.isOpen(ui.enhancePage):
             return
+        if self._label is None:
+            self._load()
         self._watcher.watch(parameters.enhanceImage)
         widgets.selectData(ui.enhanceTaskComboBox, parameters.enhanceTask)
         for name in {name for names in CONTROLS.values() for name in names}:
@@ -63,6 +56,26 @@ class EnhanceSection(RunningSection):
         ui.enhancePlanLabel.text = words.inPanel(sentence)
         ui.enhanceButton.text = _("Cancel") if self._isRunning else _("Enhance")
         ui.enhanceButton.setEnabled(self._isRunning or isPossible)
+
+    def _load(self) -> None:
+        """The form comes when the page is first opened."""
+        context, ui = self._context, self._ui
+        form = slicer.util.loadUI(str(paths.resource("UI/Enhance.ui")))
+        form.layout().setContentsMargins(0, 0, 0, 0)
+        ui.enhancePage.layout().addWidget(form)
+        self._label = slicer.util.childWidgetVariables(form).enhanceLabel
+        context.addForm(form)
+        tasks = [(_("Finer slices"), "superres"), (_("Less noise"), "denoise"), (_("Even brightness"), "debias")]
+        widgets.fillCombo(ui.enhanceTaskComboBox, [(title, task, "") for title, task in tasks], "superres")
+        context.bind(ui.enhanceTaskComboBox, "enhanceTask")
+        context.connect(ui.enhanceButton.clicked, self._pressed)
+        for box in (
+            ui.enhanceSpacingSpinBox,
+            ui.enhanceThicknessSpinBox,
+            ui.enhanceStrengthSpinBox,
+            ui.enhanceNoiseSpinBox,
+        ):
+            context.connect(box.valueChanged, self.update)
 
     @property
     def _task(self) -> str:
@@ -88,15 +101,15 @@ class EnhanceSection(RunningSection):
 
     def _chosen(self) -> dict[str, Any]:
         """The options of the task; 0 is automatic."""
-        parameters = self._context.parameters
+        parameters, ui = self._context.parameters, self._ui
         values = {
             "Second": ("secondNode", parameters.enhanceSecond),
             "Third": ("thirdNode", parameters.enhanceThird),
-            "Spacing": ("spacing", parameters.enhanceSpacing or None),
-            "Thickness": ("thickness", parameters.enhanceThickness or None),
+            "Spacing": ("spacing", ui.enhanceSpacingSpinBox.value or None),
+            "Thickness": ("thickness", ui.enhanceThicknessSpinBox.value or None),
             "Register": ("register", parameters.enhanceRegister),
-            "Strength": ("strength", parameters.enhanceStrength / 100),
-            "Noise": ("noise", parameters.enhanceNoise or None),
+            "Strength": ("strength", ui.enhanceStrengthSpinBox.value / 100),
+            "Noise": ("noise", ui.enhanceNoiseSpinBox.value or None),
         }
         return {"task": self._task, **dict(values[name] for name in CONTROLS[self._task])}
 
