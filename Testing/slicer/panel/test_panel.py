@@ -304,7 +304,7 @@ class CheckTest(PanelCase):
         self.settle()
         self.ui.generateInputSelector.setCurrentNode(mask)
         self.choose(self.ui.generateModelComboBox, "ct-tissue")
-        self.assertEqual(self.ui.styleSelector.noneDisplay, "Noise 9.3 HU, usual at 3 mm")
+        self.assertEqual(self.ui.styleSelector.noneDisplay, "Noise 13 HU, usual at 3 mm")
         self.choose(self.ui.generateModelComboBox, "mr-hippocampus")
         self.assertEqual(self.ui.styleSelector.noneDisplay, "No particular scan")
 
