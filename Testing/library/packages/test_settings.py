@@ -218,6 +218,12 @@ CONTRADICTIONS = [
     (
         FLOW,
         "preprocessing/contrast",
+        {"labels": [1], "reference": 2, "means": [1, 0], "sds": [1, 1], "factor": [[1], [1, 1]]},
+        "preprocessing.resampled_noise needs noise_hu and no contrast; leave it out",
+    ),
+    (
+        FLOW,
+        "preprocessing/contrast",
         {"labels": [9], "reference": 2, "means": [1, 0], "sds": [1, 1], "factor": [[1], [1, 1]]},
         "preprocessing.contrast has a label without a center",
     ),
