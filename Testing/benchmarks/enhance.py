@@ -188,6 +188,7 @@ def main() -> None:
     if "--child" in sys.argv:
         print(json.dumps(speed()))
         return
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     figures = {}
     for modality, patterns in (("MR", MR), ("CT", CT)):
         truths = held_out(patterns, modality)

@@ -30,6 +30,8 @@ from MedGenLib.packages.typed import ALIASES, keys_of, read
 EMBEDDED = sorted(path.name for path in embedded_dir().iterdir())
 PIPELINES = {
     "ct-tissue": "latent-flow",
+    "enhance-ct": "restoration",
+    "enhance-mr": "restoration",
     "head-ct-to-mr": "slice-translation",
     "head-mr-to-ct": "slice-translation",
     "hippocampus-segmenter": "segmentation",

@@ -1,0 +1,170 @@
+"""`enhance` with the embedded packages: better than interpolation, in place, and refused in a sentence."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from MedGenLib import cli, enhance
+from MedGenLib.degradation.noise import ct_noise, rician
+from MedGenLib.degradation.slices import Acquisition, grid_of_thick
+from MedGenLib.errors import Cancelled, InputError, MemoryPlanError, PackageError
+from MedGenLib.imaging.resampling import resample_to
+from MedGenLib.imaging.volume import Volume, crop
+from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.packages.catalogue import embedded_dir
+
+SAMPLES = embedded_dir().parent / "SampleData"
+
+
+@pytest.fixture(scope="module")
+def mr() -> Volume:
+    """A real T1w crop at 1 mm."""
+    volume = read_volume(SAMPLES / "hippocampus_real.nii.gz", modality="T1w")
+    return volume.with_array(volume.array.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def ct() -> Volume:
+    volume = read_volume(SAMPLES / "ct_tissue_real.nii.gz")
+    return crop(volume.with_array(volume.array.astype(np.float32)), (30, 30, 40), (78, 78, 80))
+
+
+def thick(volume: Volume, axis: int = 2, factor: float = 3.0) -> Volume:
+    grid = grid_of_thick(volume.geometry, axis, factor=factor)
+    return Volume(Acquisition(volume.geometry, grid).degrade(volume.array), grid.affine, volume.modality, volume.unit)
+
+
+def corners(volume: Volume) -> np.ndarray:
+    """Places of the corner voxels, whatever the order of the axes."""
+    index = np.array(np.meshgrid(*[(0, n - 1) for n in volume.shape])).reshape(3, -1)
+    places = volume.affine[:3, :3] @ index + volume.affine[:3, 3:]
+    return np.sort(places, axis=1)
+
+
+def error(made: Volume, truth: Volume) -> float:
+    """Root mean square, in the slab that stacks of all directions show."""
+    inside = (slice(3, -3),) * 3
+    return float(np.sqrt(np.square(resample_to(made, truth, 1).array - truth.array)[inside].mean()))
+
+
+def test_thick_slices_become_cubes_that_are_better_than_splines(mr):
+    stack = thick(mr)
+    result = enhance(stack)
+    report, made = result.report, result.volume
+    assert max(made.spacing) / min(made.spacing) < 1.001 and report.passed and report.model == "enhance-mr"
+    first = made.affine @ [-0.5, -0.5, -0.5, 1]
+    assert np.allclose(first, stack.affine @ [-0.5, -0.5, -0.5, 1], atol=1e-3)  # the outer corner
+    again = Acquisition(made.geometry, stack.geometry).degrade(made.array)
+    assert np.abs(again - stack.array).mean() < 0.01 * np.ptp(stack.array)
+    assert report.parameters["consistency"][0] < 0.01
+    assert error(made, mr) < 0.9 * error(resample_to(stack, mr, 3), mr)
+
+
+def test_three_stacks_show_more_than_one(mr):
+    stacks = [thick(mr, axis) for axis in (2, 0, 1)]
+    one, three = enhance(stacks[0]), enhance(stacks[0], second=stacks[1], third=stacks[2])
+    assert len(three.report.parameters["consistency"]) == 3
+    assert error(three.volume, mr) < 0.6 * error(one.volume, mr)
+
+
+def test_a_ct_keeps_whole_hu_and_its_place(ct):
+    stack = thick(ct, 0)
+    made = enhance(stack, spacing=3.0).volume
+    assert made.array.dtype == np.int16 and made.unit == "HU" and made.modality == "CT"
+    assert error(made, ct) < 0.95 * error(resample_to(stack, ct, 3), ct)
+
+
+def test_noise_is_removed_and_strength_is_a_share_of_it(mr, ct):
+    rng = np.random.default_rng(0)
+    sd = 0.1 * float(np.median(mr.array))
+    quiet = ct.with_array(ndimage.gaussian_filter(ct.array, 1.0))  # the scan has noise of its own
+    for truth, noisy, level in (
+        (mr, rician(mr.array, sd, rng), sd),
+        (quiet, ct_noise(quiet.array, ct.spacing, rng), 17),
+    ):
+        given = truth.with_array(noisy)
+        result = enhance(given, task="denoise", noise=level)
+        made = result.volume
+        assert np.array_equal(made.affine, truth.affine) and made.shape == truth.shape
+        assert error(made, truth) < 0.9 * error(given, truth)
+        assert abs(result.report.parameters["mean change"]) < (2 if truth is quiet else 0.02 * np.median(mr.array))
+        half = enhance(given, task="denoise", noise=level, strength=0.5).volume.array
+        assert np.allclose(half, (given.array + made.array) / 2, atol=1.0)
+        assert np.allclose(enhance(given, task="denoise", noise=level, strength=0).volume.array, noisy, atol=0.51)
+
+
+def test_small_tiles_give_the_same(ct, monkeypatch):
+    monkeypatch.setattr("MedGenLib.enhancement.restoring.TILES", {"normal": 160, "small": 18})
+    normal, small = (enhance(ct, task="denoise", noise=15, memory=plan).volume.array for plan in ("normal", "small"))
+    assert np.abs(normal.astype(int) - small).max() <= 1
+    monkeypatch.setattr("MedGenLib.devices.free_memory", lambda *_: 2**20)
+    with pytest.raises(MemoryPlanError, match="needs .* GiB, but 0.0 GiB are free; give a larger spacing"):
+        enhance(ct, task="denoise")
+
+
+def test_brightness_becomes_even():
+    i, j, k = np.indices((48, 48, 40)) - 24
+    inside = i**2 + j**2 + k**2 < 20**2
+    tissue = np.where(inside, 400.0 + 200.0 * (i**2 + j**2 + k**2 < 14**2), 5.0)
+    tissue += np.random.default_rng(0).normal(0, 4, tissue.shape)
+    field = np.exp(0.012 * i + 0.006 * j)
+    volume = Volume((tissue * field).clip(0).astype(np.float32), np.diag([2.0, 2, 2, 1]), "T1w")
+    made = enhance(volume, task="debias").volume
+    core = ndimage.binary_erosion(tissue > 550, iterations=2)
+    before, after = (image[core].std() / image[core].mean() for image in (volume.array, made.array))
+    assert after < 0.4 * before and np.array_equal(made.affine, volume.affine)
+
+
+def test_what_cannot_be_enhanced_is_refused_in_a_sentence(mr, ct):
+    stack = thick(mr)
+    for images, options, sentence in (
+        ([mr], {}, "voxels of 1 x 1 x 1 mm, so that cubes of 1 mm are not finer"),
+        ([ct], {"task": "debias"}, "A CT has no uneven brightness"),
+        ([stack], {"task": "denoise", "second": stack}, "The task denoise takes one image"),
+        ([stack.with_array(np.zeros(stack.shape, np.float32))], {}, "so few values that it looks like a mask"),
+        ([thick(ct, 0)], {"second": stack}, "The stacks are CT and MR images"),
+        ([stack], {"spacing": 0.01}, "spacing"),
+        ([stack.with_array(np.where(stack.array > 50, np.nan, stack.array))], {}, "not finite|NaN"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            enhance(*images, **options)
+    with pytest.raises(PackageError, match="'enhance-ct' restores CT images, but this one is T1w"):
+        enhance(stack, model="enhance-ct")
+    with pytest.raises(InputError, match="'mr-hippocampus' needs a mask"):
+        enhance(stack, model="mr-hippocampus")
+
+
+def test_another_contrast_is_said(mr):
+    t2 = thick(Volume(mr.array.max() - mr.array, mr.affine, "T2w"))
+    result = enhance(t2)
+    assert any("was trained on T1w images" in sentence for sentence in result.report.sentences)
+
+
+def test_the_command_writes_everything_and_repeats(mr, tmp_path, capsys):
+    write_volume(thick(mr), tmp_path / "a.nii.gz")
+    write_volume(thick(mr, 0), tmp_path / "b.nrrd")
+    words = ["enhance", tmp_path / "a.nii.gz", "--second", tmp_path / "b.nrrd", "-o", tmp_path / "fine.nii.gz"]
+    words += ["--modality", "T1w", "--preview", tmp_path / "p.png", "--report", tmp_path / "r.json"]
+    assert cli.main([*map(str, words), "--dicom", str(tmp_path / "dicom")]) == 0
+    assert "The slices of the result are those of the input to " in capsys.readouterr().out
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["task"] == "enhance" and report["passed"] and len(report["parameters"]["consistency"]) == 2
+    made = read_volume(tmp_path / "fine.nii.gz")
+    series = read_volume(tmp_path / "dicom")
+    assert np.allclose(np.sort(np.abs(series.spacing)), np.sort(made.spacing), atol=1e-3)
+    assert np.allclose(corners(series), corners(made), atol=0.01)
+    assert cli.main(["repeat", str(tmp_path / "fine.nii.gz")]) == 0
+    assert cli.main([*map(str, words[:2]), "-o", str(tmp_path / "even.nii.gz"), "--task", "debias", "-q"]) == 0
+    assert cli.main(["repeat", str(tmp_path / "even.nii.gz"), "-q"]) == 0
+
+
+def test_a_stopped_run_writes_nothing(mr, tmp_path):
+    class Stop:
+        def __call__(self, progress) -> None:
+            if progress.stage == "restoring":
+                raise Cancelled("Stopped.")
+
+    with pytest.raises(Cancelled):
+        enhance(thick(mr), progress=Stop())
