@@ -17,7 +17,7 @@ from MedGenLib.training import train
 from MedGenLib.training.config import read_config
 from MedGenLib.training.data.degraded import DegradedPatches
 
-SHIPPED = "enhance-mr.json"
+SHIPPED = "enhance-mr-first.json"
 
 
 @pytest.fixture
