@@ -25,6 +25,7 @@ METHODS = {
     "live_edit": "liveEdit",
     "insert_lesion": "insertLesion",
     "breathe": "breathe",
+    "enhance": "enhance",
     "evaluate": "evaluate",
 }
 """Command -> method of the logic; "redraw" is one edit of an open canvas."""
