@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from MedGenLib.degradation.slices import along_axis
+
 ROUGHNESS = 1e-3
 """Weight m of the second differences: small enough to keep the slices, large enough for overlapping ones."""
 ROUNDS = 4
@@ -75,7 +77,7 @@ def along_axes(matrices: Sequence[NDArray], values: NDArray) -> NDArray[np.float
     values = np.asarray(values, np.float32)
     for axis, matrix in enumerate(matrices):
         if matrix.shape[0] != matrix.shape[1] or not np.array_equal(matrix, np.eye(len(matrix), dtype=matrix.dtype)):
-            values = np.moveaxis(np.tensordot(matrix, values, (1, axis)), 0, axis)
+            values = along_axis(matrix, values, axis)
     return np.ascontiguousarray(values, np.float32)
 
 

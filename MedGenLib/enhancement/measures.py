@@ -55,7 +55,7 @@ def in_words(facts: Mapping[str, Any], unit: str) -> str:
     """What was changed, from the parameters of a report, in one sentence."""
     if (shares := facts.get("consistency")) is not None:
         shown = ", ".join(f"{share:.2%}" for share in shares)
-        return f"The slices of the result are those of the input to {shown} of their range."
+        return f"The slices of the result differ from those of the input by {shown} of their range."
     if "removed" in facts:
         return (
             f"Noise {facts['noise']:.3g} {unit}; removed {facts['removed']:.3g} {unit} (SD), mean changed by "

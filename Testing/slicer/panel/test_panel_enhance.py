@@ -115,7 +115,11 @@ class EnhanceTest(PanelCase):
             self.assertEqual(composite.GetBackgroundVolumeID(), node.GetID())
             self.assertIsNone(composite.GetForegroundVolumeID())
         said = self.ui.enhanceLabel.text
-        for words in (f"as '{node.GetName()}'.", "The slices of the result are those of the input to 0.", "estimate"):
+        for words in (
+            f"as '{node.GetName()}'.",
+            "The slices of the result differ from those of the input by 0.",
+            "estimate",
+        ):
             self.assertIn(words, said)
         self.assertIn("not for diagnosis", said)
         self.assertTrue(self.isShown(self.ui.enhanceLabel))
