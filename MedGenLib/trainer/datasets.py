@@ -31,6 +31,24 @@ class ImagePair:
 
 
 @dataclass(frozen=True)
+class ClassifiedImage:
+    """One case of a data set of images with classes.
+
+    Attributes
+    ----------
+    image: a file, or a folder with a DICOM series.
+    targets: for each class of the data set 1 (it applies), 0 (it does not) or None (unknown).
+    split: "train", "validation" or "test" where the data set states it.
+    """
+
+    name: str
+    subject: str
+    image: Path
+    targets: tuple[int | None, ...]
+    split: str | None = None
+
+
+@dataclass(frozen=True)
 class Problem:
     """Why a case cannot be used for training."""
 
@@ -49,6 +67,8 @@ class DataSet:
     strict: the layout states all labels, so that other numbers are faults.
     modality: of the generated images, "CT" or an MR contrast; None if the layout does not state it.
     source_modality: of the sources of a translation.
+    classes: names of the classes of classified images.
+    several: several classes may apply to one image, or none.
     license: as the data set states it, or "not stated".
     problems: cases that lack a file.
     """
@@ -56,11 +76,13 @@ class DataSet:
     path: Path
     layout: str
     title: str
-    cases: tuple[LabeledImage, ...] | tuple[ImagePair, ...]
+    cases: tuple[LabeledImage, ...] | tuple[ImagePair, ...] | tuple[ClassifiedImage, ...]
     labels: Mapping[int, str] = field(default_factory=dict)
     strict: bool = False
     modality: str | None = None
     source_modality: str | None = None
+    classes: tuple[str, ...] = ()
+    several: bool = False
     license: str = "not stated"
     problems: tuple[Problem, ...] = ()
 

@@ -1,0 +1,73 @@
+"""Two-dimensional images: pictures such as PNG and JPEG, and single DICOM images such as radiographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.volume import Volume, affine_from_lps
+from MedGenLib.io.files import READABLE, os_sentence, read_volume
+from MedGenLib.io.system import plan_memory, quiet_library
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SINGLE = (".dcm",)
+IMAGES = (*READABLE, *PICTURES, *SINGLE)
+"""Suffixes that `read_image` reads; a folder with a DICOM series is read too."""
+UNSCALED = "The picture states no pixel size; its pixels count as 1 mm."
+_MODALITY, _PHOTOMETRIC, _IMAGER_SPACING = "0008|0060", "0028|0004", "0018|1164"
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def read_image(path: str | Path, modality: str | None = None) -> Volume:
+    """Read a volume, a picture or a single DICOM image; a 2-D image has one voxel along the third axis.
+
+    Raises InputError as `MedGenLib.io.files.read_volume`.
+    """
+    path = Path(path)
+    if not path.is_file() or not path.name.lower().endswith((*PICTURES, *SINGLE)):
+        return read_volume(path, modality=modality)
+    array, spacing, tags = _read(path)
+    found = tags.get(_MODALITY, "").strip()
+    kind = modality or (found if found in ("CT", "MR") else None)
+    if tags.get(_PHOTOMETRIC, "").strip() == "MONOCHROME1":  # stored with white as 0
+        array = array.max() + array.min() - array
+    notes = () if tags else (UNSCALED,)
+    affine = affine_from_lps((*spacing, 1.0), (0.0, 0.0, 0.0), np.eye(3).ravel())
+    return Volume(
+        array.T[..., None].astype(np.float32, order="C"), affine, kind, "HU" if kind == "CT" else "a.u.", notes
+    )
+
+
+def _read(path: Path) -> tuple[np.ndarray, tuple[float, float], dict[str, str]]:
+    """Gray values (row, column), size of a pixel in mm, and the tags of a DICOM image."""
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        with quiet_library():
+            reader.ReadImageInformation()
+            size = reader.GetSize()
+            plan_memory(16 * int(np.prod(size, dtype=object)), f"{path}")
+            if sum(n > 1 for n in size) != 2:
+                raise InputError(f"{path} is no single slice ({' x '.join(map(str, size))}); give one 2-D image.")
+            picture = reader.Execute()
+    except OSError as error:
+        raise InputError(os_sentence(path, error, "read")) from None
+    except RuntimeError:
+        raise InputError(f"{path} cannot be read, it is damaged or truncated; copy it again.") from None
+    while picture.GetDimension() > 2:
+        picture = picture[..., 0]
+    array = SimpleITK.GetArrayFromImage(picture).astype(np.float32)
+    if array.ndim == 3:  # color, and an opacity that is left out
+        array = array[..., :3] @ _LUMINANCE if array.shape[2] >= 3 else array[..., 0]
+    if not path.name.lower().endswith(SINGLE):
+        return array, (1.0, 1.0), {}
+    tags = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    spacing = picture.GetSpacing()
+    if spacing == (1.0, 1.0) and _IMAGER_SPACING in tags:  # rows, then columns
+        rows, columns = map(float, tags[_IMAGER_SPACING].split("\\"))
+        spacing = (columns, rows)
+    return array, spacing, tags
