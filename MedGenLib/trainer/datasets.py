@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TRANSLATIONS = ("regression", "pix2pix", "cut")
+TRANSLATIONS = ("regression", "pix2pix", "pix2pixhd", "cyclegan", "cut")
 """Recipes that learn to translate images."""
 
 

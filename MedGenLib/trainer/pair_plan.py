@@ -14,13 +14,13 @@ from MedGenLib.checks.input import INVENTS
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import modality_family
 from MedGenLib.packages.typed import setting
-from MedGenLib.trainer.datasets import DataSet, ImagePair
+from MedGenLib.trainer.datasets import TRANSLATIONS, DataSet, ImagePair
 from MedGenLib.trainer.pair_inspection import SIDES, PairInspection
 from MedGenLib.trainer.plan import BasePlan, checked_name, package_name
 from MedGenLib.training.splits import hold_out
 
-UNPAIRED = "cut"
-"""Recipe for images without pairs."""
+UNPAIRED = ("cut", "cyclegan")
+"""Recipes for images without pairs, of which the first one is the default."""
 LARGEST_PATCH = {"cpu": 128, "cuda": 256}
 """Pixels per side."""
 STRIDE = 16
@@ -32,17 +32,23 @@ CACHED = 2
 LOSSES = {
     "regression": {"l1": 1.0, "adversarial": 0.0},
     "pix2pix": {"l1": 100.0, "adversarial": 1.0},
+    "pix2pixhd": {"l1": 0.0, "adversarial": 1.0, "features": 10.0},
+    "cyclegan": {"adversarial": 1.0, "cycle": 10.0, "identity": 5.0},
     "cut": {"adversarial": 1.0, "nce": 1.0, "identity": 1.0},
 }
-"""Weights as published: Isola et al. 2017, Park et al. 2020."""
-RATES = {"regression": 8e-4, "pix2pix": 2e-4, "cut": 2e-4}
-BATCHES = {"regression": 4, "pix2pix": 4, "cut": 1}
+"""Weights as published: Isola et al. 2017, Wang et al. 2018, Zhu et al. 2017, Park et al. 2020."""
+RATES = dict.fromkeys(TRANSLATIONS, 2e-4) | {"regression": 8e-4}
+BATCHES = dict.fromkeys(TRANSLATIONS, 4) | dict.fromkeys(UNPAIRED, 1)
+MOST_SCALES = 3
+"""Discriminators of pix2pixHD, each of half the pixels a side."""
 TISSUES = {"thresholds": [-300, 250], "labels": [0, 2, 3], "names": ["outside", "soft tissue", "bone"]}
 """Tissues whose means are checked in HU."""
 WHY = {
     "regression": "pairs show what is right at each voxel; the mean absolute error adds least and blurs the unsure",
     "pix2pix": "the images are pairs; a discriminator keeps them sharp, and the mean absolute error with a weight of "
     "100 keeps them true (--recipe regression does without the discriminator)",
+    "pix2pixhd": "the images are pairs; discriminators of several scales judge them, and their features keep them true",
+    "cyclegan": "the images are not pairs; what is translated there and back must return",
     "cut": "the images are not pairs",
 }
 
@@ -51,7 +57,7 @@ def needs_pairs(recipe: str, dataset: str | Path) -> str:
     """The sentence of a refusal."""
     return (
         f"The recipe {recipe} needs pairs, but no source of {dataset} has a target of the same name; give both images "
-        f"of a case one name, or take --recipe {UNPAIRED}, which learns without pairs."
+        f"of a case one name, or take --recipe {UNPAIRED[0]}, which learns without pairs."
     )
 
 
@@ -86,7 +92,7 @@ class TranslationPlan(BasePlan):
     source_modality: str
     modality: str
     unit: str
-    recipe: Literal["regression", "pix2pix", "cut"]
+    recipe: Literal["regression", "pix2pix", "pix2pixhd", "cyclegan", "cut"]
     paired: bool
     spacing_mm: Mapping[str, float] = field(metadata={"above": 0})
     planes: tuple[int, ...]
@@ -108,7 +114,13 @@ class TranslationPlan(BasePlan):
     def check(self) -> None:
         if self.patch % STRIDE:
             raise InputError(f"The patch has a side of {self.patch} pixels; give a multiple of {STRIDE}.")
-        if self.recipe != UNPAIRED and not self.paired:
+        scales = self.discriminator.get("scales", 1)
+        if isinstance(scales, int) and self.patch < LEAST_PATCH * 2 ** (scales - 1):
+            raise InputError(
+                f"The patch has a side of {self.patch} pixels, too few for {scales} scales of discriminators; give "
+                f"{LEAST_PATCH * 2 ** (scales - 1)}, or fewer discriminator.scales."
+            )
+        if self.recipe not in UNPAIRED and not self.paired:
             raise InputError(needs_pairs(self.recipe, self.dataset))
 
     @property
@@ -177,7 +189,7 @@ class TranslationPlan(BasePlan):
             },
             "spacing_mm": dict(self.spacing_mm),
             "field_of_view_mm": {"min": list(low), "max": list(high)},
-            "preprocessing": {"name": "slices", "planes": list(self.planes), "paired": self.recipe != UNPAIRED},
+            "preprocessing": {"name": "slices", "planes": list(self.planes), "paired": self.recipe not in UNPAIRED},
             "sampler": {
                 "name": "regression",
                 "presets": {"draft": {"planes": 1}, "normal": {"planes": 3}, "best": {"planes": 3, "mirror": True}},
@@ -190,7 +202,7 @@ class TranslationPlan(BasePlan):
         }
         task = f"Translation from {self.source_modality} to {self.modality}"
         description = f"{self.modality} from {self.source_modality}, slice by slice"
-        if self.recipe == UNPAIRED:
+        if self.recipe in UNPAIRED:
             description += "; trained without pairs, may add or remove lesions"
         return self.package(task, description, (self.source_modality, self.modality), 2, medgen)
 
@@ -212,7 +224,7 @@ def make_translation_plan(
     """
     facts, kind = inspection.facts, "cuda" if device.startswith("cuda") else "cpu"
     paired = dataset.paired
-    chosen = recipe or ("pix2pix" if paired else UNPAIRED)
+    chosen = recipe or ("pix2pix" if paired else UNPAIRED[0])
     side = float(np.median([case.in_plane for case in facts]))
     spacing = {"min": round(0.8 * side, 4), "max": round(1.25 * side, 4), "native": float(f"{side:.3g}")}
     patch, why_patch = _patch(inspection, side, kind)
@@ -227,13 +239,15 @@ def make_translation_plan(
         "unit": "CT keeps its HU"
         if inspection.modality == "CT"
         else "the scale of MR is arbitrary, so each image is relative to its own bright end, which becomes 1000",
-        "recipe": (WHY[chosen] if chosen != UNPAIRED or not paired else "chosen by the user, the pairs are not used")
-        + (f". {INVENTS}" if chosen == UNPAIRED else ""),
+        "recipe": (
+            WHY[chosen] if chosen not in UNPAIRED or not paired else "chosen by the user, the pairs are not used"
+        )
+        + (f". {INVENTS}" if chosen in UNPAIRED else ""),
         "spacing_mm": "the cases have pixels of this size; other images are resampled, but not across thick slices",
         "planes": "slices are translated in these planes and averaged: 0 axial, 1 coronal, 2 sagittal",
         "patch": why_patch,
         "network": "a residual U-Net whose result does not depend on the size of the slice"
-        if chosen != UNPAIRED
+        if chosen not in UNPAIRED
         else "a residual network without a short cut from the source to its translation",
         "loss": "as published",
         "cache_mib": "space on the disk for the prepared volumes, from which the slices are read",
@@ -258,7 +272,7 @@ def make_translation_plan(
             "patch": patch,
             "batch": BATCHES[chosen],
             "network": _network(chosen, inspection.source_modality, kind),
-            "discriminator": {"width": 64 if kind == "cuda" else 32, "layers": 3},
+            "discriminator": {"width": 64 if kind == "cuda" else 32, "layers": 3, **_scales(chosen, patch)},
             "loss": LOSSES[chosen],
             "learning_rate": RATES[chosen],
             "held_out": held_out,
@@ -287,10 +301,15 @@ def _held_out(dataset: DataSet, inspection: PairInspection, paired: bool) -> lis
 
 
 def _network(recipe: str, source_modality: str, device: str) -> dict[str, Any]:
-    if recipe == UNPAIRED:  # sources and targets pass through one encoder, so both have one channel
+    if recipe in UNPAIRED:  # sources and targets pass through one encoder, so both have one channel
         return {"channels_in": 1, **({"width": 64, "blocks": 9} if device == "cuda" else {"width": 24, "blocks": 6})}
     channels = 2 if modality_family(source_modality) == "CT" else 1
     return {"channels_in": channels, "widths": [32, 64, 128, 192], "blocks": [1, 2, 2, 2], "stem": 16}
+
+
+def _scales(recipe: str, patch: int) -> dict[str, int]:
+    fitting = (patch // LEAST_PATCH).bit_length()  # halves of the patch that a discriminator can still judge
+    return {"scales": min(MOST_SCALES, fitting)} if recipe == "pix2pixhd" else {}
 
 
 def _patch(inspection: PairInspection, side: float, device: str) -> tuple[int, str]:

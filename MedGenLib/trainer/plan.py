@@ -23,7 +23,7 @@ from MedGenLib.io.atomic import write_json
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.typed import read, setting
-from MedGenLib.trainer.datasets import DataSet, LabeledImage
+from MedGenLib.trainer.datasets import TRANSLATIONS, DataSet, LabeledImage
 from MedGenLib.trainer.inspection import Inspection
 from MedGenLib.training.splits import hold_out
 
@@ -51,10 +51,12 @@ STEPS = {
     "latent-flow": (200, 100_000),
     "regression": (200, 50_000),
     "pix2pix": (200, 100_000),
+    "pix2pixhd": (200, 100_000),
+    "cyclegan": (400, 200_000),
     "cut": (400, 200_000),
 }
 """Fewest useful and most useful steps of a stage."""
-SHARES = {"autoencoder": 0.15, "latent-flow": 0.7, "regression": 0.85, "pix2pix": 0.85, "cut": 0.85}
+SHARES = {"autoencoder": 0.15, "latent-flow": 0.7, **dict.fromkeys(TRANSLATIONS, 0.85)}
 """Shares of the budget; the rest is for the measurement of the model."""
 
 

@@ -63,7 +63,7 @@ class Choices:
     budget: seconds for training and measurement.
     task, channel, source, target: which images of the data set are used, see `MedGenLib.trainer.pairs.read_data`.
     source_modality, modality: of the images to translate, and of the images to make.
-    recipe: of a translation: regression, pix2pix or cut.
+    recipe: of a translation, one of `TRANSLATIONS`.
     start: installed package whose training is continued.
     changes: single choices of the plan, as for `TrainingPlan.changed`.
     skip_bad: train without the cases that cannot be used, instead of refusing the data set.
@@ -150,7 +150,7 @@ def _for_translation(
         raise InputError(
             f"{option} belongs to images with labels, but {dataset.path} has images to translate; leave it out."
         )
-    if choices.recipe not in (None, UNPAIRED) and not dataset.paired:
+    if choices.recipe not in (None, *UNPAIRED) and not dataset.paired:
         raise InputError(needs_pairs(choices.recipe, dataset.path))
     inspection = inspect_pairs(dataset, choices.source_modality, choices.modality, progress)
     _require_usable(inspection.problems, dataset, choices)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from MedGenLib.training.adversarial import logits
 from MedGenLib.training.data.pairs import Pairs, tissue_thresholds
 from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
 
@@ -67,6 +68,18 @@ class TranslationRecipe:
             # Rows of slices go from right to left or from front to back: turned as radiologists look at them.
             rows.append(np.concatenate([part.float().cpu().numpy().T for part in shown], 1))
         log.picture("validation/source_made_real", (np.concatenate(rows) + 1) / 2, step)
+
+    @torch.no_grad()
+    def judged(self, networks: dict[str, nn.Module], judge: str, step: int, log: Log) -> dict[str, float]:
+        """Logits of held-out targets and of translations: both are 1 where the discriminator is deceived."""
+        batches = self.held_out(networks["translator"])
+        made = [self.translated(batch, networks["translator"]) for batch in batches]
+        self.picture(batches, made, step, log)
+        figures = {"held_out_logit": [batch["target"] for batch in batches], "translated_logit": made}
+        return {
+            name: float(torch.stack([logits(networks[judge], x).mean() for x in images]).mean())
+            for name, images in figures.items()
+        }
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
         from MedGenLib.training.package import export_package

@@ -96,14 +96,5 @@ class Cut(TranslationRecipe):
         pairs = zip(projector(queries, places), keys, strict=True)
         return sum(patch_nce(query, key) for query, key in pairs) / len(places)
 
-    @torch.no_grad()
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
-        """Logits of held-out targets and of translations: both are 1 where the discriminator is deceived."""
-        batches = self.held_out(networks["translator"])
-        made = [self.translated(batch, networks["translator"]) for batch in batches]
-        self.picture(batches, made, step, log)
-        judge = networks["discriminator"]
-        figures = {"held_out_logit": [batch["target"] for batch in batches], "translated_logit": made}
-        return {
-            name: float(torch.stack([logits(judge, x).mean() for x in each]).mean()) for name, each in figures.items()
-        }
+        return self.judged(networks, "discriminator", step, log)

@@ -2,11 +2,12 @@
 
 Loss of the translator: ``l1`` times the mean absolute error plus ``adversarial`` times the least-squares loss (Mao et
 al. 2017) of a discriminator that sees source and target; 100 and 1 as published. Recipe `regression` is its case
-without ``adversarial``, which has no discriminator.
+without ``adversarial``, which has no discriminator; `pix2pixhd` is that of several scales with feature matching.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 from MedGenLib.networks import SliceTranslator
 from MedGenLib.training.adversarial import (
     PIX2PIX_ADAM,
+    feature_matching,
     least_squares_discriminator,
     least_squares_generator,
-    logits,
     patch_discriminator,
 )
 from MedGenLib.training.loop import Draw, Log, Objective
@@ -39,8 +40,15 @@ class Pix2Pix(TranslationRecipe):
         self.objectives = [Objective("translation", ("translator",), self._translator_loss, adam)]
         if adversarial:
             channels = translator.arguments["channels_in"] + 1
-            self.networks["discriminator"] = patch_discriminator(channels, **config["discriminator"])
+            self.networks["discriminator"] = self.new_discriminator(channels, config["discriminator"])
             self.objectives.append(Objective("discrimination", ("discriminator",), self._discriminator_loss, adam))
+
+    def new_discriminator(self, channels: int, settings: Mapping[str, int]) -> nn.Module:
+        return patch_discriminator(channels, **settings)
+
+    def feature_maps(self, discriminator: nn.Module, source: Tensor, image: Tensor) -> list[list[Tensor]]:
+        """The feature maps of each scale, of which the last one are logits."""
+        return [discriminator(torch.cat([source, image], 1))]
 
     def _translator_loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         made = self.translated(batch)
@@ -48,15 +56,23 @@ class Pix2Pix(TranslationRecipe):
         error = F.l1_loss(made, batch["target"])
         loss, figures = self.loss["l1"] * error, {"l1": float(error.detach())}
         if self.loss["adversarial"]:
-            deceived = least_squares_generator(logits(self.networks["discriminator"], batch["source"], made))
+            judge = self.networks["discriminator"]
+            fake = self.feature_maps(judge, batch["source"], made)
+            deceived = sum(least_squares_generator(maps[-1].float()) for maps in fake)
             loss = loss + self.loss["adversarial"] * deceived
             figures["adversarial"] = float(deceived.detach())
+            if weight := self.loss.get("features"):
+                with torch.no_grad():
+                    real = self.feature_maps(judge, batch["source"], batch["target"])
+                distance = feature_matching(real, fake)
+                loss = loss + weight * distance
+                figures["features"] = float(distance.detach())
         return loss, figures
 
     def _discriminator_loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         judge = self.networks["discriminator"]
-        real, fake = (logits(judge, batch["source"], batch[key]) for key in ("target", "made"))
-        loss = least_squares_discriminator(real, fake)
+        real, fake = (self.feature_maps(judge, batch["source"], batch[key]) for key in ("target", "made"))
+        loss = sum(least_squares_discriminator(r[-1].float(), f[-1].float()) for r, f in zip(real, fake, strict=True))
         return loss, {"discriminator": float(loss.detach())}
 
     @torch.no_grad()
@@ -68,7 +84,11 @@ class Pix2Pix(TranslationRecipe):
         errors = [F.l1_loss(image, batch["target"]) for image, batch in zip(made, batches, strict=True)]
         figures = {"l1": float(torch.stack(errors).mean())}
         if "discriminator" in networks:
-            found = [logits(networks["discriminator"], batch["source"], batch["target"]).mean() for batch in batches]
+            found = [
+                maps[-1].mean()
+                for batch in batches
+                for maps in self.feature_maps(networks["discriminator"], batch["source"], batch["target"])
+            ]
             figures["held_out_logit"] = float(torch.stack(found).mean())
         return figures
 

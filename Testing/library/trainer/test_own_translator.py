@@ -174,20 +174,41 @@ def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
         train_own(data, run, Choices(recipe="regression"), device="cpu")
 
 
-def test_images_without_pairs_are_learned_by_cut(tmp_path, capsys):
-    folder = apart(tmp_path / "data")
-    changes = {"network.width": "8", "network.blocks": "2", "discriminator.width": "8", "steps.cut": "4"}
-    assert cli.main(["plan", str(folder), *words({"steps.cut": "4"})]) == 0
+@pytest.mark.parametrize("recipe", [None, "cyclegan"])
+def test_images_without_pairs_are_learned(tmp_path, capsys, recipe):
+    folder, name = apart(tmp_path / "data"), recipe or "cut"
+    changes = {"network.width": "8", "network.blocks": "2", "discriminator.width": "8", f"steps.{name}": "4"}
+    assert cli.main(["plan", str(folder), *(["--recipe", recipe] if recipe else []), *words(changes)]) == 0
     printed = capsys.readouterr().out
-    assert "recipe: cut" in printed and "may add or remove lesions" in printed
-    made = train_own(folder, tmp_path / "out", Choices(name="loose", changes=changes), device="cpu")
+    assert f"recipe: {name}" in printed and "may add or remove lesions" in printed
+    made = train_own(folder, tmp_path / "out", Choices(name=f"loose-{name}", recipe=recipe, changes=changes), "cpu")
     assert INVENTS in made.card and "the images are not pairs" in made.card
-    assert len(made.training.held_out) == 2 and not made.settings.paired
-    result = translate(person(7)[0], "CT", model="loose", device="cpu")
+    assert len(made.training.held_out) == 2 and not made.settings.paired and set(made.networks) == {"translator"}
+    result = translate(person(7)[0], "CT", model=made.name, device="cpu")
     assert INVENTS in [finding.sentence for finding in result.report.input_findings]
-    for recipe in ("pix2pix", "regression"):
+
+
+def test_recipes_for_pairs_refuse_images_without_pairs(tmp_path, capsys):
+    folder = apart(tmp_path / "data")
+    for recipe in ("pix2pix", "pix2pixhd", "regression"):
         assert cli.main(["train", str(folder), "--out", str(tmp_path / recipe), "--recipe", recipe]) == 2
         assert f"The recipe {recipe} needs pairs" in (printed := capsys.readouterr().err) and "--recipe cut" in printed
+
+
+def test_a_pair_is_learned_at_the_scales_that_fit_the_patch(tmp_path, capsys):
+    folder = pairs(tmp_path / "data", people=2)
+    changes = {**TINY, "discriminator.width": "8", "steps.pix2pixhd": "4", "patch": "64", "discriminator.scales": "2"}
+    command_ = ["train", str(folder), "--out", str(tmp_path / "out"), "--recipe", "pix2pixhd", "--name", "scales"]
+    assert cli.main(["plan", str(folder), "--recipe", "pix2pixhd", *words({"steps.pix2pixhd": "1"})]) == 0
+    assert "discriminators of several scales judge them" in capsys.readouterr().out
+    assert cli.main([*command_, *words({**changes, "discriminator.scales": "3"})]) == 2
+    assert "too few for 3 scales of discriminators; give 128" in capsys.readouterr().err
+    assert cli.main([*command_, *words(changes)]) == 0
+    made = find("scales")
+    assert made.settings.paired and "MAE: " in made.card
+    assert "held_out_logit" in (tmp_path / "out/translator/validation.jsonl").read_text()
+    result = translate(person(7)[0], "CT", model="scales", device="cpu")
+    assert result.volume.geometry.is_close(person(7)[0].geometry)
 
 
 def nnunet(folder: Path) -> None:
