@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from argparse import ArgumentTypeError, Namespace
 from importlib.util import find_spec
@@ -117,7 +118,7 @@ def train(arguments: Namespace, console: Console) -> int:
 
 
 def _data_set(arguments: Namespace, console: Console) -> int:
-    from MedGenLib.trainer.run import PAGE, train_own
+    from MedGenLib.trainer.run import MEASURED, PAGE, train_own
 
     if arguments.data_set in RECIPES and not Path(arguments.data_set).exists():
         raise InputError(f"The recipe {arguments.data_set} needs a configuration; give it as --data CONFIG.json.")
@@ -129,6 +130,9 @@ def _data_set(arguments: Namespace, console: Console) -> int:
     console.wrote(f"{arguments.out / PAGE}")
     use = "generate MASK" if made.task == "generate" else f"translate IMAGE --to {made.output.modality}"
     console.say(f"Installed the model {made.name}: medgen {use} -o OUT.nii.gz --model {made.name}")
+    measured = arguments.out / MEASURED
+    if measured.is_file():
+        console.announce(json.loads(measured.read_text(encoding="utf-8"))["faults"])
     return 0
 
 

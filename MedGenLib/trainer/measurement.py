@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,17 @@ from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.trainer.datasets import LabeledImage
 from MedGenLib.trainer.plan import TrainingPlan
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measure of a model, with its 95 % interval where it has one."""
+
+    name: str
+    unit: str
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,12 @@ class Measured:
     passed: int
     cases: int
     pairs: Sequence[tuple[str, LabelMap, Volume, Volume]]
+
+    faults: ClassVar[tuple[str, ...]] = ()
+
+    def rows(self) -> list[Row]:
+        """The figures for a table of several models."""
+        return [Row("Passed the checks", "%", 100 * self.passed / max(1, self.cases)), *cohort_rows(self.cohorts)]
 
     def lines(self) -> list[str]:
         """The figures as lines of a list for the model card."""
@@ -131,6 +148,16 @@ def measure(
         len(chosen),
         pairs,
     )
+
+
+def cohort_rows(cohorts: CohortEvaluation | None) -> list[Row]:
+    """The distances of the distributions, and the number of copies of training images."""
+    if cohorts is None:
+        return []
+    found = [Row(m.name, "", m.value, m.low, m.high) for m in cohorts.comparison.measures if m.value is not None]
+    if cohorts.memorization is not None:
+        found.append(Row("Copies of training images", "", len(cohorts.memorization.copies)))
+    return found
 
 
 def cohort_folders(folder: Path) -> tuple[Path, Path]:

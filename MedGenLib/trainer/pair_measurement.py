@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.evaluation.cohorts import CohortEvaluation
 from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, number
 from MedGenLib.evaluation.pair import Evaluation, evaluate
+from MedGenLib.evaluation.tables import summary
 from MedGenLib.imaging.body import body_envelope_from_image
 from MedGenLib.imaging.normalization import bright_end
 from MedGenLib.imaging.resampling import resample_to
@@ -28,12 +30,16 @@ from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.segmentation.segmenters import segmenter
 from MedGenLib.trainer.datasets import ImagePair
-from MedGenLib.trainer.measurement import cohort_folders, compared
+from MedGenLib.trainer.measurement import Row, cohort_folders, cohort_rows, compared
 from MedGenLib.trainer.pair_plan import TranslationPlan
 
 TISSUES = "ct-tissue"
 """Package that finds the tissues of a CT."""
 SHOWN = ("MAE", "Bias", "PSNR", "SSIM", "NCC")
+MISSING = 0.2
+"""Dice of a tissue, or without pairs its amount relative to real images, below which it is missing."""
+SCARCE = 0.01
+"""Share of all tissues below which one is not asked for."""
 PICTURES = 4
 
 
@@ -44,6 +50,10 @@ class Figure:
     name: str
     unit: str
     values: Sequence[float]
+
+    def row(self) -> Row:
+        found = summary(self.values)
+        return Row(self.name, self.unit, found.mean, found.low, found.high)
 
     def __str__(self) -> str:
         mean, low, high = (f(self.values) for f in (np.mean, np.min, np.max))
@@ -63,6 +73,7 @@ class MeasuredTranslation:
     cohorts: comparison of the distributions without pairs; None if there are too few images, which `notes` says.
     passed: translations that passed the checks of the product; cases: all.
     pictures: caption and picture of some cases.
+    faults: sentences on tissues that are missing in the translations.
     """
 
     figures: Sequence[Figure]
@@ -71,10 +82,17 @@ class MeasuredTranslation:
     passed: int
     cases: int
     pictures: Sequence[tuple[str, bytes]]
+    faults: Sequence[str]
+
+    def rows(self) -> list[Row]:
+        """The figures for a table of several models."""
+        passed = Row("Passed the checks", "%", 100 * self.passed / max(1, self.cases))
+        return [passed, *(figure.row() for figure in self.figures), *cohort_rows(self.cohorts)]
 
     def lines(self) -> list[str]:
         """The figures as lines of a list for the model card."""
-        found = [f"{self.passed} of {self.cases} translations of held-out images pass all checks of MedGen"]
+        found = list(self.faults)
+        found.append(f"{self.passed} of {self.cases} translations of held-out images pass all checks of MedGen")
         found += map(str, self.figures)
         for measure in self.cohorts.comparison.measures if self.cohorts else ():
             if measure.value is not None:
@@ -84,9 +102,8 @@ class MeasuredTranslation:
     def section(self) -> Section:
         """The measurement in the page of the run."""
         rows = [(f.name, f.unit, np.mean(f.values), min(f.values), max(f.values)) for f in self.figures]
-        parts: list[Part] = [line for line in self.lines() if line != INVENTS]
-        if INVENTS in self.notes:
-            parts.insert(0, Notice(INVENTS))
+        notices = [*self.faults, *(note for note in self.notes if note == INVENTS)]
+        parts: list[Part] = [*map(Notice, notices), *(line for line in self.lines() if line not in notices)]
         if rows:
             parts.append(Table(("Measure", "Unit", "Mean", "Least", "Most"), rows))
         parts += [Picture(picture, caption, wide=True) for caption, picture in self.pictures]
@@ -128,7 +145,13 @@ def measure_translations(
     if not manifest.settings.paired:
         notes.append(INVENTS)
     return MeasuredTranslation(
-        _figures(translated), cohorts, notes, sum(e["passed"] for e in translated), len(translated), pictures
+        _figures(translated),
+        cohorts,
+        notes,
+        sum(e["passed"] for e in translated),
+        len(translated),
+        pictures,
+        _missing(facts),
     )
 
 
@@ -138,14 +161,14 @@ def _measured(manifest: Manifest, plan: TranslationPlan, case: ImagePair, folder
     if target is not None:
         write_volume(target, folder / "real" / f"{case.name}.nii.gz")
     if case.source is None:
-        return {}
+        return {"real_ml": _tissues_ml(target)}
     source = read_volume(case.source, modality=plan.source_modality)
     run = pipeline_of(manifest).prepare(source, devices.pick_device(device), SamplingOptions())
     volume = run.finish(run.decode(run.sample(plan.seed)))
     write_volume(volume, folder / "synthetic" / f"{case.name}.nii.gz")
     found: dict[str, Any] = {"passed": check_translated(volume, source, manifest).passed, "figures": []}
     if target is None:
-        return found
+        return {**found, "made_ml": _tissues_ml(volume)}
     try:
         # Where the outlines differ already in the training data, a source does not tell what lies beyond its own.
         mask = None if manifest.settings.outline else _shared(source, target)
@@ -156,6 +179,7 @@ def _measured(manifest: Manifest, plan: TranslationPlan, case: ImagePair, folder
         result = _compared(volume, target, mask)
     except InputError as error:
         return {**found, "note": f"Some errors were not measured: {error}"}
+    found |= {"made_ml": _tissues_ml(volume), "real_ml": _tissues_ml(target)}
     found["figures"] = [[row.name, row.unit, row.value] for row in result.rows if row.name in SHOWN and not row.label]
     if mask is not None:
         found["note"] = "The errors are those where both images show the body, because their outlines differ"
@@ -186,10 +210,40 @@ def _compared(volume: Volume, target: Volume, mask: LabelMap | None) -> Evaluati
     return evaluate(volume, target, mask, find(target), find, resample=True)
 
 
+def _tissues_ml(volume: Volume) -> dict[str, float]:
+    """Tissue -> amount in a CT; empty for other images."""
+    if volume.modality != "CT":
+        return {}
+    labels = segmenter(TISSUES, "cpu")(volume)
+    voxel = float(np.prod(volume.spacing)) / 1000
+    return {name: float((labels.array == value).sum() * voxel) for value, name in labels.names.items() if value}
+
+
+def _missing(facts: Sequence[dict[str, Any]]) -> list[str]:
+    """A sentence on each tissue that real images show and translations do not."""
+    real, made = Counter(), Counter()
+    for entry in facts:
+        real.update(entry.get("real_ml", {}))
+        made.update(entry.get("made_ml", {}))
+    dice = {figure.name: float(np.mean(figure.values)) for figure in _figures(facts)}
+    sentences = []
+    for name, amount in real.items():
+        share = amount / max(real.total(), 1e-6)
+        relative = made[name] / max(made.total(), 1e-6) / share if share > SCARCE else 1.0
+        found = dice.get(f"Dice of {name}", relative)
+        if share > SCARCE and found < MISSING:
+            what = "its Dice" if f"Dice of {name}" in dice else "its amount relative to real images"
+            sentences.append(
+                f"The model misses {name}: {what} is {found:.2f} on people kept out, below {MISSING}; do not use its "
+                f"{name}, and train longer or on images that match better."
+            )
+    return sentences
+
+
 def _figures(facts: Sequence[dict[str, Any]]) -> list[Figure]:
     values: dict[tuple[str, str], list[float]] = {}
     for entry in facts:
-        for name, unit, value in entry["figures"]:
+        for name, unit, value in entry.get("figures", ()):
             if value is not None:
                 values.setdefault((name, unit), []).append(value)
     return [Figure(*key, found) for key, found in values.items()]

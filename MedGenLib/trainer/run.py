@@ -11,6 +11,7 @@ Files of the output folder:
 | cache/             | prepared volumes                                                            |
 | autoencoder/, flow/| checkpoints, losses, validation and pictures of each stage, and the package |
 | translator/        | the same of a translation, in place of both                                 |
+| measured.json      | figures and faults of the measurement                                       |
 | evaluation/        | volumes made from the masks or images of held-out people, beside real ones  |
 | index.html         | all of it as one page, updated as the training goes                         |
 """
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from MedGenLib.errors import InputError
 from MedGenLib.evaluation.tables import csv_text
-from MedGenLib.io.atomic import remove_unfinished
+from MedGenLib.io.atomic import remove_unfinished, write_json
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import catalogue, find
 from MedGenLib.packages.license import require_acceptance
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 AnyPlan = TrainingPlan | TranslationPlan
 Case = LabeledImage | ImagePair
 
-PLAN, PROBLEMS, PAGE = "plan.json", "problems.csv", "index.html"
+PLAN, PROBLEMS, PAGE, MEASURED = "plan.json", "problems.csv", "index.html", "measured.json"
 FOLDERS = {"autoencoder": "autoencoder", "latent-flow": "flow"}
 FOLDERS |= dict.fromkeys(TRANSLATIONS, "translator")
 """Stage -> folder of its run."""
@@ -318,6 +319,7 @@ def _measured(
     measured = measure_translations if isinstance(plan, TranslationPlan) else measure
     found = measured(load_manifest(package), plan, cases, out / "evaluation", device, progress)
     write_page(plan, out, found.section())
+    write_json(out / MEASURED, {"rows": [vars(row) for row in found.rows()], "faults": list(found.faults)})
     lines = "\n".join(f"- {line}" for line in found.lines())
     text = (
         (package / CARD).read_text(encoding="utf-8").replace(UNMEASURED, f"## Measured on held-out people\n\n{lines}")

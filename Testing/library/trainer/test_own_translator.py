@@ -144,7 +144,11 @@ def test_a_ct_keeps_its_hu_and_its_errors_are_measured(data, tmp_path):
     assert figures["MAE"] == pytest.approx(np.abs(other - wanted)[body].mean(), rel=0.2) and figures["MAE"] < 120
     assert figures["SSIM"] > 0.8 and figures["Dice of bone"] > 0.7
     card = made.card
-    assert f"- MAE: {figures['MAE']:.3g} HU (1 image)" in card and "Nothing else was measured" not in card
+    assert (
+        f"- MAE: {figures['MAE']:.3g} HU (1 image)" in card
+        and "Nothing else was measured" not in card
+        and "misses" not in card
+    )
     assert made.settings.outline and made.statistics.tissues[3].mean == pytest.approx(700, abs=40)
 
 
@@ -183,6 +187,7 @@ def test_images_without_pairs_are_learned(tmp_path, capsys, recipe):
     assert f"recipe: {name}" in printed and "may add or remove lesions" in printed
     made = train_own(folder, tmp_path / "out", Choices(name=f"loose-{name}", recipe=recipe, changes=changes), "cpu")
     assert INVENTS in made.card and "the images are not pairs" in made.card
+    assert "The model misses bone: its amount relative to real images is 0.0" in made.card
     assert len(made.training.held_out) == 2 and not made.settings.paired and set(made.networks) == {"translator"}
     result = translate(person(7)[0], "CT", model=made.name, device="cpu")
     assert INVENTS in [finding.sentence for finding in result.report.input_findings]
@@ -204,8 +209,11 @@ def test_a_pair_is_learned_at_the_scales_that_fit_the_patch(tmp_path, capsys):
     assert cli.main([*command_, *words({**changes, "discriminator.scales": "3"})]) == 2
     assert "too few for 3 scales of discriminators; give 128" in capsys.readouterr().err
     assert cli.main([*command_, *words(changes)]) == 0
+    missing = "The model misses bone: its Dice is 0.00 on people kept out, below 0.2"
+    assert missing in capsys.readouterr().err
     made = find("scales")
-    assert made.settings.paired and "MAE: " in made.card
+    assert made.settings.paired and "MAE: " in made.card and missing in made.card
+    assert missing in (tmp_path / "out/index.html").read_text()
     assert "held_out_logit" in (tmp_path / "out/translator/validation.jsonl").read_text()
     result = translate(person(7)[0], "CT", model="scales", device="cpu")
     assert result.volume.geometry.is_close(person(7)[0].geometry)
