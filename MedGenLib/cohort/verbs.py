@@ -10,8 +10,8 @@ from typing import Any
 from MedGenLib.errors import InputError
 from MedGenLib.options import Option, of, validate
 
-OWN = ("seed", "samples", "report", "overwrite")
-"""Options that a case states elsewhere, or of which it has its own."""
+OWN = ("seed", "samples", "grow", "report", "overwrite")
+"""Options that a case states elsewhere, or of which it has its own; a case makes one image."""
 STATED = ("series", "modality", "hu_offset")
 """Options on how an image is read, which only the command line has."""
 

@@ -335,8 +335,8 @@ FLAGS = {
     "edit": "-o --output --modality --hu-offset --mask --new-mask --model --map --fill --noise --series --seed "
     "--preset --device --memory --preview --report --accept-license --overwrite",
     "insert_lesion": "-o --output --modality --hu-offset --at --mask --organ --labels --map --fill --shape --size "
-    "--label --contrast --model --series --lesion-mask --seed --preset --device --memory --preview --report "
-    "--accept-license --overwrite",
+    "--label --contrast --texture --mass-effect --grow --doubling-days --days-between --model --series --lesion-mask "
+    "--seed --preset --device --memory --preview --report --accept-license --overwrite",
     "evaluate": "--reference --mask --labels --segmenter --uncertainty --modality --hu-offset --resample --report "
     "--overwrite --device",
 }

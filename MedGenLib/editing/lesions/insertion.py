@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -16,11 +18,14 @@ from numpy.typing import NDArray
 
 from MedGenLib import devices
 from MedGenLib.checks.lesion import check_inserted
-from MedGenLib.editing.lesions.change import add_contrast, regenerate
+from MedGenLib.editing.lesions.change import add_contrast, add_texture, regenerate
+from MedGenLib.editing.lesions.growth import Growth
 from MedGenLib.editing.lesions.inputs import names_of, read_image, read_painted, read_tissues
 from MedGenLib.editing.lesions.library import shape as shape_of
 from MedGenLib.editing.lesions.placement import Host, Placement, voxel_at
+from MedGenLib.editing.lesions.push import Push
 from MedGenLib.editing.lesions.shapes import MaskShape, rasterize
+from MedGenLib.editing.lesions.texture import Texture
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, notes
 from MedGenLib.imaging.lattice import extended
@@ -52,6 +57,9 @@ class Insertion:
     report: what was done and found.
     halo_voxels, halo_mm: how far from the lesion voxels may differ from those of the input, along
         each axis and in any direction; all others are the same, bit for bit.
+    tissues: the labels given or found, moved by the mass effect.
+    push: the mass effect; None without.
+    later: the lesion as it grows, at later times.
     """
 
     volume: Volume
@@ -60,11 +68,24 @@ class Insertion:
     report: Report
     halo_voxels: tuple[int, int, int]
     halo_mm: float
+    tissues: LabelMap
+    push: Push | None = None
+    later: tuple[Insertion, ...] = ()
+
+    @property
+    def frames(self) -> list[Insertion]:
+        """All times of a lesion that grows; without growth the only one."""
+        return [self, *self.later]
 
     @property
     def result(self) -> Result:
-        """The same as a `Result`, such as of `generate`."""
-        return Result([self.volume], self.report, self.source)
+        """The same as a `Result`, such as of `generate`; the times are its samples."""
+        if not self.later:
+            return Result([self.volume], self.report, self.source)
+        reports = [frame.report for frame in self.frames]
+        report = replace(self.report, output_checks=[check for one in reports for check in one.output_checks])
+        report.parameters = {**self.report.parameters, "frames": [_facts_of_time(one.parameters) for one in reports]}
+        return Result([frame.volume for frame in self.frames], report, self.source)
 
 
 @documented("insert_lesion")
@@ -89,6 +110,7 @@ def insert_lesion(
     value = _value_of(options["label"], manifest)
     seed = secrets.randbelow(2**31) if options["seed"] is None else options["seed"]
     volume = read_image(image, manifest)
+    texture = None if options["texture"] is None else Texture.read(options["texture"], volume.modality)
     painted = None if options["lesion"] is None else read_painted(options["lesion"], volume)
     if options["at"] is not None:
         voxel_at(volume.geometry, options["at"])  # before a segmenter takes its time
@@ -99,59 +121,131 @@ def insert_lesion(
     from MedGenLib.editing.session import Canvas
 
     shared = {name: options[name] for name in ("device", "mapping", "fill", "accept_license", "memory")}
-    with Canvas.of_image(volume, tissues, manifest.name, seed=seed, **shared) as canvas:
+    open_canvas = partial(Canvas.of_image, model=manifest.name, seed=seed, **shared)
+    with open_canvas(volume, tissues) as canvas:
         tissues = extended(tissues, volume.geometry)
         host = _host(options["organ"], tissues, options["mapping"], canvas.labels, manifest)
-        place = _placement(host, painted, seed, options)
-        known = [*notes(volume), *canvas.findings, *place.findings]
+        places = _placements(host, painted, seed, options)
+        known = [*notes(volume), *canvas.findings, *places[0].findings]
         announce((finding.sentence for finding in known), progress)
         stage.advance()
         timings.lap("preparing")
-        changed, halo, halo_mm = _change(canvas, volume, place.lesion, value, manifest, options, progress)
-        findings = [*known, *changed]
-        made = canvas.volume
-    timings.lap("inserting")
-    check = check_inserted(volume, made, place.lesion, host.array, halo)
-    timings.lap("checking")
-    report = _report(manifest, seed, None if value is None else options["preset"], options["device"])
-    report.parameters = {
-        **place.to_dict(volume),
-        "label": None if value is None else manifest.input.vocabulary.names.get(value, "background"),
-        "contrast": options["contrast"],
-        "host": host.name,
-        "tissues": origin,
-        "halo_voxels": list(halo),
-        "halo_mm": round(halo_mm, 3),
-        "memory": options["memory"],
-    }
-    report.input_findings, report.output_checks, report.timings = findings, [check], timings.seconds
-    mask = LabelMap(place.lesion.astype(np.uint8), volume.affine, {1: "lesion"})
-    return Insertion(made, mask, volume, report, halo, halo_mm)
+        maker = _Maker(volume, tissues, origin, host, known, manifest, value, texture, seed, options)
+        alone = not options["mass_effect"]
+        made = [maker.made(canvas, places[0], None, timings, progress)] if alone else []
+    for place in places[len(made) :]:
+        push = maker.push(place)
+        with open_canvas(*maker.pushed(push)) as canvas:
+            made.append(maker.made(canvas, place, push, timings, progress))
+    return replace(made[0], later=tuple(made[1:]))
 
 
-def _change(
-    canvas: Canvas,
-    volume: Volume,
-    lesion: NDArray[np.bool_],
-    value: int | None,
-    manifest: Manifest,
-    options: Mapping[str, Any],
-    progress: ProgressCallback | None,
-) -> tuple[list[Finding], tuple[int, int, int], float]:
-    """Change tissue and level at the place of the lesion.
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the insertion at each time of a lesion.
 
-    Returns findings, and how far from the lesion voxels change: voxels along each axis, and mm in
-    any direction.
+    Attributes
+    ----------
+    known: findings on the input and the place.
+    value: number of the label that the place gets; None keeps its own.
     """
-    findings, halo, halo_mm = [], (0, 0, 0), 0.0
-    contrast = options["contrast"]
-    if value is not None:
-        step = _working_step(volume, manifest)
-        findings, halo, halo_mm = regenerate(canvas, step, lesion, value, bool(contrast), options["preset"], progress)
-    if contrast:
-        reach, reach_mm = add_contrast(canvas, lesion, contrast)
-        halo, halo_mm = tuple(map(max, halo, reach)), max(halo_mm, reach_mm)
-    return findings, halo, halo_mm
+
+    volume: Volume
+    tissues: LabelMap
+    origin: str
+    host: Host
+    known: list[Finding]
+    manifest: Manifest
+    value: int | None
+    texture: Texture | None
+    seed: int
+    options: Mapping[str, Any]
+
+    def push(self, place: Placement) -> Push | None:
+        if not self.options["mass_effect"]:
+            return None
+        volume_mm3 = float(place.lesion.sum() * np.prod(self.volume.spacing))
+        return Push.of(place.at, volume_mm3, self.options["mass_effect"])
+
+    def pushed(self, push: Push | None) -> tuple[Volume, LabelMap]:
+        """Image and tissues with displaced surroundings."""
+        if push is None:
+            return self.volume, self.tissues
+        grids = self.volume, self.tissues
+        arrays = (push.warp(grid.array, grid.geometry, grid is self.tissues) for grid in grids)
+        return tuple(grid.with_array(array) for grid, array in zip(grids, arrays, strict=True))
+
+    def made(
+        self, canvas: Canvas, place: Placement, push: Push | None, timings: Timings, progress: ProgressCallback | None
+    ) -> Insertion:
+        """The lesion put into the canvas, which has displaced surroundings already."""
+        before, tissues = self.pushed(push) if push else (self.volume, self.tissues)
+        changed, halo, halo_mm = self._change(canvas, before, place, progress)
+        if push is not None:
+            halo_mm = max(halo_mm, push.reach + place.gap_mm(before.geometry))
+            steps = zip(halo, before.spacing, before.shape, strict=True)
+            halo = tuple(max(h, ceil(halo_mm / s)) if n > 1 else 0 for h, s, n in steps)
+        made, options = canvas.volume, self.options
+        timings.lap("inserting")
+        check = check_inserted(self.volume, made, place.lesion, self.host.array, halo)
+        timings.lap("checking")
+        report = _report(self.manifest, self.seed, None if self.value is None else options["preset"], options["device"])
+        names = self.manifest.input.vocabulary.names
+        report.parameters = {
+            **place.to_dict(self.volume),
+            "label": None if self.value is None else names.get(self.value, "background"),
+            "contrast": options["contrast"],
+            "host": self.host.name,
+            "tissues": self.origin,
+            "halo_voxels": list(halo),
+            "halo_mm": round(halo_mm, 3),
+            "memory": options["memory"],
+            **self._additions(push),
+        }
+        report.input_findings, report.output_checks = [*self.known, *changed], [check]
+        report.timings = timings.seconds
+        mask = LabelMap(place.lesion.astype(np.uint8), self.volume.affine, {1: "lesion"})
+        return Insertion(made, mask, self.volume, report, halo, halo_mm, tissues, push)
+
+    def _additions(self, push: Push | None) -> dict[str, Any]:
+        """Texture and mass effect, for the report."""
+        added: dict[str, Any] = {}
+        if self.texture is not None:
+            added["texture"] = {"name": self.options["texture"].split(",")[0].strip(), **self.texture.to_dict()}
+        if push is not None:
+            radii = {"displaced_mm": push.after - push.before, "reach_mm": push.reach}
+            added["mass_effect"] = {name: round(mm, 3) for name, mm in radii.items()}
+            added["mass_effect"] |= {"share": self.options["mass_effect"], "least_jacobian": push.least_jacobian}
+        return added
+
+    def _change(
+        self, canvas: Canvas, before: Volume, place: Placement, progress: ProgressCallback | None
+    ) -> tuple[list[Finding], tuple[int, int, int], float]:
+        """Change tissue, level and texture at the place of the lesion.
+
+        Returns findings, and how far from the lesion voxels change: voxels along each axis, and mm in
+        any direction.
+        """
+        findings, halo, halo_mm = [], (0, 0, 0), 0.0
+        contrast, lesion = self.options["contrast"], place.lesion
+        if self.value is not None:
+            step, more = _working_step(before, self.manifest), bool(contrast or self.texture)
+            findings, halo, halo_mm = regenerate(
+                canvas, step, lesion, self.value, more, self.options["preset"], progress
+            )
+        if self.texture is not None:
+            reach, reach_mm = add_texture(
+                canvas, before, place, self.host.array, self.texture, contrast or 0.0, self.seed
+            )
+        elif contrast:
+            reach, reach_mm = add_contrast(canvas, lesion, contrast)
+        else:
+            return findings, halo, halo_mm
+        return findings, tuple(map(max, halo, reach)), max(halo_mm, reach_mm)
+
+
+def _facts_of_time(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: parameters[name] for name in ("day", "size_mm", "voxels", "volume_ml")}
 
 
 def _require_place_and_change(options: Mapping[str, Any]) -> None:
@@ -162,8 +256,8 @@ def _require_place_and_change(options: Mapping[str, Any]) -> None:
         )
     if options["at"] is not None and options["lesion"] is not None:
         raise InputError("The painted mask says where the lesion is; leave out the place.")
-    if options["label"] is None and not options["contrast"]:
-        raise InputError("It is not said what the lesion is; give a label of the model, a contrast, or both.")
+    if options["label"] is None and not options["contrast"] and options["texture"] is None:
+        raise InputError("It is not said what the lesion is; give a label of the model, a contrast, or a texture.")
 
 
 def _model(name: str, accept_license: bool) -> Manifest:
@@ -215,20 +309,24 @@ def _host(
     return Host("the image", np.ones(labels.shape, bool), labels.geometry)
 
 
-def _placement(host: Host, painted: NDArray[np.bool_] | None, seed: int, options: Mapping[str, Any]) -> Placement:
-    """The lesion inside its host."""
+def _placements(
+    host: Host, painted: NDArray[np.bool_] | None, seed: int, options: Mapping[str, Any]
+) -> list[Placement]:
+    """The lesion inside its host, at each time of its growth."""
+    growth = Growth.of(options)
     if painted is not None:
         own = MaskShape.of(LabelMap(painted, host.geometry.affine))
-        return Placement.inside(host, painted, "painted", own.size_mm)
+        return growth.places(Placement.inside(host, painted, "painted", own.size_mm), host)
     solid = shape_of(options["shape"], seed)
     size = options["size_mm"] or solid.size_mm or USUAL_SIZE_MM
     at = options["at"]
     if at is None:
-        at = host.random_place(size, np.random.default_rng([seed, 1]))
+        at = host.random_place(size * growth.widest, np.random.default_rng([seed, 1]), growth.frames > 1)
     else:
         host.index_of(at)
     center = np.asarray(at, np.float64)
-    return Placement.inside(host, rasterize(solid, host.geometry, center, size), options["shape"], size, center)
+    first = Placement.inside(host, rasterize(solid, host.geometry, center, size), options["shape"], size, center)
+    return growth.places(replace(first, solid=solid), host)
 
 
 def _report(manifest: Manifest, seed: int, preset: str | None, device: str) -> Report:

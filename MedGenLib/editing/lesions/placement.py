@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from MedGenLib.editing.lesions.shapes import Shape
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
@@ -60,7 +61,9 @@ class Host:
             raise InputError(f"The place {_shown(at)} mm (RAS) does not lie inside {self.name}; choose another one.")
         return index
 
-    def random_place(self, size_mm: float, generator: np.random.Generator) -> tuple[float, float, float]:
+    def random_place(
+        self, size_mm: float, generator: np.random.Generator, grown: bool = False
+    ) -> tuple[float, float, float]:
         """A random position in RAS mm around which a ball of `size_mm` stays inside the host and the image.
 
         Raises
@@ -70,7 +73,7 @@ class Host:
         depth = self._depth()
         spots = np.argwhere(depth >= size_mm / 2)
         if not len(spots):
-            raise InputError(self._too_large(size_mm, 2 * float(depth.max())))
+            raise InputError(self._too_large(size_mm, 2 * float(depth.max()), "grown lesion" if grown else "lesion"))
         chosen = spots[generator.integers(len(spots))]
         affine = self.geometry.affine
         return tuple(float(x) for x in affine[:3, :3] @ chosen + affine[:3, 3])
@@ -110,9 +113,9 @@ class Host:
         sides = [int(i.max()) - int(i.min()) + 1 for i in np.nonzero(self.array)]
         return float(np.linalg.norm(np.multiply(sides, self.geometry.spacing)))
 
-    def _too_large(self, size_mm: float, widest: float) -> str:
+    def _too_large(self, size_mm: float, widest: float, what: str = "lesion") -> str:
         return (
-            f"The lesion of {size_mm:.3g} mm is larger than {self.name}, where a ball of "
+            f"The {what} of {size_mm:.3g} mm is larger than {self.name}, where a ball of "
             f"{widest:.3g} mm fits at most; choose a smaller size."
         )
 
@@ -127,6 +130,8 @@ class Placement:
     shape: name of its shape.
     size_mm: greatest diameter.
     at: center in RAS mm.
+    solid: what was drawn; None for a painted lesion.
+    day: time of a lesion that grows; None without growth.
     """
 
     lesion: NDArray[np.bool_]
@@ -134,6 +139,8 @@ class Placement:
     size_mm: float
     at: NDArray[np.float64]
     findings: list[Finding]
+    solid: Shape | None = None
+    day: float | None = None
 
     @classmethod
     def inside(
@@ -146,10 +153,16 @@ class Placement:
             at = affine[:3, :3] @ np.argwhere(kept).mean(0) + affine[:3, 3]
         return cls(kept, shape, size_mm, at, findings)
 
+    def gap_mm(self, geometry: Geometry) -> float:
+        """Distance from the center to the nearest voxel of the lesion."""
+        offsets = np.argwhere(self.lesion) @ geometry.affine[:3, :3].T + geometry.origin - self.at
+        return float(np.linalg.norm(offsets, axis=1).min())
+
     def to_dict(self, image: Volume) -> dict[str, Any]:
         """Plain JSON types for the report."""
         voxels = int(self.lesion.sum())
         return {
+            **({} if self.day is None else {"day": self.day}),
             "shape": self.shape,
             "size_mm": round(float(self.size_mm), 2),
             "at_ras_mm": [round(float(x), 2) for x in self.at],

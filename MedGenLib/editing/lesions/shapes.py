@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.boxes import Box
 from MedGenLib.imaging.volume import Geometry, LabelMap
 
 PARTS = 3
@@ -57,7 +58,7 @@ class StarShape:
 
     @classmethod
     def of(cls, radius: Callable[[NDArray], NDArray]) -> StarShape:
-        directions = _directions(_DIRECTIONS)
+        directions = spread_directions(_DIRECTIONS)
         surface = radius(directions)[:, None] * directions
         along = surface @ directions.T
         scale = 1 / float((along.max(0) - along.min(0)).max())
@@ -108,7 +109,7 @@ class MaskShape:
         center = index.mean(0)
         offsets = (index - center) @ axes.T
         # A voxel extends by half its size on both sides.
-        along = offsets @ _directions(500).T
+        along = offsets @ spread_directions(500).T
         size = float((along.max(0) - along.min(0)).max()) + float(np.mean(mask.spacing))
         reach = float(np.linalg.norm(offsets, axis=1).max()) + max(mask.spacing)
         start = center - low + 1
@@ -159,25 +160,37 @@ def rasterize(shape: Shape, geometry: Geometry, center: NDArray, size_mm: float)
     thick slices. `center` is in RAS mm, `size_mm` the greatest diameter.
     """
     drawn = np.zeros(geometry.shape, bool)
+    # With many voxels across, one point in each is enough.
+    parts = 1 if size_mm / max(geometry.spacing) > _PLENTY else PARTS
+    box, share = coverage(shape, geometry, center, size_mm, parts)
+    drawn[box] = share >= 0.5
     inverse = np.linalg.inv(geometry.affine)
-    middle = inverse[:3, :3] @ center + inverse[:3, 3]
-    room = shape.reach * size_mm / np.array(geometry.spacing) + 1
-    low = np.maximum(np.floor(middle - room), 0).astype(int)
-    high = np.minimum(np.ceil(middle + room) + 1, geometry.shape).astype(int)
-    if (low < high).all():
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        drawn[box] = _share(shape, geometry, center, size_mm, low, high) >= 0.5
-    own = np.rint(middle).astype(int)
+    own = np.rint(inverse[:3, :3] @ center + inverse[:3, 3]).astype(int)
     if ((own >= 0) & (own < geometry.shape)).all():
         drawn[tuple(own)] = True
     return drawn
 
 
+def coverage(
+    shape: Shape, geometry: Geometry, center: NDArray, size_mm: float, parts: int = PARTS
+) -> tuple[Box, NDArray[np.float64]]:
+    """The box (i, j, k) around a shape, and the share (0 to 1) of each of its voxels that is inside.
+
+    ``parts`` are sampling points along each axis of a voxel.
+    """
+    inverse = np.linalg.inv(geometry.affine)
+    middle = inverse[:3, :3] @ center + inverse[:3, 3]
+    room = shape.reach * size_mm / np.array(geometry.spacing) + 1
+    low = np.maximum(np.floor(middle - room), 0).astype(int)
+    high = np.maximum(np.minimum(np.ceil(middle + room) + 1, geometry.shape).astype(int), low)
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return box, _share(shape, geometry, center, size_mm, low, high, parts)
+
+
 def _share(
-    shape: Shape, geometry: Geometry, center: NDArray, size_mm: float, low: NDArray, high: NDArray
+    shape: Shape, geometry: Geometry, center: NDArray, size_mm: float, low: NDArray, high: NDArray, parts: int
 ) -> NDArray[np.float64]:
     """Share (0 to 1) of every voxel of a box that lies inside, plane by plane."""
-    parts = 1 if size_mm / max(geometry.spacing) > _PLENTY else PARTS
     within = (np.arange(parts) + 0.5) / parts - 0.5
     sides = [(np.arange(a, b)[:, None] + within).ravel() for a, b in zip(low, high, strict=True)]
     axes, origin = geometry.affine[:3, :3], geometry.origin
@@ -194,7 +207,7 @@ def _share(
 def _bumpy(generator: np.random.Generator, count: int, width: float, height: tuple[float, float]) -> StarShape:
     """A ball with bumps: sums of exp((cos(angle) - 1) / width^2) about evenly spread directions."""
     # Evenly spread and then jittered: random directions alone would cluster.
-    towards = _directions(count) + generator.normal(0, 0.25, (count, 3))
+    towards = spread_directions(count) + generator.normal(0, 0.25, (count, 3))
     towards = towards / np.linalg.norm(towards, axis=1, keepdims=True) @ _rotation(generator)
     heights = generator.uniform(*height, count)
 
@@ -204,7 +217,7 @@ def _bumpy(generator: np.random.Generator, count: int, width: float, height: tup
     return StarShape.of(radius)
 
 
-def _directions(count: int) -> NDArray[np.float64]:
+def spread_directions(count: int) -> NDArray[np.float64]:
     """Unit vectors (count, 3) spread evenly over the sphere (Fibonacci lattice)."""
     n = np.arange(count) + 0.5
     z = 1 - 2 * n / count
