@@ -51,6 +51,7 @@ class MedGenParameterNode:
     enhanceTask, enhanceImage, enhanceSecond, enhanceThird: "superres", "denoise" or "debias" of an image, with further
         stacks.
     enhanceRegister: whether further stacks are aligned to the first one.
+    breatheVolume, breatheLabels: CT of the chest, and what moves along.
     evaluateImage, evaluateReference, evaluateMask, evaluateLabels, evaluateUncertainty: inputs of the section
         Evaluate.
     evaluateSegmenter: what finds the labels again in the image; "" for nothing.
@@ -101,6 +102,9 @@ class MedGenParameterNode:
     enhanceSecond: vtkMRMLScalarVolumeNode
     enhanceThird: vtkMRMLScalarVolumeNode
     enhanceRegister: bool = False
+
+    breatheVolume: vtkMRMLScalarVolumeNode
+    breatheLabels: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None
 
     evaluateImage: vtkMRMLScalarVolumeNode
     evaluateReference: vtkMRMLScalarVolumeNode

@@ -67,6 +67,7 @@ class EmptyPanelTest(PanelCase):
             "editPage",
             "lesionPage",
             "enhancePage",
+            "breathePage",
             "optionsPage",
             "aboutPage",
             "modelsPage",

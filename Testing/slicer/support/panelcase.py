@@ -115,7 +115,11 @@ class PanelCase(support.SlicerTestCase):
 
     def openPage(self, name):
         """Open a page of a folded section, until the test ends."""
-        section = self.ui.editSection if name in ("editPage", "lesionPage", "enhancePage") else self.ui.moreSection
+        section = (
+            self.ui.editSection
+            if name in ("editPage", "lesionPage", "enhancePage", "breathePage")
+            else self.ui.moreSection
+        )
         self.panel.context.pages.open(getattr(self.ui, name))
         self.addCleanup(setattr, section, "collapsed", True)
 

@@ -14,6 +14,7 @@ SECTIONS = {
     "edit": "EditSection",
     "lesion": "LesionSection",
     "enhance": "EnhanceSection",
+    "breathe": "BreatheSection",
     "evaluation": "EvaluationSection",
     "dicom": "DicomSection",
     "batch": "BatchSection",
