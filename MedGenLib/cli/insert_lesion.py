@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 )
 def insert(arguments: Namespace, console: Console) -> int:
     from MedGenLib.cli.run import FileRun
-    from MedGenLib.io.files import write_volume
     from MedGenLib.packages.catalogue import find
 
     with FileRun("insert_lesion", arguments, console) as run:
@@ -35,23 +34,29 @@ def insert(arguments: Namespace, console: Console) -> int:
 
         made = insert_lesion(**run.options(), progress=console)
 
-        def draw(result: Result, _: int, path: Path) -> None:
-            preview_change(result.source, result.volume, made.lesion, path, f"Lesion, {result.report.model}")
+        def draw(result: Result, number: int, path: Path) -> None:
+            lesion = made.frames[number].lesion
+            preview_change(result.source, result.volumes[number], lesion, path, f"Lesion, {result.report.model}")
 
+        result = made.result
         if arguments.lesion_mask is not None:
-            write_volume(made.lesion, run.outputs.staged(arguments.lesion_mask))
-        run.write(made.result, draw)
-    code = run.describe(made.result)
+            run.write_frames([frame.lesion for frame in made.frames], arguments.lesion_mask, result.report)
+        if arguments.moved_labels is not None:
+            run.write_frames([frame.tissues for frame in made.frames], arguments.moved_labels, result.report)
+        run.write(result, draw)
+    code = run.describe(result)
     console.say(_place(made))
     return code
 
 
 def _place(made: Insertion) -> str:
     """Position of the lesion, and extent of the changes."""
-    facts = made.report.parameters
+    facts, last = made.report.parameters, made.frames[-1]
     place = ", ".join(f"{x:g}" for x in facts["at_ras_mm"])
+    size, end = f"{facts['size_mm']:g} mm, {facts['volume_ml']:.3g} ml", last.report.parameters
+    if made.later:
+        size += f", and by day {end['day']:g} {end['size_mm']:g} mm, {end['volume_ml']:.3g} ml"
     return (
-        f"The lesion ({facts['shape']}, {facts['size_mm']:g} mm, {facts['volume_ml']:.3g} ml) lies "
-        f"at {place} mm (RAS); voxels more than {made.halo_mm:.3g} mm away from it are those of "
-        "the input."
+        f"The lesion ({facts['shape']}, {size}) lies at {place} mm (RAS); voxels more than {last.halo_mm:.3g} mm away "
+        "from it are those of the input."
     )

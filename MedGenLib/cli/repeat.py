@@ -62,6 +62,7 @@ def repeat(arguments: Namespace, console: Console) -> int:
     paths = [path, sidecar(path)] if path else []
     with Outputs(paths, overwrite=arguments.overwrite, keep=[arguments.file, *arguments.input]) as outputs:
         result = _functions()[task](**_options(task, made, arguments), **images, progress=console)
+        result = replace(result, volumes=[result.volumes[made.parameters.get("frame", 0)]])
         if path:
             facts = replace(result.provenance(made.inputs), options=made.options)
             write_volume(result.volume, outputs.staged(path), facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import WRITABLE, check_output_path
+from MedGenLib.io.frames import SEQUENCE
 from MedGenLib.io.output_names import numbered
 from MedGenLib.io.provenance import Provenance, Source, sidecars
 from MedGenLib.io.user_config import config_path
@@ -75,8 +76,9 @@ class FileRun:
 
     def require_space(self, grid: Volume | LabelMap) -> None:
         """Raise InputError unless the disks have space for all files on this grid."""
-        copies = self._given("samples", 1) * (1 + bool(self._given("dicom")))
-        copies += sum(self._given(name) is not None for name in ("uncertainty", "lesion_mask"))
+        copies = self._count * (1 + bool(self._given("dicom")))
+        copies += self._count * sum(self._given(name) is not None for name in ("lesion_mask", "moved_labels"))
+        copies += self._given("uncertainty") is not None
         # One more: NIfTI is uncompressed for a moment.
         self.outputs.require_space(grid.array.size * (copies + 1) * BYTES_PER_VOXEL)
 
@@ -94,20 +96,41 @@ class FileRun:
         """Write all requested files; ``draw`` makes the preview, by default of input and result."""
         recorded = recorded_options(self.command, self._options, vars(self.arguments))
         facts = [replace(result.provenance(self._sources, n), options=recorded) for n in range(len(result.volumes))]
-        paths = numbered(self.arguments.output, len(facts))
-        for volume, path, fact in zip(result.volumes, paths, facts, strict=True):
-            self._write_volume(with_forms(volume, self.images.values()), path, fact)
+        if self._given("grow"):
+            facts = [replace(fact, parameters={**fact.parameters, "frame": n}) for n, fact in enumerate(facts)]
+        volumes = [with_forms(volume, self.images.values()) for volume in result.volumes]
+        self.write_frames(volumes, self.arguments.output, result.report, facts)
         if (path := self._given("uncertainty")) is not None:
             fact = facts[0].of_uncertainty(result.uncertainty)
             self._write_volume(result.uncertainty, path, fact)
         if self.arguments.preview is not None:
-            for number, path in enumerate(numbered(self.arguments.preview, len(paths))):
+            for number, path in enumerate(numbered(self.arguments.preview, len(facts))):
                 (draw or _draw)(result, number, self.outputs.staged(path))
         if self._given("dicom") is not None:
             self._write_dicom(result, facts)
         if self.arguments.report is not None:
             result.report.write(self.outputs.staged(self.arguments.report))
         self.outputs.commit()
+
+    def write_frames(
+        self, frames: Sequence[Volume | LabelMap], path: Path, report: Report, facts: Sequence[Provenance] = ()
+    ) -> None:
+        """Write the samples of a run, or the times of a series as one sequence where the path ends in .seq.nrrd."""
+        from MedGenLib.io.files import write_volume
+        from MedGenLib.io.frames import write_sequence
+
+        paths = self._names(path)
+        if len(paths) < len(frames):
+            days = [time["day"] for time in report.parameters["frames"]]
+            write_sequence(frames, self.outputs.staged(path), days, "day", "d", facts[0] if facts else None)
+            if facts:
+                facts[0].write_beside(path, self.outputs.staged(self._beside[path]))
+            return
+        for number, (frame, one) in enumerate(zip(frames, paths, strict=True)):
+            if facts:
+                self._write_volume(frame, one, facts[number])
+            else:
+                write_volume(frame, self.outputs.staged(one))
 
     def describe(self, result: Result) -> int:
         """Print the files, assumptions and findings of the checks; the exit code."""
@@ -134,25 +157,34 @@ class FileRun:
         # Beside the final path, which decides the name.
         write_with_facts(volume, self.outputs.staged(path), facts, self.outputs.staged(self._beside[path]))
 
+    @property
+    def _count(self) -> int:
+        """How many volumes the run makes."""
+        return self._given("grow") or self._given("samples", 1)
+
+    def _names(self, path: Path) -> list[Path]:
+        """Files of all volumes; a series over time fits into one sequence."""
+        one = self._given("grow") and path.name.endswith(SEQUENCE)
+        return [path] if one else numbered(path, self._count)
+
     def _given(self, name: str, default: Any = None) -> Any:
         """An option that some commands lack."""
         return getattr(self.arguments, name, default)
 
     def _paths(self) -> list[Path]:
         """All files of the run, with checked paths."""
-        samples = self._given("samples", 1)
-        volumes = [*numbered(self.arguments.output, samples), self._given("uncertainty")]
+        volumes = [*self._names(self.arguments.output), self._given("uncertainty")]
         volumes = [_output(path) for path in volumes if path is not None]
         self._beside = dict(zip(volumes, sidecars(volumes), strict=True))
         paths = [*volumes, *self._beside.values()]
-        if (path := self._given("lesion_mask")) is not None:
-            paths.append(_output(path))
+        for path in filter(None, (self._given("lesion_mask"), self._given("moved_labels"))):
+            paths += map(_output, self._names(path))
         if self.arguments.preview is not None:
-            paths += [_output(path, (".png",)) for path in numbered(self.arguments.preview, samples)]
+            paths += [_output(path, (".png",)) for path in numbered(self.arguments.preview, self._count)]
         if self.arguments.report is not None:
             paths.append(_output(self.arguments.report, (".json",)))
         if self._given("dicom") is not None:
-            paths += _new_folders(numbered(self.arguments.dicom, samples))
+            paths += _new_folders(numbered(self.arguments.dicom, self._count))
         elif self._given("deidentify"):
             raise InputError("--deidentify is for DICOM; add --dicom with a folder.")
         return paths

@@ -466,9 +466,11 @@ class _BreatheFiles(TypedDict):
     tracks: Annotated[Path | None, Option(None, metavar="T.csv")]
     projections: Switch
     preview: Annotated[Path | None, Option(None, metavar="P.png")]
+    moved_labels: also write the labels, given or found, as the mass effect moves them
     report: Annotated[Path | None, Option(None, metavar="R.json")]
     overwrite: Switch
 
+    moved_labels: Annotated[Path | None, Option(None, metavar="OUT3")]
 
 def _options(*groups: type, files: Sequence[type] = ()) -> dict[str, Option]:
     """The options of classes; ``files`` are of the command line only."""

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 from workers import temporary_environment
 
 from MedGenLib import cli
+from MedGenLib.editing.lesions import insert_lesion
 from MedGenLib.editing.lesions.inputs import as_stored
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap, crop
@@ -211,3 +213,50 @@ def test_the_worker_inserts_a_lesion(worker, folder, place, tmp_path):
     assert answer["report"]["task"] == "insert-lesion"
     with pytest.raises(InputError, match="not said what"):
         worker.call("insert_lesion", image=put(image, tmp_path, "again"), at=at)
+
+
+@pytest.fixture
+def growing(folder, place) -> list:
+    words = [folder / "ct.nii.gz", "--at", place, "--labels", folder / "mask.nii.gz", "--size", 12, "--contrast=-60"]
+    words += ["--texture", "necrotic,core=0.5", "--mass-effect", 1, "--grow", 3, "--doubling-days", 100]
+    return [*words, "--days-between", 50, "--seed", 2, "--device", "cpu"]
+
+
+def test_a_lesion_grows_in_numbered_files_that_can_be_repeated(folder, growing, tmp_path, capsys):
+    out, masks, labels = (tmp_path / f"{name}.nii.gz" for name in ("out", "lesion", "labels"))
+    words = [*growing, "-o", out, "--lesion-mask", masks, "--moved-labels", labels, "--preview", tmp_path / "p.png"]
+    assert run(*words, "--report", tmp_path / "r.json") == 0
+    said = capsys.readouterr().out
+    expected = [f"{name}_{n}" for name in ("labels", "lesion", "out", "p") for n in (1, 2, 3)]
+    assert sorted({name.split(".")[0] for name in names(tmp_path)} - {"r"}) == expected
+    frames = json.loads((tmp_path / "r.json").read_text())["parameters"]["frames"]
+    assert [frame["day"] for frame in frames] == [0, 50, 100]
+    for number, frame in enumerate(frames, 1):
+        assert read_label_map(tmp_path / f"lesion_{number}.nii.gz").array.sum() == frame["voxels"]
+        made = read_inside(tmp_path / f"out_{number}.nii.gz")
+        assert made.parameters["texture"]["core"] == 0.5 and made.parameters["frame"] == number - 1
+    assert frames[2]["voxels"] == 2 * frames[0]["voxels"]
+    assert f"and by day 100 {frames[2]['size_mm']:g} mm" in said
+    before, after = read_label_map(folder / "mask.nii.gz"), read_label_map(tmp_path / "labels_3.nii.gz")
+    assert before.values() == after.values() and (before.array != after.array).any()
+    assert cli.main(["repeat", str(tmp_path / "out_3.nii.gz"), "--input", str(folder)]) == 0
+    assert "Equal" in capsys.readouterr().out
+
+
+def test_a_growing_lesion_is_one_sequence(folder, growing, tmp_path):
+    out, masks = tmp_path / "out.seq.nrrd", tmp_path / "lesion.seq.nrrd"
+    assert run(*growing, "-o", out, "--lesion-mask", masks) == 0
+    assert names(tmp_path) == ["lesion.seq.nrrd", "out.seq.medgen.json", "out.seq.nrrd"]
+    header = out.read_bytes()[:3000]
+    assert b"axis 3 index values:=0 50 100\n" in header and b'labels: "" "" "" "day"' in header
+    pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(out)))
+    first = insert_lesion_of(growing, folder)
+    assert pixels.shape[-1] == 3 and np.array_equal(pixels[..., 0].transpose(2, 1, 0), first.volume.array)
+
+
+def insert_lesion_of(growing, folder):
+    """The first time, as Python makes it."""
+    options = {"texture": "necrotic,core=0.5", "mass_effect": 1.0, "contrast": -60.0, "size_mm": 12.0, "seed": 2}
+    at = tuple(float(number) for number in growing[2].split(","))
+    image = as_stored(read_volume(folder / "ct.nii.gz"))
+    return insert_lesion(image, at=at, labels=folder / "mask.nii.gz", device="cpu", **options)
