@@ -126,7 +126,7 @@ def measure(
     pairs = []
     stage = Stage("measuring", len(chosen), progress)
     for number_, case in enumerate(chosen):
-        image, mask = read_volume(case.image, modality=plan.modality), _mask(case, plan)
+        image, mask = read_volume(case.image, modality=plan.modality), mask_of(case, plan)
         record = folder / f"{case.name}.json"
         if not record.is_file():
             volume, passed = _generated(manifest, mask, number_, device)
@@ -168,7 +168,7 @@ def cohort_folders(folder: Path) -> tuple[Path, Path]:
     return made, real
 
 
-def _mask(case: LabeledImage, plan: TrainingPlan) -> LabelMap:
+def mask_of(case: LabeledImage, plan: TrainingPlan) -> LabelMap:
     """The labels of a case in the numbers of the model."""
     mask = read_label_map(case.labels)
     array = np.zeros(mask.shape, np.uint8)

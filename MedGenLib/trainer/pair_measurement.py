@@ -73,7 +73,7 @@ class MeasuredTranslation:
     cohorts: comparison of the distributions without pairs; None if there are too few images, which `notes` says.
     passed: translations that passed the checks of the product; cases: all.
     pictures: caption and picture of some cases.
-    faults: sentences on tissues that are missing in the translations.
+    faults: sentences on tissues that are missing in the translations, and on errors that could not be measured.
     """
 
     figures: Sequence[Figure]
@@ -151,7 +151,7 @@ def measure_translations(
         sum(e["passed"] for e in translated),
         len(translated),
         pictures,
-        _missing(facts),
+        [*_missing(facts), *sorted({entry["fault"] for entry in facts if "fault" in entry})],
     )
 
 
@@ -176,10 +176,10 @@ def _measured(manifest: Manifest, plan: TranslationPlan, case: ImagePair, folder
             outside = manifest.output.background
             target = resample_to(target.with_array(target.array.astype(np.float32)), source)
             volume, target = (v.with_array(np.where(mask.array > 0, v.array, outside)) for v in (volume, target))
+        found |= {"made_ml": _tissues_ml(volume), "real_ml": _tissues_ml(target)}
         result = _compared(volume, target, mask)
     except InputError as error:
-        return {**found, "note": f"Some errors were not measured: {error}"}
-    found |= {"made_ml": _tissues_ml(volume), "real_ml": _tissues_ml(target)}
+        return {**found, "fault": f"Some errors were not measured: {error}"}
     found["figures"] = [[row.name, row.unit, row.value] for row in result.rows if row.name in SHOWN and not row.label]
     if mask is not None:
         found["note"] = "The errors are those where both images show the body, because their outlines differ"

@@ -201,7 +201,7 @@ def train_own(
     """
     choices, out = choices or Choices(), Path(out)
     dataset = choices.data(path)
-    plan = _planned(dataset, out, choices, device, threads, progress)
+    plan = planned(dataset, out, choices, device, threads, progress)
     if (done := _installed(plan, out)) is not None:
         return done
     store.refuse_taken(plan.name)
@@ -211,10 +211,10 @@ def train_own(
     return _measured(package, plan, cases, out, device, progress)
 
 
-def _planned(
+def planned(
     dataset: DataSet, out: Path, choices: Choices, device: str, threads: int | None, progress: ProgressCallback | None
 ) -> AnyPlan:
-    """The plan of the folder, or a new one."""
+    """The plan of the folder, or a new one, which is written there."""
     file = out / PLAN
     if file.is_file():
         data = read_json_plan(file)

@@ -1,0 +1,277 @@
+"""Several recipes on one data set, with the same budget and the same people kept out, in one table.
+
+    rows = benchmark("pairs", "runs/compared", ["pix2pix", "cyclegan"], Choices(budget=1200))
+
+Files of the output folder:
+
+| file                                      | content                                                              |
+|-------------------------------------------|----------------------------------------------------------------------|
+| benchmark.json                            | data set and budget                                                  |
+| benchmark.md, benchmark.csv, index.html   | the table; the page has pictures of the recipes side by side         |
+| RECIPE/                                   | the run of a recipe, see `MedGenLib.trainer.run`                     |
+| RECIPE/cost.json                          | time and memory of one volume, in a process of its own               |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from MedGenLib.errors import Cancelled, InputError, MedGenError
+from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, number, page
+from MedGenLib.evaluation.tables import csv_text
+from MedGenLib.imaging.resampling import resample_to
+from MedGenLib.io.atomic import replacing, write_json
+from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.progress import ProgressCallback, announce, announce_time
+from MedGenLib.trainer.datasets import TRANSLATIONS, DataSet, ImagePair
+from MedGenLib.trainer.measurement import Row, mask_of
+from MedGenLib.trainer.plan import STAGES, TrainingPlan, package_name
+from MedGenLib.trainer.run import MEASURED, PAGE, AnyPlan, Case, Choices, planned, train_own
+
+STATED, COST = "benchmark.json", "cost.json"
+PICTURES = 3
+SHORT = (
+    "A budget shows what the recipes reach in this time on this computer; those that learn slowly, such as those with "
+    "discriminators, may overtake others with a longer one."
+)
+
+
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """One recipe: its figures, what its model misses, or why its training failed."""
+
+    recipe: str
+    figures: tuple[Row, ...] = ()
+    faults: tuple[str, ...] = ()
+    error: str | None = None
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """Column -> value with its interval, as text."""
+        found = {"Recipe": self.recipe, "Training": "failed" if self.error else "done"}
+        for figure in self.figures:
+            between = "" if figure.low is None else f" ({number(figure.low)} to {number(figure.high)})"
+            found[_column(figure)] = f"{number(figure.value)}{between}"
+        return found
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The row of the CSV: each measure and its interval in full precision."""
+        found: dict[str, Any] = {"recipe": self.recipe, "error": self.error, "faults": " ".join(self.faults)}
+        for figure in self.figures:
+            name = _column(figure)
+            found[name] = figure.value
+            if figure.low is not None:
+                found |= {f"{name}, 95 % from": figure.low, f"{name}, 95 % to": figure.high}
+        return found
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recipe of a benchmark: its choices, its data and its plan; it runs in ``folder``."""
+
+    recipe: str
+    folder: Path
+    choices: Choices
+    dataset: DataSet
+    plan: AnyPlan
+
+    @property
+    def cases(self) -> list[Case]:
+        """The cases of the people kept out that a model can start from."""
+        kept_out = [case for case in self.dataset.cases if case.subject in self.plan.held_out]
+        return [case for case in kept_out if not isinstance(case, ImagePair) or case.source]
+
+
+def benchmark(
+    path: str | Path,
+    out: str | Path,
+    recipes: Sequence[str],
+    choices: Choices | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> list[BenchmarkRow]:
+    """Train the recipes one after the other, measure each, and write the table to ``out``.
+
+    Parameters
+    ----------
+    choices: for all recipes; its name is the start of the models' names, and "RECIPE.KEY" in its changes is for one.
+
+    A call that was stopped goes on when it is repeated; a finished recipe is not trained again. The row of a recipe
+    whose training failed says why.
+
+    Raises
+    ------
+    InputError: the folder, the choices or one of the recipes cannot be used; nothing is trained then.
+    """
+    choices, out = choices or Choices(), Path(out)
+    entries = _planned_entries(path, out, list(dict.fromkeys(recipes)), choices, device, threads, progress)
+    rows = []
+    for entry in entries:
+        steps = ", ".join(f"{entry.plan.steps[stage]:,} steps of {stage}" for stage in entry.plan.stages)
+        announce_time(f"the recipe {entry.recipe}: {steps}", progress)
+        rows.append(_row(entry, path, device, threads, progress))
+        _write(rows, entries, out)
+    return rows
+
+
+def _planned_entries(
+    path: str | Path,
+    out: Path,
+    recipes: Sequence[str],
+    choices: Choices,
+    device: str,
+    threads: int | None,
+    progress: ProgressCallback | None,
+) -> list[Entry]:
+    """The plans of all recipes; the folder is left as it was if one of them is refused."""
+    stated = {"dataset": str(Path(path).expanduser().resolve()), "budget": choices.budget}
+    known = out / STATED
+    if known.is_file():
+        if json.loads(known.read_text(encoding="utf-8")) != stated:
+            raise InputError(f"The folder {out} holds a benchmark of other data or of another budget; take another.")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty and holds no benchmark; give another folder.")
+    new = [out / recipe for recipe in recipes if not (out / recipe).exists()]
+    try:
+        entries = []
+        for recipe in recipes:
+            own = _for_recipe(choices, recipe, recipes)
+            dataset = own.data(path)
+            own = replace(own, name=f"{choices.name or package_name(dataset.title)}-{recipe}")
+            if dataset.translates and recipe not in TRANSLATIONS:
+                known_ = ", ".join(TRANSLATIONS)
+                raise InputError(f"The recipe {recipe} does not translate images; choose among {known_} for {path}.")
+            plan = planned(dataset, out / recipe, own, device, threads, progress)
+            entries.append(Entry(recipe, out / recipe, own, dataset, plan))
+        if len({entry.plan.held_out for entry in entries}) > 1:
+            raise InputError(
+                "The recipes keep out different people; name them for all with --set 'held_out=[\"NAME\", ...]'."
+            )
+    except MedGenError:
+        for folder in new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    write_json(known, stated)
+    return entries
+
+
+def _for_recipe(choices: Choices, recipe: str, recipes: Sequence[str]) -> Choices:
+    """The choices for one recipe; generation from masks is what is trained without one."""
+    changes = {}
+    for key, value in (choices.changes or {}).items():
+        first, _, rest = key.partition(".")
+        if first == recipe or first not in recipes:
+            changes[rest if first == recipe else key] = value
+    return replace(choices, recipe=None if recipe == STAGES[-1] else recipe, changes=changes)
+
+
+def _row(
+    entry: Entry, path: str | Path, device: str, threads: int | None, progress: ProgressCallback | None
+) -> BenchmarkRow:
+    """Train a recipe if that is not done, and read its figures."""
+    try:
+        with contextlib.suppress(OSError):  # where there are no links, each run prepares its own images
+            (entry.folder.parent / "cache").mkdir(exist_ok=True)
+            (entry.folder / "cache").symlink_to(Path("..", "cache"), target_is_directory=True)
+        made = train_own(path, entry.folder, entry.choices, device, threads, progress)
+        if not (entry.folder / COST).is_file():
+            write_json(entry.folder / COST, [vars(row) for row in _cost(made, entry, device)])
+        measured, cost = (json.loads((entry.folder / name).read_text(encoding="utf-8")) for name in (MEASURED, COST))
+    except Cancelled:
+        raise
+    except Exception as error:  # the other recipes go on
+        reason = str(error) if isinstance(error, MedGenError) else f"{type(error).__name__}: {error}"
+        announce([f"{entry.recipe} failed: {reason}"], progress)
+        return BenchmarkRow(entry.recipe, error=" ".join(reason.split()))
+    steps = Row("Steps", "", sum(entry.plan.steps[stage] for stage in entry.plan.stages))
+    figures = (Row(**row) for row in (*measured["rows"], *cost))
+    return BenchmarkRow(entry.recipe, (*figures, steps), tuple(measured["faults"]))
+
+
+def _cost(made: Manifest, entry: Entry, device: str) -> list[Row]:
+    """Parameters, and seconds and memory of one volume in a process of its own."""
+    from MedGenLib.packages.weights import load_weights
+
+    count = sum(tensor.numel() for role in made.networks for tensor in load_weights(made, role).values())
+    found = [Row("Parameters", "million", count / 1e6)]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, case = Path(temporary), entry.cases[0]
+        if made.task == "translate":
+            words = ["translate", case.source, "--to", made.output.modality]
+        elif made.task == "generate":
+            words = ["generate", "--seed", "0"]
+        else:
+            return found
+        if isinstance(entry.plan, TrainingPlan):
+            words.append(write_volume(mask_of(case, entry.plan), folder / "mask.nii.gz"))
+        words += ["-o", folder / "made.nii.gz", "--report", folder / "report.json"]
+        words += ["--model", made.name, "--device", device]
+        subprocess.run([sys.executable, "-m", "MedGenLib", *map(str, words)], capture_output=True, check=False)
+        if (folder / "report.json").is_file():  # also where the checks failed
+            facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            found.append(Row("One volume", "s", sum(facts["timings"].values())))
+            found.append(Row("Memory for it", "MiB", facts["peak_memory_mib"]))
+    return found
+
+
+def _write(rows: Sequence[BenchmarkRow], entries: Sequence[Entry], out: Path) -> None:
+    """The table as Markdown, CSV and a page."""
+    heads = list(dict.fromkeys(name for row in rows for name in row.cells))
+    cells = [[row.cells.get(name, "–") for name in heads] for row in rows]
+    first = entries[0]
+    people = len(first.plan.held_out)
+    said = (
+        f"{first.choices.budget / 60:.3g} minutes for each recipe; measured on {people} "
+        f"{'person' if people == 1 else 'people'} kept out of all trainings. {SHORT}"
+    )
+    faults = [f"{row.recipe}: {sentence}" for row in rows for sentence in (row.error, *row.faults) if sentence]
+    lines = [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *cells)]
+    parts: list[Part] = [said, *map(Notice, faults), Table(heads, cells)]
+    pictures = _pictures([e for e, row in zip(entries, rows, strict=False) if row.error is None])
+    sections = [Section("Comparison", parts), Section("One seed, side by side", pictures)]
+    contents = {
+        "benchmark.md": "\n".join([*lines, "", said, *(f"- {fault}" for fault in faults)]) + "\n",
+        "benchmark.csv": csv_text([row.values for row in rows]),
+        PAGE: page("Benchmark of recipes", sections, str(first.dataset.path)),
+    }
+    for name, text in contents.items():
+        with replacing(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _column(figure: Row) -> str:
+    return f"{figure.name} in {figure.unit}" if figure.unit else figure.name
+
+
+def _pictures(done: Sequence[Entry]) -> list[Picture]:
+    """The same people made by each recipe, in planes through the middle."""
+    from MedGenLib.visual.planes import translation_planes
+
+    found = []
+    for case in done[0].cases[:PICTURES] if done else ():
+        plan, images = done[0].plan, {}
+        if isinstance(case, ImagePair):
+            images["Source"] = read_volume(case.source, modality=plan.source_modality)
+        for entry in done:
+            made = entry.folder / "evaluation" / "synthetic" / f"{case.name}.nii.gz"
+            if made.is_file():
+                images[entry.recipe] = read_volume(made, modality=plan.modality)
+        real = done[0].folder / "evaluation" / "real" / f"{case.name}.nii.gz"
+        if images and real.is_file():
+            first = next(iter(images.values()))
+            images["Real image"] = resample_to(read_volume(real, modality=plan.modality), first)
+        if images:
+            found.append(Picture(translation_planes(images), f"{case.name}: {', '.join(images)}.", wide=True))
+    return found
