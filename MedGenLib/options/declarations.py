@@ -162,14 +162,14 @@ class LesionOptions(MaskOptions, total=False):
     label: label of the model that the place gets, such as 'soft tissue'; that of the surroundings removes a lesion;
         by default the tissue stays
     contrast: how much brighter than its tissue the lesion is, below 0 darker, in HU or the image's own unit
-    organ: label (number or name) that the lesion stays inside; without a place, the seed chooses one there
-    labels: tissues or organs on the image's grid; by default the model's labels are found in the image
     texture: solid, rim, necrotic, calcified, spiculated, ground-glass or mixed, with heterogeneity and partial volume;
         its numbers may follow, such as necrotic,core=0.6,rim=30; by default the contrast is even
     mass_effect: how far the border of the lesion pushes the surroundings aside: 1 is half its radius
     grow: number of images of a series in which the lesion grows and all else stays; the first has the size given
     doubling_days: with grow, time in which the volume of the lesion doubles
     days_between: with grow, time from image to image
+    organ: label (number or name) that the lesion stays inside; without a place, the seed chooses one there
+    labels: tissues or organs on the image's grid; by default the model's labels are found in the image
     model: model package for images of this kind
     """
 
@@ -181,13 +181,13 @@ class LesionOptions(MaskOptions, total=False):
     ]
     label: Label
     contrast: Annotated[float | None, Option(None, metavar="HU")]
-    organ: Label
-    labels: Annotated["str | Path | LabelMap | None", Option(None, metavar="L")]
     texture: Annotated[str | None, Option(None, metavar="NAME,...")]
     mass_effect: Annotated[float, Option(0.0, low=0, high=1, metavar="SHARE")]
     grow: Annotated[int | None, Option(None, low=2, high=60, phrase="number of images", metavar="N")]
     doubling_days: Annotated[float, Option(120.0, above=0, high=10000, unit="days", metavar="DAYS")]
     days_between: Annotated[float, Option(90.0, above=0, high=3650, unit="days", metavar="DAYS")]
+    organ: Label
+    labels: Annotated["str | Path | LabelMap | None", Option(None, metavar="L")]
     model: Model
 
 
@@ -437,9 +437,11 @@ class _Stated(TypedDict):
 class _LesionFile(TypedDict):
     """
     lesion_mask: also write where the lesion is
+    moved_labels: also write the labels, given or found, as the mass effect moves them
     """
 
     lesion_mask: Annotated[Path | None, Option(None, metavar="OUT2")]
+    moved_labels: Annotated[Path | None, Option(None, metavar="OUT3")]
 
 
 @helped
@@ -466,11 +468,21 @@ class _BreatheFiles(TypedDict):
     tracks: Annotated[Path | None, Option(None, metavar="T.csv")]
     projections: Switch
     preview: Annotated[Path | None, Option(None, metavar="P.png")]
-    moved_labels: also write the labels, given or found, as the mass effect moves them
     report: Annotated[Path | None, Option(None, metavar="R.json")]
     overwrite: Switch
 
-    moved_labels: Annotated[Path | None, Option(None, metavar="OUT3")]
+
+@helped
+class _ClassifyFiles(TypedDict):
+    """Output files of the command line.
+
+    output: also write the probabilities
+    overwrite: replace files that exist
+    """
+
+    output: Annotated[Path | None, Option(None, flag=("-o", "--output"), metavar="OUT.json")]
+    overwrite: Switch
+
 
 def _options(*groups: type, files: Sequence[type] = ()) -> dict[str, Option]:
     """The options of classes; ``files`` are of the command line only."""
