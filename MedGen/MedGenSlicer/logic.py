@@ -519,6 +519,38 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         parameters = self._parameters("evaluate", None, options)
         return self._started(EvaluationRun(self.engine, parameters), wait, onProgress, onDone)
 
+    @documented("classify", "slicer")
+    def classify(
+        self,
+        volumeNode,
+        model: str,
+        wait: bool = True,
+        onProgress: OnProgress | None = None,
+        onDone: OnDone | None = None,
+        **options: Any,
+    ):
+        """Find the class of an image, by a model of the recipe image-classifier; no diagnosis.
+
+        Parameters
+        ----------
+        {options}
+        wait, onProgress, onDone: as in `generate`.
+
+        Returns
+        -------
+        A vtkMRMLTableNode of probabilities, or a `Run` for wait=False. The run also has them as a dictionary
+        (`probabilities`), and the saliency map (`saliencyNode`).
+
+        Examples
+        --------
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                        # doctest: +SKIP
+        >>> table = logic.classify(slicer.util.getNode("Hand"), model="hands", saliency=True)   # doctest: +SKIP
+        """
+        from MedGenSlicer.jobs.classify import ClassifyRun
+
+        parameters = self._parameters("classify", None, options | {"image": volumeNode, "model": model})
+        return self._started(ClassifyRun(self.engine, parameters), wait, onProgress, onDone)
+
     def exportDicom(
         self,
         node,

@@ -41,6 +41,7 @@ def usable(name: str, task: str, acceptLicense: bool) -> Manifest:
             "translate": _("The model '{name}' translates images; use translate, or choose a model for masks."),
             "generate": _("The model '{name}' needs a mask; use generate, or choose a model for images."),
             "enhance": _("The model '{name}' restores images; use enhance, or choose another model."),
+            "classify": _("The model '{name}' finds classes; use classify, or choose another model."),
         }
         other = _("The model '{name}' makes no images, it serves the evaluation; choose another model.")
         raise InputError(reasons.get(manifest.task, other).format(name=name))

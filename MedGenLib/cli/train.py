@@ -13,7 +13,7 @@ from MedGenLib.cli.arguments import add_arguments, positive
 from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
-from MedGenLib.trainer.datasets import TRANSLATIONS
+from MedGenLib.trainer.datasets import CLASSIFIER, TRANSLATIONS
 from MedGenLib.training.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ LAYOUTS = (
     "images and labels with the same names, or a CSV file with the columns image, labels and, optionally, case and "
     "subject. For a translation: two folders source and target (or A and B, mr and ct, or named), one folder for each "
     "case, two channels of nnU-Net, two suffixes of BIDS, or a CSV file with the columns source and target; images "
-    "without common names are learned without pairs. Cases of one person are never on both sides of the split."
+    "without common names are learned without pairs. For a classifier: a folder for each class, a CSV file with the "
+    "columns image and class, CheXpert, ChestX-ray8 or COVID-CT. Cases of one person are never on both sides of the "
+    "split."
 )
 
 
@@ -42,7 +44,9 @@ def dataset_arguments(parser: Parser) -> None:
     parser.add_argument("--budget", type=duration, default=7200.0, metavar="TIME", help="time to spend, such as 2h")
     parser.add_argument("--name", help="name of the model; by default that of the data set")
     parser.add_argument(
-        "--task", choices=("generate", "translate"), help="from labels to images, or from images to images"
+        "--task",
+        choices=("generate", "translate", "classify"),
+        help="from labels to images, from images to images, or from images to their classes",
     )
     parser.add_argument("--channel", metavar="NAME", help="image to generate, where a case has several")
     parser.add_argument("--source", metavar="NAME", help="images to translate: a folder, channel, suffix or column")
@@ -50,7 +54,14 @@ def dataset_arguments(parser: Parser) -> None:
     parser.add_argument("--modality", help="CT or an MR contrast such as T1w, where the data set does not state it")
     parser.add_argument("--source-modality", metavar="MODALITY", help="the same of the images to translate")
     parser.add_argument(
-        "--recipe", choices=TRANSLATIONS, help="of a translation; by default pix2pix, and cut without pairs"
+        "--recipe",
+        choices=(*TRANSLATIONS, CLASSIFIER),
+        help=f"of a translation; by default pix2pix, and cut without pairs; {CLASSIFIER} for images with classes",
+    )
+    parser.add_argument(
+        "--uncertain",
+        choices=("ignore", "ones", "zeros"),
+        help="what uncertain findings of CheXpert count as; by default they are ignored",
     )
     parser.add_argument("--license", metavar="TEXT", help="license of the data, for the model's card")
     parser.add_argument(
@@ -84,6 +95,7 @@ def choices_of(arguments: Namespace) -> Choices:
         target=arguments.target,
         source_modality=arguments.source_modality,
         recipe=arguments.recipe,
+        uncertain=arguments.uncertain,
         channel=arguments.channel,
         modality=arguments.modality,
         license=arguments.license,
@@ -128,8 +140,9 @@ def _data_set(arguments: Namespace, console: Console) -> int:
         arguments.data_set, arguments.out, choices_of(arguments), arguments.device, arguments.threads, console
     )
     console.wrote(f"{arguments.out / PAGE}")
-    use = "generate MASK" if made.task == "generate" else f"translate IMAGE --to {made.output.modality}"
-    console.say(f"Installed the model {made.name}: medgen {use} -o OUT.nii.gz --model {made.name}")
+    uses = {"generate": "generate MASK -o OUT.nii.gz", "classify": "classify IMAGE"}
+    use = uses.get(made.task, f"translate IMAGE --to {made.output.modality} -o OUT.nii.gz")
+    console.say(f"Installed the model {made.name}: medgen {use} --model {made.name}")
     measured = arguments.out / MEASURED
     if measured.is_file():
         console.announce(json.loads(measured.read_text(encoding="utf-8"))["faults"])

@@ -20,14 +20,16 @@ _MODALITY, _PHOTOMETRIC, _IMAGER_SPACING = "0008|0060", "0028|0004", "0018|1164"
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def read_image(path: str | Path, modality: str | None = None) -> Volume:
+def read_image(
+    path: str | Path, modality: str | None = None, series: str | None = None, hu_offset: float | None = None
+) -> Volume:
     """Read a volume, a picture or a single DICOM image; a 2-D image has one voxel along the third axis.
 
-    Raises InputError as `MedGenLib.io.files.read_volume`.
+    Parameters and errors are those of `MedGenLib.io.files.read_volume`.
     """
     path = Path(path)
     if not path.is_file() or not path.name.lower().endswith((*PICTURES, *SINGLE)):
-        return read_volume(path, modality=modality)
+        return read_volume(path, series, modality, hu_offset)
     array, spacing, tags = _read(path)
     found = tags.get(_MODALITY, "").strip()
     kind = modality or (found if found in ("CT", "MR") else None)

@@ -7,6 +7,7 @@ from torch import nn
 from MedGenLib.networks.autoencoder import Autoencoder
 from MedGenLib.networks.feature_encoder import FeatureEncoder
 from MedGenLib.networks.flow_unet import FlowUNet
+from MedGenLib.networks.image_classifier import ImageClassifier
 from MedGenLib.networks.latent_classifier import LatentClassifier
 from MedGenLib.networks.residual_translator import ResidualTranslator
 from MedGenLib.networks.restorer import Restorer
@@ -17,6 +18,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "Autoencoder": Autoencoder,
     "FeatureEncoder": FeatureEncoder,
     "FlowUNet": FlowUNet,
+    "ImageClassifier": ImageClassifier,
     "LatentClassifier": LatentClassifier,
     "ResidualTranslator": ResidualTranslator,
     "Restorer": Restorer,

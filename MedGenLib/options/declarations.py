@@ -253,6 +253,24 @@ class EnhanceOptions(TypedDict, total=False):
 
 
 @helped
+class ClassifyOptions(TypedDict, total=False):
+    """Classification of an image.
+
+    model: model package that finds classes
+    target: class that the saliency map is for; by default the most probable one
+    saliency: also compute where the image speaks for that class, on the grid of the image
+    device: where to compute: auto, cpu or cuda:0
+    accept_license: accept the license of the model; remembered for this user
+    """
+
+    model: Annotated[str, Option(REQUIRED, metavar="NAME")]
+    target: Annotated[str | None, Option(None, metavar="CLASS")]
+    saliency: Annotated[bool, Option(False, metavar="S.nii.gz")]
+    device: Device
+    accept_license: Switch
+
+
+@helped
 class RedrawOptions(TypedDict, total=False):
     """One edit of an open canvas.
 
@@ -363,6 +381,15 @@ class _BreatheInputs(TypedDict):
 class _EnhanceInputs(TypedDict):
     """
     image: CT or MR image (.nii .nrrd .mha) or DICOM folder
+    """
+
+    image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
+
+
+@helped
+class _ClassifyInputs(TypedDict):
+    """
+    image: volume (.nii .nrrd .mha), DICOM folder, single DICOM image or picture (.png .jpg .tif)
     """
 
     image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
@@ -502,6 +529,7 @@ COMMANDS: Mapping[str, Mapping[str, Option]] = {
     "insert_lesion": _options(_LesionInputs, LesionOptions, files=(_Read, _Stated, _LesionFile, _Files)),
     "breathe": _options(_BreatheInputs, BreatheOptions, files=(_Read, _Stated, _BreatheFiles)),
     "enhance": _options(_EnhanceInputs, EnhanceOptions, files=(_Read, _Stated, _Files, _Dicom)),
+    "classify": _options(_ClassifyInputs, ClassifyOptions, files=(_Read, _Stated, _ClassifyFiles)),
     "evaluate": _options(_EvaluateInputs, EvaluateOptions),
 }
 """Command -> Python name -> option. "redraw" is one edit of an open canvas, "live_edit" follows a segmentation."""

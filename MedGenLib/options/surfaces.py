@@ -61,6 +61,7 @@ LACKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "canvas": {"breathing moves the whole image": ALL},
     },
     "enhance": {"client": {BY_CALL: ALL}, "canvas": {"an enhancement changes the whole image": ALL}},
+    "classify": {"client": {BY_CALL: ALL}, "canvas": {"a canvas measures nothing": ALL}},
     "evaluate": {
         "python": {
             MODALITY: "modality",
@@ -88,6 +89,7 @@ NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("insert_lesion", "slicer"): {"image": "volumeNode"},
     ("breathe", "slicer"): {"image": "volumeNode"},
     ("enhance", "slicer"): {"image": "volumeNode"},
+    ("classify", "slicer"): {"image": "volumeNode"},
     ("evaluate", "slicer"): {"report": "reportFolder"},
 }
 """Names that follow no rule, kept for existing scripts."""
@@ -135,6 +137,7 @@ HELPS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "second": "scalar volume node of the same part of the patient, with slices in another direction",
         "third": "one more such node",
     },
+    ("classify", "slicer"): {"image": "scalar volume node; it stays as it is"},
     **dict.fromkeys(
         (("evaluate", surface) for surface in ("python", "worker", "client")),
         {"image": "image on whose grid everything is measured", "reference": "real image of the same patient"},

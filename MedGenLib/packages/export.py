@@ -21,6 +21,7 @@ COMMANDS = {
     "segment": "medgen evaluate IMAGE --labels LABELS --segmenter {name}",
     "features": "medgen evaluate distribution SYNTHETIC --reference REAL --features {name}",
     "enhance": "medgen enhance IMAGE -o OUT --model {name}",
+    "classify": "medgen classify IMAGE --model {name}",
 }
 COMMAND_WITHOUT_MASK = "medgen generate -o OUT --model {name} --size X Y Z --spacing X Y Z"
 

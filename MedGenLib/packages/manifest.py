@@ -19,6 +19,7 @@ ALLOWED_NETWORKS = (
     "Autoencoder",
     "FeatureEncoder",
     "FlowUNet",
+    "ImageClassifier",
     "LatentClassifier",
     "MaisiAutoencoder",
     "MaisiControlNet",
@@ -36,6 +37,7 @@ PURPOSES = {
     "segment": "finds labels in images; use `medgen evaluate --segmenter` for it",
     "features": "compares cohorts; use `medgen evaluate distribution --features` for it",
     "enhance": "restores images; use `medgen enhance` for it",
+    "classify": "finds the class of an image; use `medgen classify` for it",
 }
 """Purpose of a model, by task."""
 
@@ -70,7 +72,7 @@ class InputSpec:
 class OutputSpec:
     """Output of the model: an image (range and background in `unit`), labels, or features.
 
-    Only an image has a modality; `labels` are those of task "segment", `features` is the length of the feature vector
+    Only an image has a modality; `labels` are those of task "segment" and the classes of task "classify", `features` is the length of the feature vector
     of task "features".
     """
 
@@ -177,7 +179,7 @@ class Manifest:
     description: str
     authors: str
     copyright: str
-    task: Literal["generate", "translate", "segment", "features", "enhance"]
+    task: Literal["generate", "translate", "segment", "features", "enhance", "classify"]
     input: InputSpec
     output: OutputSpec
     spacing: SpacingRange
@@ -360,7 +362,7 @@ def _input(section: dict) -> InputSpec:
 
 
 def _output(section: dict, task: str) -> OutputSpec:
-    if task == "segment":
+    if task in ("segment", "classify"):
         return OutputSpec(labels=_labels(section))
     if task == "features":
         return OutputSpec(features=int(section["features"]))

@@ -21,6 +21,7 @@ OF_TASK = {
     "segment": "segmentation",
     "features": "features",
     "enhance": "restoration",
+    "classify": "classification",
 }
 """Pipeline of older packages without the key, by task."""
 
@@ -462,6 +463,38 @@ class RestorationSettings(Settings):
     scale: float = setting(above=0)
     thickest: float = setting(above=1)
     noisiest: float = setting(above=0)
+
+
+@settings("classification")
+@dataclass(frozen=True, kw_only=True)
+class ClassificationSettings(Settings):
+    """Images sampled on one grid, for a network that finds their class.
+
+    Attributes
+    ----------
+    name: "hounsfield" for CT; "relative" for images whose unit has no meaning, see `classification.grid`.
+    shape: voxels of the grid along the RAS axes; slices and pictures have one along the third axis.
+    whole: the image is scaled to fill the grid; otherwise voxels have the package's native size.
+    several: several classes may apply to one image, or none.
+    temperature: what the scores are divided by, so that shares of right answers are as the probabilities say.
+    """
+
+    task: ClassVar[str] = "classify"
+    roles: ClassVar[tuple[str, ...]] = ("classifier",)
+
+    name: Literal["hounsfield", "relative"]
+    shape: tuple[int, int, int] = setting(low=1)
+    whole: bool = False
+    several: bool = False
+    temperature: float = setting(1.0, above=0)
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        yield from super().contradictions(medgen)
+        arguments = medgen["networks"].get("classifier", {}).get("arguments", {})
+        wanted = {"classes": len(medgen["output"]["labels"]), "dims": sum(n > 1 for n in self.shape)}
+        for key, count in wanted.items():
+            if arguments.get(key) != count:
+                yield f"networks.classifier.arguments.{key} is {shown(arguments.get(key))}, not {count}; give that"
 
 
 @dataclass(frozen=True, kw_only=True)

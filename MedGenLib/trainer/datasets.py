@@ -8,6 +8,8 @@ from pathlib import Path
 
 TRANSLATIONS = ("regression", "pix2pix", "pix2pixhd", "cyclegan", "cut")
 """Recipes that learn to translate images."""
+CLASSIFIER = "image-classifier"
+"""Recipe that learns the classes of images."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class DataSet:
     def translates(self) -> bool:
         """Whether the cases are images to translate, not images with labels."""
         return isinstance(self.cases[0], ImagePair)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the cases are images with classes."""
+        return isinstance(self.cases[0], ClassifiedImage)
 
     @property
     def paired(self) -> bool:

@@ -13,6 +13,7 @@ SAMPLED = "left a sample from the same seed, right the real patch"
 STAGES = {
     "autoencoder": ("Autoencoder", SAMPLED),
     "flow": ("Latent flow", SAMPLED),
+    "classifier": ("Classifier", ""),
     "translator": ("Translator", "slices of people kept out: source, translation and, of pairs, the real target"),
 }
 """Folder of a stage -> title, and what its pictures show."""

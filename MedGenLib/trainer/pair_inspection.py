@@ -139,7 +139,7 @@ def _inspect(case: ImagePair, stated: Mapping[str, str | None]) -> PairFacts | s
         tuple(int(n) for n in order.axes(first.shape)),
         tuple(sorted(2 - axis for axis in range(3) if order.order[axis] in axes)),
         {side: image.modality or modality_of(image) for side, image in images.items()},
-        {side: _digest(image) for side, image in images.items()},
+        {side: digest(image) for side, image in images.items()},
         len(images) == 2 and not images["source"].geometry.is_close(images["target"].geometry),
     )
 
@@ -183,7 +183,8 @@ def _frame(path: Path) -> str | None:
     return None
 
 
-def _digest(image: Volume) -> str:
+def digest(image: Volume) -> str:
+    """Hash of the voxels."""
     return hashlib.sha256(np.ascontiguousarray(image.array).tobytes()).hexdigest()[:16]
 
 

@@ -23,7 +23,7 @@ from MedGenLib.io.atomic import write_json
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.typed import read, setting
-from MedGenLib.trainer.datasets import TRANSLATIONS, DataSet, LabeledImage
+from MedGenLib.trainer.datasets import CLASSIFIER, TRANSLATIONS, DataSet, LabeledImage
 from MedGenLib.trainer.inspection import Inspection
 from MedGenLib.training.splits import hold_out
 
@@ -54,9 +54,10 @@ STEPS = {
     "pix2pixhd": (200, 100_000),
     "cyclegan": (400, 200_000),
     "cut": (400, 200_000),
+    CLASSIFIER: (40, 20_000),
 }
 """Fewest useful and most useful steps of a stage."""
-SHARES = {"autoencoder": 0.15, "latent-flow": 0.7, **dict.fromkeys(TRANSLATIONS, 0.85)}
+SHARES = {"autoencoder": 0.15, "latent-flow": 0.7, **dict.fromkeys((*TRANSLATIONS, CLASSIFIER), 0.85)}
 """Shares of the budget; the rest is for the measurement of the model."""
 
 

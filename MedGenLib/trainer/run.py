@@ -11,6 +11,7 @@ Files of the output folder:
 | cache/             | prepared volumes                                                            |
 | autoencoder/, flow/| checkpoints, losses, validation and pictures of each stage, and the package |
 | translator/        | the same of a translation, in place of both                                 |
+| classifier/        | the same of images with classes                                             |
 | measured.json      | figures and faults of the measurement                                       |
 | evaluation/        | volumes made from the masks or images of held-out people, beside real ones  |
 | index.html         | all of it as one page, updated as the training goes                         |
@@ -33,7 +34,18 @@ from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest, load_manifest
 from MedGenLib.pipelines.estimate import announce_long
 from MedGenLib.progress import ProgressCallback
-from MedGenLib.trainer.datasets import TRANSLATIONS, DataSet, ImagePair, LabeledImage, Problem
+from MedGenLib.trainer.class_inspection import inspect_classes
+from MedGenLib.trainer.class_plan import ClassifierPlan, make_classifier_plan
+from MedGenLib.trainer.classes import read_classes
+from MedGenLib.trainer.datasets import (
+    CLASSIFIER,
+    TRANSLATIONS,
+    ClassifiedImage,
+    DataSet,
+    ImagePair,
+    LabeledImage,
+    Problem,
+)
 from MedGenLib.trainer.inspection import inspect
 from MedGenLib.trainer.pair_inspection import inspect_pairs
 from MedGenLib.trainer.pair_plan import UNPAIRED, TranslationPlan, make_translation_plan, needs_pairs
@@ -43,13 +55,15 @@ from MedGenLib.trainer.plan import STAGES, TrainingPlan, continued, make_plan, r
 if TYPE_CHECKING:
     import torch
 
-AnyPlan = TrainingPlan | TranslationPlan
-Case = LabeledImage | ImagePair
+AnyPlan = TrainingPlan | TranslationPlan | ClassifierPlan
+Case = LabeledImage | ImagePair | ClassifiedImage
 
 PLAN, PROBLEMS, PAGE, MEASURED = "plan.json", "problems.csv", "index.html", "measured.json"
-FOLDERS = {"autoencoder": "autoencoder", "latent-flow": "flow"}
+FOLDERS = {"autoencoder": "autoencoder", "latent-flow": "flow", CLASSIFIER: "classifier"}
 FOLDERS |= dict.fromkeys(TRANSLATIONS, "translator")
 """Stage -> folder of its run."""
+PLANS = {"translate": TranslationPlan, "classify": ClassifierPlan}
+"""Task of a plan -> its class; plans of generators from masks state none."""
 SHOWN = 10
 CHECKPOINTS_MIB = 400
 """Space for checkpoints, pictures and the package."""
@@ -64,7 +78,8 @@ class Choices:
     budget: seconds for training and measurement.
     task, channel, source, target: which images of the data set are used, see `MedGenLib.trainer.pairs.read_data`.
     source_modality, modality: of the images to translate, and of the images to make.
-    recipe: of a translation, one of `TRANSLATIONS`.
+    recipe: of a translation, one of `TRANSLATIONS`; `CLASSIFIER` for images with classes.
+    uncertain: what uncertain findings count as, see `MedGenLib.trainer.classes.read_classes`.
     start: installed package whose training is continued.
     changes: single choices of the plan, as for `TrainingPlan.changed`.
     skip_bad: train without the cases that cannot be used, instead of refusing the data set.
@@ -79,6 +94,7 @@ class Choices:
     source_modality: str | None = None
     modality: str | None = None
     recipe: str | None = None
+    uncertain: str | None = None
     license: str | None = None
     start: str | None = None
     changes: Mapping[str, str] | None = None
@@ -86,6 +102,8 @@ class Choices:
 
     def data(self, path: str | Path) -> DataSet:
         """The data set, as far as these choices name its images."""
+        if self.recipe == CLASSIFIER or self.task == "classify":
+            return read_classes(path, self.uncertain or "ignore")
         return read_data(path, self.task, self.channel, self.source, self.target)
 
 
@@ -107,9 +125,8 @@ def plan_of(
     from MedGenLib.training import thread_count
 
     chosen = pick_device(device)
-    plan, problems = (_for_translation if dataset.translates else _for_generation)(
-        dataset, choices, chosen.type, progress
-    )
+    make: Any = _for_translation if dataset.translates else _for_classes if dataset.classifies else _for_generation
+    plan, problems = make(dataset, choices, chosen.type, progress)
     changes = dict(choices.changes or {})
     plan = plan.changed({key: value for key, value in changes.items() if not key.startswith("steps.")})
     fixed = {key: value for key, value in changes.items() if key.startswith("steps.")}
@@ -160,17 +177,30 @@ def _for_translation(
     return plan, list(inspection.problems)
 
 
+def _for_classes(
+    dataset: DataSet, choices: Choices, device: str, progress: ProgressCallback | None
+) -> tuple[ClassifierPlan, list[Problem]]:
+    """The plan of a classifier, and the cases that cannot be used."""
+    others = {"--from": choices.start, "--channel": choices.channel, "--source": choices.source}
+    if wrong := next((option for option, value in others.items() if value is not None), None):
+        raise InputError(f"{wrong} does not belong to a classifier; leave it out.")
+    inspection = inspect_classes(dataset, choices.modality, progress)
+    _require_usable(inspection.problems, dataset, choices)
+    plan = make_classifier_plan(dataset, inspection, choices.name, choices.license, device, choices.uncertain)
+    return plan, list(inspection.problems)
+
+
 def _require_usable(problems: Sequence[Problem], dataset: DataSet, choices: Choices) -> None:
     if problems and not choices.skip_bad:
         raise InputError(problem_text(problems, dataset))
 
 
 def _seconds_per_step(plan: AnyPlan, config: dict[str, Any], device: torch.device) -> dict[str, float]:
-    from MedGenLib.training.probe import seconds_per_step, seconds_per_translation_step
+    from MedGenLib.training.probe import seconds_per_recipe_step, seconds_per_step
 
-    if isinstance(plan, TranslationPlan):
-        return seconds_per_translation_step(plan.recipe, config, device)
-    return seconds_per_step(config, device)
+    if isinstance(plan, TrainingPlan):
+        return seconds_per_step(config, device)
+    return seconds_per_recipe_step(plan.recipe, config, device)
 
 
 def problem_text(problems: Sequence[Problem], dataset: DataSet) -> str:
@@ -218,7 +248,7 @@ def planned(
     file = out / PLAN
     if file.is_file():
         data = read_json_plan(file)
-        plan = (TranslationPlan if data.get("task") == "translate" else TrainingPlan).of(data, str(file))
+        plan = PLANS.get(data.get("task"), TrainingPlan).of(data, str(file))
         if plan.dataset != str(dataset.path.resolve()):
             raise InputError(f"The folder {out} holds a run on {plan.dataset}; give another folder.")
         stated = {key: getattr(choices, key) for key in plan.stated}
@@ -311,12 +341,14 @@ def _measured(
     """Measure the package, write the figures into its card, and install it."""
     from MedGenLib.packages.export import seal
     from MedGenLib.packages.rules import CARD
+    from MedGenLib.trainer.class_measurement import measure_classes
     from MedGenLib.trainer.measurement import measure
     from MedGenLib.trainer.page import write_page
     from MedGenLib.trainer.pair_measurement import measure_translations
     from MedGenLib.training.package import UNMEASURED
 
-    measured = measure_translations if isinstance(plan, TranslationPlan) else measure
+    measures: Mapping[type, Any] = {TranslationPlan: measure_translations, ClassifierPlan: measure_classes}
+    measured = measures.get(type(plan), measure)
     found = measured(load_manifest(package), plan, cases, out / "evaluation", device, progress)
     write_page(plan, out, found.section())
     write_json(out / MEASURED, {"rows": [vars(row) for row in found.rows()], "faults": list(found.faults)})

@@ -75,7 +75,7 @@ def _card(
     """The card of the configuration, or one that states what this run did and measured."""
     if "card" in section:
         return (folder / section["card"]).read_text(encoding="utf-8").replace("{steps}", str(step))
-    training = metadata["medgen"]["training"]
+    medgen, training = metadata["medgen"], metadata["medgen"]["training"]
     millions = ", ".join(
         f"{role} with {sum(p.numel() for p in net.parameters()) / 1e6:.2f} million parameters"
         for role, net in networks.items()
@@ -83,7 +83,7 @@ def _card(
     lines = [
         f"# {metadata['name']}\n",
         f"{metadata['description']}.\n",
-        "**Not for diagnosis.** The images do not show real patients.\n",
+        "**Not for diagnosis.**" + " The images do not show real patients." * ("modality" in medgen["output"]) + "\n",
         "## Training\n",
         f"{step:,} steps with MedGen {__version__}; networks: {millions}.\n",
         "Data of the configuration:\n",

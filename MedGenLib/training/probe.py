@@ -42,8 +42,8 @@ def seconds_per_step(config: dict[str, Any], device: torch.device) -> dict[str, 
     }
 
 
-def seconds_per_translation_step(recipe: str, config: dict[str, Any], device: torch.device) -> dict[str, float]:
-    """As `seconds_per_step`, for a recipe of slice translators with all its networks and losses."""
+def seconds_per_recipe_step(recipe: str, config: dict[str, Any], device: torch.device) -> dict[str, float]:
+    """As `seconds_per_step`, for a recipe that makes a `random_batch`, with all its networks and losses."""
     made = RECIPES[recipe](config, Path())
     for network in made.networks.values():
         network.to(device)
@@ -51,7 +51,7 @@ def seconds_per_translation_step(recipe: str, config: dict[str, Any], device: to
         torch.optim.AdamW([p for name in objective.networks for p in made.networks[name].parameters()], lr=1e-6)
         for objective in made.objectives
     ]
-    batch = to_device_of(made.networks["translator"], made.random_batch(config["optimisation"][recipe]["batch"]))
+    batch = to_device_of(next(iter(made.networks.values())), made.random_batch(config["optimisation"][recipe]["batch"]))
     for step in range(2):
         start = time.perf_counter()
         for objective, optimizer in zip(made.objectives, optimizers, strict=True):

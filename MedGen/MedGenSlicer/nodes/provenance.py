@@ -42,7 +42,7 @@ class NodeProvenance:
     passed: whether the checks passed; None where nothing was checked.
     input: name of the input node.
     python: the line that makes it again in Slicer's Python console.
-    content: "image"; "spread" for the voxel-wise standard deviation of several samples or views; "error" for an error
+    content: "image"; "saliency" for what speaks for a class of an image; "spread" for the voxel-wise standard deviation of several samples or views; "error" for an error
         map, whose reference is among the parameters.
     """
 
@@ -90,6 +90,11 @@ class NodeProvenance:
                 "'{reference}'."
             ).format(image=self.input, reference=self.parameters.get("reference", ""))
         model = f"{self.model} {self.modelVersion}".strip()
+        if self.content == "saliency":
+            return _(
+                "No diagnosis. Map by MedGen with the model {model}: how far the log odds of '{target}' fall when this "
+                "part of '{image}' is hidden."
+            ).format(model=model, target=self.parameters.get("target", ""), image=self.input)
         text = _("SYNTHETIC - not for diagnosis. Made by MedGen with the model {model} from '{input}'.")
         if not self.input:
             text = _("SYNTHETIC - not for diagnosis. Made by MedGen with the model {model}, without an input.")

@@ -142,6 +142,8 @@ def resultName(snapshot: InputSnapshot, made: NodeProvenance) -> str:
     """ "Mask synthetic CT (ct-tissue)"."""
     if made.content == "error":
         return _("{image} error").format(image=snapshot.name)
+    if made.content == "saliency":
+        return _("{image} saliency of {target}").format(image=snapshot.name, target=made.parameters["target"])
     if made.task == "enhance":
         return _("{image} enhanced ({model})").format(image=snapshot.name, model=made.model)
     what = made.modality or _("volume")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 from imports import REPOSITORY
 
+from MedGenLib.classification import classify
 from MedGenLib.cli.arguments import from_namespace
 from MedGenLib.cli.commands import build_parser
 from MedGenLib.editing.lesions import insert_lesion
@@ -39,6 +40,7 @@ FUNCTIONS: Mapping[tuple[str, str], Callable] = {
     ("insert_lesion", "python"): insert_lesion,
     ("breathe", "python"): breathe,
     ("enhance", "python"): enhance,
+    ("classify", "python"): classify,
     ("evaluate", "python"): evaluate,
     ("generate", "worker"): METHODS["generate"],
     ("translate", "worker"): METHODS["translate"],
@@ -47,6 +49,7 @@ FUNCTIONS: Mapping[tuple[str, str], Callable] = {
     ("insert_lesion", "worker"): METHODS["insert_lesion"],
     ("breathe", "worker"): METHODS["breathe"],
     ("enhance", "worker"): METHODS["enhance"],
+    ("classify", "worker"): METHODS["classify"],
     ("evaluate", "worker"): METHODS["evaluate"],
     ("generate", "client"): Worker.generate,
     ("translate", "client"): Worker.translate,

@@ -26,6 +26,7 @@ METHODS = {
     "insert_lesion": "insertLesion",
     "breathe": "breathe",
     "enhance": "enhance",
+    "classify": "classify",
     "evaluate": "evaluate",
 }
 """Command -> method of the logic; "redraw" is one edit of an open canvas."""
