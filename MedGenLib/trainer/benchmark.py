@@ -231,11 +231,10 @@ def _write(rows: Sequence[BenchmarkRow], entries: Sequence[Entry], out: Path) ->
     heads = list(dict.fromkeys(name for row in rows for name in row.cells))
     cells = [[row.cells.get(name, "–") for name in heads] for row in rows]
     first = entries[0]
-    people = len(first.plan.held_out)
-    said = (
-        f"{first.choices.budget / 60:.3g} minutes for each recipe; measured on {people} "
-        f"{'person' if people == 1 else 'people'} kept out of all trainings. {SHORT}"
-    )
+    people, changes = len(first.plan.held_out), [key for entry in entries for key in entry.choices.changes or {}]
+    fixed = any(key.startswith("steps.") for key in changes)
+    spent = "Steps chosen by the user" if fixed else f"{first.choices.budget / 60:.3g} minutes for each recipe"
+    said = f"{spent}; measured on {people} {'person' if people == 1 else 'people'} kept out of all trainings. {SHORT}"
     faults = [f"{row.recipe}: {sentence}" for row in rows for sentence in (row.error, *row.faults) if sentence]
     lines = [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *cells)]
     parts: list[Part] = [said, *map(Notice, faults), Table(heads, cells)]
