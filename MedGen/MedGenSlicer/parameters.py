@@ -47,6 +47,7 @@ class MedGenParameterNode:
         segment (its ID).
     lesionShape, lesionSize, lesionTissue, lesionContrast: form, mm, label of the model ("" keeps the tissue), and
         how much brighter in the unit of the volume.
+    lesionTexture: name of the texture, "" for none.
     lesionOrgans, lesionOrgan: the lesion stays inside this segment; "" for anywhere.
     enhanceTask, enhanceImage, enhanceSecond, enhanceThird: "superres", "denoise" or "debias" of an image, with further
         stacks.
@@ -94,6 +95,7 @@ class MedGenParameterNode:
     lesionSize: Annotated[float, WithinRange(1, 200)] = 10.0
     lesionTissue: str = ""
     lesionContrast: Annotated[float, WithinRange(-3000, 3000)] = 0.0
+    lesionTexture: str = ""
     lesionOrgans: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None
     lesionOrgan: str = ""
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError
-from MedGenLib.worker.protocol.transfer import take
 from MedGenSlicer.console import RunParameters
 from MedGenSlicer.engine.engine import Engine
 from MedGenSlicer.jobs.run import Run
-from MedGenSlicer.nodes import provenance
 from MedGenSlicer.nodes.inputs import InputSnapshot
 from MedGenSlicer.nodes.provenance import NodeProvenance
-from MedGenSlicer.nodes.voxels import imageData
-from MedGenSlicer.results.sequences import addBrowser, addSequence, removeBrowser, showFirst
+from MedGenSlicer.results.sequences import (
+    addBrowser,
+    addSequence,
+    frameOf,
+    removeBrowser,
+    showFirst,
+    showLike,
+    voxelsOf,
+)
 
 
 class BreatheRun(Run):
@@ -46,7 +50,7 @@ class BreatheRun(Run):
 
     def _receive(self, answer: dict[str, Any]) -> dict[str, Any]:
         kinds = ["volumes", *(["labels"] if self.parameters.options["labels"] is not None else [])]
-        return answer | {kind: [_voxels(item) for item in answer[kind]] for kind in kinds}
+        return answer | {kind: [voxelsOf(item) for item in answer[kind]] for kind in kinds}
 
     def _add(self, answer: dict[str, Any]) -> list:
         self.sentences, self.phases, self.tracks = answer["sentences"], answer["phases"], answer["tracks"]
@@ -61,14 +65,14 @@ class BreatheRun(Run):
                 browser,
                 _("{name} breathing CT").format(name=name),
                 percents,
-                lambda index: self._frame("vtkMRMLScalarVolumeNode", answer["volumes"][index], made),
+                lambda number: frameOf(self.snapshot, answer["volumes"][number], made),
             )
             if self.parameters.options["labels"] is not None:
                 addSequence(
                     browser,
                     _("{name} breathing labels").format(name=name),
                     percents,
-                    lambda index: self._frame("vtkMRMLLabelMapVolumeNode", answer["labels"][index], made),
+                    lambda number: frameOf(self.snapshot, answer["labels"][number], made, labels=True),
                 )
             if self.transforms:
                 addSequence(
@@ -78,26 +82,11 @@ class BreatheRun(Run):
                     lambda index: _transform(answer["displacements"][index]),
                 )
             showFirst(browser)
-            self._showLikeSource(browser.GetProxyNode(volumes))
+            showLike(self.snapshot, browser.GetProxyNode(volumes))
         except BaseException:
             removeBrowser(browser)
             raise
         return [browser]
-
-    def _frame(self, className: str, voxels: np.ndarray, made: NodeProvenance):
-        node = getattr(slicer, className)()
-        node.SetAndObserveImageData(imageData(voxels))
-        self.snapshot.place.applyTo(node)
-        provenance.write(node, made)
-        return node
-
-    def _showLikeSource(self, proxy) -> None:
-        """The window of the source, and its parent transform."""
-        display, source = proxy.GetDisplayNode(), self.snapshot.node
-        if display is not None and source.GetDisplayNode() is not None:
-            display.SetAutoWindowLevel(False)
-            display.SetWindowLevel(source.GetDisplayNode().GetWindow(), source.GetDisplayNode().GetLevel())
-        proxy.SetAndObserveTransformNodeID(self.snapshot.parentTransformID)
 
 
 def placesOf(pointsNode) -> dict[str, list[float]]:
@@ -115,11 +104,6 @@ def placesOf(pointsNode) -> dict[str, list[float]]:
     if not places:
         raise InputError(_("'{name}' has no point yet; place one in a slice view.").format(name=pointsNode.GetName()))
     return places
-
-
-def _voxels(item: dict[str, Any]) -> np.ndarray:
-    """(k, j, i), contiguous and owned."""
-    return np.array(take(item).array.transpose(2, 1, 0), order="C", copy=True)
 
 
 def _transform(path: str):

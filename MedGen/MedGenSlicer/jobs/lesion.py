@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.worker.protocol.transfer import put, take
 from MedGenSlicer.console import RunParameters
 from MedGenSlicer.engine.engine import Engine
@@ -18,15 +19,26 @@ from MedGenSlicer.jobs.run import Run
 from MedGenSlicer.nodes.geometry import matrixIn, worldTransform
 from MedGenSlicer.nodes.hierarchy import placeBeside
 from MedGenSlicer.nodes.inputs import InputSnapshot, captureOn
+from MedGenSlicer.nodes.provenance import NodeProvenance
 from MedGenSlicer.nodes.voxels import imageData
 from MedGenSlicer.results.edited_copy import editedCopy
+from MedGenSlicer.results.sequences import (
+    addBrowser,
+    addSequence,
+    frameOf,
+    removeBrowser,
+    sequencesOf,
+    showFirst,
+    showLike,
+    voxelsOf,
+)
 from MedGenSlicer.results.volumes import removeResult
 
 COLOR = (0.90, 0.30, 0.20)
 
 
 class LesionRun(Run):
-    """Puts a lesion into a volume; its node is the new volume.
+    """Puts a lesion into a volume; its node is the new volume, or the sequence browser of a lesion that grows.
 
     Parameters
     ----------
@@ -35,7 +47,8 @@ class LesionRun(Run):
 
     Attributes
     ----------
-    lesionNode: the segmentation with the lesion, None unless the run is done.
+    volumeNode, lesionNode: the volume and the segmentation with the lesion, or those that a browser shows; None unless
+        the run is done.
     at: center of the lesion in world RAS mm, None unless the run is done.
     haloMm: how far from the lesion the volume may differ.
     """
@@ -50,7 +63,7 @@ class LesionRun(Run):
         self._at = None if isPainted or place is None else _moved(self._toFrame, pointOf(place))
         self._painted = captureOn(place, volumeNode) if isPainted else None
         self._value = _valueOf(self._painted, segment) if isPainted else 0
-        self.lesionNode = None
+        self.volumeNode = self.lesionNode = None
         self.haloMm: float | None = None
         self.at: list[float] | None = None
         self._watch(volumeNode, _("volume"))
@@ -74,15 +87,19 @@ class LesionRun(Run):
             )
         return LabelMap(array.astype(np.uint8), painted.affine, {1: _("lesion")})
 
-    def _receive(self, answer: dict[str, Any]) -> tuple[dict[str, Any], Volume, np.ndarray]:
-        lesion = np.ascontiguousarray(take(answer["lesion"]).array.transpose(2, 1, 0) > 0).astype(np.uint8)
-        return answer, take(answer["volume"]), lesion
+    def _receive(self, answer: dict[str, Any]) -> tuple:
+        if answer["later"]:
+            frames = [(voxelsOf(frame["volume"]), voxelsOf(frame["lesion"])) for frame in (answer, *answer["later"])]
+            return answer, frames, None
+        return answer, take(answer["volume"]), voxelsOf(answer["lesion"])
 
-    def _add(self, received: tuple[dict[str, Any], Volume, np.ndarray]) -> list:
+    def _add(self, received: tuple) -> list:
         answer, volume, lesion = received
         report = answer.get("report") or {}
         self.sentences, self.haloMm = list(answer.get("sentences") or []), answer.get("halo_mm")
         self.at = _moved(np.linalg.inv(self._toFrame), answer["at"])
+        if lesion is None:
+            return [self._addSeries(report, volume)]
         node = editedCopy(
             self.snapshot.node,
             self.snapshot,
@@ -103,7 +120,34 @@ class LesionRun(Run):
         except BaseException:
             removeResult(node)
             raise
+        self.volumeNode = node
         return [node]
+
+    def _addSeries(self, report: dict[str, Any], frames: list[tuple[np.ndarray, np.ndarray]]):
+        """Volume and lesion at each day, as two sequences of one browser."""
+        made, snapshot = replace(NodeProvenance.ofReport(report), input=self.snapshot.name), self.snapshot
+        made = replace(
+            made, modality=self.manifest.output.modality, unit=self.manifest.output.unit, checks=self.sentences
+        )
+        days = [frame["day"] for frame in report["parameters"]["frames"]]
+        browser = addBrowser(_("{name} with growing lesion").format(name=snapshot.name), snapshot.node)
+        try:
+            for kind, name in enumerate((_("{name} with lesion"), _("{name} lesion"))):
+                sequence = addSequence(
+                    browser,
+                    name.format(name=snapshot.name),
+                    days,
+                    lambda number, kind=kind: frameOf(snapshot, frames[number][kind], made, labels=kind == 1),
+                    _("day"),
+                    "d",
+                )
+                showFirst(browser)
+                showLike(snapshot, browser.GetProxyNode(sequence))
+            self.volumeNode, self.lesionNode = map(browser.GetProxyNode, sequencesOf(browser))
+        except BaseException:
+            removeBrowser(browser)
+            raise
+        return browser
 
 
 def pointOf(place) -> list[float]:

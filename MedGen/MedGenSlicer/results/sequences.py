@@ -1,14 +1,19 @@
-"""A breathing series as synchronized sequences in one browser."""
+"""A series over time as synchronized sequences in one browser."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import slicer
 import vtk
-from slicer.i18n import tr as _
 
+from MedGenLib.worker.protocol.transfer import take
+from MedGenSlicer.nodes import provenance
 from MedGenSlicer.nodes.hierarchy import placeBeside
+from MedGenSlicer.nodes.inputs import InputSnapshot
+from MedGenSlicer.nodes.provenance import NodeProvenance
+from MedGenSlicer.nodes.voxels import imageData
 
 
 def addBrowser(name: str, beside):
@@ -21,25 +26,48 @@ def addBrowser(name: str, beside):
     return browser
 
 
-def addSequence(browser, name: str, values: Sequence[float], frame: Callable):
-    """A sequence of nodes, one for each percent of the cycle, synchronized with the others of the browser.
+def addSequence(browser, name: str, values: Sequence[float], frame: Callable, index: str = "phase", unit: str = "%"):
+    """A sequence of nodes, one for each value of the index, synchronized with the others of the browser.
 
-    frame(index): a node outside of the scene; the sequence keeps a copy.
+    frame(number): a node outside of the scene; the sequence keeps a copy.
     """
     scene = slicer.mrmlScene
     sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", scene.GenerateUniqueName(name))
-    sequence.SetIndexName(_("phase"))
-    sequence.SetIndexUnit("%")
-    for index, value in enumerate(values):
-        node = frame(index)
+    sequence.SetIndexName(index)
+    sequence.SetIndexUnit(unit)
+    for number, value in enumerate(values):
+        node = frame(number)
         node.SetName(name)
         sequence.SetDataNodeAtValue(node, f"{value:g}")
     browser.AddSynchronizedSequenceNode(sequence)
     return sequence
 
 
+def frameOf(snapshot: InputSnapshot, voxels: np.ndarray, made: NodeProvenance, labels: bool = False):
+    """A volume for a sequence, on the grid of an input; ``voxels`` (k, j, i) are contiguous and owned."""
+    node = slicer.vtkMRMLLabelMapVolumeNode() if labels else slicer.vtkMRMLScalarVolumeNode()
+    node.SetAndObserveImageData(imageData(voxels))
+    snapshot.place.applyTo(node)
+    provenance.write(node, made)
+    return node
+
+
+def showLike(snapshot: InputSnapshot, proxy) -> None:
+    """The window of the source, and its parent transform."""
+    display, source = proxy.GetDisplayNode(), snapshot.node.GetDisplayNode()
+    if display is not None and source is not None and not proxy.IsA("vtkMRMLLabelMapVolumeNode"):
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevel(source.GetWindow(), source.GetLevel())
+    proxy.SetAndObserveTransformNodeID(snapshot.parentTransformID)
+
+
+def voxelsOf(item: dict) -> np.ndarray:
+    """The voxels (k, j, i) of a volume that the worker sent, contiguous and owned."""
+    return np.array(take(item).array.transpose(2, 1, 0), order="C", copy=True)
+
+
 def showFirst(browser) -> None:
-    """Make the node of each sequence in the scene, with the first phase, and give the toolbar the browser."""
+    """Make the node of each sequence in the scene, with the first frame, and give the toolbar the browser."""
     logic = slicer.modules.sequences.logic()
     browser.SetSelectedItemNumber(0)
     logic.UpdateProxyNodesFromSequences(browser)

@@ -14,7 +14,9 @@ from support.panelcase import PanelCase
 from support.views import pixels
 
 # isort: split
+from MedGenSlicer.nodes import provenance
 from MedGenSlicer.panel.dialogs import selection
+from MedGenSlicer.results.sequences import sequencesOf
 
 SECONDS = 180
 
@@ -301,6 +303,44 @@ class LesionTest(SectionCase):
         now = slicer.util.arrayFromVolume(made).transpose(2, 1, 0)
         self.assertGreater(float(now[inside].mean()), 200)
         self.screenshot("lesion")
+
+    def testATexturedLesionGrowsAsASequence(self):
+        volume, _segmentation = syntheticCT()
+        before = slicer.util.arrayFromVolume(volume).copy()
+        self.select(lesionVolume=volume, lesionPlace=self.point(volume, (16, 16, 16)), lesionSize=10.0)
+        self.choose(self.ui.lesionShapeComboBox, "sphere")
+        self.choose(self.ui.lesionTextureComboBox, "necrotic")
+        self.assertTrue(self.ui.insertLesionButton.enabled)  # a texture is a change
+        self.assertFalse(self.ui.lesionDoublingSpinBox.enabled)
+        for box, value in ((self.ui.lesionMassEffectSpinBox, 0), (self.ui.lesionTimesSpinBox, 1)):
+            self.addCleanup(box.setValue, value)  # the panel is the same for all tests
+        self.ui.lesionContrastSpinBox.setValue(150)
+        self.ui.lesionMassEffectSpinBox.setValue(40)
+        self.ui.lesionTimesSpinBox.setValue(3)
+        self.settle()
+        self.assertTrue(self.ui.lesionDoublingSpinBox.enabled)
+        self.ui.lesionDoublingSpinBox.setValue(60)
+        self.ui.lesionBetweenSpinBox.setValue(30)
+        self.ui.insertLesionButton.click()
+        self.waitForEnd()
+        run = self.logic.currentRun
+        self.assertIsNone(run.error)
+        self.assertIn(f"as '{run.node.GetName()}'", self.ui.lesionStatusLabel.text)
+        volumes, lesions = sequencesOf(run.node)
+        self.assertEqual([volumes.GetNthIndexValue(n) for n in range(3)], ["0", "30", "60"])
+        self.assertEqual((volumes.GetIndexName(), volumes.GetIndexUnit()), ("day", "d"))
+        count = [int(slicer.util.arrayFromVolume(lesions.GetNthDataNode(n)).sum()) for n in range(3)]
+        self.assertEqual(count[2], 2 * count[0])
+        for number in range(3):
+            run.node.SetSelectedItemNumber(number)
+            slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(run.node)
+            now, inside = (slicer.util.arrayFromVolume(node) for node in (run.volumeNode, run.lesionNode))
+            self.assertEqual(int((inside > 0).sum()), count[number])
+            self.assertGreater(float((now - before.astype(float))[inside > 0].mean()), 80)
+            self.assertTrue(np.array_equal(now[:4], before[:4]))
+        made = provenance.read(run.volumeNode)
+        self.assertEqual((made.task, made.parameters["texture"]["name"]), ("insert-lesion", "necrotic"))
+        np.testing.assert_allclose(support.matrixOf(run.volumeNode), support.matrixOf(volume))
 
     def testAPaintedSegment(self):
         volume, _segmentation = syntheticCT()

@@ -22,8 +22,9 @@ class LesionSection(RunningSection):
         self._suits = self._suitsFor = None
         context.connect(self._ui.insertLesionButton.clicked, self._pressed)
         context.connect(self._ui.placePointButton.clicked, self._placePoint)
+        context.connect(self._ui.lesionTimesSpinBox.valueChanged, self.update)
         context.pages.onOpened(self._ui.lesionPage, self.update)
-        for name in ("Segment", "Shape", "Tissue", "Organ"):
+        for name in ("Segment", "Shape", "Tissue", "Texture", "Organ"):
             context.bind(getattr(self._ui, f"lesion{name}ComboBox"), f"lesion{name}")
 
     def forget(self) -> None:
@@ -34,6 +35,7 @@ class LesionSection(RunningSection):
         if parameters is None or not self._context.pages.isOpen(ui.lesionPage):
             return
         from MedGenLib.editing.lesions.library import names
+        from MedGenLib.editing.lesions.texture import PRESETS
 
         place, organs, manifest = parameters.lesionPlace, parameters.lesionOrgans, self._manifest()
         isPainted = isSegmentation(place)
@@ -48,6 +50,10 @@ class LesionSection(RunningSection):
             [(_("Tissue that is there"), "", ""), *((n, n, "") for n in labels)],
             parameters.lesionTissue,
         )
+        textures = [(_("Even, with the noise that is there"), "", ""), *((n, n, "") for n in PRESETS)]
+        widgets.fillCombo(ui.lesionTextureComboBox, textures, parameters.lesionTexture)
+        for widget in (ui.lesionDoublingSpinBox, ui.lesionBetweenSpinBox):
+            widget.setEnabled(ui.lesionTimesSpinBox.value > 1)
         known = [segment.name for segment in segmentsOf(organs)] if organs is not None else labels
         places = [(_("The whole body"), "", ""), *((n, n, "") for n in known)]
         widgets.fillCombo(ui.lesionOrganComboBox, places, parameters.lesionOrgan)
@@ -78,12 +84,17 @@ class LesionSection(RunningSection):
             device=parameters.device,
             segment=widgets.chosen(self._ui.lesionSegmentComboBox) or None if isPainted else None,
             organ=parameters.lesionOrgan or None,
+            texture=parameters.lesionTexture or None,
+            massEffect=self._ui.lesionMassEffectSpinBox.value / 100,
+            grow=times if (times := self._ui.lesionTimesSpinBox.value) > 1 else None,
+            doublingDays=self._ui.lesionDoublingSpinBox.value,
+            daysBetween=self._ui.lesionBetweenSpinBox.value,
             labelsNode=organs,
             mapping=mappingFor(parameters, organs, self._manifest()) if organs is not None else None,
         )
 
     def _shown(self, run) -> str:
-        views.showInstead(run.snapshot.node, run.node)
+        views.showInstead(run.snapshot.node, run.volumeNode)
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *run.at)
         text = _("In the scene as '{name}'; nothing farther than {halo:.0f} mm from the lesion was changed.")
         return " ".join([text.format(name=run.node.GetName(), halo=run.haloMm), *run.sentences])
@@ -121,8 +132,8 @@ class LesionSection(RunningSection):
             return _("No model draws this volume.")
         if parameters.lesionPlace is None and not parameters.lesionOrgan:
             return _("Place a point, choose a painted segment, or choose an organ.")
-        if not parameters.lesionTissue and not parameters.lesionContrast:
-            return _("Choose a tissue for the lesion, or a contrast.")
+        if not (parameters.lesionTissue or parameters.lesionContrast or parameters.lesionTexture):
+            return _("Choose a tissue for the lesion, a contrast, or a texture.")
         return ""
 
     def _manifest(self):
