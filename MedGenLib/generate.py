@@ -144,6 +144,8 @@ def _labels(
     mask: str | Path | LabelMap | None, manifest: Manifest, options: Mapping[str, Any]
 ) -> tuple[LabelMap, MappingReport, list[Finding], OrganLevels | None]:
     """The mask in the model's labels, or an empty grid for a model without a mask, the findings, and the organs."""
+    if options["label"] is not None and manifest.settings.grid is None:
+        raise InputError(f"The model '{manifest.name}' has no classes; leave the label out.")
     grid = wanted_grid(mask, options["size"], options["spacing"], manifest)
     if grid is not None:
         require_no_organs(manifest, options)

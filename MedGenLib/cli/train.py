@@ -13,7 +13,7 @@ from MedGenLib.cli.arguments import add_arguments, positive
 from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
-from MedGenLib.trainer.datasets import CLASSIFIER, TRANSLATIONS
+from MedGenLib.trainer.datasets import CLASSIFIER, TRANSLATIONS, UNCONDITIONAL
 from MedGenLib.training.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ LAYOUTS = (
     "subject. For a translation: two folders source and target (or A and B, mr and ct, or named), one folder for each "
     "case, two channels of nnU-Net, two suffixes of BIDS, or a CSV file with the columns source and target; images "
     "without common names are learned without pairs. For a classifier: a folder for each class, a CSV file with the "
-    "columns image and class, CheXpert, ChestX-ray8 or COVID-CT. Cases of one person are never on both sides of the "
-    "split."
+    "columns image and class, CheXpert, ChestX-ray8 or COVID-CT. For a generator without a mask: a folder of images, "
+    "or one for each class. Cases of one person are never on both sides of the split."
 )
 
 
@@ -55,8 +55,9 @@ def dataset_arguments(parser: Parser) -> None:
     parser.add_argument("--source-modality", metavar="MODALITY", help="the same of the images to translate")
     parser.add_argument(
         "--recipe",
-        choices=(*TRANSLATIONS, CLASSIFIER),
-        help=f"of a translation; by default pix2pix, and cut without pairs; {CLASSIFIER} for images with classes",
+        choices=(*TRANSLATIONS, CLASSIFIER, *UNCONDITIONAL),
+        help=f"of a translation; by default pix2pix, and cut without pairs; {CLASSIFIER} for images with classes; "
+        f"{', '.join(UNCONDITIONAL)} for images without labels, which are then made without a mask",
     )
     parser.add_argument(
         "--uncertain",
@@ -140,7 +141,9 @@ def _data_set(arguments: Namespace, console: Console) -> int:
         arguments.data_set, arguments.out, choices_of(arguments), arguments.device, arguments.threads, console
     )
     console.wrote(f"{arguments.out / PAGE}")
-    uses = {"generate": "generate MASK -o OUT.nii.gz", "classify": "classify IMAGE"}
+    mask = "" if made.input.kind == "none" else " MASK"
+    label = f" --label '{made.settings.classes[0]}'" if mask == "" and made.settings.classes else ""
+    uses = {"generate": f"generate{mask} -o OUT.nii.gz{label}", "classify": "classify IMAGE"}
     use = uses.get(made.task, f"translate IMAGE --to {made.output.modality} -o OUT.nii.gz")
     console.say(f"Installed the model {made.name}: medgen {use} --model {made.name}")
     measured = arguments.out / MEASURED

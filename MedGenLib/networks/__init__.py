@@ -13,6 +13,8 @@ from MedGenLib.networks.residual_translator import ResidualTranslator
 from MedGenLib.networks.restorer import Restorer
 from MedGenLib.networks.segmenter import SegmentationUNet
 from MedGenLib.networks.slice_translator import SliceTranslator
+from MedGenLib.networks.style_generator import StyleGenerator
+from MedGenLib.networks.volume_gan import VolumeGenerator
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "Autoencoder": Autoencoder,
@@ -24,6 +26,8 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "Restorer": Restorer,
     "Segmenter": SegmentationUNet,
     "SliceTranslator": SliceTranslator,
+    "StyleGenerator": StyleGenerator,
+    "VolumeGenerator": VolumeGenerator,
 }
 
 MAISI_NETWORKS = ("MaisiAutoencoder", "MaisiControlNet", "MaisiUNet")

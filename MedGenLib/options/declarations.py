@@ -121,6 +121,7 @@ class GenerateOptions(CanvasOptions, total=False):
         possible for a large one, less reliable
     size: for models without a mask, instead of one: voxels from left to right, back to front and foot to head
     spacing: with size: distance between voxels, by default 1 mm
+    label: class of the image, for models that were trained on images of several classes
     modality: image that a model for several makes, such as T2w or FLAIR-skull-stripped
     uncertainty: also give the voxel-wise standard deviation of two or more samples
     """
@@ -134,6 +135,7 @@ class GenerateOptions(CanvasOptions, total=False):
     spacing: Annotated[
         Sequence[float] | None, Option(None, count=3, above=0, high=100, unit="mm", metavar=("X", "Y", "Z"))
     ]
+    label: Annotated[str | None, Option(None, metavar="CLASS")]
     modality: Annotated[str | None, Option(None, metavar="NAME")]
     uncertainty: AsFile
 

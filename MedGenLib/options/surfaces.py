@@ -32,7 +32,7 @@ LACKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "generate": {
         "canvas": {
             "a canvas holds one volume": "samples uncertainty",
-            "a model for few sizes, or without a mask, redraws no region": "any_grid size spacing modality",
+            "a model for few sizes, or without a mask, redraws no region": "any_grid size spacing label modality",
             "edits keep the model's own intensities; open the styled volume with Canvas.of_image": "style",
         }
     },

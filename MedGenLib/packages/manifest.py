@@ -28,6 +28,8 @@ ALLOWED_NETWORKS = (
     "Restorer",
     "Segmenter",
     "SliceTranslator",
+    "StyleGenerator",
+    "VolumeGenerator",
 )
 """The only networks that a package can name; anything else is refused."""
 

@@ -67,7 +67,10 @@ class GenerationSettings(Settings):
     fill: name of the label that is most suitable to fill gaps of a segmentation.
     body: label of the rest of the body, which fills gaps automatically.
     latent_channels, latent_stride: channels of the latent, and image voxels per latent voxel along each axis.
+    grid: voxels of the only grid of a model without a mask; None for models that take the grid of an input.
     """
+
+    grid: ClassVar[tuple[int, int, int] | None] = None
 
     outside: Literal["background", "anatomy", "body"] = "background"
     partial: bool = False
@@ -387,6 +390,40 @@ class MaisiSettings(GenerationSettings):
                 f"preprocessing.classes.{high[0]} is {self.classes[high[0]]}, but the network 'flow' has {count} "
                 "classes; give a number below that"
             )
+
+
+@settings("volume-gan")
+@dataclass(frozen=True, kw_only=True)
+class VolumeGanSettings(GenerationSettings):
+    """Whole volumes of one grid from noise.
+
+    Attributes
+    ----------
+    grid: voxels along the axes of RAS.
+    center, scale: a network value is (intensity - center) / scale.
+    classes: names of the classes, in the order of their numbers; None without classes.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = ("generator",)
+
+    name: Literal["fixed-grid"]
+    grid: tuple[int, int, int] = setting(low=1)
+    center: float
+    scale: float = setting(above=0)
+    classes: tuple[str, ...] | None = None
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        yield from super().contradictions(medgen)
+        if (kind := medgen["input"]["kind"]) != "none":
+            yield f"input.kind is {shown(kind)}, but the pipeline 'volume-gan' takes no input; give 'none'"
+        arguments = medgen["networks"].get("generator", {}).get("arguments", {})
+        expected = {"grid": list(self.grid), "classes": len(self.classes or ())}
+        for key, value in expected.items():
+            if arguments.get(key, value) != value:
+                yield (
+                    f"networks.generator.arguments.{key} is {shown(arguments[key])}, but must be {shown(value)} for "
+                    f"preprocessing.{key}; change one of them"
+                )
 
 
 HEAD_MODALITIES = ("CT", "T1w")

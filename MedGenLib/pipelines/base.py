@@ -35,6 +35,7 @@ class SamplingOptions:
     memory: str = "auto"
     any_grid: bool = False
     modality: str | None = None
+    label: str | None = None
     noise_hu: float | None = None
     guidance: float | None = None
     classifier_guidance: float = 0.0

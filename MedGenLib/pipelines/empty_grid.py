@@ -11,6 +11,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.io.files import read_label_map
 from MedGenLib.packages.manifest import Manifest
+from MedGenLib.pipelines.fixed_grid import centered_geometry
 
 
 def wanted_grid(
@@ -22,7 +23,7 @@ def wanted_grid(
     ----------
     mask: mask or image with the grid; its labels are ignored.
     size, spacing: alternatively, voxels and mm from left to right, posterior to anterior and inferior to superior. The
-        origin is the center of the image.
+        origin is the center of the image. A model with one grid needs neither.
 
     Returns
     -------
@@ -38,6 +39,10 @@ def wanted_grid(
         if mask is None:
             raise InputError(f"The model '{manifest.name}' needs a mask; give one.")
         return None
+    if manifest.settings.grid is not None:
+        if mask is not None:
+            raise InputError(f"The model '{manifest.name}' makes images without a mask; leave it out.")
+        return _of_model(size, spacing, manifest)
     if mask is not None and (size is not None or spacing is not None):
         raise InputError("The grid is given twice; give either a mask or a size and spacing.")
     if mask is not None:
@@ -52,6 +57,18 @@ def _centered(size: Sequence[int] | None, spacing: Sequence[float], manifest: Ma
             f"The model '{manifest.name}' has no mask; give the size of the image in voxels and "
             "its spacing in mm (--size 256 256 128 --spacing 1 1 1)."
         )
-    affine = np.diag([*map(float, spacing), 1.0])
-    affine[:3, 3] = [-s * (n - 1) / 2 for n, s in zip(size, spacing, strict=True)]
-    return LabelMap(np.zeros([int(n) for n in size], np.uint8), affine)
+    return _empty(size, spacing)
+
+
+def _of_model(size: Sequence[int] | None, spacing: Sequence[float] | None, manifest: Manifest) -> LabelMap:
+    """The grid of the model where nothing else is wanted, or one of its extent."""
+    grid, native = manifest.settings.grid, manifest.spacing.native
+    spacing = (native,) * 3 if spacing is None else spacing
+    return _empty(
+        [max(1, round(n * native / s)) for n, s in zip(grid, spacing, strict=True)] if size is None else size, spacing
+    )
+
+
+def _empty(size: Sequence[int], spacing: Sequence[float]) -> LabelMap:
+    geometry = centered_geometry(tuple(size), tuple(spacing))
+    return LabelMap(np.zeros(geometry.shape, np.uint8), geometry.affine)

@@ -8,18 +8,30 @@ from pathlib import Path
 
 TRANSLATIONS = ("regression", "pix2pix", "pix2pixhd", "cyclegan", "cut")
 """Recipes that learn to translate images."""
+ALIGNMENT = "alignment"
+"""Recipe before a translation that warps the targets of loosely registered pairs onto their sources."""
 CLASSIFIER = "image-classifier"
 """Recipe that learns the classes of images."""
+
+UNCONDITIONAL = ("gan", "wgan-gp", "style-gan")
+"""Recipes that learn to make images without a mask."""
 
 
 @dataclass(frozen=True)
 class LabeledImage:
-    """One case of a data set; cases of one person have the same subject."""
+    """One case of a data set; cases of one person have the same subject.
+
+    Attributes
+    ----------
+    labels: None in a data set of images alone.
+    kind: class of the image; None in a data set without classes.
+    """
 
     name: str
     subject: str
     image: Path
-    labels: Path
+    labels: Path | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,11 @@ class DataSet:
     def translates(self) -> bool:
         """Whether the cases are images to translate, not images with labels."""
         return isinstance(self.cases[0], ImagePair)
+
+    @property
+    def unlabeled(self) -> bool:
+        """Whether the cases are images alone, for a generator without a mask."""
+        return isinstance(self.cases[0], LabeledImage) and self.cases[0].labels is None
 
     @property
     def classifies(self) -> bool:

@@ -128,7 +128,10 @@ def inspect(dataset: DataSet, modality: str | None = None, progress: ProgressCal
 def _inspect(case: LabeledImage, dataset: DataSet, modality: str | None) -> CaseFacts | str:
     """The figures of a case, or the sentence why it cannot be used."""
     try:
-        image, labels = read_volume(case.image, modality=modality), read_label_map(case.labels)
+        image = read_volume(case.image, modality=modality)
+        # Without labels, the whole image counts as one.
+        everywhere = LabelMap(np.ones(image.shape, np.uint8), image.affine)
+        labels = read_label_map(case.labels) if case.labels else everywhere
     except InputError as error:
         return str(error)
     problem = _problem(image, labels, dataset, modality)

@@ -79,14 +79,7 @@ class Measured:
         found = [
             f"{self.passed} of {self.cases} volumes generated from masks of held-out cases pass all checks of MedGen"
         ]
-        for measure in self.cohorts.comparison.measures if self.cohorts else ():
-            if measure.value is not None:
-                interval = "" if measure.low is None else f" (95 %: {number(measure.low)} to {number(measure.high)})"
-                found.append(f"{measure.name}: {number(measure.value)}{interval}")
-        if self.cohorts and self.cohorts.memorization is not None:
-            found.append(self.cohorts.memorization.note)
-        if self.reason:
-            found.append(self.reason)
+        found += cohort_lines(self.cohorts, self.reason)
         found += [
             f"{e.name}: mean {e.made:.3g} {self.unit}, in real images {e.real:.3g} {self.unit}" for e in self.labels
         ]
@@ -158,6 +151,18 @@ def cohort_rows(cohorts: CohortEvaluation | None) -> list[Row]:
     if cohorts.memorization is not None:
         found.append(Row("Copies of training images", "", len(cohorts.memorization.copies)))
     return found
+
+
+def cohort_lines(cohorts: CohortEvaluation | None, reason: str) -> list[str]:
+    """The figures of a comparison as lines, or why there is none."""
+    found = []
+    for measure in cohorts.comparison.measures if cohorts else ():
+        if measure.value is not None:
+            interval = "" if measure.low is None else f" (95 %: {number(measure.low)} to {number(measure.high)})"
+            found.append(f"{measure.name}: {number(measure.value)}{interval}")
+    if cohorts and cohorts.memorization is not None:
+        found.append(cohorts.memorization.note)
+    return [*found, reason] if reason else found
 
 
 def cohort_folders(folder: Path) -> tuple[Path, Path]:

@@ -13,7 +13,9 @@ SAMPLED = "left a sample from the same seed, right the real patch"
 STAGES = {
     "autoencoder": ("Autoencoder", SAMPLED),
     "flow": ("Latent flow", SAMPLED),
+    "alignment": ("Alignment", "slices of people kept out: source, first translation and the real target"),
     "classifier": ("Classifier", ""),
+    "generator": ("Generator", "above volumes of the averaged generator from the same noise, below real ones kept out"),
     "translator": ("Translator", "slices of people kept out: source, translation and, of pairs, the real target"),
 }
 """Folder of a stage -> title, and what its pictures show."""

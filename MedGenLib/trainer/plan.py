@@ -23,7 +23,7 @@ from MedGenLib.io.atomic import write_json
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.typed import read, setting
-from MedGenLib.trainer.datasets import CLASSIFIER, TRANSLATIONS, DataSet, LabeledImage
+from MedGenLib.trainer.datasets import ALIGNMENT, CLASSIFIER, TRANSLATIONS, UNCONDITIONAL, DataSet, LabeledImage
 from MedGenLib.trainer.inspection import Inspection
 from MedGenLib.training.splits import hold_out
 
@@ -49,16 +49,24 @@ MOST_LABELS, MOST_SHOWN = 254, 12
 STEPS = {
     "autoencoder": (100, 1500),
     "latent-flow": (200, 100_000),
+    ALIGNMENT: (200, 5000),
     "regression": (200, 50_000),
     "pix2pix": (200, 100_000),
     "pix2pixhd": (200, 100_000),
     "cyclegan": (400, 200_000),
     "cut": (400, 200_000),
     CLASSIFIER: (40, 20_000),
+    **dict.fromkeys(UNCONDITIONAL, (200, 200_000)),
 }
 """Fewest useful and most useful steps of a stage."""
-SHARES = {"autoencoder": 0.15, "latent-flow": 0.7, **dict.fromkeys((*TRANSLATIONS, CLASSIFIER), 0.85)}
-"""Shares of the budget; the rest is for the measurement of the model."""
+SHARES = {
+    "autoencoder": 0.15,
+    "latent-flow": 0.7,
+    ALIGNMENT: 0.2,
+    **dict.fromkeys((*TRANSLATIONS, CLASSIFIER, *UNCONDITIONAL), 0.85),
+}
+"""Shares of the budget, which shrink together where a plan has more; the rest is for the measurement of the model."""
+MOST_SHARES = 0.85
 
 
 AnyPlan = TypeVar("AnyPlan", bound="BasePlan")
@@ -471,16 +479,18 @@ def with_budget(plan: AnyPlan, seconds: Mapping[str, float], budget: float) -> A
 
     Raises InputError if that is less than a useful training.
     """
-    steps = {stage: int(budget * SHARES[stage] / seconds[stage]) for stage in plan.stages}
+    fit = min(1.0, MOST_SHARES / sum(SHARES[stage] for stage in plan.stages))
+    shares = {stage: fit * SHARES[stage] for stage in plan.stages}
+    steps = {stage: int(budget * share / seconds[stage]) for stage, share in shares.items()}
     if short := [stage for stage in plan.stages if steps[stage] < STEPS[stage][0]]:
-        needed = max(STEPS[stage][0] * seconds[stage] / SHARES[stage] for stage in short)
+        needed = max(STEPS[stage][0] * seconds[stage] / shares[stage] for stage in short)
         raise InputError(
             f"The budget of {budget / 60:.3g} min allows {steps[short[0]]} steps of the {short[0]}, too few to be "
             f"useful; give at least {math.ceil(needed / 60)} min."
         )
     chosen = {stage: min(steps[stage], STEPS[stage][1]) for stage in plan.stages}
     why = {
-        f"steps.{stage}": f"{seconds[stage]:.2g} s for one step on this device, {SHARES[stage]:.0%} of the budget"
+        f"steps.{stage}": f"{seconds[stage]:.2g} s for one step on this device, {shares[stage]:.0%} of the budget"
         for stage in plan.stages
     }
     return plan.with_values(steps=chosen, reasons={**plan.reasons, **why})

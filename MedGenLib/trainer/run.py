@@ -11,7 +11,9 @@ Files of the output folder:
 | cache/             | prepared volumes                                                            |
 | autoencoder/, flow/| checkpoints, losses, validation and pictures of each stage, and the package |
 | translator/        | the same of a translation, in place of both                                 |
+| alignment/         | before it, of loosely registered pairs: the warped targets                  |
 | classifier/        | the same of images with classes                                             |
+| generator/         | the same of images without labels                                           |
 | measured.json      | figures and faults of the measurement                                       |
 | evaluation/        | volumes made from the masks or images of held-out people, beside real ones  |
 | index.html         | all of it as one page, updated as the training goes                         |
@@ -38,14 +40,18 @@ from MedGenLib.trainer.class_inspection import inspect_classes
 from MedGenLib.trainer.class_plan import ClassifierPlan, make_classifier_plan
 from MedGenLib.trainer.classes import read_classes
 from MedGenLib.trainer.datasets import (
+    ALIGNMENT,
     CLASSIFIER,
     TRANSLATIONS,
+    UNCONDITIONAL,
     ClassifiedImage,
     DataSet,
     ImagePair,
     LabeledImage,
     Problem,
 )
+from MedGenLib.trainer.image_plan import ImagePlan, make_image_plan
+from MedGenLib.trainer.image_sets import read_images
 from MedGenLib.trainer.inspection import inspect
 from MedGenLib.trainer.pair_inspection import inspect_pairs
 from MedGenLib.trainer.pair_plan import UNPAIRED, TranslationPlan, make_translation_plan, needs_pairs
@@ -55,14 +61,16 @@ from MedGenLib.trainer.plan import STAGES, TrainingPlan, continued, make_plan, r
 if TYPE_CHECKING:
     import torch
 
-AnyPlan = TrainingPlan | TranslationPlan | ClassifierPlan
+AnyPlan = TrainingPlan | TranslationPlan | ClassifierPlan | ImagePlan
 Case = LabeledImage | ImagePair | ClassifiedImage
 
 PLAN, PROBLEMS, PAGE, MEASURED = "plan.json", "problems.csv", "index.html", "measured.json"
 FOLDERS = {"autoencoder": "autoencoder", "latent-flow": "flow", CLASSIFIER: "classifier"}
-FOLDERS |= dict.fromkeys(TRANSLATIONS, "translator")
+FOLDERS |= (
+    {ALIGNMENT: ALIGNMENT} | dict.fromkeys(TRANSLATIONS, "translator") | dict.fromkeys(UNCONDITIONAL, "generator")
+)
 """Stage -> folder of its run."""
-PLANS = {"translate": TranslationPlan, "classify": ClassifierPlan}
+PLANS = {"translate": TranslationPlan, "classify": ClassifierPlan, "unconditional": ImagePlan}
 """Task of a plan -> its class; plans of generators from masks state none."""
 SHOWN = 10
 CHECKPOINTS_MIB = 400
@@ -78,7 +86,8 @@ class Choices:
     budget: seconds for training and measurement.
     task, channel, source, target: which images of the data set are used, see `MedGenLib.trainer.pairs.read_data`.
     source_modality, modality: of the images to translate, and of the images to make.
-    recipe: of a translation, one of `TRANSLATIONS`; `CLASSIFIER` for images with classes.
+    recipe: of a translation, one of `TRANSLATIONS`; `CLASSIFIER` for images with classes; one of `UNCONDITIONAL` for
+        a generator without a mask.
     uncertain: what uncertain findings count as, see `MedGenLib.trainer.classes.read_classes`.
     start: installed package whose training is continued.
     changes: single choices of the plan, as for `TrainingPlan.changed`.
@@ -104,6 +113,8 @@ class Choices:
         """The data set, as far as these choices name its images."""
         if self.recipe == CLASSIFIER or self.task == "classify":
             return read_classes(path, self.uncertain or "ignore")
+        if self.recipe in UNCONDITIONAL:
+            return read_images(path, self.channel)
         return read_data(path, self.task, self.channel, self.source, self.target)
 
 
@@ -125,7 +136,10 @@ def plan_of(
     from MedGenLib.training import thread_count
 
     chosen = pick_device(device)
-    make: Any = _for_translation if dataset.translates else _for_classes if dataset.classifies else _for_generation
+    if dataset.unlabeled:
+        make: Any = _for_images
+    else:
+        make = _for_translation if dataset.translates else _for_classes if dataset.classifies else _for_generation
     plan, problems = make(dataset, choices, chosen.type, progress)
     changes = dict(choices.changes or {})
     plan = plan.changed({key: value for key, value in changes.items() if not key.startswith("steps.")})
@@ -177,6 +191,20 @@ def _for_translation(
     return plan, list(inspection.problems)
 
 
+def _for_images(
+    dataset: DataSet, choices: Choices, device: str, progress: ProgressCallback | None
+) -> tuple[ImagePlan, list[Problem]]:
+    """The plan of a generator without a mask, and the cases that cannot be used."""
+    others = {"--from": choices.start, "--source": choices.source, "--source-modality": choices.source_modality}
+    others |= {"--task": choices.task if choices.task != "generate" else None}
+    if wrong := next((option for option, value in others.items() if value is not None), None):
+        raise InputError(f"{wrong} does not belong to the recipe {choices.recipe}; leave it out.")
+    inspection = inspect(dataset, choices.modality, progress)
+    _require_usable(inspection.problems, dataset, choices)
+    made = make_image_plan(dataset, inspection, choices.recipe, choices.name, choices.channel, choices.license, device)
+    return made, list(inspection.problems)
+
+
 def _for_classes(
     dataset: DataSet, choices: Choices, device: str, progress: ProgressCallback | None
 ) -> tuple[ClassifierPlan, list[Problem]]:
@@ -200,7 +228,7 @@ def _seconds_per_step(plan: AnyPlan, config: dict[str, Any], device: torch.devic
 
     if isinstance(plan, TrainingPlan):
         return seconds_per_step(config, device)
-    return seconds_per_recipe_step(plan.recipe, config, device)
+    return {stage: seconds_per_recipe_step(stage, config, device)[stage] for stage in plan.stages}
 
 
 def problem_text(problems: Sequence[Problem], dataset: DataSet) -> str:
@@ -321,6 +349,7 @@ def _trained(
         copy_autoencoder(plan.start, out / FOLDERS["autoencoder"])
     exports = dict.fromkeys(plan.stages, _package(plan, out))
     exports |= {"autoencoder": out / FOLDERS["autoencoder"] / WEIGHTS_FILE}
+    exports |= {ALIGNMENT: out / FOLDERS[ALIGNMENT] / "targets"}
     for stage in plan.stages:
         if not exports[stage].exists():  # written when the stage is complete
             train(
@@ -342,12 +371,17 @@ def _measured(
     from MedGenLib.packages.export import seal
     from MedGenLib.packages.rules import CARD
     from MedGenLib.trainer.class_measurement import measure_classes
+    from MedGenLib.trainer.image_measurement import measure_images
     from MedGenLib.trainer.measurement import measure
     from MedGenLib.trainer.page import write_page
     from MedGenLib.trainer.pair_measurement import measure_translations
     from MedGenLib.training.package import UNMEASURED
 
-    measures: Mapping[type, Any] = {TranslationPlan: measure_translations, ClassifierPlan: measure_classes}
+    measures: Mapping[type, Any] = {
+        TranslationPlan: measure_translations,
+        ClassifierPlan: measure_classes,
+        ImagePlan: measure_images,
+    }
     measured = measures.get(type(plan), measure)
     found = measured(load_manifest(package), plan, cases, out / "evaluation", device, progress)
     write_page(plan, out, found.section())

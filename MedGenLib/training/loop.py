@@ -32,14 +32,15 @@ TIMED_STEPS = 4
 
 @dataclass(frozen=True)
 class Draw:
-    """Random generators of one step."""
+    """Random generators of one step, and its number."""
 
     numpy: np.random.Generator
     torch: torch.Generator
+    step: int = 0
 
     @classmethod
     def of(cls, seed: int, step: int) -> Draw:
-        return cls(np.random.default_rng([seed, step]), torch.Generator().manual_seed((seed << 32) + step))
+        return cls(np.random.default_rng([seed, step]), torch.Generator().manual_seed((seed << 32) + step), step)
 
 
 def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str = "") -> None:
@@ -84,12 +85,16 @@ class AdamSettings:
 
 @dataclass(frozen=True)
 class Objective:
-    """One loss and the networks it trains; several alternate within a step (GAN training)."""
+    """One loss and the networks it trains; several alternate within a step (GAN training).
+
+    ``every`` is 5 for networks that learn in each fifth step only.
+    """
 
     name: str
     networks: tuple[str, ...]
     loss: Callable[[dict[str, Tensor], Draw], tuple[Tensor, dict[str, float]]]
     adam: AdamSettings | None = None
+    every: int = 1
 
 
 class Recipe(Protocol):
@@ -228,6 +233,8 @@ class Trainer:
         batch = {key: value.to(self.device) for key, value in batch.items()}
         values: dict[str, float] = {}
         for objective, adam, optimizer in zip(self.recipe.objectives, self.adams, self.optimizers, strict=True):
+            if self.step % objective.every:
+                continue
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
                 loss, parts = objective.loss(batch, draw)
             values.update(parts)

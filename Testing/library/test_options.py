@@ -329,7 +329,7 @@ def test_an_old_name_still_works_and_warns_where_it_was_written():
 FLAGS = {
     "generate": "-o --output --uncertainty --dicom --deidentify --seed --preset --device --memory --preview --report "
     "--accept-license --overwrite --model --samples --sampler --steps --guidance --classifier-guidance --map --fill "
-    "--body-from --any-grid --size --spacing --modality --noise --style --retries --phase --hu",
+    "--body-from --any-grid --size --spacing --label --modality --noise --style --retries --phase --hu",
     "translate": "-o --output --to --modality --hu-offset --model --series --uncertainty --dicom --deidentify "
     "--seed --preset --device --memory --preview --report --accept-license --overwrite",
     "edit": "-o --output --modality --hu-offset --mask --new-mask --model --map --fill --noise --series --seed "

@@ -1,0 +1,118 @@
+"""Measurement of a generator without a mask against the images of people that were kept out of its training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from MedGenLib import devices
+from MedGenLib.checks.output import check_generated
+from MedGenLib.evaluation.cohorts import CohortEvaluation
+from MedGenLib.evaluation.html import Picture, Section
+from MedGenLib.io.atomic import write_json
+from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
+from MedGenLib.pipelines.empty_grid import wanted_grid
+from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.trainer.datasets import LabeledImage
+from MedGenLib.trainer.image_plan import ImagePlan
+from MedGenLib.trainer.measurement import Row, cohort_folders, cohort_lines, cohort_rows, compared
+
+PICTURES = 4
+
+
+@dataclass(frozen=True)
+class MeasuredImages:
+    """What was measured: as `Measured`, without labels.
+
+    Attributes
+    ----------
+    pictures: caption and picture of some volumes.
+    """
+
+    cohorts: CohortEvaluation | None
+    reason: str
+    passed: int
+    cases: int
+    pictures: Sequence[tuple[str, bytes]]
+
+    faults: ClassVar[tuple[str, ...]] = ()
+
+    def rows(self) -> list[Row]:
+        """The figures for a table of several models."""
+        return [Row("Passed the checks", "%", 100 * self.passed / max(1, self.cases)), *cohort_rows(self.cohorts)]
+
+    def lines(self) -> list[str]:
+        """The figures as lines of a list for the model card."""
+        found = f"{self.passed} of {self.cases} volumes, as many as held-out images, pass all checks of MedGen"
+        return [found, *cohort_lines(self.cohorts, self.reason)]
+
+    def section(self) -> Section:
+        """The measurement in the page of the run."""
+        pictures = [Picture(picture, caption, wide=True) for caption, picture in self.pictures]
+        return Section("Measured on held-out people", [*self.lines(), *pictures])
+
+
+def measure_images(
+    manifest: Manifest,
+    plan: ImagePlan,
+    cases: Sequence[LabeledImage],
+    folder: Path,
+    device: str,
+    progress: ProgressCallback | None = None,
+) -> MeasuredImages:
+    """Generate a volume for each held-out image, of its class, and compare them on the grid of the model.
+
+    The volumes are written to ``folder``; those that are there are kept, so that a killed run goes on.
+    """
+    made, real = cohort_folders(folder)
+    prepared = folder / "prepared"
+    prepared.mkdir(exist_ok=True)
+    passed, pictures, training = [], [], {}
+    stage = Stage("measuring", len(cases), progress)
+    for number, case in enumerate(cases):
+        out = case.subject in plan.held_out
+        file = (real if out else prepared) / f"{case.name}.nii.gz"
+        record = folder / f"{case.name}.json"
+        if not record.is_file():
+            image = read_volume(case.image, modality=plan.modality)
+            write_volume(plan.fixed_grid.decoded(plan.fixed_grid.encoded(image)), file)
+            if out:
+                kind = case.kind if plan.classes else None
+                _generate(manifest, kind, number, device, made / file.name, record)
+            else:
+                write_json(record, {})
+        if out:
+            passed.append(json.loads(record.read_text(encoding="utf-8"))["passed"])
+            if len(pictures) < PICTURES:
+                pictures.append(_picture(case, made / file.name, file, plan))
+        else:
+            training[case.name] = file
+        stage.advance()
+    cohorts, reason = compared(made, real, training, folder, device, progress)
+    return MeasuredImages(cohorts, reason, sum(passed), len(passed), pictures)
+
+
+def _generate(manifest: Manifest, kind: str | None, seed: int, device: str, file: Path, record: Path) -> None:
+    """Write a volume, and whether it passes the checks."""
+    grid = wanted_grid(None, None, None, manifest)
+    run = pipeline_of(manifest).prepare(grid, devices.pick_device(device), SamplingOptions(label=kind))
+    volume = run.finish(run.decode(run.sample(seed)))
+    write_volume(volume, file)
+    write_json(record, {"passed": check_generated(volume, grid, manifest, run.seams, run.own_grid).passed})
+
+
+def _picture(case: LabeledImage, made: Path, real: Path, plan: ImagePlan) -> tuple[str, bytes]:
+    from MedGenLib.visual.planes import translation_planes
+
+    images = {
+        title: read_volume(file, modality=plan.modality) for title, file in (("Generated", made), ("Real image", real))
+    }
+    of = f" of the class {case.kind}" if plan.classes else ""
+    return f"A generated volume{of} and the image {case.name}, which have nothing to do with each other.", (
+        translation_planes(images)
+    )

@@ -1,0 +1,279 @@
+"""The plan of a training of a generator without a mask: every choice, made from the figures of the images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from MedGenLib.errors import InputError
+from MedGenLib.packages.typed import setting
+from MedGenLib.pipelines.fixed_grid import FixedGrid
+from MedGenLib.trainer.datasets import DataSet, LabeledImage
+from MedGenLib.trainer.inspection import Inspection
+from MedGenLib.trainer.plan import BasePlan, checked_name, package_name
+from MedGenLib.training.splits import hold_out
+
+MOST_VOXELS = {"cpu": 100_000, "cuda": 2_200_000}
+"""Of a grid that trains in useful time."""
+COARSEST = 4
+"""Voxels of the shortest side at the coarsest level, about."""
+CACHED = 2
+"""Bytes of a prepared voxel."""
+RATES = {"gan": 2e-4, "wgan-gp": 1e-4, "style-gan": 2e-3}
+"""Learning rates as published."""
+WHY = {
+    "gan": "a relativistic loss whose discriminator is smooth about real and made images (R3GAN)",
+    "wgan-gp": "a critic of the Wasserstein distance with five steps for each one of the generator (WGAN-GP)",
+    "style-gan": "a generator whose layers are scaled by a style (StyleGAN2)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan(BasePlan):
+    """All choices of a training run of a generator without a mask, as in plan.json.
+
+    Attributes
+    ----------
+    dataset, layout, channel, name, title, license: as in `TrainingPlan`.
+    classes: classes of the images; None for one that makes all of them alike.
+    grid: voxels of the volumes along the RAS axes; center, scale: of their network values.
+    network, discriminator, loss: settings of the recipe.
+    held_out: subjects that the networks never see, for the measurement.
+    """
+
+    stated: ClassVar[tuple[str, ...]] = (*BasePlan.stated, "channel", "recipe")
+
+    task: Literal["unconditional"] = "unconditional"
+    schema: int = 1
+    dataset: str
+    layout: str
+    channel: str | None = None
+    name: str
+    title: str
+    license: str
+    modality: str
+    unit: str
+    recipe: Literal["gan", "wgan-gp", "style-gan"]
+    classes: tuple[str, ...] | None = None
+    spacing_mm: float = setting(above=0)
+    grid: tuple[int, int, int] = setting(low=1)
+    center: float
+    scale: float = setting(above=0)
+    range: tuple[float, float]
+    background: float
+    batch: int = setting(low=2)
+    network: Mapping[str, Any]
+    discriminator: Mapping[str, Any]
+    loss: Mapping[str, float] = field(metadata={"low": 0})
+    steps: Mapping[str, int] = field(default_factory=dict, metadata={"low": 1})
+    learning_rate: float = setting(above=0)
+    ema: float = setting(0.998, low=0, high=1)
+    held_out: tuple[str, ...]
+    cache_mib: float = setting(0.0, low=0)
+    seed: int = 0
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    start: ClassVar[None] = None
+
+    def check(self) -> None:
+        for part in (self.network, self.discriminator):
+            step = 2 ** (len(part["widths"]) - 1)
+            if len(part.get("blocks", part["widths"])) != len(part["widths"]):
+                raise InputError("A network has not as many blocks as widths; give one number for each level.")
+            if uneven := [n for n in self.grid if n % step]:
+                raise InputError(f"The grid has a side of {uneven[0]} voxels; give multiples of {step}.")
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return (self.recipe,)
+
+    @property
+    def fixed_grid(self) -> FixedGrid:
+        values = (self.center, self.scale, self.modality, self.unit, self.range, self.background)
+        return FixedGrid(self.grid, self.spacing_mm, *values)
+
+    def config(self, cases: Sequence[LabeledImage], cache: Path) -> dict[str, Any]:
+        """The configuration of the recipe; ``cache`` is the folder of the prepared images."""
+        steps = self.steps[self.recipe]
+        kept, held = ([c for c in cases if (c.subject in self.held_out) == out] for out in (False, True))
+        return {
+            "seed": self.seed,
+            "folder": str(cache.parent),
+            "data": {
+                "cases": self._listed(kept),
+                "held_cases": self._listed(held),
+                "cache": str(cache),
+                "held_out": list(self.held_out),
+                "grid": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.fixed_grid).items()},
+            },
+            "classes": list(self.classes or ()),
+            "network": {"grid": list(self.grid), **self.network},
+            "discriminator": dict(self.discriminator),
+            "loss": dict(self.loss),
+            "optimisation": {
+                self.recipe: {
+                    "steps": steps,
+                    "batch": self.batch,
+                    "learning_rate": self.learning_rate,
+                    "warmup": min(100, steps // 10),
+                    "decay": 0.3,
+                    "ema": self.ema,
+                    "seed": self.seed,
+                    "checkpoint_every": max(1, min(250, steps // 10)),
+                    "validate_every": max(1, steps // 8),
+                    "precision": "single",  # slopes of slopes need it
+                }
+            },
+            "package": self._package(len({case.subject for case in kept})),
+        }
+
+    def _listed(self, cases: Sequence[LabeledImage]) -> list[list[Any]]:
+        return [[c.name, str(c.image), self.classes.index(c.kind) if self.classes else 0] for c in cases]
+
+    def _package(self, subjects: int) -> dict[str, Any]:
+        """The fixed parts of the manifest."""
+        extent = [n * self.spacing_mm for n in self.grid]
+        medgen = {
+            "task": "generate",
+            "pipeline": "volume-gan",
+            "input": {"kind": "none"},
+            "output": {
+                "modality": self.modality,
+                "unit": self.unit,
+                "range": list(self.range),
+                "background": self.background,
+            },
+            "spacing_mm": dict.fromkeys(("min", "max", "native"), self.spacing_mm),
+            "field_of_view_mm": {"min": extent, "max": extent},
+            "preprocessing": {
+                "name": "fixed-grid",
+                "grid": list(self.grid),
+                "center": self.center,
+                "scale": self.scale,
+                **({"classes": list(self.classes)} if self.classes else {}),
+            },
+            "sampler": {"name": "generator", "presets": {"draft": {}, "normal": {}, "best": {}}},
+            "training": {
+                "data": [{"name": self.title, "license": self.license, "url": "", "subjects": subjects}],
+                "commands": [f"medgen train {Path(self.dataset).name} --out {self.name} --recipe {self.recipe}"],
+            },
+        }
+        of = f" of the classes {', '.join(self.classes)}" if self.classes else ""
+        description = f"{self.modality} without a mask{of}"
+        return self.package(f"Generation of {self.modality}", description, ("noise", self.modality), 3, medgen)
+
+
+def make_image_plan(
+    dataset: DataSet,
+    inspection: Inspection,
+    recipe: str,
+    name: str | None = None,
+    channel: str | None = None,
+    license: str | None = None,
+    device: str = "cpu",
+) -> ImagePlan:
+    """The plan for a data set; the numbers of steps are added by `with_budget`.
+
+    Raises
+    ------
+    InputError: too few people, or a name that no package can have.
+    """
+    people, kind = inspection.subjects, "cuda" if device.startswith("cuda") else "cpu"
+    if len(people) < 2:
+        raise InputError(
+            f"The images of {dataset.path} are of one person ({people[0]}); give those of two or more, because one is "
+            "kept out of the training to measure the model."
+        )
+    ct, facts = inspection.modality == "CT", inspection.facts
+    spacing, grid, levels, why_grid = _grid(inspection, MOST_VOXELS[kind])
+    widths = _widths(levels, kind)
+    # On a CPU, residual blocks at the finest level would take most of the time.
+    blocks = {"widths": widths, "blocks": [1] * (levels - 1) + [int(kind == "cuda")]}
+    batch = 4 if kind == "cpu" else 16
+    used = {case.name for case in facts}
+    classes = sorted({case.kind for case in dataset.cases if case.kind and case.name in used})
+    center, scale = (float(np.median([getattr(case, key) for case in facts])) for key in ("mean", "sd"))
+    return ImagePlan.of(
+        {
+            "dataset": str(dataset.path.resolve()),
+            "layout": dataset.layout,
+            **({"channel": channel} if channel else {}),
+            "name": checked_name(name or package_name(f"{dataset.title}-{recipe}")),
+            "title": dataset.title,
+            "license": license or dataset.license,
+            "modality": inspection.modality,
+            "unit": "HU" if ct else "a.u.",
+            "recipe": recipe,
+            **({"classes": classes} if len(classes) > 1 else {}),
+            "spacing_mm": spacing,
+            "grid": grid,
+            "center": round(center, 1) if ct else 500.0,
+            "scale": round(scale, 1) if ct else 500.0,
+            "range": [-1024, 3071] if ct else [0, 1500],
+            "background": -1000 if ct else 0,
+            "batch": batch,
+            "network": {"widths": widths} if recipe == "style-gan" else blocks,
+            "discriminator": blocks,
+            "loss": _loss(recipe, math.prod(grid), batch),
+            "learning_rate": RATES[recipe],
+            "held_out": hold_out(people, max(1, min(40, round(len(people) / 5))), 0),
+            "cache_mib": round(math.prod(grid) * len(facts) * CACHED / 2**20, 1),
+            "reasons": _reasons(dataset, ct, recipe, classes, why_grid, len(people)),
+        }
+    )
+
+
+def _reasons(
+    dataset: DataSet, ct: bool, recipe: str, classes: Sequence[str], why_grid: str, people: int
+) -> dict[str, str]:
+    return {
+        "modality": "stated by the data set" if dataset.modality else "from the values of the images",
+        "unit": "CT keeps its HU"
+        if ct
+        else "the scale of MR is arbitrary, so each image is relative to its own bright end, which becomes 1000",
+        "recipe": WHY[recipe],
+        **({"classes": "stated by the data set"} if len(classes) > 1 else {}),
+        "spacing_mm": why_grid,
+        "grid": "about the median image at this spacing; larger ones are cropped and smaller ones padded",
+        "network": "channels and residual blocks of the levels, the coarsest first; each costs most at the finest",
+        "loss": "as published; the penalty of the slope grows with the number of voxels",
+        "learning_rate": "as published",
+        "cache_mib": "space on the disk for the prepared volumes",
+        "held_out": f"a fifth of the {people} people, drawn at random, for the measurement",
+    }
+
+
+def _grid(inspection: Inspection, most: int) -> tuple[float, list[int], int, str]:
+    """Spacing, grid, number of levels, and the reason of the spacing."""
+    spacing = float(f"{np.median([math.prod(case.spacing) ** (1 / 3) for case in inspection.facts]):.3g}")
+    extent = np.array([case.extent for case in inspection.facts])
+    extent = np.median(extent, axis=0)
+    why = "the median of the cases, as a cube"
+    if (voxels := np.prod(extent / spacing)) > most:
+        spacing = float(f"{spacing * (voxels / most) ** (1 / 3):.3g}")
+        why = (
+            f"the images are larger; at this spacing they have {most:,} voxels, which this device trains in useful time"
+        )
+    sides = np.round(extent / spacing, 3)
+    levels = max(2, round(math.log2(max(1.0, min(sides) / COARSEST))) + 1)
+    step = 2 ** (levels - 1)
+    return spacing, [int(max(1, round(side / step)) * step) for side in sides], levels, why
+
+
+def _widths(levels: int, device: str) -> list[int]:
+    """Few channels at the finest level, where each costs most."""
+    least, most = (8, 64) if device == "cpu" else (32, 384)
+    return [min(most, least * 2**level) for level in reversed(range(levels))]
+
+
+def _loss(recipe: str, voxels: int, batch: int) -> dict[str, float]:
+    if recipe == "wgan-gp":
+        return {"penalty": 10.0, "critic_steps": 5, "lazy": 1}
+    if recipe == "gan":
+        return {"r1": float(f"{1e-4 * voxels:.3g}"), "lazy": 1}
+    return {"r1": float(f"{2e-4 * voxels / batch:.3g}"), "lazy": 16}

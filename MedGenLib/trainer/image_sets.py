@@ -1,0 +1,100 @@
+"""Images without labels, as one set or in classes.
+
+| layout     | files                                                                     |
+|------------|---------------------------------------------------------------------------|
+| CSV        | a table with the column image and, optionally, class, case and subject    |
+| one folder | images of any names                                                       |
+| labeled    | those of `MedGenLib.trainer.layouts`, of which the labels are left out    |
+| classes    | those of `MedGenLib.trainer.classes`, such as one folder for each class   |
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+from MedGenLib.errors import InputError
+from MedGenLib.trainer.classes import read_classes
+from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
+from MedGenLib.trainer.layouts import BRATS_CASE, entities, read_dataset, stem, volumes_in
+
+
+def read_images(path: str | Path, channel: str | None = None) -> DataSet:
+    """The images of a data set, each with its class where the data set has classes.
+
+    Parameters
+    ----------
+    channel: see `MedGenLib.trainer.layouts.read_dataset`.
+
+    Raises
+    ------
+    InputError: an unknown layout, or no image.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise InputError(f"There is no data set {path}; check the path.")
+    try:
+        found = _table(path) if path.is_file() else _folder(path) or _labeled(path, channel) or _classes(path)
+    except OSError as error:
+        raise InputError(f"The data set {path} cannot be read: {error.strerror or error}.") from None
+    found = replace(found, classes=tuple(sorted({case.kind for case in found.cases if case.kind})))
+    if not found.cases:
+        why = f": {found.problems[0].sentence}" if found.problems else "; add some."
+        raise InputError(f"The data set {path} ({found.layout}) has no image that can be read{why}")
+    return found
+
+
+def _table(path: Path) -> DataSet:
+    if path.suffix.lower() != ".csv":
+        raise InputError(f"{path} is no folder and no CSV file; give a folder of images, or such a table.")
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.DictReader(stream)
+        columns = rows.fieldnames or []
+        if "class" in columns:
+            return _classes(path)
+        if "image" not in columns:
+            raise InputError(f"The table {path} has no column 'image'; its first line must name it.")
+        cases: dict[str, LabeledImage] = {}
+        problems = []
+        for number, row in enumerate(rows, start=2):
+            image = path.parent / (row["image"] or "").strip()
+            name = row.get("case") or stem(image) or f"line {number}"
+            if not image.is_file():
+                problems.append(Problem(name, f"The file {image} of line {number} does not exist."))
+            elif name in cases:
+                raise InputError(f"The table {path} has two cases '{name}'; add a column case with different names.")
+            else:
+                cases[name] = LabeledImage(name, row.get("subject") or _person(name), image)
+    return DataSet(path, "CSV", path.stem, tuple(cases.values()), problems=tuple(problems))
+
+
+def _folder(path: Path) -> DataSet | None:
+    cases = tuple(LabeledImage(name, _person(name), file) for name, file in volumes_in(path).items())
+    return DataSet(path, "one folder", path.name, cases) if cases else None
+
+
+def _labeled(path: Path, channel: str | None) -> DataSet | None:
+    try:
+        found = read_dataset(path, channel)
+    except InputError:
+        return None
+    return replace(found, cases=tuple(replace(case, labels=None) for case in found.cases), labels={}, strict=False)
+
+
+def _classes(path: Path) -> DataSet:
+    """The images that have exactly one class."""
+    found = read_classes(path)
+    cases, problems = [], list(found.problems)
+    for case in found.cases:
+        kinds = [name for name, target in zip(found.classes, case.targets, strict=True) if target]
+        if len(kinds) == 1:
+            cases.append(LabeledImage(case.name, case.subject, case.image, kind=kinds[0]))
+        else:
+            problems.append(Problem(case.name, f"The image has {len(kinds) or 'no'} classes, but needs exactly one."))
+    return replace(found, cases=tuple(cases), problems=tuple(problems))
+
+
+def _person(name: str) -> str:
+    brats = BRATS_CASE.fullmatch(name)
+    return brats[1] if brats else entities(Path(name))[0]
