@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from test_classes import chexpert, picture, table
 from workers import temporary_environment
 
 from MedGenLib import classify, cli
-from MedGenLib.classification import NO_DIAGNOSIS
+from MedGenLib.classification import NO_DIAGNOSIS, prepared, scores_of, shares
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.io.pictures import read_image
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import find
+from MedGenLib.pipelines.loading import network
 from MedGenLib.progress import Progress
 from MedGenLib.trainer.class_inspection import inspect_classes
 from MedGenLib.trainer.class_plan import make_classifier_plan
@@ -107,18 +110,20 @@ def test_held_out_people_are_measured_and_the_card_says_it(run):
     assert rows[0] == "case,person,ill,well" and len(rows) == 5
 
 
-def test_probabilities_are_those_of_the_scores_divided_by_the_fitted_temperature(run):
-    from MedGenLib.training.data.classified import ClassifiedImages
+def test_the_temperature_is_fitted_to_the_people_for_validation(run, data):
+    """Their loss, with the doubt that few cases leave, is lowest there; the people kept out are not in the cache."""
+    model, plan = find("spots"), json.loads((run / "plan.json").read_text())
+    assert np.load(run / "cache" / "images.npy").shape == (12, 1, 48, 48)
+    net, several = network(model, "classifier", torch.device("cpu")), model.settings.several
+    cases = [case for case in read_classes(data).cases if case.subject in plan["validation"]]
+    scores = np.concatenate([scores_of(net, prepared(read_image(c.image), model)[1][None]) for c in cases])
+    wanted = np.array([case.targets for case in cases]) * (1 - 1 / 3) + 1 / 6  # 2 / (4 + 2) of them in doubt
 
-    assert find("spots").settings.temperature != 1.0
-    plan = json.loads((run / "plan.json").read_text())
-    images = ClassifiedImages(
-        {
-            **{"cache": run / "cache", "modality": "picture", "codec": "relative", "shape": plan["shape"]},
-            **{"validation": plan["validation"], "cases": [["a", "p", "", [1, 0]]] * 12},
-        }
-    )
-    assert images.images.shape == (12, 1, 48, 48)  # without the four people kept out
+    def loss(temperature: float) -> float:
+        return float(-(wanted * np.log(shares(scores, temperature, several))).sum(1).mean())
+
+    fitted = model.settings.temperature
+    assert fitted != 1 and loss(fitted) < min(loss(0.9 * fitted), loss(1.1 * fitted))
 
 
 def test_classify_writes_probabilities_and_a_map_on_the_grid_of_the_image(run, tmp_path, capsys):
@@ -211,10 +216,13 @@ def test_problems_are_stated_by_case(tmp_path, data):
     write_volume(volume(0, False), folder / "well" / "ct.nii.gz")
     found = inspect_classes(read_classes(folder))
     assert found.people == {"ill": 4, "well": 4} and found.dropped == ("rare",)
-    told = {problem.case: problem.sentence for problem in found.problems}
-    assert set(told) == {"ill-p0i", "ill-even", "well-broken", "well-ct", "rare-r0", "rare-r1"}
-    assert "copy of that of the case ill-copy" in told["ill-p0i"] and "All voxels are 5" in told["ill-even"]
-    assert told["well-ct"] == "The image is a CT volume, but most are pictures." and "3 people" in told["rare-r0"]
+    sentences = {problem.case: problem.sentence for problem in found.problems}
+    assert set(sentences) == {"ill-p0i", "ill-even", "well-broken", "well-ct", "rare-r0", "rare-r1"}
+    assert "copy of that of the case ill-copy" in sentences["ill-p0i"] and "All voxels are 5" in sentences["ill-even"]
+    assert (
+        sentences["well-ct"] == "The image is a CT volume, but most are pictures."
+        and "3 people" in sentences["rare-r0"]
+    )
     assert cli.main(["plan", str(folder), "--task", "classify"]) == 2
 
 
