@@ -29,6 +29,7 @@ from MedGenLib.errors import Cancelled, InputError, MedGenError
 from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, number, page
 from MedGenLib.evaluation.tables import csv_text
 from MedGenLib.imaging.resampling import resample_to
+from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.atomic import replacing, write_json
 from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.packages.manifest import Manifest
@@ -255,22 +256,24 @@ def _column(figure: Row) -> str:
 
 
 def _pictures(done: Sequence[Entry]) -> list[Picture]:
-    """The same people made by each recipe, in planes through the middle."""
+    """The same people made by each recipe, in planes through the middle; what lies on a grid of its own is apart."""
     from MedGenLib.visual.planes import translation_planes
 
     found = []
     for case in done[0].cases[:PICTURES] if done else ():
-        plan, images = done[0].plan, {}
+        images: dict[str, Volume] = {}
         if isinstance(case, ImagePair):
-            images["Source"] = read_volume(case.source, modality=plan.source_modality)
+            images["Source"] = read_volume(case.source, modality=done[0].plan.source_modality)
         for entry in done:
-            made = entry.folder / "evaluation" / "synthetic" / f"{case.name}.nii.gz"
-            if made.is_file():
-                images[entry.recipe] = read_volume(made, modality=plan.modality)
-        real = done[0].folder / "evaluation" / "real" / f"{case.name}.nii.gz"
-        if images and real.is_file():
-            first = next(iter(images.values()))
-            images["Real image"] = resample_to(read_volume(real, modality=plan.modality), first)
-        if images:
-            found.append(Picture(translation_planes(images), f"{case.name}: {', '.join(images)}.", wide=True))
+            for kind, name in (("synthetic", entry.recipe), ("real", "Real image")):
+                file = entry.folder / "evaluation" / kind / f"{case.name}.nii.gz"
+                if file.is_file() and (kind == "synthetic" or entry is done[-1]):
+                    images[name] = read_volume(file, modality=entry.plan.modality)
+        first = next(iter(images.values()), None)
+        if first is not None and "Real image" in images:
+            images["Real image"] = resample_to(images["Real image"], first)
+        together = {name: image for name, image in images.items() if image.geometry.is_close(first.geometry)}
+        for group in (together, *({name: images[name]} for name in images if name not in together)):
+            if group:
+                found.append(Picture(translation_planes(group), f"{case.name}: {', '.join(group)}.", wide=True))
     return found
