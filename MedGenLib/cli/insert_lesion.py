@@ -43,6 +43,10 @@ def insert(arguments: Namespace, console: Console) -> int:
             run.write_frames([frame.lesion for frame in made.frames], arguments.lesion_mask, result.report)
         if arguments.moved_labels is not None:
             run.write_frames([frame.tissues for frame in made.frames], arguments.moved_labels, result.report)
+        if arguments.explanation is not None:
+            from MedGenLib.evaluation.lesion import explained
+
+            run.outputs.staged(arguments.explanation).write_text(explained(made), encoding="utf-8")
         run.write(result, draw)
     code = run.describe(result)
     console.say(_place(made))

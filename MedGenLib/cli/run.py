@@ -179,6 +179,8 @@ class FileRun:
         paths = [*volumes, *self._beside.values()]
         for path in filter(None, (self._given("lesion_mask"), self._given("moved_labels"))):
             paths += map(_output, self._names(path))
+        if (path := self._given("explanation")) is not None:
+            paths.append(_output(path, (".html",)))
         if self.arguments.preview is not None:
             paths += [_output(path, (".png",)) for path in numbered(self.arguments.preview, self._count)]
         if self.arguments.report is not None:

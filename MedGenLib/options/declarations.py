@@ -467,10 +467,12 @@ class _LesionFile(TypedDict):
     """
     lesion_mask: also write where the lesion is
     moved_labels: also write the labels, given or found, as the mass effect moves them
+    explanation: also write a page on how the lesion was made and which voxels changed
     """
 
     lesion_mask: Annotated[Path | None, Option(None, metavar="OUT2")]
     moved_labels: Annotated[Path | None, Option(None, metavar="OUT3")]
+    explanation: Annotated[Path | None, Option(None, metavar="E.html")]
 
 
 @helped

@@ -336,7 +336,7 @@ FLAGS = {
     "--preset --device --memory --preview --report --accept-license --overwrite",
     "insert_lesion": "-o --output --modality --hu-offset --at --mask --organ --labels --map --fill --shape --size "
     "--label --contrast --texture --mass-effect --grow --doubling-days --days-between --model --series --lesion-mask "
-    "--moved-labels --seed --preset --device --memory --preview --report --accept-license --overwrite",
+    "--moved-labels --explanation --seed --preset --device --memory --preview --report --accept-license --overwrite",
     "evaluate": "--reference --mask --labels --segmenter --uncertainty --modality --hu-offset --resample --report "
     "--overwrite --device",
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -179,7 +179,7 @@ class _Maker:
         self, canvas: Canvas, place: Placement, push: Push | None, timings: Timings, progress: ProgressCallback | None
     ) -> Insertion:
         """The lesion put into the canvas, which has displaced surroundings already."""
-        before, tissues = self.pushed(push) if push else (self.volume, self.tissues)
+        before, tissues = self.pushed(push)
         changed, halo, halo_mm = self._change(canvas, before, place, progress)
         if push is not None:
             halo_mm = max(halo_mm, push.reach + place.gap_mm(before.geometry))
@@ -211,7 +211,7 @@ class _Maker:
         """Texture and mass effect, for the report."""
         added: dict[str, Any] = {}
         if self.texture is not None:
-            added["texture"] = {"name": self.options["texture"].split(",")[0].strip(), **self.texture.to_dict()}
+            added["texture"] = {"name": self.options["texture"].split(",")[0].strip(), **asdict(self.texture)}
         if push is not None:
             radii = {"displaced_mm": push.after - push.before, "reach_mm": push.reach}
             added["mass_effect"] = {name: round(mm, 3) for name, mm in radii.items()}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,10 +81,6 @@ class Texture:
                     f"The number {key} of a texture has to be 0 to {_MOST[key]}, not {numbers[key]:g}; correct it."
                 )
         return replace(PRESETS[name][0 if modality == "CT" else 1], **numbers)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The numbers, for reports."""
-        return asdict(self)
 
     def reach_mm(self, size_mm: float) -> float:
         """How far from the border of a lesion it may change voxels, beside the voxels of the border themselves."""

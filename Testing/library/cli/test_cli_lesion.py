@@ -245,13 +245,31 @@ def test_a_lesion_grows_in_numbered_files_that_can_be_repeated(folder, growing, 
 
 def test_a_growing_lesion_is_one_sequence(folder, growing, tmp_path):
     out, masks = tmp_path / "out.seq.nrrd", tmp_path / "lesion.seq.nrrd"
-    assert run(*growing, "-o", out, "--lesion-mask", masks) == 0
-    assert names(tmp_path) == ["lesion.seq.nrrd", "out.seq.medgen.json", "out.seq.nrrd"]
+    page = tmp_path / "e.html"
+    assert run(*growing, "-o", out, "--lesion-mask", masks, "--explanation", page) == 0
+    assert names(tmp_path) == ["e.html", "lesion.seq.nrrd", "out.seq.medgen.json", "out.seq.nrrd"]
     header = out.read_bytes()[:3000]
     assert b"axis 3 index values:=0 50 100\n" in header and b'labels: "" "" "" "day"' in header
     pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(out)))
     first = insert_lesion_of(growing, folder)
+    assert_explains(page.read_text(), first)
     assert pixels.shape[-1] == 3 and np.array_equal(pixels[..., 0].transpose(2, 1, 0), first.volume.array)
+
+
+def assert_explains(text: str, first) -> None:
+    """Every changed voxel is counted with its reason."""
+    before, after, inside = first.source.array, first.volume.array, first.lesion.array > 0
+    moved = first.push.warp(before, first.source.geometry)
+    reasons = {
+        "inside the lesion": inside,
+        "around it": ~inside & (after != moved),
+        "surroundings that the mass effect moved": ~inside & (after == moved),
+    }
+    for reason, where in reasons.items():
+        count = int(((after != before) & where).sum())
+        assert count > 20 and re.search(rf"{reason}[^<]*</td>\s*<td[^>]*>{count}</td>", text), reason
+    for words in ("texture: core", "least jacobian", "Day 100", "data:image/png", ">seed</td>"):
+        assert words in text, words
 
 
 def insert_lesion_of(growing, folder):
