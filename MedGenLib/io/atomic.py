@@ -47,8 +47,10 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any, mode: int = 0o666) -> None:
     """Write a JSON file atomically; NumPy scalars, arrays and tensors become numbers and lists.
+
+    mode: permissions of the file, less those that the umask takes.
 
     Raises
     ------
@@ -57,6 +59,7 @@ def write_json(path: Path, data: Any) -> None:
     """
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=lambda value: value.tolist())
     with replacing(path) as temporary:
+        temporary.touch(mode)
         temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 

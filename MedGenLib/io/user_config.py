@@ -1,4 +1,4 @@
-"""Configuration of the user, a JSON object in the folder of `MedGenLib.user_folders`."""
+"""Configuration of the user: JSON objects in the folder of `MedGenLib.user_folders`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from MedGenLib import user_folders
 from MedGenLib.errors import InputError
 from MedGenLib.io.atomic import write_json
 
+CONFIG = "config.json"
 
-def config_path() -> Path:
+
+def config_path(name: str = CONFIG) -> Path:
     """Path of the configuration file, which may not exist."""
-    return user_folders.config_dir() / "config.json"
+    return user_folders.config_dir() / name
 
 
-def read_config() -> dict[str, Any]:
+def read_config(name: str = CONFIG) -> dict[str, Any]:
     """Read the configuration; empty if the file does not exist.
 
     Raises
     ------
     InputError: the file cannot be read or is not a JSON object.
     """
-    path = config_path()
+    path = config_path(name)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, PermissionError):  # the home of another user, or none
@@ -37,17 +39,17 @@ def read_config() -> dict[str, Any]:
     return config
 
 
-def write_config(config: dict[str, Any]) -> None:
-    """Replace the configuration atomically.
+def write_config(config: dict[str, Any], name: str = CONFIG, private: bool = False) -> None:
+    """Replace the configuration atomically; private: only the user may read it.
 
     Raises
     ------
     InputError: the file cannot be written, e.g. without permission or disk space.
     """
-    path = config_path()
+    path = config_path(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, config)
+        write_json(path, config, 0o600 if private else 0o666)
     except OSError as error:
         raise InputError(
             f"The configuration {path} cannot be written: {error.strerror}; set MEDGEN_HOME to a folder that can be."

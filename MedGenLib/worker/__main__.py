@@ -1,8 +1,9 @@
-"""`python -m MedGenLib.worker`: the worker process.
+"""`python -m MedGenLib.worker`: the worker process, or with MEDGEN_ENGINE a relay to that of another computer.
 
 This file must be readable by any Python 3, so that an old one answers with a sentence instead of a syntax error.
 """
 
+import os
 import sys
 
 MINIMUM = (3, 11)
@@ -14,6 +15,11 @@ def main():
         return 1
     from MedGenLib.worker.server import main as serve
 
+    address = os.environ.get("MEDGEN_ENGINE")
+    if address:
+        from MedGenLib.worker.remote.relay import relay_methods
+
+        return serve(relay_methods(address))
     return serve()
 
 

@@ -150,6 +150,11 @@ class Worker:
         """Process ID, None without a process."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def runs(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.runs
+
     def start(self) -> Worker:
         """Start the process if needed and wait for its first answer.
 
@@ -158,7 +163,7 @@ class Worker:
         WorkerError: wrong Python, missing packages, or no answer.
         InputError: there is no folder for temporary files.
         """
-        if self._process is not None and self._process.runs:
+        if self.runs:
             return self
         self.close()
         self._folder, self.info = _private_folder(), {}
@@ -166,7 +171,7 @@ class Worker:
             self._process = PipedProcess(self._python, self._env, self._note, self._ended)
             params = {"folder": str(self._folder), "parent": os.getpid()}
             try:
-                self.info = self._request("initialize", params).result(START_TIMEOUT)
+                self.info = self.request("initialize", params).result(START_TIMEOUT)
             except TimeoutError:
                 raise WorkerError(
                     f"The worker did not answer within {START_TIMEOUT:.0f} seconds; start it again."
@@ -269,7 +274,7 @@ class Worker:
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Call any other method of the protocol, such as "devices", "self_test" or "models/list"."""
         self.start()
-        return self._request(method, params).result()
+        return self.request(method, params).result()
 
     # Requests
 
@@ -302,12 +307,12 @@ class Worker:
                 params[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
             if values.get("series") is not None:
                 params["input"]["series"] = values["series"]
-            return self._request(method, params, convert, progress, on_done, folder)
+            return self.request(method, params, convert, progress, on_done, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def _request(
+    def request(
         self,
         method: str,
         params: dict[str, Any],
@@ -316,7 +321,13 @@ class Worker:
         on_done: Callable[[Job], None] | None = None,
         folder: Path | None = None,
     ) -> Job:
-        """Send a request; its folder is removed after the answer."""
+        """Send a request to the running process.
+
+        Parameters
+        ----------
+        convert: makes the value of the job from the answer.
+        folder: of the request, removed after the answer.
+        """
         job = Job(self._process, on_done)
         stop: list[BaseException] = []
 
@@ -391,6 +402,19 @@ def _private_folder() -> Path:
             f"No temporary folder can be created ({error.strerror or error}); free some space, or "
             "set TMPDIR to a writable folder."
         ) from error
+
+
+def connect(
+    address: str, token: str | None = None, *, on_log: Callable[[str], None] | None = None, python: str = sys.executable
+) -> Worker:
+    """A worker whose models run on another computer; parameters as of `Worker`, and
+
+    Parameters
+    ----------
+    address: of `medgen serve`, such as "wss://workstation:7450".
+    token: None for the one that is kept for the address, or on the loopback interface none at all.
+    """
+    return Worker(python, {"MEDGEN_ENGINE": address, "MEDGEN_ENGINE_TOKEN": token or ""}, on_log)
 
 
 def _item(image: Any, folder: Path, kind: str, name: str) -> dict[str, Any]:

@@ -34,6 +34,13 @@ class Session:
     folder: Path | None = None
     parents: set[int] = field(default_factory=lambda: {os.getppid()} if hasattr(os, "getppid") else set())
 
+    def adopt(self, folder: str | None, parent: int | None) -> None:
+        """Take what a client names: its folder, and its process if that is not the parent."""
+        if folder is not None:
+            self.folder = Path(folder)
+        if parent is not None:
+            self.parents.add(int(parent))
+
 
 @dataclass(eq=False)
 class Request:

@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from MedGenLib.errors import WorkerError
@@ -46,10 +45,7 @@ def initialize(job: Request, folder: str | None = None, parent: int | None = Non
     ------
     WorkerError: packages are missing or cannot be loaded.
     """
-    if folder is not None:
-        job.session.folder = Path(folder)
-    if parent is not None:
-        job.session.parents.add(int(parent))
+    job.session.adopt(folder, parent)
     stage = Stage("loading PyTorch", len(LOADED), job.progress)
     for name in LOADED:
         _load(name)

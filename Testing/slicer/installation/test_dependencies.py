@@ -28,6 +28,7 @@ from MedGenSlicer.engine.explanations import explain
 from MedGenSlicer.engine.torch_process import callSupported
 
 USES = {
+    "an engine on another computer": ["websockets"],
     "cohorts": ["pyyaml"],
     "de-identified DICOM files": ["dicom-anonymizer"],
     "models of MONAI": ["einops", "monai"],

@@ -89,7 +89,7 @@ class RequirementsTest(unittest.TestCase):
         )
         self.assertEqual(
             {needed.name for needed in wanted if needed.used_for},
-            {"dicom-anonymizer", "einops", "huggingface_hub", "matplotlib", "monai", "pyyaml"},
+            {"dicom-anonymizer", "einops", "huggingface_hub", "matplotlib", "monai", "pyyaml", "websockets"},
         )
 
 
