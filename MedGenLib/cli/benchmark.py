@@ -13,11 +13,8 @@ from MedGenLib.errors import InputError
 
 def extra_arguments(parser: Parser) -> None:
     parser.add_argument("data_set", metavar="DATASET", help="folder of images, or a CSV file")
-    parser.add_argument(
-        "--recipes", required=True, metavar="A,B", help="recipes to compare, such as pix2pix,regression,cut"
-    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the runs; they resume there")
-    dataset_arguments(parser)
+    dataset_arguments(parser, several=True)
 
 
 @command(
@@ -35,9 +32,6 @@ def benchmark(arguments: Namespace, console: Console) -> int:
     from MedGenLib.trainer.benchmark import benchmark as compare
     from MedGenLib.trainer.run import PAGE
 
-    if arguments.recipe or arguments.start:
-        option = "--recipe" if arguments.recipe else "--from"
-        raise InputError(f"{option} belongs to `medgen train`; name the recipes of a benchmark with --recipes A,B.")
     recipes = [name.strip() for name in arguments.recipes.split(",") if name.strip()]
     if not recipes:
         raise InputError("--recipes names no recipe; give some, such as --recipes pix2pix,regression.")

@@ -39,8 +39,8 @@ def duration(text: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-def dataset_arguments(parser: Parser) -> None:
-    """The options on a data set, of `train` and `plan`."""
+def dataset_arguments(parser: Parser, several: bool = False) -> None:
+    """The options on a data set, of `train` and `plan`, and of `benchmark` with several recipes."""
     parser.add_argument("--budget", type=duration, default=7200.0, metavar="TIME", help="time to spend, such as 2h")
     parser.add_argument("--name", help="name of the model; by default that of the data set")
     parser.add_argument(
@@ -53,6 +53,28 @@ def dataset_arguments(parser: Parser) -> None:
     parser.add_argument("--target", metavar="NAME", help="images to make of them")
     parser.add_argument("--modality", help="CT or an MR contrast such as T1w, where the data set does not state it")
     parser.add_argument("--source-modality", metavar="MODALITY", help="the same of the images to translate")
+    if several:
+        parser.add_argument(
+            "--recipes", required=True, metavar="A,B", help="recipes to compare, such as pix2pix,regression,cut"
+        )
+        parser.set_defaults(recipe=None, start=None)
+    else:
+        _one_recipe(parser)
+    parser.add_argument(
+        "--uncertain",
+        choices=("ignore", "ones", "zeros"),
+        help="what uncertain findings of CheXpert count as; by default they are ignored",
+    )
+    parser.add_argument("--license", metavar="TEXT", help="license of the data, for the model's card")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out cases that cannot be used")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a choice of the plan; repeatable"
+    )
+    add_arguments(parser, "generate", "device")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads to use")
+
+
+def _one_recipe(parser: Parser) -> None:
     parser.add_argument(
         "--recipe",
         choices=(*TRANSLATIONS, CLASSIFIER, *UNCONDITIONAL),
@@ -60,23 +82,11 @@ def dataset_arguments(parser: Parser) -> None:
         f"{', '.join(UNCONDITIONAL)} for images without labels, which are then made without a mask",
     )
     parser.add_argument(
-        "--uncertain",
-        choices=("ignore", "ones", "zeros"),
-        help="what uncertain findings of CheXpert count as; by default they are ignored",
-    )
-    parser.add_argument("--license", metavar="TEXT", help="license of the data, for the model's card")
-    parser.add_argument(
         "--from",
         dest="start",
         metavar="MODEL",
         help="continue the training of an installed model, also with new labels",
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out cases that cannot be used")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a choice of the plan; repeatable"
-    )
-    add_arguments(parser, "generate", "device")
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads to use")
 
 
 def choices_of(arguments: Namespace) -> Choices:

@@ -119,7 +119,7 @@ def test_cases_are_prepared_once_for_all_recipes(out):
         ("cut,pix2pix", (), "The recipe pix2pix needs pairs"),
         ("cut,latent-flow", (), "The recipe latent-flow does not translate images; choose among regression"),
         (" , ", (), "--recipes names no recipe"),
-        ("cut", ("--recipe", "cut"), "--recipe belongs to `medgen train`"),
+        ("cut", ("--from", "ct-tissue"), "--from"),
         ("cut", ("--budget", "1s"), "too few to be useful"),
     ],
 )
