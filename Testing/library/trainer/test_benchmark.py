@@ -142,16 +142,20 @@ def test_a_folder_of_something_else_is_refused(out, data, tmp_path, capsys):
         assert sentence in capsys.readouterr().err
 
 
-def test_generation_from_masks_is_a_recipe_too(tmp_path):
+def test_generators_with_and_without_masks_are_compared(tmp_path):
     crops = tmp_path / "crops"
     for image in sorted((sample("hippocampi/dataset.json").parent / "imagesTr").iterdir())[:2]:
         for kind, source in (("images", image), ("labels", image.parents[1] / "labelsTr" / image.name)):
             (crops / kind).mkdir(parents=True, exist_ok=True)
             shutil.copy(source, crops / kind / image.name)
-    changes = {"widths": "[8, 16]", "blocks": "[1, 1]", "autoencoder_width": "8", "batch": "1"}
-    changes |= {"steps.autoencoder": "2", "steps.latent-flow": "2"}
-    (row,) = benchmark(crops, tmp_path / "out", ["latent-flow"], Choices(name="masks", changes=changes), "cpu")
-    assert row.error is None
-    figures = {figure.name: figure.value for figure in row.figures}
-    assert figures["Steps"] == 4 and figures["One volume"] > 0 and figures["Parameters"] > 0
-    assert "latent-flow, Real image" in (tmp_path / "out/index.html").read_text()
+    tiny = {"widths": "[8, 16]", "blocks": "[1, 1]", "autoencoder_width": "8", "batch": "1"}
+    tiny |= {"steps.autoencoder": "2", "steps.latent-flow": "2"}
+    changes = {f"latent-flow.{key}": value for key, value in tiny.items()}
+    changes |= {f"gan.{part}": '{"widths": [8, 8], "blocks": [1, 0]}' for part in ("network", "discriminator")}
+    changes |= {"gan.steps.gan": "2", "gan.batch": "2"}
+    rows = benchmark(crops, tmp_path / "out", ["latent-flow", "gan"], Choices(name="crops", changes=changes), "cpu")
+    for row, steps in zip(rows, (4, 2), strict=True):
+        figures = {figure.name: figure.value for figure in row.figures}
+        assert figures["Steps"] == steps and figures["One volume"] > 0 and figures["Parameters"] > 0
+    page = (tmp_path / "out/index.html").read_text()
+    assert "latent-flow, Real image." in page and re.search(r"hippocampus_\d+: gan\.", page)
