@@ -19,7 +19,7 @@ from MedGenLib.options import ClassifyOptions, documented
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest
-from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.progress import ProgressCallback, Stage, announce
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,12 +91,10 @@ def classify(
         raise InputError(f"The model '{manifest.name}' has no class '{target}'; choose one of {', '.join(names)}.")
     volume = image if isinstance(image, Volume) else read_image(image)
     notes = notes_on(volume, manifest)
-    if progress is not None and notes and hasattr(progress, "announce"):
-        progress.announce(notes)
+    announce(notes, progress)
     stage = Stage("classifying", 1 + bool(options["saliency"]), progress)
     net = network(manifest, "classifier", pick_device(options["device"]))
-    placed, array = prepared(volume, manifest)
-    several = manifest.settings.several
+    (placed, array), several = prepared(volume, manifest), manifest.settings.several
     found = shares(scores_of(net, array[None]), manifest.settings.temperature, several)[0]
     stage.advance()
     target = target or names[int(found.argmax())]

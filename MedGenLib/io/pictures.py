@@ -15,8 +15,9 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 SINGLE = (".dcm",)
 IMAGES = (*READABLE, *PICTURES, *SINGLE)
 """Suffixes that `read_image` reads; a folder with a DICOM series is read too."""
-UNSCALED = "The picture states no pixel size; its pixels count as 1 mm."
-_MODALITY, _PHOTOMETRIC, _IMAGER_SPACING = "0008|0060", "0028|0004", "0018|1164"
+_MODALITY = "0008|0060"
+_SPACINGS = ("0028|0030", "0018|1164")
+"""In the patient, else at the imager."""
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -33,17 +34,12 @@ def read_image(
     array, spacing, tags = _read(path)
     found = tags.get(_MODALITY, "").strip()
     kind = modality or (found if found in ("CT", "MR") else None)
-    if tags.get(_PHOTOMETRIC, "").strip() == "MONOCHROME1":  # stored with white as 0
-        array = array.max() + array.min() - array
-    notes = () if tags else (UNSCALED,)
     affine = affine_from_lps((*spacing, 1.0), (0.0, 0.0, 0.0), np.eye(3).ravel())
-    return Volume(
-        array.T[..., None].astype(np.float32, order="C"), affine, kind, "HU" if kind == "CT" else "a.u.", notes
-    )
+    return Volume(np.ascontiguousarray(array.T[..., None]), affine, kind, "HU" if kind == "CT" else "a.u.")
 
 
 def _read(path: Path) -> tuple[np.ndarray, tuple[float, float], dict[str, str]]:
-    """Gray values (row, column), size of a pixel in mm, and the tags of a DICOM image."""
+    """Gray values (row, column) with white as the highest, size of a pixel in mm, and the tags of a DICOM image."""
     import SimpleITK
 
     reader = SimpleITK.ImageFileReader()
@@ -68,8 +64,5 @@ def _read(path: Path) -> tuple[np.ndarray, tuple[float, float], dict[str, str]]:
     if not path.name.lower().endswith(SINGLE):
         return array, (1.0, 1.0), {}
     tags = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
-    spacing = picture.GetSpacing()
-    if spacing == (1.0, 1.0) and _IMAGER_SPACING in tags:  # rows, then columns
-        rows, columns = map(float, tags[_IMAGER_SPACING].split("\\"))
-        spacing = (columns, rows)
-    return array, spacing, tags
+    sides = next((tags[key].split("\\") for key in _SPACINGS if tags.get(key, "").strip()), ("1", "1"))
+    return array, (float(sides[1]), float(sides[0])), tags  # the distance of rows comes first

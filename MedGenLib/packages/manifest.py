@@ -74,8 +74,8 @@ class InputSpec:
 class OutputSpec:
     """Output of the model: an image (range and background in `unit`), labels, or features.
 
-    Only an image has a modality; `labels` are those of task "segment" and the classes of task "classify", `features` is the length of the feature vector
-    of task "features".
+    Only an image has a modality; `labels` are those of task "segment" and the classes of task "classify", `features` is
+    the length of the feature vector of task "features".
     """
 
     modality: str | None = None

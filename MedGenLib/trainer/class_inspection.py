@@ -80,7 +80,9 @@ def inspect_classes(
             f"Too few cases of {dataset.path} can be used: each class needs {FEWEST_PEOPLE} people, and two classes "
             f"have to remain{first}"
         )
-    return ClassInspection(facts[0].modality, people, tuple(few), tuple(facts), tuple(problems))
+    found = {f.modality for f in facts}
+    common = found.pop() if len(found) == 1 else "MR"  # such as T1w and T2w
+    return ClassInspection(common, people, tuple(few), tuple(facts), tuple(problems))
 
 
 def _inspect(case: ClassifiedImage, modality: str | None) -> ClassFacts | str:

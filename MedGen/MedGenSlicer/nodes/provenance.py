@@ -42,8 +42,8 @@ class NodeProvenance:
     passed: whether the checks passed; None where nothing was checked.
     input: name of the input node.
     python: the line that makes it again in Slicer's Python console.
-    content: "image"; "saliency" for what speaks for a class of an image; "spread" for the voxel-wise standard deviation of several samples or views; "error" for an error
-        map, whose reference is among the parameters.
+    content: "image"; "spread" for the voxel-wise standard deviation of several samples or views; "error" for an error
+        map, whose reference is among the parameters; "saliency" for what speaks for a class, the parameter "target".
     """
 
     model: str = ""

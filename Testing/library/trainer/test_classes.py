@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from MedGenLib.errors import InputError
 from MedGenLib.io.pictures import read_image
@@ -172,11 +174,32 @@ def test_pictures(tmp_path):
         read_image(tmp_path / "bad.png")
 
 
-def test_single_dicom_image(tmp_path):
-    """Rescaled to HU as a CT; a radiograph stored with white as 0 is inverted, with the spacing of its imager."""
-    gray = sitk.GetImageFromArray(np.arange(48, dtype=np.int16).reshape(8, 6))
-    for key, value in (("0008|0060", "CT"), ("0028|1052", "-1024"), ("0028|1053", "1")):
-        gray.SetMetaData(key, value)
-    sitk.WriteImage(gray, str(tmp_path / "ct.dcm"))
-    found = read_image(tmp_path / "ct.dcm")
-    assert found.modality == "CT" and found.unit == "HU" and found.shape == (6, 8, 1)
+def single(path: Path, gray: np.ndarray, **tags) -> Path:
+    """A DICOM image without a place in the patient, as radiographs are."""
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    data.Rows, data.Columns, data.SamplesPerPixel, data.PixelRepresentation = *gray.shape, 1, 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
+    data.PixelData = gray.astype("<u2").tobytes()
+    for name, value in tags.items():
+        setattr(data, name, value)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_single_dicom_images(tmp_path):
+    """A CT is rescaled to HU; a radiograph stored with white as 0 is inverted, with the spacing of its imager."""
+    gray = np.arange(48).reshape(8, 6)
+    scale = {"RescaleSlope": 1, "RescaleIntercept": -1024, "PixelSpacing": [0.5, 0.25]}
+    found = read_image(
+        single(tmp_path / "ct.dcm", gray, Modality="CT", PhotometricInterpretation="MONOCHROME2", **scale)
+    )
+    assert (found.modality, found.unit, found.shape, found.spacing) == ("CT", "HU", (6, 8, 1), (0.25, 0.5, 1.0))
+    np.testing.assert_array_equal(found.array[..., 0].T, gray - 1024)
+    tags = {"PhotometricInterpretation": "MONOCHROME1", "ImagerPixelSpacing": [0.2, 0.1]}
+    found = read_image(single(tmp_path / "cr.dcm", gray, Modality="CR", **tags))
+    assert found.modality is None and found.spacing == pytest.approx((0.1, 0.2, 1.0))
+    np.testing.assert_array_equal(found.array[..., 0].T, 4095 - gray)  # of 12 bits
