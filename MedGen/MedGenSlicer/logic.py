@@ -299,8 +299,8 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
 
         Returns
         -------
-        The vtkMRMLScalarVolumeNode with the lesion (`currentRun.lesionNode` is its segmentation), or a `Run` for
-        wait=False.
+        The vtkMRMLScalarVolumeNode with the lesion (`currentRun.lesionNode` is its segmentation), with ``grow`` the
+        vtkMRMLSequenceBrowserNode, or a `Run` for wait=False.
 
         Examples
         --------

@@ -20,7 +20,7 @@ def explained(made: Insertion) -> str:
     for part in parts:
         choices |= {f"{part}: {name}": value for name, value in report.parameters.get(part, {}).items()}
     rows = [(name.replace("_", " "), _cell(value)) for name, value in choices.items()]
-    times = [frame.report.parameters for frame in made.later]
+    times = [frame.report.parameters for frame in made.frames if made.later]
     growth = [tuple(time[name] for name in ("day", "size_mm", "volume_ml")) for time in times]
     sections = [
         Section("How it was made", [Table(("Choice", "Value"), rows)]),

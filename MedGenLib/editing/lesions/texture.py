@@ -19,6 +19,8 @@ _FINE = 0.35
 """Length of calcifications relative to that of the heterogeneity."""
 _RAGGED = 0.2
 """Irregularity of inner borders, relative to the depth of the lesion."""
+_SOFT = 0.4
+"""Width of inner borders, relative to the standard deviation of what they are drawn by."""
 _SHELL = 0.3
 """Depth of the rim, relative to that of the lesion."""
 _GLASS = 0.35
@@ -162,7 +164,7 @@ def _highest(values: NDArray, inside: NDArray[np.bool_], share: float) -> NDArra
     if share in (0, 1):
         return np.full(values.shape, float(share))
     within = values[inside]
-    return np.clip(0.5 + (values - np.quantile(within, 1 - share)) / (0.2 * within.std() + 1e-9), 0, 1)
+    return np.clip(0.5 + (values - np.quantile(within, 1 - share)) / (_SOFT * within.std() + 1e-9), 0, 1)
 
 
 def _field(points: NDArray, generator: np.random.Generator) -> NDArray[np.float64]:
