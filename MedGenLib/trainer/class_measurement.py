@@ -150,7 +150,7 @@ class MeasuredClasses:
         for calibrated, color, label in ((False, SECOND, "network"), (True, FIRST, "calibrated")):
             said, seen, _ = zip(*reliability(*self.said(calibrated)), strict=True)
             axes.plot(said, seen, "o-", color=color, label=label, linewidth=1.2)
-        axes.set(xlabel="probability", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+        axes.set(xlabel="probability", ylabel="share that is right", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(frameon=False)
         return png(figure)
 

@@ -113,6 +113,8 @@ class Choices:
         """The data set, as far as these choices name its images."""
         if self.recipe == CLASSIFIER or self.task == "classify":
             return read_classes(path, self.uncertain or "ignore")
+        if self.uncertain is not None:
+            raise InputError(f"--uncertain belongs to --recipe {CLASSIFIER}; leave it out.")
         if self.recipe in UNCONDITIONAL:
             return read_images(path, self.channel)
         return read_data(path, self.task, self.channel, self.source, self.target)
@@ -210,6 +212,8 @@ def _for_classes(
 ) -> tuple[ClassifierPlan, list[Problem]]:
     """The plan of a classifier, and the cases that cannot be used."""
     others = {"--from": choices.start, "--channel": choices.channel, "--source": choices.source}
+    others |= {"--source-modality": choices.source_modality}
+    others |= {f"--recipe {choices.recipe}": choices.recipe if choices.recipe != CLASSIFIER else None}
     if wrong := next((option for option, value in others.items() if value is not None), None):
         raise InputError(f"{wrong} does not belong to a classifier; leave it out.")
     inspection = inspect_classes(dataset, choices.modality, progress)

@@ -206,7 +206,7 @@ def test_volumes_in_hu_and_several_classes(tmp_path):
         classify(draw(tmp_path / "a.png", pixels(1, True)), model="dense")
 
 
-def test_problems_are_stated_by_case(tmp_path, data):
+def test_problems_are_stated_by_case(tmp_path, capsys):
     folder = pictures(tmp_path / "set", 4)
     draw(folder / "ill" / "copy.png", pixels(0, True))
     draw(folder / "ill" / "even.png", np.full((SIDE, SIDE), 5, np.uint8))
@@ -223,7 +223,13 @@ def test_problems_are_stated_by_case(tmp_path, data):
         sentences["well-ct"] == "The image is a CT volume, but most are pictures."
         and "3 people" in sentences["rare-r0"]
     )
-    assert cli.main(["plan", str(folder), "--task", "classify"]) == 2
+    for options, words_ in (
+        (["--task", "classify"], "6 cases of"),
+        (["--task", "classify", "--recipe", "cut"], "--recipe cut does not belong to a classifier"),
+        (["--recipe", "cut", "--uncertain", "ones"], "--uncertain belongs to --recipe image-classifier"),
+    ):
+        assert cli.main(["plan", str(folder), *options]) == 2
+        assert words_ in capsys.readouterr().err
 
 
 def test_people_are_on_one_side_and_stated_splits_count(tmp_path):
