@@ -13,7 +13,7 @@ import numpy as np
 from MedGenLib.classification.grid import CHANNELS, PICTURE
 from MedGenLib.errors import InputError
 from MedGenLib.packages.typed import setting
-from MedGenLib.trainer.class_inspection import ClassInspection
+from MedGenLib.trainer.class_inspection import FEWEST_PEOPLE, ClassInspection
 from MedGenLib.trainer.datasets import CLASSIFIER, ClassifiedImage, DataSet
 from MedGenLib.trainer.plan import BasePlan, checked_name, package_name
 from MedGenLib.training.splits import hold_out
@@ -244,10 +244,15 @@ def _sides(cases: Sequence[ClassifiedImage], numbers: Sequence[int]) -> tuple[tu
     groups = _groups([c for c in cases if c.subject not in held_out | validation], numbers)
     for people in groups.values():
         left = set(people)
-        for side in drawn:
+        for side in drawn if len(people) >= FEWEST_PEOPLE else ():  # others are for the training
             chosen = set(hold_out(left, max(1, round(len(people) / 5))))
             (held_out if side == "test" else validation).update(chosen)
             left -= chosen
+    if not (held_out and validation and {c.subject for c in cases} - held_out - validation):
+        raise InputError(
+            f"The splits leave no people for the training, the calibration or the measurement; give {FEWEST_PEOPLE} or "
+            "more people of each class beside those of the test, or no splits."
+        )
     words = {2: "a fifth of the people of each class, at random", 1: "in part as the data set states, else at random"}
     return tuple(sorted(validation)), tuple(sorted(held_out)), words.get(len(drawn), "as the data set states")
 

@@ -249,6 +249,10 @@ def test_people_are_on_one_side_and_stated_splits_count(tmp_path):
         row["split"] = ""
     plan = plan_for(table(tmp_path / "t.csv", rows))
     assert not set(plan.validation) & set(plan.held_out) and len(plan.held_out) == 2
+    for number, row in enumerate(rows):
+        row["split"] = "test" if number < 8 else "train"
+    with pytest.raises(InputError, match="no people for the training, the calibration or the measurement"):
+        plan_for(table(tmp_path / "t.csv", rows))
 
 
 def test_uncertain_findings_are_known_to_the_plan(tmp_path):
