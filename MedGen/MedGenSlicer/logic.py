@@ -126,7 +126,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         ...                         fill="fat")                                                 # doctest: +SKIP
         """
         manifest = models.usable(model, "generate", options["accept_license"])
-        if manifest.input.kind == "labels" or options["size"] is None:
+        if manifest.input.kind == "labels" or (options["size"] is None and manifest.settings.grid is None):
             kindOf(maskNode, "labels")
         options |= {"mask": maskNode, "model": model, "seed": seed, "preset": preset, "device": device}
         parameters = self._parameters("generate", manifest, options, outputNode)

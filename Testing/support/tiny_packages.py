@@ -102,3 +102,20 @@ def write_translator(folder, name="tiny-mr-to-ct", source="T1w", target="CT"):
     metadata = translator_metadata(name, source, target)
     weights = {"translator": WEIGHTS["flow"]}
     return write_package(folder / name, metadata, weights, "# Card", "Non-commercial")
+
+
+def write_noise_model(folder, name="tiny-noise", classes=()):
+    """A generator without a mask that runs, with random weights."""
+    from MedGenLib.networks import VolumeGenerator
+
+    grid, metadata = [16, 16, 24], generator_metadata(name)
+    network = VolumeGenerator(grid, [8, 8], [1, 0], latent=8, classes=len(classes))
+    medgen = metadata["medgen"]
+    medgen["pipeline"], medgen["input"] = "volume-gan", {"kind": "none"}
+    medgen["output"] = {"modality": "T1w", "unit": "a.u.", "range": [0, 1500], "background": 0}
+    medgen["networks"] = {"generator": {"network": "VolumeGenerator", "arguments": network.arguments}}
+    medgen["preprocessing"] = {"name": "fixed-grid", "grid": grid, "center": 500, "scale": 500}
+    medgen["preprocessing"] |= {"classes": list(classes)} if classes else {}
+    medgen["sampler"], medgen["statistics"] = {"name": "generator", "presets": {"normal": {}}}, {}
+    weights = {"generator": {key: value.contiguous() for key, value in network.state_dict().items()}}
+    return write_package(folder / name, metadata, weights, "# Card", "License")

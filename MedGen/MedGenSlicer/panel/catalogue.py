@@ -23,8 +23,12 @@ class Models:
         """The model of that name, None where it is not installed."""
         return next((manifest for manifest in self.manifests if manifest.name == name), None)
 
+    def withoutMask(self) -> list[Manifest]:
+        """Models that make an image of their own grid; those that need a size are left to the command line."""
+        return [m for m in self.manifests if m.task == "generate" and m.settings.grid is not None]
+
     def generators(self) -> list[Manifest]:
-        """Models that make an image from labels; those that need no mask are left to the command line."""
+        """Models that make an image from labels."""
         return [
             manifest for manifest in self.manifests if manifest.task == "generate" and manifest.input.kind == "labels"
         ]

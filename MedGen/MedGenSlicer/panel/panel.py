@@ -180,7 +180,7 @@ class Panel(VTKObservationMixin):
         if self.context.parameters is None:
             return
         node, manifest, findings = self.tab.inputNode, self.tab.manifest, self.inputCheck.findings
-        problem, plan = self._problem(self.context.task), ""
+        problem, plan = self._problem(self.context.task), self.tab.note()
         if node is not None and manifest is not None:
             try:
                 plan = self._planSentence(node, manifest)

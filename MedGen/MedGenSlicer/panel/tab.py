@@ -53,6 +53,10 @@ class TaskTab(PanelSection):
             return _("The output would replace the input; choose another output.")
         return ""
 
+    def note(self) -> str:
+        """What a user should know of the model before the run."""
+        return ""
+
     def checkArguments(self) -> dict:
         """What the input check needs besides node and model."""
         return {}

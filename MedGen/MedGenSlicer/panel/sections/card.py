@@ -95,6 +95,8 @@ def _suits(manifest) -> str:
     if manifest.input.kind == "labels":
         names = ", ".join(label.name for label in manifest.input.labels.values())
         return escape(_("masks of {labels}; {spacing}").format(labels=names, spacing=spacing))
+    if manifest.input.kind == "none":
+        return escape(_("no input; {spacing}").format(spacing=spacing))
     return escape(f"{modalityText(manifest.input.modality)}; {spacing}")
 
 

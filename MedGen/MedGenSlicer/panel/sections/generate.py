@@ -25,17 +25,34 @@ class GenerateTab(TaskTab):
         context.bind(self._ui.fillComboBox, "fill")
         context.bind(self._ui.phaseComboBox, "phase")
 
+    @property
+    def isWithoutMask(self) -> bool:
+        """Whether the chosen model makes images of its own grid, without an input."""
+        return self._context.models.named(self._parameter("Model")) in self._context.models.withoutMask()
+
+    @TaskTab.inputNode.getter
+    def inputNode(self):
+        """The node to work on; None also for a model without a mask."""
+        return None if self.isWithoutMask else self._parameter("Input")
+
+    def note(self) -> str:
+        return _("This model makes images without a mask; no segmentation is used.") if self.isWithoutMask else ""
+
     def update(self) -> None:
         super().update()
         manifest = self.manifest
         name = manifest.name if manifest else self._context.parameters.generateModel
-        models = modelItems(self._context.models.generators(), name)
+        known = self._context.models
+        models = modelItems(known.generators() + known.withoutMask(), name)
         widgets.fillCombo(self._ui.generateModelComboBox, models, name)
         self._fillGaps(manifest)
         self._fillPhases(manifest)
         self.labels.show(self.inputNode, manifest)
 
     def problem(self) -> str:
+        if self.isWithoutMask:
+            several = _("This model makes images of several classes; run it with logic.generate(label=...).")
+            return several if self.manifest.settings.classes else ""
         problem = super().problem()
         if self.inputNode is not None and self.manifest is not None and self.labels.unmapped():
             return _("Choose what each segment becomes, or leave it out.")
@@ -61,7 +78,7 @@ class GenerateTab(TaskTab):
 
     def _fitting(self):
         """The first of the models that know most of the segments; None where no model is installed."""
-        generators, node = self._context.models.generators(), self.inputNode
+        generators, node = self._context.models.generators(), self._parameter("Input")
         if len(generators) < 2 or node is None:
             return generators[0] if generators else None
         key = (node.GetID(), tuple((s.name, s.terminology) for s in segmentsOf(node)), len(generators))
