@@ -23,7 +23,7 @@ from pathlib import Path
 from MedGenLib.errors import InputError
 from MedGenLib.io.pictures import IMAGES
 from MedGenLib.trainer.datasets import ClassifiedImage, DataSet, Problem
-from MedGenLib.trainer.layouts import entities
+from MedGenLib.trainer.layouts import entities, stem
 
 UNCERTAIN = {"ignore": None, "ones": 1, "zeros": 0}
 """What an uncertain finding becomes."""
@@ -105,12 +105,6 @@ def read_classes(path: str | Path, uncertain: str = "ignore") -> DataSet:
     return found
 
 
-def _image_name(path: Path) -> str | None:
-    """The name without the suffix of an image; None for other files and hidden ones."""
-    ending = next((e for e in sorted(IMAGES, key=len, reverse=True) if path.name.lower().endswith(e)), None)
-    return None if ending is None or path.name.startswith(".") else path.name[: -len(ending)]
-
-
 def _person_of(name: str) -> str:
     """The person of a file name: the subject of BIDS, else the name."""
     return entities(Path(name))[0] if name.startswith("sub-") else name
@@ -143,7 +137,7 @@ def _csv(path: Path) -> DataSet | None:
     several = any(SEVERAL in row["class"] or row["class"] == NONE for row in rows)
     for number, row in enumerate(rows, start=2):
         image, stated = path.parent / row["image"], row.get("split", "")
-        name = row.get("case") or _image_name(image) or image.name
+        name = row.get("case") or stem(image, IMAGES) or image.name
         if not row["image"] or not row["class"]:
             empty = "image" if not row["image"] else "class"
             found.problems.append(Problem(name, f"Line {number} of {path} has no {empty}."))
@@ -207,9 +201,9 @@ def _covid(path: Path) -> DataSet | None:
         return None
     found = _Found()
     for name, title in _COVID.items():
-        for image, stem in _images(folder / name):
-            paper = _PAPER.match(stem)
-            found.add(f"{name}-{stem}", f"{name}-{paper[1] if paper else stem}", image, {title: 1})
+        for image, slice_ in _images(folder / name):
+            paper = _PAPER.match(slice_)
+            found.add(f"{name}-{slice_}", f"{name}-{paper[1] if paper else slice_}", image, {title: 1})
     return found.dataset(path, "COVID-CT", False, _COVID.values())
 
 
@@ -231,7 +225,7 @@ def _within(folder: Path) -> list[Path]:
 
 def _images(folder: Path) -> Iterator[tuple[Path, str]]:
     """Image files of a folder, and their names; the suffix is kept where two files differ in nothing else."""
-    files = [(file, name) for file in sorted(folder.iterdir()) if file.is_file() and (name := _image_name(file))]
+    files = [(file, name) for file in sorted(folder.iterdir()) if file.is_file() and (name := stem(file, IMAGES))]
     names = [name for _, name in files]
     yield from ((file, name if names.count(name) == 1 else file.name) for file, name in files)
 

@@ -66,10 +66,10 @@ def read_dataset(path: str | Path, channel: str | None = None) -> DataSet:
     )
 
 
-def stem(path: Path) -> str | None:
+def stem(path: Path, suffixes: tuple[str, ...] = READABLE) -> str | None:
     """The name without the suffix of a volume; None for other files and hidden ones."""
     name = path.name
-    ending = next((e for e in sorted(READABLE, key=len, reverse=True) if name.lower().endswith(e)), None)
+    ending = next((e for e in sorted(suffixes, key=len, reverse=True) if name.lower().endswith(e)), None)
     return None if ending is None or name.startswith(".") else name[: -len(ending)]
 
 
