@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError, LicenseError, PackageError
 from MedGenLib.imaging.modality import same_modality
-from MedGenLib.packages.catalogue import light_catalogue
+from MedGenLib.packages.catalogue import light_catalogue, translators
 from MedGenLib.packages.license import is_accepted, license_notice
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ def usable(name: str, task: str, acceptLicense: bool) -> Manifest:
 
 def translator(source: str | None, to: str) -> Manifest:
     """The first model that translates from one modality to another; PackageError with the translations there are."""
-    translators = [manifest for manifest in light_catalogue() if manifest.task == "translate"]
-    for manifest in translators:
+    known = translators(light_catalogue())
+    for manifest in known:
         if same_modality(source, manifest.input.modality) and same_modality(to, manifest.output.modality):
             return manifest
-    known = ", ".join(f"{model.input.modality} to {model.output.modality}" for model in translators)
+    kinds = ", ".join(f"{model.input.modality} to {model.output.modality}" for model in known)
     raise PackageError(
         _("No model translates {source} to {to}; the translations are: {known}.").format(
-            source=source or _("this image"), to=to, known=known or _("none")
+            source=source or _("this image"), to=to, known=kinds or _("none")
         )
     )
 

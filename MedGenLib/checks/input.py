@@ -122,10 +122,25 @@ def check_image(volume: Volume, manifest: Manifest) -> list[Finding]:
         *([] if manifest.settings.paired else [_warning("unpaired-model", INVENTS)]),
         *_check_geometry(volume, manifest),
     ]
-    if any(finding.level == "error" for finding in findings) or manifest.settings.name != "head-slices":
+    if any(finding.level == "error" for finding in findings) or not manifest.needs_head:
         return findings
     problem = head_problem(volume)
-    return findings + ([_error("no-head", f"{problem}; {_needs(manifest)} of a whole head.")] if problem else [])
+    return findings + (
+        [_error("no-head", f"{problem}; {_needs(manifest)} of a whole head.{_other(manifest)}")] if problem else []
+    )
+
+
+def _other(manifest: Manifest) -> str:
+    """A sentence on the embedded model of the same modalities that takes other parts of the body."""
+    from MedGenLib.packages.catalogue import light_catalogue, translators
+
+    ends = (manifest.input.modality, manifest.output.modality)
+    names = [
+        m.name
+        for m in translators(light_catalogue())
+        if (m.input.modality, m.output.modality) == ends and not m.needs_head
+    ]
+    return f" Limbs and the trunk belong to the model '{names[0]}'." if names else ""
 
 
 def check_stated(volume: Volume) -> list[Finding]:

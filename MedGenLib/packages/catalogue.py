@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,18 +79,24 @@ def for_generation() -> list[Manifest]:
     return [manifest for manifest in catalogue() if manifest.task == "generate"]
 
 
+def translators(manifests: Sequence[Manifest]) -> list[Manifest]:
+    """Packages that translate images, those of the head first, because they refuse other parts of the body."""
+    found = [manifest for manifest in manifests if manifest.task == "translate"]
+    return sorted(found, key=lambda manifest: not manifest.needs_head)
+
+
 def for_translation(source: str | None, target: str) -> Manifest:
-    """The first package that turns modality `source` into `target`.
+    """The first package that turns modality `source` into `target`, see `translators`.
 
     "MR" stands for any MR contrast; a source of None (unknown) matches any package. Raises PackageError, with the
     available translations, if there is none.
     """
-    translators = [manifest for manifest in catalogue() if manifest.task == "translate"]
-    for manifest in translators:
+    known_ones = translators(catalogue())
+    for manifest in known_ones:
         fits = same_modality(source, manifest.input.modality)
         if fits and same_modality(target, manifest.output.modality):
             return manifest
-    known = ", ".join(f"{m.input} to {m.output.modality} ({m.name})" for m in translators)
+    known = ", ".join(f"{m.input} to {m.output.modality} ({m.name})" for m in known_ones)
     raise PackageError(
         f"No model translates {source or 'this image'} to {target}; the translations are: {known or 'none'}."
     )

@@ -198,6 +198,11 @@ class Manifest:
     citation: str
     metadata: Mapping[str, Any]
 
+    @property
+    def needs_head(self) -> bool:
+        """Whether the model refuses images of other parts of the body."""
+        return self.settings.name == "head-slices"
+
     def preset(self, name: str) -> Preset:
         """The preset with this name; InputError lists the available ones."""
         presets = self.sampler.presets if self.sampler else {}

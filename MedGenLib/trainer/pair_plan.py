@@ -14,7 +14,7 @@ from MedGenLib.checks.input import INVENTS
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import modality_family
 from MedGenLib.packages.typed import setting
-from MedGenLib.trainer.datasets import TRANSLATIONS, DataSet, ImagePair
+from MedGenLib.trainer.datasets import ALIGNMENT, TRANSLATIONS, DataSet, ImagePair
 from MedGenLib.trainer.pair_inspection import SIDES, PairInspection
 from MedGenLib.trainer.plan import BasePlan, checked_name, package_name
 from MedGenLib.training.splits import hold_out
@@ -75,6 +75,7 @@ class TranslationPlan(BasePlan):
     planes: planes of the slices: 0 axial, 1 coronal, 2 sagittal.
     patch: pixels of a side of a training patch.
     network, discriminator, loss: settings of the recipe.
+    align: first warp each target onto its source, for pairs that are loosely registered (recipe `alignment`).
     held_out: subjects that the networks never see, for the measurement.
     """
 
@@ -101,6 +102,7 @@ class TranslationPlan(BasePlan):
     network: Mapping[str, Any]
     discriminator: Mapping[str, Any]
     loss: Mapping[str, float] = field(metadata={"low": 0})
+    align: bool = False
     steps: Mapping[str, int] = field(default_factory=dict, metadata={"low": 1})
     learning_rate: float = setting(above=0)
     held_out: tuple[str, ...]
@@ -122,15 +124,16 @@ class TranslationPlan(BasePlan):
             )
         if self.recipe not in UNPAIRED and not self.paired:
             raise InputError(needs_pairs(self.recipe, self.dataset))
+        if self.align and self.recipe in UNPAIRED:
+            raise InputError(f"The recipe {self.recipe} uses no pairs, so there is nothing to align; leave out align.")
 
     @property
     def stages(self) -> tuple[str, ...]:
-        return (self.recipe,)
+        return (ALIGNMENT, self.recipe) if self.align else (self.recipe,)
 
     def config(self, cases: Sequence[ImagePair], cache: Path) -> dict[str, Any]:
         """The configuration of the recipe; ``cache`` is the folder of the prepared images."""
         kept = [case for case in cases if case.subject not in self.held_out]
-        steps = self.steps[self.recipe]
         return {
             "seed": self.seed,
             "folder": str(cache.parent),
@@ -144,25 +147,28 @@ class TranslationPlan(BasePlan):
                 "spacing_mm": dict(self.spacing_mm),
                 "planes": list(self.planes),
                 "tissues": self._tissues,
+                **({"moved": str(cache.parent / ALIGNMENT / "targets")} if self.align else {}),
             },
             "patch": self.patch,
             "network": dict(self.network),
             "discriminator": dict(self.discriminator),
             "loss": dict(self.loss),
-            "optimisation": {
-                self.recipe: {
-                    "steps": steps,
-                    "batch": self.batch,
-                    "learning_rate": self.learning_rate,
-                    "warmup": min(100, steps // 10),
-                    "decay": 0.5,
-                    "ema": 0.998,
-                    "seed": self.seed,
-                    "checkpoint_every": max(1, min(250, steps // 10)),
-                    "validate_every": max(1, steps // 8),
-                }
-            },
+            "optimisation": {stage: self._optimization(stage) for stage in self.stages},
             "package": self._package(len({case.subject for case in kept})),
+        }
+
+    def _optimization(self, stage: str) -> dict[str, Any]:
+        steps = self.steps[stage]
+        return {
+            "steps": steps,
+            "batch": self.batch,
+            "learning_rate": RATES["regression"] if stage == ALIGNMENT else self.learning_rate,
+            "warmup": min(100, steps // 10),
+            "decay": 0.5,
+            "ema": 0.998,
+            "seed": self.seed,
+            "checkpoint_every": max(1, min(250, steps // 10)),
+            "validate_every": max(1, steps // 8),
         }
 
     @property

@@ -2,7 +2,7 @@
 
 from slicer.i18n import tr as _
 
-from MedGenLib.packages.catalogue import light_catalogue
+from MedGenLib.packages.catalogue import light_catalogue, translators
 from MedGenLib.packages.manifest import Manifest
 
 QUALITIES = ("draft", "normal", "best")
@@ -35,11 +35,7 @@ class Models:
 
     def translators(self, target: str = "") -> list[Manifest]:
         """Models that translate an image, to `target` where it is given."""
-        return [
-            manifest
-            for manifest in self.manifests
-            if manifest.task == "translate" and target in ("", manifest.output.modality)
-        ]
+        return [manifest for manifest in translators(self.manifests) if target in ("", manifest.output.modality)]
 
     def targets(self) -> list[str]:
         """Modalities that some translator makes, in the order of the models."""

@@ -32,6 +32,7 @@ from MedGenLib.packages.sections import Resegment
 from MedGenLib.packages.typed import read
 from MedGenLib.pipelines.slice_sampling import SLICE_AXIS
 from MedGenLib.pipelines.working_grid import slice_spacing, usable_axes
+from MedGenLib.training.data.alignment import within_field
 from MedGenLib.training.data.patches import random_window
 
 SIDES = ("source", "target")
@@ -140,13 +141,14 @@ def _cached(data: Mapping[str, Any], case: Sequence[str | None]) -> PreparedImag
     """The prepared case, from the cache if it is there."""
     name, *paths = case
     rule = {key: data[key] for key in ("spacing_mm", *SIDES, "tissues")}
+    rule |= {"moved": bool(data["moved"])} if "moved" in data else {}
     files = [path and (path, Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in paths]
     key = hashlib.sha256(json.dumps([rule, files], sort_keys=True).encode()).hexdigest()[:20]
     base = Path(data["cache"]) / key
     facts = base.with_name(f"{key}.json")
     if not facts.is_file():
         base.parent.mkdir(parents=True, exist_ok=True)
-        write_json(facts, _prepare(data, dict(zip(SIDES, paths, strict=True)), base))
+        write_json(facts, _prepare(data, case, base))
     known = json.loads(facts.read_text(encoding="utf-8"))
     images = {
         side: np.load(base.with_name(f"{key}.{side}.npy"), mmap_mode="r")
@@ -158,9 +160,47 @@ def _cached(data: Mapping[str, Any], case: Sequence[str | None]) -> PreparedImag
     return PreparedImages(images, slices, tissues, known["outline"])
 
 
-def _prepare(data: Mapping[str, Any], paths: Mapping[str, str | None], base: Path) -> dict[str, Any]:
+def _prepare(data: Mapping[str, Any], case: Sequence[str | None], base: Path) -> dict[str, Any]:
     """Resample, reorient and encode a case; returns its facts."""
-    volumes = {side: read_volume(path, modality=data[side]) for side, path in paths.items() if path}
+    known = loaded(data, case)
+    values = dict(known.values)
+    if "moved" in data:
+        moved = Path(data["moved"] or "") / f"{case[0]}.npy"
+        if data["moved"] and moved.is_file():  # held-out targets are not moved
+            values["target"] = np.load(moved).astype(np.float32)
+        values = within_field(values, data)
+    encoded = {side: slice_codec(data[side]).as_target(array) for side, array in values.items()}
+    for side, array in encoded.items():
+        with replacing(base.with_name(f"{base.name}.{side}.npy")) as temporary:
+            np.save(temporary, array.astype(np.float16))
+    shown = next(iter(encoded.values()))
+    slices = {
+        axis: [i for i in range(shown.shape[axis]) if shown.take(i, axis).std() > LEAST_SPREAD] for axis in known.axes
+    }
+    return {"slices": slices, "tissues": _tissues(data, values), "outline": known.outline}
+
+
+@dataclass(frozen=True)
+class LoadedImages:
+    """The images of a case on the working grid of the networks.
+
+    Attributes
+    ----------
+    values: side -> (x, y, z) in LPS order, HU or relative to the bright end of an MR.
+    axes: those across the slices that the networks see.
+    spacing: voxel sides in mm.
+    outline: as in `PreparedImages`.
+    """
+
+    values: Mapping[str, np.ndarray]
+    axes: list[int]
+    spacing: tuple[float, ...]
+    outline: float | None
+
+
+def loaded(data: Mapping[str, Any], case: Sequence[str | None]) -> LoadedImages:
+    """Read and resample a case of a configuration."""
+    volumes = {side: read_volume(path, modality=data[side]) for side, path in zip(SIDES, case[1:], strict=True) if path}
     if len(volumes) == 2:
         volumes = dict(zip(SIDES, on_one_lattice(volumes["source"], volumes["target"]), strict=True))
     first = next(iter(volumes.values()))
@@ -169,13 +209,8 @@ def _prepare(data: Mapping[str, Any], paths: Mapping[str, str | None], base: Pat
     order = Reorientation.to(next(iter(volumes.values())).geometry, "LPS")
     axes = [axis for axis in range(3) if order.order[axis] in usable_axes(first)]
     values = {side: _in_units(order.apply(volume.array), volume.modality) for side, volume in volumes.items()}
-    encoded = {side: slice_codec(data[side]).as_target(array) for side, array in values.items()}
-    for side, array in encoded.items():
-        with replacing(base.with_name(f"{base.name}.{side}.npy")) as temporary:
-            np.save(temporary, array.astype(np.float16))
-    shown = next(iter(encoded.values()))
-    slices = {axis: [i for i in range(shown.shape[axis]) if shown.take(i, axis).std() > LEAST_SPREAD] for axis in axes}
-    return {"slices": slices, "tissues": _tissues(data, values), "outline": _outline(list(volumes.values()))}
+    sides = tuple(float(mm) for mm in order.axes(spacing))
+    return LoadedImages(values, axes, sides, _outline(list(volumes.values())))
 
 
 def _outline(volumes: Sequence[Volume]) -> float | None:
