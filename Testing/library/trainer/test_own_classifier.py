@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from test_classes import chexpert, picture, table
+from test_classes import chexpert, picture, single, table
 from workers import temporary_environment
 
 from MedGenLib import classify, cli
 from MedGenLib.classification import NO_DIAGNOSIS, prepared, scores_of, shares
+from MedGenLib.classification.grid import network_input, on_grid
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import read_volume, write_volume
@@ -253,6 +254,25 @@ def test_people_are_on_one_side_and_stated_splits_count(tmp_path):
         row["split"] = "test" if number < 8 else "train"
     with pytest.raises(InputError, match="no people for the training, the calibration or the measurement"):
         plan_for(table(tmp_path / "t.csv", rows))
+
+
+def test_single_ct_slices_keep_their_hu(tmp_path):
+    tags = {"Modality": "CT", "PhotometricInterpretation": "MONOCHROME2", "RescaleSlope": 1, "RescaleIntercept": -1024}
+    for person in range(3):
+        for ill in (False, True):
+            folder = tmp_path / ("ill" if ill else "well")
+            folder.mkdir(exist_ok=True)
+            hu = volume(person, ill).array[:, :, 17].T.astype(int)
+            single(folder / f"p{person}{ill:d}.dcm", hu + 1024, PixelSpacing=[2, 2], **tags)
+    plan = plan_for(tmp_path)
+    assert (plan.modality, plan.codec, plan.whole, plan.shape) == ("CT", "hounsfield", True, (48, 48, 1))
+    image = read_image(tmp_path / "ill" / "p01.dcm")
+    whole, soft = network_input(image, on_grid(image, plan.shape, plan.spacing_mm, plan.whole), plan.codec)
+    assert whole.shape == (48, 48)
+    water = (whole > -0.05) & (whole < 0.13)
+    assert np.median(1000 * whole[water]) == pytest.approx(40, abs=8)
+    assert np.median(200 * soft[water]) == pytest.approx(0, abs=8) and 1000 * whole.max() == pytest.approx(290, abs=60)
+    assert whole[0, 0] < -0.95 and soft[0, 0] == -1
 
 
 def test_uncertain_findings_are_known_to_the_plan(tmp_path):
