@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import connect
-from workers import eventually
 
 MEDGEN = [sys.executable, "-c", "import sys; from MedGenLib.cli import main; sys.exit(main())"]
 
@@ -122,7 +121,7 @@ def served(folder: Path, *options: str, token: str = "") -> Iterator[ServedEngin
         process.send_signal(signal.SIGTERM)
         process.wait(30)
         process.stdout.close()
-    assert eventually(lambda: list(temporary.iterdir()) == [], 5), "no file of the engine stays behind"
+    assert list(temporary.iterdir()) == [], "no file of the engine stays behind"
 
 
 def untrusting() -> ssl.SSLContext:

@@ -22,6 +22,8 @@ from MedGenSlicer.engine.installers import slicerPython
 from MedGenSlicer.engine.process import PYTHON_SETTING, WorkerProcess
 
 LOG_LINES = 500
+ADDRESS_SETTING = "MedGen/Engine"
+"""Address of `medgen serve` on another computer; empty for this computer."""
 CHECK_MS = 200
 IDLE_TIMEOUT = 600.0
 """Seconds after which a worker that nobody uses is ended: it holds memory, with CUDA also of the GPUs."""
@@ -91,6 +93,22 @@ class Engine:
     def log(self) -> str:
         """The last lines that workers wrote."""
         return "\n".join(self._lines)
+
+    @property
+    def address(self) -> str:
+        """Where models run: an address of another computer, "" for this one."""
+        return str(slicer.app.settings().value(ADDRESS_SETTING, "") or "")
+
+    @address.setter
+    def address(self, address: str) -> None:
+        if address != self.address:
+            slicer.app.settings().setValue(ADDRESS_SETTING, address)
+            self.cancel()
+
+    @property
+    def use(self) -> str:
+        """What has to be installed here, a use of `MedGenLib/requirements.txt`."""
+        return "an engine on another computer" if self.address else ""
 
     def addObserver(self, callback: Callable[[], None]) -> None:
         """Call `callback()` whenever `state` may have changed."""
@@ -192,7 +210,7 @@ class Engine:
         python = self.workerPython()
         worker = WorkerProcess(
             python,
-            self.workerEnvironment(python),
+            {**self.workerEnvironment(python), "MEDGEN_ENGINE": self.address},
             self.temporaryRoot or slicer.app.temporaryPath,
             onReady=self._onReady,
             onFailure=self._onFailure,

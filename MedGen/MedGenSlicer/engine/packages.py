@@ -24,6 +24,7 @@ SIZES = {  # MiB to download and on disk, with what each brings along; rounded u
     "huggingface_hub": (10, 30),
     "monai": (3, 17),
     "pyyaml": (1, 3),
+    "websockets": (1, 2),
 }
 DEFAULT_SIZE = (5, 15)
 

@@ -1,4 +1,4 @@
-"""What both sides agree on: methods, sizes, and images in messages."""
+"""What both sides agree on: methods, sizes, images in messages, and addresses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from MedGenLib.errors import InputError
 
 WITH_FOLDER = frozenset(
     ("generate", "translate", "enhance", "insert_lesion", "edit/open", "edit", "edit/undo", "edit/redo")
@@ -13,7 +16,7 @@ WITH_FOLDER = frozenset(
 FORWARDED = WITH_FOLDER | {"edit/close", "initialize", "devices", "self_test", "models/list"}
 """Methods that the other computer runs: those that need a network, and those about that computer."""
 DEFAULT_PORT = 7450
-CHUNK = 256 * 2**10
+CHUNK = 2**20
 """Bytes of a binary frame."""
 LONGEST_TEXT = 2**20
 """Bytes of a request."""
@@ -43,3 +46,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def parsed(address: str) -> tuple[str, str, int, bool]:
+    """The usual form of an address, its host, its port, and whether it has TLS. Raises InputError."""
+    try:
+        parts = urlsplit(address.strip())
+        host, port = parts.hostname, parts.port or DEFAULT_PORT
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("ws", "wss") or parts.path not in ("", "/"):
+        raise InputError(f"'{address}' is no address of an engine; give one such as wss://workstation:{DEFAULT_PORT}.")
+    if parts.scheme == "ws" and not is_loopback(host):
+        raise InputError(f"'{address}' has no encryption, which only the loopback interface may lack; give wss://.")
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}:{port}", host, port, parts.scheme == "wss"

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from MedGenLib.errors import InputError, WorkerError
 from MedGenLib.io.user_config import config_path
@@ -25,7 +24,7 @@ from MedGenLib.worker.job import Request
 from MedGenLib.worker.methods import METHODS
 from MedGenLib.worker.protocol import messages
 from MedGenLib.worker.remote.certificate import KNOWN, client_context, recall
-from MedGenLib.worker.remote.frames import CHUNK, DEFAULT_PORT, FILE, FORWARDED, chunks, is_loopback, with_files
+from MedGenLib.worker.remote.frames import CHUNK, FILE, FORWARDED, chunks, parsed, with_files
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -177,6 +176,7 @@ class Relay:
                 compression=None,
                 additional_headers={"Authorization": f"Bearer {token}"} if token else {},
                 max_size=messages.LONGEST_LINE,
+                write_limit=2**22,
             )
         except ssl.SSLCertVerificationError as error:
             raise WorkerError(
@@ -191,21 +191,6 @@ class Relay:
             raise WorkerError(
                 f"No engine answers at {self._address} ({reason}); check the address and that `medgen serve` runs."
             ) from error
-
-
-def parsed(address: str) -> tuple[str, str, int, bool]:
-    """The usual form of an address, its host, its port, and whether it has TLS. Raises InputError."""
-    try:
-        parts = urlsplit(address.strip())
-        host, port = parts.hostname, parts.port or DEFAULT_PORT
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in ("ws", "wss") or parts.path not in ("", "/"):
-        raise InputError(f"'{address}' is no address of an engine; give one such as wss://workstation:{DEFAULT_PORT}.")
-    if parts.scheme == "ws" and not is_loopback(host):
-        raise InputError(f"'{address}' has no encryption, which only the loopback interface may lack; give wss://.")
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}:{port}", host, port, parts.scheme == "wss"
 
 
 def _text(message: dict[str, Any]) -> str:

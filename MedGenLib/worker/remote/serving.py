@@ -252,6 +252,7 @@ class Service:
                 max_size=LONGEST_TEXT,
                 open_timeout=HANDSHAKE_SECONDS,
                 server_header=None,
+                write_limit=2**22,
                 **tls,
             ):
                 on_ready(listener.getsockname()[1])

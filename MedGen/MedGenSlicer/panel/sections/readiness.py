@@ -5,7 +5,7 @@ from collections.abc import Callable
 import slicer
 from slicer.i18n import tr as _
 
-from MedGenLib.errors import Cancelled
+from MedGenLib.errors import Cancelled, MedGenError
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.section import PanelSection
@@ -30,6 +30,7 @@ class Readiness(PanelSection):
         self._menu = widgets.addMenu(
             context,
             self._ui.readinessMenuButton,
+            (_("Run on another computer…"), self.chooseEngine),
             (_("Copy diagnostics"), self.copyDiagnostics),
             (_("Check installation again"), self._checkAgain),
             (_("Install from a folder…"), self.installFromFolder),
@@ -53,7 +54,7 @@ class Readiness(PanelSection):
             return
         if engine.info:
             self._updated(engine.info.get("devices") or [])
-        elif self._context.logic.dependencies.missing():
+        elif self._context.logic.dependencies.missing(engine.use):
             self._show(
                 "missing",
                 "warning",
@@ -62,7 +63,7 @@ class Readiness(PanelSection):
                 _("Show what has to be installed, with download and disk size in MB, and install it after you agree"),
             )
         elif engine.state == "starting":
-            self._show("starting", "wait", _("Checking this computer…"))
+            self._show("starting", "wait", self._waitText())
         else:
             # A worker that was stopped leaves what is known of the computer.
             self._show("idle", "ok", self._device or _("Installed. Select an input to begin."))
@@ -72,7 +73,7 @@ class Readiness(PanelSection):
         engine = self._context.logic.engine
         if not self.isInstalled or engine.state != "off":
             return
-        self._show("starting", "wait", _("Checking this computer…"))
+        self._show("starting", "wait", self._waitText())
         engine.start(
             lambda *unused: self._context.guarded(self._started),
             lambda error: self._context.guarded(self._notStarted, error),
@@ -94,11 +95,11 @@ class Readiness(PanelSection):
 
         wheelFolder: a folder of wheels to take instead of the network.
         """
-        dependencies = self._context.logic.dependencies
-        if self._agrees(dependencies.plan()):
+        dependencies, use = self._context.logic.dependencies, self._context.logic.engine.use
+        if self._agrees(dependencies.plan(use)):
             self._begin()
             dependencies.install(
-                self._log, lambda outcome: self._context.guarded(self._installed, outcome), wheelFolder
+                self._log, lambda outcome: self._context.guarded(self._installed, outcome), wheelFolder, use
             )
 
     def withPackages(self, use: str, then: Callable[[], None]) -> None:
@@ -144,6 +145,28 @@ class Readiness(PanelSection):
         self._show("installing", "wait", _("Removing…"))
         self._context.changed()
         dependencies.remove(self._log, lambda outcome: self._context.guarded(removed, outcome))
+
+    def chooseEngine(self) -> None:
+        """Ask where models run: on this computer, or at an address where `medgen serve` runs, with a token."""
+        dialogs, title = self._context.dialogs, _("Where models run")
+        answer = dialogs.choose(title, _("Models run on"), [_("This computer"), _("Another computer")])
+        address = dialogs.text(title, _("Its address, such as wss://workstation:7450")) if answer == 1 else ""
+        if answer < 0 or (answer == 1 and not address):
+            return
+        if address:
+            from MedGenLib.worker.remote.certificate import remember
+            from MedGenLib.worker.remote.frames import parsed
+
+            try:
+                address = parsed(address)[0]
+                if token := dialogs.text(title, _("Your token; leave it empty to keep the one you gave before")):
+                    remember(address, token=token.strip())
+            except MedGenError as error:
+                dialogs.show(str(error), title)
+                return
+        self._context.logic.engine.address = address
+        self._device = ""
+        self._checkAgain()
 
     def copyDiagnostics(self) -> None:
         """Versions, devices and paths, on the clipboard."""
@@ -192,7 +215,7 @@ class Readiness(PanelSection):
     def _notStarted(self, error) -> None:
         # A scene that was closed, or a cancel, ended it on purpose: it starts again with the next input.
         isOnPurpose = isinstance(error, Cancelled) or slicer.mrmlScene.IsClosing()
-        if isOnPurpose or self._context.logic.dependencies.missing():
+        if isOnPurpose or self._context.logic.dependencies.missing(self._context.logic.engine.use):
             self.state = ""
             self.refresh()
             return
@@ -202,9 +225,16 @@ class Readiness(PanelSection):
         # The last one named is what "Automatic" takes when a GPU is there.
         best = next((device for device in devices if device["name"] != "cpu"), devices[0] if devices else None)
         text = _("Ready: {device}").format(device=words.device(best)) if best else _("Ready")
+        if address := self._context.logic.engine.address:
+            text = _("{ready}, at {address}").format(ready=text, address=address)
         self._device = text
         self._show("ready", "ok", text)
         self._onDevices(devices)
+
+    def _waitText(self) -> str:
+        if address := self._context.logic.engine.address:
+            return _("Connecting to {address}…").format(address=address)
+        return _("Checking this computer…")
 
     def _agrees(self, plan) -> bool:
         return self._context.dialogs.confirm(plan.sentence, _("Install packages for MedGen"))
