@@ -76,6 +76,15 @@ def seal(folder: str | Path) -> Manifest:
     return require_sound(folder)
 
 
+def add_statistics(folder: str | Path, **sections: Mapping[str, Any]) -> Manifest:
+    """Add or replace sections of a package's statistics (`MedGenLib.packages.sections.Statistics`), and verify it."""
+    folder = Path(folder)
+    metadata = rules.read_json(folder / rules.METADATA, rules.METADATA)
+    metadata["medgen"]["statistics"].update(sections)
+    _write_metadata(folder, metadata)
+    return require_sound(folder)
+
+
 def _write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
     """Write metadata.json, last, with the checksums of all other files."""
     names = [name for name in rules.list_files(folder) if name != rules.METADATA]
@@ -130,8 +139,9 @@ def _write_files(
 def _inference(metadata: dict[str, Any]) -> dict[str, Any]:
     """inference.json: how to run the package; the parameters are in metadata.json."""
     medgen = metadata["medgen"]
-    without_mask = medgen["input"]["kind"] == "none"
-    command = COMMAND_WITHOUT_MASK if without_mask else COMMANDS.get(medgen["task"], "")
+    command = COMMANDS.get(medgen["task"], "")
+    if medgen["input"]["kind"] == "none":  # a model of one grid needs no size
+        command = command.replace(" MASK", "") if "grid" in medgen["preprocessing"] else COMMAND_WITHOUT_MASK
     modality = medgen["output"].get("modality")
     return {
         "engine": "MedGenLib",

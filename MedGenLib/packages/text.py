@@ -112,7 +112,9 @@ def _size_mib(manifest: Manifest) -> float:
 
 def _input(manifest: Manifest) -> str:
     if manifest.input.kind == "none":
-        return "a size and a spacing"
+        classes = manifest.settings.classes if manifest.settings.grid else None
+        noise = f"noise and a class ({', '.join(classes)})" if classes else "noise"
+        return noise if manifest.settings.grid else "a size and a spacing"
     return manifest.input.modality or _labels(manifest.input.labels)
 
 

@@ -4,6 +4,7 @@
 |------------|---------------------------------------------------------------------------|
 | CSV        | a table with the column image and, optionally, class, case and subject    |
 | one folder | images of any names                                                       |
+| BIDS       | sub-X/[ses-Y/]anat/*_T1w.nii.gz, or another suffix as the channel         |
 | labeled    | those of `MedGenLib.trainer.layouts`, of which the labels are left out    |
 | classes    | those of `MedGenLib.trainer.classes`, such as one folder for each class   |
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from MedGenLib.errors import InputError
 from MedGenLib.trainer.classes import read_classes
 from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
-from MedGenLib.trainer.layouts import BRATS_CASE, entities, read_dataset, stem, volumes_in
+from MedGenLib.trainer.layouts import BRATS_CASE, CONTRASTS, bids_images, entities, read_dataset, stem, volumes_in
 
 
 def read_images(path: str | Path, channel: str | None = None) -> DataSet:
@@ -35,7 +36,8 @@ def read_images(path: str | Path, channel: str | None = None) -> DataSet:
     if not path.exists():
         raise InputError(f"There is no data set {path}; check the path.")
     try:
-        found = _table(path) if path.is_file() else _folder(path) or _labeled(path, channel) or _classes(path)
+        found = _table(path) if path.is_file() else _folder(path) or _bids(path, channel) or _labeled(path, channel)
+        found = found or _classes(path)
     except OSError as error:
         raise InputError(f"The data set {path} cannot be read: {error.strerror or error}.") from None
     found = replace(found, classes=tuple(sorted({case.kind for case in found.cases if case.kind})))
@@ -74,10 +76,25 @@ def _folder(path: Path) -> DataSet | None:
     return DataSet(path, "one folder", path.name, cases) if cases else None
 
 
+def _bids(path: Path, channel: str | None) -> DataSet | None:
+    found = bids_images(path)
+    if not found:
+        return None
+    suffix = channel or next((name for name in CONTRASTS if name in found), next(iter(found)))
+    if suffix not in found:
+        raise InputError(
+            f"The BIDS data set {path} has no images *_{suffix}; choose {' or '.join(found)} as --channel."
+        )
+    cases = tuple(LabeledImage(stem(file) or file.name, entities(file)[0], file) for file in found[suffix])
+    return DataSet(path, "BIDS", path.name, cases, modality="CT" if suffix == "ct" else suffix)
+
+
 def _labeled(path: Path, channel: str | None) -> DataSet | None:
     try:
         found = read_dataset(path, channel)
     except InputError:
+        if channel is not None:
+            raise
         return None
     return replace(found, cases=tuple(replace(case, labels=None) for case in found.cases), labels={}, strict=False)
 
@@ -92,6 +109,12 @@ def _classes(path: Path) -> DataSet:
             cases.append(LabeledImage(case.name, case.subject, case.image, kind=kinds[0]))
         else:
             problems.append(Problem(case.name, f"The image has {len(kinds) or 'no'} classes, but needs exactly one."))
+    for kind in found.classes:
+        if len({case.subject for case in cases if case.kind == kind}) == 1:
+            raise InputError(
+                f"The class '{kind}' of {path} has images of one person only; add some of others, or put all images "
+                "into one folder if they have no classes."
+            )
     return replace(found, cases=tuple(cases), problems=tuple(problems))
 
 

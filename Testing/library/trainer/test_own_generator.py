@@ -91,6 +91,9 @@ def test_the_model_makes_a_volume_without_a_mask(run, tmp_path, capsys):
     recipe, _ = run
     name, out = f"my-{recipe}", tmp_path / "made.nii.gz"
     model = find(name)
+    assert cli.main(["models", "info", name]) == 0 and "generate: noise -> T2w" in capsys.readouterr().out
+    command = json.loads((model.folder / "configs/inference.json").read_text())["command"]
+    assert command == f"medgen generate -o OUT --model {name}"
     assert model.input.kind == "none" and store.verify(model.folder) == [] and len(model.training.held_out) == 2
     line = ["generate", "--model", name, "-o", str(out), "--seed", "5", "--retries", "0", "--device", "cpu"]
     assert cli.main([*line, "--report", str(tmp_path / "report.json")]) in (0, 3)  # four steps teach little
@@ -225,6 +228,22 @@ def test_layouts(tmp_path, data):
     plain = tmp_path / "plain.csv"
     plain.write_text("image,subject\n" + "".join(f"{data}/p{n}.nii.gz,who{n // 2}\n" for n in range(3)))
     assert [case.subject for case in read_images(plain).cases] == ["who0", "who0", "who1"]
+
+
+def test_bids_without_labels_and_folders_of_cases(tmp_path):
+    for number in range(3):
+        for what in ("T1w", "T2w"):
+            (tmp_path / f"bids/sub-{number}/anat").mkdir(parents=True, exist_ok=True)
+            write_volume(ball(number), tmp_path / f"bids/sub-{number}/anat/sub-{number}_{what}.nii.gz")
+            images(tmp_path / f"cases/person{number}", 1)
+    for channel, modality in ((None, "T1w"), ("T2w", "T2w")):
+        found = read_images(tmp_path / "bids", channel)
+        assert (found.layout, found.modality, found.classes) == ("BIDS", modality, ())
+        assert [case.subject for case in found.cases] == ["0", "1", "2"] and modality in found.cases[0].image.name
+    with pytest.raises(InputError, match=r"no images \*_PDw; choose T1w or T2w as --channel"):
+        read_images(tmp_path / "bids", "PDw")
+    with pytest.raises(InputError, match="class 'person0' of .* has images of one person only"):
+        read_images(tmp_path / "cases")
 
 
 def test_data_that_cannot_be_used_are_refused(data, tmp_path, capsys):
