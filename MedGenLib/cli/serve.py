@@ -13,21 +13,20 @@ from MedGenLib.cli.commands import Parser, action, command
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
 
-OK = 0
-
 
 def arguments_of_serve(parser: Parser) -> None:
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=7450, help="0 for any that is free (default: 7450)")
     parser.add_argument("--secure", action="store_true", help="require token and TLS on the loopback interface, too")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the images of all runs in this folder")
-    sizes = {
-        "upload": (positive, "MIB", 2048, "images of one run, in MiB"),
-        "minutes": (float, "N", 60, "time of one run"),
-        "idle": (float, "N", 10, "minutes after which an unused worker gives its memory back"),
-        "clients": (positive, "N", 32, "connections at a time"),
+    values = {
+        "host": (str, "127.0.0.1", "address to listen at"),
+        "port": (int, 7450, "port to listen at, 0 for any that is free"),
+        "upload": (positive, 2048, "most MiB of the images of one run"),
+        "minutes": (float, 60, "longest time of one run"),
+        "idle": (float, 10, "minutes after which an unused worker gives its memory back"),
+        "clients": (positive, 32, "most connections at a time"),
     }
-    for name, (kind, metavar, value, text) in sizes.items():
+    for name, (kind, value, text) in values.items():
+        metavar = "HOST" if kind is str else "N"
         parser.add_argument(f"--{name}", type=kind, default=value, metavar=metavar, help=f"{text} (default: {value})")
 
 
@@ -40,26 +39,24 @@ def arguments_of_serve(parser: Parser) -> None:
 def serve(arguments: Namespace, console: Console) -> int:
     from MedGenLib.worker.remote.certificate import server_context
     from MedGenLib.worker.remote.engine import Limits
-    from MedGenLib.worker.remote.frames import is_loopback
+    from MedGenLib.worker.remote.frames import LOOPBACK
     from MedGenLib.worker.remote.serving import Service
 
     if find_spec("websockets") is None:
         raise InputError("The engine needs the Python package websockets; install it with: pip install medgen[serve].")
-    limits = Limits(arguments.upload * 2**20, arguments.minutes * 60, arguments.idle * 60, arguments.clients)
     context, scheme = None, "ws"
-    if arguments.secure or not is_loopback(arguments.host):
+    if arguments.secure or arguments.host not in LOOPBACK:
         context, shown = server_context()
         console.say(f"Fingerprint (SHA-256) of the certificate: {shown}")
         scheme = "wss"
-    if arguments.keep is not None:
-        arguments.keep.mkdir(parents=True, exist_ok=True)
+    limits = Limits(arguments.upload * 2**20, arguments.minutes * 60, arguments.idle * 60, arguments.clients)
     service = Service(limits, context, arguments.keep, lambda line: console.note(f"{time.strftime('%F %T')} {line}"))
 
     def say(port: int) -> None:
         console.say(f"The engine listens at {scheme}://{arguments.host}:{port}")
 
     asyncio.run(service.run(arguments.host, arguments.port, say))
-    return OK
+    return 0
 
 
 def arguments_of_token(parser: Parser) -> None:
@@ -70,12 +67,11 @@ def arguments_of_token(parser: Parser) -> None:
 @action(
     "serve token",
     "create a token",
-    "The token is printed once; the engine keeps only its hash. It replaces an earlier one of the same name, so that "
-    "--days 0 revokes that.",
+    "It is printed once, as the engine keeps only its hash, and replaces one of the same name: --days 0 revokes that.",
     arguments_of_token,
 )
 def token(arguments: Namespace, console: Console) -> int:
     from MedGenLib.worker.remote.access import create_token
 
     console.say(create_token(arguments.name, arguments.days))
-    return OK
+    return 0

@@ -407,12 +407,9 @@ def _private_folder() -> Path:
 def connect(
     address: str, token: str | None = None, *, on_log: Callable[[str], None] | None = None, python: str = sys.executable
 ) -> Worker:
-    """A worker whose models run on another computer; parameters as of `Worker`, and
+    """A worker whose models run where `medgen serve` does, such as at "wss://workstation:7450".
 
-    Parameters
-    ----------
-    address: of `medgen serve`, such as "wss://workstation:7450".
-    token: None for the one that is kept for the address, or on the loopback interface none at all.
+    token: None for the one that is kept for the address; the loopback interface needs none.
     """
     return Worker(python, {"MEDGEN_ENGINE": address, "MEDGEN_ENGINE_TOKEN": token or ""}, on_log)
 

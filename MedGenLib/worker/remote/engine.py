@@ -74,6 +74,16 @@ class FairQueue:
         self._waiting.setdefault(run.owner, deque()).append(run)
         self._filled.set()
 
+    def discard(self, run: RemoteRun) -> bool:
+        """Take a run back; whether it waited."""
+        runs = self._waiting.get(run.owner, ())
+        if run not in runs:
+            return False
+        runs.remove(run)
+        if not runs:
+            del self._waiting[run.owner]
+        return True
+
     async def get(self) -> RemoteRun:
         """The first run of the owner whose turn it is."""
         while not self._waiting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,16 @@ from urllib.parse import urlsplit
 
 from MedGenLib.errors import InputError
 
-WITH_FOLDER = frozenset(
-    ("generate", "translate", "enhance", "insert_lesion", "edit/open", "edit", "edit/undo", "edit/redo")
-)
+WITH_FOLDER = {"generate", "translate", "enhance", "insert_lesion", "classify"} | {
+    "edit/open",
+    "edit",
+    "edit/undo",
+    "edit/redo",
+}
 FORWARDED = WITH_FOLDER | {"edit/close", "initialize", "devices", "self_test", "models/list"}
 """Methods that the other computer runs: those that need a network, and those about that computer."""
 DEFAULT_PORT = 7450
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CHUNK = 2**20
 """Bytes of a binary frame."""
 LONGEST_TEXT = 2**20
@@ -40,14 +43,6 @@ def chunks(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host can be reached from this computer only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def parsed(address: str) -> tuple[str, str, int, bool]:
     """The usual form of an address, its host, its port, and whether it has TLS. Raises InputError."""
     try:
@@ -57,7 +52,7 @@ def parsed(address: str) -> tuple[str, str, int, bool]:
         host = None
     if not host or parts.scheme not in ("ws", "wss") or parts.path not in ("", "/"):
         raise InputError(f"'{address}' is no address of an engine; give one such as wss://workstation:{DEFAULT_PORT}.")
-    if parts.scheme == "ws" and not is_loopback(host):
+    if parts.scheme == "ws" and host not in LOOPBACK:
         raise InputError(f"'{address}' has no encryption, which only the loopback interface may lack; give wss://.")
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}:{port}", host, port, parts.scheme == "wss"

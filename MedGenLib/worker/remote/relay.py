@@ -1,7 +1,7 @@
 """The methods of a worker that lets another computer run models.
 
 Its process is a worker like any other (`MedGenLib.worker.server`): it reads the images, sends their voxels, and writes
-the volumes that come back into the folder of the request. Neither computer learns a path of the other one.
+the volumes that come back into the folder of the request. Neither computer opens a path that the other one names.
 """
 
 from __future__ import annotations

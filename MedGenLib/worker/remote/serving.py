@@ -1,7 +1,6 @@
 """The engine's connections: who is let in, what is uploaded, and what goes back.
 
-No path that a client names is opened: images are uploads of the same run, which lie under names made from their
-content in the folder of the run, and results are written into that folder.
+No path that a client names is opened: images are uploads into the folder of their run, named by their content.
 """
 
 from __future__ import annotations
@@ -151,6 +150,8 @@ class Client:
             elif method == "cancel":
                 if isinstance(params.get("id"), int) and (run := self._runs.get(params["id"])) is not None:
                     run.stop()
+                    if self._service.engine.queue.discard(run):
+                        self._finish(run, messages.refusal(run.number, run.stopped))
             elif number is not None:
                 self._request(self._run(number), str(method), params)
         except (ProtocolError, InputError) as error:
@@ -234,6 +235,8 @@ class Service:
         self, limits: Limits, context: ssl.SSLContext | None, keep: Path | None, note: Callable[[str], None]
     ) -> None:
         self.engine, self.keeps = SharedWorker(limits, note), keep is not None
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
         self.folder = keep or Path(tempfile.mkdtemp(prefix="medgen-engine-"))
         self._context, self._note, self._door = context, note, Door()
         self._clients = self._arrivals = 0
@@ -253,6 +256,7 @@ class Service:
                 open_timeout=HANDSHAKE_SECONDS,
                 server_header=None,
                 write_limit=2**22,
+                max_queue=4,
                 **tls,
             ):
                 on_ready(listener.getsockname()[1])
@@ -264,12 +268,10 @@ class Service:
 
     async def _welcome(self, link: ServerConnection) -> None:
         self._clients += 1
-        self._note(f"{link.username} connected.")
         try:
             await Client(self, link, link.username).talk()
         finally:
             self._clients -= 1
-            self._note(f"{link.username} disconnected.")
 
     def _admit(self, link: ServerConnection, request: Request) -> Response | None:
         """Answer plain HTTP, and refuse who may not use the engine."""

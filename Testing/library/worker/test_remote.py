@@ -21,6 +21,7 @@ from MedGenLib.imaging.volume import Volume, crop
 from MedGenLib.io.files import write_volume
 from MedGenLib.options import of
 from MedGenLib.worker.client import connect
+from MedGenLib.worker.methods import METHODS
 from MedGenLib.worker.process import descendants, kill_tree
 from MedGenLib.worker.protocol.transfer import put, take
 from MedGenLib.worker.remote import access, certificate, frames, serving
@@ -124,8 +125,10 @@ def test_clients_take_turns(engine):
         for number in (2, 3, 4):
             ask(first, number, "devices")
         assert eventually(lambda: engine.metric("medgen_waiting") == 3, 60)
-        for number in (1, 2):
+        for number in (1, 2, 3):
             ask(second, number, "models/list")
+        cancel(second, 3)  # answered before the others, as it waits
+        assert answer(second, 3)["error"]["data"]["kind"] == "Cancelled"
         assert eventually(lambda: engine.metric("medgen_waiting") == 5, 60)
         before = len(engine.log)
         cancel(first, 1)
@@ -245,6 +248,12 @@ def test_paths_of_a_client_are_not_opened(engine, tmp_path):
             ask(link, number, method, folder=str(tmp_path))
             assert f"does not run '{method}'" in answer(link, number)["error"]["message"]
     assert [path.name for path in tmp_path.iterdir()] == ["secret.npy"]
+
+
+def test_each_method_of_the_worker_runs_on_one_of_the_computers():
+    here = {"breathe", "evaluate", "dicom", "cohort/case", "reader_study/make", "reader_study/score"}
+    managed = {f"models/{name}" for name in ("add", "remove", "available", "license", "install")}
+    assert set(METHODS) == frames.FORWARDED | here | managed
 
 
 def test_no_option_of_a_forwarded_command_is_a_path():
