@@ -22,8 +22,8 @@ class Result:
     volumes: one per sample.
     report: model, seeds, timings, checks.
     source: the input as read (the mask in the model's labels, or the image).
-    uncertainty: voxel-wise standard deviation in the volumes' unit, if requested: over the samples of `generate`, over
-        the views of `translate`.
+    uncertainty: in the volumes' unit, if requested: of `generate` the standard deviation over the samples at each
+        voxel, of `translate` the half-width of an interval, or the standard deviation over the views.
     """
 
     volumes: list[Volume]

@@ -58,7 +58,7 @@ class Calibration:
 
     Attributes
     ----------
-    rows: Spearman, Pearson, AUSE, Ratio (see `error_correlation`).
+    rows: Spearman, Pearson, AUSE, Ratio, Coverage (see `error_correlation`).
     bins: tenths of the voxels from the lowest to the highest uncertainty, with mean standard deviation and mean
         absolute error.
     note: what was measured.
@@ -87,6 +87,7 @@ def error_correlation(uncertainty: Volume, comparison: Comparison) -> Calibratio
       uncertainty gives that of a random order. Source: Ilg et al., Uncertainty estimates and
       multi-hypotheses networks for optical flow, ECCV 2018, section 4.
     - Ratio: RMS of the error divided by RMS of the standard deviation; above 1 the uncertainty is too low.
+    - Coverage: share of the voxels whose error is at most the uncertainty; 0.9 for half-widths of such intervals.
 
     Parameters
     ----------
@@ -106,18 +107,20 @@ def error_correlation(uncertainty: Volume, comparison: Comparison) -> Calibratio
             "that --uncertainty wrote."
         )
     deviation, error, note = _drawn(uncertainty, comparison)
-    by_rank = by_value = area = ratio = None
+    by_rank = by_value = area = ratio = held = None
     if deviation.min() < deviation.max() and error.min() < error.max():
         by_rank = float(stats.spearmanr(deviation, error).statistic)
         by_value = float(np.corrcoef(deviation, error)[0, 1])
         area = _sparsification(deviation, error)
     if deviation.max() > 0:
         ratio = float(np.sqrt(np.mean(error**2) / np.mean(deviation**2)))
+        held = float(np.mean(error <= deviation))
     rows = (
         _row("Spearman", by_rank, "rank correlation of spread and absolute error (1 is best)"),
         _row("Pearson", by_value, "correlation of spread and absolute error (1 is best)"),
         _row("AUSE", area, "area under the sparsification error (0 is best)"),
         _row("Ratio", ratio, "RMS of the error divided by RMS of the spread (1 is calibrated)"),
+        _row("Coverage", held, "share of voxels with an error of at most the uncertainty"),
     )
     return Calibration(rows, _bins(deviation, error), note)
 

@@ -144,7 +144,8 @@ class GenerateOptions(CanvasOptions, total=False):
 class TranslateOptions(RunOptions, total=False):
     """Translation of an image.
 
-    uncertainty: also give the voxel-wise standard deviation of several views (planes, mirrored, shifted), for up to
+    uncertainty: also give how far each voxel may be off: half-width of the interval that holds 90 % of the voxels of
+        unseen people, or for models without measured intervals the standard deviation of several views, for up to
         twice the time
     series: UID of the series to read from a DICOM folder that holds several
     """

@@ -199,6 +199,41 @@ class Range:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Intervals:
+    """Half-widths of intervals around an output that hold the true values, measured on people kept out of the training.
+
+    The half-width of a voxel depends on its value and on the range of the values around it.
+
+    Attributes
+    ----------
+    level: share of the voxels of an unseen person that the intervals hold.
+    people: number of people on whom they were measured.
+    values, ranges: rising borders of the classes of both, in the unit of the output.
+    half_widths: in the unit of the output; a row for each class of values, in it a number for each class of ranges.
+    reach_mm: how far the neighborhood of a voxel reaches along each axis.
+    tissues: name -> half-width over all of its voxels, for the user.
+    """
+
+    level: float = setting(above=0, high=1)
+    people: int = setting(low=1)
+    values: tuple[float, ...]
+    ranges: tuple[float, ...]
+    half_widths: tuple[tuple[float, ...], ...]
+    reach_mm: float = setting(above=0)
+    tissues: Mapping[str, float] = field(default_factory=dict, metadata={"low": 0})
+
+    def contradictions(self) -> Iterator[str]:
+        for key in ("values", "ranges"):
+            if list(getattr(self, key)) != sorted(set(getattr(self, key))):
+                yield f"statistics.intervals.{key} is {shown(list(getattr(self, key)))}; give it in rising order"
+        wanted = (len(self.values) + 1, len(self.ranges) + 1)
+        if len(self.half_widths) != wanted[0] or any(len(row) != wanted[1] for row in self.half_widths):
+            yield f"statistics.intervals.half_widths needs {wanted[0]} rows of {wanted[1]} numbers for its classes"
+        if any(not 0 <= width < math.inf for row in self.half_widths for width in row):
+            yield "statistics.intervals.half_widths has a number that is negative or not finite; give half-widths"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Statistics:
     """Reference values for an output; checks without a section are skipped.
 
@@ -206,12 +241,14 @@ class Statistics:
     ----------
     tissues: tissues by label.
     background: range of the mean outside the mask.
+    intervals: of the error of an output, see `Intervals`.
     """
 
     tissues: Mapping[int, Tissue] = field(default_factory=dict)
     resegment: Resegment | None = None
     segmenter: SegmenterCheck | None = None
     background: Range | None = None
+    intervals: Intervals | None = None
 
     def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
         """Sentences on disagreements with the rest of the section `medgen`."""
@@ -223,6 +260,8 @@ class Statistics:
                 yield f"statistics.{where}.low is {limits.low:g}, above its high of {limits.high:g}; exchange them"
         if self.resegment is not None:
             yield from self.resegment.contradictions()
+        if self.intervals is not None:
+            yield from self.intervals.contradictions()
         known = {0, *map(int, medgen["input"].get("labels", {}))}
         if len(known) == 1:  # a translation has no labels
             return

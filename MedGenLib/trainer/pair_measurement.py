@@ -25,7 +25,9 @@ from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.atomic import write_json
 from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.metrics.intervals import calibrate, errors_of
 from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.sections import Intervals
 from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.segmentation.segmenters import segmenter
@@ -41,6 +43,8 @@ MISSING = 0.2
 SCARCE = 0.01
 """Share of all tissues below which one is not asked for."""
 PICTURES = 4
+FEWEST_FOR_INTERVALS = 5
+"""Held-out people from whom intervals are measured."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class MeasuredTranslation:
     cohorts: comparison of the distributions without pairs; None if there are too few images, which `notes` says.
     passed: translations that passed the checks of the product; cases: all.
     pictures: caption and picture of some cases.
+    intervals: of the error at each voxel; None without pairs, or of too few people.
     faults: sentences on tissues that are missing in the translations, and on errors that could not be measured.
     """
 
@@ -83,6 +88,7 @@ class MeasuredTranslation:
     cases: int
     pictures: Sequence[tuple[str, bytes]]
     faults: Sequence[str]
+    intervals: Intervals | None = None
 
     def rows(self) -> list[Row]:
         """The figures for a table of several models."""
@@ -152,7 +158,27 @@ def measure_translations(
         len(translated),
         pictures,
         [*_missing(facts), *sorted({entry["fault"] for entry in facts if "fault" in entry})],
+        _intervals(manifest, plan, chosen, folder),
     )
+
+
+def _intervals(
+    manifest: Manifest, plan: TranslationPlan, chosen: Sequence[ImagePair], folder: Path
+) -> Intervals | None:
+    """Half-widths from the errors of the held-out pairs, where both images show the body."""
+    if not plan.paired or len({case.subject for case in chosen}) < FEWEST_FOR_INTERVALS:
+        return None
+    reach, found = manifest.spacing.native, []
+    for case in chosen:
+        made, real = (
+            read_volume(folder / kind / f"{case.name}.nii.gz", modality=plan.modality) for kind in ("synthetic", "real")
+        )
+        try:
+            inside = _shared(read_volume(case.source, modality=plan.source_modality), real).array > 0
+        except InputError:  # an image without a body
+            continue
+        found.append(errors_of(case.subject, made, resample_to(real, made).array, inside, reach))
+    return calibrate(found, plan.modality, reach) if found else None
 
 
 def _measured(manifest: Manifest, plan: TranslationPlan, case: ImagePair, folder: Path, device: str) -> dict[str, Any]:

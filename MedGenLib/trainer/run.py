@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -372,7 +372,7 @@ def _measured(
     package: Path, plan: AnyPlan, cases: Sequence[Case], out: Path, device: str, progress: ProgressCallback | None
 ) -> Manifest:
     """Measure the package, write the figures into its card, and install it."""
-    from MedGenLib.packages.export import seal
+    from MedGenLib.packages.export import add_statistics, seal
     from MedGenLib.packages.rules import CARD
     from MedGenLib.trainer.class_measurement import measure_classes
     from MedGenLib.trainer.image_measurement import measure_images
@@ -395,5 +395,7 @@ def _measured(
         (package / CARD).read_text(encoding="utf-8").replace(UNMEASURED, f"## Measured on held-out people\n\n{lines}")
     )
     (package / CARD).write_text(text, encoding="utf-8", newline="\n")
+    if intervals := getattr(found, "intervals", None):
+        add_statistics(package, intervals=asdict(intervals))
     seal(package)
     return store.add(package)

@@ -101,7 +101,7 @@ class NodeProvenance:
         lines = [text.format(model=model, input=self.input)]
         if self.content == "spread":
             lines.append(
-                _("Voxel-wise standard deviation over several views of the input.")
+                _("How far each voxel may be off: half-width of an interval, or deviation over several views.")
                 if self.task == "translate"
                 else _("Voxel-wise standard deviation over several samples.")
             )
