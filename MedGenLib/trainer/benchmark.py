@@ -38,6 +38,7 @@ from MedGenLib.trainer.datasets import TRANSLATIONS, DataSet, ImagePair
 from MedGenLib.trainer.measurement import Row, mask_of
 from MedGenLib.trainer.plan import STAGES, TrainingPlan, package_name
 from MedGenLib.trainer.run import MEASURED, PAGE, AnyPlan, Case, Choices, planned, train_own
+from MedGenLib.training.recipes import RECIPES
 
 STATED, COST = "benchmark.json", "cost.json"
 PICTURES = 3
@@ -138,34 +139,48 @@ def _planned_entries(
 ) -> list[Entry]:
     """The plans of all recipes; the folder is left as it was if one of them is refused."""
     stated = {"dataset": str(Path(path).expanduser().resolve()), "budget": choices.budget}
-    known = out / STATED
-    if known.is_file():
+    known, before = out / STATED, set(out.iterdir()) if out.is_dir() else set()
+    if known in before:
         if json.loads(known.read_text(encoding="utf-8")) != stated:
             raise InputError(f"The folder {out} holds a benchmark of other data or of another budget; take another.")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif before or out.exists() and not out.is_dir():
         raise InputError(f"{out} is not empty and holds no benchmark; give another folder.")
-    new = [out / recipe for recipe in recipes if not (out / recipe).exists()]
     try:
-        entries = []
-        for recipe in recipes:
-            own = _for_recipe(choices, recipe, recipes)
-            dataset = own.data(path)
-            own = replace(own, name=f"{choices.name or package_name(dataset.title)}-{recipe}")
-            if dataset.translates and recipe not in TRANSLATIONS:
-                known_ = ", ".join(TRANSLATIONS)
-                raise InputError(f"The recipe {recipe} does not translate images; choose among {known_} for {path}.")
-            plan = planned(dataset, out / recipe, own, device, threads, progress)
-            entries.append(Entry(recipe, out / recipe, own, dataset, plan))
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(known, stated)
+        entries = [_entry(path, out / recipe, recipes, choices, device, threads, progress) for recipe in recipes]
         if len({entry.plan.held_out for entry in entries}) > 1:
             raise InputError(
                 "The recipes keep out different people; name them for all with --set 'held_out=[\"NAME\", ...]'."
             )
-    except MedGenError:
-        for folder in new:
-            shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        for new in {known, *(out / recipe for recipe in recipes)} - before:
+            new.unlink() if new.is_file() else shutil.rmtree(new, ignore_errors=True)
         raise
-    write_json(known, stated)
     return entries
+
+
+def _entry(
+    path: str | Path,
+    folder: Path,
+    recipes: Sequence[str],
+    choices: Choices,
+    device: str,
+    threads: int | None,
+    progress: ProgressCallback | None,
+) -> Entry:
+    """The plan of the recipe that the folder is named after, which is written there."""
+    recipe = folder.name
+    RECIPES.require(recipe)
+    own = _for_recipe(choices, recipe, recipes)
+    dataset = own.data(path)
+    if dataset.translates != (recipe in TRANSLATIONS):
+        has, others = ("images", TRANSLATIONS) if dataset.translates else ("no images", STAGES[-1:])
+        raise InputError(
+            f"The recipe {recipe} cannot use {path}, which has {has} to translate; take {' or '.join(others)}."
+        )
+    own = replace(own, name=f"{choices.name or package_name(dataset.title)}-{recipe}")
+    return Entry(recipe, folder, own, dataset, planned(dataset, folder, own, device, threads, progress))
 
 
 def _for_recipe(choices: Choices, recipe: str, recipes: Sequence[str]) -> Choices:

@@ -117,7 +117,8 @@ def test_cases_are_prepared_once_for_all_recipes(out):
     ("recipes", "extra", "sentence"),
     [
         ("cut,pix2pix", (), "The recipe pix2pix needs pairs"),
-        ("cut,latent-flow", (), "The recipe latent-flow does not translate images; choose among regression"),
+        ("cut,latent-flow", (), "which has images to translate; take regression or pix2pix or"),
+        ("cut,pix3pix", (), "pix3pix"),
         (" , ", (), "--recipes names no recipe"),
         ("cut", ("--from", "ct-tissue"), "--from"),
         ("cut", ("--budget", "1s"), "too few to be useful"),
@@ -128,7 +129,16 @@ def test_what_cannot_be_compared_is_refused_before_the_training(tmp_path, capsys
     options = ["--recipes", recipes, "--out", str(tmp_path / "out"), "--device", "cpu", *extra]
     assert cli.main(["benchmark", str(folder), *options]) == 2
     assert sentence in capsys.readouterr().err
-    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+    assert not any((tmp_path / "out").glob("*"))
+
+
+def test_a_benchmark_that_is_stopped_while_it_plans_leaves_nothing(data, tmp_path):
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(data, tmp_path / "out", ["regression"], Choices(), "cpu", progress=stop)
+    assert not any((tmp_path / "out").iterdir())
 
 
 def test_a_folder_of_something_else_is_refused(out, data, tmp_path, capsys):
