@@ -100,7 +100,7 @@ def test_a_failed_training_is_a_visible_row(out):
 def test_the_page_shows_the_recipes_side_by_side(out):
     page = (out / "index.html").read_text()
     assert "p3: Source, regression, cyclegan, Real image." in page
-    (data_,) = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    (data_,) = re.findall(r"data:image/png;base64,([^']+)", page)
     shown = np.asarray(Image.open(BytesIO(base64.b64decode(data_))).convert("L"))
     rows = np.array_split(shown[:, : shown.shape[1] // 3], 4)  # the axial plane of each of four images
     _, regression, cyclegan, real = (float((row > 250).mean()) for row in rows)
