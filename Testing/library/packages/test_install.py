@@ -482,7 +482,7 @@ def test_an_installation_is_canceled_and_resumed(server, worker):
     server.gate = threading.Event()
     worker.start()
     params = {"name": NAME, "accept_license": True}
-    job = worker._request("models/install", params, lambda answer: answer, None)
+    job = worker.request("models/install", params, lambda answer: answer, None)
     assert eventually(lambda: server.requests("GET", ".pt") != [], 60)
     job.cancel()
     server.gate.set()

@@ -195,7 +195,7 @@ def test_a_canceled_edit_changes_nothing(client, worker, mask, image):
         if progress.stage == "sampling":
             raise Cancelled("Enough.")
 
-    job = worker._request("edit", {**params, "preset": "best"}, dict, stop)
+    job = worker.request("edit", {**params, "preset": "best"}, dict, stop)
     with pytest.raises(Cancelled):
         job.result(60)
     assert client.ask("undo", name)["can_undo"] is False
