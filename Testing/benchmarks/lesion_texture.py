@@ -44,7 +44,7 @@ def of_person(folder) -> dict[str, float]:
         unit = 1.0 if modality == "CT" else float(np.median(image.array[seen])) / 100
         found[f"{modality}, real tumor"] = coarse(image, tumor, unit)
         tissues = LabelMap(seen.astype(np.uint8) * SOFT, labels.affine)
-        for name, texture in (("even", None), ("solid", "solid"), ("mixed", "mixed")):
+        for name, texture in (("even", None), ("solid", "solid")):
             made = insert_lesion(
                 image,
                 at=labels.affine[:3, :3] @ index + labels.affine[:3, 3],

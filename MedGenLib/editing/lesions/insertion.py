@@ -30,6 +30,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, notes
 from MedGenLib.imaging.lattice import extended
 from MedGenLib.imaging.volume import LabelMap, Volume
+from MedGenLib.io.system import plan_memory
 from MedGenLib.options import LesionOptions, documented
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
@@ -110,6 +111,8 @@ def insert_lesion(
     value = _value_of(options["label"], manifest)
     seed = secrets.randbelow(2**31) if options["seed"] is None else options["seed"]
     volume = read_image(image, manifest)
+    if options["grow"]:
+        plan_memory(volume.array.nbytes * options["grow"], "The series")
     texture = None if options["texture"] is None else Texture.read(options["texture"], volume.modality)
     painted = None if options["lesion"] is None else read_painted(options["lesion"], volume)
     if options["at"] is not None:

@@ -70,7 +70,7 @@ class Host:
         ------
         InputError: the lesion is larger than the host at its widest.
         """
-        depth = self._depth()
+        depth = depth_of(self.array, self.geometry.spacing)
         spots = np.argwhere(depth >= size_mm / 2)
         if not len(spots):
             raise InputError(self._too_large(size_mm, 2 * float(depth.max()), "grown lesion" if grown else "lesion"))
@@ -91,22 +91,12 @@ class Host:
             raise InputError(f"No part of the lesion lies inside {self.name}; choose another place.")
         swallowed = kept < drawn and kept == int(self.array.sum())
         if swallowed or size_mm > self._across():
-            raise InputError(self._too_large(size_mm, 2 * float(self._depth().max())))
+            raise InputError(self._too_large(size_mm, 2 * float(depth_of(self.array, self.geometry.spacing).max())))
         if kept == drawn:
             return lesion, []
         share = 1 - kept / drawn
         sentence = f"{share:.0%} of the lesion reached out of {self.name} and was cut off."
         return inside, [Finding("warning", "lesion-cut", sentence)]
-
-    def _depth(self) -> NDArray[np.float64]:
-        """Distance in mm to the surface of the host, or to the border of the image."""
-        from scipy.ndimage import distance_transform_edt
-
-        # An axis of one voxel has no surface.
-        margin = [(int(n > 1),) * 2 for n in self.array.shape]
-        depth = distance_transform_edt(np.pad(self.array, margin), self.geometry.spacing)
-        inner = tuple(slice(m, m + n) for (m, _), n in zip(margin, self.array.shape, strict=True))
-        return depth[inner]
 
     def _across(self) -> float:
         """Diagonal in mm of the bounding box of the host."""
@@ -169,6 +159,16 @@ class Placement:
             "voxels": voxels,
             "volume_ml": round(voxels * float(np.prod(image.spacing)) / 1000, 4),
         }
+
+
+def depth_of(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[np.float64]:
+    """Distance in mm to the surface of a mask, or to the border of the grid."""
+    from scipy.ndimage import distance_transform_edt
+
+    # An axis of one voxel has no surface.
+    margin = [(int(n > 1),) * 2 for n in mask.shape]
+    depth = distance_transform_edt(np.pad(mask, margin), spacing)
+    return depth[tuple(slice(m, m + n) for (m, _), n in zip(margin, mask.shape, strict=True))]
 
 
 def voxel_at(geometry: Geometry, at: Sequence[float]) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from MedGenLib.editing.lesions.placement import depth_of
 from MedGenLib.editing.lesions.shapes import spread_directions
 from MedGenLib.errors import InputError
 
@@ -92,7 +93,7 @@ class Texture:
 def _pair(**both: tuple[float, float]) -> tuple[Texture, Texture]:
     """The texture in CT and in MR; the heterogeneity is that of 41 sarcomas (see the results)."""
     ct, mr = ({name: values[side] for name, values in both.items()} for side in (0, 1))
-    return Texture(**{"grain": 10.0, **ct}), Texture(**{"grain": 9.0, **mr})
+    return Texture(**{"grain": 7.0, **ct}), Texture(**{"grain": 6.0, **mr})
 
 
 PRESETS: Mapping[str, tuple[Texture, Texture]] = {
@@ -130,14 +131,14 @@ class Drawing:
 
 def drawn(texture: Texture, drawing: Drawing) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How much of each voxel is lesion (0 to 1), and the level added to it, in the unit of `Texture`."""
-    from scipy.ndimage import distance_transform_edt, gaussian_filter
+    from scipy.ndimage import gaussian_filter
 
     share = drawing.share
     if texture.border:
         share = gaussian_filter(share, np.divide(texture.border, drawing.spacing), mode="nearest", truncate=3)
     if texture.strands:
         share = np.maximum(share, _strands(round(texture.strands), drawing))
-    depth = distance_transform_edt(np.pad(drawing.lesion, 1), drawing.spacing)[1:-1, 1:-1, 1:-1]
+    depth = depth_of(drawing.lesion, drawing.spacing)
     near = share > 0
     inside, depth, points = drawing.lesion[near], depth[near] / depth.max(), drawing.offsets[near]
     length = min(_GRAIN_MM, drawing.size_mm / 5)

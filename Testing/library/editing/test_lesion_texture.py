@@ -21,17 +21,16 @@ PLAIN = {"preset": "draft", "device": "cpu", "seed": 1}
 
 
 def made(
-    texture: str | None, size: float = 30.0, spacing=(2.0, 2.0, 2.0), contrast: float = 100.0, **options
+    texture: str | None, size: float = 30.0, spacing=(2.0, 2.0, 2.0), contrast: float = 100.0, slices: int | None = None
 ) -> Insertion:
     """A ball in the middle of an even block of tissue."""
     affine = np.diag([*spacing, 1.0])
     shape = [round(72 / s) for s in spacing]
+    shape[2] = slices or shape[2]
     image = Volume(even(shape), affine, "CT", "HU")
     labels = LabelMap(np.full(shape, 2, np.uint8), affine, {2: "soft tissue"})
-    at = affine[:3, :3] @ (np.array(shape) / 2 + 0.3)
-    return insert_lesion(
-        image, labels=labels, at=at, size_mm=size, contrast=contrast, texture=texture, **PLAIN, **options
-    )
+    at = affine[:3, :3] @ (np.array(shape) // 2 + 0.3)
+    return insert_lesion(image, labels=labels, at=at, size_mm=size, contrast=contrast, texture=texture, **PLAIN)
 
 
 def even(shape) -> np.ndarray:
@@ -104,8 +103,10 @@ def test_shares_of_the_volume_are_those_asked_for(name, level):
     assert inner < 0.85 if name == "core" else inner > 0.85
 
 
-def test_the_rim_is_a_shell():
-    done = made("solid,grain=0,rim=60", size=40, contrast=10)
+@pytest.mark.parametrize("slices", [None, 1])
+def test_the_rim_is_a_shell(slices):
+    """Also in an image of one slice, which has no surface above and below."""
+    done = made("solid,grain=0,rim=60", size=40, contrast=10, slices=slices)
     values, depth = added(done), depths(done)
     assert values[depth < 6] == pytest.approx(10)
     shell = values[(depth > 15) & (depth < 16)]
