@@ -48,11 +48,18 @@ def calibration_error(shares: NDArray, right: NDArray) -> float:
     return sum(abs(said - seen) * count for said, seen, count in reliability(shares, right)) / len(shares)
 
 
-def fitted_temperature(loss: Callable[[float], float]) -> float:
-    """The temperature of the lowest loss, between 0.05 and 20."""
+def fitted_temperature(losses: Callable[[float], NDArray]) -> float:
+    """The temperature between 0.05 and 20 of the lowest mean loss, or one nearer to 1 that may be as good.
+
+    `losses` are those of the cases at a temperature. A few cases do not show that scores have to change: of all
+    temperatures whose loss is within a standard error of the lowest one, the one nearest to 1 is taken.
+    """
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
-        lambda power: loss(float(np.exp(power))), bounds=(np.log(0.05), np.log(20)), method="bounded"
-    )
+    found = minimize_scalar(lambda power: losses(np.exp(power)).mean(), bounds=np.log((0.05, 20)), method="bounded")
+    least = losses(np.exp(found.x))
+    for power in np.linspace(0, found.x, 50):
+        more = losses(np.exp(power)) - least
+        if more.mean() <= more.std() / np.sqrt(len(more)):
+            return float(np.exp(power))
     return float(np.exp(found.x))

@@ -64,17 +64,17 @@ class ImageClassifierRecipe:
         return {"image": _changed(image, draw.torch), "target": torch.from_numpy(self.data.targets[chosen])}
 
     def _objective(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
-        loss = self._loss(self.networks[ROLE](batch["image"]), batch["target"])
+        loss = self._losses(self.networks[ROLE](batch["image"]), batch["target"]).mean()
         return loss, {"classification": float(loss.detach())}
 
-    def _loss(self, scores: Tensor, target: Tensor, doubt: float = 0.0) -> Tensor:
-        """Cross-entropy; of several classes, that of each one that is known. `doubt` is a share of wrong targets."""
+    def _losses(self, scores: Tensor, target: Tensor, doubt: float = 0.0) -> Tensor:
+        """Cross-entropy of each image; of several classes, over those known. `doubt` is a share of wrong targets."""
         if not self.several:
-            return F.cross_entropy(scores, target.argmax(1), label_smoothing=doubt)
+            return F.cross_entropy(scores, target.argmax(1), label_smoothing=doubt, reduction="none")
         known = (target != UNKNOWN).float()
         wanted = target.clamp(min=0) * (1 - doubt) + doubt / 2
         each = F.binary_cross_entropy_with_logits(scores, wanted.float(), reduction="none")
-        return (each * known).sum() / known.sum().clamp(min=1)
+        return (each * known).sum(1) / known.sum(1).clamp(min=1)
 
     def _validation(self, network: nn.Module) -> tuple[np.ndarray, np.ndarray]:
         """Scores and targets of the people for validation."""
@@ -85,7 +85,7 @@ class ImageClassifierRecipe:
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
         """Loss and mean AUC on the people for validation; the weights of the lowest loss are kept."""
         scores, targets = self._validation(networks[ROLE])
-        loss = float(self._loss(torch.from_numpy(scores), torch.from_numpy(targets)))
+        loss = float(self._losses(torch.from_numpy(scores), torch.from_numpy(targets)).mean())
         if not self.best.is_file() or loss < torch.load(self.best, weights_only=True)["loss"]:
             with replacing(self.best) as temporary:
                 torch.save({"loss": loss, "step": step, "weights": networks[ROLE].state_dict()}, temporary)
@@ -101,7 +101,7 @@ class ImageClassifierRecipe:
         network.load_state_dict(best["weights"])
         scores, targets = (torch.from_numpy(values) for values in self._validation(network))
         doubt = 2 / (len(targets) + 2)  # few cases without an error do not prove certainty (Platt 1999)
-        temperature = fitted_temperature(lambda t: float(self._loss(scores / t, targets, doubt)))
+        temperature = fitted_temperature(lambda t: self._losses(scores / t, targets, doubt).numpy())
         preprocessing = {"temperature": round(temperature, 4)}
         held_out = self.config["data"]["held_out"]
         return export_package(self.config, {ROLE: network}, best["step"], held_out, {}, out, preprocessing)
