@@ -6,12 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from MedGenLib import devices
 from MedGenLib.checks.output import check_generated
 from MedGenLib.evaluation.cohorts import CohortEvaluation
-from MedGenLib.evaluation.html import Picture, Section
+from MedGenLib.evaluation.html import Notice, Picture, Section
 from MedGenLib.io.atomic import write_json
 from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.packages.manifest import Manifest
@@ -23,6 +22,8 @@ from MedGenLib.trainer.image_plan import ImagePlan
 from MedGenLib.trainer.measurement import Row, cohort_folders, cohort_lines, cohort_rows, compared
 
 PICTURES = 4
+LEAST_SHARE = 0.05
+"""Of volumes that lie among those of the other side (precision and recall), below which the images are not learned."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,17 @@ class MeasuredImages:
     cases: int
     pictures: Sequence[tuple[str, bytes]]
 
-    faults: ClassVar[tuple[str, ...]] = ()
+    @property
+    def faults(self) -> list[str]:
+        """That the model has not learned the images, where few of one side lie among those of the other."""
+        found = {row.name: row.value for row in cohort_rows(self.cohorts)}
+        precision, recall = found.get("precision", 1.0), found.get("recall", 1.0)
+        if min(precision, recall) >= LEAST_SHARE:
+            return []
+        return [
+            f"The model has not learned these images: {precision:.0%} of its volumes lie among the real ones, and "
+            f"{recall:.0%} of the real ones among its volumes; train it longer."
+        ]
 
     def rows(self) -> list[Row]:
         """The figures for a table of several models."""
@@ -49,12 +60,13 @@ class MeasuredImages:
     def lines(self) -> list[str]:
         """The figures as lines of a list for the model card."""
         found = f"{self.passed} of {self.cases} volumes, as many as held-out images, pass all checks of MedGen"
-        return [found, *cohort_lines(self.cohorts, self.reason)]
+        return [*self.faults, found, *cohort_lines(self.cohorts, self.reason)]
 
     def section(self) -> Section:
         """The measurement in the page of the run."""
+        notices = list(map(Notice, self.faults))
         pictures = [Picture(picture, caption, wide=True) for caption, picture in self.pictures]
-        return Section("Measured on held-out people", [*self.lines(), *pictures])
+        return Section("Measured on held-out people", [*notices, *self.lines()[len(notices) :], *pictures])
 
 
 def measure_images(

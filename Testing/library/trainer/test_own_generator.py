@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from workers import temporary_environment
 
 import MedGenLib
 from MedGenLib import cli
 from MedGenLib.errors import InputError
+from MedGenLib.evaluation.cohorts import evaluate_cohorts
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_volume, write_volume
@@ -21,6 +23,7 @@ from MedGenLib.io.samples import sample
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import catalogue, find
 from MedGenLib.pipelines.fixed_grid import fitted
+from MedGenLib.trainer.image_measurement import MeasuredImages
 from MedGenLib.trainer.image_plan import make_image_plan
 from MedGenLib.trainer.image_sets import read_images
 from MedGenLib.trainer.inspection import inspect
@@ -44,8 +47,8 @@ def ball(number: int, kind: str = "MR", radius: float = 6) -> Volume:
     axes = [np.arange(n) - (n - 1) / 2 + generator.uniform(-2, 2) for n in SHAPE]
     inside = sum(x**2 for x in np.meshgrid(*axes, indexing="ij")) < radius**2
     noise = generator.normal(0, 1, SHAPE)
-    array = np.where(inside, 60, -1000) + 8 * noise if kind == "CT" else number * 100 + (inside * 900 + 20 + 5 * noise)
-    array = array if kind == "CT" else (inside * 900 + 20 + 5 * noise) * (1 + number % 3)
+    ct, mr = np.where(inside, 60, -1000) + 8 * noise, (inside * 900 + 20 + 5 * noise) * (1 + number % 3)
+    array = ct if kind == "CT" else mr
     return Volume(array.astype(np.float32), np.diag([*SPACING, 1.0]), kind)
 
 
@@ -138,6 +141,25 @@ def test_the_page_and_the_card_state_the_measurement(run):
     assert "of 2 volumes, as many as held-out images" in card
     last = json.loads((out / "generator/validation.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 4 and {"logit", "held_out_logit", "made_logit"} < set(last)
+
+
+def test_a_model_that_has_not_learned_the_images_says_so(tmp_path):
+    for number in range(8):
+        for name, seed, width in (("real", number, 1), ("alike", number + 20, 1), ("blurs", number, 5)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            values = gaussian_filter(np.random.default_rng(seed).normal(0, 1, (32, 32, 32)), width)
+            image = Volume((500 + 150 * values / values.std()).astype(np.float32), np.eye(4), "MR", "a.u.")
+            write_volume(image, tmp_path / name / f"{number}.nii.gz")
+    faults = {}
+    for name in ("alike", "blurs"):
+        compared = evaluate_cohorts(tmp_path / name, tmp_path / "real", device="cpu")
+        measured = MeasuredImages(compared, "", 8, 8, ())
+        faults[name] = measured.faults
+        assert measured.lines()[: len(measured.faults)] == measured.faults
+    assert faults["alike"] == []
+    assert re.fullmatch(
+        "The model has not learned these images: 0% of its volumes .*; train it longer.", *faults["blurs"]
+    )
 
 
 @pytest.mark.parametrize("run", ["wgan-gp"], indirect=True)
