@@ -83,9 +83,10 @@ class Insertion:
         """The same as a `Result`, such as of `generate`; the times are its samples."""
         if not self.later:
             return Result([self.volume], self.report, self.source)
-        reports = [frame.report for frame in self.frames]
+        reports, names = [frame.report for frame in self.frames], ("day", "size_mm", "voxels", "volume_ml")
+        times = [{name: one.parameters[name] for name in names} for one in reports]
         report = replace(self.report, output_checks=[check for one in reports for check in one.output_checks])
-        report.parameters = {**self.report.parameters, "frames": [_facts_of_time(one.parameters) for one in reports]}
+        report.parameters = {**self.report.parameters, "frames": times}
         return Result([frame.volume for frame in self.frames], report, self.source)
 
 
@@ -135,11 +136,11 @@ def insert_lesion(
         timings.lap("preparing")
         maker = _Maker(volume, tissues, origin, host, known, manifest, value, texture, seed, options)
         alone = not options["mass_effect"]
-        made = [maker.made(canvas, places[0], None, timings, progress)] if alone else []
+        made = [maker.made(canvas, places[0], None, (volume, tissues), timings, progress)] if alone else []
     for place in places[len(made) :]:
-        push = maker.push(place)
-        with open_canvas(*maker.pushed(push)) as canvas:
-            made.append(maker.made(canvas, place, push, timings, progress))
+        push, grids = maker.pushed(place)
+        with open_canvas(*grids) as canvas:
+            made.append(maker.made(canvas, place, push, grids, timings, progress))
     return replace(made[0], later=tuple(made[1:]))
 
 
@@ -164,25 +165,26 @@ class _Maker:
     seed: int
     options: Mapping[str, Any]
 
-    def push(self, place: Placement) -> Push | None:
-        if not self.options["mass_effect"]:
-            return None
-        volume_mm3 = float(place.lesion.sum() * np.prod(self.volume.spacing))
-        return Push.of(place.at, volume_mm3, self.options["mass_effect"])
-
-    def pushed(self, push: Push | None) -> tuple[Volume, LabelMap]:
-        """Image and tissues with displaced surroundings."""
-        if push is None:
-            return self.volume, self.tissues
-        grids = self.volume, self.tissues
+    def pushed(self, place: Placement) -> tuple[Push | None, tuple[Volume, LabelMap]]:
+        """The mass effect, and image and tissues with displaced surroundings."""
+        grids, effect = (self.volume, self.tissues), self.options["mass_effect"]
+        if not effect:
+            return None, grids
+        push = Push.of(place.at, float(place.lesion.sum() * np.prod(self.volume.spacing)), effect)
         arrays = (push.warp(grid.array, grid.geometry, grid is self.tissues) for grid in grids)
-        return tuple(grid.with_array(array) for grid, array in zip(grids, arrays, strict=True))
+        return push, tuple(grid.with_array(array) for grid, array in zip(grids, arrays, strict=True))
 
     def made(
-        self, canvas: Canvas, place: Placement, push: Push | None, timings: Timings, progress: ProgressCallback | None
+        self,
+        canvas: Canvas,
+        place: Placement,
+        push: Push | None,
+        grids: tuple[Volume, LabelMap],
+        timings: Timings,
+        progress: ProgressCallback | None,
     ) -> Insertion:
-        """The lesion put into the canvas, which has displaced surroundings already."""
-        before, tissues = self.pushed(push)
+        """The lesion put into the canvas of image and tissues with displaced surroundings."""
+        before, tissues = grids
         changed, halo, halo_mm = self._change(canvas, before, place, progress)
         if push is not None:
             halo_mm = max(halo_mm, push.reach + place.gap_mm(before.geometry))
@@ -245,10 +247,6 @@ class _Maker:
         else:
             return findings, halo, halo_mm
         return findings, tuple(map(max, halo, reach)), max(halo_mm, reach_mm)
-
-
-def _facts_of_time(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: parameters[name] for name in ("day", "size_mm", "voxels", "volume_ml")}
 
 
 def _require_place_and_change(options: Mapping[str, Any]) -> None:

@@ -11,11 +11,10 @@ J, which is above 0, nothing moves at L or beyond, and the inverse has the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from MedGenLib.imaging.boxes import Box, wider
 from MedGenLib.imaging.volume import Geometry
@@ -53,11 +52,11 @@ class Push:
         """The smallest local change of volume, which is that of all surroundings."""
         return (self.reach**3 - self.after**3) / (self.reach**3 - self.before**3)
 
-    def moved(self, points: Sequence[Sequence[float]] | NDArray) -> NDArray[np.float64]:
+    def moved(self, points: ArrayLike) -> NDArray[np.float64]:
         """Where points (n, 3) of the input, RAS mm, are in the result."""
         return self._mapped(np.asarray(points, float), self.before, self.after)
 
-    def sources(self, points: Sequence[Sequence[float]] | NDArray) -> NDArray[np.float64]:
+    def sources(self, points: ArrayLike) -> NDArray[np.float64]:
         """Where points (n, 3) of the result, RAS mm, are in the input."""
         return self._mapped(np.asarray(points, float), self.after, self.before)
 
@@ -74,8 +73,7 @@ class Push:
         """An image, or labels, with displaced surroundings; voxels that do not move keep their value."""
         from scipy.ndimage import map_coordinates, spline_filter
 
-        box = self._box(geometry)
-        moving, index = self._moving(box, geometry)
+        box, moving, index = self._moving(geometry)
         result, wide = array.copy(), wider(box, 4, array.shape)
         start = np.array([part.start for part in wide])[:, None]
         if labels:
@@ -87,19 +85,15 @@ class Push:
         result[box][moving] = np.rint(found) if np.issubdtype(array.dtype, np.integer) else found
         return result
 
-    def _box(self, geometry: Geometry) -> Box:
-        """Voxels within the reach."""
-        inverse = np.linalg.inv(geometry.affine)
+    def _moving(self, geometry: Geometry) -> tuple[Box, NDArray[np.bool_], NDArray[np.float64]]:
+        """A box, which of its voxels move, and the index (3, n) of the place in the input that each of them shows."""
+        inverse, last = np.linalg.inv(geometry.affine), np.array(geometry.shape) - 1
         middle = inverse[:3, :3] @ self.center + inverse[:3, 3]
         room = self.reach * np.linalg.norm(inverse[:3, :3], axis=1)
-        low = np.floor(middle - room).astype(int).clip(0, np.array(geometry.shape) - 1)
-        high = np.ceil(middle + room).astype(int).clip(0, np.array(geometry.shape) - 1) + 1
-        return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-
-    def _moving(self, box: Box, geometry: Geometry) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Which voxels of the box move, and the index (3, n) of the place in the input that each of them shows."""
-        grid = np.moveaxis(np.indices([part.stop - part.start for part in box]), 0, -1)
-        points = (grid + [part.start for part in box]) @ geometry.affine[:3, :3].T + geometry.origin
+        low, high = (edge.astype(int).clip(0, last) for edge in (np.floor(middle - room), np.ceil(middle + room)))
+        box = tuple(slice(int(a), int(b) + 1) for a, b in zip(low, high, strict=True))
+        grid = np.moveaxis(np.indices(high - low + 1), 0, -1)
+        points = (grid + low) @ geometry.affine[:3, :3].T + geometry.origin
         moving = np.linalg.norm(points - self.center, axis=-1) < self.reach
         sources = self.sources(points[moving])
-        return moving, np.linalg.solve(geometry.affine[:3, :3], (sources - geometry.origin).T)
+        return box, moving, np.linalg.solve(geometry.affine[:3, :3], (sources - geometry.origin).T)

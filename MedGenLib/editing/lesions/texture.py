@@ -23,7 +23,7 @@ _RAGGED = 0.2
 _SOFT = 0.4
 """Width of inner borders, relative to the standard deviation of what they are drawn by."""
 _SHELL = 0.3
-"""Depth of the rim, relative to that of the lesion."""
+"""Depth of the rim, relative to that of the lesion; it fades within as much again."""
 _GLASS = 0.35
 """Density of ground glass, relative to the solid part."""
 _STRAND = (0.3, 0.7)
@@ -147,17 +147,12 @@ def drawn(texture: Texture, drawing: Drawing) -> tuple[NDArray[np.float64], NDAr
     ragged = depth + _RAGGED * _standard(_field(points / length, fields[1]), inside)
     fine = _field(points / (_FINE * length), fields[2])
     core = _highest(ragged, inside, texture.core)
-    level = texture.grain * grain * (1 - core) + texture.rim * _near_border(depth) * (1 - core)
+    level = texture.grain * grain * (1 - core) + texture.rim * np.clip(2 - depth / _SHELL, 0, 1) * (1 - core)
     level += texture.necrosis * core + texture.calcium * _highest(fine, inside, texture.specks)
     density = 1 - (1 - _GLASS) * _highest(-ragged, inside, texture.glass)
     weight, added = np.zeros(share.shape), np.zeros(share.shape)
     weight[near], added[near] = share[near] * density, share[near] * density * level
     return weight, added
-
-
-def _near_border(depth: NDArray) -> NDArray[np.float64]:
-    """1 in the outer shell, falling to 0 within as much again."""
-    return np.clip(2 - depth / _SHELL, 0, 1)
 
 
 def _highest(values: NDArray, inside: NDArray[np.bool_], share: float) -> NDArray[np.float64]:

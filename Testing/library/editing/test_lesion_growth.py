@@ -38,8 +38,7 @@ def test_the_border_moves_outwards_and_nothing_moves_from_the_reach_on(push):
     assert (push.after, push.reach) == (pytest.approx(RADIUS), pytest.approx(3 * RADIUS))
     assert radii(push.moved(shell(push.before))) == pytest.approx(RADIUS)
     for far in (push.reach, 40.0, 200.0):
-        assert np.array_equal(push.moved(shell(far)), shell(far)) or far == push.reach
-        assert push.moved(shell(far)) == pytest.approx(shell(far))
+        assert push.moved(shell(far)) == pytest.approx(shell(far), abs=0 if far > push.reach else 1e-9)
     displaced = [float((radii(push.moved(shell(r))) - r).mean()) for r in np.linspace(push.before, push.reach, 20)]
     assert (np.diff(displaced) < 0).all() and displaced[-1] == pytest.approx(0)
 
@@ -162,9 +161,6 @@ def test_a_painted_lesion_grows():
     done = inserted(image, labels, lesion=lesion, grow=3, days_between=120)
     assert np.array_equal(done.lesion.array, painted)
     assert [int(frame.lesion.array.sum()) for frame in done.frames] == [60, 120, 240]
-    last = np.argwhere(done.frames[-1].lesion.array)
-    assert np.ptp(last, axis=0).tolist() == sorted(np.ptp(last, axis=0).tolist(), reverse=True)  # still a brick
-    assert last.mean(0) == pytest.approx([22, 21.5, 21], abs=0.3)
 
 
 @pytest.mark.parametrize(
@@ -175,14 +171,9 @@ def test_a_painted_lesion_grows():
         ({"size_mm": 30, "grow": 12}, r"The grown lesion of 202 mm is larger than 'liver', where a ball of 57.1 mm"),
         ({"at": (45, 45, 45), "size_mm": 90}, r"larger than 'liver', where a ball"),
         ({"at": (45, 45, 45), "size_mm": 20, "grow": 1}, r"number of images is 1"),
+        ({"at": (7.2, 45, 45), "size_mm": 13, "grow": 2}, "outgrows 'liver' by day 90"),  # the image ends
     ],
 )
 def test_growth_past_the_organ_is_refused(options, sentence):
     with pytest.raises(InputError, match=sentence):
-        inserted(*liver(), **options)
-
-
-def test_growth_past_the_image_is_refused():
-    image, labels = liver(radius=300)
-    with pytest.raises(InputError, match="outgrows 'liver' by day 90"):
-        inserted(image, labels, at=(7.2, 45, 45), size_mm=13, grow=2)
+        inserted(*liver(radius=300 if options.get("at") == (7.2, 45, 45) else 30), **options)

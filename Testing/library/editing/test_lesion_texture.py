@@ -176,7 +176,6 @@ def test_every_preset_makes_another_image_and_the_same_one_again():
     ("texture", "sentence"),
     [
         ("spongy", "There is no texture 'spongy'; choose solid, rim, necrotic"),
-        ("rim,depth=3", "'depth=3' is no number of a texture"),
         ("rim,rim=bright", "'rim=bright' is no number of a texture"),
         ("necrotic,core=2", "The number core of a texture has to be 0 to 1, not 2"),
         ("solid,grain=-1", "The number grain of a texture has to be 0 to 1000, not -1"),
