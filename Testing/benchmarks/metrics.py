@@ -8,7 +8,7 @@ NCC of the whole, and the errors, Dice, HD95 and volume of each label. The basel
 same from whole float64 arrays with scikit-image and MONAI. Each runs in a separate process.
 
 Uncertainty: correlation of the uncertainty of the embedded models with their error on held-out
-cases, for head-mr-to-ct by its views, inside the translated head (above -900 HU, which excludes the
+cases, for head-mr-to-ct by its half-widths, inside the translated head (above -900 HU, which excludes the
 frame), and for mr-hippocampus by eight seeds, in the whole crop.
 """
 
@@ -176,7 +176,7 @@ def uncertainties() -> None:
     from MedGenLib.metrics.compare import compare
     from MedGenLib.metrics.uncertainty import error_correlation
 
-    models = {"head-mr-to-ct, views": heads, f"mr-hippocampus, {SEEDS} seeds": hippocampi}
+    models = {"head-mr-to-ct, half-widths": heads, f"mr-hippocampus, {SEEDS} seeds": hippocampi}
     figures, rows = {}, []
     for model, cases in models.items():
         found = []
