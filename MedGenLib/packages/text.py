@@ -23,7 +23,7 @@ def models_table(manifests: Sequence[Manifest], damaged: Iterable[BrokenPackage]
         (
             manifest.name,
             manifest.version,
-            str(manifest.input),
+            "noise" if manifest.task == "generate" and manifest.settings.grid else str(manifest.input),
             str(manifest.output),
             f"{manifest.spacing.min:g}-{manifest.spacing.max:g}",
             f"{_size_mib(manifest):.1f} MiB",

@@ -279,4 +279,4 @@ def _loss(recipe: str, voxels: int, batch: int) -> dict[str, float]:
         return {"penalty": 10.0, "critic_steps": 5, "lazy": 1}
     if recipe == "gan":
         return {"r1": float(f"{2e-3 * voxels:.3g}"), "lazy": 1}
-    return {"r1": float(f"{2e-4 * voxels / batch:.3g}"), "lazy": 16}
+    return {"r1": float(f"{1e-3 * voxels / batch:.3g}"), "lazy": 16}

@@ -14,7 +14,7 @@ from workers import temporary_environment
 
 import MedGenLib
 from MedGenLib import cli
-from MedGenLib.errors import InputError
+from MedGenLib.errors import InputError, PackageError
 from MedGenLib.evaluation.cohorts import evaluate_cohorts
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume
@@ -22,6 +22,7 @@ from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.io.samples import sample
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import catalogue, find
+from MedGenLib.packages.settings import read_settings
 from MedGenLib.pipelines.fixed_grid import fitted
 from MedGenLib.trainer.image_measurement import MeasuredImages
 from MedGenLib.trainer.image_plan import make_image_plan
@@ -95,6 +96,8 @@ def test_the_model_makes_a_volume_without_a_mask(run, tmp_path, capsys):
     name, out = f"my-{recipe}", tmp_path / "made.nii.gz"
     model = find(name)
     assert cli.main(["models", "info", name]) == 0 and "generate: noise -> T2w" in capsys.readouterr().out
+    assert cli.main(["models", "list"]) == 0
+    assert re.search(rf"{name} +1\.0\.0 +noise +T2w +2-2", capsys.readouterr().out)
     command = json.loads((model.folder / "configs/inference.json").read_text())["command"]
     assert command == f"medgen generate -o OUT --model {name}"
     assert model.input.kind == "none" and store.verify(model.folder) == [] and len(model.training.held_out) == 2
@@ -130,6 +133,19 @@ def test_what_the_model_does_not_take_is_refused(run, capsys):
         MedGenLib.generate(sample("hippocampus_mask.nii.gz"), "mr-hippocampus", label="large")
     with pytest.raises(InputError, match="'mr-hippocampus' needs a mask; give one"):
         MedGenLib.generate(model="mr-hippocampus")
+
+
+@pytest.mark.parametrize("run", ["gan"], indirect=True)
+def test_settings_that_contradict_the_network_are_refused(run):
+    for path, value, sentence in (
+        (("input", "kind"), "labels", "pipeline 'volume-gan' takes no input; give 'none'"),
+        (("preprocessing", "grid"), [20, 24, 24], "grid is [20, 24, 16], but must be [20, 24, 24]"),
+        (("preprocessing", "classes"), ["a", "b"], "classes is 0, but must be 2"),
+    ):
+        medgen = json.loads(json.dumps(find(f"my-{run[0]}").metadata["medgen"]))
+        medgen[path[0]][path[1]] = value
+        with pytest.raises(PackageError, match=re.escape(sentence)):
+            read_settings(medgen).require_consistent(medgen)
 
 
 @pytest.mark.parametrize("run", ["gan"], indirect=True)
