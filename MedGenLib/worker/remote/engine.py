@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -61,38 +61,24 @@ class RemoteRun:
 
 
 class FairQueue:
-    """Runs of several owners, of which each gets its turn."""
+    """Runs of several owners: next is the first of the owner who has waited longest for a turn."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[str, deque[RemoteRun]] = OrderedDict()
+        self.waiting: list[RemoteRun] = []
         self._filled = asyncio.Event()
-
-    def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        self._turns: dict[str, int] = {}
 
     def put(self, run: RemoteRun) -> None:
-        self._waiting.setdefault(run.owner, deque()).append(run)
+        self.waiting.append(run)
         self._filled.set()
 
-    def discard(self, run: RemoteRun) -> bool:
-        """Take a run back; whether it waited."""
-        runs = self._waiting.get(run.owner, ())
-        if run not in runs:
-            return False
-        runs.remove(run)
-        if not runs:
-            del self._waiting[run.owner]
-        return True
-
     async def get(self) -> RemoteRun:
-        """The first run of the owner whose turn it is."""
-        while not self._waiting:
+        while not self.waiting:
             self._filled.clear()
             await self._filled.wait()
-        owner, runs = self._waiting.popitem(last=False)
-        run = runs.popleft()
-        if runs:
-            self._waiting[owner] = runs
+        run = min(self.waiting, key=lambda run: self._turns.get(run.owner, 0))
+        self.waiting.remove(run)
+        self._turns[run.owner] = max(self._turns.values(), default=0) + 1
         return run
 
 
@@ -109,8 +95,17 @@ class SharedWorker:
         self.current: RemoteRun | None = None
         self.counts: Counter[tuple[str, str]] = Counter()
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Versions and devices, empty before the first start."""
+        return {name: self.worker.info[name] for name in ("protocol", "versions", "devices") if self.worker.info}
+
     async def work(self) -> None:
-        """Run what waits, forever."""
+        """Start the worker, so that it is warm, then run what waits, forever."""
+        try:
+            await self._start()
+        except MedGenError as error:  # each run tries again
+            self._note(str(error))
         while True:
             try:
                 async with asyncio.timeout(self.limits.idle):
@@ -132,17 +127,19 @@ class SharedWorker:
             self._note(f"{run.owner}: {run.method} {outcome} after {seconds:.1f} s.")
             run.on_answer(run, message)
 
+    async def _start(self) -> None:
+        self.counts["worker_starts", ""] += 1
+        await asyncio.to_thread(self.worker.start)
+
     async def _result(self, run: RemoteRun) -> dict[str, Any]:
         """What the worker answers. Raises its error."""
         if not self.worker.runs and run.stopped is None:  # it may have died
             run.on_progress(run, Progress("starting the worker", 0, 1))
-            self.counts["worker_starts", ""] += 1
-            await asyncio.to_thread(self.worker.start)
+            await self._start()
         if run.stopped is not None:
             raise run.stopped
         if run.method == "initialize":
-            known = {name: self.worker.info[name] for name in ("protocol", "versions", "devices")}
-            return {**known, "max_upload": self.limits.upload}
+            return self.facts
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         run.job = job = self.worker.request(
             run.method,

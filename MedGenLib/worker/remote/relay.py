@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedGenLib.errors import InputError, WorkerError
+from MedGenLib.errors import WorkerError
 from MedGenLib.io.user_config import config_path
 from MedGenLib.progress import Progress
 from MedGenLib.worker.job import Request
@@ -49,16 +49,14 @@ class Relay:
     def __init__(self, address: str) -> None:
         self._address = address
         self._link: ClientConnection | None = None
-        self._number = self._most_bytes = 0
+        self._number = 0
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="relay", daemon=True).start()
 
     def initialize(self, job: Request, folder: str | None = None, parent: int | None = None) -> dict[str, Any]:
         """As the method of the worker, with versions and devices of the other computer."""
         job.session.adopt(folder, parent)
-        info = self.forward(job)
-        self._most_bytes = int(info["max_upload"])
-        return {**info, "pid": os.getpid(), "python": sys.executable, "address": self._address}
+        return {**self.forward(job), "pid": os.getpid(), "python": sys.executable, "address": self._address}
 
     def forward(self, job: Request, folder: str | None = None, **params: Any) -> dict[str, Any]:
         """Let the other computer answer."""
@@ -68,10 +66,8 @@ class Relay:
         try:
             return asyncio.run_coroutine_threadsafe(self._ask(job, job.folder(folder), params), self._loop).result()
         except ConnectionClosed as error:
-            reason = error.rcvd.reason if error.rcvd else ""
-            lost = WorkerError(f"The engine at {self._address} closed the connection: {reason}")
-            if not reason:
-                lost = WorkerError(f"The connection to the engine at {self._address} was lost; run again.")
+            reason = (error.rcvd and error.rcvd.reason) or "run again."
+            lost = WorkerError(f"The connection to the engine at {self._address} ended: {reason}")
             lost.detail = repr(error)
             raise lost from error
 
@@ -114,11 +110,6 @@ class Relay:
 
     async def _upload(self, link: ClientConnection, job: Request, name: str, path: Path) -> None:
         size, done = path.stat().st_size, 0
-        if size > self._most_bytes:
-            raise InputError(
-                f"The image has {size / 2**20:.0f} MiB, more than the {self._most_bytes / 2**20:.0f} MiB that the "
-                f"engine at {self._address} accepts; crop it, or run on this computer."
-            )
         await link.send(_text(messages.request(None, "upload", {"id": self._number, "sha256": name, "bytes": size})))
         for piece in chunks(path):
             await link.send(piece)

@@ -150,7 +150,8 @@ class Client:
             elif method == "cancel":
                 if isinstance(params.get("id"), int) and (run := self._runs.get(params["id"])) is not None:
                     run.stop()
-                    if self._service.engine.queue.discard(run):
+                    if run in (waiting := self._service.engine.queue.waiting):
+                        waiting.remove(run)
                         self._finish(run, messages.refusal(run.number, run.stopped))
             elif number is not None:
                 self._request(self._run(number), str(method), params)
@@ -185,7 +186,10 @@ class Client:
         if "canvas" in params and params["canvas"] not in self._canvases:
             self._finish(run, messages.answer(run.number, {"closed": True}))
             return
-        if ahead := len(engine.queue) + (engine.current is not None):
+        if method == "initialize" and engine.facts:  # also while others run
+            self._finish(run, messages.answer(run.number, engine.facts))
+            return
+        if ahead := len(engine.queue.waiting) + (engine.current is not None):
             self._progress(run, Progress("waiting for the engine", 0, ahead))
         engine.queue.put(run)
 
@@ -198,7 +202,9 @@ class Client:
         run.bytes += size
         most = self._service.engine.limits.upload
         if run.bytes > most:
-            raise Refused(f"The images of a run have more than {most / 2**20:g} MiB, the limit of this engine.")
+            raise Refused(
+                f"The images of a run have more than {most / 2**20:g} MiB, the limit of the engine; crop them."
+            )
         self._upload = Upload(run, run.folder / f"{name}.npy", size, hashlib.sha256())
 
     def _receive(self, piece: bytes) -> None:
@@ -301,7 +307,7 @@ class Service:
         queue, running = self.engine.queue, self.engine.current is not None
         now = {
             "clients": self._clients,
-            "waiting": len(queue),
+            "waiting": len(queue.waiting),
             "running": running,
             "worker_up": self.engine.worker.runs,
         }

@@ -72,6 +72,13 @@ def test_a_run_equals_one_of_this_machine_bit_by_bit(engine, worker, tmp_path):
     assert list(worker._folder.iterdir()) == []
 
 
+def test_this_computer_needs_no_pytorch(engine, tmp_path):
+    others = ("torch", "scipy", "skimage", "jsonschema", "safetensors", "psutil", "monai", "SimpleITK", "nibabel")
+    missing = at_start(tmp_path, f"import sys; sys.modules |= dict.fromkeys({others!r})")
+    with temporary_environment(**missing), connect(engine.address) as found:
+        assert found.generate(trunk(), **QUICK).volume.shape == trunk().shape
+
+
 def test_measuring_stays_on_this_machine_and_models_on_the_other(engine, worker, tmp_path):
     volume = Volume(trunk().array.astype(np.float32), trunk().affine)
     sent = engine.metric('medgen_bytes_total{direction="received"}')
@@ -118,7 +125,7 @@ def test_a_cancelled_run_stops_and_the_next_one_works(engine, worker):
     assert worker.generate(trunk(), **QUICK).passed in (True, False)
 
 
-def test_clients_take_turns(engine):
+def test_clients_take_turns(engine, worker):
     headers = {"Authorization": f"Bearer {access.create_token('ben')}"}
     with engine.raw() as first, engine.raw(headers) as second:
         start_long_run(engine, first)
@@ -130,13 +137,16 @@ def test_clients_take_turns(engine):
         cancel(second, 3)  # answered before the others, as it waits
         assert answer(second, 3)["error"]["data"]["kind"] == "Cancelled"
         assert eventually(lambda: engine.metric("medgen_waiting") == 5, 60)
+        with connect(engine.address) as third:
+            assert third.info["devices"], "a busy engine lets clients in"
+        assert engine.metric("medgen_running") == 1
         before = len(engine.log)
         cancel(first, 1)
         assert answer(first, 1)["error"]["data"]["kind"] == "Cancelled"
         assert answer(first, 4)["result"]["devices"] and answer(second, 2)["result"]["models"]
         order = [line.split()[3:5] for line in engine.log[before:]]
     anna, ben = ["anna:", "devices"], ["ben:", "models/list"]
-    assert order[:6] == [["anna:", "generate"], anna, ben, anna, ben, anna]
+    assert order[:6] == [["anna:", "generate"], ben, anna, ben, anna, anna]
 
 
 def test_a_dead_worker_is_replaced_and_a_lost_client_ends_its_run(engine, worker):
@@ -274,7 +284,7 @@ def test_the_folder_of_a_request_is_the_engine_s(engine, tmp_path):
 @pytest.mark.parametrize(
     "facts, content, words",
     [
-        ({"id": 1, "sha256": "0" * 64, "bytes": 2**20 + 1}, b"", "limit of this engine"),
+        ({"id": 1, "sha256": "0" * 64, "bytes": 2**20 + 1}, b"", "limit of the engine"),
         ({"id": 1, "sha256": "../../../../x", "bytes": 4}, b"1234", "not announced as it has to be"),
         ({"id": 1, "sha256": "0" * 64, "bytes": -1}, b"", "not announced as it has to be"),
         ({"id": None, "sha256": "0" * 64, "bytes": 4}, b"1234", "belongs to no run"),
@@ -289,8 +299,8 @@ def test_uploads_that_are_not_what_they_say(engine, facts, content, words):
         answer(link, None)
 
 
-def test_an_image_beyond_the_limit_is_not_sent(engine, worker):
-    with pytest.raises(InputError, match="more than the 1 MiB that the engine at wss"):
+def test_an_image_beyond_the_limit_is_refused_in_words(engine, worker):
+    with pytest.raises(WorkerError, match="more than 1 MiB, the limit of the engine; crop them"):
         worker.generate(trunk((128, 128, 80)), **QUICK)
 
 
