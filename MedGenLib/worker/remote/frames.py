@@ -9,12 +9,8 @@ from urllib.parse import urlsplit
 
 from MedGenLib.errors import InputError
 
-WITH_FOLDER = {"generate", "translate", "enhance", "insert_lesion", "classify"} | {
-    "edit/open",
-    "edit",
-    "edit/undo",
-    "edit/redo",
-}
+WITH_FOLDER = {"generate", "translate", "enhance", "insert_lesion", "classify"}
+WITH_FOLDER |= {"edit/open", "edit", "edit/undo", "edit/redo"}
 FORWARDED = WITH_FOLDER | {"edit/close", "initialize", "devices", "self_test", "models/list"}
 """Methods that the other computer runs: those that need a network, and those about that computer."""
 DEFAULT_PORT = 7450
