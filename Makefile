@@ -35,8 +35,8 @@ lint: $(VENV)/.installed-dev
 # The slow code blocks of the documentation, then the benchmarks, most of which need the public scans in the folder
 # MEDGEN_DATA, see Testing/benchmarks/RESULTS.md.
 BENCHMARKS := ct_tissue ct_noise hippocampus brain heads segmenter utility distribution speed maisi memory metrics \
-	reader_study slicer edit edit_slicer lesion lesion_texture steps conditioning checks anatomy damage trainer cohort breathe organs enhance \
-	remote
+	reader_study slicer edit edit_slicer lesion lesion_texture steps conditioning checks anatomy damage trainer cohort \
+	breathe organs enhance body intervals remote
 
 bench: $(VENV)/.installed-dev
 	MEDGEN_SLOW_DOCS=1 $(BIN)/python -m pytest -q Testing/library/docs/test_code_blocks.py

@@ -81,6 +81,14 @@ SAMPLES = (
         "662b6de2b406c41554e28a17a6083fa7ad5693fcd567b050ba161864d42c2318",
         ("head-mr-to-ct",),
     ),
+    Sample(
+        "MedGenThigh",
+        "MedGen thigh T1",
+        "Thigh T1",
+        "thigh_t1.nii.gz",
+        "082d2131dcfe4af610eb0643b8c58dfd3d4ae9e6176877f24f720d53adf179a5",
+        ("body-mr-to-ct",),
+    ),
 )
 
 

@@ -140,7 +140,7 @@ def _other(manifest: Manifest) -> str:
         for m in translators(light_catalogue())
         if (m.input.modality, m.output.modality) == ends and not m.needs_head
     ]
-    return f" Limbs and the trunk belong to the model '{names[0]}'." if names else ""
+    return f" Limbs belong to the model '{names[0]}'." if names else ""
 
 
 def check_stated(volume: Volume) -> list[Finding]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SEED = 1
 
 MASK_SAMPLE, MASK_MODEL = "ct_tissue_mask.nii.gz", "ct-tissue"
+LIMB_SAMPLE, LIMB_MODEL = "thigh_t1.nii.gz", "body-mr-to-ct"
 IMAGE_SAMPLE, IMAGE_MODEL = "head_t1.nii.gz", "head-mr-to-ct"
 
 
@@ -73,13 +74,14 @@ def extra_arguments(parser: Parser) -> None:
     extra_arguments,
 )
 def run(arguments: Namespace, console: Console) -> int:
-    """Write volumes, pictures and reports of both runs, then print a table of all steps."""
+    """Write volumes, pictures and reports of all runs, then print a table of all steps."""
     folder = _folder(arguments.output)
     log = StepLog()
     with log.timed("start PyTorch"):
         import torch  # noqa: F401 - to measure its share of the time
 
     codes = [_generate(folder, arguments.device, console, log)]
+    codes.append(_translate(folder, "thigh_ct_from_mr", LIMB_SAMPLE, LIMB_MODEL, arguments.device, console, log))
     translator = find(IMAGE_MODEL)
     if arguments.accept_license or is_accepted(translator):
         if arguments.accept_license:
@@ -87,9 +89,11 @@ def run(arguments: Namespace, console: Console) -> int:
                 f"{license_notice(translator)} --accept-license was given, so this demo accepts "
                 "it; this is remembered for this user."
             )
-        codes.append(_translate(folder, arguments.device, console, log))
+        codes.append(_translate(folder, "ct_from_mr", IMAGE_SAMPLE, IMAGE_MODEL, arguments.device, console, log))
     else:
-        console.note(f"The translation is skipped: {license_notice(translator)} Add --accept-license to run it.")
+        console.note(
+            f"The translation of the head is skipped: {license_notice(translator)} Add --accept-license to run it."
+        )
     _conclude(log, console)
     return max(codes)
 
@@ -116,16 +120,16 @@ def _generate(folder: Path, device: str, console: Console, log: StepLog) -> int:
     return warn(result.report, console, outputs.paths[3])
 
 
-def _translate(folder: Path, device: str, console: Console, log: StepLog) -> int:
+def _translate(folder: Path, stem: str, file: str, model: str, device: str, console: Console, log: StepLog) -> int:
     from MedGenLib import translate
     from MedGenLib.io.files import read_volume
 
-    source = sample(IMAGE_SAMPLE)
-    console.note(f"A CT from the MR {source.name}, with {IMAGE_MODEL}:")
-    with _outputs(folder, "ct_from_mr") as outputs:
+    source = sample(file)
+    console.note(f"A CT from the MR {source.name}, with {model}:")
+    with _outputs(folder, stem) as outputs:
         with log.timed("read the MR", source):
             image = read_volume(source, modality="T1w")
-        result = translate(image, "CT", model=IMAGE_MODEL, device=device, accept_license=True, progress=console)
+        result = translate(image, "CT", model=model, device=device, accept_license=True, progress=console)
         _record(result, outputs, log, Source.of("image", image, source))
     return warn(result.report, console, outputs.paths[3])
 

@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from MedGenLib.imaging.body import body_envelope_from_image
-from MedGenLib.imaging.volume import LabelMap, crop
+from MedGenLib.imaging.volume import LabelMap, crop, occupied
 from MedGenLib.io.atomic import write_json
 from MedGenLib.io.files import read_volume, write_volume
+from MedGenLib.training.data.alignment import field_of_view
 from MedGenLib.training.data.tissue import TISSUES, tissue_labels
 from MedGenLib.training.splits import hold_out
 
 DATA = Path(os.environ["MEDGEN_DATA"])
 OUT = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
 CROPS = 6
+THIGH_SLICES = 30
 
 
 def abdomen() -> None:
@@ -46,6 +48,16 @@ def head() -> None:
     top = np.percentile(part.array, 99.9)
     scaled = np.clip(part.array / top * 255, 0, 255).round().astype(np.uint8)
     write_volume(part.with_array(scaled), OUT / "head_t1.nii.gz")
+
+
+def thigh() -> None:
+    """T1w slices of a thigh around the middle of a person kept out of the training, in the field of view of the MR."""
+    mr = read_volume(DATA / "pairs_ct_mr" / "sts_sarcoma" / "STS_031" / "mr_t1.nii.gz", modality="T1w")
+    known = occupied(field_of_view(mr.array))
+    middle = sum(known[2]) // 2
+    low, high = zip(*known[:2], (middle - THIGH_SLICES // 2, middle + THIGH_SLICES // 2), strict=True)
+    part = crop(mr, low, high)
+    write_volume(part.with_array(part.array.astype(np.uint8)), OUT / "thigh_t1.nii.gz")
 
 
 def hippocampus() -> None:
@@ -99,6 +111,7 @@ if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
     abdomen()
     head()
+    thigh()
     hippocampus()
     hippocampi()
     brain()

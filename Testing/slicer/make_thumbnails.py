@@ -88,6 +88,17 @@ def head() -> None:
     split("MedGenHead", enlarged(np.swapaxes(before, 0, 1), True), enlarged(np.swapaxes(after, 0, 1), True))
 
 
+def thigh() -> None:
+    scan = read_volume(SAMPLES / "thigh_t1.nii.gz")
+    made = MedGenLib.translate(scan, "CT", model="body-mr-to-ct", preset="best").volume
+    index = scan.array.shape[2] // 2
+    # the femur moves to the half that shows the CT
+    mr, ct = (np.pad(v.array[:-14, :, index], ((14, 0), (0, 0)), constant_values=v.array.min()) for v in (scan, made))
+    before = window(mr, *np.percentile(scan.array, (5, 99.7)))
+    after = window(ct, -160, 240)
+    split("MedGenThigh", enlarged(np.swapaxes(before, 0, 1), True), enlarged(np.swapaxes(after, 0, 1), True))
+
+
 if __name__ == "__main__":
-    for make in (abdomen, hippocampus, head):
+    for make in (abdomen, hippocampus, head, thigh):
         make()

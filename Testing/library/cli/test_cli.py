@@ -511,7 +511,7 @@ def test_train_passes_its_options_on(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("accept", [True, False])
-def test_demo_writes_both_results_and_a_table(accept, mask, tmp_path, monkeypatch, capsys):
+def test_demo_writes_all_results_and_a_table(accept, mask, tmp_path, monkeypatch, capsys):
     def work(source, *_, progress, **__):
         Stage("sampling", 1, progress).advance()
         return result_like(source, seed=1)
@@ -531,11 +531,13 @@ def test_demo_writes_both_results_and_a_table(accept, mask, tmp_path, monkeypatc
     captured = capsys.readouterr()
     suffixes = (".json", ".medgen.json", ".nii.gz", ".png")
     written = [f"ct_from_mask{suffix}" for suffix in suffixes]
+    limb = [f"thigh_ct_from_mr{suffix}" for suffix in suffixes]
     if accept:
         written += [f"ct_from_mr{suffix}" for suffix in suffixes]
         assert "--accept-license was given" in captured.err
     else:
-        assert "The translation is skipped" in captured.err
+        assert "The translation of the head is skipped" in captured.err
+    written += limb
     assert names(folder) == written
     listed = [name for name in written if not name.endswith(".medgen.json")]
     assert all(str(folder / name) in captured.out for name in listed)

@@ -13,7 +13,7 @@ from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import Volume, crop
 from MedGenLib.io.files import read_volume
 from MedGenLib.io.samples import sample
-from MedGenLib.packages.catalogue import find
+from MedGenLib.packages.catalogue import find, for_translation
 
 SAMPLES = Path(__file__).resolve().parents[3] / "Resources" / "SampleData"
 SPACING = 3.0
@@ -119,8 +119,16 @@ def test_the_model_of_the_head_refuses_them():
     for image in (bare_brain(), trunk("T1w")):
         errors = [f for f in check_image(image, find("head-mr-to-ct")) if f.level == "error"]
         assert [f.code for f in errors] == ["no-head"] and "needs T1w MR of a whole head" in errors[0].sentence
+        assert "Limbs belong to the model 'body-mr-to-ct'." in errors[0].sentence
     codes = [f.code for f in check_image(trunk("CT"), find("head-ct-to-mr"))]
     assert "no-head" in codes
+    assert not [f for f in check_image(trunk("T1w"), find("body-mr-to-ct")) if f.level == "error"]
+
+
+def test_translators_of_the_head_come_first():
+    """They refuse other images; a translator of other parts would take a head without a word."""
+    assert for_translation("T1w", "CT").name == "head-mr-to-ct"
+    assert for_translation("CT", "T1w").name == "head-ct-to-mr"
 
 
 REAL_HEADS = (

@@ -29,6 +29,8 @@ from MedGenLib.packages.typed import ALIASES, keys_of, read
 
 EMBEDDED = sorted(path.name for path in embedded_dir().iterdir())
 PIPELINES = {
+    "body-ct-to-mr": "slice-translation",
+    "body-mr-to-ct": "slice-translation",
     "ct-tissue": "latent-flow",
     "enhance-ct": "restoration",
     "enhance-mr": "restoration",
