@@ -148,7 +148,7 @@ def _planned_entries(
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(known, stated)
-        entries = [_entry(path, out / recipe, recipes, choices, device, threads, progress) for recipe in recipes]
+        entries = [_entry(path, out / recipe, choices, device, threads, progress) for recipe in recipes]
         if len({entry.plan.held_out for entry in entries}) > 1:
             raise InputError(
                 "The recipes keep out different people; name them for all with --set 'held_out=[\"NAME\", ...]'."
@@ -163,7 +163,6 @@ def _planned_entries(
 def _entry(
     path: str | Path,
     folder: Path,
-    recipes: Sequence[str],
     choices: Choices,
     device: str,
     threads: int | None,
@@ -172,7 +171,7 @@ def _entry(
     """The plan of the recipe that the folder is named after, which is written there."""
     recipe = folder.name
     RECIPES.require(recipe)
-    own = _for_recipe(choices, recipe, recipes)
+    own = _for_recipe(choices, recipe)
     dataset = own.data(path)
     if dataset.translates != (recipe in TRANSLATIONS):
         has, others = ("images", TRANSLATIONS) if dataset.translates else ("no images", STAGES[-1:])
@@ -183,12 +182,12 @@ def _entry(
     return Entry(recipe, folder, own, dataset, planned(dataset, folder, own, device, threads, progress))
 
 
-def _for_recipe(choices: Choices, recipe: str, recipes: Sequence[str]) -> Choices:
+def _for_recipe(choices: Choices, recipe: str) -> Choices:
     """The choices for one recipe; generation from masks is what is trained without one."""
     changes = {}
     for key, value in (choices.changes or {}).items():
         first, _, rest = key.partition(".")
-        if first == recipe or first not in recipes:
+        if first == recipe or first not in RECIPES:
             changes[rest if first == recipe else key] = value
     return replace(choices, recipe=None if recipe == STAGES[-1] else recipe, changes=changes)
 
