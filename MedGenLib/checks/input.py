@@ -131,7 +131,7 @@ def check_image(volume: Volume, manifest: Manifest) -> list[Finding]:
 
 
 def _other(manifest: Manifest) -> str:
-    """A sentence on the embedded model of the same modalities that takes other parts of the body."""
+    """A sentence on the first model of the same modalities that takes other parts of the body."""
     from MedGenLib.packages.catalogue import light_catalogue, translators
 
     ends = (manifest.input.modality, manifest.output.modality)
@@ -140,7 +140,7 @@ def _other(manifest: Manifest) -> str:
         for m in translators(light_catalogue())
         if (m.input.modality, m.output.modality) == ends and not m.needs_head
     ]
-    return f" Limbs belong to the model '{names[0]}'." if names else ""
+    return f" For limbs use the model '{names[0]}'." if names else ""
 
 
 def check_stated(volume: Volume) -> list[Finding]:

@@ -143,7 +143,7 @@ def _saliency(net: nn.Module, array: np.ndarray, target: int, several: bool, pla
     MONAI's OcclusionSensitivity indexes tensors by lists, which PyTorch deprecates.
     """
     side = max(2, max(array.shape[1:]) // PARTS)
-    starts = [sorted({*range(0, n - side, side // 2), n - side}) for n in array.shape[1:]]
+    starts = [sorted({*range(0, n - side, side // 2), max(0, n - side)}) for n in array.shape[1:]]
     parts = [(slice(None), *(slice(a, a + side) for a in corner)) for corner in itertools.product(*starts)]
     blank = array.mean(axis=tuple(range(1, array.ndim)), keepdims=True)
     whole = log_odds(scores_of(net, array[None]), target, several)[0]

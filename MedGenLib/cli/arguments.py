@@ -1,5 +1,6 @@
 """Flags of a command from the declaration of its options, and options from the parsed flags."""
 
+import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +73,15 @@ def positive(text: str) -> int:
     return number
 
 
-natural.__name__, positive.__name__ = "natural number", "positive number"
+def above_zero(text: str) -> float:
+    """A number above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
+
+
+natural.__name__, positive.__name__, above_zero.__name__ = "natural number", "positive number", "number above 0"
 
 
 def _with_commas(option: Option) -> Callable[[str], tuple[float, ...]]:

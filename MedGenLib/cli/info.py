@@ -18,7 +18,7 @@ from MedGenLib.io.recorded import read_beside, read_inside
 
 _CONTENTS = {
     "image": "synthetic image",
-    "uncertainty": "standard deviations of synthetic images",
+    "uncertainty": "uncertainty of synthetic images",
     "error map": "error map, image minus reference",
 }
 

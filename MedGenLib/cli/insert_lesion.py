@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     "insert-lesion",
     "insert a lesion into an image, or remove one",
     "Only the region of the lesion changes: all other voxels stay identical; the extent of the changes is printed. "
-    "Give the position (--at, --mask or --organ) and the change (--label, --contrast or both).",
+    "Give the position (--at, --mask or --organ) and the change (--label, --contrast or --texture).",
 )
 def insert(arguments: Namespace, console: Console) -> int:
     from MedGenLib.cli.run import FileRun

@@ -8,7 +8,7 @@ from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
 
-from MedGenLib.cli.arguments import positive
+from MedGenLib.cli.arguments import above_zero, positive
 from MedGenLib.cli.commands import Parser, action, command
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
@@ -21,8 +21,8 @@ def arguments_of_serve(parser: Parser) -> None:
         "host": (str, "127.0.0.1", "address to listen at"),
         "port": (int, 7450, "port to listen at, 0 for any that is free"),
         "upload": (positive, 2048, "most MiB of the images of one run"),
-        "minutes": (float, 60, "longest time of one run"),
-        "idle": (float, 10, "minutes after which an unused worker gives its memory back"),
+        "minutes": (above_zero, 60, "longest time of one run"),
+        "idle": (above_zero, 10, "minutes after which an unused worker gives its memory back"),
         "clients": (positive, 32, "most connections at a time"),
     }
     for name, (kind, value, text) in values.items():

@@ -72,7 +72,7 @@ class Provenance:
 
     Attributes
     ----------
-    content: "image", "uncertainty" for a volume of standard deviations, or "error map".
+    content: "image", "uncertainty" for how far each voxel may be off, or "error map".
     modality, unit: modality and intensity unit of the image.
     model, version: name and version of the model package.
     package_sha256: hash of the package's weights, see `package_hash`.
@@ -110,7 +110,7 @@ class Provenance:
     options: Mapping[str, Any] | None = None
 
     def of_uncertainty(self, volume: Volume) -> Provenance:
-        """Provenance of the run's volume of standard deviations, without a check result."""
+        """Provenance of the run's uncertainty, without a check result."""
         return replace(self, content="uncertainty", passed=None, output_sha256=content_hash(volume), unit=volume.unit)
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ a person, not a voxel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,10 +115,10 @@ def sentence(intervals: Intervals, unit: str) -> str:
 
 
 def _figures(width: float) -> str:
-    return f"{width:.2g}" if width < 100 else f"{round(width, -1):.0f}"
+    return f"{width:.2g}" if width < 99.5 else f"{round(width, -1):.0f}"
 
 
-def _quantile(found: Sequence[Errors], part: object, level: float) -> float | None:
+def _quantile(found: Sequence[Errors], part: Callable[[Errors], NDArray[np.bool_]], level: float) -> float | None:
     """The error below which the share ``level`` of the voxels of an average person lies; None for too few."""
     weights, errors, people = [], [], {}
     for entry in found:

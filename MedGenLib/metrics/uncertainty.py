@@ -80,18 +80,18 @@ class Calibration:
 def error_correlation(uncertainty: Volume, comparison: Comparison) -> Calibration:
     """Compare an uncertainty with the error, voxel by voxel in the compared region.
 
-    - Spearman, Pearson: correlation of the standard deviation with the absolute error, by rank and value.
+    - Spearman, Pearson: correlation of the uncertainty with the absolute error, by rank and value.
     - AUSE, area under the sparsification error: voxels are removed by decreasing uncertainty, and the
       MAE of the rest is compared with that after removing those of the largest error. The mean
       difference over 0, 10, ... 90 % removed, divided by the whole MAE: 0 is best, and an uninformative
       uncertainty gives that of a random order. Source: Ilg et al., Uncertainty estimates and
       multi-hypotheses networks for optical flow, ECCV 2018, section 4.
-    - Ratio: RMS of the error divided by RMS of the standard deviation; above 1 the uncertainty is too low.
+    - Ratio: RMS of the error divided by RMS of the uncertainty; a standard deviation is too low where it is above 1.
     - Coverage: share of the voxels whose error is at most the uncertainty; 0.9 for half-widths of such intervals.
 
     Parameters
     ----------
-    uncertainty: standard deviation in the unit of the images, on the image's grid.
+    uncertainty: standard deviation or half-width in the unit of the images, on the image's grid.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def error_correlation(uncertainty: Volume, comparison: Comparison) -> Calibratio
     require_same_grid(("image", comparison.difference), ("uncertainty", uncertainty))
     if uncertainty.array.min() < 0:
         raise InputError(
-            "The uncertainty has negative values, so it is not a standard deviation; choose the file "
+            "The uncertainty has negative values, so it is neither a deviation nor a half-width; choose the file "
             "that --uncertainty wrote."
         )
     deviation, error, note = _drawn(uncertainty, comparison)
@@ -119,7 +119,7 @@ def error_correlation(uncertainty: Volume, comparison: Comparison) -> Calibratio
         _row("Spearman", by_rank, "rank correlation of spread and absolute error (1 is best)"),
         _row("Pearson", by_value, "correlation of spread and absolute error (1 is best)"),
         _row("AUSE", area, "area under the sparsification error (0 is best)"),
-        _row("Ratio", ratio, "RMS of the error divided by RMS of the spread (1 is calibrated)"),
+        _row("Ratio", ratio, "RMS of the error divided by RMS of the uncertainty (1 for a calibrated deviation)"),
         _row("Coverage", held, "share of voxels with an error of at most the uncertainty"),
     )
     return Calibration(rows, _bins(deviation, error), note)

@@ -405,7 +405,7 @@ class _EvaluateInputs(TypedDict):
     reference: real image of the same patient: volume, or folder as the image
     mask: measure where this is above 0, by default in the body
     labels: label volume: measure each label by itself; with a segmenter also whether the image shows it
-    uncertainty: volume of standard deviations of generate or translate, to compare with the error
+    uncertainty: volume that generate or translate wrote with --uncertainty, to compare with the error
     """
 
     image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]

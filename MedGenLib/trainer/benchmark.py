@@ -138,7 +138,10 @@ def _planned_entries(
     progress: ProgressCallback | None,
 ) -> list[Entry]:
     """The plans of all recipes; the folder is left as it was if one of them is refused."""
+    for recipe in recipes:
+        RECIPES.require(recipe)
     stated = {"dataset": str(Path(path).expanduser().resolve()), "budget": choices.budget}
+    is_new = not out.exists()
     known, before = out / STATED, set(out.iterdir()) if out.is_dir() else set()
     if known in before:
         if json.loads(known.read_text(encoding="utf-8")) != stated:
@@ -156,6 +159,9 @@ def _planned_entries(
     except BaseException:
         for new in {known, *(out / recipe for recipe in recipes)} - before:
             new.unlink() if new.is_file() else shutil.rmtree(new, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):
+                out.rmdir()
         raise
     return entries
 
@@ -170,7 +176,6 @@ def _entry(
 ) -> Entry:
     """The plan of the recipe that the folder is named after, which is written there."""
     recipe = folder.name
-    RECIPES.require(recipe)
     own = _for_recipe(choices, recipe)
     dataset = own.data(path)
     if dataset.translates != (recipe in TRANSLATIONS):
@@ -227,6 +232,8 @@ def _cost(made: Manifest, entry: Entry, device: str) -> list[Row]:
             words = ["translate", case.source, "--to", made.output.modality]
         elif made.task == "generate":
             words = ["generate", "--seed", "0"]
+            if made.input.kind == "none" and made.settings.classes:
+                words += ["--label", made.settings.classes[0]]
         else:
             return found
         if isinstance(entry.plan, TrainingPlan):

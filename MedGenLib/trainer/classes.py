@@ -23,7 +23,7 @@ from pathlib import Path
 from MedGenLib.errors import InputError
 from MedGenLib.io.pictures import IMAGES
 from MedGenLib.trainer.datasets import ClassifiedImage, DataSet, Problem
-from MedGenLib.trainer.layouts import entities, stem
+from MedGenLib.trainer.layouts import person_of, stem
 
 UNCERTAIN = {"ignore": None, "ones": 1, "zeros": 0}
 """What an uncertain finding becomes."""
@@ -105,11 +105,6 @@ def read_classes(path: str | Path, uncertain: str = "ignore") -> DataSet:
     return found
 
 
-def _person_of(name: str) -> str:
-    """The person of a file name: the subject of BIDS, else the name."""
-    return entities(Path(name))[0] if name.startswith("sub-") else name
-
-
 def _rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Columns and rows of a table, without spaces around the values."""
     with table.open(encoding="utf-8-sig", newline="") as stream:
@@ -144,7 +139,7 @@ def _csv(path: Path) -> DataSet | None:
         elif stated and _split(stated) is None:
             raise InputError(f"Line {number} of {path} has the split '{stated}'; give train, validation or test.")
         else:
-            found.add(name, row.get("subject") or _person_of(name), image, _targets(row["class"]), _split(stated))
+            found.add(name, row.get("subject") or person_of(name), image, _targets(row["class"]), _split(stated))
     return found.dataset(path, "CSV", several)
 
 
@@ -233,11 +228,11 @@ def _images(folder: Path) -> Iterator[tuple[Path, str]]:
 def _in_class(folder: Path) -> Iterator[tuple[Path, str, str]]:
     """Image, person and name: files, series in folders, and folders of persons with files or series."""
     for image, name in _images(folder):
-        yield image, _person_of(name), name
+        yield image, person_of(name), name
     for inner in _within(folder):
         files = list(_images(inner))
         if _is_series([file for file, _ in files], inner):
-            yield inner, _person_of(inner.name), inner.name
+            yield inner, person_of(inner.name), inner.name
             continue
         for image, name in (*files, *((series, series.name) for series in _within(inner))):
             yield image, inner.name, f"{inner.name}-{name}"

@@ -30,7 +30,7 @@ RATES = {
 }
 """Learning rates: as published, and five times as high for the few steps that a CPU makes."""
 WHY = {
-    "gan": "a relativistic loss whose discriminator is smooth about real and made images (R3GAN)",
+    "gan": "a relativistic loss with gradient penalties on real and generated images (R3GAN)",
     "wgan-gp": "a critic of the Wasserstein distance with five steps for each one of the generator (WGAN-GP)",
     "style-gan": "a generator whose layers are scaled by a style (StyleGAN2)",
 }
@@ -244,7 +244,8 @@ def _reasons(
         "spacing_mm": why_grid,
         "grid": "about the median image at this spacing; larger ones are cropped and smaller ones padded",
         "network": "channels and residual blocks of the levels, the coarsest first; each costs most at the finest",
-        "loss": "as published; the penalty of the slope grows with the number of voxels",
+        "loss": "as published, but the weight of the penalty grows with the number of voxels, and is five times that "
+        "of the paper for style-gan, whose training was steady so",
         "learning_rate": "as published on a GPU; on a CPU, which makes few steps, up to five times as high",
         "cache_mib": "space on the disk for the prepared volumes",
         "held_out": f"a fifth of the {people} people, drawn at random, for the measurement",

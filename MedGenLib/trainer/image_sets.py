@@ -18,7 +18,7 @@ from pathlib import Path
 from MedGenLib.errors import InputError
 from MedGenLib.trainer.classes import read_classes
 from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
-from MedGenLib.trainer.layouts import BRATS_CASE, CONTRASTS, bids_images, entities, read_dataset, stem, volumes_in
+from MedGenLib.trainer.layouts import CONTRASTS, bids_images, entities, person_of, read_dataset, stem, volumes_in
 
 
 def read_images(path: str | Path, channel: str | None = None) -> DataSet:
@@ -67,12 +67,12 @@ def _table(path: Path) -> DataSet:
             elif name in cases:
                 raise InputError(f"The table {path} has two cases '{name}'; add a column case with different names.")
             else:
-                cases[name] = LabeledImage(name, row.get("subject") or _person(name), image)
+                cases[name] = LabeledImage(name, row.get("subject") or person_of(name), image)
     return DataSet(path, "CSV", path.stem, tuple(cases.values()), problems=tuple(problems))
 
 
 def _folder(path: Path) -> DataSet | None:
-    cases = tuple(LabeledImage(name, _person(name), file) for name, file in volumes_in(path).items())
+    cases = tuple(LabeledImage(name, person_of(name), file) for name, file in volumes_in(path).items())
     return DataSet(path, "one folder", path.name, cases) if cases else None
 
 
@@ -116,8 +116,3 @@ def _classes(path: Path) -> DataSet:
                 "into one folder if they have no classes."
             )
     return replace(found, cases=tuple(cases), problems=tuple(problems))
-
-
-def _person(name: str) -> str:
-    brats = BRATS_CASE.fullmatch(name)
-    return brats[1] if brats else entities(Path(name))[0]

@@ -252,6 +252,12 @@ def entities(path: Path) -> tuple[str, str | None]:
     return found.get("sub", path.name), found.get("ses")
 
 
+def person_of(name: str) -> str:
+    """The person of a case: the subject of BraTS or BIDS, else the name."""
+    brats = BRATS_CASE.fullmatch(name)
+    return brats[1] if brats else entities(Path(name))[0]
+
+
 def _segmentations(path: Path) -> tuple[dict[tuple[str, str | None], Path], dict[int, str]]:
     """Subject and session -> label volume, and the names of the labels of dseg.tsv."""
     labels, names = {}, {}

@@ -16,7 +16,7 @@ from MedGenLib.checks.input import INVENTS
 from MedGenLib.checks.output import check_translated
 from MedGenLib.errors import InputError
 from MedGenLib.evaluation.cohorts import CohortEvaluation
-from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, number
+from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table
 from MedGenLib.evaluation.pair import Evaluation, evaluate
 from MedGenLib.evaluation.tables import summary
 from MedGenLib.imaging.body import body_envelope_from_image
@@ -32,7 +32,7 @@ from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.segmentation.segmenters import segmenter
 from MedGenLib.trainer.datasets import ImagePair
-from MedGenLib.trainer.measurement import Row, cohort_folders, cohort_rows, compared
+from MedGenLib.trainer.measurement import Row, cohort_folders, cohort_lines, cohort_rows, compared
 from MedGenLib.trainer.pair_plan import TranslationPlan
 
 TISSUES = "ct-tissue"
@@ -100,10 +100,7 @@ class MeasuredTranslation:
         found = list(self.faults)
         found.append(f"{self.passed} of {self.cases} translations of held-out images pass all checks of MedGen")
         found += map(str, self.figures)
-        for measure in self.cohorts.comparison.measures if self.cohorts else ():
-            if measure.value is not None:
-                found.append(f"{measure.name}: {number(measure.value)}")
-        return [*found, *self.notes]
+        return [*found, *cohort_lines(self.cohorts, ""), *self.notes]
 
     def section(self) -> Section:
         """The measurement in the page of the run."""
@@ -166,7 +163,7 @@ def _intervals(
     manifest: Manifest, plan: TranslationPlan, chosen: Sequence[ImagePair], folder: Path
 ) -> Intervals | None:
     """Half-widths from the errors of the held-out pairs, where both images show the body."""
-    if not plan.paired or len({case.subject for case in chosen}) < FEWEST_FOR_INTERVALS:
+    if not plan.paired:
         return None
     reach, found = manifest.spacing.native, []
     for case in chosen:
@@ -178,7 +175,8 @@ def _intervals(
         except InputError:  # an image without a body
             continue
         found.append(errors_of(case.subject, made, resample_to(real, made).array, inside, reach))
-    return calibrate(found, plan.modality, reach) if found else None
+    enough = len({errors.person for errors in found}) >= FEWEST_FOR_INTERVALS
+    return calibrate(found, plan.modality, reach) if enough else None
 
 
 def _measured(manifest: Manifest, plan: TranslationPlan, case: ImagePair, folder: Path, device: str) -> dict[str, Any]:

@@ -23,12 +23,12 @@ from MedGenLib.imaging.modality import looks_like_labels
 from MedGenLib.io.files import read_volume
 from MedGenLib.trainer.datasets import DataSet, ImagePair, Problem
 from MedGenLib.trainer.layouts import (
-    BRATS_CASE,
     FOLDERS,
     bids_images,
     channel_number,
     described_data,
     entities,
+    person_of,
     read_dataset,
     stem,
     volumes_in,
@@ -218,7 +218,7 @@ def _matched(
 ) -> tuple[list[ImagePair], list[Problem]]:
     """Pairs of the same name; where no name is on both sides, unpaired images. ``people`` is name -> subject."""
     one, two = names
-    subject = {name: (people or {}).get(name) or _person(name) for name in (*sources, *targets)}
+    subject = {name: (people or {}).get(name) or person_of(name) for name in (*sources, *targets)}
     if not set(sources) & set(targets):
         cases = [ImagePair(f"{one}-{name}", subject[name], file, None) for name, file in sources.items()]
         return cases + [ImagePair(f"{two}-{name}", subject[name], None, file) for name, file in targets.items()], []
@@ -226,11 +226,6 @@ def _matched(
     problems = [Problem(name, f"The image {sources[name]} has no {two}.") for name in sources if name not in targets]
     problems += [Problem(name, f"The image {targets[name]} has no {one}.") for name in targets if name not in sources]
     return cases, problems
-
-
-def _person(name: str) -> str:
-    brats = BRATS_CASE.fullmatch(name)
-    return brats[1] if brats else name
 
 
 def _dataset(

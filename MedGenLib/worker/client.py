@@ -46,7 +46,7 @@ class RemoteResult:
     report: plain JSON types, see `MedGenLib.report.Report`.
     sentences: sentences for the user.
     passed: whether input and samples passed their checks.
-    uncertainty: voxel-wise standard deviation, if requested.
+    uncertainty: as of `MedGenLib.result.Result`, if requested.
     """
 
     volumes: list[Volume]

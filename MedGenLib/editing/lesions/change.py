@@ -53,7 +53,8 @@ def regenerate(
         return edit.findings, edit.halo_voxels, FAR * step
     if not with_contrast:
         raise InputError(
-            "All of the place has that label already, so nothing would change; choose another label or give a contrast."
+            "All of the place has that label already, so nothing would change; choose another label, a contrast "
+            "or texture."
         )
     return edit.findings, (0, 0, 0), 0.0
 

@@ -20,6 +20,10 @@ _FACTORS = (0.85, 0.95, 1.05, 1.2)
 """Sizes at which a voxel is covered or not: the mean coverage puts voxels in order, from the center to the outside."""
 
 
+LONGEST = 100.0
+"""Doublings, after which no lesion is in an image any more."""
+
+
 @dataclass(frozen=True)
 class Growth:
     """Times of a series, and the volumes at them relative to the first."""
@@ -39,7 +43,7 @@ class Growth:
 
     @property
     def factors(self) -> list[float]:
-        return [2 ** (day / self.doubling_days) for day in self.days]
+        return [2 ** min(day / self.doubling_days, LONGEST) for day in self.days]
 
     @property
     def widest(self) -> float:

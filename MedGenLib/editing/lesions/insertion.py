@@ -170,6 +170,8 @@ class _Maker:
         grids, effect = (self.volume, self.tissues), self.options["mass_effect"]
         if not effect:
             return None, grids
+        if 1 in self.volume.shape:
+            raise InputError("A mass effect needs a volume, and the image has one slice; leave it out.")
         push = Push.of(place.at, float(place.lesion.sum() * np.prod(self.volume.spacing)), effect)
         arrays = (push.warp(grid.array, grid.geometry, grid is self.tissues) for grid in grids)
         return push, tuple(grid.with_array(array) for grid, array in zip(grids, arrays, strict=True))

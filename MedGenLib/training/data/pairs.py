@@ -141,7 +141,7 @@ def _cached(data: Mapping[str, Any], case: Sequence[str | None]) -> PreparedImag
     """The prepared case, from the cache if it is there."""
     name, *paths = case
     rule = {key: data[key] for key in ("spacing_mm", *SIDES, "tissues")}
-    rule |= {"moved": bool(data["moved"])} if "moved" in data else {}
+    rule |= {"moved": data["moved"] and str(data["moved"])} if "moved" in data else {}
     files = [path and (path, Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in paths]
     key = hashlib.sha256(json.dumps([rule, files], sort_keys=True).encode()).hexdigest()[:20]
     base = Path(data["cache"]) / key

@@ -35,12 +35,13 @@ def server_context() -> tuple[ssl.SSLContext, str]:
 
 
 def client_context(address: str, host: str, port: int) -> tuple[ssl.SSLContext, str]:
-    """TLS that trusts only the certificate that the engine showed at the first use; its fingerprint if that is now."""
+    """TLS that trusts only the certificate that the engine showed at the first use; the certificate if that is now.
+
+    The caller remembers a new certificate once the engine has let it in.
+    """
     pem, new = recall(address).get("certificate"), ""
     if pem is None:
-        pem = ssl.get_server_certificate((host, port), timeout=CONNECT_SECONDS)
-        new = fingerprint(pem)
-        remember(address, certificate=pem)
+        pem = new = ssl.get_server_certificate((host, port), timeout=CONNECT_SECONDS)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # the certificate says more than a name
     context.load_verify_locations(cadata=pem)

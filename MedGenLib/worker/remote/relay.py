@@ -23,7 +23,7 @@ from MedGenLib.progress import Progress
 from MedGenLib.worker.job import Request
 from MedGenLib.worker.methods import METHODS
 from MedGenLib.worker.protocol import messages
-from MedGenLib.worker.remote.certificate import KNOWN, client_context, recall
+from MedGenLib.worker.remote.certificate import KNOWN, client_context, fingerprint, recall, remember
 from MedGenLib.worker.remote.frames import CHUNK, FILE, FORWARDED, chunks, parsed, with_files
 
 if TYPE_CHECKING:
@@ -158,9 +158,10 @@ class Relay:
         try:
             context, new = client_context(self._address, host, port) if secure else (None, "")
             if new:
-                job.log(f"The engine at {self._address} is new; its certificate has the fingerprint {new}.")
+                shown = fingerprint(new)
+                job.log(f"The engine at {self._address} is new; its certificate has the fingerprint {shown}.")
             token = os.environ.get(TOKEN) or recall(self._address).get("token")
-            return await connect(
+            link = await connect(
                 self._address,
                 ssl=context,
                 proxy=None,
@@ -169,6 +170,9 @@ class Relay:
                 max_size=messages.LONGEST_LINE,
                 write_limit=2**22,
             )
+            if new:
+                remember(self._address, certificate=new)
+            return link
         except ssl.SSLCertVerificationError as error:
             raise WorkerError(
                 f"The engine at {self._address} shows another certificate than before, so nothing was sent; if its "

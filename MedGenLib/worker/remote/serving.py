@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedGenLib.editing.lesions.library import names
 from MedGenLib.errors import InputError
 from MedGenLib.progress import Progress
 from MedGenLib.worker.protocol import messages
@@ -90,8 +91,13 @@ class Client:
                 for piece in chunks(item):
                     await self._link.send(piece)
                     self._service.engine.counts["bytes", 'direction="sent"'] += len(piece)
-            elif not self._service.keeps:
-                item.remove()
+            else:
+                self._remove(item)
+
+    def _remove(self, run: RemoteRun) -> None:
+        """Remove the images of a finished run, unless they are kept."""
+        if not self._service.keeps:
+            run.remove()
 
     def _post(self, message: dict[str, Any]) -> None:
         self._outbox.put_nowait(messages.encode(message).decode())
@@ -102,7 +108,7 @@ class Client:
     def _finish(self, run: RemoteRun, message: dict[str, Any]) -> None:
         """Send the files of a run and its answer, then remove its folder."""
         if self._runs.pop(run.number, None) is None:  # the client has left
-            run.remove()
+            self._remove(run)
             return
         files: dict[str, Path] = {}
 
@@ -128,8 +134,8 @@ class Client:
         self._runs.clear()
         while not self._outbox.empty():
             if isinstance(item := self._outbox.get_nowait(), RemoteRun):
-                item.remove()
-        for canvas in self._canvases:
+                self._remove(item)
+        for canvas in self._canvases if self._service.engine.worker.runs else ():
             self._service.engine.queue.put(self._new_run(None, None, "edit/close", {"canvas": canvas}))
 
     def _new_run(self, number: int | None, *rest: Any) -> RemoteRun:
@@ -176,6 +182,10 @@ class Client:
         try:
             if method not in FORWARDED:
                 raise InputError(f"The engine does not run '{method[:40]}' for its clients; ask its owner.")
+            if method == "insert_lesion" and params.get("shape", "sphere") not in [name for name, _ in names()]:
+                raise InputError("The engine takes shapes of lesions by their names only; give a mask of the lesion.")
+            if not isinstance(params.get("canvas", ""), str):
+                raise InputError("The name of a canvas is not a text.")
             run.params = with_files(params, lambda item: _uploaded(item, run))
         except InputError:
             self._runs.pop(run.number).remove()

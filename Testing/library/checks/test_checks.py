@@ -40,6 +40,7 @@ def model(task="mask", **changes):
         "spacing": SpacingRange(1.5, 3.0, 2.0),
         "field_of_view": FieldOfView((30, 30, 30), (400, 400, 1000)),
         "settings": GenerationSettings(name="toy"),
+        "needs_head": False,
         "statistics": {
             "tissues": {
                 "1": {"name": "fat", "mean": -100, "sd": 20, "low": -125, "high": -75},

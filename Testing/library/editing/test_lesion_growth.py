@@ -10,7 +10,7 @@ from workers import left_handed_oblique
 from MedGenLib.editing.lesions import insert_lesion
 from MedGenLib.editing.lesions.push import Push
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
+from MedGenLib.imaging.volume import Geometry, LabelMap, Volume, crop
 
 FAST = {"preset": "draft", "device": "cpu", "seed": 1}
 RADIUS = 10.0
@@ -101,6 +101,12 @@ def inserted(image: Volume, labels: LabelMap, **options):
     return insert_lesion(image, labels=labels, organ="liver", mapping=mapping, contrast=-50.0, **{**FAST, **options})
 
 
+def test_a_single_slice_has_no_mass_effect():
+    image, labels = (crop(grid, (0, 0, 22), (*grid.shape[:2], 23)) for grid in liver())
+    with pytest.raises(InputError, match="one slice"):
+        inserted(image, labels, at=(45, 45, image.origin[2]), size_mm=12, mass_effect=0.5)
+
+
 def test_the_insertion_displaces_image_and_labels_and_states_its_reach():
     image, labels = liver()
     done = inserted(image, labels, at=(45, 45, 61), size_mm=20, mass_effect=0.8)
@@ -169,6 +175,7 @@ def test_a_painted_lesion_grows():
         ({"at": (45, 45, 65), "size_mm": 12, "grow": 5}, r"outgrows 'liver' by day 360, when it has"),
         ({"at": (45, 45, 73), "size_mm": 12, "grow": 2}, r"outgrows 'liver' by day 90"),
         ({"size_mm": 30, "grow": 12}, r"The grown lesion of 202 mm is larger than 'liver', where a ball of 57.1 mm"),
+        ({"at": (45, 45, 65), "size_mm": 12, "grow": 13, "doubling_days": 1}, "outgrows 'liver'"),
         ({"at": (45, 45, 45), "size_mm": 90}, r"larger than 'liver', where a ball"),
         ({"at": (45, 45, 45), "size_mm": 20, "grow": 1}, r"number of images is 1"),
         ({"at": (7.2, 45, 45), "size_mm": 13, "grow": 2}, "outgrows 'liver' by day 90"),  # the image ends

@@ -119,7 +119,7 @@ def test_the_model_of_the_head_refuses_them():
     for image in (bare_brain(), trunk("T1w")):
         errors = [f for f in check_image(image, find("head-mr-to-ct")) if f.level == "error"]
         assert [f.code for f in errors] == ["no-head"] and "needs T1w MR of a whole head" in errors[0].sentence
-        assert "Limbs belong to the model 'body-mr-to-ct'." in errors[0].sentence
+        assert "For limbs use the model 'body-mr-to-ct'." in errors[0].sentence
     codes = [f.code for f in check_image(trunk("CT"), find("head-ct-to-mr"))]
     assert "no-head" in codes
     assert not [f for f in check_image(trunk("T1w"), find("body-mr-to-ct")) if f.level == "error"]

@@ -57,6 +57,11 @@ def test_unseen_people_are_covered_in_each_tissue(intervals):
     assert "90%" in sentence(intervals, "HU") and "240 HU in bone" in sentence(intervals, "HU").replace("250", "240")
 
 
+def test_the_sentence_has_plain_numbers(intervals):
+    flat = dataclasses.replace(intervals, tissues={"fat": 99.7, "bone": 246.0})
+    assert "100 HU in fat, 250 HU in bone" in sentence(flat, "HU")
+
+
 def test_one_width_for_all_would_not_cover_bone(intervals):
     """The classes matter: the test above fails without them."""
     flat = dataclasses.replace(intervals, values=(), ranges=(), half_widths=((50.0,),))

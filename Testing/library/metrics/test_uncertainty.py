@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from scipy import stats
+from workers import temporary_environment
 
 from MedGenLib import generate, translate
 from MedGenLib.errors import InputError
@@ -14,6 +16,8 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.metrics import uncertainty as module
 from MedGenLib.metrics.compare import Comparison, compare
 from MedGenLib.metrics.uncertainty import error_correlation, spread
+from MedGenLib.packages.catalogue import find
+from MedGenLib.packages.rules import METADATA
 from MedGenLib.pipelines import slice_sampling
 
 SHAPE = (24, 22, 20)
@@ -172,12 +176,25 @@ def head(shape=(48, 54, 18), spacing=(2.0, 2.0, 5.0)) -> Volume:
     return Volume((array + noise).clip(0).astype(np.float32), np.diag([*spacing, 1.0]), "T1w")
 
 
+@pytest.fixture(scope="class")
+def views(tmp_path_factory):
+    """Name of a translator without measured intervals, whose uncertainty is the deviation of its views."""
+    home = tmp_path_factory.mktemp("home")
+    folder = home / "models" / "views"
+    shutil.copytree(find("head-mr-to-ct").folder, folder)
+    metadata = json.loads((folder / METADATA).read_text())
+    metadata["name"] = "views"
+    del metadata["medgen"]["statistics"]["intervals"]
+    (folder / METADATA).write_text(json.dumps(metadata))
+    with temporary_environment(MEDGEN_HOME=str(home)):
+        yield "views"
+
+
 class TestTranslate:
     @pytest.fixture(scope="class")
-    def results(self):
-        return [
-            translate(head(), "CT", device="cpu", uncertainty=wanted, accept_license=True) for wanted in (True, False)
-        ]
+    def results(self, views):
+        options = {"model": views, "device": "cpu", "accept_license": True}
+        return [translate(head(), "CT", uncertainty=wanted, **options) for wanted in (True, False)]
 
     def test_gives_an_uncertainty_in_hu_on_the_grid_of_the_input(self, results):
         result = results[0]
@@ -193,13 +210,14 @@ class TestTranslate:
         assert np.array_equal(results[0].volume.array, results[1].volume.array)
         assert results[1].uncertainty is None
 
-    def test_mirrored_passes_are_not_repeated(self):
+    def test_mirrored_passes_are_not_repeated(self, views):
         steps = []
         for preset, wanted in (("best", True), ("best", False), ("normal", True)):
             seen = []
             translate(
                 head((48, 54, 1)),
                 "CT",
+                model=views,
                 preset=preset,
                 device="cpu",
                 uncertainty=wanted,
@@ -209,7 +227,7 @@ class TestTranslate:
             steps.append(next(p.total for p in seen if p.stage == "translating slices"))
         assert steps == [2, 2, 2]
 
-    def test_sagittal_slices_are_shifted(self, monkeypatch):
+    def test_sagittal_slices_are_shifted(self, views, monkeypatch):
         """Thick sagittal slices are translated in their plane only, without mirroring."""
         shapes = []
         evaluate = slice_sampling.SliceRun._evaluate
@@ -220,7 +238,8 @@ class TestTranslate:
 
         monkeypatch.setattr(slice_sampling.SliceRun, "_evaluate", watched)
         thick = head((8, 64, 64), (22.0, 3.0, 3.0))
-        result = translate(thick, "CT", preset="draft", device="cpu", uncertainty=True, accept_license=True)
+        options = {"model": views, "preset": "draft", "device": "cpu", "accept_license": True}
+        result = translate(thick, "CT", uncertainty=True, **options)
         rows, columns = slice_sampling.SHIFT
         assert {axis for axis, _ in shapes} == {0}
         for (_, plain), (_, moved) in zip(shapes[::2], shapes[1::2], strict=True):

@@ -130,7 +130,18 @@ def test_what_cannot_be_compared_is_refused_before_the_training(tmp_path, capsys
     options = ["--recipes", recipes, "--out", str(tmp_path / "out"), "--device", "cpu", *extra]
     assert cli.main(["benchmark", str(folder), *options]) == 2
     assert sentence in capsys.readouterr().err
-    assert not any((tmp_path / "out").glob("*"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_that_is_a_path_deletes_nothing(data, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    for recipe in (str(mine), str(mine / "notes.txt"), "..", ".", "../pix2pix"):
+        options = ["--recipes", f"regression,{recipe}", "--out", str(tmp_path / "out"), "--device", "cpu"]
+        assert cli.main(["benchmark", str(data), *options]) == 2
+        assert recipe in capsys.readouterr().err
+    assert (mine / "notes.txt").read_text() == "mine" and [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_benchmark_that_is_stopped_while_it_plans_leaves_nothing(data, tmp_path):
@@ -139,7 +150,7 @@ def test_a_benchmark_that_is_stopped_while_it_plans_leaves_nothing(data, tmp_pat
 
     with pytest.raises(KeyboardInterrupt):
         benchmark(data, tmp_path / "out", ["regression"], Choices(), "cpu", progress=stop)
-    assert not any((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_something_else_is_refused(out, data, tmp_path, capsys):

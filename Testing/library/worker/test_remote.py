@@ -216,6 +216,15 @@ def test_a_changed_certificate_is_refused_before_the_token_is_sent(engine, worke
     assert all((home / name).stat().st_mode & 0o777 == 0o600 for name in (certificate.CERTIFICATE, certificate.KNOWN))
 
 
+def test_a_certificate_is_kept_only_of_an_engine_that_let_one_in(engine):
+    kept = certificate.recall(engine.address)
+    address = engine.address.replace("127.0.0.1", "localhost")
+    with pytest.raises(WorkerError, match="refuses"):
+        connect(address, "guess").start()
+    assert "certificate" not in certificate.recall(address)
+    assert certificate.recall(engine.address) == kept
+
+
 def test_web_pages_and_unknown_pages_are_refused(engine):
     for headers in ({"Origin": "https://example.org"}, {**engine.headers, "Origin": "https://example.org"}):
         with pytest.raises(InvalidStatus, match="403"), engine.raw(headers):
@@ -254,6 +263,11 @@ def test_paths_of_a_client_are_not_opened(engine, tmp_path):
         for number, wrapped in enumerate(({"path": secret["path"]}, [secret], {"deep": {"in": [secret]}}), 11):
             ask(link, number, "generate", input=wrapped, model="ct-tissue", **QUICK)
             assert "opens no path of a client" in answer(link, number)["error"]["message"]
+        for number, shape in enumerate((secret["path"], "nothing.nii.gz", [secret["path"]]), 15):
+            ask(link, number, "insert_lesion", volume=secret, shape=shape)
+            assert "shapes of lesions by their names only" in answer(link, number)["error"]["message"]
+        ask(link, 18, "edit/undo", canvas=[])
+        assert "canvas is not a text" in answer(link, 18)["error"]["message"]
         for number, method in enumerate(("dicom", "reader_study/make", "models/add", "cohort/case", "shutdown"), 20):
             ask(link, number, method, folder=str(tmp_path))
             assert f"does not run '{method}'" in answer(link, number)["error"]["message"]
