@@ -32,7 +32,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The slow code blocks of the documentation, then the benchmarks, most of which need the public scans in the folder
+# The slow code blocks of the documentation, the slow tests, then the benchmarks, most of which need the public scans in the folder
 # MEDGEN_DATA, see Testing/benchmarks/RESULTS.md.
 BENCHMARKS := ct_tissue ct_noise hippocampus brain heads segmenter utility distribution speed maisi memory metrics \
 	reader_study slicer edit edit_slicer lesion lesion_texture steps conditioning checks anatomy damage trainer cohort \
@@ -40,6 +40,7 @@ BENCHMARKS := ct_tissue ct_noise hippocampus brain heads segmenter utility distr
 
 bench: $(VENV)/.installed-dev
 	MEDGEN_SLOW_DOCS=1 $(BIN)/python -m pytest -q Testing/library/docs/test_code_blocks.py
+	$(BIN)/python -m pytest -q -m slow Testing/library
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done
 
 # Updates the tables of the embedded models in RESULTS.md and in their model cards.

@@ -288,7 +288,7 @@ def failing_for(*seeds):
     return check
 
 
-@pytest.mark.parametrize("failures", [1, 3])
+@pytest.mark.parametrize("failures", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_stored_seed_makes_the_same_volume_after_retries(monkeypatch, failures):
     seeds = [4 + 1_000_003 * number for number in range(failures)]
     check = failing_for(*seeds)
@@ -463,6 +463,7 @@ def test_a_package_that_contradicts_itself_ends_in_a_sentence(tmp_path, monkeypa
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_coarse_header_is_refused_before_memory_is_taken():
     with pytest.raises(MemoryPlanError, match="million voxels"):
         generate(torso((130, 130, 130), spacing=29.0), mapping="model", **FAST)

@@ -52,7 +52,7 @@ def stored_otherwise(path: Path, unit: str, slope: float, dtype: str) -> Path:
     return other
 
 
-@settings(ANY, max_examples=20 * TIMES)
+@settings(ANY, max_examples=12 * TIMES)
 @given(
     any_grid(sides=(6, 14), spacings=(0.6, 6.0)),
     st.sampled_from((".nii", ".nii.gz", ".nrrd", ".mha")),

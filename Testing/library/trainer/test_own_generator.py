@@ -33,7 +33,6 @@ from MedGenLib.training.data.images import Images
 
 SHAPE, SPACING = (20, 24, 16), (2.0, 2.0, 2.0)
 TINY = {"network": '{"widths": [8, 8], "blocks": [1, 0]}', "discriminator": '{"widths": [8, 8], "blocks": [1, 0]}'}
-RECIPES = ("gan", "wgan-gp", "style-gan")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,7 +81,7 @@ def data(tmp_path_factory) -> Path:
     return images(tmp_path_factory.mktemp("data"), 10)
 
 
-@pytest.fixture(scope="module", params=RECIPES)
+@pytest.fixture(scope="module", params=["gan", "wgan-gp", pytest.param("style-gan", marks=pytest.mark.slow)])
 def run(request, data, home, tmp_path_factory) -> tuple[str, Path]:
     """A recipe, and the folder of its run on the command line."""
     recipe, out = request.param, tmp_path_factory.mktemp("runs") / "mine"

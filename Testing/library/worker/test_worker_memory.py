@@ -23,7 +23,10 @@ LARGE = (128, 128, 128)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the limit exists on Linux only")
 
 
-@pytest.fixture(scope="module", autouse=True, params=[False, True], ids=["float32", "bfloat16"])
+FORMATS = [pytest.param(False, id="float32"), pytest.param(True, id="bfloat16", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", autouse=True, params=FORMATS)
 def home(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("home")
     with temporary_environment(MEDGEN_HOME=str(folder), OMP_NUM_THREADS="1"), number_format(request.param):
