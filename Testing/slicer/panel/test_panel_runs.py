@@ -239,7 +239,7 @@ class TranslateRunTest(RunCase):
         self.assertEqual(self.ui.resultComboBox.count, 2)
         self.ui.resultComboBox.setCurrentIndex(1)
         node = self.panel.sections["result"].node()
-        self.assertIn("views of the input", node.GetDescription())
+        self.assertIn("half-width of an interval", node.GetDescription())
         spread = slicer.util.arrayFromVolume(node)
         self.assertGreaterEqual(spread.min(), 0)
         self.assertGreater(spread.max(), 0)

@@ -14,7 +14,6 @@ from support.processes import PYTHON
 support.useModuleFolder()
 
 from MedGenLib import user_folders
-from MedGenLib.errors import InputError
 from MedGenSlicer.nodes import provenance
 
 NAMES = {"tiny-noise": (), "tiny-kinds": ("large", "small")}
@@ -71,6 +70,8 @@ class WithoutMaskTest(PanelCase):
         self.assertIs(self.panel.tab.inputNode, mask)
 
     def test_classesAreLeftToTheConsole(self):
+        from MedGenLib.errors import InputError  # a reload of the module loads it again
+
         self.choose(self.ui.generateModelComboBox, "tiny-kinds")
         self.assertFalse(self.ui.generateButton.enabled)
         self.assertIn("logic.generate(label=...)", self.ui.checkLabel.text)
