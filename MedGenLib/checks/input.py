@@ -18,6 +18,7 @@ from MedGenLib.imaging.modality import (
     guess_modality,
     has_offset,
     hu_problem,
+    looks_like_labels,
     modality_doubt,
     modality_family,
 )
@@ -116,6 +117,8 @@ def check_image(volume: Volume, manifest: Manifest) -> list[Finding]:
     if np.ptp(volume.array) == 0:
         value = float(volume.array.flat[0])
         return [_error("constant-image", f"Every voxel of the image is {value:g}; load another.")]
+    if volume.modality is None and looks_like_labels(volume):
+        return [_error("mask", "The image has so few values that it looks like a mask; give a CT or an MR image.")]
     findings = [
         *_check_modality(volume, manifest),
         *check_named(volume, manifest.input.modality),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from MedGenLib.classification.grid import LEAST_PIXELS, PICTURE, thin_axes
@@ -14,9 +12,9 @@ from MedGenLib.imaging.modality import guess_modality, hu_problem, modality_doub
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import by_axis
 from MedGenLib.io.pictures import PICTURES, SINGLE, read_image
-from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.progress import ProgressCallback
 from MedGenLib.trainer.datasets import ClassifiedImage, DataSet, Problem
-from MedGenLib.trainer.inspection import READERS
+from MedGenLib.trainer.inspection import inspected
 from MedGenLib.trainer.pair_inspection import digest
 
 FEWEST_PEOPLE = 3
@@ -55,16 +53,7 @@ def inspect_classes(
 
     Raises InputError if no case can be used, or fewer than two classes have enough people.
     """
-    stage = Stage("inspecting", len(dataset.cases), progress)
-    facts: list[ClassFacts] = []
-    problems = list(dataset.problems)
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-        for case, found in zip(dataset.cases, pool.map(lambda c: _inspect(c, modality), dataset.cases), strict=True):
-            if isinstance(found, str):
-                problems.append(Problem(case.name, found))
-            else:
-                facts.append(found)
-            stage.advance()
+    facts, problems = inspected(dataset, lambda case: _inspect(case, modality), progress)
     for check in (_alike, _without_copies, _on_one_side):
         facts, more = check(facts)
         problems += more

@@ -23,7 +23,7 @@ from pathlib import Path
 from MedGenLib.errors import InputError
 from MedGenLib.io.pictures import IMAGES
 from MedGenLib.trainer.datasets import ClassifiedImage, DataSet, Problem
-from MedGenLib.trainer.layouts import person_of, stem
+from MedGenLib.trainer.layouts import FOLDERS, person_of, stem
 
 UNCERTAIN = {"ignore": None, "ones": 1, "zeros": 0}
 """What an uncertain finding becomes."""
@@ -205,6 +205,10 @@ def _covid(path: Path) -> DataSet | None:
 def _folders(path: Path) -> DataSet | None:
     splits = [(folder, split) for folder in _within(path) if (split := _split(folder.name))]
     found, classes = _Found(), set()
+    if any((path / images).is_dir() and (path / labels).is_dir() for images, labels in FOLDERS):
+        raise InputError(
+            f"{path} has images and their labels, not a folder for each class; give a CSV file with classes."
+        )
     for root, split in splits or [(path, None)]:
         for folder in _within(root):
             start = f"{split}-{folder.name}" if split else folder.name

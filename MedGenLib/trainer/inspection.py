@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
+
+Facts = TypeVar("Facts")
 
 READERS = 2
 """Cases read at once: each takes the memory of two volumes."""
@@ -92,6 +95,22 @@ class Inspection:
         return sorted({number for case in self.facts for number in case.labels})
 
 
+def inspected(
+    dataset: DataSet, look: Callable[[Any], Facts | str], progress: ProgressCallback | None
+) -> tuple[list[Facts], list[Problem]]:
+    """The figures of the usable cases, read in several threads, and the problems with those of the data set first."""
+    stage = Stage("inspecting", len(dataset.cases), progress)
+    facts, problems = [], list(dataset.problems)
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+        for case, found in zip(dataset.cases, pool.map(look, dataset.cases), strict=True):
+            if isinstance(found, str):
+                problems.append(Problem(case.name, found))
+            else:
+                facts.append(found)
+            stage.advance()
+    return facts, problems
+
+
 def inspect(dataset: DataSet, modality: str | None = None, progress: ProgressCallback | None = None) -> Inspection:
     """Read every case of a data set.
 
@@ -104,17 +123,7 @@ def inspect(dataset: DataSet, modality: str | None = None, progress: ProgressCal
     InputError: the modality of the images is unknown, or no case can be used.
     """
     stated = modality or dataset.modality
-    stage = Stage("inspecting", len(dataset.cases), progress)
-    facts, problems = [], list(dataset.problems)
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-        for case, found in zip(
-            dataset.cases, pool.map(lambda c: _inspect(c, dataset, stated), dataset.cases), strict=True
-        ):
-            if isinstance(found, str):
-                problems.append(Problem(case.name, found))
-            else:
-                facts.append(found)
-            stage.advance()
+    facts, problems = inspected(dataset, lambda case: _inspect(case, dataset, stated), progress)
     common = stated or _common_modality(facts, dataset)
     facts, more = _alike(facts, common)
     facts, copies = _without_copies(facts)

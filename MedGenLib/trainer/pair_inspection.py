@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +18,9 @@ from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.dicom.headers import read_tags
 from MedGenLib.io.files import read_volume
 from MedGenLib.pipelines.working_grid import usable_axes
-from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.progress import ProgressCallback
 from MedGenLib.trainer.datasets import DataSet, ImagePair, Problem
-from MedGenLib.trainer.inspection import READERS
+from MedGenLib.trainer.inspection import inspected
 
 SIDES = ("source", "target")
 LEAST_OVERLAP = 0.3
@@ -96,16 +94,7 @@ def inspect_pairs(
     InputError: a modality is unknown, or no case can be used.
     """
     stated = {"source": source_modality or dataset.source_modality, "target": modality or dataset.modality}
-    stage = Stage("inspecting", len(dataset.cases), progress)
-    facts: list[PairFacts] = []
-    problems = list(dataset.problems)
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-        for case, found in zip(dataset.cases, pool.map(lambda c: _inspect(c, stated), dataset.cases), strict=True):
-            if isinstance(found, str):
-                problems.append(Problem(case.name, found))
-            else:
-                facts.append(found)
-            stage.advance()
+    facts, problems = inspected(dataset, lambda case: _inspect(case, stated), progress)
     common = {side: stated[side] or _common(facts, side, dataset) for side in SIDES}
     for check in (_alike, _without_copies):
         facts, more = check(facts, common)

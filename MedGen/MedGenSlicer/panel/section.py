@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import slicer.util
+
 from MedGenLib.errors import MedGenError
+from MedGenSlicer import paths
 from MedGenSlicer.panel import widgets, words
 from MedGenSlicer.panel.ask import askWorker
 from MedGenSlicer.panel.context import Context
@@ -68,6 +71,24 @@ class RunningSection(PanelSection):
         except BaseException:
             self._end("")
             raise
+
+    def _loadForm(self, page, name: str) -> None:
+        """The form of a page, when it is first opened; its line for the progress is the section's."""
+        form = slicer.util.loadUI(str(paths.resource(f"UI/{name}.ui")))
+        form.layout().setContentsMargins(0, 0, 0, 0)
+        page.layout().addWidget(form)
+        self._label = getattr(slicer.util.childWidgetVariables(form), f"{name.lower()}Label")
+        self._context.addForm(form)
+
+    def _startOrCancel(self) -> None:
+        """What the button of such a page does."""
+        if self._isRunning:
+            self._context.logic.cancel()
+        else:
+            self._context.withPackages("", self._start)
+
+    def _start(self) -> None:
+        raise NotImplementedError
 
     def _ask(self, sentence: str, method: str, params: dict) -> None:
         """Send a request to the worker; the panel stays usable."""

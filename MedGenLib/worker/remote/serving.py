@@ -346,4 +346,6 @@ def _listener(host: str, port: int) -> Listener:
         family = socket.getaddrinfo(host, port)[0][0]
         return Listener(fileno=socket.create_server((host, port), family=family).detach())
     except (OSError, OverflowError) as error:
-        raise InputError(f"The engine cannot listen at {host}:{port} ({error}); choose another port.") from error
+        raise InputError(
+            f"The engine cannot listen at {host}:{port} ({error}); choose another host or port."
+        ) from error

@@ -200,6 +200,13 @@ class TestImage:
         for image in (ct, unstated):
             assert [f.level for f in check_image(image, model("T1w"))] == ["error"]
 
+    def test_a_mask_is_no_image_unless_it_is_stated_to_be_one(self, mask):
+        for needed in ("CT", "T1w"):
+            (finding,) = check_image(Volume(mask.array, mask.affine), model(needed))
+            assert (finding.level, finding.code) == ("error", "mask") and "looks like a mask" in finding.sentence
+        stated = check_image(Volume(mask.array, mask.affine, "T1w"), model("T1w"))
+        assert "mask" not in [finding.code for finding in stated]
+
     def test_a_stated_modality_outweighs_the_values(self, mask):
         image = mr_like(mask)
         (finding,) = check_image(image.with_array(image.array, "CT"), model("CT"))

@@ -159,6 +159,10 @@ def test_one_class_and_unknown_layouts_are_refused(tmp_path):
         read_classes(tmp_path / "set")
     with pytest.raises(InputError, match="layout of .* is not known"):
         read_classes(tmp_path / "set" / "only")
+    for name in ("imagesTr", "labelsTr"):
+        picture(tmp_path / "labeled" / name / "a.png")
+    with pytest.raises(InputError, match="images and their labels, not a folder for each class"):
+        read_classes(tmp_path / "labeled")
     with pytest.raises(InputError, match="no column 'class'"):
         read_classes(table(tmp_path / "t.csv", [{"image": "a.png"}]))
 

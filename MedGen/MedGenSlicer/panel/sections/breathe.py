@@ -1,9 +1,7 @@
 """The page *Breathe*: a breathing series of a CT of the chest."""
 
-import slicer
 from slicer.i18n import tr as _
 
-from MedGenSlicer import paths
 from MedGenSlicer.panel import words
 from MedGenSlicer.panel.context import Context
 from MedGenSlicer.panel.section import RunningSection
@@ -34,18 +32,8 @@ class BreatheSection(RunningSection):
     def _load(self) -> None:
         """The form comes when the page is first opened."""
         context, ui = self._context, self._ui
-        form = slicer.util.loadUI(str(paths.resource("UI/Breathe.ui")))
-        form.layout().setContentsMargins(0, 0, 0, 0)
-        ui.breathePage.layout().addWidget(form)
-        self._label = slicer.util.childWidgetVariables(form).breatheLabel
-        context.addForm(form)
-        context.connect(ui.breatheButton.clicked, self._pressed)
-
-    def _pressed(self) -> None:
-        if self._isRunning:
-            self._context.logic.cancel()
-        else:
-            self._context.withPackages("", self._start)
+        self._loadForm(ui.breathePage, "Breathe")
+        context.connect(ui.breatheButton.clicked, self._startOrCancel)
 
     def _start(self) -> None:
         parameters, ui = self._context.parameters, self._ui

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import MedGenError
 from MedGenLib.options import validate
-from MedGenSlicer import paths
 from MedGenSlicer.engine.background import ignore
 from MedGenSlicer.nodes.inputs import outlineOf
 from MedGenSlicer.panel import widgets, words
@@ -60,15 +58,11 @@ class EnhanceSection(RunningSection):
     def _load(self) -> None:
         """The form comes when the page is first opened."""
         context, ui = self._context, self._ui
-        form = slicer.util.loadUI(str(paths.resource("UI/Enhance.ui")))
-        form.layout().setContentsMargins(0, 0, 0, 0)
-        ui.enhancePage.layout().addWidget(form)
-        self._label = slicer.util.childWidgetVariables(form).enhanceLabel
-        context.addForm(form)
+        self._loadForm(ui.enhancePage, "Enhance")
         tasks = [(_("Finer slices"), "superres"), (_("Less noise"), "denoise"), (_("Even brightness"), "debias")]
         widgets.fillCombo(ui.enhanceTaskComboBox, [(title, task, "") for title, task in tasks], "superres")
         context.bind(ui.enhanceTaskComboBox, "enhanceTask")
-        context.connect(ui.enhanceButton.clicked, self._pressed)
+        context.connect(ui.enhanceButton.clicked, self._startOrCancel)
         for box in (
             ui.enhanceSpacingSpinBox,
             ui.enhanceThicknessSpinBox,
@@ -112,12 +106,6 @@ class EnhanceSection(RunningSection):
             "Noise": ("noise", ui.enhanceNoiseSpinBox.value or None),
         }
         return {"task": self._task, **dict(values[name] for name in CONTROLS[self._task])}
-
-    def _pressed(self) -> None:
-        if self._isRunning:
-            self._context.logic.cancel()
-        else:
-            self._context.withPackages("", self._start)
 
     def _start(self) -> None:
         parameters, logic = self._context.parameters, self._context.logic
