@@ -101,16 +101,19 @@ def _in_hu(volume: Volume, offset: float, modality: str | None, path: Path) -> V
     return replace(volume, array=array, notes=notes)
 
 
-def read_label_map(path: str | Path) -> LabelMap:
+def read_label_map(path: str | Path, images: Path | None = None) -> LabelMap:
     """Read a mask of integer labels, with the label names that the file holds.
 
-    A DICOM Segmentation or RT structure set is read as well, given as a file or as a folder that holds one.
+    A DICOM Segmentation or RT structure set is read as well, given as a file or as a folder that holds one, and an XML
+    file of LIDC-IDRI, whose CT series lies in the folder ``images``, by default that of the file.
 
     Raises
     ------
     InputError: as in `read_volume`, or the values are not labels.
     """
     path = _existing(path)
+    if path.suffix.lower() == ".xml":
+        return dicom.read_outlines(path, images or path.parent)
     if path.is_dir() or not path.name.lower().endswith(READABLE) and _is_dicom(path):
         mask = dicom.read_mask(dicom.find_mask(path))
         return mask.with_array(np.ascontiguousarray(mask.array))

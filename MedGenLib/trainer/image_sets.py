@@ -5,6 +5,7 @@
 | CSV        | a table with the column image and, optionally, class, case and subject    |
 | one folder | images of any names                                                       |
 | BIDS       | sub-X/[ses-Y/]anat/*_T1w.nii.gz, or another suffix as the channel         |
+| published  | IXI and SynthRAD, see `MedGenLib.trainer.published`; T1 or ct by default  |
 | labeled    | those of `MedGenLib.trainer.layouts`, of which the labels are left out    |
 | classes    | those of `MedGenLib.trainer.classes`, such as one folder for each class   |
 """
@@ -19,6 +20,8 @@ from MedGenLib.errors import InputError
 from MedGenLib.trainer.classes import read_classes
 from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
 from MedGenLib.trainer.layouts import CONTRASTS, bids_images, entities, person_of, read_dataset, stem, volumes_in
+from MedGenLib.trainer.pairs import stated_modality
+from MedGenLib.trainer.published import LICENSES, published_images
 
 
 def read_images(path: str | Path, channel: str | None = None) -> DataSet:
@@ -36,8 +39,8 @@ def read_images(path: str | Path, channel: str | None = None) -> DataSet:
     if not path.exists():
         raise InputError(f"There is no data set {path}; check the path.")
     try:
-        found = _table(path) if path.is_file() else _folder(path) or _bids(path, channel) or _labeled(path, channel)
-        found = found or _classes(path)
+        found = _table(path) if path.is_file() else _published(path, channel) or _folder(path) or _bids(path, channel)
+        found = found or _labeled(path, channel) or _classes(path)
     except OSError as error:
         raise InputError(f"The data set {path} cannot be read: {error.strerror or error}.") from None
     found = replace(found, classes=tuple(sorted({case.kind for case in found.cases if case.kind})))
@@ -69,6 +72,17 @@ def _table(path: Path) -> DataSet:
             else:
                 cases[name] = LabeledImage(name, row.get("subject") or person_of(name), image)
     return DataSet(path, "CSV", path.stem, tuple(cases.values()), problems=tuple(problems))
+
+
+def _published(path: Path, channel: str | None) -> DataSet | None:
+    layout, found = published_images(path)
+    if not found:
+        return None
+    name = channel or next((name for name in ("T1", "ct") if name in found), next(iter(found)))
+    if name not in found:
+        raise InputError(f"{path} has no images '{name}' of {layout}; choose {' or '.join(found)} as --channel.")
+    cases = tuple(LabeledImage(case, case.split("-")[0], file) for case, file in found[name].items())
+    return DataSet(path, layout, layout, cases, modality=stated_modality(name), license=LICENSES[layout])
 
 
 def _folder(path: Path) -> DataSet | None:

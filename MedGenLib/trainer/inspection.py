@@ -140,7 +140,7 @@ def _inspect(case: LabeledImage, dataset: DataSet, modality: str | None) -> Case
         image = read_volume(case.image, modality=modality)
         # Without labels, the whole image counts as one.
         everywhere = LabelMap(np.ones(image.shape, np.uint8), image.affine)
-        labels = read_label_map(case.labels) if case.labels else everywhere
+        labels = read_label_map(case.labels, case.image) if case.labels else everywhere
     except InputError as error:
         return str(error)
     problem = _problem(image, labels, dataset, modality)

@@ -7,6 +7,7 @@
 | Decathlon | dataset.json with modality, imagesTr/CASE.nii.gz, labelsTr/CASE.nii.gz                      |
 | BraTS     | one folder for each case: CASE/CASE-t1n.nii.gz ..., CASE/CASE-seg.nii.gz (BraTS 2023)        |
 | BIDS      | sub-X/[ses-Y/]anat/*_T1w.nii.gz, derivatives/**/*_dseg.nii.gz with the same sub and ses      |
+| LIDC-IDRI | see `MedGenLib.trainer.published`                                                          |
 | folders   | images and labels (or imagesTr and labelsTr, images and masks) with files of the same names |
 """
 
@@ -21,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from MedGenLib.errors import InputError
+from MedGenLib.io.dicom.outlines import NODULE
 from MedGenLib.io.files import READABLE
 from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
+from MedGenLib.trainer.published import LICENSES, lidc_scans
 
 FOLDERS = (("imagesTr", "labelsTr"), ("images", "labels"), ("images", "masks"), ("image", "label"))
 CONTRASTS = ("T1w", "T2w", "FLAIR", "PDw", "ct")
@@ -50,7 +53,7 @@ def read_dataset(path: str | Path, channel: str | None = None) -> DataSet:
     path = Path(path).expanduser()
     if not path.exists():
         raise InputError(f"There is no data set {path}; check the path.")
-    for layout in (_csv, _described, _brats, _bids, _folders):
+    for layout in (_csv, _described, _brats, _lidc, _bids, _folders):
         try:
             found = layout(path, channel)
         except OSError as error:
@@ -204,6 +207,14 @@ def _brats(path: Path, channel: str | None) -> DataSet | None:
     return DataSet(
         path, "BraTS", path.name, tuple(cases), BRATS_LABELS, True, BRATS_IMAGES[chosen], problems=tuple(problems)
     )
+
+
+def _lidc(path: Path, channel: str | None) -> DataSet | None:
+    found = lidc_scans(path)
+    if found is None:
+        return None
+    cases, problems, name = tuple(found[0]), tuple(found[1]), "LIDC-IDRI"
+    return DataSet(path, name, name, cases, {1: NODULE}, True, "CT", license=LICENSES[name], problems=problems)
 
 
 def _bids(path: Path, channel: str | None) -> DataSet | None:

@@ -175,7 +175,7 @@ def cohort_folders(folder: Path) -> tuple[Path, Path]:
 
 def mask_of(case: LabeledImage, plan: TrainingPlan) -> LabelMap:
     """The labels of a case in the numbers of the model."""
-    mask = read_label_map(case.labels)
+    mask = read_label_map(case.labels, case.image)
     array = np.zeros(mask.shape, np.uint8)
     for old, new in plan.numbers.items():
         array[mask.array == old] = new

@@ -7,6 +7,7 @@
 | BIDS             | sub-X/[ses-Y/]anat/*_T1w.nii.gz and others, with suffixes named as source and target        |
 | two folders      | source and target, A and B, mr and ct, or named; pairs have the same names                  |
 | folders of cases | CASE/mr.nii.gz and CASE/ct.nii.gz, or CASE/CASE-t1n.nii.gz and so on, named                 |
+| IXI, SynthRAD    | see `MedGenLib.trainer.published`                                                           |
 
 Each image is a file or a folder with a DICOM series.
 """
@@ -33,11 +34,12 @@ from MedGenLib.trainer.layouts import (
     stem,
     volumes_in,
 )
+from MedGenLib.trainer.published import LICENSES, published_images
 
 NAMED = (("source", "target"), ("sources", "targets"), ("A", "B"), ("trainA", "trainB"), ("mr", "ct"), ("MR", "CT"))
 """Names of folders, or of the images of a case, that are known as source and target."""
 _WORDS = {"t1": "T1w", "t1w": "T1w", "t1n": "T1w", "t1c": "T1w", "t2": "T2w", "t2w": "T2w", "t2f": "FLAIR"}
-_WORDS |= {"flair": "FLAIR", "pd": "PDw", "pdw": "PDw", "ct": "CT", "mr": "MR", "mri": "MR"}
+_WORDS |= {"flair": "FLAIR", "pd": "PDw", "pdw": "PDw", "ct": "CT", "cbct": "CT", "mr": "MR", "mri": "MR"}
 
 
 def read_data(
@@ -69,7 +71,7 @@ def read_data(
         return read_dataset(path, channel)
     if bool(source) != bool(target):
         raise InputError("A translation needs --source and --target; give both, or neither where the folders tell.")
-    for layout in (_csv, _described, _bids, _two_folders, _cases):
+    for layout in (_csv, _described, _bids, _published, _two_folders, _cases):
         try:
             found = layout(path, (source, target) if source and target else None)
         except OSError as error:
@@ -92,7 +94,7 @@ def _holds_images_only(path: Path) -> bool:
     """Whether a data set is known for translation by its columns, its folders or its "labels"."""
     if path.is_file():
         return path.suffix.lower() == ".csv" and {"source", "target"} <= set(_columns(path))
-    if any(_both(path, pair) for pair in NAMED):
+    if any(_both(path, pair) for pair in NAMED) or published_images(path)[1]:
         return True
     pair = next((pair for pair in FOLDERS if _both(path, pair)), None)
     first = next(iter(volumes_in(path / pair[1]).values()), None) if pair else None
@@ -170,6 +172,22 @@ def _bids(path: Path, names: tuple[str, str] | None) -> DataSet | None:
     people = {"_".join(filter(None, entities(file))): entities(file)[0] for name in names for file in found[name]}
     cases, problems = _matched(*sides, names, people)
     return _dataset(path, "BIDS", path.name, cases, problems, names)
+
+
+def _published(path: Path, names: tuple[str, str] | None) -> DataSet | None:
+    layout, found = published_images(path)
+    if not found:
+        return None
+    if names is None and set(found) in ({"mr", "ct"}, {"cbct", "ct"}):
+        names = (next(name for name in found if name != "ct"), "ct")
+    if names is None or not set(names) <= set(found):
+        raise InputError(f"{path} has {', '.join(found)} of {layout}; name two of them with --source and --target.")
+    # The tasks of SynthRAD have different patients.
+    tasks = set.intersection(*({case[0] for case in found[name]} for name in names))
+    sides = [{case: file for case, file in found[name].items() if case[0] in tasks} for name in names]
+    people = {case: case.split("-")[0] for side in sides for case in side}
+    cases, problems = _matched(*sides, names, people)
+    return _dataset(path, layout, layout, cases, problems, names, LICENSES[layout])
 
 
 def _two_folders(path: Path, names: tuple[str, str] | None) -> DataSet | None:

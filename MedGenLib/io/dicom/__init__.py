@@ -6,6 +6,7 @@ pydicom, highdicom and dicom-anonymizer are imported inside the functions that u
 from MedGenLib.io.dicom.facts import read_facts
 from MedGenLib.io.dicom.folder import check_folder
 from MedGenLib.io.dicom.masks import find_mask, read_mask
+from MedGenLib.io.dicom.outlines import read_outlines
 from MedGenLib.io.dicom.pixels import LOWEST_HU, NO_INTERCEPT
 from MedGenLib.io.dicom.reading import read_series
 from MedGenLib.io.dicom.scan import Series, list_series
@@ -21,6 +22,7 @@ __all__ = [
     "list_series",
     "read_facts",
     "read_mask",
+    "read_outlines",
     "read_series",
     "write_segmentation",
     "write_series",

@@ -158,7 +158,7 @@ def _cached(data: Mapping[str, Any], case: list[str], codec: Any) -> Prepared:
 def _prepare(data: Mapping[str, Any], image: str, labels: str, codec: Any, base: Path) -> None:
     """Resample, reorient and encode a case; its facts are written last."""
     volume = read_volume(image, modality=data["modality"])
-    mask = read_label_map(labels)
+    mask = read_label_map(labels, Path(image))
     if not np.allclose(volume.spacing, data["spacing_mm"], rtol=SAME_SPACING, atol=0):
         volume, mask = (resample(item, (data["spacing_mm"],) * 3) for item in (volume, mask))
     order = Reorientation.to(volume.geometry, "RAS")
