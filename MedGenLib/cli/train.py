@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 LAYOUTS = (
-    "Data sets: nnU-Net raw folders, Medical Segmentation Decathlon, BraTS 2023, BIDS with derivatives, LIDC-IDRI, two "
-    "folders of images and labels with the same names, or a CSV file with the columns image, labels and, optionally, case and "
-    "subject. For a translation: two folders source and target (or A and B, mr and ct, or named), one folder for each "
-    "case, two channels of nnU-Net, two suffixes of BIDS, IXI, SynthRAD, or a CSV file with the columns source and target; images "
-    "without common names are learned without pairs. For a classifier: a folder for each class, a CSV file with the "
-    "columns image and class, CheXpert, ChestX-ray8 or COVID-CT. For a generator without a mask: a folder of images, "
-    "or one for each class. Cases of one person are never on both sides of the split."
+    "Data sets: nnU-Net raw folders, Medical Segmentation Decathlon, BraTS 2023, BIDS with derivatives, LIDC-IDRI, "
+    "two folders of images and labels with the same names, or a CSV file with the columns image, labels and, "
+    "optionally, case and subject. For a translation: two folders source and target (or A and B, mr and ct, or "
+    "named), one folder for each case, two channels of nnU-Net, two suffixes of BIDS, IXI, SynthRAD, or a CSV file "
+    "with the columns source and target; images without common names are learned without pairs. For a classifier: a "
+    "folder for each class, a CSV file with the columns image and class, CheXpert, ChestX-ray8 or COVID-CT. For a "
+    "generator without a mask: a folder of images, or one for each class. Cases of one person are never on both sides "
+    "of the split."
 )
 
 
