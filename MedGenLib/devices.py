@@ -197,7 +197,10 @@ def software_versions() -> dict[str, str]:
     from MedGenLib import __version__
 
     versions = {"medgen": __version__, "python": platform.python_version()}
-    return versions | {name: installed_version(name) or "missing" for name, *_ in requirements()}
+    return versions | {name: _loaded_version(name) or "missing" for name, *_ in requirements()}
+
+
+_loaded_version = functools.cache(installed_version)  # a running process keeps the versions that it has loaded
 
 
 def describe_device(device: torch.device) -> str:

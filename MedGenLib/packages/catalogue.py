@@ -129,7 +129,7 @@ def _scan(validate: bool = True) -> tuple[list[Manifest], list[BrokenPackage]]:
     damaged: list[BrokenPackage] = []
     for folder in _folders(embedded_dir()) + _folders(user_folders.models_dir()):
         try:
-            manifest = load_manifest(folder) if validate else _light_manifest(folder, _stamp(folder))
+            manifest = _manifest(folder, validate, _stamp(folder))
         except PackageError as error:
             damaged.append(BrokenPackage(folder, str(error)))
             continue
@@ -142,8 +142,8 @@ def _scan(validate: bool = True) -> tuple[list[Manifest], list[BrokenPackage]]:
 
 
 @cache
-def _light_manifest(folder: Path, stamp: tuple[int, int]) -> Manifest:
-    return load_manifest(folder, validate=False)
+def _manifest(folder: Path, validate: bool, stamp: tuple[int, int]) -> Manifest:
+    return load_manifest(folder, validate)
 
 
 def _stamp(folder: Path) -> tuple[int, int]:

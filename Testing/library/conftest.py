@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -19,6 +20,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(folder.cleanup)
     os.environ["MEDGEN_HOME"] = str(Path(folder.name) / "home")
     use_chosen_locale(Path(folder.name))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_libraries():
+    """As in the worker, so that the collection after each run takes 1 ms instead of 100."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
