@@ -1,4 +1,4 @@
-"""Slice-wise translation of volumes in up to three planes, averaged.
+"""Slice-wise translation of volumes in up to three planes, fused.
 
 The variation between the views of a voxel (planes, and mirrored or shifted slices) is the uncertainty of the result
 (test-time augmentation).
@@ -27,6 +27,7 @@ from MedGenLib.imaging.volume import Volume, whole_numbers
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.sections import SlicePreset
 from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
+from MedGenLib.pipelines.plane_fusion import fused, total_weight
 from MedGenLib.pipelines.working_grid import slice_spacing, usable_axes
 from MedGenLib.progress import ProgressCallback, Stage
 
@@ -44,16 +45,18 @@ SHIFT = (3, 11)
 
 
 @dataclass(frozen=True)
-class Averages:
-    """Weighted sums of the views of each voxel, in network values, within the box of the head.
+class Translation:
+    """The fused planes, within the box of the head.
 
     Attributes
     ----------
+    values: network values.
+    known: voxels of the head in slices that were translated.
     spread: standard deviation of the views; None unless requested.
     """
 
-    total: np.ndarray
-    weights: np.ndarray
+    values: np.ndarray
+    known: np.ndarray
     spread: RunningSpread | None
 
 
@@ -159,7 +162,7 @@ class SliceRun:
         }
 
     @torch.inference_mode()
-    def sample(self, seed: int | None = None, progress: ProgressCallback | None = None) -> Averages:
+    def sample(self, seed: int | None = None, progress: ProgressCallback | None = None) -> Translation:
         """Translate all slices. The translation is deterministic; the seed is ignored."""
         source, head = self.source[self._box], self.head[self._box]
         areas = {axis: _areas(head, axis) for axis in self.axes}
@@ -170,41 +173,35 @@ class SliceRun:
         ]
         passes = sum(self._passes(axis) for axis, _ in batches)
         stage = Stage("translating slices", passes, progress)
-        total = np.zeros(source.shape, np.float32)
-        weights = np.zeros(source.shape, np.float32)
+        planes = {axis: np.zeros(source.shape, np.float32) for axis in self.axes}
+        # Squared, as slices at the edge of the head are tangential to the bone and unreliable.
+        weights = {axis: np.where(area > 0, (area / area.max()) ** 2 + 1e-3, 0) for axis, area in areas.items()}
         spread = RunningSpread(source.shape) if self.uncertain else None
         for axis, indices in batches:
             views = self._views(source, axis, indices, stage)
             images = (views[0] + views[1]) / 2 if self._is_mirrored(axis) else views[0]
-            area = areas[axis]
             for number, (index, image) in enumerate(zip(indices, images, strict=True)):
                 position = tuple(index if a == axis else slice(None) for a in range(3))
-                # Squared, as slices at the edge of the head are tangential to the bone and unreliable.
-                weight = (area[index] / area.max()) ** 2 + 1e-3
-                total[position] += weight * image
-                weights[position] += weight
+                planes[axis][position] = image
                 for view in views if spread else ():
-                    spread.add(position, self._in_units(view[number]), weight)
-        return Averages(total, weights, spread)
+                    spread.add(position, self._in_units(view[number]), weights[axis][index])
+        known = total_weight(weights, source.shape) > 0
+        return Translation(fused(planes, weights), known & head, spread)
 
-    def decode(self, averages: Averages, progress: ProgressCallback | None = None) -> np.ndarray:
+    def decode(self, made: Translation, progress: ProgressCallback | None = None) -> np.ndarray:
         """Values in the output's unit within the box of the head."""
-        values = self._in_units(averages.total / np.maximum(averages.weights, 1e-6))
-        return np.where(self._known(averages), values, self.manifest.output.background)
+        return np.where(made.known, self._in_units(made.values), self.manifest.output.background)
 
     def finish(self, values: np.ndarray) -> Volume:
         """Values of the box as a volume on the input's grid."""
         volume = self._place(values, self.manifest.output.background)
         return volume.with_array(whole_numbers(np.clip(volume.array, *self.manifest.output.range)))
 
-    def uncertainty(self, averages: Averages) -> Volume | None:
+    def uncertainty(self, made: Translation) -> Volume | None:
         """Standard deviation of the views on the input's grid; None unless the run is `uncertain`."""
-        if averages.spread is None:
+        if made.spread is None:
             return None
-        return self._place(np.where(self._known(averages), averages.spread.deviation(), 0.0), 0.0)
-
-    def _known(self, averages: Averages) -> np.ndarray:
-        return (averages.weights > 0) & self.head[self._box]
+        return self._place(np.where(made.known, made.spread.deviation(), 0.0), 0.0)
 
     def _is_mirrored(self, axis: int) -> bool:
         """Axial and coronal slices have a left-right axis, along their rows; sagittal ones have none."""
