@@ -49,8 +49,7 @@ class MedGenParameterNode:
         how much brighter in the unit of the volume.
     lesionTexture: name of the texture, "" for none.
     lesionOrgans, lesionOrgan: the lesion stays inside this segment; "" for anywhere.
-    enhanceTask, enhanceImage, enhanceSecond, enhanceThird: "superres", "denoise" or "debias" of an image, with further
-        stacks.
+    enhanceTask, enhanceImage, enhanceSecond, enhanceThird: task of `enhance` for an image, with further stacks.
     enhanceRegister: whether further stacks are aligned to the first one.
     breatheVolume, breatheLabels: CT of the chest, and what moves along.
     evaluateImage, evaluateReference, evaluateMask, evaluateLabels, evaluateUncertainty: inputs of the section

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 @command(
     "enhance",
     "make an image finer, less noisy or more even",
-    "superres makes cubic voxels from one to three stacks of thick slices and keeps what these slices show; denoise "
-    "and debias keep the grid of the image.",
+    "superres makes cubic voxels from one to three stacks of thick slices and keeps what these slices show; denoise, "
+    "debias and deghost keep the grid of the image.",
 )
 def enhance(arguments: Namespace, console: Console) -> int:
     from MedGenLib.cli.run import FileRun

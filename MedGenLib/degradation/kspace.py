@@ -51,10 +51,10 @@ def moved_segments(
     position: (lines,), index of the pose of each line, in the order of the discrete Fourier transform.
     """
     values = np.array(values, dtype=np.float32)
-    measured = still = _spectrum(values, axis)
+    measured = still = spectrum(values, axis)
     for number in np.flatnonzero(np.any(poses, axis=(1, 2))):
-        moved = _spectrum(_moved(values, spacing_mm, *poses[number]), axis)
-        measured = np.where(_along(position == number, axis), moved, measured)
+        moved = spectrum(_moved(values, spacing_mm, *poses[number]), axis)
+        measured = np.where(along(position == number, axis), moved, measured)
     return values if measured is still else _magnitude(measured, axis)
 
 
@@ -69,7 +69,7 @@ def ghosts(values: NDArray, axis: int = 1, count: int = 2, strength: float = 0.5
         return values
     lines = np.round(np.fft.fftfreq(values.shape[axis]) * values.shape[axis]).astype(int)
     weights = np.where(lines % count == count // 2, 1 - strength, 1).astype(np.float32)
-    return _magnitude(_spectrum(values, axis) * _along(weights, axis), axis)
+    return _magnitude(spectrum(values, axis) * along(weights, axis), axis)
 
 
 def spikes(
@@ -92,7 +92,7 @@ def spikes(
         phases = [np.exp(2j * np.pi * k * np.arange(n) / n) for k, n in zip(point, values.shape, strict=True)]
         if axis is not None:
             phases[axis] = (np.arange(values.shape[axis]) == point[axis]).astype(complex)
-        i, j, k = (_along(phase.astype(np.complex64), number) for number, phase in enumerate(phases))
+        i, j, k = (along(phase.astype(np.complex64), number) for number, phase in enumerate(phases))
         result += np.complex64(amplitude * np.exp(2j * np.pi * rng.uniform())) * i * j * k
     return np.abs(result)
 
@@ -106,23 +106,28 @@ def gibbs(values: NDArray, axis: int = 1, strength: float = 0.5) -> NDArray[np.f
     if strength == 0:
         return values
     inner = np.abs(np.fft.fftfreq(values.shape[axis])) < (1 - strength) / 2
-    return _magnitude(_spectrum(values, axis) * _along(inner, axis), axis)
+    return _magnitude(spectrum(values, axis) * along(inner, axis), axis)
 
 
-def _spectrum(values: NDArray, axis: int) -> NDArray[np.complex64]:
+def spectrum(values: NDArray, axis: int) -> NDArray[np.complex64]:
     """k-space along one axis; what is the same across needs no more."""
     from scipy import fft
 
     return fft.fft(values, axis=axis)
 
 
-def _magnitude(spectrum: NDArray, axis: int) -> NDArray[np.float32]:
+def ifft(lines: NDArray, axis: int) -> NDArray[np.complex64]:
+    """The complex image of a `spectrum`."""
     from scipy import fft
 
-    return np.abs(fft.ifft(spectrum, axis=axis)).astype(np.float32)
+    return fft.ifft(lines, axis=axis)
 
 
-def _along(line: NDArray, axis: int) -> NDArray:
+def _magnitude(lines: NDArray, axis: int) -> NDArray[np.float32]:
+    return np.abs(ifft(lines, axis)).astype(np.float32)
+
+
+def along(line: NDArray, axis: int) -> NDArray:
     """A line as an array along `axis` of an image."""
     return np.moveaxis(line[:, None, None], 0, axis)
 

@@ -1,4 +1,4 @@
-"""Enhancement: thick slices to an isotropic volume, less noise, even brightness.
+"""Enhancement: thick slices to an isotropic volume, less noise, even brightness, no ghosts.
 
 `enhance` restores one image, from one to three stacks of slices. What it adds is kept to what was measured: slices of
 the result are those of the input.
@@ -36,7 +36,8 @@ def enhance(
 
     Notes
     -----
-    "superres" and "denoise" use the network of a package; "debias" is N4 (Tustison et al. 2010). For "superres" the
+    "superres" and "denoise" use the network of a package; "debias" is N4 (Tustison et al. 2010), and
+    "deghost" is in `MedGenLib.enhancement.ghosts`. For "superres" the
     slices of the result, computed with the thickness of the slices, are corrected until they are the input's; what
     remains is in ``report.parameters["consistency"]``. What lies between the slices is an estimate.
 

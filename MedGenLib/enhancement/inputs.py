@@ -18,6 +18,8 @@ NEARLY_CUBIC = 1.25
 """Ratio of the largest to the smallest side of a voxel below which there is nothing to refine."""
 FURTHER = ("second", "third")
 """Options with further stacks."""
+OF_MR = {"debias": "uneven brightness of coils", "deghost": "ghosts of k-space"}
+"""Tasks for artifacts that only MR images have."""
 
 
 def read_stacks(image: str | Path | Volume, options: Mapping[str, Any]) -> list[Volume]:
@@ -53,8 +55,8 @@ def _usable(volume: Volume, task: str) -> Volume:
 
 def require_suits(modality: str | None, task: str) -> None:
     """Raise InputError for a task that an image of this modality does not need."""
-    if modality == "CT" and task == "debias":
-        raise InputError("A CT has no uneven brightness of coils; give an MR image, or remove the noise of this one.")
+    if modality == "CT" and (artifact := OF_MR.get(task)):
+        raise InputError(f"A CT has no {artifact}; give an MR image, or remove the noise of this one.")
 
 
 def require_thick(stacks: Sequence[Volume], spacing: float) -> None:

@@ -45,14 +45,20 @@ def consistency(fine: NDArray, stacks: Sequence[NDArray], fits: Sequence[StackFi
     shares = []
     for stack, fit in zip(stacks, fits, strict=True):
         i, j, k = (np.flatnonzero(axis.weights.any(1)) for axis in fit.axes)
-        difference = (fit.slices(fine) - stack)[np.ix_(i, j, k)]
-        low, high = np.percentile(stack, [0.5, 99.5])
-        shares.append(float(np.sqrt(np.square(difference).mean()) / max(high - low, 1e-6)))
+        shares.append(share_of_range(*(part[np.ix_(i, j, k)] for part in (fit.slices(fine), stack)), stack))
     return shares
+
+
+def share_of_range(made: NDArray, given: NDArray, whole: NDArray) -> float:
+    """Root mean square difference of two images as a share of the range of 99 % of the values of a whole one."""
+    low, high = np.percentile(whole, [0.5, 99.5])
+    return float(np.sqrt(np.square(made - given).mean()) / max(high - low, 1e-6))
 
 
 def in_words(facts: Mapping[str, Any], unit: str) -> str:
     """What was changed, from the parameters of a report, in one sentence."""
+    if "ghosts" in facts:
+        return _ghosts_in_words(facts)
     if (shares := facts.get("consistency")) is not None:
         shown = ", ".join(f"{share:.2%}" for share in shares)
         return f"The slices of the result differ from those of the input by {shown} of their range."
@@ -62,3 +68,13 @@ def in_words(facts: Mapping[str, Any], unit: str) -> str:
             f"{facts['mean change']:.2g} {unit}."
         )
     return f"The brightness varied by a factor of {facts[BRIGHTNESS]:.3g}."
+
+
+def _ghosts_in_words(facts: Mapping[str, Any]) -> str:
+    if (found := facts["ghosts"]) is None:
+        return "The image is unchanged."
+    return (
+        f"Ghosts of {found['signal']:.1%} of the signal along the axis {found['direction']}, each "
+        f"{found['shift_mm']:.4g} mm from the next, were removed; with them the result differs from the input by "
+        f"{facts['consistency'][0]:.2%} of its range."
+    )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from MedGenLib import devices
 from MedGenLib.enhancement import fusion, measures, stacks
 from MedGenLib.enhancement.restoring import restored
-from MedGenLib.errors import MemoryPlanError, PackageError
+from MedGenLib.errors import InputError, MemoryPlanError, PackageError
 from MedGenLib.findings import Finding, OutputCheck, notes
 from MedGenLib.imaging.modality import modality_family, same_modality
 from MedGenLib.imaging.volume import Volume
@@ -29,7 +29,8 @@ BYTES_PER_VOXEL = 60
 TILE_MIB = {"normal": 1200, "small": 200}
 QUIET = 0.01
 """Noise below this share of the range of an image is not worth removing."""
-N4 = "N4 (SimpleITK)"
+METHODS = {"debias": "N4 (SimpleITK)", "deghost": "entropy of gradients"}
+"""What makes the result of a task without a network."""
 INCONSISTENT = 0.02
 """Largest difference of the slices of a result from those of the input, as a share of their range."""
 
@@ -120,10 +121,36 @@ def debias(given: Sequence[Volume], options: Mapping[str, Any], progress: Progre
     return _result(volume, source, options, None, None, timings, notes(source), OutputCheck(figures=facts), facts)
 
 
+def deghost(given: Sequence[Volume], options: Mapping[str, Any], progress: ProgressCallback | None) -> Result:
+    """An MR image -> the same without periodic ghosts, on its grid; unchanged where none are found."""
+    from MedGenLib.enhancement import ghosts
+
+    timings, source = Timings(), given[0]
+    if source.array.min() < 0:
+        raise InputError("The image has negative values, but ghosts are removed from magnitudes; give those.")
+    timings.lap("preparing")
+    found, findings, check = ghosts.found(source.array, progress), notes(source), OutputCheck()
+    made, facts = source.array, {"ghosts": None}
+    if found is None:
+        findings.append(Finding("warning", "no-ghosts", ghosts.NOT_FOUND))
+    else:
+        made = found.removed(source.array, ghosts.ROUNDS["result"])
+        share = measures.share_of_range(found.spoiled(made), source.array, source.array)
+        facts = {"ghosts": found.to_dict(source), "consistency": [round(share, 6)]}
+        if share > INCONSISTENT:
+            check.fail("consistency", ghosts.DOUBTFUL.format(share=share))
+        made = source.array + np.float32(options["strength"]) * (made - source.array)
+    check.figures = dict(facts)
+    timings.lap("restoring")
+    volume = source.with_array(_typed(made, source))
+    return _result(volume, source, options, None, None, timings, findings, check, facts)
+
+
 TASKS: dict[str, Callable[[Sequence[Volume], Mapping[str, Any], ProgressCallback | None], Result]] = {
     "superres": superres,
     "denoise": denoise,
     "debias": debias,
+    "deghost": deghost,
 }
 
 
@@ -195,7 +222,7 @@ def _result(
     facts: Mapping[str, Any],
 ) -> Result:
     report = Report(
-        model=manifest.name if manifest else N4,
+        model=manifest.name if manifest else METHODS[options["task"]],
         version=manifest.version if manifest else "",
         task="enhance",
         parameters={"task": options["task"], **facts},

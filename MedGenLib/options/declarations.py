@@ -227,21 +227,22 @@ class BreatheOptions(TypedDict, total=False):
 class EnhanceOptions(TypedDict, total=False):
     """Enhancement of an image.
 
-    task: superres makes cubic voxels of thick slices, denoise removes noise, debias evens the brightness of an MR image
+    task: superres makes cubic voxels of thick slices, denoise removes noise, debias evens the brightness and deghost
+        removes periodic ghosts of an MR image
     second: for superres, a further stack of the same part of the patient, with slices in another direction
     third: one more stack
     spacing: for superres, side of the cubic voxels; by default the smallest side of a voxel of the image
     thickness: for superres, thickness of the slices of all stacks; by default their distance
     register: for superres, align further stacks rigidly to the first one; by default the positions of their files count
     noise: for denoise, standard deviation of the noise in the unit of the image; by default measured in the image
-    strength: for denoise and debias, share of the correction that is applied: 1 is all of it
+    strength: for denoise, debias and deghost, share of the correction that is applied: 1 is all of it
     model: model package, by default the one for the modality
     device: where to compute: auto, cpu or cuda:0
     memory: small takes smaller tiles: less memory, more time, the same result up to rounding
     accept_license: accept the license of the model; remembered for this user
     """
 
-    task: Annotated[Literal["superres", "denoise", "debias"], Option("superres")]
+    task: Annotated[Literal["superres", "denoise", "debias", "deghost"], Option("superres")]
     second: Annotated["str | Path | Volume | None", Option(None, metavar="STACK")]
     third: Annotated["str | Path | Volume | None", Option(None, metavar="STACK")]
     spacing: Annotated[float | None, Option(None, low=0.2, high=10, unit="mm", metavar="MM")]

@@ -20,6 +20,8 @@ from MedGenSlicer.nodes.geometry import GridPlace, worldTransform
 from MedGenSlicer.nodes.inputs import InputSnapshot
 from MedGenSlicer.results.volumes import likeSource
 
+LEARNED = ("superres", "denoise")
+"""Tasks that need a model."""
 STACKS = ("image", "second", "third")
 
 
@@ -68,7 +70,7 @@ def planned(options: Mapping[str, Any]) -> str:
     modality = next((one.modality for one in given if one.modality), None)
     require_suits(modality, task)
     _requirePlaces(given)
-    if task != "debias" and modality and not options["model"]:
+    if task in LEARNED and modality and not options["model"]:
         model_for(modality, light_catalogue())
     stacks = [Volume(np.broadcast_to(np.float32(0), s.shape), s.affine, s.modality or modality) for s in given]
     first = stacks[0]

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from MedGenLib import cli, enhance
+from MedGenLib.degradation.kspace import ghosts, motion
 from MedGenLib.degradation.noise import ct_noise, rician
 from MedGenLib.degradation.slices import Acquisition, grid_of_thick
 from MedGenLib.errors import Cancelled, InputError, MemoryPlanError, PackageError
@@ -123,6 +124,7 @@ def test_what_cannot_be_enhanced_is_refused_in_a_sentence(mr, ct):
     for images, options, sentence in (
         ([mr], {}, "voxels of 1 x 1 x 1 mm, so that cubes of 1 mm are not finer"),
         ([ct], {"task": "debias"}, "A CT has no uneven brightness"),
+        ([ct], {"task": "deghost"}, "A CT has no ghosts of k-space"),
         ([stack], {"task": "denoise", "second": stack}, "The task denoise takes one image"),
         ([stack.with_array(np.zeros(stack.shape, np.float32))], {}, "so few values that it looks like a mask"),
         ([thick(ct, 0)], {"second": stack}, "The stacks are CT and MR images"),
@@ -169,3 +171,42 @@ def test_a_stopped_run_writes_nothing(mr, tmp_path):
 
     with pytest.raises(Cancelled):
         enhance(thick(mr), progress=Stop())
+
+
+def head_in_air() -> Volume:
+    """A noisy phantom: skin, brain with folds, and ventricles."""
+    i, j, k = np.indices((56, 64, 12)) - np.array([28, 32, 6])[:, None, None, None]
+    rng = np.random.default_rng(0)
+    skin, brain = ((i / a) ** 2 + (j / b) ** 2 < 1 for a, b in ((24, 28), (20, 24)))
+    folds = ndimage.gaussian_filter(rng.standard_normal(i.shape), 2) > 0.04
+    tissue = 40.0 * skin + brain * (80 + 60 * folds) - 70 * ((i / 4) ** 2 + ((j - 4) / 9) ** 2 < 1)
+    smooth = ndimage.gaussian_filter(tissue.clip(0).astype(np.float32), (0.6, 0.6, 0))
+    return Volume(rician(smooth, 2, rng), np.diag([-3.0, -3, 4, 1]), "T1w")
+
+
+@pytest.mark.parametrize(("axis", "count", "strength"), [(1, 2, 0.3), (0, 4, 0.4)])
+def test_ghosts_are_removed(axis, count, strength):
+    head = head_in_air()
+    given = head.with_array(ghosts(head.array, axis, count, strength))
+    result = enhance(given, task="deghost")
+    made, facts = result.volume, result.report.parameters
+    found = facts["ghosts"]
+    assert found["every_line"] == count and found["direction"] == ("R-L", "A-P")[axis]
+    assert abs(found["lost"] - strength) < 0.02 and facts["consistency"][0] < 0.005
+    assert np.sqrt(np.square(made.array - head.array).mean()) < 0.1 * np.sqrt(
+        np.square(given.array - head.array).mean()
+    )
+    assert np.array_equal(made.affine, head.affine) and result.report.passed
+
+
+def test_what_is_no_ghost_of_strength_stays_bit_for_bit():
+    head = head_in_air()
+    lines = np.round(np.fft.fftfreq(64) * 64).astype(int)[:, None] % 2
+    turned = np.abs(np.fft.ifft(np.fft.fft(head.array, axis=1) * np.exp(0.4j * lines), axis=1)).astype(np.float32)
+    moved = motion(head.array, head.spacing, np.random.default_rng(0))
+    for values in (head.array, turned, moved):
+        result = enhance(head.with_array(values), task="deghost")
+        assert np.array_equal(result.volume.array, values) and result.report.parameters["ghosts"] is None
+        assert any("No periodic ghosts" in sentence for sentence in result.report.sentences)
+    with pytest.raises(InputError, match="negative values"):
+        enhance(head.with_array(head.array - 50), task="deghost")

@@ -1,4 +1,4 @@
-"""The page *Enhance*: finer slices, less noise, even brightness."""
+"""The page *Enhance*: finer slices, less noise, even brightness, no ghosts."""
 
 from typing import Any
 
@@ -18,6 +18,7 @@ CONTROLS = {
     "superres": ("Second", "Third", "Spacing", "Thickness", "Register"),
     "denoise": ("Strength", "Noise"),
     "debias": ("Strength",),
+    "deghost": ("Strength",),
 }
 """Task -> what the page shows for it, beside the image."""
 
@@ -59,7 +60,8 @@ class EnhanceSection(RunningSection):
         """The form comes when the page is first opened."""
         context, ui = self._context, self._ui
         self._loadForm(ui.enhancePage, "Enhance")
-        tasks = [(_("Finer slices"), "superres"), (_("Less noise"), "denoise"), (_("Even brightness"), "debias")]
+        titles = (_("Finer slices"), _("Less noise"), _("Even brightness"), _("No ghosts"))
+        tasks = zip(titles, CONTROLS, strict=True)
         widgets.fillCombo(ui.enhanceTaskComboBox, [(title, task, "") for title, task in tasks], "superres")
         context.bind(ui.enhanceTaskComboBox, "enhanceTask")
         context.connect(ui.enhanceButton.clicked, self._startOrCancel)
