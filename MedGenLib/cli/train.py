@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
 from MedGenLib.trainer.datasets import CLASSIFIER, TRANSLATIONS, UNCONDITIONAL
+from MedGenLib.training import follow, was_started
 from MedGenLib.training.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -77,6 +79,9 @@ def dataset_arguments(parser: Parser, several: bool = False) -> None:
 
 def _one_recipe(parser: Parser) -> None:
     parser.add_argument(
+        "--workers", type=positive, default=1, metavar="N", help="processes that train together, such as one a GPU"
+    )
+    parser.add_argument(
         "--recipe",
         choices=(*TRANSLATIONS, CLASSIFIER, *UNCONDITIONAL),
         help=f"of a translation; by default pix2pix, and cut without pairs; {CLASSIFIER} for images with classes; "
@@ -114,6 +119,7 @@ def choices_of(arguments: Namespace) -> Choices:
         start=arguments.start,
         changes=changes,
         skip_bad=arguments.skip_bad,
+        workers=getattr(arguments, "workers", 1),
     )
 
 
@@ -122,6 +128,9 @@ def extra_arguments(parser: Parser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the run; it resumes there")
     parser.add_argument("--data", type=Path, metavar="CONFIG.json", help="configuration of a single recipe")
     parser.add_argument("--steps", type=positive, metavar="N", help="stop the recipe after N steps")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="let Ray start the workers, on its cluster there or here with `local`"
+    )
     dataset_arguments(parser)
 
 
@@ -138,7 +147,43 @@ def train(arguments: Namespace, console: Console) -> int:
     """Train a model on a data set, or run one recipe of a configuration."""
     if find_spec("tensorboard") is None:
         console.note("tensorboard is not installed, so no curves are written for it: pip install tensorboard.")
-    return _recipe(arguments, console) if arguments.data is not None else _data_set(arguments, console)
+    work = _recipe if arguments.data is not None else _data_set
+    if was_started():
+        return _together(work, arguments, console)
+    return _launched(arguments, console) if arguments.workers > 1 or arguments.address else work(arguments, console)
+
+
+def _together(work: Callable[[Namespace, Console], int], arguments: Namespace, console: Console) -> int:
+    """Do the work in the first of several processes, which the others follow."""
+    from MedGenLib.training.ranks import LostProcessError, joining
+
+    with joining(arguments.device) as (ranks, arguments.device):
+        arguments.workers = ranks.size
+        if ranks.rank == 0:
+            code = work(arguments, console)
+            ranks.share()  # there is nothing more to train
+            return code
+        try:
+            follow(arguments.device, arguments.threads)
+        except LostProcessError:  # the first process says it
+            return 2
+    return 0
+
+
+def _launched(arguments: Namespace, console: Console) -> int:
+    """Start the processes that train together, and wait for them."""
+    if arguments.address:
+        from MedGenLib.cluster.ray_train import train_on_ray
+
+        return train_on_ray(arguments.words, arguments.workers, arguments.address, arguments.out, arguments.device)
+    from MedGenLib.cluster.ranks import train_locally
+
+    def make_smaller() -> bool:
+        from MedGenLib.trainer.run import PLAN, shrunk
+
+        return (arguments.out / PLAN).is_file() and shrunk(arguments.out, console) is not None
+
+    return train_locally(arguments.words, arguments.workers, make_smaller, console.error)
 
 
 def _data_set(arguments: Namespace, console: Console) -> int:

@@ -32,7 +32,7 @@ class RayPool:
     """
 
     def __init__(self, plan: WorkerPlan, out: Path, address: str | None, fixed: bool = False) -> None:
-        self._ray = _connected(address, plan)
+        self._ray = connected(address, plan)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         threads = int(min([plan.threads, *(node["CPU"] for node in nodes)]))
         self._plan = replace(plan, threads=threads, gpus=())  # Ray hands out the GPUs
@@ -97,7 +97,8 @@ class CaseActor:
         return METHODS[job.method](job, **params)
 
 
-def _connected(address: str | None, plan: WorkerPlan) -> Any:
+def connected(address: str | None, plan: WorkerPlan, log_to_driver: bool = False) -> Any:
+    """Ray, connected to the cluster at an address or, without one, started here; InputError where there is none."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -105,7 +106,7 @@ def _connected(address: str | None, plan: WorkerPlan) -> Any:
         raise InputError("Ray is not installed; install it with `pip install medgen[cluster]`.") from None
     if address:
         _require_listener(address)  # Ray itself waits for minutes
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    options: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": "error"}
     if address is None:
         options |= {"include_dashboard": False, "num_cpus": plan.workers * plan.threads}
     try:

@@ -80,6 +80,7 @@ class ClassifierPlan(BasePlan):
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
+        super().check()
         if small := [n for n in self.shape if 1 < n < LEAST]:
             raise InputError(f"The shape has a side of {small[0]} voxels; give at least {LEAST}, or 1 for a slice.")
 
@@ -110,6 +111,7 @@ class ClassifierPlan(BasePlan):
                 CLASSIFIER: {
                     "steps": steps,
                     "batch": self.batch,
+                    "parts": self.parts,
                     "learning_rate": self.learning_rate,
                     "warmup": min(100, steps // 10),
                     "decay": 0.5,

@@ -84,6 +84,7 @@ class ImagePlan(BasePlan):
     start: ClassVar[None] = None
 
     def check(self) -> None:
+        super().check()
         for part in (self.network, self.discriminator):
             step = 2 ** (len(part["widths"]) - 1)
             if len(part.get("blocks", part["widths"])) != len(part["widths"]):
@@ -122,6 +123,7 @@ class ImagePlan(BasePlan):
                 self.recipe: {
                     "steps": steps,
                     "batch": self.batch,
+                    "parts": self.parts,
                     "learning_rate": self.learning_rate,
                     "warmup": min(100, steps // 10),
                     "decay": 0.3,

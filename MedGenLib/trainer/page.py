@@ -22,9 +22,9 @@ STAGES = {
 MOST_PICTURES = 6
 
 
-def write_page(plan: BasePlan, out: Path, measured: Section | None = None) -> Path:
+def write_page(plan: BasePlan, out: Path, *measured: Section) -> Path:
     """Write index.html from the files of the run."""
-    sections = [measured] if measured else []
+    sections = list(measured)
     sections += [_stage(out / folder, *texts) for folder, texts in STAGES.items() if (out / folder).is_dir()]
     sections.append(Section("Plan", [Table(("Choice", "Value", "Reason"), plan.rows())]))
     target = out / "index.html"

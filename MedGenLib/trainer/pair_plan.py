@@ -114,6 +114,7 @@ class TranslationPlan(BasePlan):
     start: ClassVar[None] = None
 
     def check(self) -> None:
+        super().check()
         if self.patch % STRIDE:
             raise InputError(f"The patch has a side of {self.patch} pixels; give a multiple of {STRIDE}.")
         scales = self.discriminator.get("scales", 1)
@@ -126,6 +127,9 @@ class TranslationPlan(BasePlan):
             raise InputError(needs_pairs(self.recipe, self.dataset))
         if self.align and self.recipe in UNPAIRED:
             raise InputError(f"The recipe {self.recipe} uses no pairs, so there is nothing to align; leave out align.")
+
+    def smaller_patch(self) -> int | None:
+        return self.patch // 2 // STRIDE * STRIDE if self.recipe != "cyclegan" else None  # its pools have this size
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -162,6 +166,7 @@ class TranslationPlan(BasePlan):
         return {
             "steps": steps,
             "batch": self.batch,
+            "parts": self.parts,
             "learning_rate": RATES["regression"] if stage == ALIGNMENT else self.learning_rate,
             "warmup": min(100, steps // 10),
             "decay": 0.5,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -43,6 +43,8 @@ FEWEST_TEXTURES = 12
 """Images from which a distribution of their texture is measured."""
 TEXTURED_SHARE = 0.8
 """Share of the usual image that a patch shows at least, so that it has the texture of the image."""
+LEAST_PATCH = 16
+"""Voxels per side to which a patch is made smaller where the memory is full."""
 CACHED = 3
 """Bytes of a prepared voxel: its value in half precision, and its label."""
 MOST_LABELS, MOST_SHOWN = 254, 12
@@ -67,23 +69,32 @@ SHARES = {
 }
 """Shares of the budget, which shrink together where a plan has more; the rest is for the measurement of the model."""
 MOST_SHARES = 0.85
+SHRUNK = "made smaller in the training, because the memory was full"
+"""Reason of a choice."""
 
 
 AnyPlan = TypeVar("AnyPlan", bound="BasePlan")
 
 
+@dataclass(frozen=True, kw_only=True)
 class BasePlan:
-    """What the plans of all tasks have in common; they are frozen dataclasses.
+    """What the plans of all tasks have in common.
 
     Attributes
     ----------
     stated: choices of the user that are fields of the plan.
     stages: recipes to train, in order.
+    parts: into which a batch is cut, see `MedGenLib.training.loop`.
+    memory_mib: stage -> predicted memory of a process.
     """
 
     stated: ClassVar[tuple[str, ...]] = ("name", "modality", "license")
-    stages: tuple[str, ...]
-    reasons: Mapping[str, str]
+    stages: ClassVar[tuple[str, ...]]
+
+    batch: int = setting(2, low=1)
+    parts: int = setting(1, low=1)
+    memory_mib: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: Mapping[str, Any], where: str = "plan") -> Self:
@@ -97,6 +108,38 @@ class BasePlan:
 
     def check(self) -> None:
         """Raise InputError for choices that do not fit together."""
+        if self.batch % self.parts:
+            raise InputError(f"A batch of {self.batch} cannot be cut into {self.parts} equal parts; change either.")
+
+    def shared_by(self, processes: int, fixed: Collection[str] = ()) -> Self:
+        """The plan for several processes: each gets a part of the batch, which grows to a multiple of them.
+
+        ``fixed`` are choices of the user.
+        """
+        if processes == 1 or "parts" in fixed:
+            return self
+        batch = self.batch if "batch" in fixed else -(-self.batch // processes) * processes
+        why = f"one for each of the {processes} processes, which average their gradients"
+        return self.with_values(batch=batch, parts=processes, reasons={**self.reasons, "parts": why})
+
+    def smaller(self) -> Self | None:
+        """The plan that needs less memory: the batch in more parts or, of one image each, a smaller patch; or None."""
+        if more := [n for n in range(self.parts + 1, self.batch + 1) if self.batch % n == 0]:
+            changed: dict[str, Any] = {"parts": more[0]}
+        elif (patch := self.smaller_patch()) is not None:
+            changed = {"patch": patch}
+        else:
+            return None
+        reasons = {**self.reasons, **dict.fromkeys(changed, SHRUNK)}
+        reasons.pop("memory_mib", None)
+        try:
+            return self.with_values(**changed, memory_mib={}, reasons=reasons)
+        except InputError:  # networks that need patches of this size
+            return None
+
+    def smaller_patch(self) -> Any:
+        """Half the patch, or None for networks of one size."""
+        return None
 
     def write(self, path: Path) -> None:
         write_json(path, self.as_dict())
@@ -240,10 +283,15 @@ class TrainingPlan(BasePlan):
         return cls.of(read_json_plan(path), str(path))
 
     def check(self) -> None:
+        super().check()
         if uneven := [n for n in self.patch if n % STRIDE]:
             raise InputError(f"The patch has a side of {uneven[0]} voxels; give multiples of {STRIDE}.")
         if len(self.widths) != len(self.blocks):
             raise InputError(f"There are {len(self.widths)} widths but {len(self.blocks)} blocks; give as many.")
+
+    def smaller_patch(self) -> list[int] | None:
+        halved = [max(LEAST_PATCH, n // 2 // STRIDE * STRIDE) if n > LEAST_PATCH else n for n in self.patch]
+        return halved if halved != list(self.patch) else None
 
     def config(self, cases: Sequence[LabeledImage], cache: Path) -> dict[str, Any]:
         """The configuration of the recipes; ``cache`` is the folder of the prepared volumes."""
@@ -293,6 +341,7 @@ class TrainingPlan(BasePlan):
         return {
             "steps": steps,
             "batch": self.batch,
+            "parts": self.parts,
             "learning_rate": self.learning_rate[stage],
             "warmup": min(300, steps // 10),
             "decay": 0.5,
@@ -472,6 +521,13 @@ def continued(plan: TrainingPlan, package: Manifest, dataset: DataSet) -> Traini
         changed["license"] = f"{package.license.spdx} AND {plan.license}"
     reasons = {**plan.reasons, **dict.fromkeys(("start", *(key for key in changed if key in plan.reasons)), why)}
     return plan.with_values(**changed, reasons=reasons)
+
+
+def with_memory(plan: AnyPlan, memory_mib: Mapping[str, float]) -> AnyPlan:
+    """The plan with the predicted memory of its stages."""
+    why = "of a process that trains, as measured in a few steps on this device with the averaged weights added"
+    found = {stage: float(round(memory_mib[stage])) for stage in plan.stages}
+    return plan.with_values(memory_mib=found, reasons={**plan.reasons, "memory_mib": why})
 
 
 def with_budget(plan: AnyPlan, seconds: Mapping[str, float], budget: float) -> AnyPlan:

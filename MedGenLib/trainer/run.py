@@ -21,13 +21,15 @@ Files of the output folder:
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedGenLib.errors import InputError
+from MedGenLib.errors import InputError, MemoryPlanError
+from MedGenLib.evaluation.html import Section
 from MedGenLib.evaluation.tables import csv_text
 from MedGenLib.io.atomic import remove_unfinished, write_json
 from MedGenLib.packages import store
@@ -35,7 +37,7 @@ from MedGenLib.packages.catalogue import catalogue, find
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest, load_manifest
 from MedGenLib.pipelines.estimate import announce_long
-from MedGenLib.progress import ProgressCallback
+from MedGenLib.progress import ProgressCallback, announce
 from MedGenLib.trainer.class_inspection import inspect_classes
 from MedGenLib.trainer.class_plan import ClassifierPlan, make_classifier_plan
 from MedGenLib.trainer.classes import read_classes
@@ -56,10 +58,21 @@ from MedGenLib.trainer.inspection import inspect
 from MedGenLib.trainer.pair_inspection import inspect_pairs
 from MedGenLib.trainer.pair_plan import UNPAIRED, TranslationPlan, make_translation_plan, needs_pairs
 from MedGenLib.trainer.pairs import read_data
-from MedGenLib.trainer.plan import STAGES, TrainingPlan, continued, make_plan, read_json_plan, with_budget
+from MedGenLib.trainer.plan import (
+    SHRUNK,
+    STAGES,
+    TrainingPlan,
+    continued,
+    make_plan,
+    read_json_plan,
+    with_budget,
+    with_memory,
+)
 
 if TYPE_CHECKING:
     import torch
+
+    from MedGenLib.training.probe import StepCost
 
 AnyPlan = TrainingPlan | TranslationPlan | ClassifierPlan | ImagePlan
 Case = LabeledImage | ImagePair | ClassifiedImage
@@ -92,6 +105,7 @@ class Choices:
     start: installed package whose training is continued.
     changes: single choices of the plan, as for `TrainingPlan.changed`.
     skip_bad: train without the cases that cannot be used, instead of refusing the data set.
+    workers: processes that train.
     """
 
     budget: float = 7200.0
@@ -108,6 +122,7 @@ class Choices:
     start: str | None = None
     changes: Mapping[str, str] | None = None
     skip_bad: bool = False
+    workers: int = 1
 
     def data(self, path: str | Path) -> DataSet:
         """The data set, as far as these choices name its images."""
@@ -127,7 +142,8 @@ def plan_of(
     threads: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> tuple[AnyPlan, list[Problem]]:
-    """Inspect a data set and plan its training; a few steps of the networks are timed on the device.
+    """Inspect a data set and plan its training; a few steps of the networks are timed on the device, and their memory
+    is measured.
 
     Raises
     ------
@@ -145,13 +161,17 @@ def plan_of(
     plan, problems = make(dataset, choices, chosen.type, progress)
     changes = dict(choices.changes or {})
     plan = plan.changed({key: value for key, value in changes.items() if not key.startswith("steps.")})
+    plan = plan.shared_by(choices.workers, changes)
     fixed = {key: value for key, value in changes.items() if key.startswith("steps.")}
     seconds: dict[str, float] = {}
     if any(f"steps.{stage}" not in fixed for stage in plan.stages):
         one = plan.changed({f"steps.{stage}": "1" for stage in {*STAGES, *plan.stages}})
         with thread_count(threads):
-            seconds = _seconds_per_step(one, one.config(dataset.cases, Path("cache")), chosen)
+            costs = _cost_of_steps(one, one.config(dataset.cases, Path("cache")), chosen)
+        rounds = -(-plan.parts // choices.workers)  # parts that the busiest process computes
+        seconds = {stage: rounds * cost.seconds for stage, cost in costs.items()}
         plan = with_budget(plan, seconds, choices.budget)
+        plan = with_memory(plan, {stage: cost.memory_mib for stage, cost in costs.items()})
     plan = plan.changed(fixed)
     training = sum(seconds.get(stage, 0.0) * plan.steps[stage] for stage in plan.stages)
     announce_long("the training", training, str(chosen), progress, ", then the measurement of the model")
@@ -227,12 +247,12 @@ def _require_usable(problems: Sequence[Problem], dataset: DataSet, choices: Choi
         raise InputError(problem_text(problems, dataset))
 
 
-def _seconds_per_step(plan: AnyPlan, config: dict[str, Any], device: torch.device) -> dict[str, float]:
-    from MedGenLib.training.probe import seconds_per_recipe_step, seconds_per_step
+def _cost_of_steps(plan: AnyPlan, config: dict[str, Any], device: torch.device) -> dict[str, StepCost]:
+    from MedGenLib.training.probe import cost_of_recipe_step, cost_of_steps
 
     if isinstance(plan, TrainingPlan):
-        return seconds_per_step(config, device)
-    return {stage: seconds_per_recipe_step(stage, config, device)[stage] for stage in plan.stages}
+        return cost_of_steps(config, device)
+    return {stage: cost_of_recipe_step(stage, config, device)[stage] for stage in plan.stages}
 
 
 def problem_text(problems: Sequence[Problem], dataset: DataSet) -> str:
@@ -254,7 +274,8 @@ def train_own(
 ) -> Manifest:
     """Train a model on a data set, measure it on held-out people and install it.
 
-    A run that was killed goes on when it is called again with the same ``out``, with the same result.
+    A run that was killed goes on when it is called again with the same ``out``, with the same result. Where the memory
+    does not suffice, the plan of the folder is made smaller, and the run goes on.
 
     Raises
     ------
@@ -269,8 +290,9 @@ def train_own(
     store.refuse_taken(plan.name)
     remove_unfinished(out)
     cases = _usable(dataset, out)
-    package = _trained(plan, cases, out, device, threads, progress)
-    return _measured(package, plan, cases, out, device, progress)
+    while not _trained(plan, cases, out, device, threads, progress):
+        plan = shrunk(out, progress)
+    return _measured(_package(plan, out), plan, cases, out, device, progress)
 
 
 def planned(
@@ -279,15 +301,15 @@ def planned(
     """The plan of the folder, or a new one, which is written there."""
     file = out / PLAN
     if file.is_file():
-        data = read_json_plan(file)
-        plan = PLANS.get(data.get("task"), TrainingPlan).of(data, str(file))
+        plan = _plan_of_file(file)
         if plan.dataset != str(dataset.path.resolve()):
             raise InputError(f"The folder {out} holds a run on {plan.dataset}; give another folder.")
         stated = {key: getattr(choices, key) for key in plan.stated}
         if plan.start is not None:
             del stated["license"]  # that of the plan has two parts
         other = [key for key, value in stated.items() if value is not None and value != getattr(plan, key)]
-        changed = {**plan.changed(choices.changes or {}).as_dict(), "reasons": dict(plan.reasons)}
+        asked = {k: value for k, value in (choices.changes or {}).items() if plan.reasons.get(k) != SHRUNK}
+        changed = {**plan.changed(asked).as_dict(), "reasons": dict(plan.reasons)}
         if other or changed != plan.as_dict():
             raise InputError(f"The folder {out} holds a run with another plan; give another folder for other choices.")
         return plan
@@ -306,6 +328,29 @@ def planned(
     )
     plan.write(file)
     return plan
+
+
+def _plan_of_file(file: Path) -> AnyPlan:
+    data = read_json_plan(file)
+    return PLANS.get(data.get("task"), TrainingPlan).of(data, str(file))
+
+
+def shrunk(out: Path, progress: ProgressCallback | None) -> AnyPlan:
+    """Write a plan that needs less memory into the folder of a run; it goes on from its checkpoints.
+
+    Raises MemoryPlanError if the plan cannot be smaller.
+    """
+    plan = _plan_of_file(out / PLAN)
+    smaller = plan.smaller()
+    if smaller is None:
+        raise MemoryPlanError(
+            "The memory is full, though a step has one image of the smallest useful patch; take a computer with more, "
+            "or smaller networks (see `medgen plan`)."
+        )
+    changed = "the batch in more parts" if smaller.parts != plan.parts else f"smaller patches, {smaller.patch}"
+    announce([f"The memory was full; the training goes on with {changed}."], progress)
+    smaller.write(out / PLAN)
+    return smaller
 
 
 def _require_room(plan: AnyPlan, out: Path) -> None:
@@ -341,10 +386,11 @@ def _usable(dataset: DataSet, out: Path) -> list[Case]:
 
 def _trained(
     plan: AnyPlan, cases: Sequence[Case], out: Path, device: str, threads: int | None, progress: ProgressCallback | None
-) -> Path:
-    """Train all stages; returns the package."""
+) -> bool:
+    """Train all stages; false where the memory was full."""
     from MedGenLib.trainer.page import write_page
     from MedGenLib.training import train
+    from MedGenLib.training.ranks import TrainingMemoryError
     from MedGenLib.training.recipes.autoencoder import WEIGHTS_FILE
     from MedGenLib.training.warm_start import copy_autoencoder
 
@@ -354,18 +400,21 @@ def _trained(
     exports = dict.fromkeys(plan.stages, _package(plan, out))
     exports |= {"autoencoder": out / FOLDERS["autoencoder"] / WEIGHTS_FILE}
     exports |= {ALIGNMENT: out / FOLDERS[ALIGNMENT] / "targets"}
-    for stage in plan.stages:
-        if not exports[stage].exists():  # written when the stage is complete
-            train(
-                stage,
-                config,
-                out / FOLDERS[stage],
-                device=device,
-                threads=threads,
-                progress=progress,
-                on_validation=lambda: write_page(plan, out),
-            )
-    return _package(plan, out)
+    try:
+        for stage in plan.stages:
+            if not exports[stage].exists():  # written when the stage is complete
+                train(
+                    stage,
+                    config,
+                    out / FOLDERS[stage],
+                    device=device,
+                    threads=threads,
+                    progress=progress,
+                    on_validation=lambda: write_page(plan, out),
+                )
+    except TrainingMemoryError:
+        return False
+    return True
 
 
 def _measured(
@@ -388,9 +437,10 @@ def _measured(
     }
     measured = measures.get(type(plan), measure)
     found = measured(load_manifest(package), plan, cases, out / "evaluation", device, progress)
-    write_page(plan, out, found.section())
+    memory = _memory(plan, out)
+    write_page(plan, out, found.section(), Section("Memory", memory))
     write_json(out / MEASURED, {"rows": [vars(row) for row in found.rows()], "faults": list(found.faults)})
-    lines = "\n".join(f"- {line}" for line in found.lines())
+    lines = "\n".join(f"- {line}" for line in (*found.lines(), *memory))
     text = (
         (package / CARD).read_text(encoding="utf-8").replace(UNMEASURED, f"## Measured on held-out people\n\n{lines}")
     )
@@ -399,3 +449,17 @@ def _measured(
         add_statistics(package, intervals=asdict(intervals))
     seal(package)
     return store.add(package)
+
+
+def _memory(plan: AnyPlan, out: Path) -> list[str]:
+    """The predicted and the measured memory of each stage that was trained here."""
+    from MedGenLib.training.memory import MEMORY
+
+    found = []
+    for stage in plan.stages:
+        file = out / FOLDERS[stage] / MEMORY
+        if file.is_file():
+            peak = json.loads(file.read_text(encoding="utf-8"))["peak_mib"]
+            before = f", {plan.memory_mib[stage]:.0f} MiB predicted" if stage in plan.memory_mib else ""
+            found.append(f"Memory of the training ({stage}), of each process: {peak:.0f} MiB{before}")
+    return found

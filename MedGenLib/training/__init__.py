@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from MedGenLib.errors import InputError
 from MedGenLib.progress import ProgressCallback
 from MedGenLib.training.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from MedGenLib.training.loop import Trainer
+    from MedGenLib.training.ranks import Ranks
+
+
+GUARDED = "MEDGEN_TRAINING_ENDS_WITH_STDIN"
+"""Set by a launcher that holds the standard input of its processes open as long as it lives."""
+
+
+def was_started() -> bool:
+    """Whether a launcher started this process as one of several that train together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 def train(
@@ -28,33 +42,74 @@ def train(
     ``configuration`` is a JSON file or its content. ``steps`` overrides it; ``threads`` is the number of CPU threads of
     this run; ``on_validation`` is called when new figures are in ``out_dir``.
     Returns the path of the export.
-    Raises InputError for an unknown recipe, an invalid configuration or missing data.
+
+    In the first of several processes (see `training.ranks`) the others, which `follow`, train with it.
+
+    Raises
+    ------
+    InputError: an unknown recipe, an invalid configuration or missing data, or more processes than parts of a batch.
     """
+    from MedGenLib.training.config import read_config
+    from MedGenLib.training.loop import Draw
+    from MedGenLib.training.ranks import Ranks
+
+    RECIPES.require(recipe)
+    config = configuration if isinstance(configuration, dict) else read_config(configuration)
+    ranks, order = Ranks.joined(), (recipe, config, Path(out_dir), steps)
+    with thread_count(threads):
+        trainer = _trainer(*order, device, ranks)
+        if ranks.size > 1:
+            _require_parts(trainer, recipe, ranks)
+            part = trainer.settings.batch // trainer.settings.parts
+            trainer.recipe.batch(Draw.of(0, 0), part)  # prepares the data, which the others only read
+        ranks.share(order)
+        trainer.progress, trainer.on_validation = progress, on_validation
+        return trainer.run()
+
+
+def follow(device: str = "auto", threads: int | None = None) -> None:
+    """Train what the first process orders, until it has done everything."""
+    from MedGenLib.training.ranks import Ranks, TrainingMemoryError
+
+    ranks = Ranks.joined()
+    with thread_count(threads):
+        while (order := ranks.share()) is not None:
+            with contextlib.suppress(TrainingMemoryError):  # the first process orders a smaller plan, or ends
+                _trainer(*order, device, ranks).run()
+
+
+def _trainer(recipe: str, config: dict[str, Any], out: Path, steps: int | None, device: str, ranks: Ranks) -> Trainer:
     import torch
 
     from MedGenLib.devices import pick_device
     from MedGenLib.pipelines.loading import bfloat16_pays
-    from MedGenLib.training.config import read_config
     from MedGenLib.training.loop import OptimizationSettings, Trainer
 
-    RECIPES.require(recipe)
-    config = configuration if isinstance(configuration, dict) else read_config(configuration)
     torch.manual_seed(config.get("seed", 0))
-    chosen, out = pick_device(device), Path(out_dir)
+    chosen = pick_device(device)
     try:
         settings = OptimizationSettings(**config["optimisation"][recipe])
         if steps is not None:
             settings = replace(settings, steps=steps)
         made = RECIPES[recipe](config, out)
     except (KeyError, TypeError) as error:
-        source = "of the plan" if isinstance(configuration, dict) else configuration
         raise InputError(
-            f"The configuration {source} does not fit the recipe {recipe}: {error}; "
+            f"The configuration {config.get('file', 'of the plan')} does not fit the recipe {recipe}: {error}; "
             "compare it with the configurations shipped with MedGen."
         ) from error
     fast = settings.precision == "bf16" or (settings.precision == "auto" and bfloat16_pays(chosen))
-    with thread_count(threads):
-        return Trainer(made, settings, out, chosen, fast, progress, on_validation).run()
+    return Trainer(made, settings, out, chosen, fast, ranks=ranks)
+
+
+def _require_parts(trainer: Trainer, recipe: str, ranks: Ranks) -> None:
+    """Raise InputError for more processes than can share out a batch."""
+    if getattr(trainer.recipe, "alone", False):
+        raise InputError(f"The recipe {recipe} keeps earlier images in its process; train it with one process.")
+    if trainer.settings.parts < ranks.size:
+        raise InputError(
+            f"The batches of this run have {trainer.settings.parts} parts, too few for {ranks.size} processes; "
+            f"take fewer, or start another run with parts={ranks.size}."
+        )
 
 
 @contextlib.contextmanager

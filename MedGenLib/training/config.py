@@ -29,7 +29,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict):
         raise InputError(f"The training configuration {path} is no JSON object; write its sections between braces.")
-    config["folder"] = str(path.resolve().parent)
+    config["folder"], config["file"] = str(path.resolve().parent), str(path)
     return config
 
 

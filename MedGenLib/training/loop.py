@@ -1,13 +1,15 @@
 """The training loop: optimization, EMA, checkpoints, resume.
 
 Each step draws its data and noise from generators seeded with (seed, step), so that a resumed run gets exactly the
-batches of an uninterrupted one.
+batches of an uninterrupted one. A batch has `parts`, each with generators of its own, whose gradients are averaged: one
+process computes them one after the other, several share them out, and the weights are the same but for rounding.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,10 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from MedGenLib.devices import is_out_of_memory
 from MedGenLib.errors import InputError
-from MedGenLib.io.atomic import replacing
+from MedGenLib.io.atomic import replacing, write_json
 from MedGenLib.pipelines.estimate import announce_long
 from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.training.memory import MEMORY, peak_mib, restart_peak
+from MedGenLib.training.ranks import Ranks, TrainingMemoryError
 
 CHECKPOINT = "checkpoint.pt"
 VALIDATION = "validation.jsonl"
@@ -32,15 +37,16 @@ TIMED_STEPS = 4
 
 @dataclass(frozen=True)
 class Draw:
-    """Random generators of one step, and its number."""
+    """Random generators of one part of a step, and the number of the step."""
 
     numpy: np.random.Generator
     torch: torch.Generator
     step: int = 0
 
     @classmethod
-    def of(cls, seed: int, step: int) -> Draw:
-        return cls(np.random.default_rng([seed, step]), torch.Generator().manual_seed((seed << 32) + step), step)
+    def of(cls, seed: int, step: int, part: int = 0) -> Draw:
+        own = torch.Generator().manual_seed((part << 52) + (seed << 32) + step)
+        return cls(np.random.default_rng([seed, step, part]), own, step)
 
 
 def start_from(config: dict, out: Path, name: str, network: nn.Module, new: str = "") -> None:
@@ -115,11 +121,13 @@ class OptimizationSettings:
     """Optimization settings of a run.
 
     The learning rate warms up over ``warmup`` steps, stays constant and falls linearly to zero over the last ``decay``
-    share of ``steps``, so that a finished run can be continued.
+    share of ``steps``, so that a finished run can be continued. ``parts`` cuts the batch: each process needs the memory
+    of one part.
     """
 
     steps: int
     batch: int = 4
+    parts: int = 1
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     warmup: int = 200
@@ -130,6 +138,12 @@ class OptimizationSettings:
     checkpoint_every: int = 200
     validate_every: int = 1000
     precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.batch % self.parts:
+            raise InputError(
+                f"A batch of {self.batch} cannot be cut into {self.parts} equal parts; give another batch."
+            )
 
     def rate(self, step: int) -> float:
         warm = min(1.0, (step + 1) / max(1, self.warmup))
@@ -175,7 +189,10 @@ class Log:
 
 @dataclass
 class Trainer:
-    """Runs a recipe in a folder, from its checkpoint if there is one."""
+    """Runs a recipe in a folder, from its checkpoint if there is one.
+
+    Of several processes with the same arguments (`ranks`), the first one validates, writes and exports.
+    """
 
     recipe: Recipe
     settings: OptimizationSettings
@@ -184,10 +201,21 @@ class Trainer:
     use_bfloat16: bool = False
     progress: ProgressCallback | None = None
     on_validation: Callable[[], None] | None = None
+    ranks: Ranks = field(default_factory=Ranks)
 
     def run(self) -> Path:
-        """Train to ``settings.steps`` and export; returns the path of the export."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        """Train to ``settings.steps`` and export; returns the path of the export.
+
+        Raises
+        ------
+        InputError: a loss became infinite, or the processes see different checkpoints.
+        TrainingMemoryError: a step does not fit into the memory.
+        LostProcessError: another process has ended.
+        """
+        first = self.ranks.rank == 0
+        if first:
+            self.out.mkdir(parents=True, exist_ok=True)
+        restart_peak(self.device)
         self.networks = {k: n.to(self.device) for k, n in self.recipe.networks.items()}
         self.averages = {k: copy.deepcopy(n).eval() for k, n in self.networks.items()}
         usual = AdamSettings((0.9, 0.99), self.settings.weight_decay, self.settings.clip)
@@ -203,7 +231,9 @@ class Trainer:
         ]
         self.step = 0
         self._resume()
-        log = Log(self.out)
+        if len(set(self.ranks.gather(self.step))) > 1:
+            raise InputError(f"The processes see different checkpoints in {self.out}; give a folder that all share.")
+        log = Log(self.out) if first else None
         stage = Stage("training", max(0, self.settings.steps - self.step), self.progress)
         try:
             while self.step < self.settings.steps:
@@ -212,10 +242,15 @@ class Trainer:
                 self._housekeeping(values, log)
                 stage.advance()
                 self._tell_time(stage)
+            peak = max(self.ranks.gather(peak_mib(self.device)))
+            if log is None:
+                return self.out
             self._save()
             self._validate(log)
+            self._note_memory(max(peak, peak_mib(self.device)))
         finally:
-            log.close()
+            if log is not None:
+                log.close()
         return self.recipe.export(self.averages, self.step, self.out)
 
     def _tell_time(self, stage: Stage) -> None:
@@ -227,31 +262,55 @@ class Trainer:
             seconds = (now - self._first_step) / (TIMED_STEPS - 1) * left
             announce_long("the training", seconds, str(self.device), self.progress, f" for {left} steps")
 
-    def _train_step(self) -> dict[str, float]:
-        draw = Draw.of(self.settings.seed, self.step)
-        batch = self.recipe.batch(draw, self.settings.batch)
-        batch = {key: value.to(self.device) for key, value in batch.items()}
-        values: dict[str, float] = {}
+    def _train_step(self) -> list[dict[str, float]]:
+        """One step of all networks; returns the figures of each part that this process computed."""
+        parts = [self._part(number) for number in range(self.ranks.rank, self.settings.parts, self.ranks.size)]
+        figures: list[dict[str, float]] = [{} for _ in parts]
         for objective, adam, optimizer in zip(self.recipe.objectives, self.adams, self.optimizers, strict=True):
             if self.step % objective.every:
                 continue
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
-                loss, parts = objective.loss(batch, draw)
-            values.update(parts)
-            if not torch.isfinite(loss):
+            optimizer.zero_grad(set_to_none=True)
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            loss, full = self.ranks.sum(weights, self._backward(objective, parts, figures))
+            if full:
+                raise TrainingMemoryError(
+                    f"The memory was full at step {self.step}; cut the batch into more parts, or take smaller patches."
+                )
+            if not math.isfinite(loss):
                 raise InputError(
-                    f"The {objective.name} loss became {loss.item()} at step {self.step}; "
+                    f"The {objective.name} loss became {loss} at step {self.step}; "
                     "lower the learning rate in the configuration."
                 )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
             for group in optimizer.param_groups:
                 group["lr"] = self.settings.rate(self.step)
                 if adam.clip is not None:
                     nn.utils.clip_grad_norm_(group["params"], adam.clip)
             optimizer.step()
         self._average()
-        return values
+        return figures
+
+    def _part(self, number: int) -> tuple[dict[str, Tensor], Draw]:
+        draw = Draw.of(self.settings.seed, self.step, number)
+        batch = self.recipe.batch(draw, self.settings.batch // self.settings.parts)
+        return {key: value.to(self.device) for key, value in batch.items()}, draw
+
+    def _backward(
+        self, objective: Objective, parts: list[tuple[dict[str, Tensor], Draw]], figures: list[dict[str, float]]
+    ) -> tuple[float, float]:
+        """Add the gradients of these parts; returns their share of the mean loss, and 1 where the memory was full."""
+        total = 0.0
+        try:
+            for (batch, draw), found in zip(parts, figures, strict=True):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
+                    loss, values = objective.loss(batch, draw)
+                (loss / self.settings.parts).backward()
+                total += loss.item() / self.settings.parts
+                found.update(values)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return total, 1.0
+        return total, 0.0
 
     def _average(self) -> None:
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
@@ -263,9 +322,15 @@ class Trainer:
                 for a, b in zip(average.buffers(), network.buffers(), strict=True):
                     a.copy_(b)
 
-    def _housekeeping(self, values: dict[str, float], log: Log) -> None:
+    def _housekeeping(self, figures: list[dict[str, float]], log: Log | None) -> None:
         if self.step % 20 == 0:
-            log.scalars("train", values, self.step)
+            parts = [values for own in self.ranks.gather(figures) for values in own]
+            names = dict.fromkeys(name for values in parts for name in values)
+            means = {name: float(np.mean([values[name] for values in parts if name in values])) for name in names}
+        if log is None:
+            return
+        if self.step % 20 == 0:
+            log.scalars("train", means, self.step)
         if self.step % self.settings.checkpoint_every == 0:
             self._save()
         if self.step % self.settings.validate_every == 0:
@@ -277,6 +342,12 @@ class Trainer:
         log.scalars("validation", values, self.step)
         if self.on_validation is not None:
             self.on_validation()
+
+    def _note_memory(self, peak: float) -> None:
+        """Write the peak of a process, over all calls that trained here."""
+        file = self.out / MEMORY
+        before = json.loads(file.read_text(encoding="utf-8"))["peak_mib"] if file.is_file() else 0.0
+        write_json(file, {"peak_mib": round(max(peak, before), 1)})
 
     def _save(self) -> None:
         state = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from MedGenLib.devices import MIB
 from MedGenLib.networks import Autoencoder, FlowUNet
 from MedGenLib.pipelines.conditioning import COORDINATES
 from MedGenLib.pipelines.loading import bfloat16_pays
 from MedGenLib.training.loop import Draw, to_device_of
+from MedGenLib.training.memory import peak_mib, restart_peak
 from MedGenLib.training.recipes import RECIPES
 
 
-def seconds_per_step(config: dict[str, Any], device: torch.device) -> dict[str, float]:
-    """Seconds of one optimization step by stage, with networks, patch and batch of the configuration.
+@dataclass(frozen=True)
+class StepCost:
+    """Seconds of a step of one part of a batch, and the memory of a process that trains: with the averaged weights."""
+
+    seconds: float
+    memory_mib: float
+
+
+def cost_of_steps(config: dict[str, Any], device: torch.device) -> dict[str, StepCost]:
+    """The cost of a step by stage, with networks, patch and batch of the configuration.
 
     The first step of each is not counted: libraries prepare themselves in it.
     """
@@ -42,8 +54,9 @@ def seconds_per_step(config: dict[str, Any], device: torch.device) -> dict[str, 
     }
 
 
-def seconds_per_recipe_step(recipe: str, config: dict[str, Any], device: torch.device) -> dict[str, float]:
-    """As `seconds_per_step`, for a recipe that makes a `random_batch`, with all its networks and losses."""
+def cost_of_recipe_step(recipe: str, config: dict[str, Any], device: torch.device) -> dict[str, StepCost]:
+    """As `cost_of_steps`, for a recipe that makes a `random_batch`, with all its networks and losses."""
+    restart_peak(device)
     made = RECIPES[recipe](config, Path())
     for network in made.networks.values():
         network.to(device)
@@ -51,7 +64,7 @@ def seconds_per_recipe_step(recipe: str, config: dict[str, Any], device: torch.d
         torch.optim.AdamW([p for name in objective.networks for p in made.networks[name].parameters()], lr=1e-6)
         for objective in made.objectives
     ]
-    batch = to_device_of(next(iter(made.networks.values())), made.random_batch(config["optimisation"][recipe]["batch"]))
+    batch = to_device_of(next(iter(made.networks.values())), made.random_batch(_part(config, recipe)))
     fast = config["optimisation"][recipe].get("precision", "auto") == "auto" and bfloat16_pays(device)
     seconds = []
     for step in (0, 0, 1):  # some work is done in step 0 and in each `period`-th one only
@@ -68,15 +81,27 @@ def seconds_per_recipe_step(recipe: str, config: dict[str, Any], device: torch.d
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     _, whole, usual = seconds
-    return {recipe: usual + max(0.0, whole - usual) / getattr(made, "period", 1)}
+    mean = usual + max(0.0, whole - usual) / getattr(made, "period", 1)
+    return {recipe: StepCost(mean, peak_mib(device) + _size(made.networks.values()))}
 
 
 def _image(config: dict[str, Any], section: str, device: torch.device, recipe: str | None = None) -> Tensor:
-    batch = config["optimisation"][recipe or section]["batch"]
-    return torch.randn(batch, 1, *config[section]["patch"], device=device)
+    return torch.randn(_part(config, recipe or section), 1, *config[section]["patch"], device=device)
 
 
-def _timed(network: nn.Module, loss: Any, x: Tensor) -> float:
+def _part(config: dict[str, Any], recipe: str) -> int:
+    """Images of a part of a batch."""
+    settings = config["optimisation"][recipe]
+    return settings["batch"] // settings.get("parts", 1)
+
+
+def _size(networks: Iterable[nn.Module]) -> float:
+    """Memory of the weights and buffers in MiB."""
+    return sum(x.nbytes for network in networks for x in network.state_dict().values()) / MIB
+
+
+def _timed(network: nn.Module, loss: Any, x: Tensor) -> StepCost:
+    restart_peak(x.device)
     network.to(memory_format=torch.channels_last_3d)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)
     for _ in range(2):
@@ -88,4 +113,4 @@ def _timed(network: nn.Module, loss: Any, x: Tensor) -> float:
         optimizer.step()
         if x.device.type == "cuda":
             torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return StepCost(time.perf_counter() - start, peak_mib(x.device) + _size([network]))

@@ -35,8 +35,10 @@ class CycleGAN(TranslationRecipe):
     """Recipe of the module.
 
     The configuration has ``data``, ``patch``, ``network``, ``discriminator`` and ``loss``, and optionally ``pool``, the
-    images of a pool.
+    images of a pool. The pools are of one process, so several cannot share out a training.
     """
+
+    alone = True
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
         super().__init__(config, ResidualTranslator(**config["network"]), paired=False)
