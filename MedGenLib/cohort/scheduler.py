@@ -32,14 +32,28 @@ class Pool(Protocol):
     size: int
 
     def submit(self, place: int, case: CohortCase) -> Future[dict[str, Any]]:
-        """Run a case; the future has its record, or an error if the worker died (`WorkersUnusable`: if none starts)."""
+        """Run a case; the future has its record, or an error if the worker died (`WorkersUnusable`: if none starts).
+
+        It can be canceled until a worker has begun the case.
+        """
 
     def close(self) -> None:
         """End all workers at once."""
 
 
-def run_cases(cases: Sequence[CohortCase], out: Path, pool: Pool, board: Board, keep: Callable[[Record], None]) -> None:
+def run_cases(
+    cases: Sequence[CohortCase],
+    out: Path,
+    pool: Pool,
+    board: Board,
+    keep: Callable[[Record], None],
+    wait: Callable[..., Any] = wait,
+) -> None:
     """Run every case once; `keep` gets each record.
+
+    Parameters
+    ----------
+    wait: as `concurrent.futures.wait`; a simulation has its own clock.
 
     Raises
     ------
@@ -57,18 +71,30 @@ def run_cases(cases: Sequence[CohortCase], out: Path, pool: Pool, board: Board, 
             board.draw()
             for future in wait(busy, TICK, FIRST_COMPLETED).done:
                 place, case = busy.pop(future)
-                free.append(place)
                 record = _outcome(future, case, out, deaths)
                 board.finished(place, record)
                 if record is None:
+                    free.append(place)
                     waiting.append(case)
                 else:
+                    free.appendleft(place)  # its worker is warm
                     keep(record)
+                    if not waiting:
+                        _take_back(busy, waiting, board)
         board.draw()
     finally:
         board.close()
         pool.close()
         remove_unfinished(out, [case.id for _, case in busy.values()])
+
+
+def _take_back(busy: dict[Future[dict[str, Any]], tuple[int, CohortCase]], waiting: deque, board: Board) -> None:
+    """Let a case wait again whose worker has not begun, and may never: its computer is lost, or full."""
+    for future, (place, case) in busy.items():
+        if future.cancel():
+            del busy[future]
+            board.finished(place, None)
+            return waiting.append(case)
 
 
 def _outcome(future: Future[dict[str, Any]], case: CohortCase, out: Path, deaths: Counter[str]) -> Record | None:
