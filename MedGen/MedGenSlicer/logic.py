@@ -551,6 +551,38 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
         parameters = self._parameters("classify", None, options | {"image": volumeNode, "model": model})
         return self._started(ClassifyRun(self.engine, parameters), wait, onProgress, onDone)
 
+    @documented("detect", "slicer")
+    def detect(
+        self,
+        volumeNode,
+        model: str,
+        wait: bool = True,
+        onProgress: OnProgress | None = None,
+        onDone: OnDone | None = None,
+        **options: Any,
+    ):
+        """Find candidates of lesions, by a model of the task detect; no diagnosis.
+
+        Parameters
+        ----------
+        {options}
+        wait, onProgress, onDone: as in `generate`.
+
+        Returns
+        -------
+        A list of the vtkMRMLSegmentationNode, the vtkMRMLMarkupsFiducialNode and the vtkMRMLTableNode of the
+        candidates, or a `Run` for wait=False. The run also has them as dictionaries (`candidates`).
+
+        Examples
+        --------
+        >>> logic = slicer.util.getModuleLogic("MedGen")                                             # doctest: +SKIP
+        >>> segments, points, table = logic.detect(slicer.util.getNode("CT"), model="my-detector")   # doctest: +SKIP
+        """
+        from MedGenSlicer.jobs.detect import DetectRun
+
+        parameters = self._parameters("detect", None, options | {"image": volumeNode, "model": model})
+        return self._started(DetectRun(self.engine, parameters), wait, onProgress, onDone)
+
     def exportDicom(
         self,
         node,

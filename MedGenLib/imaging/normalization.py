@@ -162,6 +162,18 @@ class ZScore:
 
 
 @dataclass(frozen=True)
+class Window:
+    """HU within ``low``..``high`` as 0..2; air is 0, as the padding of networks is."""
+
+    low: float
+    high: float
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """HU -> float32."""
+        return (np.clip(values.astype(np.float32), self.low, self.high) - self.low) * (2 / (self.high - self.low))
+
+
+@dataclass(frozen=True)
 class HeadCT:
     """CT of the head. As input two channels: the whole range and a brain window.
 

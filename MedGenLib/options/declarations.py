@@ -275,6 +275,22 @@ class ClassifyOptions(TypedDict, total=False):
 
 
 @helped
+class DetectOptions(TypedDict, total=False):
+    """Candidates of lesions in an image.
+
+    model: model package that finds lesions
+    threshold: score from which a candidate is reported, 0 to 1; by default that of the model
+    device: where to compute: auto, cpu or cuda:0
+    accept_license: accept the license of the model; remembered for this user
+    """
+
+    model: Annotated[str, Option(REQUIRED, metavar="NAME")]
+    threshold: Annotated[float | None, Option(None, low=0.05, high=1, metavar="SCORE")]
+    device: Device
+    accept_license: Switch
+
+
+@helped
 class RedrawOptions(TypedDict, total=False):
     """One edit of an open canvas.
 
@@ -400,6 +416,15 @@ class _ClassifyInputs(TypedDict):
 
 
 @helped
+class _DetectInputs(TypedDict):
+    """
+    image: CT or MR image (.nii .nrrd .mha) or DICOM folder
+    """
+
+    image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
+
+
+@helped
 class _EvaluateInputs(TypedDict):
     """
     image: volume, DICOM folder, or folder of volumes
@@ -430,6 +455,16 @@ class _Files(TypedDict):
     preview: Annotated[Path | None, Option(None, metavar="P.png")]
     report: Annotated[Path | None, Option(None, metavar="R.json")]
     overwrite: Switch
+
+
+@helped
+class _Engine(TypedDict):
+    """
+    engine: run the model on the computer of `medgen serve`, such as wss://workstation:7450, with the token that is
+        kept for it, or that in the environment variable MEDGEN_ENGINE_TOKEN
+    """
+
+    engine: Annotated[str | None, Option(None, metavar="ADDRESS")]
 
 
 @helped
@@ -517,6 +552,28 @@ class _ClassifyFiles(TypedDict):
     overwrite: Switch
 
 
+@helped
+class _DetectFiles(TypedDict):
+    """Output files of the command line.
+
+    output: segmentation of the candidates
+    markups: also write their positions, as point list of 3D Slicer
+    table: also write positions, sizes and scores
+    report: also write what was found, by which model in which image
+    dicom: new folder for a DICOM segmentation, where the input is a DICOM folder
+    deidentify: remove what names the patient (DICOM PS3.15, basic profile)
+    overwrite: replace files that exist
+    """
+
+    output: Annotated[Path, Option(REQUIRED, flag=("-o", "--output"), metavar="OUT.seg.nrrd")]
+    markups: Annotated[Path | None, Option(None, metavar="M.mrk.json")]
+    table: Annotated[Path | None, Option(None, metavar="T.csv")]
+    report: Annotated[Path | None, Option(None, metavar="R.json")]
+    dicom: Folder
+    deidentify: Switch
+    overwrite: Switch
+
+
 def _options(*groups: type, files: Sequence[type] = ()) -> dict[str, Option]:
     """The options of classes; ``files`` are of the command line only."""
     options = {}
@@ -527,15 +584,16 @@ def _options(*groups: type, files: Sequence[type] = ()) -> dict[str, Option]:
 
 
 COMMANDS: Mapping[str, Mapping[str, Option]] = {
-    "generate": _options(_GenerateInputs, GenerateOptions, files=(_Files, _Dicom)),
-    "translate": _options(_TranslateInputs, TranslateOptions, files=(_Stated, _Files, _Dicom)),
+    "generate": _options(_GenerateInputs, GenerateOptions, files=(_Files, _Dicom, _Engine)),
+    "translate": _options(_TranslateInputs, TranslateOptions, files=(_Stated, _Files, _Dicom, _Engine)),
     "edit": _options(_EditInputs, EditOptions, files=(_Read, _Stated, _Files)),
     "redraw": _options(RedrawOptions),
     "live_edit": _options(_LiveEditInputs, EditOptions),
     "insert_lesion": _options(_LesionInputs, LesionOptions, files=(_Read, _Stated, _LesionFile, _Files)),
     "breathe": _options(_BreatheInputs, BreatheOptions, files=(_Read, _Stated, _BreatheFiles)),
-    "enhance": _options(_EnhanceInputs, EnhanceOptions, files=(_Read, _Stated, _Files, _Dicom)),
+    "enhance": _options(_EnhanceInputs, EnhanceOptions, files=(_Read, _Stated, _Files, _Dicom, _Engine)),
     "classify": _options(_ClassifyInputs, ClassifyOptions, files=(_Read, _Stated, _ClassifyFiles)),
+    "detect": _options(_DetectInputs, DetectOptions, files=(_Read, _Stated, _DetectFiles)),
     "evaluate": _options(_EvaluateInputs, EvaluateOptions),
 }
 """Command -> Python name -> option. "redraw" is one edit of an open canvas, "live_edit" follows a segmentation."""

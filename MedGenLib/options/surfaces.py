@@ -60,8 +60,9 @@ LACKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "client": {BY_CALL: ALL},
         "canvas": {"breathing moves the whole image": ALL},
     },
-    "enhance": {"client": {BY_CALL: ALL}, "canvas": {"an enhancement changes the whole image": ALL}},
+    "enhance": {"canvas": {"an enhancement changes the whole image": ALL}},
     "classify": {"client": {BY_CALL: ALL}, "canvas": {"a canvas measures nothing": ALL}},
+    "detect": {"client": {BY_CALL: ALL}, "canvas": {"a canvas measures nothing": ALL}},
     "evaluate": {
         "python": {
             MODALITY: "modality",
@@ -90,6 +91,7 @@ NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("breathe", "slicer"): {"image": "volumeNode"},
     ("enhance", "slicer"): {"image": "volumeNode"},
     ("classify", "slicer"): {"image": "volumeNode"},
+    ("detect", "slicer"): {"image": "volumeNode"},
     ("evaluate", "slicer"): {"report": "reportFolder"},
 }
 """Names that follow no rule, kept for existing scripts."""
@@ -138,6 +140,7 @@ HELPS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "third": "one more such node",
     },
     ("classify", "slicer"): {"image": "scalar volume node; it stays as it is"},
+    ("detect", "slicer"): {"image": "scalar volume node of a CT or an MR image; it stays as it is"},
     **dict.fromkeys(
         (("evaluate", surface) for surface in ("python", "worker", "client")),
         {"image": "image on whose grid everything is measured", "reference": "real image of the same patient"},

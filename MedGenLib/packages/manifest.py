@@ -40,6 +40,7 @@ PURPOSES = {
     "features": "compares cohorts; use `medgen evaluate distribution --features` for it",
     "enhance": "restores images; use `medgen enhance` for it",
     "classify": "finds the class of an image; use `medgen classify` for it",
+    "detect": "finds candidates of lesions; use `medgen detect` for it",
 }
 """Purpose of a model, by task."""
 
@@ -74,8 +75,8 @@ class InputSpec:
 class OutputSpec:
     """Output of the model: an image (range and background in `unit`), labels, or features.
 
-    Only an image has a modality; `labels` are those of task "segment" and the classes of task "classify", `features` is
-    the length of the feature vector of task "features".
+    Only an image has a modality; `labels` are those of tasks "segment" and "detect" and the classes of task "classify",
+    `features` is the length of the feature vector of task "features".
     """
 
     modality: str | None = None
@@ -181,7 +182,7 @@ class Manifest:
     description: str
     authors: str
     copyright: str
-    task: Literal["generate", "translate", "segment", "features", "enhance", "classify"]
+    task: Literal["generate", "translate", "segment", "features", "enhance", "classify", "detect"]
     input: InputSpec
     output: OutputSpec
     spacing: SpacingRange
@@ -369,7 +370,7 @@ def _input(section: dict) -> InputSpec:
 
 
 def _output(section: dict, task: str) -> OutputSpec:
-    if task in ("segment", "classify"):
+    if task in ("segment", "classify", "detect"):
         return OutputSpec(labels=_labels(section))
     if task == "features":
         return OutputSpec(features=int(section["features"]))

@@ -22,6 +22,7 @@ OF_TASK = {
     "features": "features",
     "enhance": "restoration",
     "classify": "classification",
+    "detect": "detection",
 }
 """Pipeline of older packages without the key, by task."""
 
@@ -281,6 +282,7 @@ class LatentFlowSettings(GenerationSettings):
             "maps": (labels + 3 * self.coordinates, f"{labels} labels{' and 3 coordinates' * self.coordinates}"),
             "scalars": scalars,
             "latent": (self.latent_channels, "preprocessing.latent_channels"),
+            "latent_stride": (self.latent_stride, "preprocessing.latent_stride"),
         }
         if not arguments.get("widths", True):
             yield "networks.flow.arguments.widths is []; give at least one level"
@@ -478,6 +480,23 @@ class SegmentationSettings(Settings):
         labels = len(medgen["output"]["labels"])
         if count not in (None, labels):
             yield f"networks.segmenter.arguments.labels is {count}, but output.labels has {labels}; give as many"
+
+
+@settings("detection")
+@dataclass(frozen=True, kw_only=True)
+class DetectionSettings(SegmentationSettings):
+    """As of a segmenter of lesions, whose probabilities are the scores of candidates.
+
+    Attributes
+    ----------
+    name: "z-score", or "window" for CT, which maps HU from `low` to `high` to 0..2.
+    threshold: score from which a candidate is reported.
+    """
+
+    task: ClassVar[str] = "detect"
+
+    name: Literal["z-score", "window"]
+    threshold: float = setting(0.5, above=0, high=1)
 
 
 @settings("restoration")

@@ -13,7 +13,7 @@ from MedGenLib.packages.hub.nv_generate import Published
 from MedGenLib.packages.manifest import Manifest
 
 WIDTH = 100
-JUDGES = "For checks, `medgen evaluate` and `medgen classify`; they make no images:"
+JUDGES = "For checks, `medgen evaluate`, `medgen classify` and `medgen detect`; they make no images:"
 
 
 def models_table(manifests: Sequence[Manifest], damaged: Iterable[BrokenPackage] = ()) -> str:

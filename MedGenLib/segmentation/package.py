@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import same_modality
-from MedGenLib.imaging.normalization import ZScore
+from MedGenLib.imaging.normalization import Window, ZScore
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample, resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis, check_finite
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from MedGenLib.packages.manifest import Manifest
+    from MedGenLib.packages.settings import SegmentationSettings
 
 WHOLE = 96
 """Voxels along an axis up to which an image is segmented in one piece."""
@@ -39,22 +40,28 @@ class PackageSegmenter:
         return self.manifest.name
 
     @property
+    def kind(self) -> str:
+        return "detector" if self.manifest.task == "detect" else "segmenter"
+
+    @property
     def labels(self) -> Vocabulary:
         return self.manifest.output.vocabulary
 
-    def __call__(self, volume: Volume, progress: ProgressCallback | None = None) -> LabelMap:
+    def shares(self, volume: Volume) -> tuple[Volume, Reorientation, NDArray[np.float32]]:
+        """The volume at the voxel size of the package, its way to RAS, and `probabilities` along the RAS axes."""
         from MedGenLib.devices import pick_device
         from MedGenLib.pipelines.loading import network
 
         check_finite(volume)
         self._require_fitting(volume)
-        device = pick_device(self.device)
-        net = network(self.manifest, "segmenter", device)
-        settings = self.manifest.settings
+        net = network(self.manifest, "segmenter", pick_device(self.device))
         working = self._working(volume)
         reorientation = Reorientation.to(working.geometry, "RAS")
-        image = ZScore(settings.low, settings.high).encode(reorientation.apply(working.array))
-        shares = probabilities(net, image)
+        image = codec_of(self.manifest.settings).encode(reorientation.apply(working.array))
+        return working, reorientation, probabilities(net, image)
+
+    def __call__(self, volume: Volume, progress: ProgressCallback | None = None) -> LabelMap:
+        working, reorientation, shares = self.shares(volume)
         found = np.zeros(volume.shape, np.uint8)
         highest = np.full(volume.shape, -np.inf, np.float32)
         for value, share in zip((0, *self.manifest.output.labels), shares, strict=True):
@@ -76,22 +83,28 @@ class PackageSegmenter:
         wanted = self.manifest.input.modality
         if wanted != "any" and volume.modality and not same_modality(volume.modality, wanted):
             raise InputError(
-                f"The segmenter '{self.name}' reads {wanted} images, but this one is "
-                f"{volume.modality}; choose another segmenter."
+                f"The {self.kind} '{self.name}' reads {wanted} images, but this one is "
+                f"{volume.modality}; choose another {self.kind}."
             )
         spacing, view = self.manifest.spacing, self.manifest.field_of_view
         sides = Reorientation.to(volume.geometry, "RAS").axes(volume.field_of_view)
         if not spacing.min <= max(volume.spacing) <= spacing.max:
             raise InputError(
-                f"The segmenter '{self.name}' reads voxels of {spacing.min:g} to {spacing.max:g} "
-                f"mm, but the image has {by_axis(volume.spacing)} mm; choose another segmenter."
+                f"The {self.kind} '{self.name}' reads voxels of {spacing.min:g} to {spacing.max:g} "
+                f"mm, but the image has {by_axis(volume.spacing)} mm; choose another {self.kind}."
             )
+        remedy = "give a larger one" if self.kind == "detector" else "crop it to the structure"
         if any(not a <= s <= b for a, s, b in zip(view.min, sides, view.max, strict=True)):
             raise InputError(
-                f"The segmenter '{self.name}' reads images of {by_axis(view.min)} to "
+                f"The {self.kind} '{self.name}' reads images of {by_axis(view.min)} to "
                 f"{by_axis(view.max)} mm (right-left, back-front, down-up), but this one has "
-                f"{by_axis(sides)} mm; crop it to the structure."
+                f"{by_axis(sides)} mm; {remedy}."
             )
+
+
+def codec_of(settings: SegmentationSettings) -> ZScore | Window:
+    """What makes the input of the network of an image."""
+    return (Window if settings.name == "window" else ZScore)(settings.low, settings.high)
 
 
 def probabilities(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.float32]:

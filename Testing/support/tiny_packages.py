@@ -104,6 +104,31 @@ def write_translator(folder, name="tiny-mr-to-ct", source="T1w", target="CT"):
     return write_package(folder / name, metadata, weights, "# Card", "Non-commercial")
 
 
+def write_detector(folder, name="tiny-detector"):
+    """A detector whose probability is high where a CT has more than 140 HU."""
+    import torch
+
+    from MedGenLib.networks import build
+
+    arguments = {"labels": 1, "widths": [8, 8], "blocks": [1, 1], "stem": 4}
+    metadata = generator_metadata(name)
+    medgen = metadata["medgen"]
+    del medgen["sampler"]
+    medgen |= {"task": "detect", "input": {"kind": "image", "modality": "CT"}, "statistics": {}, "performance": []}
+    medgen["output"] = {"labels": {"1": {"name": "lesion"}}}
+    medgen["networks"] = {"segmenter": {"network": "Segmenter", "arguments": arguments}}
+    medgen["preprocessing"] = {"name": "window", "low": -160, "high": 240}
+    medgen["spacing_mm"] = {"min": 0.5, "max": 4, "native": 2}
+    medgen["field_of_view_mm"] = {"min": [30, 30, 30], "max": [300, 300, 300]}
+    net = build("Segmenter", arguments)
+    with torch.no_grad():
+        for values in net.parameters():
+            values.zero_()
+        net.stem.weight[0, 0, 1, 1, 1] = net.head[0].weight[0, 0, 1, 1, 1] = 1
+        net.head[2].weight[1, 0], net.head[2].bias[1] = 20, -20 * 0.948  # silu(silu(1.5)), of 140 HU
+    return write_package(folder / name, metadata, {"segmenter": net.state_dict()}, "# Card", "CC-BY-4.0")
+
+
 def write_noise_model(folder, name="tiny-noise", classes=()):
     """A generator without a mask that runs, with random weights."""
     from MedGenLib.networks import VolumeGenerator

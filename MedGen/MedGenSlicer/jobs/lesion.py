@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import slicer
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError
@@ -16,12 +15,11 @@ from MedGenLib.worker.protocol.transfer import put, take
 from MedGenSlicer.console import RunParameters
 from MedGenSlicer.engine.engine import Engine
 from MedGenSlicer.jobs.run import Run
-from MedGenSlicer.nodes.geometry import matrixIn, worldTransform
-from MedGenSlicer.nodes.hierarchy import placeBeside
+from MedGenSlicer.nodes.geometry import worldTransform
 from MedGenSlicer.nodes.inputs import InputSnapshot, captureOn
 from MedGenSlicer.nodes.provenance import NodeProvenance
-from MedGenSlicer.nodes.voxels import imageData
 from MedGenSlicer.results.edited_copy import editedCopy
+from MedGenSlicer.results.segmentations import addSegmentation
 from MedGenSlicer.results.sequences import (
     addBrowser,
     addSequence,
@@ -33,8 +31,6 @@ from MedGenSlicer.results.sequences import (
     voxelsOf,
 )
 from MedGenSlicer.results.volumes import removeResult
-
-COLOR = (0.90, 0.30, 0.20)
 
 
 class LesionRun(Run):
@@ -116,7 +112,8 @@ class LesionRun(Run):
             passed=answer.get("passed"),
         )
         try:
-            self.lesionNode = _addSegmentation(node, lesion, self.snapshot)
+            title = _("{name} segmentation").format(name=node.GetName())
+            self.lesionNode = addSegmentation(node, self.snapshot.node, title, [(_("lesion"), lesion)])
         except BaseException:
             removeResult(node)
             raise
@@ -201,23 +198,3 @@ def _valueOf(painted: InputSnapshot, segment: str | None) -> int:
     raise InputError(
         _("Choose which segment of '{node}' is the lesion: {names}.").format(node=painted.name, names=names)
     )
-
-
-def _addSegmentation(volumeNode, lesion: np.ndarray, snapshot: InputSnapshot):
-    """A segmentation with one segment on the grid and under the transform of a volume."""
-    scene = slicer.mrmlScene
-    name = scene.GenerateUniqueName(_("{name} segmentation").format(name=volumeNode.GetName()))
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    try:
-        node.CreateDefaultDisplayNodes()
-        node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-        node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
-        image = slicer.vtkOrientedImageData()
-        image.ShallowCopy(imageData(lesion))
-        image.SetGeometryFromImageToWorldMatrix(matrixIn(volumeNode, volumeNode))
-        node.AddSegmentFromBinaryLabelmapRepresentation(image, _("lesion"), COLOR)
-        placeBeside(node, snapshot.node)
-    except BaseException:
-        removeResult(node)
-        raise
-    return node

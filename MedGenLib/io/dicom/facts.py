@@ -77,7 +77,7 @@ def comment(facts: Mapping[str, Any]) -> str:
 
 def _packed(facts: Mapping[str, Any], left_out: list[str]) -> str:
     entries = {**facts, "left_out": left_out} if left_out else facts
-    return NOTE + _LINE + json.dumps(entries, separators=(",", ":"), default=str)
+    return (facts.get("note") or NOTE) + _LINE + json.dumps(entries, separators=(",", ":"), default=str)
 
 
 def read_facts(path: str | Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.normalization import ZScore
+from MedGenLib.imaging.normalization import Window, ZScore
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import check_finite
@@ -28,27 +28,44 @@ class TrainingCase:
     labels: NDArray[np.uint8]
 
 
+NNUNET = "_0000.nii.gz"
+
+
+def image_folder(folder: Path) -> Path:
+    """The folder with the images: "images", or imagesTr of nnU-Net and of the data set of a cohort."""
+    return folder / ("images" if (folder / "images").is_dir() else "imagesTr")
+
+
+def labels_of(folder: Path, name: str) -> Path:
+    """The file with the labels of an image."""
+    if image_folder(folder).name == "images":
+        return folder / "labels" / name
+    return folder / "labelsTr" / name.replace(NNUNET, ".nii.gz")
+
+
 def case_names(folder: Path) -> list[str]:
-    """File names of ``<folder>/images``, which ``<folder>/labels`` has too.
+    """File names of ``<folder>/images``, which ``<folder>/labels`` has too, or of imagesTr and labelsTr of nnU-Net.
 
     Raises InputError if there are no images, or an image without labels.
     """
-    names = sorted(p.name for p in _listed(folder / "images") if p.name.endswith(READABLE))
+    names = sorted(p.name for p in _listed(image_folder(folder)) if p.name.endswith(READABLE))
     if not names:
         raise InputError(
             f"The folder {folder / 'images'} holds no volumes; put the images there "
             "and their label volumes, under the same names, into labels beside it."
         )
     for name in names:
-        if not (folder / "labels" / name).is_file():
+        if not (labels := labels_of(folder, name)).is_file():
             raise InputError(
-                f"The image {folder / 'images' / name} has no labels of the same name "
-                f"in {folder / 'labels'}; add them or remove the image."
+                f"The image {image_folder(folder) / name} has no labels {labels.name} "
+                f"in {labels.parent}; add them or remove the image."
             )
     return names
 
 
-def read_case(folder: Path, name: str, standard: ZScore, spacing: Sequence[float] | None = None) -> TrainingCase:
+def read_case(
+    folder: Path, name: str, standard: ZScore | Window, spacing: Sequence[float] | None = None
+) -> TrainingCase:
     """One image with its labels.
 
     Parameters
@@ -60,16 +77,15 @@ def read_case(folder: Path, name: str, standard: ZScore, spacing: Sequence[float
     ------
     InputError: image and labels lie on different grids, or a label is above 255.
     """
-    image = read_volume(folder / "images" / name)
-    labels = read_label_map(folder / "labels" / name)
+    path, named = image_folder(folder) / name, labels_of(folder, name)
+    image, labels = read_volume(path), read_label_map(named)
     if not image.geometry.is_close(labels.geometry):
         raise InputError(
-            f"The image and the labels of {folder / 'images' / name} lie on different "
-            "grids; resample the labels onto the image."
+            f"The image and the labels of {path} lie on different grids; resample the labels onto the image."
         )
     if labels.array.max() > 255:
-        raise InputError(f"The labels of {folder / 'labels' / name} reach {labels.array.max()}; give values up to 255.")
-    check_finite(image, f"The image {folder / 'images' / name}")
+        raise InputError(f"The labels of {named} reach {labels.array.max()}; give values up to 255.")
+    check_finite(image, f"The image {path}")
     reorientation = Reorientation.to(image.geometry, "RAS")
     if spacing is not None:
         stored = [spacing[reorientation.order.index(axis)] for axis in range(3)]
@@ -90,6 +106,8 @@ class Patches:
     flip: axes (0 right-left, 1 posterior-anterior, 2 inferior-superior) that may be mirrored, by symmetry of the
         structures.
     exchange: pairs of labels exchanged when axis 0 is mirrored, such as left and right.
+    labeled: share of the patches that are drawn about a labeled voxel of their case.
+    strength: of the augmentation of the intensities; images with a unit, such as CT, need less.
     """
 
     def __init__(
@@ -98,12 +116,14 @@ class Patches:
         patch: Sequence[int],
         flip: Iterable[int] = (),
         exchange: Iterable[tuple[int, int]] = (),
+        labeled: float = 0.0,
+        strength: float = 1.0,
     ) -> None:
-        self.cases, self.patch, self.flip = cases, tuple(patch), tuple(flip)
+        self.cases, self.patch, self.flip, self.labeled = cases, tuple(patch), tuple(flip), labeled
         self.mirrored = np.arange(256, dtype=np.uint8)
         for first, second in exchange:
             self.mirrored[[first, second]] = second, first
-        self.vary = _variation()
+        self.vary = _variation(strength)
 
     def sample(self, generator: np.random.Generator, count: int) -> dict[str, NDArray]:
         """``image`` (count, 1, i, j, k) float32 and ``labels`` (count, i, j, k) int64."""
@@ -114,6 +134,8 @@ class Patches:
     def _one(self, generator: np.random.Generator) -> tuple[NDArray, NDArray]:
         case = self.cases[generator.integers(len(self.cases))]
         box, margins = random_window(case.image.shape, self.patch, generator)
+        if self.labeled and generator.random() < self.labeled and case.labels.any():
+            box = self._about_label(case.labels, box, generator)
         image = np.pad(case.image[box], margins)
         labels = np.pad(case.labels[box], margins)
         for axis in self.flip:
@@ -125,9 +147,21 @@ class Patches:
         found = np.asarray(varied["image"], np.float32), np.asarray(varied["labels"], np.int64)
         return found[0], found[1][0]
 
+    def _about_label(
+        self, labels: NDArray, box: tuple[slice, ...], generator: np.random.Generator
+    ) -> tuple[slice, ...]:
+        """The window moved, along axes that it does not cover, so that it holds a random labeled voxel."""
+        flat = np.flatnonzero(labels)
+        place = np.unravel_index(flat[generator.integers(len(flat))], labels.shape)
+        moved = []
+        for part, at, n, size in zip(box, place, labels.shape, self.patch, strict=True):
+            start = int(np.clip(at - generator.integers(size), 0, max(0, n - size)))
+            moved.append(slice(start, start + size) if n > size else part)
+        return tuple(moved)
 
-def _variation():
-    """Augmentation of intensity, contrast, resolution and, slightly, shape."""
+
+def _variation(strength: float):
+    """Augmentation of intensity and contrast, by `strength`, of resolution and, slightly, of shape."""
     from monai import transforms
 
     both, image = ["image", "labels"], ["image"]
@@ -136,13 +170,13 @@ def _variation():
             transforms.RandAffined(
                 both, prob=0.5, rotate_range=0.2, scale_range=0.12, mode=("bilinear", "nearest"), padding_mode="zeros"
             ),
-            transforms.RandBiasFieldd(image, prob=0.3, coeff_range=(0.0, 0.2)),
-            transforms.RandAdjustContrastd(image, prob=0.5, gamma=(0.7, 1.5), retain_stats=True),
+            transforms.RandBiasFieldd(image, prob=0.3, coeff_range=(0.0, 0.2 * strength)),
+            transforms.RandAdjustContrastd(image, prob=0.5, gamma=(0.7**strength, 1.5**strength), retain_stats=True),
             transforms.RandGaussianSmoothd(image, prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), sigma_z=(0.3, 1.0)),
             transforms.RandSimulateLowResolutiond(image, prob=0.2, zoom_range=(0.5, 1.0)),
-            transforms.RandScaleIntensityd(image, prob=0.5, factors=0.2),
-            transforms.RandShiftIntensityd(image, prob=0.5, offsets=0.2),
-            transforms.RandGaussianNoised(image, prob=0.7, std=0.25),
+            transforms.RandScaleIntensityd(image, prob=0.5, factors=0.2 * strength),
+            transforms.RandShiftIntensityd(image, prob=0.5, offsets=0.2 * strength),
+            transforms.RandGaussianNoised(image, prob=0.7, std=0.25 * strength),
         ]
     )
 

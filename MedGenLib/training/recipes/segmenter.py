@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.normalization import ZScore
+from MedGenLib.metrics.froc import summary
 from MedGenLib.metrics.image import dice
 from MedGenLib.networks import SegmentationUNet
-from MedGenLib.packages.settings import SegmentationSettings
+from MedGenLib.packages.settings import DetectionSettings, SegmentationSettings
 from MedGenLib.packages.typed import read
-from MedGenLib.segmentation.package import label_array
+from MedGenLib.segmentation.detection import heat_of, hits, peaks
+from MedGenLib.segmentation.package import codec_of, label_array, probabilities
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data.cases import Patches, TrainingCase, case_names, read_case
 from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
@@ -82,7 +83,8 @@ class Segmentation:
 class SegmenterRecipe(Segmentation):
     """Recipe of the module. The configuration's sections are ``data`` and ``segmenter``.
 
-    Labels are those of the package's output, numbered 1, 2, ... without a gap.
+    Labels are those of the package's output, numbered 1, 2, ... without a gap. A package of task "detect" is validated
+    by its candidates.
     """
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
@@ -90,10 +92,12 @@ class SegmenterRecipe(Segmentation):
         data = config["data"]
         folder = resolve(config, data["folder"])
         names = case_names(folder)
-        self.held_out = hold_out(names, data["hold_out"], data["seed"])
+        chosen = data["hold_out"]
+        self.held_out = chosen if isinstance(chosen, list) else hold_out(names, chosen, data["seed"])
         medgen = config["package"]["medgen"]
-        settings = read(SegmentationSettings, medgen["preprocessing"], "preprocessing")
-        standard = ZScore(settings.low, settings.high)
+        self.detects = medgen["task"] == "detect"
+        kind = DetectionSettings if self.detects else SegmentationSettings
+        standard = codec_of(read(kind, medgen["preprocessing"], "preprocessing"))
         spacing = (medgen["spacing_mm"]["native"],) * 3
         cases = {name: read_case(folder, name, standard, spacing) for name in names}
         labels = len(medgen["output"]["labels"])
@@ -108,9 +112,18 @@ class SegmenterRecipe(Segmentation):
             config["segmenter"]["patch"],
             data.get("flip", ()),
             data.get("exchange", ()),
+            data.get("labeled", 0.0),
+            data.get("strength", 1.0),
         )
         held = [cases[name] for name in self.held_out]
         super().__init__(patches, labels, config["segmenter"]["network"], held)
+
+    def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
+        """Of a detector the sensitivity at one false positive a volume, with its interval over the cases."""
+        if not self.detects or not self.held:
+            return super().validate(networks, step, log)
+        maps = [heat_of(probabilities(networks["segmenter"], case.image)) for case in self.held]
+        return summary([hits(peaks(heat), case.labels) for heat, case in zip(maps, self.held, strict=True)])
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
         from MedGenLib.training.package import export_package

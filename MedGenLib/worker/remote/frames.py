@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from MedGenLib.errors import InputError
 
-WITH_FOLDER = {"generate", "translate", "enhance", "insert_lesion", "classify"}
+WITH_FOLDER = {"generate", "translate", "enhance", "insert_lesion", "classify", "detect"}
 WITH_FOLDER |= {"edit/open", "edit", "edit/undo", "edit/redo"}
 FORWARDED = WITH_FOLDER | {"edit/close", "initialize", "devices", "self_test", "models/list"}
 """Methods that the other computer runs: those that need a network, and those about that computer."""
@@ -44,11 +44,12 @@ def parsed(address: str) -> tuple[str, str, int, bool]:
     try:
         parts = urlsplit(address.strip())
         host, port = parts.hostname, parts.port or DEFAULT_PORT
+        scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     except ValueError:
         host = None
-    if not host or parts.scheme not in ("ws", "wss") or parts.path not in ("", "/"):
+    if not host or scheme not in ("ws", "wss") or parts.path not in ("", "/"):
         raise InputError(f"'{address}' is no address of an engine; give one such as wss://workstation:{DEFAULT_PORT}.")
-    if parts.scheme == "ws" and host not in LOOPBACK:
+    if scheme == "ws" and host not in LOOPBACK:
         raise InputError(f"'{address}' has no encryption, which only the loopback interface may lack; give wss://.")
     shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}:{port}", host, port, parts.scheme == "wss"
+    return f"{scheme}://{shown}:{port}", host, port, scheme == "wss"

@@ -28,6 +28,7 @@ from MedGenLib.generate import generate
 from MedGenLib.motion import breathe
 from MedGenLib.options import COMMANDS, REQUIRED, SURFACES, Option, camel, missing, of, table, validate
 from MedGenLib.options.surfaces import DEFAULTS
+from MedGenLib.segmentation.detection import detect
 from MedGenLib.translate import translate
 from MedGenLib.worker.client import Worker
 from MedGenLib.worker.methods import METHODS
@@ -41,6 +42,7 @@ FUNCTIONS: Mapping[tuple[str, str], Callable] = {
     ("breathe", "python"): breathe,
     ("enhance", "python"): enhance,
     ("classify", "python"): classify,
+    ("detect", "python"): detect,
     ("evaluate", "python"): evaluate,
     ("generate", "worker"): METHODS["generate"],
     ("translate", "worker"): METHODS["translate"],
@@ -50,6 +52,7 @@ FUNCTIONS: Mapping[tuple[str, str], Callable] = {
     ("breathe", "worker"): METHODS["breathe"],
     ("enhance", "worker"): METHODS["enhance"],
     ("classify", "worker"): METHODS["classify"],
+    ("detect", "worker"): METHODS["detect"],
     ("evaluate", "worker"): METHODS["evaluate"],
     ("generate", "client"): Worker.generate,
     ("translate", "client"): Worker.translate,

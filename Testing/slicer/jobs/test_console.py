@@ -27,6 +27,7 @@ METHODS = {
     "breathe": "breathe",
     "enhance": "enhance",
     "classify": "classify",
+    "detect": "detect",
     "evaluate": "evaluate",
 }
 """Command -> method of the logic; "redraw" is one edit of an open canvas."""
