@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MedGenLib.networks.blocks import (
@@ -37,6 +38,7 @@ class FlowUNet(nn.Module):
     conditioner: "mask-encoder" (once per sample) or "control" (a branch at every evaluation).
     norm: "channel" or "group".
     resample: "plain" (strided convolution, interpolation) or "residual".
+    latent_stride: image voxels per latent voxel along each axis.
     step_size: also condition on the length of the step; the output is then the average velocity
         over the step, for sampling in few steps (Frans et al. 2024, arXiv 2410.12557).
     """
@@ -53,6 +55,7 @@ class FlowUNet(nn.Module):
         norm: str = "channel",
         resample: str = "plain",
         step_size: bool = False,
+        latent_stride: int = 2,
     ) -> None:
         super().__init__()
         widths, blocks, last = tuple(widths), tuple(blocks), len(widths) - 1
@@ -68,6 +71,7 @@ class FlowUNet(nn.Module):
             "norm": norm,
             "resample": resample,
             "step_size": step_size,
+            "latent_stride": latent_stride,
         }
         width = 4 * widths[0]
         self.stride = 2**last
@@ -104,8 +108,12 @@ class FlowUNet(nn.Module):
         self.mask_encoder.requires_grad_(True)
 
     def encode_mask(self, maps: Tensor) -> list[Tensor]:
-        """Conditioning maps (b, maps, 2i, 2j, 2k) -> the ``features`` of `forward`."""
-        return self.mask_encoder.prepare(maps)
+        """Conditioning maps (b, maps, si, sj, sk) -> the ``features`` of `forward`; s is the latent's stride.
+
+        Above 2 the maps are averaged, so that labels become shares.
+        """
+        step = self.arguments["latent_stride"] // 2
+        return self.mask_encoder.prepare(maps if step == 1 else F.avg_pool3d(maps, step))
 
     def forward(
         self, x: Tensor, time: Tensor, features: list[Tensor], scalars: Tensor | None = None, step: Tensor | None = None

@@ -1,4 +1,4 @@
-"""One level of the three-dimensional orthonormal Haar transform and its inverse."""
+"""The three-dimensional orthonormal Haar transform, of one level or several, and its inverse."""
 
 from __future__ import annotations
 
@@ -20,17 +20,21 @@ def _mix(channels: Tensor) -> Tensor:
         return torch.einsum("oc,bcijk->boijk", basis, channels)
 
 
-def haar(x: Tensor) -> Tensor:
-    """(b, 1, i, j, k) -> (b, 8, i/2, j/2, k/2); channel 0 is the low-pass band.
+def haar(x: Tensor, levels: int = 1) -> Tensor:
+    """(b, 1, i, j, k) -> (b, 8, i/2, j/2, k/2); channel 0 is the low-pass band, and each level splits all bands.
 
-    The transform is orthonormal: it preserves the sum of squares.
+    The transform is orthonormal: it preserves the sum of squares. The first channels are the coarsest bands.
     """
-    return _mix(space_to_depth(x))
+    for _ in range(levels):
+        x = _mix(space_to_depth(x.flatten(0, 1)[:, None])).unflatten(0, x.shape[:2]).flatten(1, 2)
+    return x
 
 
-def inverse_haar(bands: Tensor) -> Tensor:
+def inverse_haar(bands: Tensor, levels: int = 1) -> Tensor:
     """Exact inverse of `haar`: (b, 8, i, j, k) -> (b, 1, 2i, 2j, 2k)."""
-    blocks = _mix(bands)  # the basis is symmetric and orthonormal, hence its own inverse
-    batch, _, i, j, k = blocks.shape
-    blocks = blocks.reshape(batch, 2, 2, 2, i, j, k).permute(0, 4, 1, 5, 2, 6, 3)
-    return blocks.reshape(batch, 1, 2 * i, 2 * j, 2 * k)
+    for _ in range(levels):
+        batch, channels, i, j, k = bands.shape
+        blocks = _mix(bands.reshape(-1, 8, i, j, k))  # the basis is symmetric and orthonormal, hence its own inverse
+        blocks = blocks.reshape(-1, 2, 2, 2, i, j, k).permute(0, 4, 1, 5, 2, 6, 3)
+        bands = blocks.reshape(batch, channels // 8, 2 * i, 2 * j, 2 * k)
+    return bands

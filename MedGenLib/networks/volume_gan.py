@@ -117,6 +117,10 @@ class VolumeDiscriminator(nn.Module):
         self.judge = scaled(nn.Linear(last, max(1, classes)))
 
     def forward(self, x: Tensor, kind: Tensor) -> Tensor:
+        return self.logits(x).gather(1, kind[:, None])[:, 0]
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Volumes -> logits of all classes (b, classes)."""
         x = F.leaky_relu(self.enter(x), SLOPE)
         for index, level in enumerate(self.levels):
             x = level(x)
@@ -124,8 +128,7 @@ class VolumeDiscriminator(nn.Module):
                 x = self.change[index](F.avg_pool3d(x, 2))
         if self.spread:
             x = torch.cat([x, batch_spread(x)], 1)
-        logits = self.judge(self.collect(x).flatten(1)).float()
-        return logits.gather(1, kind[:, None])[:, 0]
+        return self.judge(self.collect(x).flatten(1)).float()
 
 
 def batch_spread(x: Tensor) -> Tensor:

@@ -153,6 +153,7 @@ class MemoryDemand:
     def _decoding(self, layout: Layout) -> float:
         """Bytes of the decoder on one tile."""
         width = self.manifest.networks["autoencoder"].arguments.get("width", WIDTH)
+        width = max(width, self._per_latent_voxel)  # the bands of the Haar transform
         tile = math.prod(min(n, layout.tile) for n in self.shape)
         return tile * width * (2 if self.bfloat16 else 4) * LIVE
 

@@ -10,6 +10,7 @@ Files of the output folder:
 | benchmark.md, benchmark.csv, index.html   | the table; the page has pictures of the recipes side by side         |
 | RECIPE/                                   | the run of a recipe, see `MedGenLib.trainer.run`                     |
 | RECIPE/cost.json                          | time and memory of one volume, in a process of its own               |
+| RECIPE/utility.json                       | with masks: Dice of segmenters that learned from synthetic images    |
 """
 
 from __future__ import annotations
@@ -28,19 +29,22 @@ from typing import Any
 from MedGenLib.errors import Cancelled, InputError, MedGenError
 from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, number, page
 from MedGenLib.evaluation.tables import csv_text
+from MedGenLib.evaluation.utility import utility
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.atomic import replacing, write_json
 from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.packages.manifest import Manifest
-from MedGenLib.progress import ProgressCallback, announce, announce_time
+from MedGenLib.progress import ProgressCallback, announce, announce_time, duration
 from MedGenLib.trainer.datasets import TRANSLATIONS, DataSet, ImagePair
-from MedGenLib.trainer.measurement import Row, mask_of
+from MedGenLib.trainer.measurement import Row, generated, mask_of
 from MedGenLib.trainer.plan import STAGES, TrainingPlan, package_name
 from MedGenLib.trainer.run import MEASURED, PAGE, AnyPlan, Case, Choices, planned, train_own
 from MedGenLib.training.recipes import RECIPES
 
-STATED, COST = "benchmark.json", "cost.json"
+STATED, COST, UTILITY = "benchmark.json", "cost.json", "utility.json"
+MOST, STEPS = 16, 200
+"""Training cases, and steps of each segmenter, of a utility."""
 PICTURES = 3
 SHORT = (
     "A budget shows what the recipes reach in this time on this computer; those that learn slowly, such as those with "
@@ -208,7 +212,11 @@ def _row(
         made = train_own(path, entry.folder, entry.choices, device, threads, progress)
         if not (entry.folder / COST).is_file():
             write_json(entry.folder / COST, [vars(row) for row in _cost(made, entry, device)])
-        measured, cost = (json.loads((entry.folder / name).read_text(encoding="utf-8")) for name in (MEASURED, COST))
+        if not (entry.folder / UTILITY).is_file():
+            write_json(entry.folder / UTILITY, [vars(row) for row in _utility(made, entry, device, progress)])
+        measured, cost, useful = (
+            json.loads((entry.folder / name).read_text(encoding="utf-8")) for name in (MEASURED, COST, UTILITY)
+        )
     except Cancelled:
         raise
     except Exception as error:  # the other recipes go on
@@ -216,7 +224,7 @@ def _row(
         announce([f"{entry.recipe} failed: {reason}"], progress)
         return BenchmarkRow(entry.recipe, error=" ".join(reason.split()))
     steps = Row("Steps", "", sum(entry.plan.steps[stage] for stage in entry.plan.stages))
-    figures = (Row(**row) for row in (*measured["rows"], *cost))
+    figures = (Row(**row) for row in (*measured["rows"], *useful, *cost))
     return BenchmarkRow(entry.recipe, (*figures, steps), tuple(measured["faults"]))
 
 
@@ -248,6 +256,34 @@ def _cost(made: Manifest, entry: Entry, device: str) -> list[Row]:
     return found
 
 
+def _utility(made: Manifest, entry: Entry, device: str, progress: ProgressCallback | None) -> list[Row]:
+    """Dice, on people kept out, of segmenters that learned from real images, or from those made from their masks."""
+    if not isinstance(entry.plan, TrainingPlan) or len(entry.cases) < 2:
+        return []
+    known = [case for case in entry.dataset.cases if case.subject not in entry.plan.held_out][:MOST]
+    with tempfile.TemporaryDirectory() as temporary:
+        sets = {name: Path(temporary, name) for name in ("real", "synthetic", "test")}
+        for folder, part in ((folder, part) for folder in sets.values() for part in ("images", "labels")):
+            (folder / part).mkdir(parents=True)
+        for name, cases in (("real", known), ("synthetic", known), ("test", entry.cases)):
+            for number_, case in enumerate(cases):
+                mask, file = mask_of(case, entry.plan), f"{case.name}.nii.gz"
+                if name == "synthetic":
+                    image = generated(made, mask, number_, device)[0]
+                else:
+                    image = read_volume(case.image, modality=entry.plan.modality)
+                write_volume(image, sets[name] / "images" / file)
+                write_volume(mask, sets[name] / "labels" / file)
+        try:
+            found = utility(**sets, steps=STEPS, repeats=1, device=device, progress=progress)
+        except InputError as error:
+            announce([f"The utility of {entry.recipe} was not measured: {error}"], progress)
+            return []
+    named = {"real": "real images", "synthetic": "synthetic ones", "both": "both"}
+    means = [row for row in found.rows if row.label == 0]
+    return [Row(f"Dice after learning from {named[r.training]}", "", r.dice, r.low, r.high) for r in means]
+
+
 def _write(rows: Sequence[BenchmarkRow], entries: Sequence[Entry], out: Path) -> None:
     """The table as Markdown, CSV and a page."""
     heads = list(dict.fromkeys(name for row in rows for name in row.cells))
@@ -255,7 +291,7 @@ def _write(rows: Sequence[BenchmarkRow], entries: Sequence[Entry], out: Path) ->
     first = entries[0]
     people, changes = len(first.plan.held_out), [key for entry in entries for key in entry.choices.changes or {}]
     fixed = any(key.startswith("steps.") for key in changes)
-    spent = "Steps chosen by the user" if fixed else f"{first.choices.budget / 60:.3g} minutes for each recipe"
+    spent = "Steps chosen by the user" if fixed else f"{duration(first.choices.budget)} for each recipe"
     said = f"{spent}; measured on {people} {'person' if people == 1 else 'people'} kept out of all trainings. {SHORT}"
     faults = [f"{row.recipe}: {sentence}" for row in rows for sentence in (row.error, *row.faults) if sentence]
     lines = [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *cells)]

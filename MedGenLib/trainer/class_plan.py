@@ -91,7 +91,6 @@ class ClassifierPlan(BasePlan):
     def config(self, cases: Sequence[ClassifiedImage], cache: Path) -> dict[str, Any]:
         """The configuration of the recipe; ``cache`` is the folder of the prepared images."""
         kept = [case for case in cases if case.subject not in self.held_out]
-        steps = self.steps[CLASSIFIER]
         return {
             "seed": self.seed,
             "folder": str(cache.parent),
@@ -108,18 +107,9 @@ class ClassifierPlan(BasePlan):
             },
             CLASSIFIER: {"classes": len(self.classes), "several": self.several, "network": dict(self.network)},
             "optimisation": {
-                CLASSIFIER: {
-                    "steps": steps,
-                    "batch": self.batch,
-                    "parts": self.parts,
-                    "learning_rate": self.learning_rate,
-                    "warmup": min(100, steps // 10),
-                    "decay": 0.5,
-                    "ema": 0.98,
-                    "seed": self.seed,
-                    "checkpoint_every": max(1, min(250, steps // 10)),
-                    "validate_every": max(1, steps // 10),
-                }
+                CLASSIFIER: self.optimization(
+                    CLASSIFIER, self.learning_rate, ema=0.98, validate_every=max(1, self.steps[CLASSIFIER] // 10)
+                )
             },
             "package": self._package(len({case.subject for case in kept})),
         }

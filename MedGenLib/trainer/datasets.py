@@ -13,7 +13,7 @@ ALIGNMENT = "alignment"
 CLASSIFIER = "image-classifier"
 """Recipe that learns the classes of images."""
 
-UNCONDITIONAL = ("gan", "wgan-gp", "style-gan")
+UNCONDITIONAL = ("gan", "wgan-gp", "style-gan", "vae")
 """Recipes that learn to make images without a mask."""
 
 

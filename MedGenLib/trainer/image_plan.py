@@ -15,8 +15,8 @@ from MedGenLib.packages.typed import setting
 from MedGenLib.pipelines.fixed_grid import FixedGrid
 from MedGenLib.trainer.datasets import DataSet, LabeledImage
 from MedGenLib.trainer.inspection import Inspection
-from MedGenLib.trainer.plan import BasePlan, checked_name, package_name
-from MedGenLib.training.splits import hold_out
+from MedGenLib.trainer.plan import CHOOSING, BasePlan, checked_name, package_name, split_of
+from MedGenLib.training.splits import hold_out_both
 
 MOST_VOXELS = {"cpu": 100_000, "cuda": 2_200_000}
 """Of a grid that trains in useful time."""
@@ -25,14 +25,15 @@ COARSEST = 4
 CACHED = 2
 """Bytes of a prepared voxel."""
 RATES = {
-    "cuda": {"gan": 2e-4, "wgan-gp": 1e-4, "style-gan": 2e-3},
-    "cpu": {"gan": 1e-3, "wgan-gp": 5e-4, "style-gan": 2e-3},
+    "cuda": {"gan": 2e-4, "wgan-gp": 1e-4, "style-gan": 2e-3, "vae": 1e-3},
+    "cpu": {"gan": 1e-3, "wgan-gp": 5e-4, "style-gan": 2e-3, "vae": 1e-3},
 }
 """Learning rates: as published, and five times as high for the few steps that a CPU makes."""
 WHY = {
     "gan": "a relativistic loss with gradient penalties on real and generated images (R3GAN)",
     "wgan-gp": "a critic of the Wasserstein distance with five steps for each one of the generator (WGAN-GP)",
     "style-gan": "a generator whose layers are scaled by a style (StyleGAN2)",
+    "vae": "an encoder and a decoder with a normally distributed latent vector between them (variational autoencoder)",
 }
 
 
@@ -46,7 +47,7 @@ class ImagePlan(BasePlan):
     classes: classes of the images; None for one that makes all of them alike.
     grid: voxels of the volumes along the RAS axes; center, scale: of their network values.
     network, discriminator, loss: settings of the recipe.
-    held_out: subjects that the networks never see, for the measurement.
+    held_out, validation: as in `TrainingPlan`.
     """
 
     stated: ClassVar[tuple[str, ...]] = (*BasePlan.stated, "channel", "recipe")
@@ -61,7 +62,7 @@ class ImagePlan(BasePlan):
     license: str
     modality: str
     unit: str
-    recipe: Literal["gan", "wgan-gp", "style-gan"]
+    recipe: Literal["gan", "wgan-gp", "style-gan", "vae"]
     classes: tuple[str, ...] | None = None
     spacing_mm: float = setting(above=0)
     grid: tuple[int, int, int] = setting(low=1)
@@ -77,6 +78,7 @@ class ImagePlan(BasePlan):
     learning_rate: float = setting(above=0)
     ema: float = setting(0.998, low=0, high=1)
     held_out: tuple[str, ...]
+    validation: tuple[str, ...] | None = None
     cache_mib: float = setting(0.0, low=0)
     seed: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -103,14 +105,15 @@ class ImagePlan(BasePlan):
 
     def config(self, cases: Sequence[LabeledImage], cache: Path) -> dict[str, Any]:
         """The configuration of the recipe; ``cache`` is the folder of the prepared images."""
-        steps = self.steps[self.recipe]
-        kept, held = ([c for c in cases if (c.subject in self.held_out) == out] for out in (False, True))
+        kept, chosen = split_of(cases, self.held_out, self.validation)
+        held = [case for case in cases if case.subject in self.held_out]
         return {
             "seed": self.seed,
             "folder": str(cache.parent),
             "data": {
                 "cases": self._listed(kept),
                 "held_cases": self._listed(held),
+                "validation_cases": self._listed(chosen),
                 "cache": str(cache),
                 "held_out": list(self.held_out),
                 "grid": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.fixed_grid).items()},
@@ -120,19 +123,13 @@ class ImagePlan(BasePlan):
             "discriminator": dict(self.discriminator),
             "loss": dict(self.loss),
             "optimisation": {
-                self.recipe: {
-                    "steps": steps,
-                    "batch": self.batch,
-                    "parts": self.parts,
-                    "learning_rate": self.learning_rate,
-                    "warmup": min(100, steps // 10),
-                    "decay": 0.3,
-                    "ema": self.ema,
-                    "seed": self.seed,
-                    "checkpoint_every": max(1, min(250, steps // 10)),
-                    "validate_every": max(1, steps // 8),
-                    "precision": "single",  # slopes of slopes need it
-                }
+                self.recipe: self.optimization(
+                    self.recipe,
+                    self.learning_rate,
+                    decay=0.3,
+                    ema=self.ema,
+                    precision="single",  # slopes of slopes need it
+                )
             },
             "package": self._package(len({case.subject for case in kept})),
         }
@@ -200,6 +197,7 @@ def make_image_plan(
     # On a CPU, residual blocks at the finest level would take most of the time.
     blocks = {"widths": widths, "blocks": [1] * (levels - 1) + [int(kind == "cuda")]}
     batch = 4 if kind == "cpu" else 16
+    held_out, validation = hold_out_both(people)
     used = {case.name for case in facts}
     classes = sorted({case.kind for case in dataset.cases if case.kind and case.name in used})
     center, scale = (float(np.median([getattr(case, key) for case in facts])) for key in ("mean", "sd"))
@@ -226,9 +224,11 @@ def make_image_plan(
             "discriminator": blocks,
             "loss": _loss(recipe, math.prod(grid), batch),
             "learning_rate": RATES[kind][recipe],
-            "held_out": hold_out(people, max(1, min(40, round(len(people) / 5))), 0),
+            "held_out": held_out,
+            **({"validation": validation} if validation else {}),
             "cache_mib": round(math.prod(grid) * len(facts) * CACHED / 2**20, 1),
-            "reasons": _reasons(dataset, ct, recipe, classes, why_grid, len(people)),
+            "reasons": _reasons(dataset, ct, recipe, classes, why_grid, len(people))
+            | ({"validation": CHOOSING} if validation else {}),
         }
     )
 
@@ -278,6 +278,8 @@ def _widths(levels: int, device: str) -> list[int]:
 
 
 def _loss(recipe: str, voxels: int, batch: int) -> dict[str, float]:
+    if recipe == "vae":
+        return {}
     if recipe == "wgan-gp":
         return {"penalty": 10.0, "critic_steps": 5, "lazy": 1}
     if recipe == "gan":

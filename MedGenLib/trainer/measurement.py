@@ -20,11 +20,15 @@ from MedGenLib.imaging.modality import modality_family
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.atomic import write_json
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.trainer.datasets import LabeledImage
 from MedGenLib.trainer.plan import TrainingPlan
+
+SHOWN = 4
+"""Cases with pictures, on which a continued package is compared too."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Measured:
     labels: means of the labels in ``unit``.
     passed: cases that passed the checks of the product; cases: all.
     pairs: real and generated volume of some cases, for pictures.
+    kept: sentence on what a continued package still makes; empty for a new model.
     """
 
     cohorts: CohortEvaluation | None
@@ -67,6 +72,7 @@ class Measured:
     passed: int
     cases: int
     pairs: Sequence[tuple[str, LabelMap, Volume, Volume]]
+    kept: str = ""
 
     faults: ClassVar[tuple[str, ...]] = ()
 
@@ -79,7 +85,7 @@ class Measured:
         found = [
             f"{self.passed} of {self.cases} volumes generated from masks of held-out cases pass all checks of MedGen"
         ]
-        found += cohort_lines(self.cohorts, self.reason)
+        found += [*cohort_lines(self.cohorts, self.reason), *([self.kept] if self.kept else [])]
         found += [
             f"{e.name}: mean {e.made:.3g} {self.unit}, in real images {e.real:.3g} {self.unit}" for e in self.labels
         ]
@@ -122,12 +128,12 @@ def measure(
         image, mask = read_volume(case.image, modality=plan.modality), mask_of(case, plan)
         record = folder / f"{case.name}.json"
         if not record.is_file():
-            volume, passed = _generated(manifest, mask, number_, device)
+            volume, passed = generated(manifest, mask, number_, device)
             write_volume(volume, made / f"{case.name}.nii.gz")
             write_volume(image, real / f"{case.name}.nii.gz")
             write_json(record, {"passed": passed, "labels": _means(image, volume, mask, plan.modality)})
         facts[case.name] = json.loads(record.read_text(encoding="utf-8"))
-        if len(pairs) < 4:
+        if len(pairs) < SHOWN:
             pairs.append((case.name, mask, image, read_volume(made / f"{case.name}.nii.gz", modality=plan.modality)))
         stage.advance()
     training = {case.name: case.image for case in cases if case.subject not in plan.held_out}
@@ -140,6 +146,25 @@ def measure(
         sum(entry["passed"] for entry in facts.values()),
         len(chosen),
         pairs,
+        _kept(manifest, find(plan.start), [mask for _, mask, *_ in pairs], device) if plan.start else "",
+    )
+
+
+def _kept(manifest: Manifest, before: Manifest, masks: Sequence[LabelMap], device: str) -> str:
+    """How far the images of a continued package have moved, for the same masks of its labels and seeds."""
+    names, shares = {value: label.name for value, label in before.input.labels.items()}, []
+    for seed, mask in enumerate(masks):
+        known = mask.with_array(np.where(np.isin(mask.array, list(names)), mask.array, 0), names)
+        if known.array.any():
+            runs = ((before, seed), (manifest, seed), (before, seed + SHOWN))
+            images = (generated(model, known, number_, device)[0].array for model, number_ in runs)
+            old, new, other = (image.astype(np.float64) for image in images)
+            shares.append(np.std(new - old) / max(np.std(other - old), 1e-6))
+    if not shares:
+        return f"What {before.name} made was not measured: no case has one of its labels"
+    return (
+        f"For the same masks and seeds, images differ from those of {before.name} by {np.mean(shares):.2f} of what its "
+        "own seeds differ by (0: nothing was lost, 1: as far as another sample)"
     )
 
 
@@ -182,7 +207,8 @@ def mask_of(case: LabeledImage, plan: TrainingPlan) -> LabelMap:
     return mask.with_array(array, dict(plan.labels))
 
 
-def _generated(manifest: Manifest, mask: LabelMap, seed: int, device: str) -> tuple[Volume, bool]:
+def generated(manifest: Manifest, mask: LabelMap, seed: int, device: str) -> tuple[Volume, bool]:
+    """An image of a mask, and whether it passes the checks."""
     run = pipeline_of(manifest).prepare(mask, devices.pick_device(device), SamplingOptions())
     volume = run.finish(run.decode(run.sample(seed, None), None))
     return volume, check_generated(volume, mask, manifest, run.seams, run.own_grid).passed

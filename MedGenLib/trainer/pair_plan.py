@@ -157,24 +157,12 @@ class TranslationPlan(BasePlan):
             "network": dict(self.network),
             "discriminator": dict(self.discriminator),
             "loss": dict(self.loss),
-            "optimisation": {stage: self._optimization(stage) for stage in self.stages},
+            "optimisation": {stage: self.optimization(stage, self._rate(stage), ema=0.998) for stage in self.stages},
             "package": self._package(len({case.subject for case in kept})),
         }
 
-    def _optimization(self, stage: str) -> dict[str, Any]:
-        steps = self.steps[stage]
-        return {
-            "steps": steps,
-            "batch": self.batch,
-            "parts": self.parts,
-            "learning_rate": RATES["regression"] if stage == ALIGNMENT else self.learning_rate,
-            "warmup": min(100, steps // 10),
-            "decay": 0.5,
-            "ema": 0.998,
-            "seed": self.seed,
-            "checkpoint_every": max(1, min(250, steps // 10)),
-            "validate_every": max(1, steps // 8),
-        }
+    def _rate(self, stage: str) -> float:
+        return RATES["regression"] if stage == ALIGNMENT else self.learning_rate
 
     @property
     def _tissues(self) -> dict[str, Any] | None:

@@ -23,9 +23,10 @@ from MedGenLib.io.atomic import write_json
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.typed import read, setting
+from MedGenLib.progress import duration
 from MedGenLib.trainer.datasets import ALIGNMENT, CLASSIFIER, TRANSLATIONS, UNCONDITIONAL, DataSet, LabeledImage
 from MedGenLib.trainer.inspection import Inspection
-from MedGenLib.training.splits import hold_out
+from MedGenLib.training.splits import hold_out_both
 
 STAGES = ("autoencoder", "latent-flow")
 """Recipes of a plan, in order."""
@@ -36,6 +37,7 @@ LARGEST_OF_AUTOENCODER = 32
 """Voxels per side of its patches: it sees a few voxels around each one only."""
 STRIDE = 8
 """Patches are multiples of this: of the latent's stride and of the coarsest level of the flow."""
+COMPRESSIONS = (2, 4, 8)
 COVERED = 0.05
 """Voxels that show something outside of the labels, relative to the labeled ones, up to which the labels cover the
 image."""
@@ -73,7 +75,15 @@ SHRUNK = "made smaller in the training, because the memory was full"
 """Reason of a choice."""
 
 
+KEEP = 0.1
+"""Weight of the distance from the weights of a continued package."""
+MOST_CHOOSING = 12
+"""Images with which samples are compared in a validation."""
+CHOOSING = "of 20 people or more in the training, a tenth, whose images choose the weights"
+
+
 AnyPlan = TypeVar("AnyPlan", bound="BasePlan")
+AnyCase = TypeVar("AnyCase", bound=LabeledImage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +180,22 @@ class BasePlan:
             data["reasons"][key] = "chosen by the user"
         return self.of(data)
 
+    def optimization(self, stage: str, rate: float, **others: Any) -> dict[str, Any]:
+        """The optimization of a stage in a configuration; ``others`` are added to what stages have in common."""
+        steps = self.steps[stage]
+        common = {
+            "steps": steps,
+            "batch": self.batch,
+            "parts": self.parts,
+            "learning_rate": rate,
+            "warmup": min(100, steps // 10),
+            "decay": 0.5,
+            "seed": self.seed,
+            "checkpoint_every": max(1, min(250, steps // 10)),
+            "validate_every": max(1, steps // 8),
+        }
+        return common | others
+
     def package(
         self, task: str, description: str, ends: tuple[str, str], dims: int, medgen: dict[str, Any]
     ) -> dict[str, Any]:
@@ -234,11 +260,13 @@ class TrainingPlan(BasePlan):
     texture: noise, smoothness and contrast of each image are a condition, and drawn for each sample.
     ablation: share of the training patches that lose labels, so that incomplete masks work too; 0 is none.
     patch: voxels along the RAS axes.
-    held_out: subjects that the networks never see, for the measurement.
+    compression: image voxels per latent voxel along each axis; quantizer: see `networks.Autoencoder`.
+    autoencoder_width: channels of the autoencoder at a compression of 2; more at a higher one.
+    held_out: subjects that the networks never see, for the measurement; validation: those who choose the weights.
     field_of_view_mm: smallest and largest extent of the cases.
     range: lowest and highest value of the images.
     cache_mib: space for the prepared volumes on the disk.
-    start: installed package whose training is continued.
+    start: installed package whose training is continued; keep: see `training.recipes.latent_flow`, 0 is free.
     reasons: choice -> reason.
     """
 
@@ -262,6 +290,8 @@ class TrainingPlan(BasePlan):
     ablation: float = setting(0.0, low=0, high=1)
     patch: tuple[int, int, int] = setting(low=STRIDE)
     batch: int = setting(2, low=1)
+    compression: int = setting(2, low=2)
+    quantizer: Literal["none", "kl", "vq"] = "none"
     autoencoder_width: int = setting(24, low=1)
     widths: tuple[int, ...] = (32, 80, 160)
     blocks: tuple[int, ...] = (1, 2, 2)
@@ -269,12 +299,14 @@ class TrainingPlan(BasePlan):
     steps: Mapping[str, int] = field(default_factory=dict, metadata={"low": 1})
     learning_rate: Mapping[str, float] = field(default_factory=lambda: {"autoencoder": 1e-3, "latent-flow": 7e-4})
     held_out: tuple[str, ...]
+    validation: tuple[str, ...] | None = None
     field_of_view_mm: tuple[tuple[float, float, float], tuple[float, float, float]]
     range: tuple[float, float]
     background: float = 0.0
     cache_mib: float = setting(0.0, low=0)
     seed: int = 0
     start: str | None = None
+    keep: float = setting(0.0, low=0)
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -284,8 +316,11 @@ class TrainingPlan(BasePlan):
 
     def check(self) -> None:
         super().check()
-        if uneven := [n for n in self.patch if n % STRIDE]:
-            raise InputError(f"The patch has a side of {uneven[0]} voxels; give multiples of {STRIDE}.")
+        if self.compression not in COMPRESSIONS:
+            raise InputError(f"The compression is {self.compression}; give 2, 4 or 8 voxels along each axis.")
+        stride = max(STRIDE, self.compression * 2 ** (len(self.widths) - 1))
+        if uneven := [n for n in self.patch if n % stride]:
+            raise InputError(f"The patch has a side of {uneven[0]} voxels; give multiples of {stride}.")
         if len(self.widths) != len(self.blocks):
             raise InputError(f"There are {len(self.widths)} widths but {len(self.blocks)} blocks; give as many.")
 
@@ -295,16 +330,21 @@ class TrainingPlan(BasePlan):
 
     def config(self, cases: Sequence[LabeledImage], cache: Path) -> dict[str, Any]:
         """The configuration of the recipes; ``cache`` is the folder of the prepared volumes."""
-        kept = [case for case in cases if case.subject not in self.held_out]
-        continues = {} if self.start is None else {"continues": {"name": self.start, "added": self._added}}
+        kept, chosen = split_of(cases, self.held_out, self.validation)
+        continues = (
+            {} if self.start is None else {"continues": {"name": self.start, "added": self._added, "keep": self.keep}}
+        )
         flow = {"widths": list(self.widths), "blocks": list(self.blocks), "attention": self.attention}
+        latent = {"width": self.autoencoder_width * self.compression // 2, "blocks": 1}
+        latent |= {"stride": self.compression, "quantizer": self.quantizer}
         return {
             "seed": self.seed,
             "folder": str(cache.parent),
             **continues,
             "data": {
                 "adaptor": "volumes",
-                "cases": [[case.name, str(case.image), str(case.labels)] for case in kept],
+                "cases": _listed_cases(kept),
+                "validation_cases": _listed_cases(chosen),
                 "cache": str(cache),
                 "held_out": list(self.held_out),
                 "modality": self.modality,
@@ -316,11 +356,8 @@ class TrainingPlan(BasePlan):
                 "texture": self.texture,
                 **({"ablation": {"share": self.ablation, "into": 0}} if self.ablation else {}),
             },
-            "autoencoder": {
-                "patch": [min(n, LARGEST_OF_AUTOENCODER) for n in self.patch],
-                "network": {"width": self.autoencoder_width, "blocks": 1},
-            },
-            "flow": {"patch": list(self.patch), "network": flow},
+            "autoencoder": {"patch": [min(n, LARGEST_OF_AUTOENCODER) for n in self.patch], "network": latent},
+            "flow": {"patch": list(self.patch), "network": {**flow, "latent_stride": self.compression}},
             "optimisation": {stage: self._optimization(stage) for stage in STAGES if stage in self.steps},
             "package": self._package(kept),
         }
@@ -336,20 +373,8 @@ class TrainingPlan(BasePlan):
         return max(self.labels) - max(find(self.start).input.labels)
 
     def _optimization(self, stage: str) -> dict[str, Any]:
-        steps = self.steps[stage]
         ema = {"autoencoder": 0.99, "latent-flow": 0.998}[stage]
-        return {
-            "steps": steps,
-            "batch": self.batch,
-            "parts": self.parts,
-            "learning_rate": self.learning_rate[stage],
-            "warmup": min(300, steps // 10),
-            "decay": 0.5,
-            "ema": ema,
-            "seed": self.seed,
-            "checkpoint_every": max(1, min(250, steps // 10)),
-            "validate_every": max(1, steps // 8),
-        }
+        return self.optimization(stage, self.learning_rate[stage], warmup=min(300, self.steps[stage] // 10), ema=ema)
 
     def _package(self, cases: Sequence[LabeledImage]) -> dict[str, Any]:
         """The fixed parts of the manifest."""
@@ -401,6 +426,19 @@ class TrainingPlan(BasePlan):
         return "" if self.start is None else f" --from {self.start}"
 
 
+def split_of(
+    cases: Sequence[AnyCase], held_out: Sequence[str], validation: Sequence[str] | None
+) -> tuple[list[AnyCase], list[AnyCase]]:
+    """The cases that train, and some of those that choose the weights."""
+    known = [case for case in cases if case.subject not in held_out]
+    kept = [case for case in known if case.subject not in (validation or ())]
+    return kept, [case for case in known if case not in kept][:MOST_CHOOSING]
+
+
+def _listed_cases(cases: Sequence[LabeledImage]) -> list[list[str]]:
+    return [[case.name, str(case.image), str(case.labels)] for case in cases]
+
+
 def make_plan(
     dataset: DataSet,
     inspection: Inspection,
@@ -427,7 +465,7 @@ def make_plan(
     outside, why_outside = _outside(inspection)
     codec, why_codec = _codec(inspection, numbers, outside)
     patch, whole, why_patch = _patch(inspection, spacing, device)
-    held_out = hold_out(subjects, max(1, min(40, round(len(subjects) / 5))), 0)
+    held_out, validation = hold_out_both(subjects)
     ct = inspection.modality == "CT"
     ablation, why_ablation = _ablation(len(labels), outside)
     extents = np.array([case.extent for case in inspection.facts])
@@ -441,11 +479,13 @@ def make_plan(
         "texture": why_texture,
         "ablation": why_ablation,
         "patch": why_patch,
+        "compression": "voxels along each axis for one of the latent; 4 and 8 cost less memory and time, and detail",
         "attention": "the patch shows the whole image"
         if whole
         else "none, because the network is applied to larger images than the patches",
         "cache_mib": "space on the disk for the prepared volumes, from which the patches are read",
         "held_out": f"a fifth of the {len(subjects)} people, drawn at random, for the measurement",
+        **({"validation": CHOOSING} if validation else {}),
     }
     return TrainingPlan(
         dataset=str(dataset.path.resolve()),
@@ -466,6 +506,7 @@ def make_plan(
         patch=patch,
         attention=whole,
         held_out=tuple(held_out),
+        validation=validation and tuple(validation),
         field_of_view_mm=_extent(extents, np.array(patch) * spacing),
         range=(-1024.0, 3071.0) if ct else (0.0, float(math.ceil(max(c.high for c in inspection.facts) * 1.5))),
         background=-1000.0 if ct else 0.0,
@@ -497,10 +538,11 @@ def continued(plan: TrainingPlan, package: Manifest, dataset: DataSet) -> Traini
         known = package.input.vocabulary.value_of(_label_name(dataset, old))
         numbers[old] = known or max(labels) + 1
         labels.setdefault(numbers[old], _label_name(dataset, old))
-    network = package.networks["flow"].arguments
+    network, autoencoder = (package.networks[role].arguments for role in ("flow", "autoencoder"))
     why = f"as in {package.name}, whose training is continued"
     changed = {
         "start": package.name,
+        "keep": KEEP,
         "modality": package.output.modality,
         "labels": {str(k): v for k, v in labels.items()},
         "numbers": {str(k): v for k, v in numbers.items()},
@@ -508,7 +550,9 @@ def continued(plan: TrainingPlan, package: Manifest, dataset: DataSet) -> Traini
         "outside": settings.outside,
         "codec": {"name": settings.name, **settings.codec},
         "texture": settings.texture is not None,
-        "autoencoder_width": package.networks["autoencoder"].arguments["width"],
+        "compression": settings.latent_stride,
+        "quantizer": autoencoder.get("quantizer", "none"),
+        "autoencoder_width": 2 * autoencoder["width"] // settings.latent_stride,
         "widths": list(network["widths"]),
         "blocks": list(network["blocks"]),
         "attention": bool(network.get("attention", False)),
@@ -520,6 +564,7 @@ def continued(plan: TrainingPlan, package: Manifest, dataset: DataSet) -> Traini
     if package.license.spdx != plan.license:
         changed["license"] = f"{package.license.spdx} AND {plan.license}"
     reasons = {**plan.reasons, **dict.fromkeys(("start", *(key for key in changed if key in plan.reasons)), why)}
+    reasons["keep"] = f"draws the weights back to those of {package.name}, so that it forgets less; 0 leaves them free"
     return plan.with_values(**changed, reasons=reasons)
 
 
@@ -541,8 +586,8 @@ def with_budget(plan: AnyPlan, seconds: Mapping[str, float], budget: float) -> A
     if short := [stage for stage in plan.stages if steps[stage] < STEPS[stage][0]]:
         needed = max(STEPS[stage][0] * seconds[stage] / shares[stage] for stage in short)
         raise InputError(
-            f"The budget of {budget / 60:.3g} min allows {steps[short[0]]} steps of the {short[0]}, too few to be "
-            f"useful; give at least {math.ceil(needed / 60)} min."
+            f"The budget of {duration(budget)} allows {steps[short[0]]} steps of the {short[0]}, too few to be "
+            f"useful; give at least {duration(60 * math.ceil(needed / 60))}."
         )
     chosen = {stage: min(steps[stage], STEPS[stage][1]) for stage in plan.stages}
     why = {

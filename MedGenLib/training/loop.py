@@ -27,6 +27,7 @@ from MedGenLib.pipelines.estimate import announce_long
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.training.memory import MEMORY, peak_mib, restart_peak
 from MedGenLib.training.ranks import Ranks, TrainingMemoryError
+from MedGenLib.training.selection import Selection
 
 CHECKPOINT = "checkpoint.pt"
 VALIDATION = "validation.jsonl"
@@ -230,6 +231,7 @@ class Trainer:
             for o, adam in zip(self.recipe.objectives, self.adams, strict=True)
         ]
         self.step = 0
+        self.selection = Selection(self.recipe, self.settings.steps, self.out)
         self._resume()
         if len(set(self.ranks.gather(self.step))) > 1:
             raise InputError(f"The processes see different checkpoints in {self.out}; give a folder that all share.")
@@ -251,6 +253,7 @@ class Trainer:
         finally:
             if log is not None:
                 log.close()
+        self.selection.restore(self.averages)
         return self.recipe.export(self.averages, self.step, self.out)
 
     def _tell_time(self, stage: Stage) -> None:
@@ -338,7 +341,7 @@ class Trainer:
 
     def _validate(self, log: Log) -> None:
         """Validate with fixed data and noise; write to TensorBoard and a file."""
-        values = self.recipe.validate(self.averages, self.step, log)
+        values = self.recipe.validate(self.averages, self.step, log) | self.selection.look(self.averages, self.step)
         log.scalars("validation", values, self.step)
         if self.on_validation is not None:
             self.on_validation()

@@ -37,6 +37,11 @@ LARGEST_GAP = 1
 """Margin in latent voxels around an erased region without a constraint."""
 
 
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of normal distributions from the standard one, in nats for each entry."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+
+
 @dataclass(frozen=True)
 class TrainingStep:
     """One batch on its path, and the network's prediction.
@@ -66,9 +71,9 @@ class Region:
     labels: tuple[int, ...]
     weight: float
 
-    def weights(self, maps: Tensor) -> Tensor:
-        """(b, m, 2i, 2j, 2k) -> (b, 1, i, j, k), 1 or `weight` where a cell holds such a voxel."""
-        return 1 + (self.weight - 1) * F.max_pool3d(_share(maps, self.labels), 2)
+    def weights(self, maps: Tensor, stride: int = 2) -> Tensor:
+        """(b, m, si, sj, sk) -> (b, 1, i, j, k), 1 or `weight` where a cell holds such a voxel."""
+        return 1 + (self.weight - 1) * F.max_pool3d(_share(maps, self.labels), stride)
 
 
 @dataclass(frozen=True)
@@ -219,7 +224,8 @@ class Terms:
 
     def weights(self, maps: Tensor, weight: Tensor) -> Tensor:
         """``weight`` (b, 1, i, j, k) of the error, increased in the region."""
-        return weight if self.region is None else weight * self.region.weights(maps)
+        stride = maps.shape[-1] // weight.shape[-1]
+        return weight if self.region is None else weight * self.region.weights(maps, stride)
 
     def __call__(self, network: nn.Module, step: TrainingStep) -> tuple[Tensor, dict[str, float]]:
         """The sum of all terms, and their values."""

@@ -6,6 +6,17 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable
 
+FEWEST = 20
+"""People of the training from which some are taken to choose the weights."""
+
+
+def hold_out_both(subjects: Iterable[str]) -> tuple[list[str], list[str] | None]:
+    """A fifth of the people, who measure a model, and a tenth of 20 others or more, who choose its weights."""
+    people = sorted(set(subjects))
+    measure = hold_out(people, max(1, min(40, round(len(people) / 5))))
+    others = [person for person in people if person not in measure]
+    return measure, hold_out(others, min(16, max(4, len(others) // 10)), 1) if len(others) >= FEWEST else None
+
 
 def hold_out(subjects: Iterable[str], count: int, seed: int = 0, stratum: int = 0) -> list[str]:
     """Choose ``count`` subjects to hold out of training, deterministic on every machine.

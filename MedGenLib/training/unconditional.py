@@ -1,4 +1,5 @@
-"""What the recipes of generators without a mask share: data, the alternating losses, pictures and export."""
+"""What the recipes of generators without a mask share: data, pictures and export, and the losses of those with a
+discriminator."""
 
 from __future__ import annotations
 
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from MedGenLib.networks.volume_gan import VolumeDiscriminator
+from MedGenLib.networks.volume_gan import VolumeDiscriminator, VolumeGenerator
+from MedGenLib.training.adversarial import R3GAN_ADAM
 from MedGenLib.training.data.images import Images
-from MedGenLib.training.loop import AdamSettings, Draw, Log, Objective, to_device_of
+from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
 
 SHOWN = 6
 """Volumes of a picture."""
@@ -23,27 +25,11 @@ CHECKED = 32
 """Images whose logits are compared in a validation."""
 
 
-class UnconditionalRecipe(ABC):
-    """Base of the recipes: a discriminator that learns in each step, and a generator in each ``critic_steps``-th one.
+class ImageRecipe:
+    """Base of the recipes: a generator, and the images of a configuration on its grid."""
 
-    The penalty of the discriminator is lazy: it is added in each ``loss.lazy``-th step, times that number, within the
-    step of the other losses, so that its mean is the same and Adam needs no other settings.
-    """
-
-    spread = False
-
-    def __init__(self, config: dict[str, Any], generator: nn.Module, adam: AdamSettings) -> None:
-        self.config, self.loss = config, config["loss"]
-        judge = VolumeDiscriminator(
-            config["network"]["grid"], **config["discriminator"], classes=len(config["classes"]), spread=self.spread
-        )
-        self.networks: dict[str, nn.Module] = {"discriminator": judge, "generator": generator}
-        every = int(self.loss.get("critic_steps", 1))
-        self.objectives = [
-            Objective("discrimination", ("discriminator",), self._discriminator_loss, adam),
-            Objective("generation", ("generator",), self._generator_loss, adam, every),
-        ]
-        self.period = max(every, int(self.loss["lazy"]))
+    def __init__(self, config: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+        self.config, self.networks = config, networks
 
     @cached_property
     def data(self) -> Images:
@@ -52,18 +38,6 @@ class UnconditionalRecipe(ABC):
     @cached_property
     def held(self) -> Images:
         return Images(self.config, "held_cases")
-
-    @abstractmethod
-    def judged(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Loss of the discriminator on logits."""
-
-    @abstractmethod
-    def deceived(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Loss of the generator on logits."""
-
-    @abstractmethod
-    def penalty(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], kind: Tensor, draw: Draw) -> Tensor:
-        """Penalty of the discriminator on logits and images."""
 
     def random_batch(self, size: int) -> dict[str, Tensor]:
         """Noise in the form of a batch, to time a step without data."""
@@ -77,6 +51,75 @@ class UnconditionalRecipe(ABC):
         network = network or self.networks["generator"]
         noise = torch.randn(len(kind), network.latent, generator=draw).to(kind.device)
         return network(noise, kind, draw)
+
+    def checked(self, networks: dict[str, nn.Module]) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Fixed images of the training and of people kept out, and volumes of the classes of the former."""
+        generator, device = torch.Generator().manual_seed(7), networks["generator"]
+        known, unknown = (
+            to_device_of(device, reader.sample(np.random.default_rng(7), CHECKED)) for reader in (self.data, self.held)
+        )
+        made = [self.made(kind, generator, networks["generator"]) for kind in known["kind"].split(4)]
+        return known, unknown, torch.cat(made)
+
+    def samples(self, networks: dict[str, nn.Module]) -> tuple[np.ndarray, np.ndarray] | None:
+        """As many volumes as images of the people who choose the weights, and these; None without such people."""
+        if not self.config.get("data", {}).get("validation_cases"):
+            return None
+        images, draw = Images(self.config, "validation_cases"), torch.Generator().manual_seed(8)
+        kinds = torch.tensor(images.kinds, device=next(networks["generator"].parameters()).device)
+        with torch.no_grad():
+            made = [self.made(kind, draw, networks["generator"])[:, 0].cpu() for kind in kinds.split(4)]
+        return torch.cat(made).numpy(), np.stack(images.values)
+
+    def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
+        from MedGenLib.training.package import export_package
+
+        return export_package(
+            self.config,
+            {"generator": networks["generator"]},
+            step=step,
+            held_out=self.config["data"]["held_out"],
+            statistics={"tissues": {"0": self.data.statistics()}},
+            out=out,
+        )
+
+
+class UnconditionalRecipe(ImageRecipe, ABC):
+    """Base of those with a discriminator, which learns in each step, the generator in each ``critic_steps``-th one.
+
+    The penalty of the discriminator is lazy: it is added in each ``loss.lazy``-th step, times that number, within the
+    step of the other losses, so that its mean is the same and Adam needs no other settings.
+    """
+
+    spread = False
+    generator: type[nn.Module] = VolumeGenerator
+    adam = R3GAN_ADAM
+
+    def __init__(self, config: dict[str, Any], out: Path) -> None:
+        generator = self.generator(**config["network"], classes=len(config["classes"]))
+        judge = VolumeDiscriminator(
+            config["network"]["grid"], **config["discriminator"], classes=len(config["classes"]), spread=self.spread
+        )
+        super().__init__(config, {"discriminator": judge, "generator": generator})
+        self.loss = config["loss"]
+        every = int(self.loss.get("critic_steps", 1))
+        self.objectives = [
+            Objective("discrimination", ("discriminator",), self._discriminator_loss, self.adam),
+            Objective("generation", ("generator",), self._generator_loss, self.adam, every),
+        ]
+        self.period = max(every, int(self.loss["lazy"]))
+
+    @abstractmethod
+    def judged(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Loss of the discriminator on logits."""
+
+    @abstractmethod
+    def deceived(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Loss of the generator on logits."""
+
+    @abstractmethod
+    def penalty(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], kind: Tensor, draw: Draw) -> Tensor:
+        """Penalty of the discriminator on logits and images."""
 
     def _discriminator_loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         real, kind, lazy = batch["image"], batch["kind"], int(self.loss["lazy"])
@@ -103,31 +146,13 @@ class UnconditionalRecipe(ABC):
     @torch.no_grad()
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:
         """Mean logits; a discriminator that learns people by heart gives lower ones to those that it never saw."""
-        judge, generator = networks["discriminator"], torch.Generator().manual_seed(7)
-        known, unknown = (
-            to_device_of(judge, reader.sample(np.random.default_rng(7), CHECKED)) for reader in (self.data, self.held)
-        )
-        made = torch.cat([self.made(kind, generator, networks["generator"]) for kind in known["kind"].split(4)])
-        figures = {
+        judge, (known, unknown, made) = networks["discriminator"], self.checked(networks)
+        show(log, step, made, unknown["image"])
+        return {
             "logit": _logits(judge, known["image"], known["kind"]),
             "held_out_logit": _logits(judge, unknown["image"], unknown["kind"]),
             "made_logit": _logits(judge, made, known["kind"]),
         }
-        rows = [_slices(images[:SHOWN]) for images in (made, unknown["image"])]
-        log.picture("validation/made_real", np.concatenate(rows), step)
-        return figures
-
-    def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        from MedGenLib.training.package import export_package
-
-        return export_package(
-            self.config,
-            {"generator": networks["generator"]},
-            step=step,
-            held_out=self.config["data"]["held_out"],
-            statistics={"tissues": {"0": self.data.statistics()}},
-            out=out,
-        )
 
 
 @contextmanager
@@ -144,6 +169,11 @@ def _logits(judge: nn.Module, images: Tensor, kind: Tensor) -> float:
     """Mean over all images, a few at a time."""
     parts = zip(images.split(4), kind.split(4), strict=True)
     return float(torch.cat([judge(*part) for part in parts]).mean())
+
+
+def show(log: Log, step: int, *rows: Tensor) -> None:
+    """A picture with a row for each set of images."""
+    log.picture("validation/made_real", np.concatenate([_slices(images[:SHOWN]) for images in rows]), step)
 
 
 def _slices(images: Tensor) -> np.ndarray:

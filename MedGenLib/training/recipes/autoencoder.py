@@ -1,6 +1,7 @@
-"""Recipe `autoencoder`: image <-> latent of eight channels at half the resolution.
+"""Recipe `autoencoder`: image <-> latent of eight channels at a half, a quarter or an eighth of the resolution.
 
-The decoder is trained on slightly noisy latents, as those of a flow are not exact.
+The decoder is trained on slightly noisy latents, as those of a flow are not exact; with the quantizer "kl" the encoder
+learns how noisy.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from MedGenLib.io.atomic import replacing, write_json
 from MedGenLib.networks import Autoencoder
 from MedGenLib.training.data import read_data
 from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
+from MedGenLib.training.losses import divergence
 from MedGenLib.training.recipes import recipe
 
 WEIGHTS_FILE = "autoencoder.safetensors"
-LATENT_NOISE = 0.05
+LATENT_NOISE, KL_WEIGHT, COMMITMENT = 0.05, 1e-3, 0.25
+"""Noise without a quantizer; weight of the divergence in nats for each voxel; weight of the distance of the latent from
+its code, as published."""
 
 
 @recipe("autoencoder")
@@ -37,15 +41,23 @@ class AutoencoderRecipe:
 
     def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         network = self.networks["autoencoder"]
-        latent = network.encode(batch["x"])
+        latent, log_variance = network.posterior(batch["x"])
         noise = torch.randn(latent.shape, generator=draw.torch).to(latent)
-        restored = network.decode(latent + LATENT_NOISE * noise)
+        if log_variance is not None:
+            penalty = KL_WEIGHT * divergence(latent, log_variance).mean() * network.channels / network.stride**3
+            point = latent + (log_variance / 2).exp() * noise
+        else:
+            # Unit variance of the latent keeps the added noise and the first entries of a codebook meaningful.
+            penalty = 0.1 * (latent.square().mean(dim=(0, 2, 3, 4)) - 1).square().mean()
+            point = latent + LATENT_NOISE * noise
+        if network.codebook is not None:
+            codes, point = network.quantized(latent), latent
+            learned = (codes - latent.detach()).square().mean()
+            penalty = penalty + learned + COMMITMENT * (codes.detach() - latent).square().mean()
+        restored = network.decode(point)
         weight = batch["valid"] + 0.1 * (1 - batch["valid"])
         error = (weight * (restored - batch["x"]).abs()).sum() / weight.sum()
-        # Unit variance of the latent keeps the added noise meaningful.
-        spread = (latent.square().mean(dim=(0, 2, 3, 4)) - 1).square().mean()
-        loss = error + 0.1 * spread
-        return loss, {"l1": float(error.detach()), "spread": float(spread.detach())}
+        return error + penalty, {"l1": float(error.detach()), "penalty": float(penalty.detach())}
 
     @torch.no_grad()
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]:

@@ -6,13 +6,9 @@ by the weight ``r1``. No network has a normalization.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from torch import Tensor
 
-from MedGenLib.networks import VolumeGenerator
-from MedGenLib.training.adversarial import R3GAN_ADAM, relativistic, zero_centered
+from MedGenLib.training.adversarial import relativistic, zero_centered
 from MedGenLib.training.loop import Draw
 from MedGenLib.training.recipes import recipe
 from MedGenLib.training.unconditional import UnconditionalRecipe
@@ -21,9 +17,6 @@ from MedGenLib.training.unconditional import UnconditionalRecipe
 @recipe("gan")
 class Gan(UnconditionalRecipe):
     """Recipe of the module."""
-
-    def __init__(self, config: dict[str, Any], out: Path) -> None:
-        super().__init__(config, VolumeGenerator(**config["network"], classes=len(config["classes"])), R3GAN_ADAM)
 
     def judged(self, real: Tensor, fake: Tensor) -> Tensor:
         return relativistic(real, fake)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,7 +33,9 @@ class LatentFlowRecipe:
     ``flow.train`` "conditioner" freezes all but the conditioner, after ``start_from``, to add a condition to a trained
     network by a ControlNet (``flow.network.conditioner`` "control").
 
-    ``continues`` has the ``name`` of an installed package to start from, and the number of labels ``added`` to it.
+    ``continues`` has the ``name`` of an installed package to start from, the number of labels ``added`` to it, and the
+    weight ``keep`` of the squared distance from its weights, which keeps what it knows (L2-SP, Li et al. 2018, arXiv
+    1802.01483, eq. 2).
 
     ``<out>/../autoencoder`` must contain the export of the recipe `autoencoder`.
     """
@@ -53,7 +56,9 @@ class LatentFlowRecipe:
         if only_conditioner:
             network.freeze_base()
         if "continues" in config:
-            load_flow(network, **config["continues"])
+            load_flow(network, config["continues"]["name"], config["continues"]["added"])
+        self.keep = float(config.get("continues", {}).get("keep", 0.0))
+        self.known = [weight.detach().clone() for weight in network.parameters()] if self.keep else []
         self.terms = Terms.of(config, self.data.codec, self.autoencoder)
         self.objectives = [Objective("flow", ("flow",), self._loss)]
 
@@ -84,7 +89,12 @@ class LatentFlowRecipe:
         loss = (weight * error).sum() / (weight.sum() * error.shape[1])
         made = TrainingStep(maps, batch["valid"], point, velocity, estimate, time, scalars)
         more, figures = self.terms(network, made)
-        return loss + more, {"velocity": float(loss.detach()), **figures}
+        figures = {"velocity": float(loss.detach()), **figures}
+        if self.keep:
+            pairs = zip(network.parameters(), self.known, strict=True)
+            moved = sum((weight - known.to(weight)).square().sum() for weight, known in pairs)
+            more, figures["moved"] = more + self.keep / 2 * moved, float(moved.detach())
+        return loss + more, figures
 
     @torch.no_grad()
     def _encode(self, image: Tensor) -> Tensor:
@@ -108,6 +118,25 @@ class LatentFlowRecipe:
         both = torch.cat([image[0, 0, middle], batch["x"][0, 0, middle]], 1)
         log.picture("validation/sampled_beside_real", (both.cpu().numpy() + 2) / 4, step)
         return {self.prediction: total}
+
+    @torch.no_grad()
+    def samples(self, networks: dict[str, nn.Module]) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+        """Samples from masks of the people who choose the weights, and their images; None without such people."""
+        cases = self.config["data"].get("validation_cases")
+        if not cases:
+            return None
+        unseen = read_data(
+            {**self.config, "data": {**self.config["data"], "cases": cases}}, self.config["flow"]["patch"]
+        )
+        unseen.texture = self.data.texture
+        made, real = [], []
+        for number in range(len(cases)):
+            draw = Draw.of(8, number)
+            batch = to_device_of(networks["flow"], unseen.sample(draw.numpy, 1))
+            sample = self._sample(networks["flow"], batch, draw) * batch["valid"]
+            for side, image in ((made, sample), (real, batch["x"] * batch["valid"])):
+                side.append(image[0, 0].cpu().numpy())
+        return made, real
 
     def _sample(self, network: nn.Module, batch: dict[str, Tensor], draw: Draw) -> Tensor:
         features = network.encode_mask(batch["maps"])

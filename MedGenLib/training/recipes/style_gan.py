@@ -6,13 +6,10 @@ The regularization of the path length is left out, as the paper allows.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from torch import Tensor
 
 from MedGenLib.networks import StyleGenerator
-from MedGenLib.training.adversarial import R3GAN_ADAM, non_saturating_generator, saturated_discriminator, zero_centered
+from MedGenLib.training.adversarial import non_saturating_generator, saturated_discriminator, zero_centered
 from MedGenLib.training.loop import Draw
 from MedGenLib.training.recipes import recipe
 from MedGenLib.training.unconditional import UnconditionalRecipe
@@ -23,9 +20,7 @@ class StyleGan(UnconditionalRecipe):
     """Recipe of the module."""
 
     spread = True
-
-    def __init__(self, config: dict[str, Any], out: Path) -> None:
-        super().__init__(config, StyleGenerator(**config["network"], classes=len(config["classes"])), R3GAN_ADAM)
+    generator = StyleGenerator
 
     def judged(self, real: Tensor, fake: Tensor) -> Tensor:
         return saturated_discriminator(real, fake)

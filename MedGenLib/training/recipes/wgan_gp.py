@@ -6,12 +6,8 @@ slope on lines from real to fake volumes is drawn to 1 by the weight ``penalty``
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from torch import Tensor
 
-from MedGenLib.networks import VolumeGenerator
 from MedGenLib.training.adversarial import WGAN_ADAM, between, one_centered
 from MedGenLib.training.loop import Draw
 from MedGenLib.training.recipes import recipe
@@ -22,8 +18,7 @@ from MedGenLib.training.unconditional import UnconditionalRecipe
 class WganGp(UnconditionalRecipe):
     """Recipe of the module."""
 
-    def __init__(self, config: dict[str, Any], out: Path) -> None:
-        super().__init__(config, VolumeGenerator(**config["network"], classes=len(config["classes"])), WGAN_ADAM)
+    adam = WGAN_ADAM
 
     def judged(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()

@@ -164,9 +164,10 @@ def test_a_folder_of_something_else_is_refused(out, data, tmp_path, capsys):
         assert sentence in capsys.readouterr().err
 
 
-def test_generators_with_and_without_masks_are_compared(tmp_path):
+def test_generators_with_and_without_masks_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr("MedGenLib.trainer.benchmark.STEPS", 2)
     crops = tmp_path / "crops"
-    for image in sorted((sample("hippocampi/dataset.json").parent / "imagesTr").iterdir())[:2]:
+    for image in sorted((sample("hippocampi/dataset.json").parent / "imagesTr").iterdir())[:3]:
         for kind, source in (("images", image), ("labels", image.parents[1] / "labelsTr" / image.name)):
             (crops / kind).mkdir(parents=True, exist_ok=True)
             shutil.copy(source, crops / kind / image.name)
@@ -174,10 +175,13 @@ def test_generators_with_and_without_masks_are_compared(tmp_path):
     tiny |= {"steps.autoencoder": "2", "steps.latent-flow": "2"}
     changes = {f"latent-flow.{key}": value for key, value in tiny.items()}
     changes |= {f"gan.{part}": '{"widths": [8, 8], "blocks": [1, 0]}' for part in ("network", "discriminator")}
-    changes |= {"gan.steps.gan": "2", "gan.batch": "2"}
+    names = [path.name.removesuffix(".nii.gz") for path in sorted((crops / "images").iterdir())]
+    changes |= {"gan.steps.gan": "2", "gan.batch": "2", "held_out": json.dumps(names[1:])}
     rows = benchmark(crops, tmp_path / "out", ["latent-flow", "gan"], Choices(name="crops", changes=changes), "cpu")
     for row, steps in zip(rows, (4, 2), strict=True):
         figures = {figure.name: figure.value for figure in row.figures}
         assert figures["Steps"] == steps and figures["One volume"] > 0 and figures["Parameters"] > 0
+        dice = [name for name in figures if name.startswith("Dice after learning from")]
+        assert len(dice) == (3 if row.recipe == "latent-flow" else 0) and all(0 <= figures[name] <= 1 for name in dice)
     page = (tmp_path / "out/index.html").read_text()
     assert "latent-flow, Real image." in page and re.search(r"hippocampus_\d+: gan\.", page)

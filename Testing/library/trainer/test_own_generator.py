@@ -81,7 +81,10 @@ def data(tmp_path_factory) -> Path:
     return images(tmp_path_factory.mktemp("data"), 10)
 
 
-@pytest.fixture(scope="module", params=["gan", "wgan-gp", pytest.param("style-gan", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=["gan", "wgan-gp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("style-gan", "vae"))],
+)
 def run(request, data, home, tmp_path_factory) -> tuple[str, Path]:
     """A recipe, and the folder of its run on the command line."""
     recipe, out = request.param, tmp_path_factory.mktemp("runs") / "mine"

@@ -26,9 +26,11 @@ from MedGenLib.pipelines.loading import network as trained_network
 from MedGenLib.trainer.inspection import inspect
 from MedGenLib.trainer.layouts import read_dataset
 from MedGenLib.trainer.plan import TrainingPlan, make_plan, with_budget
-from MedGenLib.trainer.run import Choices, train_own
+from MedGenLib.trainer.run import Choices, plan_of, train_own
 from MedGenLib.training.data.volumes import Volumes
-from MedGenLib.training.warm_start import load_flow
+from MedGenLib.training.loop import Draw
+from MedGenLib.training.recipes.latent_flow import LatentFlowRecipe
+from MedGenLib.training.warm_start import copy_autoencoder, load_flow
 
 TINY = {
     "widths": "[8, 16]",
@@ -167,6 +169,23 @@ def test_an_installed_model_is_continued_with_a_new_label(run, tumors, tmp_path)
     one, two = (trained_network(model, "autoencoder", torch.device("cpu")) for model in (before, made))
     x = torch.randn(1, 1, 16, 16, 16)
     assert torch.allclose(one.encode(x), two.encode(x), atol=0.05)
+    share = re.search(r"differ from those of mine by (\d\.\d\d) of what its own seeds differ by", made.card)
+    assert 0 < float(share[1]) < 1  # four steps change little
+
+
+def test_the_weights_of_a_continued_package_are_drawn_back(run, tumors, tmp_path):
+    dataset = read_dataset(tumors)
+    changes = {"steps.latent-flow": "1", "keep": "0.5"}
+    plan, _ = plan_of(dataset, Choices(start="mine", license="CC0-1.0", changes=changes), "cpu")
+    copy_autoencoder("mine", tmp_path / "autoencoder")
+    recipe = LatentFlowRecipe(plan.config(dataset.cases, tmp_path / "cache"), tmp_path / "flow")
+    batch = recipe.batch(Draw.of(0, 0), 1)
+    assert recipe.objectives[0].loss(batch, Draw.of(0, 0))[1]["moved"] == 0
+    bias = recipe.networks["flow"].leave.bias
+    bias.data += 0.2
+    loss, figures = recipe.objectives[0].loss(batch, Draw.of(0, 0))
+    assert figures["moved"] == pytest.approx(8 * 0.04, rel=1e-4)
+    assert float(loss.detach()) == pytest.approx(figures["velocity"] + 0.25 * figures["moved"], rel=1e-4)
 
 
 def test_a_continued_network_starts_where_the_package_ended(run):

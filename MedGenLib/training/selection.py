@@ -1,0 +1,79 @@
+"""Choice of the averaged weights by their images: the weights whose samples are nearest to people they never saw.
+
+A recipe with the method `samples` is looked at in each validation of the second half of the training. The distance is
+the Frechet distance between the features of slices, see `MedGenLib.metrics.distribution`. Other people measure the
+model afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from MedGenLib.errors import InputError
+from MedGenLib.evaluation.feature_networks import extractor
+from MedGenLib.imaging.volume import Volume
+from MedGenLib.io.atomic import replacing
+from MedGenLib.metrics.distribution import fid
+from MedGenLib.metrics.features import describe
+from MedGenLib.metrics.slices import Standard
+
+SELECTED = "selected.pt"
+MIDDLE, SCALE = 500.0, 150.0
+"""Intensity of the network values 0 and 1 as an image in arbitrary units."""
+
+
+class Selection:
+    """The best weights so far, in a file of the run's folder."""
+
+    def __init__(self, recipe: Any, steps: int, out: Path) -> None:
+        self.samples = getattr(recipe, "samples", lambda networks: None)
+        self.first, self.file = steps // 2, out / SELECTED
+
+    def look(self, networks: dict[str, nn.Module], step: int) -> dict[str, float]:
+        """Measure the weights, and keep them if they are the best; the figures for the log."""
+        pair = self.samples(networks) if step >= self.first else None
+        if pair is None:
+            return {}
+        distance = feature_distance(*pair)
+        best, nearest = self._best()
+        if distance < nearest:
+            best, nearest = step, distance
+            state = {"step": step, "distance": distance} | {k: n.state_dict() for k, n in networks.items()}
+            with replacing(self.file) as temporary:
+                torch.save(state, temporary)
+        return {"feature_distance": distance, "nearest_step": best}
+
+    def restore(self, networks: dict[str, nn.Module]) -> None:
+        """Load the best weights, if there are some."""
+        if self.file.is_file():
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            for name, network in networks.items():
+                network.load_state_dict(state[name])
+
+    def _best(self) -> tuple[int, float]:
+        state = torch.load(self.file, map_location="cpu", weights_only=True) if self.file.is_file() else {}
+        return state.get("step", 0), state.get("distance", np.inf)
+
+
+def feature_distance(made: Sequence[NDArray[Any]], real: Sequence[NDArray[Any]]) -> float:
+    """Frechet distance between the slices of volumes in network values; infinite for constant ones."""
+    extract, standard = extractor(), Standard(False, (1.0, 1.0, 1.0), "the real images")
+    try:
+        cohorts = [
+            [describe(_image(v), "a sample", standard, extract, cache=False).planes for v in s] for s in (real, made)
+        ]
+    except InputError:
+        return float("inf")
+    planes = [n for n in range(3) if all(len(volume[n]) for cohort in cohorts for volume in cohort)]
+    return fid(*([np.concatenate([volume[n] for volume in cohort]) for n in planes] for cohort in cohorts))
+
+
+def _image(values: NDArray[Any]) -> Volume:
+    return Volume(np.clip(MIDDLE + SCALE * np.asarray(values, np.float32), 0, None), np.eye(4), "MR", "a.u.")
