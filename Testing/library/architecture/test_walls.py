@@ -42,7 +42,7 @@ from MedGenLib.requirements import requirements
 SLICER = {"slicer", "qt", "ctk", "vtk", "PythonQt", "mrml", "MedGenSlicer"}
 TORCH = {"torch", "monai", "torchvision"}
 SLOW = TORCH | {"numpy", "SimpleITK", "matplotlib", "scipy", "skimage", "jsonschema", "pydicom", "tqdm"}
-HEAVY = ("networks", "diffusion", "training", "pipelines", "editing")
+HEAVY = ("networks", "diffusion", "training", "pipelines", "editing", "federated")
 """Rooms of MedGenLib with files that compute in torch; all others, also later ones, are light."""
 TENSORS_ONLY = ("networks", "diffusion")
 KNOWN_TO_TENSORS = {*TENSORS_ONLY, "errors", "registry"}
