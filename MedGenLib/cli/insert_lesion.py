@@ -32,7 +32,7 @@ def insert(arguments: Namespace, console: Console) -> int:
         from MedGenLib.editing.lesions import insert_lesion  # imports torch
         from MedGenLib.visual.preview import preview_change
 
-        made = insert_lesion(**run.options(), progress=console)
+        made = insert_lesion(**run.options(), progress=console, keep_steps=arguments.explanation is not None)
 
         def draw(result: Result, number: int, path: Path) -> None:
             lesion = made.frames[number].lesion

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 LABELS = 256
 """More than the labels of a model."""
+WATCHED = 6
+"""Steps of the sampler that are shown at most."""
 FEWEST_VOXELS = 200
 """Voxels of a tissue below which its mean is not checked."""
 
@@ -55,6 +57,8 @@ class RegionEditor:
     organs: HU of organs; None for masks and models without.
     view: field of view of a model of one structure; None for models of whole bodies.
     conditions: other conditions of the networks, for the report.
+    watch: called at some steps of the sampler with the number of the step, that of all, a box, and its voxels as the
+        sampler estimates them then. Each costs one more decoding.
     """
 
     manifest: Manifest
@@ -73,6 +77,7 @@ class RegionEditor:
     conditions: dict[str, Any] = field(default_factory=dict)
     organs: OrganEdits | None = None
     history: History = field(default_factory=History)
+    watch: Callable[[int, int, Box, NDArray], None] | None = None
     _parts: list[tuple[str, Any, NDArray, NDArray]] = field(default_factory=list)
     _encoded: list[tuple[Box, NDArray]] = field(default_factory=list)
 
@@ -256,7 +261,8 @@ class RegionEditor:
             free |= torch.from_numpy(~cache.known[window])
         known = torch.from_numpy(cache.latent[(slice(None), *window)])[None].to(self.device)
         place = free.to(self.device)
-        latent = sampling.integrate(noise.read(window).to(self.device), progress, None, Known(known, place))
+        watch = None if self.watch is None else self._watcher(sampling, window, box)
+        latent = sampling.integrate(noise.read(window).to(self.device), progress, None, Known(known, place), watch)
         latent = torch.where(place, latent, known)
         values = sampling.decode(latent, progress)
         written = self._blend(
@@ -264,6 +270,19 @@ class RegionEditor:
         )
         self._keep(latent[0].cpu().numpy(), free[0, 0].numpy(), window, box)
         return written, sampling.scene.findings
+
+    def _watcher(self, sampling: Sampling, window: Box, box: Box) -> Callable[[int, int, torch.Tensor], None]:
+        """Shows `watch` the box of cells at some steps, evenly spaced, with the last one."""
+        voxels = self.grid_map.voxels_in(scaled(box, self.grid_map.cell))
+        start = tuple(part.start for part in scaled(window, self.grid_map.cell))
+
+        def shown(number: int, total: int, estimate: torch.Tensor) -> None:
+            if number in np.linspace(1, total, min(WATCHED, total)).round():
+                x = self.grid_map.back(sampling.decode(estimate), start, voxels)
+                values = self.cache.intensities(x, self.labels[voxels], self.limits)
+                self.watch(number, total, voxels, values.clip(*self.allowed).astype(np.float32))
+
+        return shown
 
     def _keep(self, latent: NDArray, free: NDArray, window: Box, box: Box) -> None:
         """Store the new latent of a window where the image does not show it; elsewhere it is encoded when needed."""

@@ -14,6 +14,7 @@ does not describe where the new label allows them.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -170,6 +171,7 @@ class Canvas:
         box: Box | None = None,
         *,
         progress: ProgressCallback | None = None,
+        watch: Callable[[int, int, Box, NDArray], None] | None = None,
         **options: Unpack[RedrawOptions],
     ) -> Edit:
         """Make the image follow a changed mask.
@@ -184,6 +186,8 @@ class Canvas:
         box: which part of the input's grid `mask` is; None is all of it.
         {options}
         progress: called at every step; what it raises stops the edit.
+        watch: called at up to six steps of the sampler with the number of the step, that of all, a box, and its voxels
+            as the sampler estimates them then (float32). Each costs one more decoding.
 
         Raises
         ------
@@ -211,6 +215,7 @@ class Canvas:
         if editor.organs is not None:  # the marrow of a bone stays
             labels = np.where(different[part], labels, editor.labels[box])
         editor.require_room(block[part])
+        editor.watch = watch
         change = editor.change(box, block[part], labels, plan, noise, progress, self._reader.names)
         return self._edit(replace(change, findings=[*found, *change.findings]), start)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,7 @@ def explained(made: Insertion) -> str:
         Section("How it was made", [Table(("Choice", "Value"), rows)]),
         Section("Growth", [Table(("Day", "Size, mm", "Volume, ml"), growth)] if growth else []),
         Section("Which voxels changed", [_changes(made)]),
+        Section("Steps of the sampler", _steps(made)),
         Section("Pictures", [_picture(frame) for frame in (made, *made.later[-1:])]),
     ]
     return page("One lesion", sections)
@@ -50,6 +52,27 @@ def _changes(made: Insertion) -> Table:
     rows = [(reason, one.size, float(one.mean()), float(one.max())) for reason, one in shown.items() if one.size]
     unit = made.volume.unit
     return Table(("Voxels", "Changed", "Mean change", "Largest change"), rows, f"In {unit}; no other voxel changed.")
+
+
+def _steps(made: Insertion) -> list[str | Picture]:
+    """One plane through the lesion at some steps of the sampler; empty where no tissue was made."""
+    from MedGenLib.visual.figures import png
+    from MedGenLib.visual.grid import draw, row
+    from MedGenLib.visual.views import View, default_windows
+
+    if not made.steps:
+        return []
+    view, limits = View.of(made.volume, made.lesion.array > 0, close=True), default_windows(made.volume)[0].limits
+    tiles, shown = [], made.source.array.astype(np.float32)
+    for number, total, box, values in made.steps:
+        shown[box] = values
+        tile = row(view, f"Step {number} of {total}", shown, limits)[0]
+        tiles.append(replace(tile, image=tile.image.copy()))
+    sentence = (
+        "What the sampler expects the result to be, from noise to the last step, in the box that it made again; "
+        "contrast and texture are added after it, and the border is blended."
+    )
+    return [sentence, Picture(png(draw([tiles])), wide=True)]
 
 
 def _picture(made: Insertion) -> Picture:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Protocol
 
 import numpy as np
@@ -141,8 +142,12 @@ class Sampling(GenerationRun):
         progress: ProgressCallback | None,
         generator: torch.Generator | None = None,
         known: Known | None = None,
+        watch: Callable[[int, int, Tensor], None] | None = None,
     ) -> Tensor:
-        """Sample the latent from a noise; the part that is `known` is kept."""
+        """Sample the latent from a noise; the part that is `known` is kept.
+
+        ``watch(number, of_all, estimate)`` gets the estimate of the latent at each evaluation, from 1.
+        """
         boxes = list(self.windows)
         kept = None if not self.plan.keep else list(self._features(boxes, progress))
         scalars = None
@@ -179,9 +184,12 @@ class Sampling(GenerationRun):
             return blend(evaluate, x, self.windows)
 
         denoise = self._classified(self.denoiser(velocity))
-        return SAMPLERS[self.sampler](
-            denoise if known is None else known.kept_by(denoise), noise, self.steps, generator=generator
-        )
+        if known is not None:
+            denoise = known.kept_by(denoise)
+        if watch is not None:
+            total = SAMPLERS[self.sampler].total(self.steps)
+            denoise = _watched(denoise, lambda number, estimate: watch(number, total, estimate))
+        return SAMPLERS[self.sampler](denoise, noise, self.steps, generator=generator)
 
     def _classified(self, denoise: Denoiser) -> Denoiser:
         """The denoiser, guided by the package's classifier if requested."""
@@ -225,6 +233,17 @@ class Sampling(GenerationRun):
         halo = self.autoencoder.halo // stride
         image = decode_tiled(run, latent, tile, halo, stride, lambda done: stage.advance())
         return image[0, 0].numpy()
+
+
+def _watched(denoise: Denoiser, watch: Callable[[int, Tensor], None]) -> Denoiser:
+    numbers = count(1)
+
+    def seen(x: Tensor, *scales: float, **options: object) -> Tensor:
+        data = denoise(x, *scales, **options)
+        watch(next(numbers), data)
+        return data
+
+    return seen
 
 
 def _check_latent(manifest: Manifest, autoencoder: nn.Module) -> None:

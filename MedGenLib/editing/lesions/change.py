@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ def regenerate(
     with_contrast: bool,
     preset: str,
     progress: ProgressCallback | None,
+    watch: Callable[[int, int, Box, NDArray], None] | None = None,
 ) -> tuple[list[Finding], tuple[int, int, int], float]:
     """Give the place its label and generate it again.
 
@@ -42,13 +44,14 @@ def regenerate(
     ----------
     step: voxel size in mm at which the model works.
     with_contrast: a contrast follows, so that the label may be there already.
+    watch: see `Canvas.edit`.
 
     Returns
     -------
     Findings, and how far from the lesion voxels change: voxels along each axis, and mm in any
     direction.
     """
-    edit = canvas.edit(lesion.astype(np.uint8), label=value, preset=preset, progress=progress)
+    edit = canvas.edit(lesion.astype(np.uint8), label=value, preset=preset, progress=progress, watch=watch)
     if edit.changed:
         return edit.findings, edit.halo_voxels, FAR * step
     if not with_contrast:

@@ -28,6 +28,7 @@ from MedGenLib.editing.lesions.shapes import MaskShape, rasterize
 from MedGenLib.editing.lesions.texture import Texture
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding, notes
+from MedGenLib.imaging.boxes import Box
 from MedGenLib.imaging.lattice import extended
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.system import plan_memory
@@ -61,6 +62,8 @@ class Insertion:
     tissues: the labels given or found, moved by the mass effect.
     push: the mass effect; None without.
     later: the lesion as it grows, at later times.
+    steps: if asked for: up to six steps of the sampler, each with its number, that of all, a box, and the voxels of the
+        box as estimated then (float32: four bytes a voxel of the box, which is little larger than the lesion).
     """
 
     volume: Volume
@@ -72,6 +75,7 @@ class Insertion:
     tissues: LabelMap
     push: Push | None = None
     later: tuple[Insertion, ...] = ()
+    steps: tuple[tuple[int, int, Box, NDArray], ...] = ()
 
     @property
     def frames(self) -> list[Insertion]:
@@ -92,7 +96,11 @@ class Insertion:
 
 @documented("insert_lesion")
 def insert_lesion(
-    image: str | Path | Volume, *, progress: ProgressCallback | None = None, **options: Unpack[LesionOptions]
+    image: str | Path | Volume,
+    *,
+    progress: ProgressCallback | None = None,
+    keep_steps: bool = False,
+    **options: Unpack[LesionOptions],
 ) -> Insertion:
     """Put a lesion into an image.
 
@@ -100,6 +108,7 @@ def insert_lesion(
     ----------
     {options}
     progress: called at every step; what it raises stops the insertion.
+    keep_steps: also keep what the sampler showed on its way, at the first time of a lesion that grows.
 
     Raises
     ------
@@ -134,14 +143,15 @@ def insert_lesion(
         announce((finding.sentence for finding in known), progress)
         stage.advance()
         timings.lap("preparing")
-        maker = _Maker(volume, tissues, origin, host, known, manifest, value, texture, seed, options)
+        steps = [] if keep_steps else None
+        maker = _Maker(volume, tissues, origin, host, known, manifest, value, texture, seed, options, steps)
         alone = not options["mass_effect"]
         made = [maker.made(canvas, places[0], None, (volume, tissues), timings, progress)] if alone else []
     for place in places[len(made) :]:
         push, grids = maker.pushed(place)
         with open_canvas(*grids) as canvas:
             made.append(maker.made(canvas, place, push, grids, timings, progress))
-    return replace(made[0], later=tuple(made[1:]))
+    return replace(made[0], later=tuple(made[1:]), steps=tuple(steps or ()))
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,7 @@ class _Maker:
     ----------
     known: findings on the input and the place.
     value: number of the label that the place gets; None keeps its own.
+    steps: collects `Insertion.steps` of the first time and region; None for none.
     """
 
     volume: Volume
@@ -164,6 +175,7 @@ class _Maker:
     texture: Texture | None
     seed: int
     options: Mapping[str, Any]
+    steps: list[tuple[int, int, Box, NDArray]] | None
 
     def pushed(self, place: Placement) -> tuple[Push | None, tuple[Volume, LabelMap]]:
         """The mass effect, and image and tissues with displaced surroundings."""
@@ -225,6 +237,10 @@ class _Maker:
             added["mass_effect"] |= {"share": self.options["mass_effect"], "least_jacobian": push.least_jacobian}
         return added
 
+    def _keep(self, *step: Any) -> None:
+        if not self.steps or step[0] > self.steps[-1][0]:
+            self.steps.append(step)
+
     def _change(
         self, canvas: Canvas, before: Volume, place: Placement, progress: ProgressCallback | None
     ) -> tuple[list[Finding], tuple[int, int, int], float]:
@@ -237,8 +253,9 @@ class _Maker:
         contrast, lesion = self.options["contrast"], place.lesion
         if self.value is not None:
             step, more = _working_step(before, self.manifest), bool(contrast or self.texture)
+            watch = self._keep if self.steps == [] else None
             findings, halo, halo_mm = regenerate(
-                canvas, step, lesion, self.value, more, self.options["preset"], progress
+                canvas, step, lesion, self.value, more, self.options["preset"], progress, watch
             )
         if self.texture is not None:
             reach, reach_mm = add_texture(

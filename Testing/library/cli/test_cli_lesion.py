@@ -87,12 +87,16 @@ def test_all_files_are_written_and_tell_how_they_were_made(folder, place, tmp_pa
         tmp_path / "p.png",
         "--report",
         tmp_path / "r.json",
+        "--explanation",
+        tmp_path / "e.html",
         "--device",
         "cpu",
     )
     captured = capsys.readouterr()
     assert code == 0, captured.err
-    assert names(tmp_path) == ["lesion.nii.gz", "out.medgen.json", "out.nii.gz", "p.png", "r.json"]
+    text = (tmp_path / "e.html").read_text()
+    assert "Steps of the sampler" in text and text.count("data:image/png") == 2
+    assert names(tmp_path) == ["e.html", "lesion.nii.gz", "out.medgen.json", "out.nii.gz", "p.png", "r.json"]
     before, after = read_volume(folder / "ct.nii.gz"), read_volume(out)
     lesion = read_label_map(tmp_path / "lesion.nii.gz").array > 0
     assert lesion[SPOT] and after.geometry.is_close(before.geometry)
