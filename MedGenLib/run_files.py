@@ -43,6 +43,10 @@ def read_input(
     if kinds[name] == "labels":
         return read_label_map(path)
     given = [stated.get(key) for key in ("series", "modality", "hu_offset")] if ROLES.get(name) == "image" else []
+    if command == "enhance":
+        from MedGenLib.enhancement.inputs import read_any
+
+        return read_any(path, *given)
     image = read_volume(path, *given)
     return as_stored(image) if stored else image
 

@@ -9,13 +9,12 @@ import numpy as np
 
 from MedGenLib.checks.input import check_image
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.modality import PICTURE
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample, resample_to
 from MedGenLib.imaging.volume import Volume, by_axis
 from MedGenLib.packages.manifest import Manifest
 
-PICTURE = "picture"
-"""Modality of pictures and of single DICOM images other than CT and MR, such as radiographs."""
 CT_WINDOWS = ((0.0, 1000.0), (40.0, 200.0))
 """Level and half width in HU of the channels of a CT: all tissues, and the usual window of soft tissue."""
 PERCENTILES = (0.5, 99.5)
@@ -70,7 +69,7 @@ def notes_on(image: Volume, manifest: Manifest) -> list[str]:
     if any(1 < n < LEAST_PIXELS for n in image.shape):
         raise InputError(f"The image has only {by_axis(image.shape)} voxels; give a larger one.")
     if needed == PICTURE:
-        if image.modality:
+        if image.modality not in (None, PICTURE):
             raise InputError(f"The image is {image.modality}, but the model '{name}' reads pictures; give one.")
         if np.ptp(image.array) == 0:
             raise InputError("All pixels of the image are the same; give another image.")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from MedGenLib.cli.commands import command
 from MedGenLib.cli.console import Console
+from MedGenLib.errors import InputError
+from MedGenLib.imaging.modality import PICTURE
 
 if TYPE_CHECKING:
     from MedGenLib.result import Result
@@ -25,11 +27,15 @@ def enhance(arguments: Namespace, console: Console) -> int:
     with FileRun("enhance", arguments, console) as run:
         run.read()
         run.require_space(run.images["image"])
+        if run.images["image"].modality == PICTURE and arguments.dicom is not None:
+            raise InputError("A DICOM series is CT or MR, but the image is a picture or radiograph; leave out --dicom.")
 
-        from MedGenLib.enhancement import enhance as make  # imports torch
         from MedGenLib.enhancement.measures import in_words
 
-        result = make(**run.options(), progress=console)
+        if (result := run.on_engine(run.images["image"])) is None:
+            from MedGenLib.enhancement import enhance as make  # imports torch
+
+            result = make(**run.options(), progress=console)
         run.write(result, _draw)
     code = run.describe(result)
     console.say(in_words(result.report.parameters, result.volume.unit))

@@ -24,7 +24,7 @@ PERIODS = range(2, 7)
 TRIED = (0.12, 0.4)
 """Strengths of the first search."""
 STRONGEST = 0.7
-ROUNDS = {"search": 3, "fit": 6, "result": 12}
+ROUNDS = {"search": 3, "fit": 12, "result": 16}
 """Rounds of `Ghosts.removed`."""
 DISAGREEMENT = 10.0
 """Weight of the share of the input that the corrected image, spoiled again, does not explain."""

@@ -14,8 +14,8 @@ WINDOW = 1.5
 """Sigma in voxels of the windows of the local deviations."""
 QUIET = 10
 """Percentile of the local deviations that counts: edges are in the others."""
-OF_WHITE = 0.876
-"""This percentile of white noise of standard deviation 1, measured on 64^3 voxels."""
+OF_WHITE = {2: 0.713, 3: 0.876}
+"""This percentile of white noise of standard deviation 1, by axes, measured on 512^2 and 64^3 voxels."""
 
 BRIGHTNESS = "brightness, brightest to darkest"
 """Parameter of a report: ratio of the 99th to the first percentile of the field of a bias."""
@@ -29,12 +29,12 @@ def noise_of(values: NDArray) -> float:
     """
     from scipy import ndimage
 
-    values = np.asarray(values, np.float32)
+    values = np.squeeze(np.asarray(values, np.float32))
     fine = values - ndimage.gaussian_filter(values, 1.0)
     local = np.sqrt(np.maximum(ndimage.gaussian_filter(fine**2, WINDOW), 0))
     low, high = np.percentile(values, [1, 99.5])
     inside = ndimage.binary_erosion(values > low + 0.25 * (high - low), iterations=2)
-    return float(np.percentile(local[inside], QUIET)) / OF_WHITE if inside.any() else 0.0
+    return float(np.percentile(local[inside], QUIET)) / OF_WHITE[values.ndim] if inside.any() else 0.0
 
 
 def consistency(fine: NDArray, stacks: Sequence[NDArray], fits: Sequence[StackFit]) -> list[float]:

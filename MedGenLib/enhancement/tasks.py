@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from MedGenLib import devices
 from MedGenLib.enhancement import fusion, measures, stacks
+from MedGenLib.enhancement.radiograph import quieter
 from MedGenLib.enhancement.restoring import restored
 from MedGenLib.errors import InputError, MemoryPlanError, PackageError
 from MedGenLib.findings import Finding, OutputCheck, notes
-from MedGenLib.imaging.modality import modality_family, same_modality
+from MedGenLib.imaging.modality import PICTURE, modality_family, same_modality
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.packages.catalogue import catalogue, find
 from MedGenLib.packages.license import require_acceptance
@@ -29,7 +30,7 @@ BYTES_PER_VOXEL = 60
 TILE_MIB = {"normal": 1200, "small": 200}
 QUIET = 0.01
 """Noise below this share of the range of an image is not worth removing."""
-METHODS = {"debias": "N4 (SimpleITK)", "deghost": "entropy of gradients"}
+METHODS = {"denoise": "non-local means (scikit-image)", "debias": "N4 (SimpleITK)", "deghost": "entropy of gradients"}
 """What makes the result of a task without a network."""
 INCONSISTENT = 0.02
 """Largest difference of the slices of a result from those of the input, as a share of their range."""
@@ -79,12 +80,12 @@ def superres(given: Sequence[Volume], options: Mapping[str, Any], progress: Prog
 def denoise(given: Sequence[Volume], options: Mapping[str, Any], progress: ProgressCallback | None) -> Result:
     """An image -> the same with less noise, on its grid."""
     timings, source = Timings(), given[0]
-    manifest = _model(source, options)
+    manifest = None if source.modality == PICTURE else _model(source, options)
     memory = _memory(source.array.size, options)
     noise = options["noise"] or measures.noise_of(source.array)
     timings.lap("preparing")
-    device = devices.pick_device(options["device"])
-    findings = _findings(given, manifest, (1.0, 1.0, 1.0))
+    device = devices.pick_device(options["device"]) if manifest else None
+    findings = _findings(given, manifest, (1.0, 1.0, 1.0)) if manifest else notes(source)
     span = float(np.subtract(*np.percentile(source.array, [99.5, 0.5])))
     if noise < QUIET * span:
         findings.append(
@@ -95,8 +96,11 @@ def denoise(given: Sequence[Volume], options: Mapping[str, Any], progress: Progr
                 "result with the image.",
             )
         )
-    args = (source.geometry, (1.0, 1.0, 1.0), noise, 0, manifest, device, memory, progress)
-    made = restored(source.array, *args)
+    if manifest is None:
+        made = quieter(source.array, max(noise, 1e-6), progress)
+    else:
+        args = (source.geometry, (1.0, 1.0, 1.0), noise, 0, manifest, device, memory, progress)
+        made = restored(source.array, *args)
     made = source.array + np.float32(options["strength"]) * (made - source.array)
     timings.lap("restoring")
     made = made.clip(float(source.array.min()), float(source.array.max()))

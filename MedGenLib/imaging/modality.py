@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Volume
 
 MR_MODALITIES = ("MR", "T1w", "T2w", "PDw", "FLAIR")
+PICTURE = "picture"
+"""Modality of pictures and of single DICOM images other than CT and MR, such as radiographs."""
 STORED_OFFSET = 1024
 """What scanners add to HU for storing."""
 _LOWEST_STORED = -200
@@ -28,8 +30,8 @@ def same_modality(asked: str | None, offered: str | None) -> bool:
 
 
 def modality_family(modality: str) -> str:
-    """ "CT" or "MR"."""
-    return "CT" if modality == "CT" else "MR"
+    """ "CT", "MR" or `PICTURE`."""
+    return modality if modality in ("CT", PICTURE) else "MR"
 
 
 def modality_of(volume: Volume) -> str | None:

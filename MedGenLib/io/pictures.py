@@ -22,18 +22,23 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def read_image(
-    path: str | Path, modality: str | None = None, series: str | None = None, hu_offset: float | None = None
+    path: str | Path,
+    modality: str | None = None,
+    series: str | None = None,
+    hu_offset: float | None = None,
+    unstated: str | None = None,
 ) -> Volume:
     """Read a volume, a picture or a single DICOM image; a 2-D image has one voxel along the third axis.
 
-    Parameters and errors are those of `MedGenLib.io.files.read_volume`.
+    Parameters and errors are those of `MedGenLib.io.files.read_volume`; ``unstated`` is the modality of a picture or
+    single image that is not stated to be CT or MR.
     """
     path = Path(path)
     if not path.is_file() or not path.name.lower().endswith((*PICTURES, *SINGLE)):
         return read_volume(path, series, modality, hu_offset)
     array, spacing, tags = _read(path)
     found = tags.get(_MODALITY, "").strip()
-    kind = modality or (found if found in ("CT", "MR") else None)
+    kind = modality or (found if found in ("CT", "MR") else unstated)
     affine = affine_from_lps((*spacing, 1.0), (0.0, 0.0, 0.0), np.eye(3).ravel())
     return Volume(np.ascontiguousarray(array.T[..., None]), affine, kind, "HU" if kind == "CT" else "a.u.")
 

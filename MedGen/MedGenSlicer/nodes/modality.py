@@ -5,21 +5,24 @@ from __future__ import annotations
 import numpy as np
 import slicer
 
-from MedGenLib.imaging.modality import MR_MODALITIES, guess_modality
+from MedGenLib.imaging.modality import MR_MODALITIES, PICTURE, guess_modality
 from MedGenLib.imaging.volume import Volume
 from MedGenSlicer.nodes import hierarchy, provenance
 from MedGenSlicer.nodes.kinds import isLabelMap
 
+RADIOGRAPHS = ("CR", "DX", "MG", "RF", "XA", "IO", "PX")
+"""Modalities of projections in DICOM."""
 GUESSED_VOXELS = 100_000
 """About how many voxels a guess looks at: those of a large volume lie far apart in memory, and the window waits."""
 
 
 def statedModality(node) -> str | None:
-    """The modality that is kept with an image ("CT", "MR", "T1w"), or None."""
+    """The modality that is kept with an image ("CT", "MR", "T1w", "picture" of radiographs), or None."""
     stated = node.GetAttribute(provenance.MODALITY) or node.GetAttribute("DICOM.Modality")
     stated = stated or hierarchy.attribute(node, "DICOM.Modality")
     stated = {"MRI": "MR"}.get(stated, stated)
-    return stated if stated in ("CT", *MR_MODALITIES) else None
+    stated = PICTURE if stated in RADIOGRAPHS else stated
+    return stated if stated in ("CT", *MR_MODALITIES, PICTURE) else None
 
 
 def guessModality(node) -> str | None:

@@ -10,6 +10,7 @@ from MedGenLib import cli, enhance
 from MedGenLib.degradation.kspace import ghosts, motion
 from MedGenLib.degradation.noise import ct_noise, rician
 from MedGenLib.degradation.slices import Acquisition, grid_of_thick
+from MedGenLib.enhancement import measures
 from MedGenLib.errors import Cancelled, InputError, MemoryPlanError, PackageError
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Volume, crop
@@ -210,3 +211,48 @@ def test_what_is_no_ghost_of_strength_stays_bit_for_bit():
         assert any("No periodic ghosts" in sentence for sentence in result.report.sentences)
     with pytest.raises(InputError, match="negative values"):
         enhance(head.with_array(head.array - 50), task="deghost")
+
+
+def chest(path, rows=300, columns=700):
+    """A noisy radiograph as a scanner stores it, and what it would show without noise."""
+    import pydicom
+    from pydicom.dataset import FileDataset, FileMetaDataset
+
+    y, x = np.indices((rows, columns)) / np.array([rows, columns])[:, None, None]
+    truth = 800 + 300 * np.sin(9 * x) * np.cos(7 * y) + 150 * (np.sin(40 * y) > 0.6)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = kind = "1.2.840.10008.5.1.4.1.1.1"
+    meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = "1.2.3", pydicom.uid.ExplicitVRLittleEndian
+    image = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    image.SOPClassUID, image.SOPInstanceUID, image.Modality = kind, "1.2.3", "CR"
+    image.Rows, image.Columns, image.ImagerPixelSpacing = rows, columns, [0.2, 0.15]
+    image.SamplesPerPixel, image.PhotometricInterpretation, image.PixelRepresentation = 1, "MONOCHROME2", 0
+    image.BitsAllocated, image.BitsStored, image.HighBit = 16, 12, 11
+    noisy = truth + np.random.default_rng(0).normal(0, 40, truth.shape)
+    image.PixelData = np.rint(noisy).astype(np.uint16).tobytes()
+    image.save_as(path, enforce_file_format=True)
+    return truth.T[..., None]
+
+
+def test_a_radiograph_gets_less_noise_and_stays_in_place(tmp_path, capsys):
+    image, out = tmp_path / "chest.dcm", tmp_path / "quiet.nii.gz"
+    truth = chest(image)
+    words = ["enhance", str(image), "-o"]
+    assert cli.main([*words, str(out), "--task", "denoise", "--preview", str(tmp_path / "p.png")]) == 0
+    assert "Noise 4" in capsys.readouterr().out
+    made = read_volume(out)
+    assert made.shape == truth.shape and np.allclose(made.spacing[:2], (0.15, 0.2))
+    assert np.sqrt(np.square(made.array - truth).mean()) < 16 and abs((made.array - truth).mean()) < 1
+    seams = np.abs(np.diff(made.array[..., 0] - truth[..., 0], axis=0)).mean(axis=1)
+    assert seams[511] < 2 * np.median(seams)  # strips
+    for more, sentence in (([], "radiograph"), (["--task", "denoise", "--dicom", str(tmp_path / "d")], "leave out")):
+        assert cli.main([*words, str(tmp_path / "no.nii.gz"), *more]) == 2
+        assert sentence in capsys.readouterr().err and not (tmp_path / "no.nii.gz").exists()
+
+
+def test_one_slice_has_noise_but_no_slices_beside_it(mr):
+    one = crop(mr, (0, 0, 17), (*mr.shape[:2], 18))
+    given = one.with_array(rician(one.array, 25, np.random.default_rng(0)))
+    assert measures.noise_of(given.array) > 20  # it was 0
+    with pytest.raises(InputError, match="One slice does not show what lies beside it"):
+        enhance(Volume(given.array, given.affine @ np.diag([1, 1, 5, 1]), "T1w"))
