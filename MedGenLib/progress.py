@@ -43,6 +43,13 @@ def announce_time(sentence: str, callback: ProgressCallback | None) -> None:
         tell(sentence)
 
 
+def duration(seconds: float) -> str:
+    """A time in a unit that people read, such as "9 s", "12 min" or "1.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
+
+
 class Stage:
     """Counts the steps of one stage and reports them to a callback.
 

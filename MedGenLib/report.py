@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON types; numbers that are not finite become None."""
         return {"passed": self.passed, **plain(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Report:
+        """The report that `to_dict` was made from; without `passed`, which follows from the checks."""
+
+        def check(stored: Mapping[str, Any]) -> OutputCheck:
+            return OutputCheck(**{**stored, "findings": [Finding(**finding) for finding in stored["findings"]]})
+
+        read = {
+            "input_findings": [Finding(**finding) for finding in values["input_findings"]],
+            "output_checks": [check(stored) for stored in values["output_checks"]],
+            "attempts": [Attempt(**{**tried, "check": check(tried["check"])}) for tried in values["attempts"]],
+        }
+        return cls(**{name: value for name, value in values.items() if name != "passed"} | read)
 
     def write(self, path: str | Path) -> None:
         """Write JSON, completely or not at all; InputError if that fails."""

@@ -13,6 +13,7 @@ def generate(arguments: Namespace, console: Console) -> int:
     from MedGenLib.cli.run import FileRun
     from MedGenLib.packages.catalogue import find
     from MedGenLib.pipelines.empty_grid import wanted_grid
+    from MedGenLib.pipelines.model_labels import model_labels
 
     manifest = find(arguments.model)
     with FileRun("generate", arguments, console) as run:
@@ -23,9 +24,13 @@ def generate(arguments: Namespace, console: Console) -> int:
         grid = mask if grid is None else grid
         run.require_space(grid)
 
-        from MedGenLib import generate as generate_volumes  # imports torch
+        if arguments.engine and grid is mask:
+            options = run.options()
+            grid, *_ = model_labels(mask, manifest, options["mapping"], options["fill"], options["body_from"])
+        if (result := run.on_engine(grid)) is None:
+            from MedGenLib import generate as generate_volumes  # imports torch
 
-        result = generate_volumes(**run.options(), progress=console)
-        run.keep_time(result)
+            result = generate_volumes(**run.options(), progress=console)
+            run.keep_time(result)
         run.write(result)
     return run.describe(result)

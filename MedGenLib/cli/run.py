@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -91,6 +92,17 @@ class FileRun:
     def options(self) -> dict[str, Any]:
         """The keyword arguments of the function of the library."""
         return {**self._options, **self.images}
+
+    def on_engine(self, source: Volume | LabelMap) -> Result | None:
+        """The result of the engine of --engine, beside the input as the model sees it; None without an engine."""
+        if (address := self._given("engine")) is None:
+            return None
+        from MedGenLib.worker.client import connect
+
+        options = {name: value for name, value in self.options().items() if name != "series"}  # it was read here
+        with connect(address, os.environ.get("MEDGEN_ENGINE_TOKEN")) as worker:
+            made = getattr(worker, self.command)(**options, progress=self.console)
+        return Result(made.volumes, Report.from_dict(made.report), source, made.uncertainty)
 
     def write(self, result: Result, draw: Draw | None = None) -> None:
         """Write all requested files; ``draw`` makes the preview, by default of input and result."""

@@ -19,9 +19,10 @@ def translate(arguments: Namespace, console: Console) -> int:
         run.read()
         run.require_space(run.images["image"])
 
-        from MedGenLib import translate as translate_volume  # imports torch
+        if (result := run.on_engine(run.images["image"])) is None:
+            from MedGenLib import translate as translate_volume  # imports torch
 
-        result = translate_volume(**run.options(), progress=console)
-        run.keep_time(result)
+            result = translate_volume(**run.options(), progress=console)
+            run.keep_time(result)
         run.write(result)
     return run.describe(result)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from MedGenLib.cohort.records import DONE, Record
+from MedGenLib.progress import duration
 
 LINE_EVERY = 10.0
 """Seconds between two plain lines, where there is no terminal."""
@@ -87,7 +88,7 @@ class Board:
         failed, seconds = over - self.count[DONE], time.monotonic() - self._begin
         parts = [f"{self.kept + self.count[DONE]} of {self.total} cases done", f"{failed} failed"]
         parts += [f"{60 * over / seconds:.3g} a minute"] if over else []
-        parts += [f"{_time(left)} left"] if left else []
+        parts += [f"{duration(left)} left"] if left else []
         return ", ".join(parts)
 
     def close(self) -> None:
@@ -102,9 +103,3 @@ class Board:
         if self._lines:
             print(f"\x1b[{self._lines}F\x1b[J", end="", file=sys.stderr, flush=True)
             self._lines = 0
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

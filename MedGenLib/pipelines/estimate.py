@@ -18,7 +18,7 @@ from MedGenLib.io.atomic import write_json
 from MedGenLib.pipelines.base import Estimate, pipeline_of
 from MedGenLib.pipelines.measured import STEPS_BESIDE, TIMINGS, card_runs, record
 from MedGenLib.pipelines.scanner_noise import usual_noise
-from MedGenLib.progress import ProgressCallback, announce_time
+from MedGenLib.progress import ProgressCallback, announce_time, duration
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.volume import Geometry
@@ -158,7 +158,7 @@ def announce_run(
 def announce_long(work: str, seconds: float, device: str, progress: ProgressCallback | None, rest: str = "") -> None:
     """Announce the time of long work; ``rest`` ends the sentence."""
     if seconds >= LONG_SECONDS:
-        announce_time(f"{work}: {_time(seconds)} on {_named(device)}{rest}", progress)
+        announce_time(f"{work}: about {duration(max(1.0, seconds))} on {_named(device)}{rest}", progress)
 
 
 def _rate(manifest: Manifest, device: str) -> float | None:
@@ -194,7 +194,7 @@ def _key(manifest: Manifest, device: str) -> str:
 
 def _sentence(seconds: float | None, estimate: Estimate, device: str) -> str:
     name = _named(device)
-    time = f"time on {name} not known yet" if seconds is None else f"{_time(seconds)} on {name}"
+    time = f"time on {name} not known yet" if seconds is None else f"about {duration(max(1.0, seconds))} on {name}"
     parts = [time, _size(estimate.memory_mib)]
     if estimate.small:
         parts.append("in small windows, as little memory is free")
@@ -205,12 +205,6 @@ def _sentence(seconds: float | None, estimate: Estimate, device: str) -> str:
 
 def _named(device: str) -> str:
     return device.upper() if device.startswith("cuda") else "CPU"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    return f"about {round(seconds / 60)} min"
 
 
 def _size(mib: float) -> str:

@@ -50,7 +50,7 @@ class LatentFlow:
         if steps is None:
             # The steps of a student are too few for the main network.
             steps = (preset if role == preset.network else manifest.preset("normal")).steps
-        scene = prepare(source, manifest, options.noise_hu)
+        scene = prepare(source, manifest, options.noise_hu, device.type == "cuda")
         return Sampling.of(
             manifest,
             device,

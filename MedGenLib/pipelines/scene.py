@@ -237,8 +237,8 @@ def grid_stride(manifest: Manifest) -> int:
     return manifest.settings.latent_stride * network_stride(manifest)
 
 
-def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None) -> Scene:
-    """Crop, resample, reorient and pad a mask as the package requires.
+def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None, gpu: bool = False) -> Scene:
+    """Crop, resample, reorient and pad a mask as the package requires; gpu: the networks run on one.
 
     Raises
     ------
@@ -251,7 +251,7 @@ def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None)
         region = _around_labels(labels, MARGIN)
     else:
         region = _field_of_view(labels, manifest, findings)
-    grid = _working_grid(region, manifest, labels.array.size)
+    grid = _working_grid(region, manifest, labels.array.size, gpu)
     reorientation = Reorientation.to(grid.geometry, "RAS")
     array = reorientation.apply(grid.array)
     spacing = _known_spacing(reorientation.axes(grid.spacing), array.shape)
@@ -269,7 +269,7 @@ def prepare(labels: LabelMap, manifest: Manifest, noise_hu: float | None = None)
         region,
         grid,
         reorientation,
-        array.astype(np.uint8),
+        array.astype(np.uint8, copy=False),
         before,
         inner,
         spacing,
@@ -320,11 +320,12 @@ def _field_of_view(labels: LabelMap, manifest: Manifest, findings: list[Finding]
     return region
 
 
-def _working_grid(region: LabelMap, manifest: Manifest, original_voxels: int) -> LabelMap:
+def _working_grid(region: LabelMap, manifest: Manifest, original_voxels: int, gpu: bool) -> LabelMap:
     """The region if its spacing suits the model, otherwise resampled to isotropic voxels."""
     target = working_geometry(region.geometry, manifest)
-    _require_memory(manifest, target.shape, original_voxels)
-    return region if target.is_close(region.geometry) else resample_to(region, target)
+    suits = target.is_close(region.geometry)
+    _require_memory(manifest, target.shape, original_voxels, gpu, grids=1 if suits else 2)
+    return region if suits else resample_to(region, target)
 
 
 def _known_spacing(spacing: tuple[float, ...], shape: tuple[int, ...]) -> tuple[float, ...]:
@@ -354,11 +355,12 @@ def _reported(noise: ScannerNoise) -> dict[str, Any]:
     return {"noise_hu": round(noise.level, 2), **({"noise": noise.reason} if noise.reason else {})}
 
 
-def _require_memory(manifest: Manifest, shape: tuple[int, ...], original_voxels: int) -> None:
-    """Raise MemoryPlanError for a grid whose arrays do not fit, before allocation."""
+def _require_memory(manifest: Manifest, shape: tuple[int, ...], original_voxels: int, gpu: bool, grids: int) -> None:
+    """Raise MemoryPlanError before allocation where no plan will fit beside the scene, which has `grids` bytes a
+    voxel."""
     latent = tuple(-(-n // manifest.settings.latent_stride) for n in shape)
-    job = MemoryDemand(manifest, original_voxels, latent, bfloat16=True, gpu=True)
+    job = MemoryDemand(manifest, original_voxels, latent, bfloat16=True, gpu=gpu)
     needed = job.need(LAYOUTS["small"], keep=False).process - BASE_MIB
-    free = free_memory() / MIB
+    free = max(0.0, free_memory() - grids * math.prod(shape)) / MIB
     if needed > 0.9 * free:
         raise too_little(math.prod(shape), needed, free, smallest=True)

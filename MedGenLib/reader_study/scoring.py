@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
-from MedGenLib.progress import ProgressCallback, Stage
+from MedGenLib.progress import ProgressCallback, Stage, duration
 from MedGenLib.reader_study import statistics
 from MedGenLib.reader_study.reading import Answer, is_reader, read_answers
 from MedGenLib.reader_study.study import ANSWERS, KEY_FORMAT, Study, key_of, read_json
@@ -294,8 +294,8 @@ def _auc(answers: Answers) -> float:
 
 
 def _time(answers: Answers) -> ReaderMeasure:
-    middle, minutes = float(np.median(answers.seconds)), answers.seconds.sum() / 60
-    words = f"half of the answers took less than {middle:.1f} s; all together took {minutes:.1f} min."
+    middle, total = float(np.median(answers.seconds)), duration(answers.seconds.sum())
+    words = f"half of the answers took less than {middle:.1f} s; all together took {total}."
     return _row(answers.reader, "Median time", middle, words, "s")
 
 

@@ -24,7 +24,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from MedGenLib.errors import InputError, MedGenError, WorkerError
-from MedGenLib.options import EvaluateOptions, GenerateOptions, TranslateOptions, deprecated, documented, of, validate
+from MedGenLib.options import (
+    EnhanceOptions,
+    EvaluateOptions,
+    GenerateOptions,
+    TranslateOptions,
+    deprecated,
+    documented,
+    of,
+    validate,
+)
 from MedGenLib.progress import Progress, ProgressCallback
 from MedGenLib.worker.piped import PipedProcess
 from MedGenLib.worker.process import START_TIMEOUT
@@ -224,6 +233,19 @@ class Worker:
         """
         return self._wait("translate", image, progress, to=to, **options)
 
+    @documented("enhance", "client")
+    def enhance(
+        self, image: str | Path | Volume, *, progress: ProgressCallback | None = None, **options: Unpack[EnhanceOptions]
+    ) -> RemoteResult:
+        """Make an image finer, less noisy or more even in the worker, as `MedGenLib.enhance`.
+
+        Parameters
+        ----------
+        {options}
+        progress: called at each step; an exception raised in it cancels the run and is raised here.
+        """
+        return self._wait("enhance", image, progress, **options)
+
     def submit(
         self,
         method: str,
@@ -233,7 +255,7 @@ class Worker:
         on_done: Callable[[Job], None] | None = None,
         **options: Any,
     ) -> Job:
-        """Start "generate" or "translate" without waiting, with the options of these methods.
+        """Start "generate", "translate" or "enhance" without waiting, with the options of these methods.
 
         `progress` and `on_done` are called in another thread. An exception raised in `progress` cancels the job and
         becomes its error.
@@ -243,8 +265,8 @@ class Worker:
         WorkerError: the worker cannot start.
         InputError: the image cannot be transferred, for instance because the disk is full.
         """
-        if method not in ("generate", "translate"):
-            raise InputError(f"A worker has no job '{method}'; choose generate or translate.")
+        if method not in ("generate", "translate", "enhance"):
+            raise InputError(f"A worker has no job '{method}'; choose generate, translate or enhance.")
         first = "mask" if method == "generate" else "image"
         return self._submit(method, {first: image, **options}, _result, progress, on_done)
 

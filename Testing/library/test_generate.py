@@ -463,9 +463,11 @@ def test_a_package_that_contradicts_itself_ends_in_a_sentence(tmp_path, monkeypa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
-def test_a_coarse_header_is_refused_before_memory_is_taken():
-    with pytest.raises(MemoryPlanError, match="million voxels"):
+def test_a_coarse_header_is_refused_before_memory_is_taken(monkeypatch):
+    """Two billion working voxels, whose image alone would fit, but not with the latents of the networks."""
+    monkeypatch.setattr(scene, "free_memory", lambda: 12 * 2**30)
+    monkeypatch.setattr(scene, "resample_to", lambda *arguments: pytest.fail("the working grid was allocated"))
+    with pytest.raises(MemoryPlanError, match="Even the smallest plan for a grid of 1.* million voxels"):
         generate(torso((130, 130, 130), spacing=29.0), mapping="model", **FAST)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from MedGenLib.errors import Cancelled, InputError, MedGenError
-from MedGenLib.progress import Progress
+from MedGenLib.progress import Progress, duration
 from MedGenLib.worker.client import Job, Worker
 from MedGenLib.worker.protocol import messages
 
@@ -148,10 +148,8 @@ class SharedWorker:
             on_done=lambda job: loop.call_soon_threadsafe(ended.set),
         )
         if not await _within(self.limits.run, ended):
-            minutes = self.limits.run / 60
-            run.stop(
-                InputError(f"The run took more than {minutes:g} minutes, the limit of the engine; make it smaller.")
-            )
+            limit = duration(self.limits.run)
+            run.stop(InputError(f"The run took more than {limit}, the limit of the engine; make it smaller."))
             if not await _within(GRACE, ended):
                 await asyncio.to_thread(self.worker.close)
         return job.result(GRACE)

@@ -115,7 +115,7 @@ class OtherComputerTest(PanelCase):
         self.panel.sections["readiness"].refresh()
 
     def test_anAddressThatIsNoneIsRefused(self):
-        self.select("Another computer", "http://workstation", "")
+        self.select("Another computer", "ftp://workstation", "")
         self.assertIn("is no address of an engine", self.answers.shown[0][0])
         self.assertEqual(self.logic.engine.address, "")
 
