@@ -27,7 +27,7 @@ from MedGenLib.imaging.volume import Volume, whole_numbers
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.sections import SlicePreset
 from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
-from MedGenLib.pipelines.plane_fusion import fused, total_weight
+from MedGenLib.pipelines.plane_fusion import fused, total_weight, weighted_mean
 from MedGenLib.pipelines.working_grid import slice_spacing, usable_axes
 from MedGenLib.progress import ProgressCallback, Stage
 
@@ -107,7 +107,7 @@ class SliceRun:
         spacing = list(slice_spacing(volume, manifest.spacing))
         memory = _fitting_plan(volume, spacing, memory, uncertain)
         grid = resample(volume, spacing)
-        whole = manifest.settings.name == "slices"
+        whole = not manifest.needs_head
         head = None if whole else resample_to(head_from_image(volume), grid.geometry)
         reorientation = Reorientation.to(grid.geometry, "LPS")
         source = reorientation.apply(grid.array.astype(np.float32))
@@ -185,8 +185,9 @@ class SliceRun:
                 planes[axis][position] = image
                 for view in views if spread else ():
                     spread.add(position, self._in_units(view[number]), weights[axis][index])
+        combined = fused if self.manifest.needs_head else weighted_mean
         known = total_weight(weights, source.shape) > 0
-        return Translation(fused(planes, weights), known & head, spread)
+        return Translation(combined(planes, weights), known & head, spread)
 
     def decode(self, made: Translation, progress: ProgressCallback | None = None) -> np.ndarray:
         """Values in the output's unit within the box of the head."""
