@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from MedGenLib.io import provenance
 from MedGenLib.io.dicom.elements import LONG_TEXT, SHORT_TEXT, shortened
 from MedGenLib.io.dicom.headers import read_tags
 
@@ -77,7 +78,9 @@ def comment(facts: Mapping[str, Any]) -> str:
 
 def _packed(facts: Mapping[str, Any], left_out: list[str]) -> str:
     entries = {**facts, "left_out": left_out} if left_out else facts
-    return (facts.get("note") or NOTE) + _LINE + json.dumps(entries, separators=(",", ":"), default=str)
+    note = facts.get("note")
+    first = NOTE if note in (None, provenance.NOTE) else note
+    return first + _LINE + json.dumps(entries, separators=(",", ":"), default=str)
 
 
 def read_facts(path: str | Path) -> dict[str, Any] | None:
@@ -101,10 +104,8 @@ def _facts_in(path: Path) -> dict[str, Any] | None:
     if header is None:
         return None
     note, _, text = str(header.get("ImageComments", "")).partition(_LINE)
-    if note != NOTE:
-        return None
     try:
         facts = json.loads(text)
     except ValueError:
         return None
-    return facts if isinstance(facts, dict) else None
+    return facts if isinstance(facts, dict) and note in (NOTE, facts.get("note")) else None
