@@ -14,7 +14,8 @@ demo: $(VENV)/.installed
 	$(BIN)/medgen demo -o $(OUT) --accept-license
 
 # Two processes, because the second one emulates the Slicer application. Both run, also if the
-# first one fails.
+# first one fails. The hundreds of processes that the tests start read the compiled library.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q Testing/library; library=$$?; \
 	$(BIN)/python -m pytest -q Testing/slicer; slicer=$$?; \
@@ -41,6 +42,7 @@ BENCHMARKS := ct_tissue ct_noise hippocampus brain heads segmenter utility distr
 bench: $(VENV)/.installed-dev
 	MEDGEN_SLOW_DOCS=1 $(BIN)/python -m pytest -q Testing/library/docs/test_code_blocks.py
 	$(BIN)/python -m pytest -q -m slow Testing/library
+	$(BIN)/python -m pytest -q -m slow Testing/slicer
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done
 
 # Updates the tables of the embedded models in RESULTS.md and in their model cards.
