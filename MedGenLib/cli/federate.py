@@ -88,7 +88,7 @@ def _end(state: dict[str, Any], console: Console, tell: bool = False) -> int:
     for line in state["log"] if tell else ():
         console.say(line)
     if state.get("ended") != "done":
-        raise InputError(state.get("ended", "The federation did not start; see the logs of NVFlare in its folder."))
+        raise InputError(state.get("ended", "The federation did not end; see the logs of NVFlare in its folder."))
     console.say(f"The best round is {state['best']['round']}.")
     console.wrote(state["result"])
     return 0

@@ -181,18 +181,20 @@ def _gathered(session: Any, federation: Federation, say: Callable[[str], None]) 
 def _run_job(session: Any, kit: Path, federation: Federation, sites: list[str], say: Callable[[str], None]) -> None:
     """One job of NVFlare: rounds with the same sites, until one of them is lost, or another one comes."""
     (kit / flare.CLOSE).unlink(missing_ok=True)
-    told, begun, seen = len(read_state(kit)["log"]), time.monotonic(), set()
+    said, begun, seen, before = len(read_state(kit)["log"]), time.monotonic(), set(), set()
     job = session.submit_job(str(flare.write_job(kit / "job", sites, {})))
     while True:
         ended = str(session.get_job_meta(job)["status"]).startswith("FINISHED")
         lines = read_state(kit)["log"]
-        for line in lines[told:]:
+        for line in lines[said:]:
             say(line)
-        told = len(lines)
+        said = len(lines)
         if ended:
             return
         running = {row["client_name"] for row in session.get_client_job_status() or () if row.get("job_id") == job}
         seen |= set(sites) if time.monotonic() - begun > START else running
-        if seen - running or _connected(session, federation) - set(sites):
+        missing = seen - running
+        if missing & before or _connected(session, federation) - set(sites):  # a busy site can miss one question
             (kit / flare.CLOSE).touch()
+        before = missing
         time.sleep(POLL)

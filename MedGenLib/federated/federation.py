@@ -82,16 +82,16 @@ def read_federation(path: Path) -> Federation:
 
     Raises InputError for a file that is missing or wrong.
     """
-    data, folder = _read(path / FILE if path.is_dir() else path)
+    (data, folder), section = _read(path / FILE if path.is_dir() else path), {}
     if isinstance(data.get("config"), str):
         data["config"], own = _read(folder / data["config"])
         section = data["config"].get("package", {})
-        if "license_file" in section:
-            section["license_text"] = (own / section.pop("license_file")).read_text(encoding="utf-8")
     try:
+        if section and "license_file" in section:
+            section["license_text"] = (own / section.pop("license_file")).read_text(encoding="utf-8")
         federation = read(Federation, data, FILE)
-    except PackageError as error:
-        raise InputError(str(error)) from None
+    except (PackageError, OSError) as error:
+        raise InputError(f"The federation {path} cannot be used: {error}") from None
     federation.check()
     federation.files.update({target: str(folder / source) for target, source in federation.files.items()})
     return federation

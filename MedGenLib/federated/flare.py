@@ -26,7 +26,7 @@ def controller(home: str = "") -> Any:
     from nvflare.apis.impl.controller import Controller
     from nvflare.apis.shareable import Shareable
 
-    from MedGenLib.federated.server import Server, Task
+    from MedGenLib.federated.server import Coordinator, Task
 
     class Rounds(Controller):
         def start_controller(self, fl_ctx: Any) -> None:
@@ -38,7 +38,7 @@ def controller(home: str = "") -> Any:
         def control_flow(self, abort_signal: Any, fl_ctx: Any) -> None:
             sites = sorted(client.name for client in fl_ctx.get_engine().get_clients())
             try:
-                server, lost = Server(self.home), False
+                server, lost = Coordinator(self.home), False
                 while not lost and (task := server.next(sites)):
                     answers = self.ask(task, abort_signal, fl_ctx)
                     if abort_signal.triggered:

@@ -39,7 +39,7 @@ def read_state(home: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"sites": {}, "rounds": [], "log": []}
 
 
-class Server:
+class Coordinator:
     """A federation in a folder; after an interruption it goes on from its last whole round.
 
     >>> while task := server.next(sites):                       # doctest: +SKIP

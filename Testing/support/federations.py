@@ -10,7 +10,7 @@ from balls import write_cases
 from MedGenLib.errors import MedGenError
 from MedGenLib.federated.federation import read_federation
 from MedGenLib.federated.flare import site_home
-from MedGenLib.federated.server import Server
+from MedGenLib.federated.server import Coordinator
 from MedGenLib.federated.site import Site, write_site
 from MedGenLib.training import config as training_config
 
@@ -54,9 +54,9 @@ def federation_in(home: Path, config: Path, data: dict[str, Path], **changes) ->
     return home
 
 
-def run_here(home: Path, change=lambda task, answers: answers, tasks: int = 1000) -> Server:
+def run_here(home: Path, change=lambda task, answers: answers, tasks: int = 1000) -> Coordinator:
     """Run a federation, or its next tasks, in this process; ``change`` alters the answers on their way."""
-    server, sites = Server(home), {path.name: Site(path) for path in (home / "sites").iterdir()}
+    server, sites = Coordinator(home), {path.name: Site(path) for path in (home / "sites").iterdir()}
     while tasks and (task := server.next(sorted(sites))):
         answers = {}
         for name in task.sites:

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from MedGenLib.cli import main
 from MedGenLib.errors import InputError
-from MedGenLib.federated.server import Server, read_state
+from MedGenLib.federated.server import Coordinator, read_state
 from MedGenLib.federated.site import RoundSettings, Site, proximal
 from MedGenLib.federated.updates import averaged, epsilon, from_bytes, problem_of, protect, to_bytes
 from MedGenLib.packages.manifest import load_manifest
@@ -96,7 +96,7 @@ def test_bad_answers_end_in_a_sentence_and_leave_no_model(parts, tmp_path, task,
         return
     with pytest.raises(InputError, match=sentence):
         run_here(home, spoil)
-    assert Server(home).next(["a", "b"]) is None and not (home / "result").exists()
+    assert Coordinator(home).next(["a", "b"]) is None and not (home / "result").exists()
 
 
 def test_an_exported_package_with_other_weights_is_refused(parts, finished, tmp_path):
