@@ -263,17 +263,14 @@ def _utility(made: Manifest, entry: Entry, device: str, progress: ProgressCallba
     known = [case for case in entry.dataset.cases if case.subject not in entry.plan.held_out][:MOST]
     with tempfile.TemporaryDirectory() as temporary:
         sets = {name: Path(temporary, name) for name in ("real", "synthetic", "test")}
-        for folder, part in ((folder, part) for folder in sets.values() for part in ("images", "labels")):
-            (folder / part).mkdir(parents=True)
-        for name, cases in (("real", known), ("synthetic", known), ("test", entry.cases)):
-            for number_, case in enumerate(cases):
-                mask, file = mask_of(case, entry.plan), f"{case.name}.nii.gz"
-                if name == "synthetic":
-                    image = generated(made, mask, number_, device)[0]
-                else:
-                    image = read_volume(case.image, modality=entry.plan.modality)
-                write_volume(image, sets[name] / "images" / file)
-                write_volume(mask, sets[name] / "labels" / file)
+        for name, folder in sets.items():
+            for part in ("images", "labels"):
+                (folder / part).mkdir(parents=True)
+            for seed, case in enumerate(entry.cases if name == "test" else known):
+                mask, synthetic = mask_of(case, entry.plan), name == "synthetic"
+                image = generated(made, mask, seed, device)[0] if synthetic else read_volume(case.image)
+                write_volume(image, folder / "images" / f"{case.name}.nii.gz")
+                write_volume(mask, folder / "labels" / f"{case.name}.nii.gz")
         try:
             found = utility(**sets, steps=STEPS, repeats=1, device=device, progress=progress)
         except InputError as error:

@@ -14,7 +14,7 @@ from MedGenLib.imaging.volume import by_axis
 from MedGenLib.io.pictures import PICTURES, SINGLE, read_image
 from MedGenLib.progress import ProgressCallback
 from MedGenLib.trainer.datasets import ClassifiedImage, DataSet, Problem
-from MedGenLib.trainer.inspection import inspected
+from MedGenLib.trainer.inspection import inspected, without_copies
 from MedGenLib.trainer.pair_inspection import digest
 
 FEWEST_PEOPLE = 3
@@ -33,6 +33,14 @@ class ClassFacts:
     thin: tuple[bool, ...]
     modality: str
     digest: str
+
+    @property
+    def name(self) -> str:
+        return self.name
+
+    @property
+    def targets(self) -> tuple[int | None, ...]:
+        return self.targets
 
 
 @dataclass(frozen=True)
@@ -54,15 +62,15 @@ def inspect_classes(
     Raises InputError if no case can be used, or fewer than two classes have enough people.
     """
     facts, problems = inspected(dataset, lambda case: _inspect(case, modality), progress)
-    for check in (_alike, _without_copies, _on_one_side):
+    for check in (_alike, without_copies, _on_one_side):
         facts, more = check(facts)
         problems += more
     people, few = _people(dataset, facts)
     if not dataset.several:
-        rare = [f for f in facts if dataset.classes[f.case.targets.index(1)] in few]
+        rare = [f for f in facts if dataset.classes[f.targets.index(1)] in few]
         sentence = f"A class needs images of {FEWEST_PEOPLE} people, but the class of this one has fewer."
-        problems += [Problem(f.case.name, sentence) for f in rare]
-        facts = [f for f in facts if dataset.classes[f.case.targets.index(1)] not in few]
+        problems += [Problem(f.name, sentence) for f in rare]
+        facts = [f for f in facts if dataset.classes[f.targets.index(1)] not in few]
     if not facts or len(people) < (1 if dataset.several else 2):
         first = f"; the first case left out, {problems[0].case}: {problems[0].sentence}" if problems else ""
         raise InputError(
@@ -99,7 +107,7 @@ def _alike(facts: Sequence[ClassFacts]) -> tuple[list[ClassFacts], list[Problem]
     kinds = [_kind(f) for f in facts]
     usual = Counter(kinds).most_common(1)[0][0] if kinds else ""
     problems = [
-        Problem(f.case.name, f"The image is a {kind}, but most are {usual}s.")
+        Problem(f.name, f"The image is a {kind}, but most are {usual}s.")
         for f, kind in zip(facts, kinds, strict=True)
         if kind != usual
     ]
@@ -115,18 +123,6 @@ def _kind(facts: ClassFacts) -> str:
     return f"{planes[0]} {family} slice" if planes else f"{family} volume"
 
 
-def _without_copies(facts: Sequence[ClassFacts]) -> tuple[list[ClassFacts], list[Problem]]:
-    """Each image once: a copy could lie on both sides of a split."""
-    first: dict[str, ClassFacts] = {}
-    problems = []
-    for f in facts:
-        known = first.setdefault(f.digest, f)
-        if known is not f:
-            other = " with other classes" if known.case.targets != f.case.targets else ""
-            problems.append(Problem(f.case.name, f"The image is a copy of that of the case {known.case.name}{other}."))
-    return list(first.values()), problems
-
-
 def _on_one_side(facts: Sequence[ClassFacts]) -> tuple[list[ClassFacts], list[Problem]]:
     """People that the data set states on two sides are kept on the one that is farther from the training."""
     order = (None, "train", "validation", "test")
@@ -134,7 +130,7 @@ def _on_one_side(facts: Sequence[ClassFacts]) -> tuple[list[ClassFacts], list[Pr
     for f in facts:
         side[f.case.subject] = max(side.get(f.case.subject), f.case.split, key=order.index)
     problems = [
-        Problem(f.case.name, f"The person {f.case.subject} is in {side[f.case.subject]}, too, and counts only there.")
+        Problem(f.name, f"The person {f.case.subject} is in {side[f.case.subject]}, too, and counts only there.")
         for f in facts
         if f.case.split != side[f.case.subject]
     ]
@@ -145,7 +141,7 @@ def _people(dataset: DataSet, facts: Sequence[ClassFacts]) -> tuple[dict[str, in
     """People of each class with enough of them, and the other classes; of several, enough people have to lack it."""
     people, few = {}, []
     for number, name in enumerate(dataset.classes):
-        have, lack = ({f.case.subject for f in facts if f.case.targets[number] == value} for value in (1, 0))
+        have, lack = ({f.case.subject for f in facts if f.targets[number] == value} for value in (1, 0))
         if min(len(have), len(lack) if dataset.several else len(have)) < FEWEST_PEOPLE:
             few.append(name)
         else:

@@ -144,12 +144,7 @@ class ImagePlan(BasePlan):
             "task": "generate",
             "pipeline": "volume-gan",
             "input": {"kind": "none"},
-            "output": {
-                "modality": self.modality,
-                "unit": self.unit,
-                "range": list(self.range),
-                "background": self.background,
-            },
+            "output": self.output(),
             "spacing_mm": dict.fromkeys(("min", "max", "native"), self.spacing_mm),
             "field_of_view_mm": {"min": extent, "max": extent},
             "preprocessing": {
@@ -186,18 +181,13 @@ def make_image_plan(
     InputError: too few people, or a name that no package can have.
     """
     people, kind = inspection.subjects, "cuda" if device.startswith("cuda") else "cpu"
-    if len(people) < 2:
-        raise InputError(
-            f"The images of {dataset.path} are of one person ({people[0]}); give those of two or more, because one is "
-            "kept out of the training to measure the model."
-        )
+    held_out, validation = hold_out_both(people, f"images of {dataset.path}")
     ct, facts = inspection.modality == "CT", inspection.facts
     spacing, grid, levels, why_grid = _grid(inspection, MOST_VOXELS[kind])
     widths = _widths(levels, kind)
     # On a CPU, residual blocks at the finest level would take most of the time.
     blocks = {"widths": widths, "blocks": [1] * (levels - 1) + [int(kind == "cuda")]}
     batch = 4 if kind == "cpu" else 16
-    held_out, validation = hold_out_both(people)
     used = {case.name for case in facts}
     classes = sorted({case.kind for case in dataset.cases if case.kind and case.name in used})
     center, scale = (float(np.median([getattr(case, key) for case in facts])) for key in ("mean", "sd"))

@@ -19,7 +19,16 @@ from pathlib import Path
 from MedGenLib.errors import InputError
 from MedGenLib.trainer.classes import read_classes
 from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
-from MedGenLib.trainer.layouts import CONTRASTS, bids_images, entities, person_of, read_dataset, stem, volumes_in
+from MedGenLib.trainer.layouts import (
+    CONTRASTS,
+    bids_images,
+    entities,
+    person_of,
+    read_dataset,
+    read_table,
+    stem,
+    volumes_in,
+)
 from MedGenLib.trainer.pairs import stated_modality
 from MedGenLib.trainer.published import LICENSES, published_images
 
@@ -51,27 +60,11 @@ def read_images(path: str | Path, channel: str | None = None) -> DataSet:
 
 
 def _table(path: Path) -> DataSet:
-    if path.suffix.lower() != ".csv":
-        raise InputError(f"{path} is no folder and no CSV file; give a folder of images, or such a table.")
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream)
-        columns = rows.fieldnames or []
-        if "class" in columns:
-            return _classes(path)
-        if "image" not in columns:
-            raise InputError(f"The table {path} has no column 'image'; its first line must name it.")
-        cases: dict[str, LabeledImage] = {}
-        problems = []
-        for number, row in enumerate(rows, start=2):
-            image = path.parent / (row["image"] or "").strip()
-            name = row.get("case") or stem(image) or f"line {number}"
-            if not image.is_file():
-                problems.append(Problem(name, f"The file {image} of line {number} does not exist."))
-            elif name in cases:
-                raise InputError(f"The table {path} has two cases '{name}'; add a column case with different names.")
-            else:
-                cases[name] = LabeledImage(name, row.get("subject") or person_of(name), image)
-    return DataSet(path, "CSV", path.stem, tuple(cases.values()), problems=tuple(problems))
+    if path.suffix.lower() == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            if "class" in next(csv.reader(stream), []):
+                return _classes(path)
+    return read_table(path, ("image",))
 
 
 def _published(path: Path, channel: str | None) -> DataSet | None:

@@ -126,7 +126,7 @@ def inspect(dataset: DataSet, modality: str | None = None, progress: ProgressCal
     facts, problems = inspected(dataset, lambda case: _inspect(case, dataset, stated), progress)
     common = stated or _common_modality(facts, dataset)
     facts, more = _alike(facts, common)
-    facts, copies = _without_copies(facts)
+    facts, copies = without_copies(facts)
     problems += [*more, *copies]
     if not facts:
         first = problems[0]
@@ -207,12 +207,13 @@ def _alike(facts: Sequence[CaseFacts], modality: str) -> tuple[list[CaseFacts], 
     return [case for case in facts if case not in other], problems
 
 
-def _without_copies(facts: Sequence[CaseFacts]) -> tuple[list[CaseFacts], list[Problem]]:
+def without_copies(facts: Sequence[Facts]) -> tuple[list[Facts], list[Problem]]:
     """Each image once: a copy could lie on both sides of a split."""
-    first: dict[str, CaseFacts] = {}
+    first: dict[str, Facts] = {}
     problems = []
     for case in facts:
         known = first.setdefault(case.digest, case)
         if known is not case:
-            problems.append(Problem(case.name, f"The image is a copy of that of the case {known.name}."))
+            other = " with other classes" if getattr(known, "targets", None) != getattr(case, "targets", None) else ""
+            problems.append(Problem(case.name, f"The image is a copy of that of the case {known.name}{other}."))
     return list(first.values()), problems

@@ -83,23 +83,26 @@ def volumes_in(folder: Path) -> dict[str, Path]:
 
 
 def _csv(path: Path, channel: str | None) -> DataSet | None:
-    if path.is_dir():
-        return None
+    return None if path.is_dir() else read_table(path, ("image", "labels"))
+
+
+def read_table(path: Path, needed: tuple[str, ...]) -> DataSet:
+    """The cases of a CSV file with the columns "image" and perhaps "labels"; InputError for another file."""
     if path.suffix.lower() != ".csv":
-        raise InputError(f"{path} is no folder and no CSV file; give a folder of images and labels, or such a table.")
+        raise InputError(f"{path} is no folder and no CSV file; give a folder of images, or such a table.")
     with path.open(encoding="utf-8-sig", newline="") as stream:
         rows = csv.DictReader(stream)
         columns = rows.fieldnames or []
-        if missing := [name for name in ("image", "labels") if name not in columns]:
+        if missing := [name for name in needed if name not in columns]:
             raise InputError(f"The table {path} has no column '{missing[0]}'; its first line must name it.")
         cases, problems = [], []
         for number, row in enumerate(rows, start=2):
-            image, labels = (path.parent / (row[name] or "").strip() for name in ("image", "labels"))
-            name = row.get("case") or stem(image) or f"line {number}"
-            if absent := [file for file in (image, labels) if not file.is_file()]:
+            files = [path.parent / (row[name] or "").strip() for name in needed]
+            name = row.get("case") or stem(files[0]) or f"line {number}"
+            if absent := [file for file in files if not file.is_file()]:
                 problems.append(Problem(name, f"The file {absent[0]} of line {number} does not exist."))
             else:
-                cases.append(LabeledImage(name, row.get("subject") or name, image, labels))
+                cases.append(LabeledImage(name, row.get("subject") or person_of(name), *files))
     return DataSet(path, "CSV", path.stem, _distinct(cases, path), problems=tuple(problems))
 
 

@@ -17,7 +17,7 @@ from MedGenLib.packages.typed import setting
 from MedGenLib.trainer.datasets import ALIGNMENT, TRANSLATIONS, DataSet, ImagePair
 from MedGenLib.trainer.pair_inspection import SIDES, PairInspection
 from MedGenLib.trainer.plan import BasePlan, checked_name, package_name
-from MedGenLib.training.splits import hold_out
+from MedGenLib.training.splits import hold_out_both
 
 UNPAIRED = ("cut", "cyclegan")
 """Recipes for images without pairs, of which the first one is the default."""
@@ -287,13 +287,7 @@ def _held_out(dataset: DataSet, inspection: PairInspection, paired: bool) -> lis
     """People for the measurement; without pairs, some of the sources and some of the targets."""
     found: set[str] = set()
     for side in SIDES[:1] if paired else SIDES:
-        people = inspection.subjects(side)
-        if len(people) < 2:
-            raise InputError(
-                f"The {side}s of {dataset.path} are of one person ({people[0]}); give those of two or more, because "
-                "one is kept out of the training to measure the model."
-            )
-        found |= set(hold_out(people, max(1, min(40, round(len(people) / 5))), 0))
+        found |= set(hold_out_both(inspection.subjects(side), f"{side}s of {dataset.path}")[0])
     return sorted(found)
 
 

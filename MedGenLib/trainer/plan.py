@@ -196,6 +196,11 @@ class BasePlan:
         }
         return common | others
 
+    def output(self) -> dict[str, Any]:
+        """The section of a package on the images of a generator."""
+        found = {key: getattr(self, key) for key in ("modality", "unit", "range", "background")}
+        return {**found, "range": list(found["range"])}
+
     def package(
         self, task: str, description: str, ends: tuple[str, str], dims: int, medgen: dict[str, Any]
     ) -> dict[str, Any]:
@@ -384,12 +389,7 @@ class TrainingPlan(BasePlan):
             "task": "generate",
             "pipeline": "latent-flow",
             "input": {"kind": "labels", "labels": {str(k): {"name": name} for k, name in self.labels.items()}},
-            "output": {
-                "modality": self.modality,
-                "unit": self.unit,
-                "range": list(self.range),
-                "background": self.background,
-            },
+            "output": self.output(),
             "spacing_mm": {
                 "min": round(0.9 * self.spacing_mm, 4),
                 "max": round(1.1 * self.spacing_mm, 4),
@@ -454,18 +454,13 @@ def make_plan(
     InputError: too few people, too many labels, or a name that no package can have.
     """
     subjects = inspection.subjects
-    if len(subjects) < 2:
-        raise InputError(
-            f"The cases of {dataset.path} are of one person ({subjects[0]}); give those of two or more, because one is "
-            "kept out of the training to measure the model."
-        )
+    held_out, validation = hold_out_both(subjects, f"cases of {dataset.path}")
     numbers = _numbering(inspection.numbers)
     labels = {new: _label_name(dataset, old) for old, new in numbers.items()}
     spacing, why_spacing = _spacing(inspection)
     outside, why_outside = _outside(inspection)
     codec, why_codec = _codec(inspection, numbers, outside)
     patch, whole, why_patch = _patch(inspection, spacing, device)
-    held_out, validation = hold_out_both(subjects)
     ct = inspection.modality == "CT"
     ablation, why_ablation = _ablation(len(labels), outside)
     extents = np.array([case.extent for case in inspection.facts])

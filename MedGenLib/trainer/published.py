@@ -48,11 +48,10 @@ def _ixi(path: Path) -> dict[str, dict[str, Path]]:
 def _synthrad(path: Path) -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     for below in ("*", "*/*", "*/*/*", "*/*/*/*"):
-        for folder in sorted(path.glob(below)):
-            if SYNTHRAD.fullmatch(folder.name) and folder.is_dir():
-                for file in sorted(folder.iterdir()):
-                    if named := SYNTHRAD_IMAGES.fullmatch(file.name):
-                        found.setdefault(named[1], {})[folder.name] = file
+        for file in sorted(path.glob(f"{below}/*")):
+            named = SYNTHRAD_IMAGES.fullmatch(file.name)
+            if named and SYNTHRAD.fullmatch(file.parent.name):
+                found.setdefault(named[1], {})[file.parent.name] = file
     return found
 
 

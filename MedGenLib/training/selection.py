@@ -41,25 +41,21 @@ class Selection:
         pair = self.samples(networks) if step >= self.first else None
         if pair is None:
             return {}
-        distance = feature_distance(*pair)
-        best, nearest = self._best()
-        if distance < nearest:
-            best, nearest = step, distance
-            state = {"step": step, "distance": distance} | {k: n.state_dict() for k, n in networks.items()}
+        distance, best = feature_distance(*pair), self._best()
+        if distance < best.get("distance", np.inf):
+            best = {"step": step, "distance": distance} | {k: n.state_dict() for k, n in networks.items()}
             with replacing(self.file) as temporary:
-                torch.save(state, temporary)
-        return {"feature_distance": distance, "nearest_step": best}
+                torch.save(best, temporary)
+        return {"feature_distance": distance, "nearest_step": best.get("step", 0)}
 
     def restore(self, networks: dict[str, nn.Module]) -> None:
         """Load the best weights, if there are some."""
-        if self.file.is_file():
-            state = torch.load(self.file, map_location="cpu", weights_only=True)
+        if best := self._best():
             for name, network in networks.items():
-                network.load_state_dict(state[name])
+                network.load_state_dict(best[name])
 
-    def _best(self) -> tuple[int, float]:
-        state = torch.load(self.file, map_location="cpu", weights_only=True) if self.file.is_file() else {}
-        return state.get("step", 0), state.get("distance", np.inf)
+    def _best(self) -> dict[str, Any]:
+        return torch.load(self.file, map_location="cpu", weights_only=True) if self.file.is_file() else {}
 
 
 def feature_distance(made: Sequence[NDArray[Any]], real: Sequence[NDArray[Any]]) -> float:

@@ -6,13 +6,23 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable
 
+from MedGenLib.errors import InputError
+
 FEWEST = 20
 """People of the training from which some are taken to choose the weights."""
 
 
-def hold_out_both(subjects: Iterable[str]) -> tuple[list[str], list[str] | None]:
-    """A fifth of the people, who measure a model, and a tenth of 20 others or more, who choose its weights."""
+def hold_out_both(subjects: Iterable[str], images: str) -> tuple[list[str], list[str] | None]:
+    """A fifth of the people, who measure a model, and a tenth of 20 others or more, who choose its weights.
+
+    Raises InputError for one person only; ``images`` are what they are of, such as "cases of DATASET".
+    """
     people = sorted(set(subjects))
+    if len(people) < 2:
+        raise InputError(
+            f"The {images} are of one person ({people[0]}); give those of two or more, because one is kept out of the "
+            "training to measure the model."
+        )
     measure = hold_out(people, max(1, min(40, round(len(people) / 5))))
     others = [person for person in people if person not in measure]
     return measure, hold_out(others, min(16, max(4, len(others) // 10)), 1) if len(others) >= FEWEST else None

@@ -7,7 +7,6 @@ inclusion FALSE are holes. Nodules below 3 mm and other findings have one point 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +69,8 @@ def _drawn(session: Element, grid: Geometry, path: Path) -> NDArray[np.bool_]:
 
     inside, holes = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
     for roi in session.iterfind(f"{_ROOT}unblindedReadNodule/{_ROOT}roi"):
-        points = np.array(list(_points(roi)))
+        edges = roi.iterfind(f"{_ROOT}edgeMap")
+        points = np.array([[int(edge.findtext(_ROOT + key, "0")) for key in ("xCoord", "yCoord")] for edge in edges])
         if len(points) < 3:
             continue
         height = float(roi.findtext(f"{_ROOT}imageZposition", "nan"))
@@ -82,9 +82,3 @@ def _drawn(session: Element, grid: Geometry, path: Path) -> NDArray[np.bool_]:
         place[tuple(points.clip(0, np.array(grid.shape[:2]) - 1).T)] = False
         (holes if roi.findtext(f"{_ROOT}inclusion", "TRUE") == "FALSE" else inside)[..., round(plane)] |= place
     return inside & ~holes
-
-
-def _points(roi: Element) -> Iterator[tuple[int, int]]:
-    """Column and row of each pixel of an outline."""
-    for edge in roi.iterfind(f"{_ROOT}edgeMap"):
-        yield int(edge.findtext(f"{_ROOT}xCoord", "0")), int(edge.findtext(f"{_ROOT}yCoord", "0"))

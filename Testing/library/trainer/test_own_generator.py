@@ -30,6 +30,7 @@ from MedGenLib.trainer.image_sets import read_images
 from MedGenLib.trainer.inspection import inspect
 from MedGenLib.trainer.run import Choices, train_own
 from MedGenLib.training.data.images import Images
+from MedGenLib.training.recipes.vae import Vae
 
 SHAPE, SPACING = (20, 24, 16), (2.0, 2.0, 2.0)
 TINY = {"network": '{"widths": [8, 8], "blocks": [1, 0]}', "discriminator": '{"widths": [8, 8], "blocks": [1, 0]}'}
@@ -227,6 +228,10 @@ def test_a_ct_keeps_its_hu(tmp_path):
     back = reader.grid.decoded(np.asarray(reader.values[0]))
     image = np.clip(read_volume(known.image).array, -1024, None)
     assert np.abs(back.array - image).max() < 1.5  # half precision, and whole numbers
+    chosen = plan.with_values(recipe="vae", steps={"vae": 1}, validation=[known.subject])
+    recipe = Vae(chosen.config(dataset.cases, tmp_path / "cache"), tmp_path)
+    made, real = recipe.samples(recipe.networks)
+    assert np.array_equal(real, reader.values[:1]) and made.shape == real.shape and len(recipe.data.values) == 2
 
 
 def test_images_are_brought_onto_one_grid():

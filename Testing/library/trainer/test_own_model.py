@@ -178,7 +178,13 @@ def test_the_weights_of_a_continued_package_are_drawn_back(run, tumors, tmp_path
     changes = {"steps.latent-flow": "1", "keep": "0.5"}
     plan, _ = plan_of(dataset, Choices(start="mine", license="CC0-1.0", changes=changes), "cpu")
     copy_autoencoder("mine", tmp_path / "autoencoder")
-    recipe = LatentFlowRecipe(plan.config(dataset.cases, tmp_path / "cache"), tmp_path / "flow")
+    chooses = next(case.subject for case in dataset.cases if case.subject not in plan.held_out)
+    config = plan.with_values(validation=[chooses]).config(dataset.cases, tmp_path / "cache")
+    recipe = LatentFlowRecipe(config, tmp_path / "flow")
+    (made,), (real,) = recipe.samples(recipe.networks)
+    assert made.shape == real.shape == plan.patch and np.isfinite(made).all() and real.any()
+    assert [case[0] for case in config["data"]["validation_cases"]] == [chooses]
+    assert chooses not in [case[0] for case in config["data"]["cases"]]
     batch = recipe.batch(Draw.of(0, 0), 1)
     assert recipe.objectives[0].loss(batch, Draw.of(0, 0))[1]["moved"] == 0
     bias = recipe.networks["flow"].leave.bias

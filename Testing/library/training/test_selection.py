@@ -17,8 +17,8 @@ from MedGenLib.training.splits import hold_out_both
 STEPS, BEST = 8, 5
 
 
-def textures(seed: int, width: float, count: int = 4) -> list[np.ndarray]:
-    noise = np.random.default_rng(seed).normal(0, 1, (count, 24, 24, 24))
+def textures(seed: int, width: float, count: int = 2) -> list[np.ndarray]:
+    noise = np.random.default_rng(seed).normal(0, 1, (count, 20, 20, 20))
     smooth = [gaussian_filter(volume, width) for volume in noise]
     return [volume / volume.std() for volume in smooth]
 
@@ -76,10 +76,10 @@ def test_the_distance_sees_blur_and_constant_images():
     real = textures(2, 1)
     alike, blurred = feature_distance(textures(1, 1), real), feature_distance(textures(1, 3), real)
     assert 0 < alike < 0.5 * blurred
-    assert feature_distance([np.zeros((24, 24, 24))] * 4, real) == float("inf")
+    assert feature_distance([np.zeros((20, 20, 20))] * 2, real) == float("inf")
 
 
 def test_people_who_measure_and_who_choose_are_different():
-    measure, choose = hold_out_both(f"p{n}" for n in range(208))
+    measure, choose = hold_out_both((f"p{n}" for n in range(208)), "cases")
     assert (len(measure), len(choose)) == (40, 16) and not set(measure) & set(choose)
-    assert hold_out_both(f"p{n}" for n in range(12))[1] is None
+    assert hold_out_both((f"p{n}" for n in range(12)), "cases")[1] is None
