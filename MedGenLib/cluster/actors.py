@@ -51,14 +51,29 @@ class RayPool:
             self._actors[place] = self._actor()
         answer: Future[dict[str, Any]] = Future()
 
+        actor = self._actors[place]
+
+        def drop(done: Future[dict[str, Any]]) -> None:
+            if done.cancelled():
+                self._actors.pop(place, None)
+                self._ray.kill(actor)
+
+        def begin(done: Future[None]) -> None:
+            if not answer.done():
+                answer.set_running_or_notify_cancel()
+
         def settle(done: Future[dict[str, Any]]) -> None:
+            if answer.cancelled():
+                return
             if (error := done.exception()) is None:
                 answer.set_result(done.result())
             else:
                 self._actors.pop(place, None)  # before anyone can use the place again
                 answer.set_exception(error)
 
-        self._actors[place].run.remote(case.to_dict(), self._out).future().add_done_callback(settle)
+        answer.add_done_callback(drop)
+        actor.ready.remote().future().add_done_callback(begin)
+        actor.run.remote(case.to_dict(), self._out).future().add_done_callback(settle)
         return answer
 
     def close(self) -> None:
@@ -86,6 +101,9 @@ class CaseActor:
         from MedGenLib.worker.job import Session
 
         self._session, self._count = Session(), 0
+
+    def ready(self) -> None:
+        """Answers as soon as the actor has a place."""
 
     def run(self, case: dict[str, Any], out: str) -> dict[str, Any]:
         from MedGenLib.worker.job import Request

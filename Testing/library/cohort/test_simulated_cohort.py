@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import Future
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from simulated import Cluster
 
+from MedGenLib.cluster.actors import RayPool
 from MedGenLib.cohort.board import Board
 from MedGenLib.cohort.manifest import CohortCase
 from MedGenLib.cohort.records import DONE, QUARANTINED
@@ -54,3 +57,47 @@ def test_cases_of_a_lost_computer_go_elsewhere(tmp_path):
     cluster = Cluster(16, lambda case: 10.0, lost={1: 15.0})
     assert run(cluster, tmp_path, 160)[DONE] == 160
     assert cluster.died == 8 and cluster.now < 8 + 10 + 10.1 * 20
+
+
+class PlayedRay:
+    """Actors whose answers the test gives."""
+
+    def __init__(self):
+        self.ready, self.run, self.killed = Future(), Future(), []
+
+    def _actor(self):
+        def method(future):
+            return SimpleNamespace(remote=lambda *_: SimpleNamespace(future=lambda: future))
+
+        return SimpleNamespace(ready=method(self.ready), run=method(self.run))
+
+    def kill(self, actor):
+        self.killed.append(actor)
+
+
+@pytest.fixture
+def ray():
+    """A pool without Ray, and what plays it."""
+    pool, played = RayPool.__new__(RayPool), PlayedRay()
+    pool._ray, pool._actors, pool._out, pool._actor = played, {}, "", played._actor
+    return pool, played
+
+
+def test_a_case_on_ray_can_be_taken_back_until_its_actor_has_a_place(ray):
+    pool, played = ray
+    future = pool.submit(0, CohortCase("c", "evaluate"))
+    assert future.cancel() and len(played.killed) == 1 and pool._actors == {}
+    played.ready.set_result(None)  # too late
+    played.run.set_result({})
+    assert future.cancelled()
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_case_that_an_actor_has_begun_stays_with_it(ray, dies):
+    pool, played = ray
+    future = pool.submit(0, CohortCase("c", "evaluate"))
+    played.ready.set_result(None)
+    assert not future.cancel() and not played.killed
+    played.run.set_exception(RuntimeError("died")) if dies else played.run.set_result({"id": "c"})
+    assert (0 in pool._actors) is not dies
+    assert future.exception() if dies else future.result() == {"id": "c"}
