@@ -1,1 +1,1 @@
-"""Workers for a cohort: processes of this computer, or actors of a Ray cluster."""
+"""Workers for a cohort or a training: processes of this computer, or of a Ray cluster."""

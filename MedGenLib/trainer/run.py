@@ -347,7 +347,8 @@ def shrunk(out: Path, progress: ProgressCallback | None) -> AnyPlan:
             "The memory is full, though a step has one image of the smallest useful patch; take a computer with more, "
             "or smaller networks (see `medgen plan`)."
         )
-    changed = "the batch in more parts" if smaller.parts != plan.parts else f"smaller patches, {smaller.patch}"
+    now = smaller.parts, getattr(smaller, "patch", None)
+    changed = f"the batch in {now[0]} parts" if now[0] != plan.parts else f"smaller patches, {now[1]}"
     announce([f"The memory was full; the training goes on with {changed}."], progress)
     smaller.write(out / PLAN)
     return smaller

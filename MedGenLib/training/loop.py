@@ -46,7 +46,9 @@ class Draw:
 
     @classmethod
     def of(cls, seed: int, step: int, part: int = 0) -> Draw:
-        own = torch.Generator().manual_seed((part << 52) + (seed << 32) + step)
+        # PyTorch uses 32 bits of a seed, so that of a part has to be drawn.
+        drawn = np.random.SeedSequence([seed, step, part]).generate_state(1)
+        own = torch.Generator().manual_seed(int(drawn[0]) if part else (seed << 32) + step)
         return cls(np.random.default_rng([seed, step, part]), own, step)
 
 

@@ -7,7 +7,6 @@ all files; the others train what it orders. They find each other by the environm
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -113,5 +112,6 @@ def joining(device: str) -> Iterator[tuple[Ranks, str]]:
 
 
 def _end_with_stdin() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not sys.stdin, whose lock would be held at the end of the program
+        pass
     os._exit(1)

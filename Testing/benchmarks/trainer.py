@@ -1,6 +1,7 @@
 """The trainer: kills, throughput, and the time of a plan.
 
     python Testing/benchmarks/trainer.py [--kills 10] [--threads 2]
+    python Testing/benchmarks/trainer.py --processes [--steps 20] [--threads 1]
     python Testing/benchmarks/trainer.py --pairs FOLDER --source mr_t1 --target ct [--steps 600] [--recipes ...]
 
 kills: `medgen train` on the sample crops with tiny networks, SIGKILLed at random moments and started again until it is
@@ -8,6 +9,8 @@ done; the weights are compared bit by bit with those of an undisturbed run.
 throughput: steps of the latent flow of the planned size in the training loop, and in a plain PyTorch loop with the same
 network, optimizer and batches that are in memory already; the difference is the loader, the average and the files.
 plan: seconds to inspect and plan 200 cases, copies of the sample crops with other voxels.
+processes: instead of these, the weights and the seconds of one process and of two that train together, and the memory
+that the plan predicts against the peak of short trainings, each in a process of its own.
 pairs: instead of these, `medgen train` on image pairs with each recipe, and what it measured on the people kept out.
 """
 
@@ -15,7 +18,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,6 +148,82 @@ def planning(home: Path) -> float:
     return time.perf_counter() - start
 
 
+def processes(home: Path, steps: int, threads: int) -> list[list[Any]]:
+    """Rows: what was measured, in one process, in two, and their ratio or largest difference."""
+    import torch
+
+    rows: list[list[Any]] = []
+    config = _config(home, {"steps.autoencoder": str(steps), "steps.latent-flow": "1", "parts": "2"}, {})
+    seconds, weights = [], []
+    for count in (1, 2):
+        out = home / f"processes{count}"
+        seconds.append(_trained("autoencoder", config, out, "--workers", str(count), "--threads", str(threads)))
+        weights.append(torch.load(out / "checkpoint.pt", weights_only=True)["averages"]["autoencoder"])
+    rows.append([f"seconds of {steps} steps", *seconds, seconds[0] / seconds[1]])
+    apart = max(float((value - weights[1][name]).abs().max()) for name, value in weights[0].items())
+    largest = max(float(value.abs().max()) for value in weights[0].values())
+    return [*rows, ["largest weight, difference", largest, largest, apart]]
+
+
+SMALL = {"widths": "[16, 32]", "blocks": "[1, 1]", "attention": "false", "patch": "[32, 48, 32]"}
+MEMORIES = {
+    "autoencoder": ({}, None),
+    "latent-flow": (SMALL, None),
+    "latent-flow of batch 4": ({**SMALL, "batch": "4"}, None),
+    "gan": ({}, "gan"),
+}
+"""What is trained on the sample crops -> changes of the plan, and the recipe of the choices."""
+
+
+def memory(home: Path, threads: int) -> list[list[Any]]:
+    """Rows: what is trained, predicted MiB, measured MiB, and their ratio."""
+    rows = []
+    for name, (changes, recipe) in MEMORIES.items():
+        stage, folder = name.partition(" ")[0], home / name.replace(" ", "-")
+        folder.mkdir()
+        words = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+        words += ["--device", "cpu", "--threads", str(threads), *(["--recipe", recipe] if recipe else [])]
+        planned = folder / "plan.json"
+        _medgen("plan", str(CROPS), "-o", str(planned), "--budget", "100h", *words)
+        predicted = json.loads(planned.read_text())["memory_mib"][stage]
+        steps = {f"steps.{part}": "3" for part in ({"autoencoder", "latent-flow"} if recipe is None else {recipe})}
+        config = _config(folder, {**changes, **steps}, {"recipe": recipe})
+        if stage == "latent-flow":
+            _trained("autoencoder", config, folder / "autoencoder", "--threads", str(threads))
+        _trained(stage, config, folder / "run", "--threads", str(threads))
+        measured = json.loads((folder / "run" / "memory.json").read_text())["peak_mib"]
+        rows.append([name, predicted, measured, predicted / measured])
+    return rows
+
+
+def _config(folder: Path, changes: dict[str, str], choices: dict[str, Any]) -> Path:
+    """The configuration of a plan for the sample crops, as a file."""
+    from MedGenLib.trainer.run import Choices, plan_of
+
+    stated = Choices(changes=changes, **choices)
+    dataset = stated.data(CROPS)
+    plan, _ = plan_of(dataset, stated, "cpu")
+    config = plan.config(dataset.cases, folder / "cache")
+    for settings in config["optimisation"].values():
+        settings["precision"] = "fp32"
+    path = folder / "config.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def _trained(stage: str, config: Path, out: Path, *words: str) -> float:
+    """Train one stage in a process of its own; returns the seconds of its steps."""
+    said = _medgen("train", stage, "--data", str(config), "--out", str(out), "--device", "cpu", *words)
+    return float(re.search(r"training: \d+ steps? in ([\d.]+) s", said)[1])
+
+
+def _medgen(*words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "MedGenLib", *words], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stderr
+
+
 def recipes(home: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """What each recipe reaches in equally many steps on the same pairs, with networks for a CPU."""
     from MedGenLib.trainer.run import Choices, train_own
@@ -166,6 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", action="store_true", help="measure processes that train together, and memory")
     parser.add_argument("--pairs", type=Path, help="data set of image pairs")
     parser.add_argument("--source")
     parser.add_argument("--target")
@@ -184,6 +266,13 @@ def main() -> None:
             for result in results:
                 print(f"{result['recipe']}, {result['seconds']:.0f} s", *result["measured"], sep="\n")
             save("trainer-pairs", {"steps": arguments.steps, "results": results})
+            return
+        if arguments.processes:
+            needed = memory(home, arguments.threads)
+            print(table(["training", "predicted MiB", "measured MiB", "ratio"], needed))
+            shared = processes(home, arguments.steps, arguments.threads)
+            print(table(["measure", "1 process", "2 processes", "ratio or difference"], shared))
+            save("trainer-processes", {"steps": arguments.steps, "processes": shared, "memory": needed})
             return
         figures = {**kills(arguments.kills, home), **throughput(home), f"plan_of_{CASES}_cases_s": planning(home)}
     print(table(["measure", "value"], [[key, value] for key, value in figures.items()]))

@@ -1,0 +1,200 @@
+"""Several processes that train together: the same weights as one, one sentence where one ends, and a full memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hippocampi import small_config
+from torch import nn
+
+from MedGenLib import cli
+from MedGenLib.cli.console import Console
+from MedGenLib.errors import InputError, MemoryPlanError
+from MedGenLib.trainer.inspection import inspect
+from MedGenLib.trainer.pairs import read_data
+from MedGenLib.trainer.plan import SHRUNK, make_plan
+from MedGenLib.trainer.run import Choices, train_own
+from MedGenLib.training import loop, train
+from MedGenLib.training.loop import Draw, Objective, OptimizationSettings, Trainer
+from MedGenLib.training.ranks import TrainingMemoryError
+from MedGenLib.training.recipes.gan import Gan
+from MedGenLib.worker.process import descendants
+
+
+def config(folder: Path, crops: Path, **changes) -> Path:
+    settings = {"steps": 6, "batch": 2, "parts": 2, "checkpoint_every": 2, "validate_every": 100, "precision": "fp32"}
+    return small_config(folder, crops, autoencoder={**settings, **changes})
+
+
+def words(path: Path, out: Path, *more: str) -> list[str]:
+    return ["train", "autoencoder", "--data", str(path), "--out", str(out), "--device", "cpu", "--threads", "1", *more]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return {f"{kind}.{k}": v for kind in ("networks", "averages") for k, v in state[kind]["autoencoder"].items()}
+
+
+def test_two_processes_give_the_weights_of_one_also_after_one_was_killed(crops, tmp_path):
+    """The second process is killed between two checkpoints; the same command goes on."""
+    path = config(tmp_path, crops, steps=16, checkpoint_every=3)
+    assert cli.main(words(path, tmp_path / "one")) == 0
+    command = [sys.executable, "-m", "MedGenLib", *words(path, tmp_path / "two", "--workers", "2")]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "two" / "checkpoint.pt").exists():
+        assert run.poll() is None
+        time.sleep(0.02)
+    children = [pid for pid in descendants(run.pid) if rank_of(pid) == "1"]
+    os.kill(children[0], signal.SIGKILL)
+    _, errors = run.communicate(timeout=300)
+    said = [line for line in errors.splitlines() if line.startswith("medgen: ") and "Estimate" not in line]
+    assert run.returncode == 2 and len(said) == 1 and "goes on from the last checkpoint" in said[0], errors
+    assert not (tmp_path / "two" / "autoencoder.safetensors").exists()
+    subprocess.run(command, check=True, timeout=300)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.allclose(one[name], two[name], rtol=1e-5, atol=1e-7), name
+    assert (tmp_path / "two" / "autoencoder.safetensors").exists()
+    figures = [(tmp_path / run / "losses.jsonl").read_text().splitlines()[-1] for run in ("one", "two")]
+    assert json.loads(figures[0]) == pytest.approx(json.loads(figures[1]), rel=1e-4)
+
+
+def rank_of(pid: int) -> str | None:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((entry.decode()[5:] for entry in variables if entry.startswith(b"RANK=")), None)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_processes_too(crops, tmp_path):
+    path = config(tmp_path, crops)
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    command = [*start, "--master-port", "29533", "-m", "MedGenLib", *words(path, tmp_path / "torchrun")]
+    subprocess.run(command, check=True, timeout=300)
+    assert cli.main(words(path, tmp_path / "one")) == 0
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "torchrun")
+    assert all(torch.allclose(one[name], two[name], rtol=1e-5, atol=1e-7) for name in one)
+
+
+@pytest.mark.slow
+def test_ray_starts_lost_workers_again(crops, tmp_path, monkeypatch):
+    pytest.importorskip("ray.train", reason="Ray Train is not installed: pip install medgen[cluster]")
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes a token there
+    path = config(tmp_path, crops, steps=60)
+    command = [sys.executable, "-m", "MedGenLib"]
+    command += words(path, tmp_path / "ray", "--workers", "2", "--address", "local")
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (tmp_path / "ray" / "checkpoint.pt").exists():
+        assert run.poll() is None, run.stdout.read()
+        time.sleep(0.05)
+    workers = [pid for pid in descendants(run.pid) if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(workers[-1], signal.SIGKILL)
+    printed, _ = run.communicate(timeout=600)
+    assert run.returncode == 0, printed
+    assert cli.main(words(path, tmp_path / "one")) == 0
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "ray")
+    assert all(torch.allclose(one[name], two[name], rtol=1e-5, atol=1e-7) for name in one)
+    assert not list(tmp_path.glob(".ray*"))
+
+
+class Line:
+    """A line fitted to points; a step of more images than `room` does not fit into the memory."""
+
+    def __init__(self, room: int = 100) -> None:
+        self.networks: dict[str, nn.Module] = {"line": nn.Linear(1, 1), "unused": nn.Linear(1, 1)}
+        self.objectives = [Objective("fit", ("line", "unused"), self._loss)]
+        self.room, self.validated = room, 0
+
+    def batch(self, draw: Draw, size: int) -> dict[str, torch.Tensor]:
+        return {"x": torch.rand(size, 1, generator=draw.torch)}
+
+    def _loss(self, batch, draw):
+        if len(batch["x"]) > self.room:
+            raise torch.OutOfMemoryError("out of memory")
+        loss = (self.networks["line"](batch["x"]) - 3 * batch["x"]).square().mean()
+        return loss, {"fit": float(loss.detach())}
+
+    def validate(self, networks, step, log):
+        self.validated += 1
+        return {}
+
+    def export(self, networks, step, out):
+        return out
+
+
+def test_the_gradients_of_parts_are_averaged(tmp_path):
+    """One step of plain gradient descent by hand, on the points of all parts."""
+    recipe = Line()
+    before = recipe.networks["line"].weight.item(), recipe.networks["line"].bias.item()
+    settings = OptimizationSettings(1, batch=6, parts=3, warmup=0, clip=1e9)
+    points = torch.cat([Draw.of(0, 0, part).torch and recipe.batch(Draw.of(0, 0, part), 2)["x"] for part in range(3)])
+    assert len(points.unique()) == 6  # each part draws its own
+    Trainer(recipe, settings, tmp_path).run()
+    slope = (2 * (before[0] * points + before[1] - 3 * points) * points).mean().item()
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["optimisers"][0]["state"]
+    assert state[0]["exp_avg"].item() == pytest.approx(0.1 * slope, rel=1e-4)  # Adam: (1 - 0.9) times the gradient
+    assert 2 not in state  # a network without gradients is left as it is
+
+
+def test_a_full_memory_is_one_sentence_and_nothing_is_lost(tmp_path):
+    settings = OptimizationSettings(4, batch=4)
+    with pytest.raises(TrainingMemoryError, match="full at step 0; cut the batch into more parts"):
+        Trainer(Line(room=2), settings, tmp_path).run()
+    assert not (tmp_path / "checkpoint.pt").exists()
+    Trainer(Line(room=2), OptimizationSettings(4, batch=4, parts=2), tmp_path).run()
+    assert json.loads((tmp_path / loop.MEMORY).read_text())["peak_mib"] > 50
+
+
+def test_a_full_memory_makes_the_plan_smaller_and_the_run_goes_on(crops, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MEDGEN_HOME", str(tmp_path / "home"))
+    judged = Gan.judged
+
+    def with_room_for_one(self, real, fake):
+        if len(real) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return judged(self, real, fake)
+
+    monkeypatch.setattr(Gan, "judged", with_room_for_one)
+    sizes = {"widths": "[8, 8]", "blocks": "[1, 0]"}
+    network = {f"{part}.{key}": value for part in ("network", "discriminator") for key, value in sizes.items()}
+    choices = Choices(name="small", recipe="gan", modality="T1w", changes={**network, "steps.gan": "4", "batch": "4"})
+    with Console() as console:
+        made = train_own(crops, tmp_path / "run", choices, "cpu", progress=console)
+    sentences = re.findall(r"The memory was full; the training goes on with (.*)\.", capsys.readouterr().err)
+    assert sentences == ["the batch in 2 parts", "the batch in 4 parts"]
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert (plan["batch"], plan["parts"], plan["reasons"]["parts"]) == (4, 4, SHRUNK)
+    peak = json.loads((tmp_path / "run" / "generator" / loop.MEMORY).read_text())["peak_mib"]
+    line = f"Memory of the training (gan), of each process: {peak:.0f} MiB"
+    assert line in made.card and line in (tmp_path / "run" / "index.html").read_text()
+    assert train_own(crops, tmp_path / "run", choices, "cpu").checksums == made.checksums
+
+
+def test_a_plan_becomes_smaller_until_nothing_is_left(crops):
+    dataset = read_data(crops)
+    plan = make_plan(dataset, inspect(dataset)).changed({"patch": "[32, 48, 24]", "batch": "6", "parts": "2"})
+    found = []
+    while (plan := plan.smaller()) is not None:
+        found.append((plan.parts, plan.patch))
+    smaller = (16, 24, 16), (16, 16, 16)
+    assert found == [(3, (32, 48, 24)), (6, (32, 48, 24)), *((6, patch) for patch in smaller)]
+
+
+def test_what_does_not_fit_together_is_refused(crops, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="A batch of 3 cannot be cut into 2 equal parts"):
+        OptimizationSettings(1, batch=3, parts=2)
+    path = config(tmp_path, crops, parts=1)
+    monkeypatch.setattr("MedGenLib.training.ranks.Ranks.joined", lambda: loop.Ranks(0, 2))
+    with pytest.raises(InputError, match="1 parts, too few for 2 processes"):
+        train("autoencoder", path, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+    assert issubclass(TrainingMemoryError, MemoryPlanError)
