@@ -70,6 +70,9 @@ class LifeTest(EngineTestCase):
         self.assertIn("ct-tissue", [model["name"] for model in answers[1]["models"]])
         self.assertSentence(errors[0], "no such method")
         self.assertEqual(engine.state, "ready")  # a failed request does not end it
+        folders = [engine.runFolder() for unused in range(2)]
+        self.assertEqual(len(set(folders)), 2)
+        self.assertTrue(all(os.path.isdir(folder) and str(self.temporary) in folder for folder in folders))
 
     def testRequestWithoutWorker(self):
         errors = []
@@ -84,12 +87,6 @@ class LifeTest(EngineTestCase):
         self.assertEqual(len(self.left()), 2)
         engine.cancel()
         self.assertStopped(engine)
-
-    def testFoldersOfRuns(self):
-        engine = self.started()
-        folders = [engine.runFolder() for unused in range(2)]
-        self.assertEqual(len(set(folders)), 2)
-        self.assertTrue(all(os.path.isdir(folder) and str(self.temporary) in folder for folder in folders))
 
     def testCurrentFolderIsNotImportedFrom(self):
         (self.workFolder / "psutil.py").write_text("raise RuntimeError('the wrong one')", encoding="utf-8")
@@ -159,16 +156,10 @@ class EndTest(EngineTestCase):
         self.assertTrue(engine.isStopping)
         self.assertStopped(engine)
 
-    def testKillHasEndedItWhenItReturns(self):
-        engine = self.started()
-        engine.kill()
-        self.assertEqual(self.left(), [])
-        self.assertEqual(self.files(), [])
-
     def testApplicationQuitKillsIt(self):
         engine = self.started()
         slicer.app.aboutToQuit.emit() if not support.inSlicer() else engine.kill()
-        self.assertEqual(self.left(), [])
+        self.assertEqual((self.left(), self.files()), ([], []))
 
     def testSceneCloseEndsIt(self):
         engine = self.started()
@@ -188,24 +179,18 @@ class EndTest(EngineTestCase):
 class IdleTest(EngineTestCase):
     """A worker that nobody uses holds memory for nothing."""
 
-    def testEndsAfterAWhile(self):
-        engine = self.started(idleTimeout=1.0)
+    def testEndsAfterAWhileUnlessItIsNeeded(self):
+        engine = self.started(idleTimeout=0.4)
+        engine.isNeeded = lambda: True
         answers = []
         engine.request("self_test", {}, answers.append, answers.append)
         processUntil(lambda: answers)
-        self.assertEqual(engine.state, "ready")
-        processUntil(lambda: engine.state == "off", 10)
-        self.assertStopped(engine)
-
-    def testStaysWhileItIsNeeded(self):
-        engine = self.started(idleTimeout=0.4)
-        engine.isNeeded = lambda: True
         end = time.monotonic() + 1.5
         processUntil(lambda: time.monotonic() > end)
         engine.endIfIdle()
         self.assertEqual(engine.state, "ready")
         engine.isNeeded = lambda: False
-        engine.endIfIdle()
+        processUntil(lambda: engine.state == "off", 10)
         self.assertStopped(engine)
 
     def testStaysWhileARequestWaits(self):

@@ -9,7 +9,7 @@ import numpy as np
 import slicer
 
 import support
-from support.processes import WorkerTestCase
+from support.processes import WarmWorkerTestCase
 from support.snapshots import snapshotOfScene
 
 support.useModuleFolder()
@@ -31,7 +31,7 @@ def node(image, name, className="vtkMRMLScalarVolumeNode"):
     return slicer.util.addVolumeFromArray(image.array.transpose(2, 1, 0), matrix, name, className)
 
 
-class BreatheTest(WorkerTestCase):
+class BreatheTest(WarmWorkerTestCase):
     def setUp(self):
         super().setUp()
         self.api = self.logic()

@@ -7,7 +7,7 @@ import slicer
 
 import support
 from support.nodes import affine, rotation, transformNode
-from support.processes import PYTHON, WorkerTestCase
+from support.processes import PYTHON, WarmWorkerTestCase
 from support.snapshots import differences, snapshotOfScene
 
 support.useModuleFolder()
@@ -55,7 +55,7 @@ def ctNode():
     return node
 
 
-class ClassifyTest(WorkerTestCase):
+class ClassifyTest(WarmWorkerTestCase):
     def setUp(self):
         super().setUp()
         self.api = self.logic()

@@ -8,7 +8,7 @@ import slicer
 import support
 from support import processUntil
 from support.painter import Painter
-from support.processes import WorkerTestCase
+from support.processes import WarmWorkerTestCase
 from support.snapshots import differences, snapshotOfScene
 
 support.useModuleFolder()
@@ -27,7 +27,7 @@ def voxels(node) -> np.ndarray:
     return slicer.util.arrayFromVolume(node).transpose(2, 1, 0)
 
 
-class EditingCase(WorkerTestCase):
+class EditingCase(WarmWorkerTestCase):
     def setUp(self):
         super().setUp()
         self.api = self.logic()

@@ -6,7 +6,7 @@ import slicer
 import support
 from support import processUntil
 from support.nodes import affine, maskNode, rotation, transformNode
-from support.processes import WorkerTestCase
+from support.processes import WarmWorkerTestCase
 from support.snapshots import differences, snapshotOfScene
 
 support.useModuleFolder()
@@ -83,7 +83,7 @@ def brightest(node) -> np.ndarray:
     return world(node, (places * weights.reshape(-1)).sum(axis=1) / weights.sum())[0]
 
 
-class EnhanceTest(WorkerTestCase):
+class EnhanceTest(WarmWorkerTestCase):
     def setUp(self):
         super().setUp()
         self.api = self.logic()

@@ -306,18 +306,18 @@ class CancelAndFailureTest(RunCase):
         node = self.waitForResult()
         self.choose(self.ui.presetComboBox, "best")
         self.ui.blendSlider.setValue(40)
-        for button in (None, self.ui.compareButton, self.ui.show3DButton):
+        cancel, kill = self.ui.cancelButton.click, lambda: kill_tree(self.logic.engine.info["pid"])
+        for button, stop in ((None, kill), (self.ui.compareButton, cancel), (self.ui.show3DButton, kill)):
             if button is not None:
                 button.click()
                 slicer.app.processEvents()
             before = self.shown()
-            for stop in (self.ui.cancelButton.click, lambda: kill_tree(self.logic.engine.info["pid"])):
-                self.ui.generateButton.click()
-                self.waitForStage("step")
-                self.assertFalse(self.isShown(self.ui.resultFrame))
-                stop()
-                self.assertIs(self.waitForResult(), node)
-                self.assertEqual(self.shown(), before)
+            self.ui.generateButton.click()
+            self.waitForStage("step")
+            self.assertFalse(self.isShown(self.ui.resultFrame))
+            stop()
+            self.assertIs(self.waitForResult(), node)
+            self.assertEqual(self.shown(), before)
         self.assertTrue(self.isShown(self.ui.failureFrame))
 
     def shown(self):

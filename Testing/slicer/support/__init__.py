@@ -12,6 +12,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 FOLDER = Path(__file__).resolve().parents[1]
 ROOT = FOLDER.parent.parent
@@ -92,6 +93,15 @@ def useModuleFolder() -> None:
     for folder in (modulePath().parent, ROOT):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
+
+
+def slow(test):
+    """A costly variant of another test, which `make bench` runs, as Slicer itself does."""
+    if inSlicer():
+        return test
+    import pytest
+
+    return pytest.mark.slow(test)
 
 
 # Time
@@ -188,11 +198,32 @@ def straightenViews() -> None:
             widget.sliceLogic().GetSliceNode().SetOrientation(orientation)
 
 
+@contextlib.contextmanager
+def idleWorkersKept():
+    """A closed scene leaves workers that do nothing alone: otherwise each test would start another."""
+    engines = sys.modules.get("MedGenSlicer.engine.engine")
+    if engines is None:
+        yield
+        return
+    end = engines.Engine._end
+
+    def endBusy(engine, error=None):
+        if engine.state != "ready":
+            end(engine, error)
+
+    with mock.patch.object(engines.Engine, "_end", endBusy):
+        yield
+
+
 class SlicerTestCase(unittest.TestCase):
     """An empty scene and straight views before each test; no swallowed exception after it."""
 
+    keepsWorkers = False
+    """Whether a worker that does nothing survives the emptying of the scene."""
+
     def setUp(self):
-        slicer.mrmlScene.Clear(0)
+        with idleWorkersKept() if self.keepsWorkers else contextlib.nullcontext():
+            slicer.mrmlScene.Clear(0)
         straightenViews()
         slicer.app.processEvents()
         slotErrors().clear()

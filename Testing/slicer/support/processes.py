@@ -141,6 +141,44 @@ class WorkerTestCase(SlicerTestCase):
         self.assertNotIn("Traceback", text)
 
 
+class WarmWorkerTestCase(WorkerTestCase):
+    """Tests of runs: those of a file share a worker. An engine with settings of its own has its own."""
+
+    keepsWorkers = True
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        if cls.__module__ not in _warm:
+            for engine in _warm.values():
+                engine.cleanup()
+            _warm.clear()
+            _warm[cls.__module__] = Engine(temporaryRoot=_warmFolder.name)
+        cls.warm = _warm[cls.__module__]
+
+    def tearDown(self):
+        processUntil(lambda: not self.warm.isStopping and not self.runFolders(), 10, "files of a run are left behind")
+        super().tearDown()
+
+    def engine(self, **keywords) -> Engine:
+        return super().engine(**keywords) if keywords else self.warm
+
+    def left(self) -> list:
+        warm = self.warm.info.get("pid")
+        return [child for child in super().left() if child.pid != warm]
+
+    def files(self) -> list[str]:
+        shared = [] if self.warm.info else Path(_warmFolder.name).rglob("*")
+        return super().files() + [str(path) for path in shared]
+
+    def runFolders(self) -> list[str]:
+        return super().runFolders() + [str(path) for path in Path(_warmFolder.name).glob("medgen-*/run-*")]
+
+
+_warm: dict[str, Engine] = {}
+_warmFolder = tempfile.TemporaryDirectory(prefix="medgen-test-warm-")
+
+
 def withoutPackages() -> str:
     """A real Python that has nothing installed; made once per process."""
     if support.inSlicer():
