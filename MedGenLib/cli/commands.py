@@ -111,8 +111,8 @@ class Parser(argparse.ArgumentParser):
         for word in unknown:
             if word.startswith("--"):
                 name = word.partition("=")[0]
-                near = difflib.get_close_matches(name, self._option_string_actions, 1)
-                self.error(f"the option {name} is unknown{f', use {near[0]}' if near else ''}")
+                near = difflib.get_close_matches(name[2:], [known[2:] for known in self._option_string_actions], 1)
+                self.error(f"the option {name} is unknown{f', use --{near[0]}' if near else ''}")
         return namespace, unknown
 
 

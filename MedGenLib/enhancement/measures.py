@@ -65,7 +65,7 @@ def in_words(facts: Mapping[str, Any], unit: str) -> str:
     if "removed" in facts:
         return (
             f"Noise {facts['noise']:.3g} {unit}; removed {facts['removed']:.3g} {unit} (SD), mean changed by "
-            f"{facts['mean change']:.2g} {unit}."
+            f"{facts['mean change']:.2g} {unit.rstrip('.')}."
         )
     return f"The brightness varied by a factor of {facts[BRIGHTNESS]:.3g}."
 

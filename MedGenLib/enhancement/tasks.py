@@ -30,6 +30,8 @@ BYTES_PER_VOXEL = 60
 TILE_MIB = {"normal": 1200, "small": 200}
 QUIET = 0.01
 """Noise below this share of the range of an image is not worth removing."""
+LOUD = 0.1
+"""Noise above this share of the range is more than scanners show."""
 METHODS = {"denoise": "non-local means (scikit-image)", "debias": "N4 (SimpleITK)", "deghost": "entropy of gradients"}
 """What makes the result of a task without a network."""
 INCONSISTENT = 0.02
@@ -96,6 +98,12 @@ def denoise(given: Sequence[Volume], options: Mapping[str, Any], progress: Progr
                 "result with the image.",
             )
         )
+    if options["noise"] is None and noise > LOUD * span:
+        sentence = (
+            f"The noise that was measured, {noise:.3g} {source.unit}, is {noise / span:.0%} of the range of the image "
+            "and may be fine structure; state the noise (command line: --noise, Python: noise=) if you know it."
+        )
+        findings.append(Finding("warning", "loud", sentence))
     if manifest is None:
         made = quieter(source.array, max(noise, 1e-6), progress)
     else:
@@ -132,6 +140,7 @@ def deghost(given: Sequence[Volume], options: Mapping[str, Any], progress: Progr
     timings, source = Timings(), given[0]
     if source.array.min() < 0:
         raise InputError("The image has negative values, but ghosts are removed from magnitudes; give those.")
+    _memory(source.array.size, options)
     timings.lap("preparing")
     found, findings, check = ghosts.found(source.array, progress), notes(source), OutputCheck()
     made, facts = source.array, {"ghosts": None}

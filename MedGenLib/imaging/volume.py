@@ -333,7 +333,7 @@ def check_finite(volume: Volume, source: str = "The image") -> None:
     if bad.any():
         first = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
         raise InputError(
-            f"{source} holds {int(bad.sum())} voxels that are NaN or infinite, the "
+            f"{source} holds NaN or infinite values in {int(bad.sum())} of its voxels, the "
             f"first at index {first}; replace them by numbers first."
         )
 

@@ -36,15 +36,17 @@ def read_image(
     path = Path(path)
     if not path.is_file() or not path.name.lower().endswith((*PICTURES, *SINGLE)):
         return read_volume(path, series, modality, hu_offset)
-    array, spacing, tags = _read(path)
+    array, affine, tags = _read(path)
     found = tags.get(_MODALITY, "").strip()
     kind = modality or (found if found in ("CT", "MR") else unstated)
-    affine = affine_from_lps((*spacing, 1.0), (0.0, 0.0, 0.0), np.eye(3).ravel())
     return Volume(np.ascontiguousarray(array.T[..., None]), affine, kind, "HU" if kind == "CT" else "a.u.")
 
 
-def _read(path: Path) -> tuple[np.ndarray, tuple[float, float], dict[str, str]]:
-    """Gray values (row, column) with white as the highest, size of a pixel in mm, and the tags of a DICOM image."""
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """Gray values (row, column) with white as the highest, affine in RAS mm, and the tags of a DICOM image.
+
+    A DICOM image lies where its header says, a picture at the origin with pixels of 1 mm.
+    """
     import SimpleITK
 
     reader = SimpleITK.ImageFileReader()
@@ -67,7 +69,10 @@ def _read(path: Path) -> tuple[np.ndarray, tuple[float, float], dict[str, str]]:
     if array.ndim == 3:  # color, and an opacity that is left out
         array = array[..., :3] @ _LUMINANCE if array.shape[2] >= 3 else array[..., 0]
     if not path.name.lower().endswith(SINGLE):
-        return array, (1.0, 1.0), {}
+        return array, affine_from_lps((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3).ravel()), {}
     tags = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
     sides = next((tags[key].split("\\") for key in _SPACINGS if tags.get(key, "").strip()), ("1", "1"))
-    return array, (float(sides[1]), float(sides[0])), tags  # the distance of rows comes first
+    spacing = (float(sides[1]), float(sides[0]), (*reader.GetSpacing(), 1.0)[2])  # the distance of rows comes first
+    placed = len(reader.GetOrigin()) == 3
+    origin, direction = (reader.GetOrigin(), reader.GetDirection()) if placed else ((0.0,) * 3, np.eye(3).ravel())
+    return array, affine_from_lps(spacing, origin, direction), tags

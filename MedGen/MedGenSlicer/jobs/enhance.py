@@ -10,6 +10,7 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.modality import PICTURE
 from MedGenLib.imaging.volume import Volume, by_axis
 from MedGenLib.packages.catalogue import light_catalogue
 from MedGenLib.worker.protocol.transfer import take
@@ -70,7 +71,7 @@ def planned(options: Mapping[str, Any]) -> str:
     modality = next((one.modality for one in given if one.modality), None)
     require_suits(modality, task)
     _requirePlaces(given)
-    if task in LEARNED and modality and not options["model"]:
+    if task in LEARNED and modality not in (None, PICTURE) and not options["model"]:
         model_for(modality, light_catalogue())
     stacks = [Volume(np.broadcast_to(np.float32(0), s.shape), s.affine, s.modality or modality) for s in given]
     first = stacks[0]

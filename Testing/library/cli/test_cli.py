@@ -164,6 +164,7 @@ def test_no_command_prints_the_help(capsys):
         (["generate", "m.nii", "-o", "o.nii", "--guidence", "2"], "the option --guidence is unknown, use --guidance"),
         (["translate", "m.nii", "-o", "o.nii", "--to=CT", "--acept-license"], "unknown, use --accept-license"),
         (["models", "install", "x", "--form=y"], "--form is unknown, use --from"),
+        (["enhance", "x", "-o", "o.nii", "--oux", "y"], "the option --oux is unknown; see"),  # not --quiet
         (["doctor", "--brush"], "the option --brush is unknown; see `medgen doctor --help`"),
     ],
 )

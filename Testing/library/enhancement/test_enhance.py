@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from MedGenLib import cli, enhance
 from MedGenLib.degradation.kspace import ghosts, motion
@@ -14,6 +15,7 @@ from MedGenLib.enhancement import measures
 from MedGenLib.errors import Cancelled, InputError, MemoryPlanError, PackageError
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Volume, crop
+from MedGenLib.io.dicom import write_series
 from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.packages.catalogue import embedded_dir
 
@@ -256,3 +258,12 @@ def test_one_slice_has_noise_but_no_slices_beside_it(mr):
     assert measures.noise_of(given.array) > 20  # it was 0
     with pytest.raises(InputError, match="One slice does not show what lies beside it"):
         enhance(Volume(given.array, given.affine @ np.diag([1, 1, 5, 1]), "T1w"))
+
+
+def test_a_slice_lies_where_its_dicom_file_says(mr, tmp_path):
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_rotvec((20, 15, 30), degrees=True).as_matrix()
+    one = crop(mr, (0, 0, 17), (*mr.shape[:2], 18))
+    (file,) = write_series(Volume(one.array, turn @ one.affine @ np.diag([1, 1, 3, 1]), "T1w"), tmp_path)
+    made, known = enhance(file, task="debias").volume, read_volume(tmp_path)
+    assert made.geometry.is_close(known.geometry) and made.modality == "MR"
