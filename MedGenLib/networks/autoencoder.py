@@ -51,10 +51,8 @@ class Autoencoder(nn.Module):
     width: channels of the two correction networks.
     blocks: residual blocks in each correction network.
     stride: image voxels per latent voxel along each axis: 2, 4 or 8.
-    quantizer: "none"; "kl", whose encoder also gives the variance of the latent (Kingma and Welling, arXiv 1312.6114);
-        or "vq", whose decoder takes the nearest entry of a codebook for each four channels (van den Oord et al., arXiv
-        1711.00937).
-    codes: entries of the codebook.
+    quantizer: "none"; "kl", whose encoder also gives the variance of the latent (arXiv 1312.6114); or "vq", whose
+        decoder takes the nearest of ``codes`` entries of a codebook for each four channels (arXiv 1711.00937).
     """
 
     channels = 8

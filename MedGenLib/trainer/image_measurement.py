@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from MedGenLib import devices
-from MedGenLib.checks.output import check_generated
 from MedGenLib.evaluation.cohorts import CohortEvaluation
 from MedGenLib.evaluation.html import Notice, Picture, Section
 from MedGenLib.io.atomic import write_json
 from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.packages.manifest import Manifest
-from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
 from MedGenLib.pipelines.empty_grid import wanted_grid
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.trainer.datasets import LabeledImage
 from MedGenLib.trainer.image_plan import ImagePlan
-from MedGenLib.trainer.measurement import Row, cohort_folders, cohort_lines, cohort_rows, compared
+from MedGenLib.trainer.measurement import Row, cohort_folders, cohort_lines, cohort_rows, compared, generated
 
 PICTURES = 4
 LEAST_SHARE = 0.05
@@ -94,10 +91,10 @@ def measure_images(
             image = read_volume(case.image, modality=plan.modality)
             write_volume(plan.fixed_grid.decoded(plan.fixed_grid.encoded(image)), file)
             if out:
-                kind = case.kind if plan.classes else None
-                _generate(manifest, kind, number, device, made / file.name, record)
-            else:
-                write_json(record, {})
+                kind, grid = case.kind if plan.classes else None, wanted_grid(None, None, None, manifest)
+                volume, good = generated(manifest, grid, number, device, kind)
+                write_volume(volume, made / file.name)
+            write_json(record, {"passed": good} if out else {})
         if out:
             passed.append(json.loads(record.read_text(encoding="utf-8"))["passed"])
             if len(pictures) < PICTURES:
@@ -107,15 +104,6 @@ def measure_images(
         stage.advance()
     cohorts, reason = compared(made, real, training, folder, device, progress)
     return MeasuredImages(cohorts, reason, sum(passed), len(passed), pictures)
-
-
-def _generate(manifest: Manifest, kind: str | None, seed: int, device: str, file: Path, record: Path) -> None:
-    """Write a volume, and whether it passes the checks."""
-    grid = wanted_grid(None, None, None, manifest)
-    run = pipeline_of(manifest).prepare(grid, devices.pick_device(device), SamplingOptions(label=kind))
-    volume = run.finish(run.decode(run.sample(seed)))
-    write_volume(volume, file)
-    write_json(record, {"passed": check_generated(volume, grid, manifest, run.seams, run.own_grid).passed})
 
 
 def _picture(case: LabeledImage, made: Path, real: Path, plan: ImagePlan) -> tuple[str, bytes]:

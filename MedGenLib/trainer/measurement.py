@@ -207,10 +207,12 @@ def mask_of(case: LabeledImage, plan: TrainingPlan) -> LabelMap:
     return mask.with_array(array, dict(plan.labels))
 
 
-def generated(manifest: Manifest, mask: LabelMap, seed: int, device: str) -> tuple[Volume, bool]:
-    """An image of a mask, and whether it passes the checks."""
-    run = pipeline_of(manifest).prepare(mask, devices.pick_device(device), SamplingOptions())
-    volume = run.finish(run.decode(run.sample(seed, None), None))
+def generated(
+    manifest: Manifest, mask: LabelMap, seed: int, device: str, kind: str | None = None
+) -> tuple[Volume, bool]:
+    """An image of a mask or of a class, and whether it passes the checks."""
+    run = pipeline_of(manifest).prepare(mask, devices.pick_device(device), SamplingOptions(label=kind))
+    volume = run.finish(run.decode(run.sample(seed)))
     return volume, check_generated(volume, mask, manifest, run.seams, run.own_grid).passed
 
 
