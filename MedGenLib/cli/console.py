@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from MedGenLib.progress import Progress
+from MedGenLib.progress import Progress, duration
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -137,7 +137,7 @@ class Console:
         if progress.step == progress.total:
             line = f"{steps} in {now - self._started:.1f} s"
         elif progress.step and now - self._last_line >= self.LINE_EVERY:
-            line = f"{progress.step} of {progress.total}, {progress.seconds_left:.0f} s left"
+            line = f"{progress.step} of {progress.total}, {duration(progress.seconds_left)} left"
         else:
             return
         self._last_line = now
