@@ -20,7 +20,7 @@ _HOMES = {
     "generate": "generate",
     "breathe": "motion",
     "classify": "classification",
-    "detect": "segmentation.detection",
+    "detect": "detection",
     "enhance": "enhancement",
     "insert_lesion": "editing.lesions",
     "translate": "translate",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from MedGenLib.cli.arguments import from_namespace
 from MedGenLib.cli.commands import command
@@ -13,8 +14,9 @@ from MedGenLib.cli.table import table
 from MedGenLib.errors import InputError
 
 if TYPE_CHECKING:
+    from MedGenLib.detection import Detection
     from MedGenLib.imaging.volume import Volume
-    from MedGenLib.segmentation.detection import Detection
+    from MedGenLib.io.atomic import Outputs
 
 
 @command(
@@ -25,25 +27,22 @@ if TYPE_CHECKING:
 )
 def detect(arguments: Namespace, console: Console) -> int:
     """Write the candidates in all forms asked for, and print them."""
-    from MedGenLib.cli.run import read_input
+    from MedGenLib.detection import detect as find
     from MedGenLib.io.atomic import Outputs
     from MedGenLib.options import validate
-    from MedGenLib.segmentation.detection import detect as find
+    from MedGenLib.run_files import read_input
 
     options = validate("detect", from_namespace("detect", arguments))
     with Outputs(_paths(arguments), overwrite=arguments.overwrite, keep=[arguments.image]) as outputs:
         image = read_input("detect", "image", arguments.image, vars(arguments))
         found = find(**{**options, "image": image}, progress=console)
-        _write(found, image, arguments, outputs, console)
+        _write(found, image, arguments, outputs)
         outputs.commit()
     for path in outputs.paths:
         console.wrote(f"{path}")
     if found.candidates:
-        names = list(found.rows[0])
-        console.say(table(names, [[f"{row[name]:g}" for name in names] for row in found.rows]))
-    for note in found.notes:
-        if not console.has_announced(note):
-            console.note(note)
+        console.say(table(list(found.rows[0]), [[f"{x:g}" for x in row.values()] for row in found.rows]))
+    console.announce(list(found.notes))
     return 0
 
 
@@ -53,27 +52,20 @@ def _paths(arguments: Namespace) -> list[Path]:
     from MedGenLib.io.files import WRITABLE, check_output_path
     from MedGenLib.io.markups import SUFFIX
 
-    wanted = [
-        (arguments.output, WRITABLE),
-        (arguments.markups, (SUFFIX,)),
-        (arguments.table, (".csv",)),
-        (arguments.report, (".json",)),
-    ]
-    paths = [check_output_path(path, suffixes, new_folder=True) for path, suffixes in wanted if path is not None]
-    if (folder := arguments.dicom) is None:
-        if arguments.deidentify:
-            raise InputError("--deidentify is for DICOM; add --dicom with a folder.")
-        return paths
-    if arguments.image.exists() and not arguments.image.is_dir():
-        raise InputError(f"{arguments.image} is no DICOM folder, to which a DICOM segmentation belongs; omit --dicom.")
-    if check_folder(folder).exists():
+    forms = {"output": WRITABLE, "markups": (SUFFIX,), "table": (".csv",), "report": (".json",)}
+    given = [(path, suffixes) for name, suffixes in forms.items() if (path := getattr(arguments, name)) is not None]
+    paths = [check_output_path(path, suffixes, new_folder=True) for path, suffixes in given]
+    folder, image = arguments.dicom, arguments.image
+    if folder is None and arguments.deidentify:
+        raise InputError("--deidentify is for DICOM; add --dicom with a folder.")
+    if folder is not None and image.exists() and not image.is_dir():
+        raise InputError(f"{image} is no DICOM folder, to which a DICOM segmentation belongs; leave out --dicom.")
+    if folder is not None and check_folder(folder).exists():
         raise InputError(f"The folder {folder} exists already; give a new one for the DICOM segmentation.")
-    return [*paths, folder]
+    return [*paths, *filter(None, (folder,))]
 
 
-def _write(found: Detection, image: Volume, arguments: Namespace, outputs: Any, console: Console) -> None:
-    from dataclasses import replace
-
+def _write(found: Detection, image: Volume, arguments: Namespace, outputs: Outputs) -> None:
     from MedGenLib.evaluation.tables import csv_text
     from MedGenLib.io.atomic import write_json
     from MedGenLib.io.dicom import write_segmentation
@@ -86,7 +78,7 @@ def _write(found: Detection, image: Volume, arguments: Namespace, outputs: Any, 
     write_volume(with_forms(found.labels, [image]), outputs.staged(arguments.output), facts)
     if (path := arguments.markups) is not None:
         names = found.labels.names.values()
-        points = [(name, one.text, one.position_lps) for name, one in zip(names, found.candidates, strict=True)]
+        points = [(name, one.position_lps) for name, one in zip(names, found.candidates, strict=True)]
         write_points(points, outputs.staged(path))
     if (path := arguments.table) is not None:
         outputs.staged(path).write_text(csv_text(found.rows), encoding="utf-8")
@@ -94,6 +86,6 @@ def _write(found: Detection, image: Volume, arguments: Namespace, outputs: Any, 
         write_json(outputs.staged(path), {**facts.to_dict(), "candidates": found.rows})
     if (folder := arguments.dicom) is not None:
         if not found.candidates:
-            raise InputError(f"{found.notes[-2]} There is nothing for a DICOM segmentation; omit --dicom.")
-        options = {"series": arguments.series, "deidentify": arguments.deidentify, "progress": console}
-        write_segmentation(found.labels, outputs.staged(folder), source=arguments.image, facts=facts, **options)
+            raise InputError(f"{found.notes[-2]} So there is no DICOM segmentation; leave out --dicom.")
+        options = {"source": arguments.image, "series": arguments.series, "deidentify": arguments.deidentify}
+        write_segmentation(found.labels, outputs.staged(folder), facts=facts, **options)

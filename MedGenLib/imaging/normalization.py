@@ -162,7 +162,7 @@ class ZScore:
 
 
 @dataclass(frozen=True)
-class Window:
+class HounsfieldWindow:
     """HU within ``low``..``high`` as 0..2; air is 0, as the padding of networks is."""
 
     low: float

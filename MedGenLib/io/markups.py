@@ -14,11 +14,11 @@ SCHEMA = (
 )
 
 
-def write_points(points: Sequence[tuple[str, str, Sequence[float]]], path: Path) -> None:
-    """Write points: label, description, and position in LPS mm."""
+def write_points(points: Sequence[tuple[str, Sequence[float]]], path: Path) -> None:
+    """Write points: label, and position in LPS mm."""
     controls = [
-        {"id": str(n), "label": label, "description": text, "position": list(at), "positionStatus": "defined"}
-        for n, (label, text, at) in enumerate(points, 1)
+        {"id": str(n), "label": label, "position": list(at), "positionStatus": "defined"}
+        for n, (label, at) in enumerate(points, 1)
     ]
     space = {"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm"}
     write_json(path, {"@schema": SCHEMA, "markups": [{**space, "locked": True, "controlPoints": controls}]})

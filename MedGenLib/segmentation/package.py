@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import same_modality
-from MedGenLib.imaging.normalization import Window, ZScore
+from MedGenLib.imaging.normalization import HounsfieldWindow, ZScore
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample, resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis, check_finite
@@ -102,9 +102,9 @@ class PackageSegmenter:
             )
 
 
-def codec_of(settings: SegmentationSettings) -> ZScore | Window:
+def codec_of(settings: SegmentationSettings) -> ZScore | HounsfieldWindow:
     """What makes the input of the network of an image."""
-    return (Window if settings.name == "window" else ZScore)(settings.low, settings.high)
+    return (HounsfieldWindow if settings.name == "window" else ZScore)(settings.low, settings.high)
 
 
 def probabilities(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -191,7 +191,7 @@ def train(arm: str, out: Path, steps: int, threads: int) -> str:
 
 def found(name: str, folder: Path, case: str) -> Hits:
     """What a detector finds in an image, and what it hits."""
-    from MedGenLib.segmentation.detection import LEAST_SCORE, Peak, detect, hits
+    from MedGenLib.detection import LEAST_SCORE, Peak, detect, hits
 
     image = read_volume(folder / "imagesTr" / f"{case}_0000.nii.gz", modality="CT")
     labels = read_label_map(folder / "labelsTr" / f"{case}.nii.gz")

@@ -44,37 +44,33 @@ class DetectRun(Run):
 
     def _add(self, answer: dict[str, Any]) -> list:
         self.candidates, self.sentences = answer["candidates"], answer["notes"]
-        node, added = self.snapshot.node, []
+        node, scene, segments = self.snapshot.node, slicer.mrmlScene, answer["segments"]
         title, note = _("{name} candidates").format(name=self.snapshot.name), " ".join(self.sentences)
+        added = [addSegmentation(node, node, title, segments)]
         try:
-            added.append(addSegmentation(node, node, title, answer["segments"]))
-            added.append(self._addPoints(title, [name for name, _voxels in answer["segments"]]))
+            added.append(scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", scene.GenerateUniqueName(title)))
+            self._fill(added[1], [name for name, _voxels in segments])
             for one in added:
                 one.SetDescription(note)
-            added.append(addTable(f"{title} ({answer['model']})", self._rows(answer["segments"]), note, False))
+            figures = (_("Score"), "score", ""), (_("Diameter"), "diameter_mm", "mm"), (_("Volume"), "volume_ml", "ml")
+            rows = [
+                {"name": text, "label": name, "value": one[key], "unit": unit}
+                for (name, _voxels), one in zip(segments, self.candidates, strict=True)
+                for text, key, unit in figures
+            ]
+            added.append(addTable(f"{title} ({answer['model']})", rows, note, saveState=False))
         except BaseException:
             for one in added:
-                removeResult(one) if one.IsA("vtkMRMLDisplayableNode") else slicer.mrmlScene.RemoveNode(one)
+                removeResult(one)
             raise
         return added
 
-    def _addPoints(self, title: str, names: list[str]):
+    def _fill(self, points, names: list[str]) -> None:
         """The positions, under the transform of the volume."""
-        scene, node = slicer.mrmlScene, self.snapshot.node
-        points = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", scene.GenerateUniqueName(title))
         toParent = self.snapshot.ijkToParent @ np.linalg.inv(self.snapshot.affine)
         for name, one in zip(names, self.candidates, strict=True):
             left, posterior, superior = one["position_lps"]
             points.AddControlPoint((toParent @ [-left, -posterior, superior, 1.0])[:3], name)
-        points.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+        points.SetAndObserveTransformNodeID(self.snapshot.node.GetTransformNodeID())
         points.SetLocked(True)
-        placeBeside(points, node)
-        return points
-
-    def _rows(self, segments: list) -> list[dict[str, Any]]:
-        figures = ((_("Score"), "score", ""), (_("Diameter"), "diameter_mm", "mm"), (_("Volume"), "volume_ml", "ml"))
-        return [
-            {"name": title, "label": name, "value": one[key], "unit": unit}
-            for (name, _voxels), one in zip(segments, self.candidates, strict=True)
-            for title, key, unit in figures
-        ]
+        placeBeside(points, self.snapshot.node)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.normalization import Window, ZScore
+from MedGenLib.imaging.normalization import HounsfieldWindow, ZScore
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import check_finite
@@ -64,7 +64,7 @@ def case_names(folder: Path) -> list[str]:
 
 
 def read_case(
-    folder: Path, name: str, standard: ZScore | Window, spacing: Sequence[float] | None = None
+    folder: Path, name: str, standard: ZScore | HounsfieldWindow, spacing: Sequence[float] | None = None
 ) -> TrainingCase:
     """One image with its labels.
 

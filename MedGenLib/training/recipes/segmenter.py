@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from MedGenLib.detection import heat_of, hits, peaks
 from MedGenLib.errors import InputError
 from MedGenLib.metrics.froc import summary
 from MedGenLib.metrics.image import dice
 from MedGenLib.networks import SegmentationUNet
 from MedGenLib.packages.settings import DetectionSettings, SegmentationSettings
 from MedGenLib.packages.typed import read
-from MedGenLib.segmentation.detection import heat_of, hits, peaks
 from MedGenLib.segmentation.package import codec_of, label_array, probabilities
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data.cases import Patches, TrainingCase, case_names, read_case

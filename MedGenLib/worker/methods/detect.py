@@ -24,7 +24,7 @@ def detect(job: Request, folder: str | None = None, **options: Unpack[DetectOpti
     model, version, threshold, candidates (score, position_lps, diameter_mm, volume_ml), notes; labels in the form of
     `transfer.put`, with n inside the n-th candidate.
     """
-    from MedGenLib.segmentation.detection import detect as run
+    from MedGenLib.detection import detect as run
     from MedGenLib.worker.protocol.transfer import put, take_images
 
     target = job.folder(folder)

@@ -19,6 +19,7 @@ from imports import REPOSITORY
 from MedGenLib.classification import classify
 from MedGenLib.cli.arguments import from_namespace
 from MedGenLib.cli.commands import build_parser
+from MedGenLib.detection import detect
 from MedGenLib.editing.lesions import insert_lesion
 from MedGenLib.editing.session import Canvas, edit_image
 from MedGenLib.enhancement import enhance
@@ -28,7 +29,6 @@ from MedGenLib.generate import generate
 from MedGenLib.motion import breathe
 from MedGenLib.options import COMMANDS, REQUIRED, SURFACES, Option, camel, missing, of, table, validate
 from MedGenLib.options.surfaces import DEFAULTS
-from MedGenLib.segmentation.detection import detect
 from MedGenLib.translate import translate
 from MedGenLib.worker.client import Worker
 from MedGenLib.worker.methods import METHODS
@@ -63,10 +63,10 @@ FUNCTIONS: Mapping[tuple[str, str], Callable] = {
 }
 """The function of every surface that is one."""
 BESIDE = {
-    "python": {"progress", "on_sample", "origin"},
+    "python": {"progress", "on_sample", "origin", "keep_steps"},
     "worker": {"job", "folder", "names", "displacements", "canvas", "mask", "offset"},
     "client": {"self", "progress"},
-    "canvas": {"self", "progress", "mask", "box"},
+    "canvas": {"self", "progress", "mask", "box", "watch"},
 }
 """Parameters that are no options: what connects a call with its caller."""
 PASSED_ON = {("edit", "worker"): {"generate": Canvas.generate, "edit": Canvas.of_image}}

@@ -12,9 +12,9 @@ from support.snapshots import differences, snapshotOfScene
 
 support.useModuleFolder()
 
+from MedGenLib.detection import NO_DIAGNOSIS
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.packages import store
-from MedGenLib.segmentation.detection import NO_DIAGNOSIS
 
 PACKAGE = """
 import sys

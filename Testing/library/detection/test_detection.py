@@ -15,14 +15,13 @@ from scipy.stats import binom
 from tiny_packages import segmenter_metadata, write_detector, write_judge
 from workers import temporary_environment
 
-from MedGenLib import cli, detect
+from MedGenLib import cli, detect, detection
+from MedGenLib.detection import NO_DIAGNOSIS, hits, peaks
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.metrics.froc import Hits, curve, difference, sensitivity_at, with_interval
 from MedGenLib.packages import store
 from MedGenLib.packages.manifest import load_manifest
-from MedGenLib.segmentation import detection
-from MedGenLib.segmentation.detection import NO_DIAGNOSIS, hits, peaks
 from MedGenLib.training import train
 from MedGenLib.training.data.cases import Patches, TrainingCase
 

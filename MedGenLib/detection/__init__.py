@@ -30,6 +30,7 @@ LEAST_SCORE = 0.05
 """Lowest maximum that counts as a candidate at all."""
 MOST = 100
 """Candidates of an image."""
+COLUMNS = ("number", "score", "l_mm", "p_mm", "s_mm", "diameter_mm", "volume_ml")
 BESIDE = 1.8
 """Voxels of the model's grid around a region in which the border is sought on the finer grid of the image."""
 
@@ -51,10 +52,6 @@ class Candidate:
     position_lps: tuple[float, float, float]
     diameter_mm: float
     volume_ml: float
-
-    @property
-    def text(self) -> str:
-        return f"score {self.score:.2f}, {self.diameter_mm:.3g} mm, {self.volume_ml:.3g} ml"
 
 
 @dataclass(frozen=True)
@@ -98,17 +95,8 @@ class Detection:
     @property
     def rows(self) -> list[dict[str, float | int]]:
         """The candidates as rows of a table."""
-        names = ("l_mm", "p_mm", "s_mm")
-        return [
-            {
-                "number": n,
-                "score": round(one.score, 4),
-                **{name: round(mm, 2) for name, mm in zip(names, one.position_lps, strict=True)},
-                "diameter_mm": round(one.diameter_mm, 2),
-                "volume_ml": round(one.volume_ml, 4),
-            }
-            for n, one in enumerate(self.candidates, 1)
-        ]
+        facts = [(one.score, *one.position_lps, one.diameter_mm, one.volume_ml) for one in self.candidates]
+        return [dict(zip(COLUMNS, (n, *(round(x, 4) for x in row)), strict=True)) for n, row in enumerate(facts, 1)]
 
 
 def heat_of(shares: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -127,20 +115,15 @@ def peaks(heat: NDArray[np.float32], threshold: float = LEAST_SCORE) -> list[Pea
 
     tops = np.argwhere((heat == ndimage.maximum_filter(heat, 3)) & (heat >= threshold))
     free, found = np.ones(heat.shape, bool), []
-    for index in map(tuple, tops[np.argsort(-heat[tuple(tops.T)], kind="stable")]):
-        if free[index] and len(found) < MOST:
-            parts, _ = ndimage.label(free & (heat >= heat[index] / 2))
-            region = parts == parts[index]
+    for top in map(tuple, tops[np.argsort(-heat[tuple(tops.T)], kind="stable")]):
+        if free[top] and len(found) < MOST:
+            parts, _ = ndimage.label(free & (heat >= heat[top] / 2))
+            region = parts == parts[top]
             free &= ~region
-            found.append(Peak(float(heat[index]), _middle(region, heat), region))
+            places = np.argwhere(region)
+            away = places - np.average(places, axis=0, weights=heat[region])  # from the center of mass
+            found.append(Peak(float(heat[top]), tuple(places[(away**2).sum(axis=1).argmin()].tolist()), region))
     return found
-
-
-def _middle(region: NDArray[np.bool_], heat: NDArray[np.float32]) -> tuple[int, ...]:
-    """The voxel of the region nearest to its center of mass."""
-    places = np.argwhere(region)
-    away = places - np.average(places, axis=0, weights=heat[region])
-    return tuple(places[(away**2).sum(axis=1).argmin()].tolist())
 
 
 def hits(found: list[Peak], lesions: NDArray) -> Hits:
@@ -189,13 +172,12 @@ def detect(
     threshold = manifest.settings.threshold if options["threshold"] is None else options["threshold"]
     heat = order.undo(heat_of(shares))
     found = peaks(heat, threshold)
-    kind = next(iter(manifest.output.labels.values())).name
-    labels = _on_image(found, working.with_array(heat), volume, kind)
+    labels = _on_image(found, working.with_array(heat), volume, next(iter(manifest.output.labels.values())).name)
     stage.advance()
     if not found:
         notes.append(f"No candidate reaches the score {threshold:g}.")
-    candidates = tuple(_candidate(one, working) for one in found)
-    return Detection(manifest.name, manifest.version, threshold, candidates, labels, (*notes, NO_DIAGNOSIS))
+    facts = (manifest.name, manifest.version, threshold, tuple(_candidate(one, working) for one in found))
+    return Detection(*facts, labels, (*notes, NO_DIAGNOSIS))
 
 
 def _candidate(peak: Peak, grid: Volume) -> Candidate:
