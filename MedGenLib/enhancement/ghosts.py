@@ -9,7 +9,6 @@ body hardly change magnitudes; what is found must therefore show in the body too
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,15 +66,11 @@ class Ghosts:
         """What a report says; the direction is that of the axis of the image nearest to it."""
         direction = image.direction[:, self.axis]
         letters = ("RL", "AP", "SI")[int(np.abs(direction).argmax())]
+        signal = self.size / (self.period - self.size)  # of the strongest copy, relative to the image
         side = image.shape[self.axis] * image.spacing[self.axis]
-        facts = {"signal": self.signal, "shift_mm": side / self.period, "lost": self.size, "gain": self.gain}
+        facts = {"signal": signal, "shift_mm": side / self.period, "lost": self.size, "gain": self.gain}
         rounded = {name: float(f"{value:.4g}") for name, value in facts.items()}
         return {"direction": "-".join(letters), "every_line": self.period, **rounded}
-
-    @property
-    def signal(self) -> float:
-        """Strength of the strongest copy, relative to the image."""
-        return self.size / (self.period - self.size)
 
     def spoiled(self, values: NDArray) -> NDArray[np.float32]:
         """The magnitudes of an image with these ghosts."""
@@ -110,14 +105,16 @@ def found(values: NDArray, progress: ProgressCallback | None = None) -> Ghosts |
     """The ghosts of an image (i, j, k), or None where none of them explains it better than no ghost does."""
     from scipy.optimize import minimize_scalar
 
-    tried, axes = [], [axis for axis in range(3) if values.shape[axis] > 1]
+    costs, axes = {}, [axis for axis in range(3) if values.shape[axis] > 1]
     stage = Stage("looking for ghosts", len(axes) + REFINED, progress)
     slabs = {axis: _slab(values, axis) for axis in axes}
     for axis in axes:
-        tried += [(_cost(one, *slabs[axis], "search"), one) for one in _candidates(axis)]
+        # Lines n and -n are alike in a spectrum of magnitudes; line 0, the strongest, is the reference.
+        for one in (Ghosts(axis, period, n, 0) for period in PERIODS for n in range(1, period // 2 + 1)):
+            costs[one] = min(_cost(replace(one, size=size), *slabs[axis], "search") for size in TRIED)
         stage.advance()
     best = Ghosts(0, 2, 1, 0.0)
-    for one in _best_of(tried):
+    for one in sorted(costs, key=costs.get)[:REFINED]:
 
         def cost(size: float, one: Ghosts = one) -> float:
             return _cost(replace(one, size=size), *slabs[one.axis], "fit")
@@ -126,22 +123,10 @@ def found(values: NDArray, progress: ProgressCallback | None = None) -> Ghosts |
         if -fit.fun > best.gain:
             best = replace(one, size=float(fit.x), gain=float(-fit.fun))
         stage.advance()
-    return best if best.gain > LEAST_GAIN and _shows_in_body(best, values) else None
-
-
-def _candidates(axis: int) -> Iterator[Ghosts]:
-    """Lines n and -n are alike in a spectrum of magnitudes; line 0, the strongest, is the reference."""
-    for period in PERIODS:
-        for first in range(1, period // 2 + 1):
-            for size in TRIED:
-                yield Ghosts(axis, period, first, size)
-
-
-def _best_of(tried: list[tuple[float, Ghosts]]) -> list[Ghosts]:
-    chosen = {}
-    for _, one in sorted(tried, key=lambda pair: pair[0]):
-        chosen.setdefault((one.axis, one.period, one.first), one)
-    return list(chosen.values())[:REFINED]
+    if best.gain <= LEAST_GAIN:
+        return None
+    left, before = (abs(_copies(best, image)) for image in (best.removed(values, ROUNDS["fit"]), values))
+    return best if left < 0.5 * before else None
 
 
 def _slab(values: NDArray, axis: int) -> tuple[NDArray[np.float32], int]:
@@ -151,12 +136,6 @@ def _slab(values: NDArray, axis: int) -> tuple[NDArray[np.float32], int]:
     first, last = np.searchsorted(content, [0.3 * content[-1], 0.7 * content[-1]])
     places = np.unique(np.linspace(first, last, SLICES).astype(int))
     return np.ascontiguousarray(values.take(places, axis=across)), across
-
-
-def _shows_in_body(one: Ghosts, values: NDArray) -> bool:
-    """Whether the correction leaves less of the copies in the body than there was, of either sign."""
-    before, after = (_copies(one, image) for image in (values, one.removed(values, ROUNDS["fit"])))
-    return abs(after) < 0.5 * abs(before)
 
 
 def _copies(one: Ghosts, values: NDArray) -> float:

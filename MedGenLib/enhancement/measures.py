@@ -72,7 +72,7 @@ def in_words(facts: Mapping[str, Any], unit: str) -> str:
 
 def _ghosts_in_words(facts: Mapping[str, Any]) -> str:
     if (found := facts["ghosts"]) is None:
-        return "The image is unchanged."
+        return "No ghosts were removed."
     return (
         f"Ghosts of {found['signal']:.1%} of the signal along the axis {found['direction']}, each "
         f"{found['shift_mm']:.4g} mm from the next, were removed; with them the result differs from the input by "

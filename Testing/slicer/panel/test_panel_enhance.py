@@ -94,6 +94,10 @@ class EnhanceTest(PanelCase):
         self.ui.enhanceSecondSelector.setCurrentNode(None)
         self.give(ct)
         self.says("3 x 3 x 3 mm, so that cubes of 3 mm are not finer")
+        ct.SetAttribute("MedGen.Modality", "DX")  # a radiograph
+        self.says("picture or radiograph, of which only noise can be removed")
+        self.give(ct, "denoise")
+        self.says("voxels, which stay where they are.", canRun=True)
         slicer.mrmlScene.RemoveNode(ct)
         self.says("Select the image")
 
@@ -140,6 +144,11 @@ class EnhanceTest(PanelCase):
         self.press()
         self.assertEqual(provenance.read(self.finished()).parameters["task"], "debias")
         self.assertIn("The brightness varied by a factor of 1", self.ui.enhanceLabel.text)
+        self.give(image, "deghost")
+        self.press()
+        self.assertEqual(provenance.read(self.finished()).parameters["task"], "deghost")
+        self.assertIn("No periodic ghosts", self.ui.enhanceLabel.text)
+        self.give(image, "debias")
         count = slicer.mrmlScene.GetNumberOfNodes()
         self.press()
         self.ui.enhanceButton.click()
