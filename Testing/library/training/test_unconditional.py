@@ -23,9 +23,7 @@ from MedGenLib.training.adversarial import (
     zero_centered,
 )
 from MedGenLib.training.loop import Draw, OptimizationSettings, Trainer
-from MedGenLib.training.recipes.gan import Gan
-from MedGenLib.training.recipes.style_gan import StyleGan
-from MedGenLib.training.recipes.wgan_gp import WganGp
+from MedGenLib.training.recipes.gan import Gan, StyleGan, WganGp
 
 GRID = [8, 8, 8]
 NETWORK = {"widths": [8, 8], "blocks": [1, 0]}
