@@ -145,7 +145,7 @@ def extra_arguments(parser: Parser) -> None:
 )
 def train(arguments: Namespace, console: Console) -> int:
     """Train a model on a data set, or run one recipe of a configuration."""
-    if find_spec("tensorboard") is None:
+    if find_spec("tensorboard") is None and not was_started():
         console.note("tensorboard is not installed, so no curves are written for it: pip install tensorboard.")
     work = _recipe if arguments.data is not None else _data_set
     if was_started():
@@ -176,7 +176,13 @@ def _launched(arguments: Namespace, console: Console) -> int:
         from MedGenLib.cluster.ray_train import train_on_ray
 
         return train_on_ray(arguments.words, arguments.workers, arguments.address, arguments.out, arguments.device)
+    from MedGenLib.cluster.plan import usable_gpus
     from MedGenLib.cluster.ranks import train_locally
+
+    if arguments.device != "cpu" and 0 < len(gpus := usable_gpus()) < arguments.workers:
+        raise InputError(
+            f"{arguments.workers} workers need as many GPUs, of which there are {len(gpus)}; give fewer."
+        )
 
     def make_smaller() -> bool:
         from MedGenLib.trainer.run import PLAN, shrunk

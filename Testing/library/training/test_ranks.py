@@ -189,7 +189,7 @@ def test_a_plan_becomes_smaller_until_nothing_is_left(crops):
     assert found == [(3, (32, 48, 24)), (6, (32, 48, 24)), *((6, patch) for patch in smaller)]
 
 
-def test_what_does_not_fit_together_is_refused(crops, tmp_path, monkeypatch):
+def test_what_does_not_fit_together_is_refused(crops, tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="A batch of 3 cannot be cut into 2 equal parts"):
         OptimizationSettings(1, batch=3, parts=2)
     path = config(tmp_path, crops, parts=1)
@@ -198,3 +198,6 @@ def test_what_does_not_fit_together_is_refused(crops, tmp_path, monkeypatch):
         train("autoencoder", path, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
     assert issubclass(TrainingMemoryError, MemoryPlanError)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    line = [word for word in words(path, tmp_path / "run", "--workers", "2") if word not in ("--device", "cpu")]
+    assert cli.main(line) == 2 and "2 workers need as many GPUs, of which there are 1" in capsys.readouterr().err
