@@ -7,7 +7,7 @@ the end; of the others every fifth is for choices (validation), the rest is for 
 50 mm around the tumor by the source, so that its place gives it away: here each side loses a random part of that.
 Inserted lesions: by `medgen cohort run` into soft tissue and fat of parts of the training people's CTs without a tumor,
 and of open CTs of the torso. The detectors differ in their data only: same recipe, settings and number of steps. A
-stopped run goes on when it is repeated.
+stopped run goes on when it is repeated. Masks of nodules are not at hand.
 """
 
 from __future__ import annotations
