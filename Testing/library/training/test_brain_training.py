@@ -70,6 +70,19 @@ def small(config: dict, path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def first(head, tmp_path_factory) -> Path:
+    """The trained first stage: the folder of autoencoder, flow-first and its package tiny-brain."""
+    folder = tmp_path_factory.mktemp("first")
+    path = configuration(head, folder)
+    config = json.loads(path.read_text())
+    config["package"]["metadata"]["name"] = "tiny-brain"
+    path.write_text(json.dumps(config))
+    train("autoencoder", path, folder / "autoencoder", device="cpu")
+    train("latent-flow", path, folder / "flow-first", device="cpu")
+    return folder
+
+
 def scans_of(head: Path, folder: Path, **data) -> BrainScans:
     return BrainScans(read_config(configuration(head, folder, **data)), 16)
 
@@ -198,13 +211,8 @@ def test_every_data_reader_supports_partial_masks(head, tmp_path):
         assert partial[:, [1, 2]].sum() < full[:, [1, 2]].sum(), name
 
 
-def test_the_shipped_configuration_trains_and_its_package_generates(head, tmp_path, monkeypatch):
-    path = configuration(head, tmp_path)
-    config = json.loads(path.read_text())
-    config["package"]["metadata"]["name"] = "tiny-brain"
-    path.write_text(json.dumps(config))
-    train("autoencoder", path, tmp_path / "autoencoder", device="cpu")
-    package = train("latent-flow", path, tmp_path / "flow", device="cpu")
+def test_the_shipped_configuration_trains_and_its_package_generates(first, tmp_path, monkeypatch):
+    package = first / "flow-first" / "package" / "tiny-brain"
     manifest = load_manifest(package)
     assert store.verify(package) == [] and manifest.training.held_out == ()
     assert manifest.statistics.tissues[1].mean == pytest.approx(110, abs=3)
@@ -279,24 +287,23 @@ def test_people_keep_their_contrast_and_what_has_no_label_is_fluid(people, head,
         BrainScans(read_config(people_configuration(people, head, tmp_path, (CORTEX, 6))), 16)
 
 
-def test_new_conditions_have_no_effect_at_first(people, head, tmp_path):
-    first = configuration(head, tmp_path)
-    train("autoencoder", first, tmp_path / "autoencoder", device="cpu")
-    train("latent-flow", first, tmp_path / "flow-first", device="cpu")
-    config = read_config(people_configuration(people, head, tmp_path, coordinates=True))
-    made = LatentFlowRecipe(config, tmp_path / "flow").networks["flow"].state_dict()
-    known = torch.load(tmp_path / "flow-first" / "checkpoint.pt", weights_only=True)["averages"]["flow"]
+@pytest.fixture(scope="module")
+def package(first, people, head) -> Path:
+    """The package of both stages."""
+    return train("latent-flow", people_configuration(people, head, first), first / "flow", device="cpu")
+
+
+def test_new_conditions_have_no_effect_at_first(people, head, first):
+    config = read_config(people_configuration(people, head, first, coordinates=True))
+    made = LatentFlowRecipe(config, first / "flow-new").networks["flow"].state_dict()
+    known = torch.load(first / "flow-first" / "checkpoint.pt", weights_only=True)["averages"]["flow"]
     name, more = "mask_encoder.enter.weight", 3 * 8
     assert made[name].shape[1] == known[name].shape[1] + more
     assert (made[name][:, -more:] == 0).all() and (made[name][:, :-more] == known[name]).all()
     assert (made["embed.0.weight"] == known["embed.0.weight"]).all()
 
 
-def test_seeds_have_contrasts_of_people(people, head, tmp_path, monkeypatch):
-    first = configuration(head, tmp_path)
-    train("autoencoder", first, tmp_path / "autoencoder", device="cpu")
-    train("latent-flow", first, tmp_path / "flow-first", device="cpu")
-    package = train("latent-flow", people_configuration(people, head, tmp_path), tmp_path / "flow", device="cpu")
+def test_seeds_have_contrasts_of_people(package, tmp_path, monkeypatch):
     settings = load_manifest(package).settings.contrast
     assert settings.labels == (2, 15) and settings.reference == WHITE
     many = np.array([drawn(settings, seed) for seed in range(400)])
@@ -315,12 +322,8 @@ def test_seeds_have_contrasts_of_people(people, head, tmp_path, monkeypatch):
     assert given.parameters["contrast"]["3"]["noise"] == 5.0
 
 
-def test_the_contrast_of_a_seed_is_in_the_image(people, head, tmp_path, monkeypatch):
+def test_the_contrast_of_a_seed_is_in_the_image(package, tmp_path, monkeypatch):
     """An untrained network gives the middle of each tissue, which is the level of the seed."""
-    first = configuration(head, tmp_path)
-    train("autoencoder", first, tmp_path / "autoencoder", device="cpu")
-    train("latent-flow", first, tmp_path / "flow-first", device="cpu")
-    package = train("latent-flow", people_configuration(people, head, tmp_path), tmp_path / "flow", device="cpu")
     monkeypatch.setenv("MEDGEN_HOME", str(tmp_path))
     store.add(package)
     labels = np.full((24, 24, 24), CORTEX, np.uint8)
