@@ -37,7 +37,7 @@ lint: $(VENV)/.installed-dev
 # MEDGEN_DATA, see Testing/benchmarks/RESULTS.md.
 BENCHMARKS := ct_tissue ct_noise hippocampus brain heads segmenter utility distribution speed maisi memory metrics \
 	reader_study slicer edit edit_slicer lesion lesion_texture steps conditioning checks anatomy damage trainer cohort \
-	cohort_simulation breathe organs enhance deghost body intervals remote
+	cohort_simulation breathe organs enhance deghost body intervals remote federated
 
 bench: $(VENV)/.installed-dev
 	MEDGEN_SLOW_DOCS=1 $(BIN)/python -m pytest -q Testing/library/docs/test_code_blocks.py
