@@ -90,10 +90,6 @@ class Ghosts:
             made = np.where(low >= 0, low, np.maximum(high, 0))
         return made
 
-    def disagreement(self, made: NDArray, values: NDArray) -> float:
-        """Root mean square difference of the corrected image, spoiled again, from the input, relative to it."""
-        return float(np.linalg.norm(self.spoiled(made) - values) / max(np.linalg.norm(values), 1e-6))
-
     def weights(self, lines: int) -> NDArray[np.float32]:
         """The weights of the lines along the axis, for images."""
         numbers = np.round(np.fft.fftfreq(lines) * lines).astype(int)
@@ -115,11 +111,12 @@ def found(values: NDArray, progress: ProgressCallback | None = None) -> Ghosts |
         stage.advance()
     best = Ghosts(0, 2, 1, 0.0)
     for one in sorted(costs, key=costs.get)[:REFINED]:
-
-        def cost(size: float, one: Ghosts = one) -> float:
-            return _cost(replace(one, size=size), *slabs[one.axis], "fit")
-
-        fit = minimize_scalar(cost, bounds=(0, STRONGEST), method="bounded", options={"xatol": 1e-3, "maxiter": 10})
+        fit = minimize_scalar(
+            lambda size, one=one: _cost(replace(one, size=size), *slabs[one.axis], "fit"),
+            bounds=(0, STRONGEST),
+            method="bounded",
+            options={"xatol": 1e-3, "maxiter": 10},
+        )
         if -fit.fun > best.gain:
             best = replace(one, size=float(fit.x), gain=float(-fit.fun))
         stage.advance()
@@ -159,7 +156,8 @@ def _copies(one: Ghosts, values: NDArray) -> float:
 def _cost(one: Ghosts, slab: NDArray, across: int, rounds: str) -> float:
     """Change of the entropy of gradients by a correction, and what the corrected image does not explain."""
     made = one.removed(slab, ROUNDS[rounds])
-    return _entropy(made, across) / _entropy(slab, across) - 1 + DISAGREEMENT * one.disagreement(made, slab)
+    unexplained = float(np.linalg.norm(one.spoiled(made) - slab) / max(np.linalg.norm(slab), 1e-6))
+    return _entropy(made, across) / max(_entropy(slab, across), 1e-6) - 1 + DISAGREEMENT * unexplained
 
 
 def _entropy(values: NDArray, across: int) -> float:
