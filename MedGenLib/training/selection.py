@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from MedGenLib.errors import InputError
-from MedGenLib.evaluation.feature_networks import extractor
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.atomic import replacing
 from MedGenLib.metrics.distribution import fid
 from MedGenLib.metrics.features import describe
 from MedGenLib.metrics.slices import Standard
+from MedGenLib.packages.catalogue import find
+from MedGenLib.pipelines.loading import network as trained_network
 
 SELECTED = "selected.pt"
-MIDDLE, SCALE = 500.0, 150.0
-"""Intensity of the network values 0 and 1 as an image in arbitrary units."""
 
 
 class Selection:
@@ -46,7 +45,8 @@ class Selection:
             best = {"step": step, "distance": distance} | {k: n.state_dict() for k, n in networks.items()}
             with replacing(self.file) as temporary:
                 torch.save(best, temporary)
-        return {"feature_distance": distance, "nearest_step": best.get("step", 0)}
+        found = {"feature_distance": distance} if np.isfinite(distance) else {}
+        return {**found, "nearest_step": best.get("step", 0)}
 
     def restore(self, networks: dict[str, nn.Module]) -> None:
         """Load the best weights, if there are some."""
@@ -59,17 +59,30 @@ class Selection:
 
 
 def feature_distance(made: Sequence[NDArray[Any]], real: Sequence[NDArray[Any]]) -> float:
-    """Frechet distance between the slices of volumes in network values; infinite for constant ones."""
-    extract, standard = extractor(), Standard(False, (1.0, 1.0, 1.0), "the real images")
+    """Frechet distance between the slices of volumes in network values; infinite where some show nothing."""
+    standard = Standard(False, (1.0, 1.0, 1.0), "the real images")
+    low, high = np.percentile(np.concatenate([np.ravel(values) for values in real]), (0.5, 99.5))
     try:
         cohorts = [
-            [describe(_image(v), "a sample", standard, extract, cache=False).planes for v in s] for s in (real, made)
+            [describe(_image(v, low, high), "a sample", standard, _features, cache=False).planes for v in side]
+            for side in (real, made)
         ]
     except InputError:
         return float("inf")
     planes = [n for n in range(3) if all(len(volume[n]) for cohort in cohorts for volume in cohort)]
+    if not planes:
+        return float("inf")
     return fid(*([np.concatenate([volume[n] for volume in cohort]) for n in planes] for cohort in cohorts))
 
 
-def _image(values: NDArray[Any]) -> Volume:
-    return Volume(np.clip(MIDDLE + SCALE * np.asarray(values, np.float32), 0, None), np.eye(4), "MR", "a.u.")
+@torch.inference_mode()
+def _features(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Slices (n, h, w) -> features (n, f)."""
+    encoder = trained_network(find("medgen-features"), "encoder", torch.device("cpu"))
+    return encoder(torch.from_numpy(np.ascontiguousarray(images))[:, None]).float().numpy()
+
+
+def _image(values: NDArray[Any], low: float, high: float) -> Volume:
+    """Network values as an MR, of which ``low`` and ``high`` become 0 and 1000."""
+    array = 1000 * (np.asarray(values, np.float32) - low) / max(high - low, 1e-6)
+    return Volume(np.clip(array, 0, None), np.eye(4), "MR", "a.u.")
