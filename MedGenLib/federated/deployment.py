@@ -128,6 +128,7 @@ def run_server(kit: Path, say: Callable[[str], None]) -> dict[str, Any]:
     Raises InputError if NVFlare's server does not start, or its jobs do nothing.
     """
     federation, idle = read_federation(kit), 0
+    shutil.rmtree(kit / "nvflare", ignore_errors=True)  # jobs of a server that crashed must not begin again
     with _process(kit, "server") as process, _session(kit, process) as session:
         while not (state := read_state(kit)).get("ended"):
             _run_job(session, kit, federation, _gathered(session, federation, say), say)
