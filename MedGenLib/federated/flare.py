@@ -92,8 +92,9 @@ def executor(home: str = "") -> Any:
                 self.site.progress = stop
                 reply[KEY] = self.site.work(task_name, shareable[KEY]["number"], shareable[KEY]["weights"])
             except MedGenError as error:
-                self.log_warning(fl_ctx, str(error))
-                reply[KEY] = {"error": str(error)}
+                self.log_warning(fl_ctx, str(error), fire_event=False)
+                # The sentence can name a file, and so a patient.
+                reply[KEY] = {"error": str(error) if home else "it stopped with an error, which its own log names"}
             return reply
 
     return SiteExecutor()
