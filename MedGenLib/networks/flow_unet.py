@@ -35,10 +35,10 @@ class FlowUNet(nn.Module):
     attention: self-attention at the coarsest level (True) or at the listed levels (0 has the
         resolution of the latent).
     latent: latent channels.
-    conditioner: "mask-encoder" (once per sample) or "control" (a branch at every evaluation).
+    conditioner: "mask-encoder" (once per sample) or "control" (a branch at every evaluation), with "/4" or "/8" after
+        it where a latent voxel has so many image voxels along each axis, instead of 2.
     norm: "channel" or "group".
     resample: "plain" (strided convolution, interpolation) or "residual".
-    latent_stride: image voxels per latent voxel along each axis.
     step_size: also condition on the length of the step; the output is then the average velocity
         over the step, for sampling in few steps (Frans et al. 2024, arXiv 2410.12557).
     """
@@ -55,7 +55,6 @@ class FlowUNet(nn.Module):
         norm: str = "channel",
         resample: str = "plain",
         step_size: bool = False,
-        latent_stride: int = 2,
     ) -> None:
         super().__init__()
         widths, blocks, last = tuple(widths), tuple(blocks), len(widths) - 1
@@ -71,7 +70,6 @@ class FlowUNet(nn.Module):
             "norm": norm,
             "resample": resample,
             "step_size": step_size,
-            "latent_stride": latent_stride,
         }
         width = 4 * widths[0]
         self.stride = 2**last
@@ -79,7 +77,9 @@ class FlowUNet(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(width * (1 + step_size) + scalars, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
-        self.mask_encoder = CONDITIONERS[conditioner](maps, widths, width)
+        kind, _, latent_stride = conditioner.partition("/")
+        self.pooled = int(latent_stride or 2) // 2
+        self.mask_encoder = CONDITIONERS[kind](maps, widths, width)
         self.enter = nn.Conv3d(latent, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
             nn.ModuleList(ResidualBlock(3, w, width, norm) for _ in range(n))
@@ -112,8 +112,7 @@ class FlowUNet(nn.Module):
 
         Above 2 the maps are averaged, so that labels become shares.
         """
-        step = self.arguments["latent_stride"] // 2
-        return self.mask_encoder.prepare(maps if step == 1 else F.avg_pool3d(maps, step))
+        return self.mask_encoder.prepare(maps if self.pooled == 1 else F.avg_pool3d(maps, self.pooled))
 
     def forward(
         self, x: Tensor, time: Tensor, features: list[Tensor], scalars: Tensor | None = None, step: Tensor | None = None

@@ -282,7 +282,6 @@ class LatentFlowSettings(GenerationSettings):
             "maps": (labels + 3 * self.coordinates, f"{labels} labels{' and 3 coordinates' * self.coordinates}"),
             "scalars": scalars,
             "latent": (self.latent_channels, "preprocessing.latent_channels"),
-            "latent_stride": (self.latent_stride, "preprocessing.latent_stride"),
         }
         if not arguments.get("widths", True):
             yield "networks.flow.arguments.widths is []; give at least one level"

@@ -340,6 +340,8 @@ class TrainingPlan(BasePlan):
             {} if self.start is None else {"continues": {"name": self.start, "added": self._added, "keep": self.keep}}
         )
         flow = {"widths": list(self.widths), "blocks": list(self.blocks), "attention": self.attention}
+        if self.compression != 2:
+            flow["conditioner"] = f"mask-encoder/{self.compression}"
         latent = {"width": self.autoencoder_width * self.compression // 2, "blocks": 1}
         latent |= {"stride": self.compression, "quantizer": self.quantizer}
         return {
@@ -362,7 +364,7 @@ class TrainingPlan(BasePlan):
                 **({"ablation": {"share": self.ablation, "into": 0}} if self.ablation else {}),
             },
             "autoencoder": {"patch": [min(n, LARGEST_OF_AUTOENCODER) for n in self.patch], "network": latent},
-            "flow": {"patch": list(self.patch), "network": {**flow, "latent_stride": self.compression}},
+            "flow": {"patch": list(self.patch), "network": flow},
             "optimisation": {stage: self._optimization(stage) for stage in STAGES if stage in self.steps},
             "package": self._package(kept),
         }

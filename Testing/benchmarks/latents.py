@@ -37,7 +37,7 @@ def peak_mib() -> float:
 
 
 def flow_of(stride: int) -> FlowUNet:
-    return FlowUNet(MAPS, latent=1 if stride == 1 else 8, latent_stride=max(2, stride))
+    return FlowUNet(MAPS, latent=1 if stride == 1 else 8, conditioner=f"mask-encoder/{max(2, stride)}")
 
 
 def features(flow: FlowUNet, maps: torch.Tensor, stride: int) -> list[torch.Tensor]:

@@ -88,11 +88,11 @@ def test_an_autoencoder_of_a_plan_learns(tmp_path, quantizer):
 
 
 def test_the_flow_reads_the_mask_at_the_resolution_of_its_latent(tmp_path):
-    flow = FlowUNet(5, widths=[8, 8], blocks=[1, 1], latent_stride=4)
+    flow = FlowUNet(5, widths=[8, 8], blocks=[1, 1], conditioner="mask-encoder/4")
     maps, x = torch.rand(1, 5, 16, 16, 16), torch.randn(1, 8, 4, 4, 4)
     assert flow(x, torch.zeros(1), flow.encode_mask(maps)).shape == x.shape
     made, dataset = plan(compression="4", widths="[8, 16]", blocks="[1, 1]")
-    assert made.config(dataset.cases, tmp_path)["flow"]["network"]["latent_stride"] == 4
+    assert made.config(dataset.cases, tmp_path)["flow"]["network"]["conditioner"] == "mask-encoder/4"
 
 
 def test_compressions_that_cannot_be():
