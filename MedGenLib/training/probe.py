@@ -20,6 +20,9 @@ from MedGenLib.training.loop import Draw, to_device_of
 from MedGenLib.training.memory import peak_mib, restart_peak
 from MedGenLib.training.recipes import RECIPES
 
+LIBRARIES_MIB = 40.0
+"""Memory of the libraries for curves and pictures, as measured."""
+
 
 @dataclass(frozen=True)
 class StepCost:
@@ -82,7 +85,7 @@ def cost_of_recipe_step(recipe: str, config: dict[str, Any], device: torch.devic
         seconds.append(time.perf_counter() - start)
     _, whole, usual = seconds
     mean = usual + max(0.0, whole - usual) / getattr(made, "period", 1)
-    return {recipe: StepCost(mean, peak_mib(device) + _size(made.networks.values()))}
+    return {recipe: StepCost(mean, peak_mib(device) + _later(made.networks.values(), device))}
 
 
 def _image(config: dict[str, Any], section: str, device: torch.device, recipe: str | None = None) -> Tensor:
@@ -95,9 +98,10 @@ def _part(config: dict[str, Any], recipe: str) -> int:
     return settings["batch"] // settings.get("parts", 1)
 
 
-def _size(networks: Iterable[nn.Module]) -> float:
-    """Memory of the weights and buffers in MiB."""
-    return sum(x.nbytes for network in networks for x in network.state_dict().values()) / MIB
+def _later(networks: Iterable[nn.Module], device: torch.device) -> float:
+    """Memory in MiB of what a training has and these steps have not: averaged weights and, on a CPU, libraries."""
+    averages = sum(x.nbytes for network in networks for x in network.state_dict().values()) / MIB
+    return averages + (LIBRARIES_MIB if device.type == "cpu" else 0)
 
 
 def _timed(network: nn.Module, loss: Any, x: Tensor) -> StepCost:
@@ -113,4 +117,4 @@ def _timed(network: nn.Module, loss: Any, x: Tensor) -> StepCost:
         optimizer.step()
         if x.device.type == "cuda":
             torch.cuda.synchronize()
-    return StepCost(time.perf_counter() - start, peak_mib(x.device) + _size([network]))
+    return StepCost(time.perf_counter() - start, peak_mib(x.device) + _later([network], x.device))
