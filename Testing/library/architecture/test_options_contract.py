@@ -56,6 +56,7 @@ FUNCTIONS: Mapping[tuple[str, str], Callable] = {
     ("evaluate", "worker"): METHODS["evaluate"],
     ("generate", "client"): Worker.generate,
     ("translate", "client"): Worker.translate,
+    ("enhance", "client"): Worker.enhance,
     ("evaluate", "client"): Worker.evaluate,
     ("generate", "canvas"): Canvas.generate,
     ("edit", "canvas"): Canvas.of_image,
