@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
             if arguments.work is None:
                 parser.print_help()
                 return OK
-            arguments.words = sys.argv[1:] if argv is None else argv
+            arguments.main, arguments.words = main, sys.argv[1:] if argv is None else argv
             console.quiet, console.verbose = arguments.quiet, arguments.verbose
             if not arguments.verbose:
                 warnings.simplefilter("ignore")

@@ -15,7 +15,8 @@ from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
 from MedGenLib.trainer.datasets import CLASSIFIER, TRANSLATIONS, UNCONDITIONAL
-from MedGenLib.training import follow, was_started
+from MedGenLib.training import follow
+from MedGenLib.training.launch import was_started
 from MedGenLib.training.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -175,14 +176,14 @@ def _launched(arguments: Namespace, console: Console) -> int:
     if arguments.address:
         from MedGenLib.cluster.ray_train import train_on_ray
 
-        return train_on_ray(arguments.words, arguments.workers, arguments.address, arguments.out, arguments.device)
+        return train_on_ray(
+            arguments.main, arguments.words, arguments.workers, arguments.address, arguments.out, arguments.device
+        )
     from MedGenLib.cluster.plan import usable_gpus
     from MedGenLib.cluster.ranks import train_locally
 
     if arguments.device != "cpu" and 0 < len(gpus := usable_gpus()) < arguments.workers:
-        raise InputError(
-            f"{arguments.workers} workers need as many GPUs, of which there are {len(gpus)}; give fewer."
-        )
+        raise InputError(f"{arguments.workers} workers need as many GPUs, of which there are {len(gpus)}; give fewer.")
 
     def make_smaller() -> bool:
         from MedGenLib.trainer.run import PLAN, shrunk

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from MedGenLib.cluster.plan import usable_cores
-from MedGenLib.training import GUARDED
+from MedGenLib.training.launch import GUARDED
 from MedGenLib.worker.process import environment, kill_tree
 
 PAUSE, GRACE = 0.2, 60.0

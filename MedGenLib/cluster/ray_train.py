@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ RESTARTS = 3
 """Lost workers after which the training is given up."""
 
 
-def train_on_ray(words: Sequence[str], count: int, address: str, out: Path, device: str) -> int:
-    """Run `medgen WORDS` in workers of a Ray cluster; returns the exit code of the first one.
+def train_on_ray(
+    command: Callable[[list[str]], int], words: Sequence[str], count: int, address: str, out: Path, device: str
+) -> int:
+    """Run a command, `medgen WORDS`, in workers of a Ray cluster; returns the exit code of the first one.
 
     All computers have to see the data set, the folder of the run and that of the installed models by the same paths.
 
@@ -30,13 +32,13 @@ def train_on_ray(words: Sequence[str], count: int, address: str, out: Path, devi
     ray = connected(None if address == "local" else address, WorkerPlan(count, threads, 0), log_to_driver=True)
     folder = out.resolve().with_name(f".{out.name}.ray")
     try:
-        return _fitted(ray, words, count, folder, device)
+        return _fitted(ray, {"command": command, "words": list(words)}, count, folder, device)
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fitted(ray: Any, words: Sequence[str], count: int, folder: Path, device: str) -> int:
+def _fitted(ray: Any, work: dict[str, Any], count: int, folder: Path, device: str) -> int:
     try:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
@@ -49,7 +51,7 @@ def _fitted(ray: Any, words: Sequence[str], count: int, folder: Path, device: st
     home = {"MEDGEN_HOME": os.environ["MEDGEN_HOME"]} if "MEDGEN_HOME" in os.environ else {}
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"words": list(words), "folder": os.getcwd(), "variables": home},
+        train_loop_config={**work, "folder": os.getcwd(), "variables": home},
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(num_workers=count, use_gpu=gpus),
         run_config=RunConfig(
@@ -68,8 +70,6 @@ def _work(config: dict[str, Any]) -> None:
     """What each worker does; all report, as Ray waits for all."""
     from ray.train import report
 
-    from MedGenLib.cli import main
-
     os.chdir(config["folder"])
     os.environ.update(config["variables"])
-    report({"code": main(config["words"])})
+    report({"code": config["command"](config["words"])})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +15,6 @@ from MedGenLib.training.recipes import RECIPES
 if TYPE_CHECKING:
     from MedGenLib.training.loop import Trainer
     from MedGenLib.training.ranks import Ranks
-
-
-GUARDED = "MEDGEN_TRAINING_ENDS_WITH_STDIN"
-"""Set by a launcher that holds the standard input of its processes open as long as it lives."""
-
-
-def was_started() -> bool:
-    """Whether a launcher started this process as one of several that train together."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 def train(

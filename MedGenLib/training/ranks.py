@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from MedGenLib.errors import MemoryPlanError, WorkerError
-from MedGenLib.training import GUARDED
+from MedGenLib.training.launch import GUARDED
 
 PATIENCE = timedelta(hours=12)
 """A process may wait this long for another, which may prepare or measure a large data set; a dead one is noticed at
