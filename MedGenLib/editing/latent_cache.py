@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from MedGenLib.editing.organs import OrganEdits
     from MedGenLib.imaging.normalization import TissueRange
+    from MedGenLib.pipelines.tissue_levels import LevelShift
 
 TILE = 64
 """Latent cells per side that are encoded at once."""
@@ -34,6 +35,7 @@ class LatentCache:
     content: box of the working grid in which the image shows what the model makes; None is everywhere,
         as background continues beyond the image.
     scale: units of the image in one unit of the model: 1 for CT.
+    levels: shift by which the image had got the usual levels of its tissues, in the unit of the model.
 
     Attributes
     ----------
@@ -49,8 +51,9 @@ class LatentCache:
         noise: NoiseField,
         content: Box | None,
         scale: float = 1.0,
+        levels: LevelShift | None = None,
     ) -> None:
-        self.grid_map, self.codec, self.noise, self.scale = grid_map, codec, noise, scale
+        self.grid_map, self.codec, self.noise, self.scale, self.levels = grid_map, codec, noise, scale, levels
         self.filled = content is None
         cells = tuple(n // grid_map.cell for n in grid_map.shape)
         self.latent = np.zeros((noise.channels, *cells), np.float32)  # the system allocates pages on the first write
@@ -59,9 +62,13 @@ class LatentCache:
         if content is not None:
             self.content[tuple(slice(-(-p.start // grid_map.cell), p.stop // grid_map.cell) for p in content)] = True
 
-    def intensities(self, x: NDArray, labels: NDArray, limits: TissueRange | None) -> NDArray[np.float32]:
-        """Network values -> values of the image."""
-        values = self.codec.decode(x, labels)
+    def level(self, labels: NDArray, box: Box) -> NDArray[np.float32] | float:
+        """Level of a box of the image by its labels, in the unit of the model."""
+        return 0.0 if self.levels is None else self.levels.at(labels, box)
+
+    def intensities(self, x: NDArray, labels: NDArray, box: Box, limits: TissueRange | None) -> NDArray[np.float32]:
+        """Network values of a box of the image -> its values."""
+        values = self.codec.decode(x, labels) + self.level(labels, box)
         if limits is not None:
             values = limits.enforce(values, labels)
         return values * np.float32(self.scale)
@@ -107,7 +114,8 @@ class LatentCache:
         if any(part.start >= part.stop for part in voxels):
             return np.zeros(shape, np.float32)
         plain = image[voxels] if organs is None else organs.removed(image[voxels], voxels)
-        values = standardize(self.codec, plain / self.scale, labels[voxels])
+        values = plain / self.scale - self.level(labels[voxels], voxels)
+        values = standardize(self.codec, values, labels[voxels])
         x = self.grid_map.values(values, tuple(part.start for part in voxels), box)
         if self.filled:
             for axis, (part, room) in enumerate(zip(box, self.grid_map.extent, strict=True)):

@@ -81,15 +81,17 @@ def generated(
     result = generate(mask, model, progress=progress, on_sample=keep, **options)
     run, latent, chosen = kept
     scene, volume, labels = run.scene.of_seed(chosen), result.volume, result.source
-    if scene.manifest.settings.texture is not None:
-        scene = scene.standardized(run.decode(latent))
+    levels = None
+    if scene.manifest.settings.texture is not None or scene.levels is not None:
+        decoded = run.decode(latent)
+        scene, levels = scene.standardized(decoded), scene.level_shift(decoded)
     grid_map, place = GridMap.over(scene, grid_stride(scene.manifest))
     cells = shrunk(place, grid_map.cell)
     noise = NoiseField(
         chosen, latent.shape[1], run.noise(torch.Generator().manual_seed(chosen)), tuple(part.start for part in cells)
     )
     view = _view(scene, place)
-    cache = LatentCache(grid_map, scene.codec, noise, view and view.box)
+    cache = LatentCache(grid_map, scene.codec, noise, view and view.box, levels=levels)
     cache.store(place, latent)
     editor = _editor(
         scene, cache, view, volume, labels, mask, run.device, options["memory"], scene.manifest.output.range

@@ -279,7 +279,7 @@ class RegionEditor:
         def shown(number: int, total: int, estimate: torch.Tensor) -> None:
             if number in np.linspace(1, total, min(WATCHED, total)).round():
                 x = self.grid_map.back(sampling.decode(estimate), start, voxels)
-                values = self.cache.intensities(x, self.labels[voxels], self.limits)
+                values = self.cache.intensities(x, self.labels[voxels], voxels, self.limits)
                 self.watch(number, total, voxels, values.clip(*self.allowed).astype(np.float32))
 
         return shown
@@ -299,7 +299,7 @@ class RegionEditor:
         outer = wider(box, self.limits.passes if self.limits else 0, self.image.shape)
         labels = self.labels[outer]
         x = self.grid_map.back(values, start, outer)
-        made = self.cache.intensities(x, labels, self.limits)
+        made = self.cache.intensities(x, labels, outer, self.limits)
         cut = inside(box, outer)
         made, labels, old = made[cut].clip(*self.allowed), labels[cut], self.image[box]
         if self.limits:
@@ -311,7 +311,8 @@ class RegionEditor:
         weight = falling(changed, self.grid_map.steps)
         if isinstance(self.cache.codec, TissueStandard):
             known = old if self.organs is None else self.organs.plain(old, former // LABELS)
-            weight *= 1 - undescribed(known / self.cache.scale, former % LABELS, labels, self.cache.codec, self.limits)
+            known = known / self.cache.scale - self.cache.level(former % LABELS, box)
+            weight *= 1 - undescribed(known, former % LABELS, labels, self.cache.codec, self.limits)
         if self.organs is not None:
             made = self.organs.added(made, box).clip(*self.allowed)
         if self.cache.filled:

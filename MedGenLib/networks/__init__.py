@@ -9,6 +9,7 @@ from MedGenLib.networks.feature_encoder import FeatureEncoder
 from MedGenLib.networks.flow_unet import FlowUNet
 from MedGenLib.networks.image_classifier import ImageClassifier
 from MedGenLib.networks.latent_classifier import LatentClassifier
+from MedGenLib.networks.level_net import LevelNet
 from MedGenLib.networks.residual_translator import ResidualTranslator
 from MedGenLib.networks.restorer import Restorer
 from MedGenLib.networks.segmenter import SegmentationUNet
@@ -22,6 +23,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "FlowUNet": FlowUNet,
     "ImageClassifier": ImageClassifier,
     "LatentClassifier": LatentClassifier,
+    "LevelNet": LevelNet,
     "ResidualTranslator": ResidualTranslator,
     "Restorer": Restorer,
     "Segmenter": SegmentationUNet,

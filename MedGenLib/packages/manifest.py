@@ -21,6 +21,7 @@ ALLOWED_NETWORKS = (
     "FlowUNet",
     "ImageClassifier",
     "LatentClassifier",
+    "LevelNet",
     "MaisiAutoencoder",
     "MaisiControlNet",
     "MaisiUNet",

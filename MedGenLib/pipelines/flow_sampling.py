@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,13 @@ from MedGenLib.pipelines.memory_plan import BASE_MIB, OVERLAP, SMALL_PLAN, Memor
 from MedGenLib.pipelines.windows import Windows, blend, decode_tiled, tile_count
 from MedGenLib.progress import ProgressCallback, Stage
 
+if TYPE_CHECKING:
+    from MedGenLib.pipelines.scene import Scene
+
+LEVELS = "levels"
+"""Role of the network of `tissue_levels`."""
+LEVEL_WINDOW = 32
+"""Side of the windows of that network, in cells."""
 LARGEST_GUIDANCE = 10
 """Above this weight, artifacts dominate."""
 
@@ -244,6 +251,24 @@ def _watched(denoise: Denoiser, watch: Callable[[int, Tensor], None]) -> Denoise
         return data
 
     return seen
+
+
+@torch.inference_mode()
+def with_levels(scene: Scene, device: torch.device) -> Scene:
+    """The scene with the usual levels of its tissues, if the model has a network for them.
+
+    The network sees windows of about the size of its training patches. A single slice has no shapes to judge by.
+    """
+    if LEVELS not in scene.manifest.networks or 1 in scene.grid.shape:
+        return scene
+    levels = network(scene.manifest, LEVELS, device)
+    shares = torch.from_numpy(scene.shares)[None].to(device)
+    size = shares.shape[2:]
+    padded = nn.functional.pad(shares, [m for n in reversed(size) for m in (0, -n % levels.stride)])
+    padded[:, 0] += padded.sum(1) == 0
+    windows = Windows(tuple(padded.shape[2:]), (LEVEL_WINDOW,) * 3, LEVEL_WINDOW // 2, levels.stride)
+    found = blend(lambda number, part: levels(part), padded, windows)
+    return replace(scene, levels=found[0, 1:, : size[0], : size[1], : size[2]].cpu().numpy())
 
 
 def _check_latent(manifest: Manifest, autoencoder: nn.Module) -> None:

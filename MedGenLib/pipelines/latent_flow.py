@@ -34,7 +34,7 @@ class LatentFlow:
 
     def prepare(self, source: LabelMap, device: torch.device, options: SamplingOptions) -> Sampling:
         """The mask on the working grid, and the networks of the preset."""
-        from MedGenLib.pipelines.flow_sampling import Sampling
+        from MedGenLib.pipelines.flow_sampling import Sampling, with_levels
         from MedGenLib.pipelines.scene import prepare
 
         manifest = self.manifest
@@ -50,7 +50,7 @@ class LatentFlow:
         if steps is None:
             # The steps of a student are too few for the main network.
             steps = (preset if role == preset.network else manifest.preset("normal")).steps
-        scene = prepare(source, manifest, options.noise_hu, device.type == "cuda")
+        scene = with_levels(prepare(source, manifest, options.noise_hu, device.type == "cuda"), device)
         return Sampling.of(
             manifest,
             device,

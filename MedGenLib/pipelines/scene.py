@@ -25,6 +25,7 @@ from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels
 from MedGenLib.pipelines.contrast import SOFT_REACH, adapted, contrast_of, drawn, named, softened_shift, standard_scores
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.scanner_noise import ScannerNoise, scanner_noise
+from MedGenLib.pipelines.tissue_levels import LevelShift, cell_counts, level_shift, tissue_shares
 from MedGenLib.pipelines.working_grid import working_geometry
 
 MARGIN = 8
@@ -49,6 +50,7 @@ class Scene:
     labels: (i, j, k) array of `grid`, reoriented to RAS and padded to whole network strides.
     before: padding before each axis.
     given_noise: the user has chosen the noise.
+    levels: usual level of each tissue in the cells of `shares`; None for a model without them.
     """
 
     manifest: Manifest
@@ -65,6 +67,20 @@ class Scene:
     conditions: dict[str, Any]
     findings: list[Finding] = field(default_factory=list)
     given_noise: bool = False
+    levels: np.ndarray | None = None
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Share of each tissue in the cells of the grid without its padding, (tissues + 1, cells)."""
+        labels = self.labels[self._inside]
+        return tissue_shares(labels, cell_counts(labels.shape, self.spacing), max(self.manifest.input.labels))
+
+    def level_shift(self, x: np.ndarray) -> LevelShift | None:
+        """Shift that gives an image, as network values on the padded grid, the usual level of its tissues."""
+        if self.levels is None:
+            return None
+        shift = level_shift(x[self._inside], self.labels[self._inside], self.levels, self.codec)
+        return LevelShift.of(shift, self.grid.geometry, self.reorientation, self.original.geometry)
 
     def of_seed(self, seed: int) -> Scene:
         """The scene with the contrast, noise and texture drawn for the sample of a seed, if the model has them."""
@@ -163,17 +179,20 @@ class Scene:
         output = self.manifest.output
         volume = Volume(values.astype(np.float32), self.grid.affine, output.modality, output.unit)
         volume = resample_to(volume, self.original.geometry, order=1, fill=0.0)
-        scene, covered = self.standardized(x), self._covered()
+        scene, covered, shift = self.standardized(x), self._covered(), self.level_shift(x)
         array = np.empty(volume.shape, np.float32)
         for inner, outer, cut in _slabs(len(array), self._reach):
-            values = scene._intensities(volume.array[outer], self.original.array[outer])[cut]
+            labels = self.original.array[outer]
+            place = (outer, *(slice(0, n) for n in volume.shape[1:]))
+            level = 0.0 if shift is None else shift.at(labels, place)
+            values = scene._intensities(volume.array[outer], labels, level)[cut]
             values = np.clip(values, *output.range)
             array[inner] = np.where(covered[inner], values, output.background)
         return volume.with_array(whole_numbers(array))
 
-    def _intensities(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Standardized values -> intensities."""
-        array = self.codec.decode(x, labels)
+    def _intensities(self, x: np.ndarray, labels: np.ndarray, level: np.ndarray | float) -> np.ndarray:
+        """Standardized values -> intensities; ``level`` is added before the range of tissues is enforced."""
+        array = self.codec.decode(x, labels) + level
         if self.manifest.settings.contrast is not None:
             known = CODECS[self.manifest.settings.name](**self.manifest.settings.codec)
             array = array + softened_shift(known, self.codec, labels)

@@ -1,9 +1,12 @@
-"""Noise of real CTs by voxel and tissue, what ct-tissue makes of a requested noise, and its defaults of 1.2 and 1.3.
+"""Noise of real CTs by voxel and tissue, what ct-tissue makes of a requested noise, and its versions 1.2, 1.3 and 1.4.
 
-    MEDGEN_DATA=<folder> python Testing/benchmarks/ct_noise.py real|asked|before-after [--held-out]
+    MEDGEN_DATA=<folder> python Testing/benchmarks/ct_noise.py real|asked|noise|levels [--held-out]
+
+"noise" compares the default noise of 1.2 and 1.3, "levels" 1.3 and 1.4, in which each tissue has the HU that is usual
+at its place.
 
 Noise is that of `MedGenLib.imaging.noise`, by which the networks were conditioned in training. Every fifth person of
-`sts_sarcoma` and `ct_torso_open` by name is held out; all else was chosen on the others. "asked" and "before-after"
+`sts_sarcoma` and `ct_torso_open` by name is held out; all else was chosen on the others. "asked", "noise" and "levels"
 take the middle 64^3 voxels, the preset draft, one seed, and every fourth of the sarcomas that are not held
 out. FD is that of `patch_distance`, relative to painted tissue means with and without noise, as a geometric mean over
 people; bone is the interior of the label.
@@ -12,7 +15,9 @@ people; bone is the interior of the label.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 from common import OUT, data_folder, save, table
@@ -27,6 +32,7 @@ from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.packages.catalogue import find
+from MedGenLib.pipelines import flow_sampling
 from MedGenLib.training.data.tissue import TISSUES, tissue_labels
 from MedGenLib.visual import preview
 
@@ -34,6 +40,7 @@ BEFORE = 20.0
 """Condition of the networks before version 1.3, on the working grid."""
 MASKED = {"lidc_idri_0314": "ct", "pelvis_umcu": "ct", "totalseg_abdomen": "ct_full"}
 SIDE = 64
+OPTIONS = {"seed": 1, "preset": "draft", "retries": 0}
 Figures = dict[str, list[float]]
 
 
@@ -130,22 +137,34 @@ def compared(made: np.ndarray, real_image: np.ndarray, labels: np.ndarray) -> li
     return ratios + errors
 
 
-def before_after(held_out: bool) -> dict[str, Figures]:
+def noise_made(mask: LabelMap, kind: str) -> dict[str, Volume]:
+    """A volume with the default noise of 1.2 and one with that of 1.3."""
+    levels = {"before": _given(BEFORE, kind), "after": None}
+    return {when: generate(mask, noise_hu=level, **OPTIONS).volume for when, level in levels.items()}
+
+
+def levels_made(mask: LabelMap, kind: str) -> dict[str, Volume]:
+    """The same sample without and with the usual levels of tissues."""
+    with patch.object(flow_sampling, "with_levels", lambda scene, device: scene):
+        before = generate(mask, **OPTIONS).volume
+    return {"before": before, "after": generate(mask, **OPTIONS).volume}
+
+
+def before_after(made: Callable[[LabelMap, str], dict[str, Volume]], held_out: bool) -> dict[str, Figures]:
     found: dict[str, Figures] = {}
     for number, (name, ct, body) in enumerate(people(held_out)):
         kinds = {kind: spacing for kind, spacing in grids(ct) if kind not in ("2.5 mm", "no cubes")}
         for kind, spacing in kinds.items() if held_out or number % 4 == 0 or max(ct.spacing) <= 3 else ():
             image, mask = middle(*on(spacing, ct, body))
-            real_image, labels, options = image.array, mask.array, {"seed": 1, "preset": "draft", "retries": 0}
+            real_image, labels = image.array, mask.array
             painted = [
                 feature_distance(real_image, paint(labels, noisy), labels > 0, n_patches=450) for noisy in (False, True)
             ]
-            for when, level in (("before", _given(BEFORE, kind)), ("after", None)):
-                made = generate(mask, noise_hu=level, **options).volume
+            for when, volume in made(mask, kind).items():
                 if kind == "3 mm":
-                    preview.preview(mask, made, OUT / "ct_noise" / f"{name}_{when}.png")
-                distance = feature_distance(real_image, made.array, labels > 0, n_patches=450)
-                row = [*(np.log(distance / base) for base in painted), *compared(made.array, real_image, labels)]
+                    preview.preview(mask, volume, OUT / "ct_noise" / f"{name}_{when}.png")
+                distance = feature_distance(real_image, volume.array, labels > 0, n_patches=450)
+                row = [*(np.log(distance / base) for base in painted), *compared(volume.array, real_image, labels)]
                 found.setdefault(f"{kind}, {when}", {})[name] = list(map(float, row))
             if kind == "3 mm":
                 preview.preview(mask, image, OUT / "ct_noise" / f"{name}_real.png")
@@ -170,11 +189,12 @@ def _row(key: str, figures: Figures) -> list:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("real", "asked", "before-after"), default="real")
+    parser.add_argument("part", nargs="?", choices=("real", "asked", "noise", "levels"), default="real")
     parser.add_argument("--held-out", action="store_true")
     arguments = parser.parse_args()
     (OUT / "ct_noise").mkdir(parents=True, exist_ok=True)
-    measure = {"real": real, "asked": asked, "before-after": before_after}[arguments.part]
+    made = {"noise": partial(before_after, noise_made), "levels": partial(before_after, levels_made)}
+    measure = {"real": real, "asked": asked, **made}[arguments.part]
     save(f"ct_noise_{arguments.part}", measure(arguments.held_out))
 
 

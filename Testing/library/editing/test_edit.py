@@ -17,6 +17,7 @@ from MedGenLib.imaging.volume import LabelMap, Volume, crop, occupied
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import find
+from MedGenLib.pipelines import flow_sampling
 
 CPU = {"device": "cpu"}
 FAT, SOFT, BONE, LUNG = 1, 2, 3, 4
@@ -228,8 +229,12 @@ def test_voxels_that_are_put_in_are_the_ground_of_the_next_edit(canvas, mask):
         canvas.put(np.full((2, 2, 2), np.nan), (slice(0, 2),) * 3)
 
 
-def test_an_edit_of_every_voxel_is_a_generation():
-    """With nothing known, the same noise leads to the very volume that generate makes, but for bone-bright specks."""
+def test_an_edit_of_every_voxel_is_a_generation(monkeypatch):
+    """With nothing known, the same noise leads to the very volume that generate makes, but for bone-bright specks.
+
+    An edit keeps the levels of tissues of the mask that the canvas was opened with, so both have none here.
+    """
+    monkeypatch.setattr(flow_sampling, "with_levels", lambda scene, device: scene)
     full = LabelMap(np.full((24, 24, 16), SOFT, np.uint8), np.diag([2.0, 2.0, 2.0, 1.0]))
     full.array[:12] = FAT
     other = full.with_array(np.where(full.array == FAT, SOFT, FAT).astype(np.uint8))
@@ -254,6 +259,29 @@ def test_generated_volumes_keep_all_beyond_the_halo():
         outside = far_from(changed, canvas.halo_voxels)
         assert np.array_equal(canvas.volume.array[outside], before[outside])
         assert canvas.volume.array[changed].mean() > 150
+
+
+def test_a_redrawn_tissue_has_the_level_of_its_place(monkeypatch):
+    """Bone in the marrow of a femur is brighter than the flow alone makes it; undone, nothing is left."""
+    x, y, z = (np.indices((40, 40, 32)) + 0.5) * 2.5 - 50
+    radius = np.hypot(x, y)
+    shaft = np.select([radius < 7, radius < 14, radius < 46], [FAT, BONE, SOFT], 0).astype(np.uint8)
+    mask = LabelMap(shaft, np.diag([2.5, 2.5, 2.5, 1.0]))
+    filled = np.where((radius < 7) & (np.abs(z + 10) < 8), np.uint8(BONE), shaft)
+    new = filled != shaft
+
+    def edited() -> float:
+        with Canvas.generate(mask, seed=1, preset="draft", retries=0, **CPU) as canvas:
+            before = canvas.volume.array.copy()
+            canvas.edit(mask.with_array(filled))
+            level = canvas.volume.array[new].mean()
+            canvas.undo()
+            assert np.array_equal(canvas.volume.array, before)
+        return level
+
+    with_levels = edited()
+    monkeypatch.setattr(flow_sampling, "with_levels", lambda scene, device: scene)
+    assert with_levels > 1.2 * edited()
 
 
 def test_the_first_label_outside_of_the_scene_and_erasing_everything():
