@@ -37,6 +37,9 @@ def detect(arguments: Namespace, console: Console) -> int:
         image = read_input("detect", "image", arguments.image, vars(arguments))
         found = find(**{**options, "image": image}, progress=console)
         _write(found, image, arguments, outputs)
+        if arguments.dicom is not None and not found.candidates:
+            outputs.paths.remove(arguments.dicom)
+            console.say("Without a candidate there is no DICOM segmentation.")
         outputs.commit()
     for path in outputs.paths:
         console.wrote(f"{path}")
@@ -84,8 +87,6 @@ def _write(found: Detection, image: Volume, arguments: Namespace, outputs: Outpu
         outputs.staged(path).write_text(csv_text(found.rows), encoding="utf-8")
     if (path := arguments.report) is not None:
         write_json(outputs.staged(path), {**facts.to_dict(), "candidates": found.rows})
-    if (folder := arguments.dicom) is not None:
-        if not found.candidates:
-            raise InputError(f"{found.notes[-2]} So there is no DICOM segmentation; leave out --dicom.")
+    if (folder := arguments.dicom) is not None and found.candidates:
         options = {"source": arguments.image, "series": arguments.series, "deidentify": arguments.deidentify}
         write_segmentation(found.labels, outputs.staged(folder), facts=facts, **options)

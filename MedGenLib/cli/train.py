@@ -173,6 +173,8 @@ def _together(work: Callable[[Namespace, Console], int], arguments: Namespace, c
 
 def _launched(arguments: Namespace, console: Console) -> int:
     """Start the processes that train together, and wait for them."""
+    if arguments.address and arguments.workers < 2:
+        raise InputError("--address trains with several processes; give --workers N, two or more.")
     if arguments.address:
         from MedGenLib.cluster.ray_train import train_on_ray
 

@@ -86,6 +86,8 @@ def read_federation(path: Path) -> Federation:
     if isinstance(data.get("config"), str):
         data["config"], own = _read(folder / data["config"])
         section = data["config"].get("package", {})
+        if "dataset" in data["config"]:  # the sites have people and folders of their own
+            data["config"] |= {"dataset": "", "held_out": [], "validation": None}
     try:
         if section and "license_file" in section:
             section["license_text"] = (own / section.pop("license_file")).read_text(encoding="utf-8")

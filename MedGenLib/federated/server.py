@@ -155,7 +155,7 @@ class Coordinator:
             try:
                 unpack(folder / "archive.zip", folder / "files", f"of the site {site}")
                 name = self._sealed(folder / "files")
-            except (PackageError, KeyError, TypeError) as error:
+            except (PackageError, KeyError, TypeError, ValueError) as error:
                 raise InputError(f"The export of the site {site} cannot be used: {error}") from error
             replace_folder(folder / "files", self.home / RESULT / name)
         self.state |= {"ended": "done", "result": str(self.home / RESULT / name)}
@@ -173,9 +173,17 @@ class Coordinator:
         write_json(folder / METADATA, metadata)
         manifest = seal(folder)
         stored = {f"{role}.{name}": v for role in manifest.networks for name, v in load_weights(manifest, role).items()}
-        for name, value in from_bytes(self._read(BEST)).items():
+        best = from_bytes(self._read(BEST))
+        best = {name: value for name, value in best.items() if name.split(".")[0] in manifest.networks}
+        if not best:
+            raise PackageError("it has none of the networks that were trained.")
+        for name, value in best.items():
             found = stored.get(name)
-            if found is None or (found.float() - value).norm() > SAME * value.norm() + 1e-6:
+            if (
+                found is None
+                or found.shape != value.shape
+                or (found.float() - value).norm() > SAME * value.norm() + 1e-6
+            ):
                 raise PackageError(f"it has other weights than round {self.state['best']['round']} in {name}.")
         return manifest.name
 

@@ -24,12 +24,12 @@ from MedGenLib.packages.rules import METADATA, read_json
 from MedGenLib.pipelines.loading import bfloat16_pays
 from MedGenLib.progress import ProgressCallback
 from MedGenLib.training import thread_count
-from MedGenLib.training.loop import CHECKPOINT, Draw, Log, Objective, OptimizationSettings, Trainer
+from MedGenLib.training.loop import CHECKPOINT, LARGE_SEED, Draw, Log, Objective, OptimizationSettings, Trainer
 from MedGenLib.training.recipes import RECIPES
 from MedGenLib.training.splits import hold_out
 
 FILE, RUN, RELEASES = "site.json", "run", "releases.json"
-COUNTED = ("cases", "crops", "scans", "people")
+COUNTED = ("cases", "crops", "scans", "people", "values")
 """Attributes in which data readers list what they train on."""
 
 
@@ -101,6 +101,9 @@ class Site:
 
         Raises InputError for data or weights that cannot be used.
         """
+        rounds = self.federation.rounds
+        if number > rounds - (task == "train"):
+            raise InputError(f"The server asks for round {number + 1}, but the sites agreed on {rounds}.")
         with thread_count(self.local["threads"]):
             if task == "start":
                 return {"cases": self._cases(), "weights": to_bytes(trained_weights(self.recipe.networks))}
@@ -129,7 +132,7 @@ class Site:
         steps, recipe, mu = self.federation.steps, self.recipe, self.federation.mu
         total, base = self.federation.rounds * steps, dict(self.config["optimisation"][self.federation.recipe])
         # Equal draws at all sites would add up the noise of a diffusion instead of averaging it.
-        base["seed"] = (base.get("seed", 0) + zlib.crc32(self.home.name.encode())) % 2**31
+        base["seed"] = LARGE_SEED + (base.get("seed", 0) + zlib.crc32(self.home.name.encode())) % 2**31
         base |= {"steps": (number + 1) * steps, "checkpoint_every": total + 1, "validate_every": total + 1}
         settings = RoundSettings(**base, total=total)
         self._begin(number * steps)
@@ -192,6 +195,7 @@ def site_config(shared: Mapping[str, Any], data: Path, home: Path) -> dict[str, 
 
 
 def _planned(shared: Mapping[str, Any], data: Path, cache: Path) -> dict[str, Any]:
+    from MedGenLib.trainer.class_plan import ClassifierPlan
     from MedGenLib.trainer.plan import TrainingPlan
     from MedGenLib.trainer.run import PLANS, Choices
 
@@ -202,6 +206,8 @@ def _planned(shared: Mapping[str, Any], data: Path, cache: Path) -> dict[str, An
     people = {case.subject for case in cases}
     count = max(1, min(40, round(len(people) / 5)))
     sides = {"held_out": hold_out(people, count)}
-    if hasattr(plan, "validation"):
+    if isinstance(plan, ClassifierPlan):
         sides["validation"] = hold_out(people - set(sides["held_out"]), count)
+    elif hasattr(plan, "validation"):  # chooses weights, which the server does here
+        sides["validation"] = None
     return plan.with_values(**sides).config(cases, cache)

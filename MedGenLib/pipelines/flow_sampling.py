@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 LEVELS = "levels"
 """Role of the network of `tissue_levels`."""
-LEVEL_WINDOW = 32
-"""Side of the windows of that network, in cells."""
+LEVEL_WINDOW, LEVEL_OVERLAP = 96, 8
+"""Longest side of the windows of that network, and their overlap, in cells."""
 LARGEST_GUIDANCE = 10
 """Above this weight, artifacts dominate."""
 
@@ -257,7 +257,7 @@ def _watched(denoise: Denoiser, watch: Callable[[int, Tensor], None]) -> Denoise
 def with_levels(scene: Scene, device: torch.device) -> Scene:
     """The scene with the usual levels of its tissues, if the model has a network for them.
 
-    The network sees windows of about the size of its training patches. A single slice has no shapes to judge by.
+    A single slice has no shapes to judge by.
     """
     if LEVELS not in scene.manifest.networks or 1 in scene.grid.shape:
         return scene
@@ -266,9 +266,18 @@ def with_levels(scene: Scene, device: torch.device) -> Scene:
     size = shares.shape[2:]
     padded = nn.functional.pad(shares, [m for n in reversed(size) for m in (0, -n % levels.stride)])
     padded[:, 0] += padded.sum(1) == 0
-    windows = Windows(tuple(padded.shape[2:]), (LEVEL_WINDOW,) * 3, LEVEL_WINDOW // 2, levels.stride)
+    sides = tuple(_window_side(n, levels.stride) for n in padded.shape[2:])
+    windows = Windows(tuple(padded.shape[2:]), sides, LEVEL_OVERLAP, levels.stride)
     found = blend(lambda number, part: levels(part), padded, windows)
     return replace(scene, levels=found[0, 1:, : size[0], : size[1], : size[2]].cpu().numpy())
+
+
+def _window_side(length: int, stride: int) -> int:
+    """Side of the shortest windows, not longer than `LEVEL_WINDOW`, of which as few as possible cover an axis."""
+    shared = LEVEL_OVERLAP + stride
+    count = -(-max(1, length - shared) // (LEVEL_WINDOW - shared))
+    side = -(-(length - shared) // count) + shared
+    return -(-side // stride) * stride
 
 
 def _check_latent(manifest: Manifest, autoencoder: nn.Module) -> None:

@@ -36,11 +36,11 @@ class ClassFacts:
 
     @property
     def name(self) -> str:
-        return self.name
+        return self.case.name
 
     @property
     def targets(self) -> tuple[int | None, ...]:
-        return self.targets
+        return self.case.targets
 
 
 @dataclass(frozen=True)

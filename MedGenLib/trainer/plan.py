@@ -323,14 +323,19 @@ class TrainingPlan(BasePlan):
         super().check()
         if self.compression not in COMPRESSIONS:
             raise InputError(f"The compression is {self.compression}; give 2, 4 or 8 voxels along each axis.")
-        stride = max(STRIDE, self.compression * 2 ** (len(self.widths) - 1))
-        if uneven := [n for n in self.patch if n % stride]:
-            raise InputError(f"The patch has a side of {uneven[0]} voxels; give multiples of {stride}.")
+        if uneven := [n for n in self.patch if n % self._stride]:
+            raise InputError(f"The patch has a side of {uneven[0]} voxels; give multiples of {self._stride}.")
         if len(self.widths) != len(self.blocks):
             raise InputError(f"There are {len(self.widths)} widths but {len(self.blocks)} blocks; give as many.")
 
+    @property
+    def _stride(self) -> int:
+        """The sides of a patch are multiples of it."""
+        return max(STRIDE, self.compression * 2 ** (len(self.widths) - 1))
+
     def smaller_patch(self) -> list[int] | None:
-        halved = [max(LEAST_PATCH, n // 2 // STRIDE * STRIDE) if n > LEAST_PATCH else n for n in self.patch]
+        stride, least = self._stride, max(LEAST_PATCH, self._stride)
+        halved = [max(least, n // 2 // stride * stride) if n > least else n for n in self.patch]
         return halved if halved != list(self.patch) else None
 
     def config(self, cases: Sequence[LabeledImage], cache: Path) -> dict[str, Any]:

@@ -97,8 +97,8 @@ def _require_parts(trainer: Trainer, recipe: str, ranks: Ranks) -> None:
         raise InputError(f"The recipe {recipe} keeps earlier images in its process; train it with one process.")
     if trainer.settings.parts < ranks.size:
         raise InputError(
-            f"The batches of this run have {trainer.settings.parts} parts, too few for {ranks.size} processes; "
-            f"take fewer, or start another run with parts={ranks.size}."
+            f"A batch of this run can be divided among {trainer.settings.parts}, but there are {ranks.size} processes; "
+            f"use fewer processes, or start another run with parts={ranks.size}."
         )
 
 

@@ -34,6 +34,8 @@ VALIDATION = "validation.jsonl"
 LOSSES = "losses.jsonl"
 PICTURES = "pictures"
 TIMED_STEPS = 4
+LARGE_SEED = 2**16
+"""Seeds below it give the noise of step alone, as in the runs of the embedded models."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class Draw:
 
     @classmethod
     def of(cls, seed: int, step: int, part: int = 0) -> Draw:
-        # PyTorch uses 32 bits of a seed, so that of a part has to be drawn.
+        # PyTorch uses 32 bits of a seed, so that of a part, and of a large seed, has to be drawn.
         drawn = np.random.SeedSequence([seed, step, part]).generate_state(1)
-        own = torch.Generator().manual_seed(int(drawn[0]) if part else (seed << 32) + step)
+        own = torch.Generator().manual_seed(int(drawn[0]) if part or seed >= LARGE_SEED else step)
         return cls(np.random.default_rng([seed, step, part]), own, step)
 
 

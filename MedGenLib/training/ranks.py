@@ -22,8 +22,8 @@ from MedGenLib.errors import MemoryPlanError, WorkerError
 from MedGenLib.training.launch import GUARDED
 
 PATIENCE = timedelta(hours=12)
-"""A process may wait this long for another, which may prepare or measure a large data set; a dead one is noticed at
-once, by its connections."""
+"""A process may wait this long for another, which may prepare or measure a large data set. On CPUs, a dead one is
+noticed at once, by its connections; on GPUs, the launcher notices it."""
 
 
 class LostProcessError(WorkerError):

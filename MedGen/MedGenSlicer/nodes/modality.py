@@ -10,8 +10,8 @@ from MedGenLib.imaging.volume import Volume
 from MedGenSlicer.nodes import hierarchy, provenance
 from MedGenSlicer.nodes.kinds import isLabelMap
 
-RADIOGRAPHS = ("CR", "DX", "MG", "RF", "XA", "IO", "PX")
-"""Modalities of projections in DICOM."""
+RADIOGRAPHS = ("CR", "DX", "RF", "IO", "PX")
+"""Modalities of projections in DICOM; those of MG and XA may be volumes."""
 GUESSED_VOXELS = 100_000
 """About how many voxels a guess looks at: those of a large volume lie far apart in memory, and the window waits."""
 

@@ -194,7 +194,7 @@ def test_what_does_not_fit_together_is_refused(crops, tmp_path, monkeypatch, cap
         OptimizationSettings(1, batch=3, parts=2)
     path = config(tmp_path, crops, parts=1)
     monkeypatch.setattr("MedGenLib.training.ranks.Ranks.joined", lambda: loop.Ranks(0, 2))
-    with pytest.raises(InputError, match="1 parts, too few for 2 processes"):
+    with pytest.raises(InputError, match="divided among 1, but there are 2 processes"):
         train("autoencoder", path, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
     assert issubclass(TrainingMemoryError, MemoryPlanError)
