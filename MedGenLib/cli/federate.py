@@ -71,9 +71,11 @@ def arguments_of_simulate(parser: Parser) -> None:
 def simulate(arguments: Namespace, console: Console) -> int:
     from MedGenLib.federated.flare import simulate, site_home
     from MedGenLib.federated.server import read_state
-    from MedGenLib.federated.site import write_site
+    from MedGenLib.federated.site import require_data, write_site
 
     federation, home = _new(arguments, console)
+    for _, data in arguments.site:
+        require_data(data)
     if sorted(name for name, _ in arguments.site) != sorted(federation.sites):
         raise InputError(f"Give the data of each site: {' '.join(f'--site {name}=PATH' for name in federation.sites)}.")
     for name, data in arguments.site:
@@ -138,8 +140,10 @@ def join(arguments: Namespace, console: Console) -> int:
     own = read_federation(kit)
     if is_server(kit):
         return _end(run_server(kit, console.say), console)
-    if kit.name not in own.sites or arguments.data is None:
-        raise InputError(f"{kit.name} needs the name of its site, one of {', '.join(own.sites)}, and --data PATH.")
+    if kit.name not in own.sites:
+        raise InputError(f"The folder {kit.name} is none of the sites {', '.join(own.sites)}; name it as before.")
+    if arguments.data is None:
+        raise InputError(f"Give the data of the site {kit.name} as --data PATH.")
     write_site(kit, arguments.data, arguments.device, arguments.threads)
     console.say(f"{kit.name} trains {own.recipe} in {own.rounds} rounds of {own.steps} steps; its images stay here.")
     run_site(kit)

@@ -54,7 +54,9 @@ def controller(home: str = "") -> Any:
 
             def keep(client_task: Any, fl_ctx: Any) -> None:
                 found = client_task.result.get(KEY)
-                answers[client_task.client.name] = found or {"error": "its software failed; see its log"}
+                answers[client_task.client.name] = (
+                    found if found and isinstance(found, dict) else {"error": "its software failed; see its log"}
+                )
                 client_task.result = None
 
             data = Shareable({KEY: {"number": task.number, "weights": task.weights}})

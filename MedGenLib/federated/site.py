@@ -59,10 +59,15 @@ def proximal(objective: Objective, networks: Mapping[str, torch.nn.Module], mu: 
     return replace(objective, loss=loss)
 
 
-def write_site(home: Path, data: Path, device: str | None, threads: int | None) -> None:
-    """Write what only the site itself knows. Raises InputError for data that do not exist."""
+def require_data(data: Path) -> None:
+    """Raise InputError for data that do not exist."""
     if not data.exists():
         raise InputError(f"The data {data} do not exist; give the folder of this site's cases.")
+
+
+def write_site(home: Path, data: Path, device: str | None, threads: int | None) -> None:
+    """Write what only the site itself knows. Raises InputError for data that do not exist."""
+    require_data(data)
     home.mkdir(parents=True, exist_ok=True)
     write_json(home / FILE, {"data": str(data.resolve()), "device": device or "auto", "threads": threads})
 
@@ -140,7 +145,7 @@ class Site:
         local.objectives = [proximal(item, recipe.networks, mu) if mu else item for item in recipe.objectives]
         local.validate, local.export = lambda *_: {}, lambda *_: self.out
         fast = settings.precision == "bf16" or (settings.precision == "auto" and bfloat16_pays(self.device))
-        Trainer(local, settings, self.out, self.device, fast, self.progress).run()
+        Trainer(local, settings, self.out, self.device, fast, self.progress, start=number * steps).run()
         now = trained_weights(recipe.networks)
         update = {name: now[name].detach().cpu() - weights[name] for name in weights}
         update = protect(update, self.federation.clip, self.federation.noise)

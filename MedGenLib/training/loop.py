@@ -196,7 +196,8 @@ class Log:
 class Trainer:
     """Runs a recipe in a folder, from its checkpoint if there is one.
 
-    Of several processes with the same arguments (`ranks`), the first one validates, writes and exports.
+    Of several processes with the same arguments (`ranks`), the first one validates, writes and exports. Without a
+    checkpoint, the training begins with the step ``start``.
     """
 
     recipe: Recipe
@@ -207,6 +208,7 @@ class Trainer:
     progress: ProgressCallback | None = None
     on_validation: Callable[[], None] | None = None
     ranks: Ranks = field(default_factory=Ranks)
+    start: int = 0
 
     def run(self) -> Path:
         """Train to ``settings.steps`` and export; returns the path of the export.
@@ -234,7 +236,7 @@ class Trainer:
             )
             for o, adam in zip(self.recipe.objectives, self.adams, strict=True)
         ]
-        self.step = 0
+        self.step = self.start
         self.selection = Selection(self.recipe, self.settings.steps, self.out)
         self._resume()
         if len(set(self.ranks.gather(self.step))) > 1:

@@ -128,7 +128,7 @@ def test_the_time_of_a_long_change_comes_before_it_and_is_learned(folder, place,
     assert key.endswith("on cpu, edits") and rate > 0
     timings.write_text(json.dumps({key: 1e4 * rate}))
     assert run(*words, "-o", tmp_path / "b.nii.gz") == 0
-    assert re.search(r"Estimate of this edit: about \d+ min on CPU", capsys.readouterr().err)
+    assert re.search(r"Estimate of this edit: about [\d.]+ (min|h) on CPU", capsys.readouterr().err)
 
 
 def test_a_painted_lesion_and_a_contrast(folder, tmp_path):

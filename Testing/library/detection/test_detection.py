@@ -89,7 +89,7 @@ def shift(*voxels: int) -> np.ndarray:
     return matrix
 
 
-def test_a_dicom_series_gets_a_dicom_segmentation(tmp_path):
+def test_a_dicom_series_gets_a_dicom_segmentation(tmp_path, capsys):
     image, mask, _ = lesions(np.diag([2.0, 2.0, 2.0, 1.0]), (44, 40, 36))
     series = patient_series(
         tmp_path / "series", np.arange(36) * 2.0, size=(44, 40), pixel=(2.0, 2.0), pixels=image.array.transpose(2, 1, 0)
@@ -101,6 +101,10 @@ def test_a_dicom_series_gets_a_dicom_segmentation(tmp_path):
     assert [made.names[value] for value in made.values()] == ["lesion 1", "lesion 2"]
     assert np.count_nonzero(made.array) == np.count_nonzero(read_label_map(tmp_path / "c.nii.gz").array)
     assert overlap(read_label_map(tmp_path / "c.nii.gz").array > 0, there.array > 140) > 0.85
+    words = ["-o", str(tmp_path / "none.nii.gz"), "--dicom", str(tmp_path / "none"), "--model", "tiny-detector"]
+    assert cli.main(["detect", str(series), *words, "--threshold", "1"]) == 0
+    assert not read_label_map(tmp_path / "none.nii.gz").array.any() and not (tmp_path / "none").exists()
+    assert "Without a candidate there is no DICOM segmentation." in capsys.readouterr().out
 
 
 def test_a_maximum_in_the_region_of_a_higher_one_is_none_and_each_voxel_has_one_candidate():

@@ -174,6 +174,19 @@ def test_the_learning_rate_follows_all_rounds_and_a_site_that_missed_some_goes_o
     assert answers[0]["update"] != answers[1]["update"]
 
 
+def test_a_site_that_comes_late_trains_one_round_and_no_round_beyond_the_last(parts, tmp_path, monkeypatch):
+    site = Site(federation_in(tmp_path, *parts, rounds=4, steps=2) / "sites" / "b")
+    begin = site.work("start", 0, b"")["weights"]
+    batches, batch = [], site.recipe.batch
+    monkeypatch.setattr(site.recipe, "batch", lambda draw, size: batches.append(draw) or batch(draw, size))
+    site.work("train", 3, begin)
+    assert [draw.step for draw in batches] == [6, 7]
+    other = Draw.of(2**16 + 1, 6)  # another site: noise of its own
+    assert not torch.equal(torch.randn(4, generator=batches[0].torch), torch.randn(4, generator=other.torch))
+    with pytest.raises(InputError, match="asks for round 5, but the sites agreed on 4"):
+        site.work("train", 4, begin)
+
+
 # Privacy
 
 

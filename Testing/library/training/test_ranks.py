@@ -187,6 +187,9 @@ def test_a_plan_becomes_smaller_until_nothing_is_left(crops):
         found.append((plan.parts, plan.patch))
     smaller = (16, 24, 16), (16, 16, 16)
     assert found == [(3, (32, 48, 24)), (6, (32, 48, 24)), *((6, patch) for patch in smaller)]
+    values = {"patch": "[64, 64, 32]", "batch": "1", "compression": "4", "widths": "[32, 80, 160]"}
+    compressed = make_plan(dataset, inspect(dataset)).changed(values)
+    assert compressed.smaller().patch == (32, 32, 16)
 
 
 def test_what_does_not_fit_together_is_refused(crops, tmp_path, monkeypatch, capsys):
