@@ -261,27 +261,22 @@ def test_generated_volumes_keep_all_beyond_the_halo():
         assert canvas.volume.array[changed].mean() > 150
 
 
-def test_a_redrawn_tissue_has_the_level_of_its_place(monkeypatch):
-    """Bone in the marrow of a femur is brighter than the flow alone makes it; undone, nothing is left."""
+def test_redrawn_bone_keeps_the_level_of_its_place():
+    """The rim of a femur beside a changed muscle is redrawn as bright as the shaft was; undone, nothing is left."""
     x, y, z = (np.indices((40, 40, 32)) + 0.5) * 2.5 - 50
     radius = np.hypot(x, y)
     shaft = np.select([radius < 7, radius < 14, radius < 46], [FAT, BONE, SOFT], 0).astype(np.uint8)
     mask = LabelMap(shaft, np.diag([2.5, 2.5, 2.5, 1.0]))
-    filled = np.where((radius < 7) & (np.abs(z + 10) < 8), np.uint8(BONE), shaft)
-    new = filled != shaft
-
-    def edited() -> float:
-        with Canvas.generate(mask, seed=1, preset="draft", retries=0, **CPU) as canvas:
-            before = canvas.volume.array.copy()
-            canvas.edit(mask.with_array(filled))
-            level = canvas.volume.array[new].mean()
-            canvas.undo()
-            assert np.array_equal(canvas.volume.array, before)
-        return level
-
-    with_levels = edited()
-    monkeypatch.setattr(flow_sampling, "with_levels", lambda scene, device: scene)
-    assert with_levels > 1.2 * edited()
+    beside = (radius >= 14) & (radius < 20) & (np.abs(z + 10) < 8)
+    with Canvas.generate(mask, seed=1, preset="draft", retries=0, **CPU) as canvas:
+        before = canvas.volume.array.copy()
+        canvas.edit(mask.with_array(np.where(beside, np.uint8(FAT), shaft)))
+        after = canvas.volume.array
+        rim = (shaft == BONE) & (after != before)
+        assert rim.sum() > 100
+        assert after[rim].mean() == pytest.approx(before[rim].mean(), rel=0.15)
+        canvas.undo()
+        assert np.array_equal(canvas.volume.array, before)
 
 
 def test_the_first_label_outside_of_the_scene_and_erasing_everything():
