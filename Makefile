@@ -13,12 +13,16 @@ OUT    := out/demo
 demo: $(VENV)/.installed
 	$(BIN)/medgen demo -o $(OUT) --accept-license
 
-# Two processes, because the second one emulates the Slicer application. Both run, also if the
-# first one fails. The hundreds of processes that the tests start read the compiled library.
+# Two processes at the same time, because the second one emulates the Slicer application, in a home of its own. Both run,
+# also if the first one fails; the lines of the second one are shown at the end. The hundreds of processes that the tests
+# start read the compiled library.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-dev
+	mkdir -p out; home=$$(mktemp -d); \
+	HOME=$$home $(BIN)/python -m pytest -q Testing/slicer > out/slicer-tests.log 2>&1 & slicer=$$!; \
+	trap "kill $$slicer; exit 1" INT TERM; \
 	$(BIN)/python -m pytest -q Testing/library; library=$$?; \
-	$(BIN)/python -m pytest -q Testing/slicer; slicer=$$?; \
+	wait $$slicer; slicer=$$?; cat out/slicer-tests.log; rm -rf "$$home"; \
 	[ $$library = 0 ] && [ $$slicer = 0 ]
 
 # The library's tests in a locale with a decimal comma, which Qt sets where the user's language has one.
