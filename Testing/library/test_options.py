@@ -329,9 +329,9 @@ def test_an_old_name_still_works_and_warns_where_it_was_written():
 FLAGS = {
     "generate": "-o --output --uncertainty --dicom --deidentify --seed --preset --device --memory --preview --report "
     "--accept-license --overwrite --model --samples --sampler --steps --guidance --classifier-guidance --map --fill "
-    "--body-from --any-grid --size --spacing --label --modality --noise --style --retries --phase --hu",
+    "--body-from --any-grid --size --spacing --label --modality --noise --style --retries --phase --hu --engine",
     "translate": "-o --output --to --modality --hu-offset --model --series --uncertainty --dicom --deidentify "
-    "--seed --preset --device --memory --preview --report --accept-license --overwrite",
+    "--seed --preset --device --memory --preview --report --accept-license --overwrite --engine",
     "edit": "-o --output --modality --hu-offset --mask --new-mask --model --map --fill --noise --series --seed "
     "--preset --device --memory --preview --report --accept-license --overwrite",
     "insert_lesion": "-o --output --modality --hu-offset --at --mask --organ --labels --map --fill --shape --size "
