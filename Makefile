@@ -44,7 +44,7 @@ BENCHMARKS := ct_tissue ct_noise hippocampus brain heads segmenter utility distr
 	cohort_simulation breathe organs enhance deghost body intervals remote federated
 
 bench: $(VENV)/.installed-dev
-	MEDGEN_SLOW_DOCS=1 $(BIN)/python -m pytest -q Testing/library/docs/test_code_blocks.py
+	MEDGEN_SLOW_DOCS=1 $(BIN)/python -m pytest -q -m "slow or not slow" Testing/library/docs/test_code_blocks.py
 	$(BIN)/python -m pytest -q -m slow Testing/library
 	$(BIN)/python -m pytest -q -m slow Testing/slicer
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python Testing/benchmarks/$$name.py; done

@@ -84,7 +84,17 @@ def commands(session: str) -> list[Command]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+COSTLY = {"tutorials/cohorts.md", "how-to/lesions.md", "how-to/organs.md", "how-to/sampling.md"}
+"""Pages of many generations, which run in `make bench`."""
+
+
+def _page(page: Path):
+    name = str(page.relative_to(ROOT))
+    costly = name.removeprefix("docs/") in COSTLY
+    return pytest.param(page, id=name, marks=[pytest.mark.slow] if costly else [])
+
+
+@pytest.mark.parametrize("page", map(_page, PAGES))
 def test_code_blocks(page, tmp_path, monkeypatch):
     (tmp_path / "Resources").symlink_to(ROOT / "Resources")
     (tmp_path / "out").mkdir()
