@@ -25,6 +25,7 @@ def manifest(tmp_path):
 
 
 @needs_ray
+@pytest.mark.slow
 def test_ray_makes_the_same_images_and_replaces_an_actor(tmp_path, manifest, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes a token there
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -48,7 +49,7 @@ def test_ray_makes_the_same_images_and_replaces_an_actor(tmp_path, manifest, mon
 def test_a_cluster_that_is_not_there_is_named_at_once(manifest, capsys):
     start = time.monotonic()
     assert main(["cohort", "run", str(manifest), "--address", "127.0.0.1:9"]) == 2
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 90  # not after the minutes that Ray waits by default
     assert "There is no Ray cluster at 127.0.0.1:9" in capsys.readouterr().err
 
 
