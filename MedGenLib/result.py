@@ -47,7 +47,7 @@ class Result:
             unit=volume.unit,
             model=report.model,
             version=report.version,
-            package_sha256=_hash_of(report.model),
+            package_sha256=_hash_of(report.model, report.version),
             task=report.task,
             seed=report.seed if kept is None else kept.seed,
             preset=report.preset,
@@ -64,9 +64,10 @@ class Result:
         )
 
 
-def _hash_of(model: str) -> str:
-    """Hash of a package; empty if it was removed during the run."""
+def _hash_of(model: str, version: str) -> str:
+    """Hash of a package; empty if this computer does not have it, or not in this version, as after a run elsewhere."""
     try:
-        return package_hash(find(model))
+        manifest = find(model)
     except PackageError:
         return ""
+    return package_hash(manifest) if manifest.version == version else ""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from MedGenLib.checks.input import check_image
 from MedGenLib.devices import software_versions
-from MedGenLib.errors import InputError
+from MedGenLib.findings import require_usable
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.provenance import Provenance
 from MedGenLib.metrics.froc import Hits
@@ -162,8 +162,7 @@ def detect(
     require_acceptance(manifest, options["accept_license"])
     volume = image if isinstance(image, Volume) else read_volume(image)
     findings = check_image(volume, manifest)
-    if wrong := next((finding for finding in findings if finding.level == "error"), None):
-        raise InputError(wrong.sentence)
+    require_usable(findings)
     notes = [*volume.notes, *(finding.sentence for finding in findings)]
     announce(notes, progress)
     stage = Stage("finding candidates", 2, progress)

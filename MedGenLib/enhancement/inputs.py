@@ -75,7 +75,7 @@ def require_thick(stacks: Sequence[Volume], spacing: float) -> None:
     """Raise InputError unless the stacks can be made finer, by voxels of this size in mm."""
     first = stacks[0]
     if any(1 in stack.shape for stack in stacks):
-        raise InputError("One slice does not show what lies beside it; give stacks of at least two slices.")
+        raise InputError("A single slice has no neighbors to refine between; give stacks of at least two slices.")
     if len(stacks) == 1 and max(first.spacing) < NEARLY_CUBIC * spacing:
         raise InputError(
             f"The image has voxels of {by_axis(first.spacing, '.3g')} mm, so that cubes of {spacing:.3g} mm are not "

@@ -212,11 +212,11 @@ def _row(
         made = train_own(path, entry.folder, entry.choices, device, threads, progress)
         if not (entry.folder / COST).is_file():
             write_json(entry.folder / COST, [vars(row) for row in _cost(made, entry, device)])
-        if not (entry.folder / UTILITY).is_file():
-            write_json(entry.folder / UTILITY, [vars(row) for row in _utility(made, entry, device, progress)])
-        measured, cost, useful = (
-            json.loads((entry.folder / name).read_text(encoding="utf-8")) for name in (MEASURED, COST, UTILITY)
-        )
+        utility_file = entry.folder / UTILITY
+        if not utility_file.is_file() and (found := _utility(made, entry, device, progress)) is not None:
+            write_json(utility_file, [vars(row) for row in found])
+        measured, cost = (json.loads((entry.folder / name).read_text(encoding="utf-8")) for name in (MEASURED, COST))
+        useful = json.loads(utility_file.read_text(encoding="utf-8")) if utility_file.is_file() else []
     except Cancelled:
         raise
     except Exception as error:  # the other recipes go on
@@ -256,8 +256,11 @@ def _cost(made: Manifest, entry: Entry, device: str) -> list[Row]:
     return found
 
 
-def _utility(made: Manifest, entry: Entry, device: str, progress: ProgressCallback | None) -> list[Row]:
-    """Dice, on people kept out, of segmenters that learned from real images, or from those made from their masks."""
+def _utility(made: Manifest, entry: Entry, device: str, progress: ProgressCallback | None) -> list[Row] | None:
+    """Dice, on people kept out, of segmenters that learned from real images, or from those made from their masks.
+
+    Empty for a recipe without masks; None where it could not be measured.
+    """
     if not isinstance(entry.plan, TrainingPlan) or len(entry.cases) < 2:
         return []
     known = [case for case in entry.dataset.cases if case.subject not in entry.plan.held_out][:MOST]
@@ -275,7 +278,7 @@ def _utility(made: Manifest, entry: Entry, device: str, progress: ProgressCallba
             found = utility(**sets, steps=STEPS, repeats=1, device=device, progress=progress)
         except InputError as error:
             announce([f"The utility of {entry.recipe} was not measured: {error}"], progress)
-            return []
+            return None
     named = {"real": "real images", "synthetic": "synthetic ones", "both": "both"}
     means = [row for row in found.rows if row.label == 0]
     return [Row(f"Dice after learning from {named[r.training]}", "", r.dice, r.low, r.high) for r in means]

@@ -79,7 +79,7 @@ KEEP = 0.1
 """Weight of the distance from the weights of a continued package."""
 MOST_CHOOSING = 12
 """Images with which samples are compared in a validation."""
-CHOOSING = "of 20 people or more in the training, a tenth, whose images choose the weights"
+CHOOSING = "of 20 people or more in the training, a tenth (4 to 16), whose images choose the weights"
 
 
 AnyPlan = TypeVar("AnyPlan", bound="BasePlan")

@@ -52,6 +52,8 @@ def _synthrad(path: Path) -> dict[str, dict[str, Path]]:
             named = SYNTHRAD_IMAGES.fullmatch(file.name)
             if named and SYNTHRAD.fullmatch(file.parent.name):
                 found.setdefault(named[1], {})[file.parent.name] = file
+        if found:  # all lie at one depth
+            break
     return found
 
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from MedGenLib.errors import InputError, MemoryPlanError
 from MedGenLib.evaluation.html import Section
 from MedGenLib.evaluation.tables import csv_text
+from MedGenLib.imaging.volume import by_axis
 from MedGenLib.io.atomic import remove_unfinished, write_json
 from MedGenLib.packages import store
 from MedGenLib.packages.catalogue import catalogue, find
@@ -348,7 +349,7 @@ def shrunk(out: Path, progress: ProgressCallback | None) -> AnyPlan:
             "or smaller networks (see `medgen plan`)."
         )
     now = smaller.parts, getattr(smaller, "patch", None)
-    changed = f"the batch in {now[0]} parts" if now[0] != plan.parts else f"smaller patches, {now[1]}"
+    changed = f"the batch in {now[0]} parts" if now[0] != plan.parts else f"smaller patches ({by_axis(now[1])})"
     announce([f"The memory was full; the training goes on with {changed}."], progress)
     smaller.write(out / PLAN)
     return smaller

@@ -245,7 +245,7 @@ class Trainer:
         stage = Stage("training", max(0, self.settings.steps - self.step), self.progress)
         try:
             while self.step < self.settings.steps:
-                values = self._train_step()
+                values = self._fitting_step()
                 self.step += 1
                 self._housekeeping(values, log)
                 stage.advance()
@@ -271,6 +271,20 @@ class Trainer:
             seconds = (now - self._first_step) / (TIMED_STEPS - 1) * left
             announce_long("the training", seconds, str(self.device), self.progress, f" for {left} steps")
 
+    def _fitting_step(self) -> list[dict[str, float]]:
+        """A step. Of several processes, only one that runs out of memory within `_backward` can tell the others."""
+        try:
+            return self._train_step()
+        except (MemoryError, RuntimeError) as error:
+            if self.ranks.size > 1 or not is_out_of_memory(error):
+                raise
+            raise self._full() from error
+
+    def _full(self) -> TrainingMemoryError:
+        return TrainingMemoryError(
+            f"The memory was full at step {self.step}; cut the batch into more parts, or take smaller patches."
+        )
+
     def _train_step(self) -> list[dict[str, float]]:
         """One step of all networks; returns the figures of each part that this process computed."""
         parts = [self._part(number) for number in range(self.ranks.rank, self.settings.parts, self.ranks.size)]
@@ -282,9 +296,7 @@ class Trainer:
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             loss, full = self.ranks.sum(weights, self._backward(objective, parts, figures))
             if full:
-                raise TrainingMemoryError(
-                    f"The memory was full at step {self.step}; cut the batch into more parts, or take smaller patches."
-                )
+                raise self._full()
             if not math.isfinite(loss):
                 raise InputError(
                     f"The {objective.name} loss became {loss} at step {self.step}; "

@@ -75,10 +75,11 @@ class Ranks:
         flat = torch.cat([*(part.flatten() for part in parts), torch.stack(none), numbers])
         with _connected():
             dist.all_reduce(flat)
-        *sums, found, totals = flat.split([*(w.numel() for w in weights), len(none), len(numbers)])
-        for weight, total, count in zip(weights, sums, found.tolist(), strict=True):
+            *sums, found, totals = flat.split([*(w.numel() for w in weights), len(none), len(numbers)])
+            known, figures = found.tolist(), totals.tolist()  # on a GPU, an error of the sum appears here
+        for weight, total, count in zip(weights, sums, known, strict=True):
             weight.grad = total.view_as(weight).clone() if count else None
-        return totals.tolist()
+        return figures
 
 
 @contextmanager

@@ -13,7 +13,7 @@ FEWEST = 20
 
 
 def hold_out_both(subjects: Iterable[str], images: str) -> tuple[list[str], list[str] | None]:
-    """A fifth of the people, who measure a model, and a tenth of 20 others or more, who choose its weights.
+    """A fifth of the people, who measure a model, and a tenth of 20 others or more (4 to 16), who choose its weights.
 
     Raises InputError for one person only; ``images`` are what they are of, such as "cases of DATASET".
     """

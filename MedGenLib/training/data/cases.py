@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ class TrainingCase:
     labels: NDArray[np.uint8]
 
 
-NNUNET = "_0000.nii.gz"
+FIRST_CHANNEL = re.compile(r"_0000(?=\.)")
+"""In file names of nnU-Net."""
 
 
 def image_folder(folder: Path) -> Path:
@@ -40,7 +42,7 @@ def labels_of(folder: Path, name: str) -> Path:
     """The file with the labels of an image."""
     if image_folder(folder).name == "images":
         return folder / "labels" / name
-    return folder / "labelsTr" / name.replace(NNUNET, ".nii.gz")
+    return folder / "labelsTr" / FIRST_CHANNEL.sub("", name)
 
 
 def case_names(folder: Path) -> list[str]:
@@ -48,16 +50,19 @@ def case_names(folder: Path) -> list[str]:
 
     Raises InputError if there are no images, or an image without labels.
     """
-    names = sorted(p.name for p in _listed(image_folder(folder)) if p.name.endswith(READABLE))
+    images = image_folder(folder)
+    names = sorted(p.name for p in _listed(images) if p.name.endswith(READABLE))
     if not names:
         raise InputError(
-            f"The folder {folder / 'images'} holds no volumes; put the images there "
-            "and their label volumes, under the same names, into labels beside it."
+            f"The folder {images} holds no volumes; put the images there "
+            f"and their label volumes, under the same names, into {labels_of(folder, '').name} beside it."
         )
+    if {FIRST_CHANNEL.sub("_0001", name) for name in names if FIRST_CHANNEL.search(name)} & set(names):
+        raise InputError(f"The folder {images} has several channels of a case; keep the files of the first one.")
     for name in names:
         if not (labels := labels_of(folder, name)).is_file():
             raise InputError(
-                f"The image {image_folder(folder) / name} has no labels {labels.name} "
+                f"The image {images / name} has no labels of the same name, {labels.name}, "
                 f"in {labels.parent}; add them or remove the image."
             )
     return names

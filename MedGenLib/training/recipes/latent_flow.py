@@ -91,8 +91,9 @@ class LatentFlowRecipe:
         more, figures = self.terms(network, made)
         figures = {"velocity": float(loss.detach()), **figures}
         if self.keep:
+            self.known = [known.to(weight) for known, weight in zip(self.known, network.parameters(), strict=True)]
             pairs = zip(network.parameters(), self.known, strict=True)
-            moved = sum((weight - known.to(weight)).square().sum() for weight, known in pairs)
+            moved = sum((weight - known).square().sum() for weight, known in pairs)
             more, figures["moved"] = more + self.keep / 2 * moved, float(moved.detach())
         return loss + more, figures
 

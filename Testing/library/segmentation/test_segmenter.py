@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import sys
 import time
@@ -145,6 +146,16 @@ def test_folders_that_are_no_cases_are_refused(tmp_path):
     (folder / "labels" / "case_01.nii.gz").unlink()
     with pytest.raises(InputError, match="has no labels of the same name"):
         case_names(folder)
+    several = write_cases(tmp_path / "d", [1])
+    (several / "images").rename(several / "imagesTr")
+    for channel in ("_0000", "_0001"):
+        shutil.copy(several / "imagesTr" / "case_01.nii.gz", several / "imagesTr" / f"case_01{channel}.nii.gz")
+    (several / "imagesTr" / "case_01.nii.gz").unlink()
+    with pytest.raises(InputError, match="has several channels of a case"):
+        case_names(several)
+    (several / "imagesTr" / "case_01_0001.nii.gz").unlink()
+    (several / "labels").rename(several / "labelsTr")
+    assert case_names(several) == ["case_01_0000.nii.gz"]
     shifted = write_cases(tmp_path / "c", [1], lambda i, m: (i, replace(m, affine=np.diag([1, 1, 2, 1.0]))))
     with pytest.raises(InputError, match="lie on different grids"):
         read_case(shifted, "case_01.nii.gz", ZScore())
