@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from MedGenLib.cli.commands import build_parser
 from MedGenLib.cli.console import Console
+from MedGenLib.devices import let_threads_sleep
 from MedGenLib.errors import Cancelled, MedGenError
 
 OK, FAULT, REFUSED, STOPPED = 0, 1, 2, 130
@@ -26,6 +27,7 @@ OK, FAULT, REFUSED, STOPPED = 0, 1, 2, 130
 def main(argv: list[str] | None = None) -> int:
     """Run `medgen` with these arguments and return the exit code."""
     _open_streams()
+    let_threads_sleep()
     parser, console = build_parser(), Console()
     with _signals() as interrupted, warnings.catch_warnings(), console:
         try:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from MedGenLib.devices import let_threads_sleep
 from MedGenLib.errors import MemoryPlanError
 from MedGenLib.registry import Registry
 from MedGenLib.worker.faults import explained
@@ -160,9 +161,7 @@ def main(methods: Methods = METHODS) -> int:
     """Serve stdin and stdout until the client ends."""
     with suppress(AttributeError, OSError):  # not on Windows; not if a shell has done it already
         os.setsid()
-    # Waiting threads must not spin: Slicer needs the same cores, and with one core busy a spinning
-    # run took five times as long. Read when PyTorch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    let_threads_sleep()
     _limit_memory()
     stream, write = _take_over_pipes()
     server = Server(stream, write, methods)
