@@ -25,10 +25,10 @@ MIB = 2**20
 
 
 def let_threads_sleep() -> None:
-    """Let the waiting threads of this process and its children sleep instead of spin, unless the environment says otherwise.
+    """Let the waiting threads of this process and its children sleep instead of spin.
 
-    It must be called before PyTorch is loaded. Slicer and other processes need the same cores: two processes that spin
-    took three to five times as long as two that sleep.
+    It must be called before PyTorch is loaded; a policy in the environment has precedence. Slicer and other processes
+    need the same cores: two processes that spin took three to five times as long as two that sleep.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from MedGenLib.metrics.classification import interval
 
@@ -58,9 +59,16 @@ def sensitivity_at(cases: Sequence[Hits], rate: float = RATE) -> float | None:
 
 
 def with_interval(cases: Sequence[Hits], rate: float = RATE) -> tuple[float | None, tuple[float, float] | None]:
-    """The same with its 95 % interval over the cases."""
-    drawn = interval(lambda chosen: sensitivity_at([cases[n] for n in chosen], rate), np.arange(len(cases)))
-    return sensitivity_at(cases, rate), drawn
+    """The same with its 95 % interval over the cases.
+
+    If all lesions are found, or none, all resamples agree: the interval is then that of Clopper and Pearson for as many
+    cases, each of which has one lesion.
+    """
+    value = sensitivity_at(cases, rate)
+    if value in (0, 1):
+        count = sum(case.lesions > 0 for case in cases)
+        return value, tuple(binomtest(round(value) * count, count).proportion_ci())
+    return value, interval(lambda chosen: sensitivity_at([cases[n] for n in chosen], rate), np.arange(len(cases)))
 
 
 def difference(one: Sequence[Hits], two: Sequence[Hits], rate: float = RATE) -> tuple[float, tuple[float, float]]:
