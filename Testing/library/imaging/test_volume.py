@@ -153,7 +153,7 @@ def test_label_maps_hold_labels_only(value, words):
 def test_check_finite_names_the_first_place():
     array = np.zeros((3, 3, 3), np.float32)
     array[1, 2, 0] = np.inf
-    with pytest.raises(InputError, match=r"1 voxels .* \(1, 2, 0\)"):
+    with pytest.raises(InputError, match=r"1 of its voxels.* \(1, 2, 0\)"):
         check_finite(Volume(array, np.eye(4)))
 
 

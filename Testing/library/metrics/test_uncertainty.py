@@ -139,7 +139,7 @@ class TestErrorCorrelation:
         with pytest.raises(InputError, match="uncertainty 24 x 22 x 20 voxels of 1 x 1 x 1 mm"):
             error_correlation(Volume(sigma, np.eye(4)), comparison)
         sigma[0, 0, 0] = np.nan
-        with pytest.raises(InputError, match="The uncertainty holds 1 voxels that are NaN"):
+        with pytest.raises(InputError, match="The uncertainty holds NaN or infinite values in 1 of its voxels"):
             error_correlation(volume(sigma), comparison)
 
 

@@ -19,6 +19,7 @@ from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.io.nifti_layout import LAYOUTS
 from MedGenLib.packages.catalogue import find
+from MedGenLib.pipelines import flow_sampling
 from MedGenLib.pipelines.flow_sampling import Sampling
 
 NAMES = {1: "fat", 2: "soft tissue", 3: "bone", 4: "lung or gas"}
@@ -31,6 +32,7 @@ UNITS = {"mm": (2, 1.0), "m": (1, 1000.0), "micron": (3, 0.001), "none": (0, 1.0
 def no_networks(monkeypatch):
     """A stub of what the networks do: every voxel of the working grid has the middle of its tissue."""
     monkeypatch.setattr(Sampling, "sample", lambda self, seed, progress=None: None)
+    monkeypatch.setattr(flow_sampling, "with_levels", lambda scene, device: scene)
     monkeypatch.setattr(Sampling, "decode", lambda self, sampled, progress=None: np.zeros(self.scene.labels.shape))
 
 

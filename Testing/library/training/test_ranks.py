@@ -46,7 +46,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_two_processes_give_the_weights_of_one_also_after_one_was_killed(crops, tmp_path):
     """The second process is killed between two checkpoints; the same command goes on."""
-    path = config(tmp_path, crops, steps=16, checkpoint_every=3)
+    path = config(tmp_path, crops, steps=20, checkpoint_every=3)
     assert cli.main(words(path, tmp_path / "one")) == 0
     command = [sys.executable, "-m", "MedGenLib", *words(path, tmp_path / "two", "--workers", "2")]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
