@@ -84,7 +84,10 @@ def commands(session: str) -> list[Command]:
     return found
 
 
-COSTLY = {"tutorials/cohorts.md", "how-to/lesions.md", "how-to/organs.md", "how-to/sampling.md"}
+COSTLY = {
+    "tutorials/cohorts.md",
+    *(f"how-to/{name}.md" for name in ("cohorts", "evaluation", "labels", "lesions", "organs", "sampling")),
+}
 """Pages of many generations, which run in `make bench`."""
 
 

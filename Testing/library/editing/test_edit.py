@@ -33,7 +33,7 @@ def home(tmp_path_factory):
     patch.undo()
 
 
-@pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["float32", "bfloat16"])
 def each_number_format(request, tmp_path):
     with temporary_environment(MEDGEN_HOME=str(tmp_path)), number_format(request.param):
         yield

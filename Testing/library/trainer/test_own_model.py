@@ -112,7 +112,7 @@ def test_a_second_call_does_nothing_and_other_data_are_refused(run, crops, tmp_p
         train_own(crops, crops, device="cpu")
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "latent-flow"])
+@pytest.mark.parametrize("stage", [pytest.param("autoencoder", marks=pytest.mark.slow), "latent-flow"])
 def test_a_run_killed_in_any_stage_ends_with_the_same_weights(run, crops, tmp_path, stage):
     choices = Choices(name=f"again-{stage}", changes=TINY)
     steps = []

@@ -138,6 +138,7 @@ def brightens(recipe) -> None:
     assert np.corrcoef(source.flatten(), made.flatten())[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_cut_recovers_a_known_change_of_the_intensities_without_pairs(tmp_path):
     torch.manual_seed(0)
     config = {

@@ -45,6 +45,7 @@ def limited(mib: int, log: list[str] | None = None) -> Worker:
 
 
 @linux
+@pytest.mark.slow
 def test_insufficient_memory_leads_to_the_small_plan(idle):
     """The limit is lowered until the normal plan fails; the small one must then succeed."""
     for above in (240, 200, 170, 140, 115):

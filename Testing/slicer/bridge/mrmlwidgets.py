@@ -196,7 +196,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
         return bool(self._scene.IsBatchProcessing() or self._scene.IsImporting() or self._scene.IsClosing())
 
     def _nodeAdded(self, node) -> None:
-        if node is not None and not self._busy():
+        if node is not None and any(map(node.IsA, self.nodeTypes)) and not self._busy():
             self._list()
             if node in self._nodes:
                 self.nodeAdded.emit(node)
@@ -238,9 +238,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, StandIn):
 
     def _list(self) -> None:
         scene, self._nodes = self._scene, []
-        for index in range(scene.GetNumberOfNodes() if scene is not None else 0):
-            node = scene.GetNthNode(index)
-            if not any(node.IsA(kind) for kind in self.nodeTypes):
+        nodes = [] if scene is None else [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+        kinds = self.nodeTypes
+        for node in nodes:
+            if not any(map(node.IsA, kinds)):
                 continue
             if self._watched.get(node.GetID(), (None,))[0] is not node:  # an ID is used again after a scene closes
                 tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, callback(self._nodeModified))

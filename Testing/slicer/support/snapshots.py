@@ -1,5 +1,6 @@
 """A deep copy of a scene as plain values, so that a test can say that nothing in it was changed."""
 
+import functools
 import hashlib
 import re
 
@@ -8,9 +9,10 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
-_VOLATILE = re.compile(
-    r"0x[0-9a-f]+|\w* ?Time: \d+|Reference Count: \d+|.*(MTime|Time ?Stamp|Tag|Generation|Priority|Command|EventName"
-    r"|Event: |Registered Events|Observers|Release Data|Executive|Pipeline|Information|Update Number|PipelineMTime).*",
+_VOLATILE = re.compile(r"0x[0-9a-f]+|\w* ?Time: \d+|Reference Count: \d+", re.IGNORECASE)
+_VOLATILE_LINE = re.compile(
+    "MTime|Time ?Stamp|Tag|Generation|Priority|Command|EventName|Event: |Registered Events|Observers|Release Data"
+    "|Executive|Pipeline|Information|Update Number",
     re.IGNORECASE,
 )
 """What VTK prints about an object that is no part of its content."""
@@ -90,7 +92,13 @@ def _tree(node) -> list:
 def _text(node) -> list:
     if node.IsA("vtkMRMLColorNode") and not node.GetSaveWithScene():
         return []  # Slicer's own tables: thousands of lines
-    return [line for line in (_VOLATILE.sub("", line).rstrip() for line in str(node).splitlines()) if line.strip()]
+    return [kept for line in str(node).splitlines() if (kept := _content(line))]
+
+
+@functools.lru_cache(maxsize=100_000)
+def _content(line: str) -> str:
+    """What a printed line says about the content of an object."""
+    return "" if _VOLATILE_LINE.search(line) else _VOLATILE.sub("", line).rstrip()
 
 
 def _segmentation(segmentation) -> dict:
