@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from MedGenLib import devices
+from MedGenLib import cli, devices
 from MedGenLib.errors import InputError
 from MedGenLib.pipelines import loading
 
@@ -77,6 +77,14 @@ def test_the_number_format_does_not_depend_on_load(tmp_path):
             process.kill()
             process.wait()
     assert len(answers) == 1
+
+
+def test_threads_sleep_in_a_command_unless_the_environment_has_a_policy(monkeypatch):
+    for known, kept in ((None, "passive"), ("active", "active")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if known:
+            monkeypatch.setenv("OMP_WAIT_POLICY", known)
+        assert cli.main([]) == 0 and os.environ["OMP_WAIT_POLICY"] == kept
 
 
 def test_free_memory_is_within_the_machine():
