@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from MedGenLib.metrics.classification import interval
 
@@ -64,6 +63,8 @@ def with_interval(cases: Sequence[Hits], rate: float = RATE) -> tuple[float | No
     If all lesions are found, or none, all resamples agree: the interval is then that of Clopper and Pearson for as many
     cases, each of which has one lesion.
     """
+    from scipy.stats import binomtest
+
     value = sensitivity_at(cases, rate)
     if value in (0, 1):
         count = sum(case.lesions > 0 for case in cases)
