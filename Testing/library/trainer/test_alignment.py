@@ -99,6 +99,7 @@ def pairs(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_medgen_train_aligns_before_it_learns(pairs, tmp_path, capsys):
     changes = {
         "align": "true",

@@ -164,6 +164,7 @@ def test_a_folder_of_something_else_is_refused(out, data, tmp_path, capsys):
         assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_generators_with_and_without_masks_are_compared(tmp_path, monkeypatch):
     monkeypatch.setattr("MedGenLib.trainer.benchmark.STEPS", 2)
     crops = tmp_path / "crops"

@@ -125,6 +125,7 @@ def test_errors_of_full_memory_are_recognized(error, verdict):
     assert devices.is_out_of_memory(error) is verdict
 
 
+@pytest.mark.slow
 def test_the_small_plan_cuts_generation_into_smaller_pieces():
     mask = trunk((96, 96, 96))
     options = {**QUICK, "steps": 1}
