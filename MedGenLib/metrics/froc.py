@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.metrics.classification import interval
+from MedGenLib.metrics.classification import exact_interval, interval
 
 RATE = 1.0
 """False positives a volume at which a single figure is stated."""
@@ -60,15 +60,13 @@ def sensitivity_at(cases: Sequence[Hits], rate: float = RATE) -> float | None:
 def with_interval(cases: Sequence[Hits], rate: float = RATE) -> tuple[float | None, tuple[float, float] | None]:
     """The same with its 95 % interval over the cases.
 
-    If all lesions are found, or none, all resamples agree: the interval is then that of Clopper and Pearson for as many
-    cases, each of which has one lesion.
+    If all lesions are found, or none, all resamples agree: the interval is then the exact one of as many cases, each of
+    which has one lesion.
     """
-    from scipy.stats import binomtest
-
     value = sensitivity_at(cases, rate)
     if value in (0, 1):
         count = sum(case.lesions > 0 for case in cases)
-        return value, tuple(binomtest(round(value) * count, count).proportion_ci())
+        return value, exact_interval(round(value) * count, count)
     return value, interval(lambda chosen: sensitivity_at([cases[n] for n in chosen], rate), np.arange(len(cases)))
 
 

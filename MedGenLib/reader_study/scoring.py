@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
+from MedGenLib.metrics.classification import exact_interval
 from MedGenLib.progress import ProgressCallback, Stage, duration
 from MedGenLib.reader_study import statistics
 from MedGenLib.reader_study.reading import Answer, is_reader, read_answers
@@ -244,7 +245,7 @@ def _verdict(low: float, high: float) -> str:
 def _accuracy(answers: Answers, judged: tuple[float, float] | None = None) -> ReaderMeasure:
     """Accuracy with its exact interval and a verdict, by `judged` if given."""
     n, right = len(answers.items), int(answers.right.sum())
-    exact = statistics.exact_interval(right, n)
+    exact = exact_interval(right, n)
     words = f"{right} of {n} answers are right; {_verdict(*_percent(judged or exact))}"
     return _share(answers.reader, "Accuracy", 100 * right / n, exact, "exact binomial", words)
 
@@ -263,7 +264,7 @@ def _rate(answers: Answers, name: str, kind: bool, words: str) -> ReaderMeasure:
     if not n:
         missing = f"the {name.lower()} is not defined, as no such image was answered."
         return _row(answers.reader, name, None, missing, "%")
-    interval = statistics.exact_interval(found, n)
+    interval = exact_interval(found, n)
     return _share(answers.reader, name, 100 * found / n, interval, "exact binomial", f"{found} of {n} {words}.")
 
 

@@ -12,20 +12,6 @@ CONFIDENCE = 0.95
 Interval = tuple[float, float]
 
 
-def exact_interval(successes: int, trials: int) -> Interval:
-    """Exact binomial interval of a proportion (Clopper and Pearson, Biometrika 1934).
-
-    Its coverage is at least 95 %; for the few dozen images of a reader study 96 to 98 %.
-
-    >>> [round(bound, 4) for bound in exact_interval(8, 10)]
-    [0.4439, 0.9748]
-    """
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, "exact")
-    return float(interval.low), float(interval.high)
-
-
 def mid_p_interval(successes: int, trials: int) -> Interval:
     """The exact interval with half the probability of the result itself (Lancaster, JASA 1961).
 

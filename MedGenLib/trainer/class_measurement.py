@@ -16,10 +16,10 @@ from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table
 from MedGenLib.evaluation.tables import csv_text
 from MedGenLib.io.atomic import replacing
 from MedGenLib.io.pictures import read_image
-from MedGenLib.metrics.classification import auc, calibration_error, interval, reliability
+from MedGenLib.metrics.classification import auc, calibration_error, exact_interval, interval, reliability
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.progress import ProgressCallback, Stage
-from MedGenLib.reader_study.statistics import auc_interval, exact_interval
+from MedGenLib.reader_study.statistics import auc_interval
 from MedGenLib.trainer.class_plan import ClassifierPlan
 from MedGenLib.trainer.datasets import ClassifiedImage
 from MedGenLib.trainer.measurement import Row

@@ -15,6 +15,7 @@ from MedGenLib.errors import Cancelled, InputError
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.io.files import write_volume
 from MedGenLib.io.provenance import Provenance
+from MedGenLib.metrics.classification import exact_interval
 from MedGenLib.reader_study import statistics
 from MedGenLib.reader_study.preparation import make
 from MedGenLib.reader_study.reading import Answer, Reading, read_answers
@@ -447,13 +448,13 @@ def test_invalid_studies_are_refused(tmp_path, content, words):
 
 
 def test_binomial_intervals():
-    assert statistics.exact_interval(8, 10) == pytest.approx((0.4439, 0.9748), abs=1e-4)
-    assert statistics.exact_interval(0, 20) == pytest.approx((0, 1 - 0.025 ** (1 / 20)))
+    assert exact_interval(8, 10) == pytest.approx((0.4439, 0.9748), abs=1e-4)
+    assert exact_interval(0, 20) == pytest.approx((0, 1 - 0.025 ** (1 / 20)))
     # Of no success the mid-P bound solves (1 - p)^n / 2 = 0.025.
     assert statistics.mid_p_interval(0, 20) == pytest.approx((0, 1 - 0.05 ** (1 / 20)))
     assert statistics.mid_p_interval(20, 20)[0] == pytest.approx(0.05 ** (1 / 20))
     for k in range(1, 30):
-        exact, middle = statistics.exact_interval(k, 30), statistics.mid_p_interval(k, 30)
+        exact, middle = exact_interval(k, 30), statistics.mid_p_interval(k, 30)
         assert exact[0] < middle[0] < k / 30 < middle[1] < exact[1]
 
 
@@ -503,7 +504,7 @@ def test_bootstrap_over_images_is_wider_where_readers_agree():
     one = statistics.over_images(np.stack([right, np.ones(20)], 1), [True, False] * 10)
     many = statistics.over_images(np.stack([20 * right, np.full(20, 20)], 1), [True, False] * 10)
     assert one == many
-    exact = statistics.exact_interval(12 * 20, 20 * 20)
+    exact = exact_interval(12 * 20, 20 * 20)
     assert many[1] - many[0] > 2 * (exact[1] - exact[0])
 
 
