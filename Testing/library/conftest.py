@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import random
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -27,6 +29,12 @@ def frozen_libraries():
     """As in the worker, so that the collection after each run takes 1 ms instead of 100."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def same_draws(request, monkeypatch):
+    """A seed that a test leaves open follows from the name of the test, so that every run draws the same."""
+    monkeypatch.setattr(secrets, "randbelow", random.Random(request.node.nodeid).randrange)
 
 
 @pytest.fixture(scope="session")
