@@ -39,8 +39,6 @@ def fill_rest(labels: LabelMap, value: int, image: Volume | None = None) -> tupl
     ------
     InputError: the mask is empty, the image shows no body, or the two do not lie over each other.
     """
-    if not labels.array.any() and image is None:
-        raise InputError("The mask is empty, so there is no body to close; label some voxels.")
     if image is None:
         return _closed(labels, value)
     body, findings = _outline(labels, image)

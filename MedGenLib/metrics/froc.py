@@ -71,13 +71,21 @@ def with_interval(cases: Sequence[Hits], rate: float = RATE) -> tuple[float | No
 
 
 def difference(one: Sequence[Hits], two: Sequence[Hits], rate: float = RATE) -> tuple[float, tuple[float, float]]:
-    """How much more sensitive the second detector is on the same cases, with the 95 % interval of pairs of cases."""
+    """How much more sensitive the second detector is on the same cases, with the 95 % interval of pairs of cases.
+
+    If all resamples agree, a share of the cases could have any other gain: the largest share of which as many cases may
+    show none, by the exact interval.
+    """
 
     def gain(chosen: NDArray) -> float | None:
         values = [sensitivity_at([cases[n] for n in chosen], rate) for cases in (one, two)]
         return None if None in values else values[1] - values[0]
 
-    return gain(np.arange(len(one))), interval(gain, np.arange(len(one)))
+    value, limits = gain(np.arange(len(one))), interval(gain, np.arange(len(one)))
+    if limits is not None and limits[0] == limits[1]:
+        other = exact_interval(0, sum(case.lesions > 0 for case in one))[1]
+        limits = (1 - other) * value - other, (1 - other) * value + other
+    return value, limits
 
 
 def summary(cases: Sequence[Hits]) -> dict[str, float]:

@@ -33,8 +33,8 @@ class Licensed(Protocol):
 
 def license_notice(model: Licensed) -> str:
     """One sentence on the license of the model."""
-    use = "" if model.license.commercial_use else " and must not be used commercially"
-    return f"The model '{model.name}' is licensed {model.license.spdx}{use}."
+    use = "" if model.license.commercial_use else " and allows no commercial use"
+    return f"The license of the model '{model.name}' is {model.license.spdx}{use}."
 
 
 def is_accepted(model: Licensed) -> bool:

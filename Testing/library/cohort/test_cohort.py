@@ -79,7 +79,7 @@ def images(tmp_path):
         ),
         (
             "cases: [{id: a, verb: translate, inputs: {image: m.nii}, parameters: {to: CT}}]",
-            "Case 'a': The model 'head-mr-to-ct' is licensed .* add --accept-license",
+            "Case 'a': The license of the model 'head-mr-to-ct' is .* add --accept-license",
         ),
     ],
 )

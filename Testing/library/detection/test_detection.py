@@ -138,13 +138,14 @@ def test_the_interval_is_that_of_a_proportion_where_each_case_has_one_lesion():
     value, (low, high) = with_interval(cases)
     assert value == 0.7
     np.testing.assert_allclose([low, high], binom.ppf([0.025, 0.975], 40, 0.7) / 40, atol=0.026)
-    assert difference(cases, cases) == (0.0, (0.0, 0.0))
     nothing, everything = [Hits((), (), 1)] * 40, [Hits((0.9,), (1,), 1)] * 40
     gain, limits = difference(nothing, cases)
     assert gain == 0.7 and limits == pytest.approx((low, high))
     least = 0.025 ** (1 / 40)
     assert with_interval(everything) == (1, pytest.approx((least, 1)))
     assert with_interval(nothing) == (0, pytest.approx((0, 1 - least)))
+    assert difference(cases, cases) == (0.0, pytest.approx((least - 1, 1 - least)))
+    assert difference(nothing, everything) == (1.0, pytest.approx((2 * least - 1, 1)))
 
 
 def test_a_detector_of_chance_finds_as_many_lesions_as_there_is_room_for():

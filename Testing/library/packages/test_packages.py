@@ -919,7 +919,7 @@ def test_acceptance_is_valid_for_one_model_and_text(tmp_path):
 
 def test_a_license_without_acceptance(package):
     assert require_acceptance(package) is False and user_config.read_config() == {}
-    assert license_notice(package) == "The model 'tiny-ct' is licensed CC-BY-4.0."
+    assert license_notice(package) == "The license of the model 'tiny-ct' is CC-BY-4.0."
 
 
 def test_acceptance_works_without_a_writable_configuration(tmp_path, monkeypatch):

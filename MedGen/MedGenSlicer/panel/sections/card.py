@@ -50,7 +50,7 @@ class Card(PanelSection):
         manifest = self._manifest
         use = _("Commercial use is allowed.") if manifest.license.commercial_use else _("No commercial use.")
         self._context.dialogs.show(
-            _("The model '{model}' is licensed {license}. {use}").format(
+            _("The license of the model '{model}' is {license}. {use}").format(
                 model=manifest.title, license=manifest.license.spdx, use=use
             ),
             _("License of the model"),
