@@ -340,9 +340,9 @@ class WaitingTest(UnchangedSceneTestCase):
 
     def testPlanNeedsNoVoxels(self):
         node = balls(volumeNode(affine(), shape=(256, 256, 200)), 8, radius=40.0, resolution=120)
-        start = time.perf_counter()
+        start = time.process_time()
         outline = outlineOf(node)
-        self.assertLess(time.perf_counter() - start, 0.1)
+        self.assertLess(time.process_time() - start, 0.1)
         self.assertEqual((outline.shape, outline.build), ((256, 256, 200), None))
         np.testing.assert_array_equal(outline.affine, captureInput(node).affine)
 
