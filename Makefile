@@ -13,19 +13,19 @@ OUT    := out/demo
 demo: $(VENV)/.installed
 	$(BIN)/medgen demo -o $(OUT) --accept-license
 
-# Two processes at the same time, because the second one emulates the Slicer application, in a home of its own. Both run,
-# also if the first one fails; the lines of the second one are shown at the end. The hundreds of processes that the tests
-# start read the compiled library, and the threads of PyTorch sleep while they wait, because two processes that spin take
-# three times as long.
+# The parts of the tests, the longest first. Two of them run at the same time, each in a home of its own; the lines of a part
+# are shown when it ends, and all parts run, also if one fails. The hundreds of processes that the tests start read the
+# compiled library, and the threads of PyTorch sleep while they wait, because two processes that spin take three times as
+# long.
+APART := cli docs trainer worker
+PARTS := 'slicer' 'library $(APART:%=--ignore=Testing/library/%)' $(APART:%='library/%')
+
 test: export PYTHONDONTWRITEBYTECODE :=
 test: export OMP_WAIT_POLICY := passive
 test: $(VENV)/.installed-dev
-	mkdir -p out; home=$$(mktemp -d); \
-	HOME=$$home $(BIN)/python -m pytest -q Testing/slicer > out/slicer-tests.log 2>&1 & slicer=$$!; \
-	trap "kill $$slicer; exit 1" INT TERM; \
-	$(BIN)/python -m pytest -q Testing/library; library=$$?; \
-	wait $$slicer; slicer=$$?; cat out/slicer-tests.log; rm -rf "$$home"; \
-	[ $$library = 0 ] && [ $$slicer = 0 ]
+	printf '%s\n' $(PARTS) | xargs -P 2 -I PART sh -c 'home=$$(mktemp -d); \
+	echo "Testing/PART: started"; HOME=$$home $(BIN)/python -m pytest -q Testing/PART > $$home/log 2>&1; status=$$?; \
+	cat $$home/log; rm -rf $$home; exit $$status'
 
 # The library's tests in a locale with a decimal comma, which Qt sets where the user's language has one.
 test-locale: $(VENV)/.installed-dev

@@ -210,6 +210,7 @@ class InstallTest(PipTestCase):
         self.assertFails("conflict", wheelFolder=self.wheels)
         self.assertEqual(list(self.target.glob("numpy*")), [])
 
+    @support.slow
     def testConstraintsFileIsRemoved(self):
         self.install(self.dependencies(), wheelFolder=self.wheels)
         path = self.handed[0][self.handed[0].index("-c") + 1]

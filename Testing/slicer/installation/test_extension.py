@@ -135,6 +135,7 @@ class PackageTest(unittest.TestCase):
         }
         self.assertEqual(names, {f"py_{name}" for name in files | {"MedGen"}})
 
+    @support.slow
     def test_a_test_of_each_folder_is_found_alone(self):
         folders = sorted({path.parent for path in support.FOLDER.glob("*/test_*.py")} - {support.FOLDER / "bridge"})
         names = [min(path.stem for path in folder.glob("test_*.py")) for folder in folders]

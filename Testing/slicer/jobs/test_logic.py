@@ -67,6 +67,7 @@ class GenerateTest(WarmWorkerTestCase):
         for name, value in python.items():
             self.assertIn(f'{name}="{value}"' if isinstance(value, str) else f"{name}={value}", line)
 
+    @support.slow
     def testSecondRunIsWarmAndTheSame(self):
         first = self.api.generate(self.mask, **QUICK)
         worker = self.api.engine.info["pid"]
@@ -90,6 +91,7 @@ class GenerateTest(WarmWorkerTestCase):
         for stage in ("starting the worker", "writing the input", "sampling", "decoding", "reading the result"):
             self.assertIn(stage, stages)
 
+    @support.slow
     def testCallbacksThatRaiseDoNotBreakTheRun(self):
         def broken(unused):
             raise ValueError("the caller's mistake")
@@ -118,6 +120,7 @@ class GenerateTest(WarmWorkerTestCase):
         self.assertTrue(0.99 < ratio < 1.24, ratio)
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 4)
 
+    @support.slow
     def testTheOldNameOfUncertainty(self):
         with self.assertWarnsRegex(DeprecationWarning, "'spread' is now 'uncertainty'"):
             self.api.generate(self.mask, **QUICK, samples=2, spread=True)
@@ -165,6 +168,7 @@ class WithoutMaskTest(WorkerTestCase):
         subprocess.run([PYTHON, "-c", program], check=True, env={**os.environ, "PYTHONPATH": paths}, timeout=120)
         cls.addClassCleanup(shutil.rmtree, user_folders.models_dir() / cls.NAME, ignore_errors=True)
 
+    @support.slow
     def testSizeAndSpacing(self):
         api = self.logic()
         node = api.generate(size=(40, 36, 32), spacing=(1.2, 1.2, 2), retries=0, **self.QUICK)
@@ -315,6 +319,7 @@ class RefusedTest(WorkerTestCase):
 
 
 class CancelTest(WorkerTestCase):
+    @support.slow
     def testInAStage(self):
         self.cancelIn("starting the worker", "sampling", "reading the result")
 

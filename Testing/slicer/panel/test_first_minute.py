@@ -28,11 +28,11 @@ def stepsOf(journey: str) -> list[str]:
 
 
 def headSeries(folder):
-    """An MR of a head as DICOM files with slices of 1 mm, as a scanner sends them; the first file."""
+    """40 slices of 1 mm of the MR of a head as DICOM files, as a scanner sends them; the first file."""
     import dicoms
 
     image = support.headVolume(None)
-    voxels = slicer.util.arrayFromVolume(image)[:, ::-1, ::-1]  # LPS
+    voxels = slicer.util.arrayFromVolume(image)[130:170, ::-1, ::-1]  # LPS
     spacing, origin = image.GetSpacing(), image.GetOrigin()
     size = (voxels.shape[2], voxels.shape[1])
     last = np.array(origin[:2]) + np.multiply(spacing[:2], np.subtract(size, 1))

@@ -80,6 +80,7 @@ class BreathePageTest(PanelCase):
         self.screenshot("breathe")  # the whole panel; a visible one draws its section, too
         support.screenshot(self.ui.editSection, "breathe", self.ui.editSection.width)
 
+    @support.slow
     def test_aTraceIsReadRefusalsAreSaidAndARunCanBeCancelled(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)

@@ -283,6 +283,7 @@ class SeriesTest(ExportCase):
         self.assertIn("Listed in the module DICOM", self.ui.exportLabel.text)
         self.assertIn("SYNTHETIC", str(self.headers(files)[0].PatientName).upper())
 
+    @support.slow
     def test_aSeriesThatTheDatabaseDidNotTakeIsSaid(self):
         """Slicer's import says that all is well whenever nothing raised."""
         self.select(self.result(maskNode()))
@@ -340,6 +341,7 @@ class SeriesTest(ExportCase):
         self.assertEqual(self.export(), [])
         self.assertIn("export the image itself", self.ui.exportLabel.text)
 
+    @support.slow
     def test_theButtonComesBackAfterAFault(self):
         self.select(volumeNode())
         with mock.patch.object(self.logic, "exportDicom", side_effect=MemoryError):

@@ -112,6 +112,7 @@ class EditTest(SectionCase):
         self.waitDrawn()
         self.assertFalse(np.array_equal(self.voxels(volume), before))
 
+    @support.slow
     def testItGoesOnInAnotherModule(self):
         volume, _segmentation, painter = self.begin()
         before = self.voxels(volume).copy()
@@ -147,6 +148,7 @@ class EditTest(SectionCase):
         self.assertFalse(self.ui.liveButton.checked)
         self.assertFalse(self.ui.liveButton.enabled)
 
+    @support.slow
     def testTheSentenceOutlivesTheScene(self):
         self.begin()
         slicer.mrmlScene.Clear(0)
@@ -381,6 +383,7 @@ class LesionTest(SectionCase):
         self.assertIn("outside of the image", self.ui.lesionStatusLabel.text)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes + 1)
 
+    @support.slow
     def testAnotherVolumeIsSelectedMeanwhile(self):
         volume, _segmentation = syntheticCT()
         slicer.util.setSliceViewerLayers(background=volume)

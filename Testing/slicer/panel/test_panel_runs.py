@@ -100,6 +100,7 @@ class GenerateRunTest(RunCase):
         node = eval(line, {"slicer": slicer})  # noqa: S307 - the line is what is tested
         self.assertTrue(np.array_equal(first, slicer.util.arrayFromVolume(node)))
 
+    @support.slow
     def test_theStyleOfAnotherVolume(self):
         """The deciles of the result are the reference's, whose own scale is another one."""
         self.selectHippocampus()
@@ -161,6 +162,7 @@ class GenerateRunTest(RunCase):
         self.assertFalse(self.ui.compareButton.checked)
         self.assertTrue(self.ui.blendSlider.enabled)
 
+    @support.slow
     def test_layoutChangedDuringTheRun(self):
         self.selectHippocampus()
         self.ui.generateButton.click()
@@ -174,6 +176,7 @@ class GenerateRunTest(RunCase):
         self.assertEqual(manager.sliceWidget("Red").mrmlSliceCompositeNode().GetBackgroundVolumeID(), node.GetID())
         self.assertFalse(self.ui.compareButton.checked)
 
+    @support.slow
     def test_overwritingAfterAYes(self):
         self.selectHippocampus()
         output = support.headVolume(16)
@@ -184,6 +187,7 @@ class GenerateRunTest(RunCase):
         self.assertEqual(self.waitForResult().GetID(), output.GetID())
         self.assertEqual(slicer.util.arrayFromVolume(output).shape, (35, 51, 35))
 
+    @support.slow
     def test_deletedOneByOne(self):
         """The result that is shown, then the mask, then the last result: the views follow."""
         mask = self.selectHippocampus()
@@ -210,6 +214,7 @@ class GenerateRunTest(RunCase):
         self.assertFalse(self.isShown(self.ui.resultFrame))
         self.assertIsNone(composite.GetBackgroundVolumeID())
 
+    @support.slow
     def test_deletedResultHidesItsBox(self):
         self.selectHippocampus()
         self.ui.generateButton.click()
@@ -228,6 +233,7 @@ class TranslateRunTest(RunCase):
         self.assertTrue(np.allclose(support.matrixOf(node), support.matrixOf(image)))
         self.assertEqual(node.GetAttribute("MedGen.Task"), "translate")
 
+    @support.slow
     def test_uncertaintyOfATranslation(self):
         support.headVolume(48)
         self.settle()
@@ -299,6 +305,7 @@ class CancelAndFailureTest(RunCase):
         self.waitForResult()
         self.assertFalse(self.isShown(self.ui.failureFrame))
 
+    @support.slow
     def test_earlierResultIsThereAgain(self):
         """After a run that was cancelled or has failed: box, blend, side by side and the pixels of the views."""
         self.selectHippocampus()

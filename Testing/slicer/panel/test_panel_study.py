@@ -257,6 +257,7 @@ class ReadTest(StudyCase):
         self.startReading("R2")
         self.assertEqual(self.form.readingBar.value, 0)
 
+    @support.slow
     def test_leavingTheModulePauses(self):
         self.make()
         before = views()
@@ -291,6 +292,7 @@ class ReadTest(StudyCase):
         self.assertGreater(len(threads), 8)
         self.assertNotIn(main, threads)
 
+    @support.slow
     def test_pausedBeforeTheImageIsThere(self):
         self.make()
         self.settle()
@@ -318,6 +320,7 @@ class ReadTest(StudyCase):
         self.assertIn(str(study), self.form.readingLabel.text)
         self.assertEqual(views(), before)
 
+    @support.slow
     def test_closingTheScenePauses(self):
         self.make()
         self.startReading()
@@ -325,6 +328,7 @@ class ReadTest(StudyCase):
         self.settle()
         self.assertFalse(self.panel.sections["study"].read.isReading)
 
+    @support.slow
     def test_volumes(self):
         self.make("volumes")
         self.startReading()

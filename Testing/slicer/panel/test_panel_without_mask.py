@@ -69,6 +69,7 @@ class WithoutMaskTest(PanelCase):
         self.choose(self.ui.generateModelComboBox, "mr-hippocampus")
         self.assertIs(self.panel.tab.inputNode, mask)
 
+    @support.slow
     def test_classesAreLeftToTheConsole(self):
         from MedGenLib.errors import InputError  # a reload of the module loads it again
 
