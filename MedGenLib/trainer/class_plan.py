@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.packages.typed import setting
 from MedGenLib.trainer.class_inspection import FEWEST_PEOPLE, ClassInspection
 from MedGenLib.trainer.datasets import CLASSIFIER, ClassifiedImage, DataSet
-from MedGenLib.trainer.plan import BasePlan, checked_name, package_name
+from MedGenLib.trainer.plan import BasePlan, about
 from MedGenLib.training.splits import hold_out
 
 LARGEST = {"cpu": {2: 128, 3: 48}, "cuda": {2: 320, 3: 128}}
@@ -33,35 +33,25 @@ CACHED = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierPlan(BasePlan):
-    """All choices of a training run of a classifier, as in plan.json.
+    """All choices of a training run of a classifier, as in plan.json, beside those of `BasePlan`.
 
     Attributes
     ----------
-    dataset, layout, uncertain: where the cases are, and what uncertain findings are.
-    name, title, license: of the package.
+    uncertain: what uncertain findings are.
     classes: what the model finds; several: more than one of them, or none, may apply to an image.
     numbers: number of each class among those of the data set.
     modality: "picture" for images without a unit and a plane of their own, such as radiographs.
     shape, spacing_mm, whole: grid of the network, see `MedGenLib.packages.settings.ClassificationSettings`.
     network: arguments of `MedGenLib.networks.ImageClassifier`.
     validation: subjects by which the weights are chosen and the probabilities are calibrated.
-    held_out: subjects that neither the networks nor the calibration see, for the measurement.
     """
 
     stated: ClassVar[tuple[str, ...]] = (*BasePlan.stated, "recipe", "uncertain")
     stages: ClassVar[tuple[str, ...]] = (CLASSIFIER,)
-    start: ClassVar[None] = None
 
     task: Literal["classify"] = "classify"
     recipe: Literal["image-classifier"] = CLASSIFIER
-    schema: int = 1
-    dataset: str
-    layout: str
     uncertain: Literal["ignore", "ones", "zeros"] = "ignore"
-    name: str
-    title: str
-    license: str
-    modality: str
     classes: tuple[str, ...]
     numbers: tuple[int, ...]
     several: bool
@@ -70,14 +60,9 @@ class ClassifierPlan(BasePlan):
     whole: bool
     network: Mapping[str, Any]
     batch: int = setting(low=1)
-    steps: Mapping[str, int] = field(default_factory=dict, metadata={"low": 1})
     learning_rate: float = setting(1e-3, above=0)
     validation: tuple[str, ...]
-    held_out: tuple[str, ...]
     field_of_view_mm: tuple[tuple[float, float, float], tuple[float, float, float]]
-    cache_mib: float = setting(0.0, low=0)
-    seed: int = 0
-    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         super().check()
@@ -111,14 +96,13 @@ class ClassifierPlan(BasePlan):
                     CLASSIFIER, self.learning_rate, ema=0.98, validate_every=max(1, self.steps[CLASSIFIER] // 10)
                 )
             },
-            "package": self._package(len({case.subject for case in kept})),
+            "package": self._package(kept),
         }
 
-    def _package(self, subjects: int) -> dict[str, Any]:
+    def _package(self, cases: Sequence[ClassifiedImage]) -> dict[str, Any]:
         """The fixed parts of the manifest."""
         low, high = self.field_of_view_mm
         policy = f" --uncertain {self.uncertain}" if self.uncertain != "ignore" else ""
-        command = f"medgen train {Path(self.dataset).name} --out {self.name} --recipe {CLASSIFIER}{policy}"
         medgen = {
             "task": "classify",
             "pipeline": "classification",
@@ -137,16 +121,13 @@ class ClassifierPlan(BasePlan):
                 "several": self.several,
             },
             "statistics": {},
-            "training": {
-                "data": [{"name": self.title, "license": self.license, "url": "", "subjects": subjects}],
-                "commands": [command],
-            },
         }
         kind = "Findings in" if self.several else "Class of"
         images = "pictures" if self.modality == PICTURE else f"{self.modality} images"
         description = f"{kind} {images}: {', '.join(self.classes)}"
         dims = sum(n > 1 for n in self.shape)
-        package = self.package("Classification", description, (self.modality,) * 2, dims, medgen)
+        options, ends = f" --recipe {CLASSIFIER}{policy}", (self.modality,) * 2
+        package = self.package("Classification", description, ends, dims, cases, options, medgen)
         shares = {"type": "probabilities", "format": "classes", "num_channels": len(self.classes)}
         package["metadata"]["network_data_format"]["outputs"]["pred"] = shares
         return package
@@ -187,13 +168,8 @@ def make_classifier_plan(
         **({"uncertain": "what uncertain findings count as"} if dataset.layout == "CheXpert" else {}),
     }
     return ClassifierPlan(
-        dataset=str(dataset.path.resolve()),
-        layout=dataset.layout,
+        **about(dataset, inspection, name, license),
         uncertain=uncertain or "ignore",
-        name=checked_name(name or package_name(dataset.title)),
-        title=dataset.title,
-        license=license or dataset.license,
-        modality=inspection.modality,
         classes=tuple(inspection.people),
         numbers=tuple(numbers),
         several=dataset.several,

@@ -15,7 +15,7 @@ from MedGenLib.packages.typed import setting
 from MedGenLib.pipelines.fixed_grid import FixedGrid
 from MedGenLib.trainer.datasets import DataSet, LabeledImage
 from MedGenLib.trainer.inspection import Inspection
-from MedGenLib.trainer.plan import CHOOSING, BasePlan, checked_name, package_name, split_of
+from MedGenLib.trainer.plan import CHOOSING, BasePlan, about, split_of
 from MedGenLib.training.splits import hold_out_both
 
 MOST_VOXELS = {"cpu": 100_000, "cuda": 2_200_000}
@@ -39,28 +39,20 @@ WHY = {
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePlan(BasePlan):
-    """All choices of a training run of a generator without a mask, as in plan.json.
+    """All choices of a training run of a generator without a mask, as in plan.json, beside those of `BasePlan`.
 
     Attributes
     ----------
-    dataset, layout, channel, name, title, license: as in `TrainingPlan`.
+    channel, validation: as in `TrainingPlan`.
     classes: classes of the images; None for one that makes all of them alike.
     grid: voxels of the volumes along the RAS axes; center, scale: of their network values.
     network, discriminator, loss: settings of the recipe.
-    held_out, validation: as in `TrainingPlan`.
     """
 
     stated: ClassVar[tuple[str, ...]] = (*BasePlan.stated, "channel", "recipe")
 
     task: Literal["unconditional"] = "unconditional"
-    schema: int = 1
-    dataset: str
-    layout: str
     channel: str | None = None
-    name: str
-    title: str
-    license: str
-    modality: str
     unit: str
     recipe: Literal["gan", "wgan-gp", "style-gan", "vae"]
     classes: tuple[str, ...] | None = None
@@ -74,16 +66,9 @@ class ImagePlan(BasePlan):
     network: Mapping[str, Any]
     discriminator: Mapping[str, Any]
     loss: Mapping[str, float] = field(metadata={"low": 0})
-    steps: Mapping[str, int] = field(default_factory=dict, metadata={"low": 1})
     learning_rate: float = setting(above=0)
     ema: float = setting(0.998, low=0, high=1)
-    held_out: tuple[str, ...]
     validation: tuple[str, ...] | None = None
-    cache_mib: float = setting(0.0, low=0)
-    seed: int = 0
-    reasons: Mapping[str, str] = field(default_factory=dict)
-
-    start: ClassVar[None] = None
 
     def check(self) -> None:
         super().check()
@@ -131,13 +116,13 @@ class ImagePlan(BasePlan):
                     precision="single",  # slopes of slopes need it
                 )
             },
-            "package": self._package(len({case.subject for case in kept})),
+            "package": self._package(kept),
         }
 
     def _listed(self, cases: Sequence[LabeledImage]) -> list[list[Any]]:
         return [[c.name, str(c.image), self.classes.index(c.kind) if self.classes else 0] for c in cases]
 
-    def _package(self, subjects: int) -> dict[str, Any]:
+    def _package(self, cases: Sequence[LabeledImage]) -> dict[str, Any]:
         """The fixed parts of the manifest."""
         extent = [n * self.spacing_mm for n in self.grid]
         medgen = {
@@ -155,14 +140,11 @@ class ImagePlan(BasePlan):
                 **({"classes": list(self.classes)} if self.classes else {}),
             },
             "sampler": {"name": "generator", "presets": {"draft": {}, "normal": {}, "best": {}}},
-            "training": {
-                "data": [{"name": self.title, "license": self.license, "url": "", "subjects": subjects}],
-                "commands": [f"medgen train {Path(self.dataset).name} --out {self.name} --recipe {self.recipe}"],
-            },
         }
         of = f" of the classes {', '.join(self.classes)}" if self.classes else ""
         description = f"{self.modality} without a mask{of}"
-        return self.package(f"Generation of {self.modality}", description, ("noise", self.modality), 3, medgen)
+        task, options = f"Generation of {self.modality}", f" --recipe {self.recipe}"
+        return self.package(task, description, ("noise", self.modality), 3, cases, options, medgen)
 
 
 def make_image_plan(
@@ -193,13 +175,8 @@ def make_image_plan(
     center, scale = (float(np.median([getattr(case, key) for case in facts])) for key in ("mean", "sd"))
     return ImagePlan.of(
         {
-            "dataset": str(dataset.path.resolve()),
-            "layout": dataset.layout,
+            **about(dataset, inspection, name, license, f"{dataset.title}-{recipe}"),
             **({"channel": channel} if channel else {}),
-            "name": checked_name(name or package_name(f"{dataset.title}-{recipe}")),
-            "title": dataset.title,
-            "license": license or dataset.license,
-            "modality": inspection.modality,
             "unit": "HU" if ct else "a.u.",
             "recipe": recipe,
             **({"classes": classes} if len(classes) > 1 else {}),

@@ -16,7 +16,7 @@ from MedGenLib.imaging.modality import modality_family
 from MedGenLib.packages.typed import setting
 from MedGenLib.trainer.datasets import ALIGNMENT, TRANSLATIONS, DataSet, ImagePair
 from MedGenLib.trainer.pair_inspection import SIDES, PairInspection
-from MedGenLib.trainer.plan import BasePlan, checked_name, package_name
+from MedGenLib.trainer.plan import BasePlan, about
 from MedGenLib.training.splits import hold_out_both
 
 UNPAIRED = ("cut", "cyclegan")
@@ -63,12 +63,11 @@ def needs_pairs(recipe: str, dataset: str | Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TranslationPlan(BasePlan):
-    """All choices of a training run of a translator, as in plan.json.
+    """All choices of a training run of a translator, as in plan.json, beside those of `BasePlan`.
 
     Attributes
     ----------
-    dataset, layout, source, target: where the cases are, and the names of both images.
-    name, title, license: of the package.
+    source, target: names of both images.
     source_modality, modality: of the sources and of the images that the model makes.
     recipe: see `MedGenLib.training.recipes`; paired: each case has both images.
     spacing_mm: voxel sides that are kept, and the one to which others are resampled.
@@ -76,22 +75,14 @@ class TranslationPlan(BasePlan):
     patch: pixels of a side of a training patch.
     network, discriminator, loss: settings of the recipe.
     align: first warp each target onto its source, for pairs that are loosely registered (recipe `alignment`).
-    held_out: subjects that the networks never see, for the measurement.
     """
 
     stated: ClassVar[tuple[str, ...]] = (*BasePlan.stated, "source", "target", "source_modality", "recipe")
 
     task: Literal["translate"] = "translate"
-    schema: int = 1
-    dataset: str
-    layout: str
     source: str | None = None
     target: str | None = None
-    name: str
-    title: str
-    license: str
     source_modality: str
-    modality: str
     unit: str
     recipe: Literal["regression", "pix2pix", "pix2pixhd", "cyclegan", "cut"]
     paired: bool
@@ -103,15 +94,8 @@ class TranslationPlan(BasePlan):
     discriminator: Mapping[str, Any]
     loss: Mapping[str, float] = field(metadata={"low": 0})
     align: bool = False
-    steps: Mapping[str, int] = field(default_factory=dict, metadata={"low": 1})
     learning_rate: float = setting(above=0)
-    held_out: tuple[str, ...]
     field_of_view_mm: tuple[tuple[float, float, float], tuple[float, float, float]]
-    cache_mib: float = setting(0.0, low=0)
-    seed: int = 0
-    reasons: Mapping[str, str] = field(default_factory=dict)
-
-    start: ClassVar[None] = None
 
     def check(self) -> None:
         super().check()
@@ -157,12 +141,14 @@ class TranslationPlan(BasePlan):
             "network": dict(self.network),
             "discriminator": dict(self.discriminator),
             "loss": dict(self.loss),
-            "optimisation": {stage: self.optimization(stage, self._rate(stage), ema=0.998) for stage in self.stages},
-            "package": self._package(len({case.subject for case in kept})),
+            "optimisation": {
+                stage: self.optimization(
+                    stage, RATES["regression"] if stage == ALIGNMENT else self.learning_rate, ema=0.998
+                )
+                for stage in self.stages
+            },
+            "package": self._package(kept),
         }
-
-    def _rate(self, stage: str) -> float:
-        return RATES["regression"] if stage == ALIGNMENT else self.learning_rate
 
     @property
     def _tissues(self) -> dict[str, Any] | None:
@@ -171,11 +157,10 @@ class TranslationPlan(BasePlan):
             return None
         return {**TISSUES, "image": "output" if self.modality == "CT" else "source"}
 
-    def _package(self, subjects: int) -> dict[str, Any]:
+    def _package(self, cases: Sequence[ImagePair]) -> dict[str, Any]:
         """The fixed parts of the manifest."""
         low, high = self.field_of_view_mm
         named = f" --source {self.source} --target {self.target}" if self.source else ""
-        command = f"medgen train {Path(self.dataset).name} --out {self.name} --recipe {self.recipe}{named}"
         medgen = {
             "task": "translate",
             "pipeline": "slice-translation",
@@ -194,16 +179,13 @@ class TranslationPlan(BasePlan):
                 "presets": {"draft": {"planes": 1}, "normal": {"planes": 3}, "best": {"planes": 3, "mirror": True}},
             },
             "statistics": {} if self._tissues is None else {"resegment": self._tissues},
-            "training": {
-                "data": [{"name": self.title, "license": self.license, "url": "", "subjects": subjects}],
-                "commands": [command],
-            },
         }
         task = f"Translation from {self.source_modality} to {self.modality}"
         description = f"{self.modality} from {self.source_modality}, slice by slice"
         if self.recipe in UNPAIRED:
             description += "; trained without pairs, may add or remove lesions"
-        return self.package(task, description, (self.source_modality, self.modality), 2, medgen)
+        ends, options = (self.source_modality, self.modality), f" --recipe {self.recipe}{named}"
+        return self.package(task, description, ends, 2, cases, options, medgen)
 
 
 def make_translation_plan(
@@ -253,14 +235,9 @@ def make_translation_plan(
     }
     return TranslationPlan.of(
         {
-            "dataset": str(dataset.path.resolve()),
-            "layout": dataset.layout,
+            **about(dataset, inspection, name, license),
             **{key: value for key, value in zip(SIDES, names, strict=True) if value},
-            "name": checked_name(name or package_name(dataset.title)),
-            "title": dataset.title,
-            "license": license or dataset.license,
             "source_modality": inspection.source_modality,
-            "modality": inspection.modality,
             "unit": "HU" if inspection.modality == "CT" else "a.u.",
             "recipe": chosen,
             "paired": paired,

@@ -71,6 +71,8 @@ SHARES = {
 }
 """Shares of the budget, which shrink together where a plan has more; the rest is for the measurement of the model."""
 MOST_SHARES = 0.85
+EMA = {"autoencoder": 0.99, "latent-flow": 0.998}
+"""Share of the averaged weights that stays in a step."""
 SHRUNK = "made smaller in the training, because the memory was full"
 """Reason of a choice."""
 
@@ -94,15 +96,34 @@ class BasePlan:
     ----------
     stated: choices of the user that are fields of the plan.
     stages: recipes to train, in order.
+    start: installed package whose training is continued.
+    dataset, layout: where the cases are.
+    name, title, license: of the package.
+    held_out: subjects that the networks never see, for the measurement.
     parts: into which a batch is cut, see `MedGenLib.training.loop`.
+    steps: stage -> steps.
+    cache_mib: space for the prepared images on the disk.
     memory_mib: stage -> predicted memory of a process.
+    reasons: choice -> reason.
     """
 
     stated: ClassVar[tuple[str, ...]] = ("name", "modality", "license")
     stages: ClassVar[tuple[str, ...]]
+    start: ClassVar[str | None] = None
 
+    schema: int = 1
+    dataset: str
+    layout: str
+    name: str
+    title: str
+    license: str
+    modality: str
+    held_out: tuple[str, ...]
     batch: int = setting(2, low=1)
     parts: int = setting(1, low=1)
+    steps: Mapping[str, int] = field(default_factory=dict, metadata={"low": 1})
+    cache_mib: float = setting(0.0, low=0)
+    seed: int = 0
     memory_mib: Mapping[str, float] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
 
@@ -201,10 +222,25 @@ class BasePlan:
         found = {key: getattr(self, key) for key in ("modality", "unit", "range", "background")}
         return {**found, "range": list(found["range"])}
 
+    def data(self, subjects: int) -> list[dict[str, Any]]:
+        """The section of a package on the data of this training; ``subjects`` is the number of people."""
+        return [{"name": self.title, "license": self.license, "url": "", "subjects": subjects}]
+
     def package(
-        self, task: str, description: str, ends: tuple[str, str], dims: int, medgen: dict[str, Any]
+        self,
+        task: str,
+        description: str,
+        ends: tuple[str, str],
+        dims: int,
+        cases: Sequence[Any],
+        options: str,
+        medgen: dict[str, Any],
     ) -> dict[str, Any]:
-        """The section ``package`` of a configuration; ``ends`` is "segmentation" or a modality, of input and output."""
+        """The section ``package`` of a configuration.
+
+        ``ends`` is "segmentation" or a modality, of input and output; ``cases`` are those of the training, ``options``
+        those of its command.
+        """
         formats = {"CT": "hounsfield", "segmentation": "segmentation"}
         sides = [
             {"type": "image", "format": formats.get(end, "magnitude"), "num_channels": 1, "spatial_shape": ["*"] * dims}
@@ -225,6 +261,10 @@ class BasePlan:
                 "schema": 1,
                 "title": self.title,
                 **medgen,
+                "training": {
+                    "data": self.data(len({case.subject for case in cases})),
+                    "commands": [f"medgen train {Path(self.dataset).name} --out {self.name}{options}"],
+                },
                 "license": {"spdx": self.license, "commercial_use": False, "acceptance_required": False},
             },
         }
@@ -253,12 +293,11 @@ def read_json_plan(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan(BasePlan):
-    """All choices of a training run, as in plan.json.
+    """All choices of a training run, as in plan.json, beside those of `BasePlan`.
 
     Attributes
     ----------
-    dataset, layout, channel: where the cases are, and which image of each case is used.
-    name, title, license: of the package.
+    channel: which image of each case is used.
     labels: label of the model -> name; numbers: label of the data set -> label of the model.
     outside: content outside the labels, as in packages: "background", or "anatomy" that the labels do not describe.
     codec: name and parameters of the intensity codec.
@@ -267,24 +306,15 @@ class TrainingPlan(BasePlan):
     patch: voxels along the RAS axes.
     compression: image voxels per latent voxel along each axis; quantizer: see `networks.Autoencoder`.
     autoencoder_width: channels of the autoencoder at a compression of 2; more at a higher one.
-    held_out: subjects that the networks never see, for the measurement; validation: those who choose the weights.
+    validation: subjects who choose the weights.
     field_of_view_mm: smallest and largest extent of the cases.
     range: lowest and highest value of the images.
-    cache_mib: space for the prepared volumes on the disk.
-    start: installed package whose training is continued; keep: see `training.recipes.latent_flow`, 0 is free.
-    reasons: choice -> reason.
+    keep: see `training.recipes.latent_flow`, 0 is free.
     """
 
     stated: ClassVar[tuple[str, ...]] = (*BasePlan.stated, "channel", "start")
 
-    schema: int = 1
-    dataset: str
-    layout: str
     channel: str | None = None
-    name: str
-    title: str
-    license: str
-    modality: str
     unit: str
     labels: Mapping[int, str]
     numbers: Mapping[int, int]
@@ -294,25 +324,19 @@ class TrainingPlan(BasePlan):
     texture: bool = False
     ablation: float = setting(0.0, low=0, high=1)
     patch: tuple[int, int, int] = setting(low=STRIDE)
-    batch: int = setting(2, low=1)
     compression: int = setting(2, low=2)
     quantizer: Literal["none", "kl", "vq"] = "none"
     autoencoder_width: int = setting(24, low=1)
     widths: tuple[int, ...] = (32, 80, 160)
     blocks: tuple[int, ...] = (1, 2, 2)
     attention: bool = False
-    steps: Mapping[str, int] = field(default_factory=dict, metadata={"low": 1})
     learning_rate: Mapping[str, float] = field(default_factory=lambda: {"autoencoder": 1e-3, "latent-flow": 7e-4})
-    held_out: tuple[str, ...]
     validation: tuple[str, ...] | None = None
     field_of_view_mm: tuple[tuple[float, float, float], tuple[float, float, float]]
     range: tuple[float, float]
     background: float = 0.0
-    cache_mib: float = setting(0.0, low=0)
-    seed: int = 0
     start: str | None = None
     keep: float = setting(0.0, low=0)
-    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> TrainingPlan:
@@ -370,7 +394,13 @@ class TrainingPlan(BasePlan):
             },
             "autoencoder": {"patch": [min(n, LARGEST_OF_AUTOENCODER) for n in self.patch], "network": latent},
             "flow": {"patch": list(self.patch), "network": flow},
-            "optimisation": {stage: self._optimization(stage) for stage in STAGES if stage in self.steps},
+            "optimisation": {
+                stage: self.optimization(
+                    stage, self.learning_rate[stage], warmup=min(300, self.steps[stage] // 10), ema=EMA[stage]
+                )
+                for stage in STAGES
+                if stage in self.steps
+            },
             "package": self._package(kept),
         }
 
@@ -384,13 +414,8 @@ class TrainingPlan(BasePlan):
         """Labels that the continued package lacks."""
         return max(self.labels) - max(find(self.start).input.labels)
 
-    def _optimization(self, stage: str) -> dict[str, Any]:
-        ema = {"autoencoder": 0.99, "latent-flow": 0.998}[stage]
-        return self.optimization(stage, self.learning_rate[stage], warmup=min(300, self.steps[stage] // 10), ema=ema)
-
     def _package(self, cases: Sequence[LabeledImage]) -> dict[str, Any]:
         """The fixed parts of the manifest."""
-        subjects = {case.subject for case in cases}
         low, high = self.field_of_view_mm
         medgen = {
             "task": "generate",
@@ -413,24 +438,16 @@ class TrainingPlan(BasePlan):
                 "name": "euler",
                 "presets": {"draft": {"steps": 6}, "normal": {"steps": 12}, "best": {"steps": 30}},
             },
-            "training": {
-                "data": self._data(len(subjects)),
-                "commands": [f"medgen train {Path(self.dataset).name} --out {self.name}{self._from}"],
-            },
         }
+        options = "" if self.start is None else f" --from {self.start}"
         description = f"{self.modality} from a mask of {_listed(self.labels.values())}"
         task = f"Mask-conditioned generation of {self.modality}"
-        return self.package(task, description, ("segmentation", self.modality), 3, medgen)
+        return self.package(task, description, ("segmentation", self.modality), 3, cases, options, medgen)
 
-    def _data(self, subjects: int) -> list[dict[str, Any]]:
+    def data(self, subjects: int) -> list[dict[str, Any]]:
         """The data of this training, after those of the continued package."""
-        own = {"name": self.title, "license": self.license, "url": "", "subjects": subjects}
         before = () if self.start is None else find(self.start).training.data
-        return [*map(asdict, before), own]
-
-    @property
-    def _from(self) -> str:
-        return "" if self.start is None else f" --from {self.start}"
+        return [*map(asdict, before), *super().data(subjects)]
 
 
 def split_of(
@@ -490,13 +507,8 @@ def make_plan(
         **({"validation": CHOOSING} if validation else {}),
     }
     return TrainingPlan(
-        dataset=str(dataset.path.resolve()),
-        layout=dataset.layout,
+        **about(dataset, inspection, name, license),
         channel=channel,
-        name=checked_name(name or package_name(dataset.title)),
-        title=dataset.title,
-        license=license or dataset.license,
-        modality=inspection.modality,
         unit="HU" if ct else "a.u.",
         labels=labels,
         numbers=numbers,
@@ -679,6 +691,24 @@ def _patch(inspection: Inspection, spacing: float, device: str) -> tuple[tuple[i
         return tuple(needed), True, "the largest image in voxels of this spacing"
     patch = tuple(max(STRIDE, min(n, largest)) for n in needed)
     return patch, False, f"the images are larger; {largest} voxels a side are what this device trains in useful time"
+
+
+def about(
+    dataset: DataSet, inspection: Any, name: str | None, license: str | None, title: str | None = None
+) -> dict[str, Any]:
+    """The first fields of a plan: data set, package and modality.
+
+    ``name`` and ``license`` are choices of the user; the name is made of the title, by default that of the data set.
+    Raises InputError for a name that no package can have.
+    """
+    return {
+        "dataset": str(dataset.path.resolve()),
+        "layout": dataset.layout,
+        "name": checked_name(name or package_name(title or dataset.title)),
+        "title": dataset.title,
+        "license": license or dataset.license,
+        "modality": inspection.modality,
+    }
 
 
 def _extent(extents: np.ndarray, patch: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
