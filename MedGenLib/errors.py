@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class MedGenError(Exception):
     """Base of the errors whose message is meant for the user.
@@ -38,3 +40,10 @@ class WorkerError(MedGenError):
 
 class Cancelled(MedGenError):
     """The user stopped the run; nothing was written."""
+
+
+def listed(words: Iterable[str], most: int = 8) -> str:
+    """The first words of a list, and how many more there are."""
+    words = list(words)
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more

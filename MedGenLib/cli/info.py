@@ -44,7 +44,8 @@ def info(arguments: Namespace, console: Console) -> int:
         console.say(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
         for line in _lines(path, made):
-            console.say(_printable(line))
+            # one line without control characters
+            console.say("".join(letter if letter.isprintable() else " " for letter in line))
     for finding in findings:
         console.note(f"warning: {finding.sentence}")
     return 1 if any(finding.level == "error" for finding in findings) else 0
@@ -138,8 +139,3 @@ def _lines(path: Path, made: Provenance) -> Iterator[str]:
         yield f"  {'checks':<9} {'passed' if made.passed else 'FAILED'}"
     for sentence in made.checks:
         yield f"  {'':<9} {sentence}"
-
-
-def _printable(text: str) -> str:
-    """One line without control characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

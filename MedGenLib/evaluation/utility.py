@@ -92,7 +92,7 @@ class Utility:
             "repeats": self.repeats,
             "seed": self.seed,
             "test_cases": list(self.test_cases),
-            "scores": {name: _plain(scores) for name, scores in self.scores.items()},
+            "scores": {name: np.where(np.isfinite(s), s.round(4), None).tolist() for name, s in self.scores.items()},
         }
 
 
@@ -251,7 +251,8 @@ def rows_of(
 ) -> tuple[UtilityRow, ...]:
     generator = np.random.default_rng(seed)
     # The mean over labels first, as a "label" of its own: (repeats, cases, labels + 1).
-    whole = {name: np.concatenate([s, _mean(s, axis=2)[:, :, None]], axis=2) for name, s in scores.items()}
+    means = {name: np.ma.masked_invalid(s).mean(2).filled(np.nan) for name, s in scores.items()}
+    whole = {name: np.concatenate([s, means[name][:, :, None]], axis=2) for name, s in scores.items()}
     rows = []
     for place, (value, label) in enumerate([*labels.items(), (0, "mean of all labels")]):
         usable = np.isfinite(whole["real"][0, :, place])
@@ -269,11 +270,6 @@ def rows_of(
 def _estimate(values: NDArray, draws: tuple[NDArray, NDArray]) -> tuple[float, float, float]:
     """The mean and its interval."""
     return float(values.mean()), *interval_of(values, draws)
-
-
-def _mean(scores: NDArray, axis: int) -> NDArray[np.float64]:
-    """The mean of the defined values; NaN where there are none."""
-    return np.ma.masked_invalid(scores).mean(axis).filled(np.nan)
 
 
 def draws_of(shape: tuple[int, int], generator: np.random.Generator) -> tuple[NDArray, NDArray]:
@@ -296,7 +292,3 @@ def _named(progress: ProgressCallback | None, stage: str) -> Callable[[Progress]
     if progress is None:
         return None
     return lambda step: progress(replace(step, stage=stage))
-
-
-def _plain(scores: NDArray) -> list:
-    return np.where(np.isfinite(scores), scores.round(4), None).tolist()

@@ -12,9 +12,6 @@ FEWEST_VOXELS = 30
 
 def levels(values: np.ndarray, labels: np.ndarray, wanted: Sequence[int], reference: int) -> np.ndarray:
     """Median of each wanted label relative to that of the reference; NaN for labels of few voxels."""
-    medians = [_median(values[labels == value]) for value in (*wanted, reference)]
+    parts = (values[labels == value] for value in (*wanted, reference))
+    medians = [float(np.median(part)) if part.size >= FEWEST_VOXELS else float("nan") for part in parts]
     return np.array(medians[:-1]) / medians[-1]
-
-
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if values.size >= FEWEST_VOXELS else float("nan")

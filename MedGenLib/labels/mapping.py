@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from MedGenLib.errors import InputError
+from MedGenLib.errors import InputError, listed
 from MedGenLib.imaging.volume import LabelMap
 from MedGenLib.labels.vocabulary import TABLES, Label, Vocabulary, plain_name, table, words_of
 
@@ -187,7 +187,6 @@ def _relabel(label_map: LabelMap, mapped: dict[int, int], vocabulary: Vocabulary
 
 def _unknown_labels(report: MappingReport, vocabulary: Vocabulary) -> str:
     shown = [f"{v} ({report.names[v]})" if v in report.names else str(v) for v in report.unmapped]
-    more = f" and {len(shown) - _LONG} more" if len(shown) > _LONG else ""
     first = report.unmapped[0]
     known, example = str(vocabulary), vocabulary.labels[-1].value
     if len(vocabulary.labels) > _LONG:
@@ -195,7 +194,7 @@ def _unknown_labels(report: MappingReport, vocabulary: Vocabulary) -> str:
         known = f"{len(vocabulary.labels)} structures, such as {Vocabulary(near)}"
         example = near[0].value
     return (
-        f"The mask has labels that the model does not know: {', '.join(shown[:_LONG])}{more}; "
+        f"The mask has labels that the model does not know: {listed(shown, _LONG)}; "
         f"the model knows {known}, so map them with --map {first}={example} (0 drops one), or "
         f"name the table they come from, as --map {TABLES[-1]} (or {', '.join(TABLES[:-1])})."
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from MedGenLib.errors import listed
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.volume import LabelMap, occupied
 from MedGenLib.labels.mapping import OWN_NUMBERS, MappingReport
@@ -88,7 +89,7 @@ def check_numbers(
     names = vocabulary.names
     whole = next((whole for whole in _WHOLES if vocabulary.label_of(whole.main)), None)
     shapes = shapes_of(labels)
-    read_as = _listed((f"{value} = {names[value]}" for value in report.by_number), _SHOWN)
+    read_as = listed((f"{value} = {names[value]}" for value in report.by_number), _SHOWN)
     doubts = [*_doubts(shapes, {value: names[value] for value in report.by_number})]
     if whole is not None:
         doubts += _doubts_of_whole(shapes, names, whole, is_filled)
@@ -216,9 +217,3 @@ def _tables_of(values: list[int]) -> Iterator[tuple[str, str]]:
     for name, names in tables.items():
         if all(value in names for value in values):
             yield name, f"{values[0]} = {names[values[0]]}"
-
-
-def _listed(words: Iterable[str], most: int) -> str:
-    words = list(words)
-    more = len(words) - most
-    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")

@@ -9,7 +9,7 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from MedGenLib.errors import InputError
+from MedGenLib.errors import InputError, listed
 from MedGenLib.labels.mapping import wider_names
 from MedGenLib.labels.vocabulary import Label, Vocabulary, plain_name, words_of
 
@@ -170,13 +170,16 @@ def given_hu(hu: Mapping[str, float], names: Mapping[int, str]) -> dict[int, flo
         if not isinstance(value, Real) or isinstance(value, bool):
             raise InputError(f"The HU of the {key} are {value!r}; give a number.")
         if not low <= value <= high:
+            tissue = "marrow" if organ.tissue == "bone" else organ.tissue
             raise InputError(
-                f"The {key} cannot have {value:g} HU, as {_tissue(organ)} has {low:g} to {high:g} HU; give a value "
+                f"The {key} cannot have {value:g} HU, as {tissue} has {low:g} to {high:g} HU; give a value "
                 "in that range."
             )
         labels = [label for label, name in names.items() if _means(key, name)]
         if not labels:
-            raise InputError(f"The mask has no {key} to give {value:g} HU; it has {_listed(names.values())}.")
+            raise InputError(
+                f"The mask has no {key} to give {value:g} HU; it has {listed(dict.fromkeys(names.values()))}."
+            )
         for label in labels:
             if found.setdefault(label, value) != value:
                 raise InputError(
@@ -191,22 +194,13 @@ def _known(key: str) -> Organ:
         names = list(dict.fromkeys(plain_name(name) for organ in organs() for name in (organ.name, *organ.names)))
         shared = [name for name in names if set(words_of(name)) & set(words_of(key))]
         near = difflib.get_close_matches(plain_name(key), names, 3, 0.5) or shared[:3] or names[:3]
-        raise InputError(f"There are no HU for '{key}' in the table of organs; near are {_listed(near)}.")
+        raise InputError(f"There are no HU for '{key}' in the table of organs; near are {listed(near)}.")
     return organ
 
 
 def _means(key: str, name: str) -> bool:
     """Whether a name that the user gives stands for a label: its name, a wider one, or its row."""
     return any(words_of(other) == words_of(key) for other in (*wider_names(name), organ_of(name).name))
-
-
-def _tissue(organ: Organ) -> str:
-    return "marrow" if organ.tissue == "bone" else organ.tissue
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(dict.fromkeys(names))
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 @functools.cache

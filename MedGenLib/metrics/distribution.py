@@ -181,17 +181,13 @@ def frechet_distance(first: NDArray, second: NDArray) -> float:
 
     |m1 - m2|^2 + trace(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2)
     """
-    root = _square_root(np.atleast_2d(np.cov(first, rowvar=False)))
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(first, rowvar=False)))
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     middle = root @ np.atleast_2d(np.cov(second, rowvar=False)) @ root
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(middle), 0)).sum()
     shift = np.square(first.mean(0) - second.mean(0)).sum()
     variance = first.var(0, ddof=1).sum() + second.var(0, ddof=1).sum() - 2 * cross
     return float(max(shift + variance, 0.0))
-
-
-def _square_root(matrix: NDArray) -> NDArray:
-    values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
 
 def _frechet_measures(

@@ -126,7 +126,7 @@ def ms_ssim(
     if not similarities:
         raise InputError(
             f"No voxel of the mask has a window of {window} voxels around it, in the part of the "
-            f"image to be compared, {_times(x.shape)} voxels; crop less."
+            f"image to be compared, {'x'.join(map(str, x.shape))} voxels; crop less."
         )
     weights = np.array(MS_WEIGHTS[: len(similarities)])
     weights /= weights.sum()
@@ -318,10 +318,6 @@ def _ratio(total: float, count: int, other_total: float, other_count: int) -> fl
     if count == 0 or other_count == 0 or other_total == 0:
         return float("nan")
     return float((total / count) / (other_total / other_count))
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _same_shape(*images: ArrayLike) -> list[NDArray]:

@@ -27,7 +27,9 @@ def verify(package: Manifest | str | Path) -> list[str]:
         manifest = load_manifest(folder)
     except PackageError as error:
         return [str(error)]
-    return _missing(folder, files) + _checksums(manifest, files) + _weights(manifest, files)
+    missing = [f"The package {folder} has no {name}." for name in rules.REQUIRED_FILES if name not in files]
+    weights = (_weights_problem(manifest.folder / name) for name in files if name.endswith(".safetensors"))
+    return [*missing, *_checksums(manifest, files), *filter(None, weights)]
 
 
 def verify_all() -> dict[str, list[str]]:
@@ -52,10 +54,6 @@ def require_sound(folder: Path, called: str | Path | None = None) -> Manifest:
     return load_manifest(folder)
 
 
-def _missing(folder: Path, files: dict[str, int]) -> list[str]:
-    return [f"The package {folder} has no {name}." for name in rules.REQUIRED_FILES if name not in files]
-
-
 def _checksums(manifest: Manifest, files: dict[str, int]) -> list[str]:
     problems = []
     for name, expected in manifest.checksums.items():
@@ -70,11 +68,6 @@ def _checksums(manifest: Manifest, files: dict[str, int]) -> list[str]:
         if name not in manifest.checksums and name != rules.METADATA:
             problems.append(f"The model '{manifest.name}' has no checksum for its file {name}.")
     return problems
-
-
-def _weights(manifest: Manifest, files: dict[str, int]) -> list[str]:
-    names = [name for name in files if name.endswith(".safetensors")]
-    return [problem for name in names if (problem := _weights_problem(manifest.folder / name))]
 
 
 def _weights_problem(path: Path) -> str | None:

@@ -195,7 +195,7 @@ def _key(manifest: Manifest, device: str) -> str:
 def _sentence(seconds: float | None, estimate: Estimate, device: str) -> str:
     name = _named(device)
     time = f"time on {name} not known yet" if seconds is None else f"about {duration(max(1.0, seconds))} on {name}"
-    parts = [time, _size(estimate.memory_mib)]
+    parts = [time, f"{estimate.memory_mib * 2**20 / 1e9:.1f} GB"]
     if estimate.small:
         parts.append("in small windows, as little memory is free")
     elif estimate.windows > 1:
@@ -205,7 +205,3 @@ def _sentence(seconds: float | None, estimate: Estimate, device: str) -> str:
 
 def _named(device: str) -> str:
     return device.upper() if device.startswith("cuda") else "CPU"
-
-
-def _size(mib: float) -> str:
-    return f"{mib * 2**20 / 1e9:.1f} GB"

@@ -107,7 +107,8 @@ class Sampling(GenerationRun):
         _check_latent(manifest, autoencoder)
         fast = bfloat16_pays(device)
         plan = _plan(scene, device, memory, fast)
-        windows = _windows(scene, flow.stride, plan)
+        shape = _latent_shape(scene)
+        windows = Windows(shape, plan.layout.window_shape(shape), OVERLAP, flow.stride)
         return cls(
             scene, flow, autoencoder, device, name, steps, fast, windows, plan, role, weight, classifier_guidance
         )
@@ -317,8 +318,3 @@ def _plan(scene: FlowScene, device: torch.device, memory: str, bfloat16: bool) -
     if memory == "auto" and chosen.layout.name != "normal":
         scene.findings.append(Finding("warning", "small-plan", SMALL_PLAN))
     return chosen
-
-
-def _windows(scene: FlowScene, stride: int, plan: Plan) -> Windows:
-    shape = _latent_shape(scene)
-    return Windows(shape, plan.layout.window_shape(shape), OVERLAP, stride)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from MedGenLib.errors import InputError
+from MedGenLib.errors import InputError, listed
 from MedGenLib.evaluation.folders import volumes_in
 from MedGenLib.io.atomic import Outputs
 from MedGenLib.io.files import READABLE
@@ -171,10 +171,9 @@ def _made_but_called_real(sources: list[SourceImage]) -> list[str]:
                 made.append(str(source.path))
     if not made:
         return []
-    more = f" and {len(made) - 3} more" if len(made) > 3 else ""
     return [
         f"These images were given as real, but their files record that they are synthetic: "
-        f"{', '.join(made[:3])}{more}; check which are which."
+        f"{listed(made, 3)}; check which are which."
     ]
 
 

@@ -116,7 +116,8 @@ class MeasuredClasses:
     def lines(self) -> list[str]:
         """The figures as lines of a list for the model card."""
         errors = [calibration_error(*self.said(calibrated)) for calibrated in (False, True)]
-        usual = "" if self.plan.several else f"; the most frequent class alone: {self._usual():.3g}"
+        most = np.bincount(self.truth.argmax(1)).max() / len(self.truth)
+        usual = "" if self.plan.several else f"; the most frequent class alone: {most:.3g}"
         table = self.confusion()
         return [
             f"{len(self.people)} images of {len(set(self.people))} people{usual}",
@@ -126,9 +127,6 @@ class MeasuredClasses:
             *self.faults,
             NO_DIAGNOSIS,
         ]
-
-    def _usual(self) -> float:
-        return float(np.bincount(self.truth.argmax(1)).max() / len(self.truth))
 
     def section(self) -> Section:
         """The measurement in the page of the run."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -119,6 +119,15 @@ class Recipe(Protocol):
     def validate(self, networks: dict[str, nn.Module], step: int, log: Log) -> dict[str, float]: ...
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path: ...
+
+
+class DataRecipe:
+    """Base of recipes whose batches are samples of a reader, ``data``."""
+
+    data: Any
+
+    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
+        return self.data.sample(draw.numpy, size)
 
 
 @dataclass(frozen=True)

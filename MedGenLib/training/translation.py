@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from MedGenLib.training.adversarial import logits
 from MedGenLib.training.data.pairs import Pairs, tissue_thresholds
-from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
+from MedGenLib.training.loop import DataRecipe, Log, Objective, to_device_of
+from MedGenLib.training.package import export_package
 
 SHOWN = 4
 """Slices of a picture."""
@@ -20,7 +21,7 @@ CHECKED = 16
 """Slices of a validation."""
 
 
-class TranslationRecipe:
+class TranslationRecipe(DataRecipe):
     """Base of the recipes: batches of `Pairs`, and a package of the network "translator".
 
     Validation takes slices of the held-out people, on which nothing of the training depends.
@@ -46,9 +47,6 @@ class TranslationRecipe:
         side = (self.config["patch"],) * 2
         images = {"source": torch.randn(size, self.channels, *side), "target": torch.randn(size, 1, *side)}
         return {**images, "plane": torch.zeros(size, dtype=torch.int64)}
-
-    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
-        return self.data.sample(draw.numpy, size)
 
     def translated(self, batch: dict[str, Tensor], network: nn.Module | None = None) -> Tensor:
         """The translation of the sources of a batch."""
@@ -82,8 +80,6 @@ class TranslationRecipe:
         }
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        from MedGenLib.training.package import export_package
-
         return export_package(
             self.config,
             {"translator": networks["translator"]},

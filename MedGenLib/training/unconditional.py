@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from MedGenLib.networks.volume_gan import VolumeDiscriminator, VolumeGenerator
 from MedGenLib.training.adversarial import R3GAN_ADAM
 from MedGenLib.training.data.images import Images
-from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
+from MedGenLib.training.loop import DataRecipe, Draw, Log, Objective, to_device_of
+from MedGenLib.training.package import export_package
 
 SHOWN = 6
 """Volumes of a picture."""
@@ -25,7 +26,7 @@ CHECKED = 32
 """Images whose logits are compared in a validation."""
 
 
-class ImageRecipe:
+class ImageRecipe(DataRecipe):
     """Base of the recipes: a generator, and the images of a configuration on its grid."""
 
     def __init__(self, config: dict[str, Any], networks: dict[str, nn.Module]) -> None:
@@ -42,9 +43,6 @@ class ImageRecipe:
     def random_batch(self, size: int) -> dict[str, Tensor]:
         """Noise in the form of a batch, to time a step without data."""
         return {"image": torch.randn(size, 1, *self.config["network"]["grid"]), "kind": torch.zeros(size).long()}
-
-    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
-        return self.data.sample(draw.numpy, size)
 
     def made(self, kind: Tensor, draw: torch.Generator, network: nn.Module | None = None) -> Tensor:
         """A volume for each class."""
@@ -72,8 +70,6 @@ class ImageRecipe:
         return torch.cat(made).numpy(), np.stack(images.values)
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        from MedGenLib.training.package import export_package
-
         return export_package(
             self.config,
             {"generator": networks["generator"]},

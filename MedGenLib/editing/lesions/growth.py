@@ -65,7 +65,8 @@ class Growth:
         for day, factor in zip(self.days[1:], self.factors[1:], strict=True):
             size = first.size_mm * factor ** (1 / 3)
             lesion = _with_voxels(round(voxels * factor), solid, places[-1].lesion, first.at, size, host.geometry)
-            if first.findings or (lesion & ~host.array).any() or _at_border(lesion):
+            at_border = any(np.take(lesion, [0, -1], axis).any() for axis, n in enumerate(lesion.shape) if n > 1)
+            if first.findings or (lesion & ~host.array).any() or at_border:
                 raise InputError(
                     f"The lesion outgrows {host.name} by day {day:g}, when it has {size:.3g} mm; choose another place, "
                     "a smaller size, fewer times or a longer doubling time."
@@ -87,8 +88,3 @@ def _with_voxels(
     chosen.flat[np.argsort(-order, axis=None, kind="stable")[:count]] = True
     lesion[whole] = chosen & (order > 0)
     return lesion
-
-
-def _at_border(lesion: NDArray[np.bool_]) -> bool:
-    """Whether it touches the border of the image."""
-    return any(np.take(lesion, [0, -1], axis).any() for axis, n in enumerate(lesion.shape) if n > 1)

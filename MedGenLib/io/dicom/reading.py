@@ -113,7 +113,8 @@ def _stack(slices: list[ImageHeader], array: np.ndarray, notes: list[str]) -> tu
     # The in-plane part of the offsets, along increasing column (0) and row index (1).
     shifts = (offsets - np.outer(positions, normal)) @ np.stack([first.row, first.column], axis=1)
     origin, third = first.position, normal
-    if _is_tilted(positions, shifts):
+    sideways = np.linalg.norm(shifts - shifts[0], axis=1)
+    if (sideways > _UPRIGHT * np.maximum(positions, 1.0)).any():
         angle = np.degrees(np.arctan2(np.linalg.norm(shifts[-1]), positions[-1]))
         notes.append(
             f"The slices are tilted by {angle:.1f} degrees (gantry tilt); they were resampled onto an upright grid."
@@ -126,11 +127,6 @@ def _stack(slices: list[ImageHeader], array: np.ndarray, notes: list[str]) -> tu
     array, gap = _even(positions, array, slices, notes)
     affine = affine_from_lps((*first.pixel, gap), origin, np.stack([first.row, first.column, third], axis=1))
     return np.ascontiguousarray(array), affine
-
-
-def _is_tilted(positions: np.ndarray, shifts: np.ndarray) -> bool:
-    distance = np.linalg.norm(shifts - shifts[0], axis=1)
-    return bool((distance > _UPRIGHT * np.maximum(positions, 1.0)).any())
 
 
 def _upright(array: np.ndarray, shifts: np.ndarray, pixel: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:

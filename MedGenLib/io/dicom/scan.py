@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedGenLib.errors import InputError
+from MedGenLib.errors import InputError, listed
 from MedGenLib.io.dicom.headers import integer, numbers, optional_number, read_raw, text
 
 if TYPE_CHECKING:
@@ -133,24 +133,18 @@ class FolderScan:
         lost = [entry for entry in self.broken if not entry.uid or entry.uid == uid]
         if lost:
             sentences.append(
-                f"{_counted(len(lost))} passed over ({_listed(f'{e.path.name} {e.reason}' for e in lost)}); "
+                f"{_counted(len(lost))} passed over ({listed((f'{e.path.name} {e.reason}' for e in lost), _NAMED)}); "
                 "if slices of the series are among them, copy it again."
             )
         others = [entry for entry in self.passed if not entry.is_broken]
         if others:
-            listed = _listed(f"{e.path.name}: {e.reason}" for e in others)
-            sentences.append(f"{_counted(len(others))} passed over as no slices of a scan ({listed}).")
+            texts = listed((f"{e.path.name}: {e.reason}" for e in others), _NAMED)
+            sentences.append(f"{_counted(len(others))} passed over as no slices of a scan ({texts}).")
         return sentences
 
 
 def _counted(count: int) -> str:
     return "1 file was" if count == 1 else f"{count} files were"
-
-
-def _listed(words) -> str:
-    words = list(words)
-    more = len(words) - _NAMED
-    return ", ".join(words[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def list_series(folder: str | Path | Sequence[str | Path]) -> list[Series]:
@@ -317,24 +311,24 @@ def _chosen(found: FolderScan, wanted: str | None, subject: str) -> Series:
     all_series = found.series
     if not all_series:
         found.require_whole("")
-        others = _listed(f"{entry.path.name}: {entry.reason}" for entry in found.passed)
+        others = listed((f"{entry.path.name}: {entry.reason}" for entry in found.passed), _NAMED)
         raise InputError(
             f"{subject} holds no DICOM image series{f', only other files ({others})' if others else ''}; give the "
             "folder with the slices of one series, or an image file."
         )
     if wanted is None and len(all_series) == 1:
         return all_series[0]
-    listed = _shown(all_series)
+    known = _shown(all_series)
     if wanted is None:
         raise InputError(
-            f"{subject} holds {len(all_series)} series ({listed}); choose one with --series and its number or UID."
+            f"{subject} holds {len(all_series)} series ({known}); choose one with --series and its number or UID."
         )
     wanted = str(wanted)
     if wanted.isdigit() and 1 <= int(wanted) <= len(all_series):
         return all_series[int(wanted) - 1]
     matches = [s for s in all_series if s.uid.endswith(wanted)]
     if len(matches) != 1:
-        raise InputError(f'{subject} has no single series "{wanted}"; it holds {listed}.')
+        raise InputError(f'{subject} has no single series "{wanted}"; it holds {known}.')
     return matches[0]
 
 
@@ -343,9 +337,9 @@ _SHOWN = 12
 
 
 def _shown(all_series: Sequence[Series]) -> str:
-    listed = [
+    shown = [
         f'{number} = {s.modality} "{s.description}", {s.slices} slices, {s.uid}'
         for number, s in enumerate(all_series[:_SHOWN], start=1)
     ]
     more = len(all_series) - _SHOWN
-    return "; ".join(listed) + (f"; and {more} more" if more > 0 else "")
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")

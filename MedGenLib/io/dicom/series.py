@@ -144,7 +144,8 @@ def _common(
     common.SpecificCharacterSet = "ISO_IR 192"
     common.SOPClassUID, common.Modality = _CLASSES[modality], modality
     common.SeriesInstanceUID = new_uid()
-    common.SeriesNumber = _series_number(patient)
+    # above those of scanners, derived from the number of the source series
+    common.SeriesNumber = 1 if patient is None else 9000 + integer(patient.header, "SeriesNumber") % 1000
     is_synthetic = bool(facts) or (patient is not None and patient.is_synthetic)
     common.SeriesDescription = _series_description(volume, facts, description, is_synthetic)
     common.InstanceCreatorUID = derived_uid("medgen")
@@ -170,11 +171,6 @@ def _common(
         mark(common)
         common.StudyDate = common.StudyTime = ""
     return common
-
-
-def _series_number(patient: SourceSeries | None) -> int:
-    """Number above those of scanners, derived from the number of the source series."""
-    return 1 if patient is None else 9000 + integer(patient.header, "SeriesNumber") % 1000
 
 
 def _series_description(volume: Volume, facts: Mapping[str, Any], description: str, is_synthetic: bool) -> str:

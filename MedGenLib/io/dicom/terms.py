@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedGenLib.errors import listed
 from MedGenLib.labels.vocabulary import TABLES, table
 
 if TYPE_CHECKING:
@@ -89,14 +90,11 @@ def sentence_on(labels: LabelMap) -> list[str]:
     coarse = [f"{name} ({term.type.meaning})" for name in names if not (term := term_of(name)).is_own]
     if not coarse:
         return []
-    more = f" and {len(coarse) - 8} more" if len(coarse) > 8 else ""
-    return [
-        f"These labels have no code of their own and are coded as a coarser structure: {', '.join(coarse[:8])}{more}."
-    ]
+    return [f"These labels have no code of their own and are coded as a coarser structure: {listed(coarse)}."]
 
 
 def _own_term(name: str) -> Term | None:
-    words = _words(name)
+    words = re.sub(r"[\s_\-]+", " ", name).strip().lower().split()
     for kept, modifiers in (
         (words, ()),
         (
@@ -119,7 +117,3 @@ def _table() -> dict[str, tuple[Code, Code]]:
         for row in rows
         for name in row["names"]
     }
-
-
-def _words(name: str) -> list[str]:
-    return re.sub(r"[\s_\-]+", " ", name).strip().lower().split()

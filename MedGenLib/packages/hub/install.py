@@ -134,7 +134,11 @@ def install(offer: Offer, *, accept_license: bool = False, progress: ProgressCal
         refuse_taken(offer.name)
         _remove_remains(target)
         _require_space(offer, folder)
-        paths = {role: _fetched(offer, file, folder, progress) for role, file in _ordered(offer)}
+        smallest_first = sorted(offer.files.items(), key=lambda item: _size(item[1]))  # faults are found early
+        paths = {
+            role: file if isinstance(file, Path) else hub.fetch(file, folder, offer.mirror, progress)
+            for role, file in smallest_first
+        }
         stage = Stage("converting", len(paths) + 1, progress)
         try:
             weights, scale = _weights(offer, paths, stage)
@@ -181,17 +185,8 @@ def _offer_of_folder(model: Published, folder: Path) -> Offer:
     return Offer(model, files, published_text.license_text(model, text))
 
 
-def _ordered(offer: Offer) -> list[tuple[str, Path | hub.RemoteFile]]:
-    """Smallest file first, so that faults of a source are found early."""
-    return sorted(offer.files.items(), key=lambda item: _size(item[1]))
-
-
 def _size(file: Path | hub.RemoteFile) -> int:
     return file.size if isinstance(file, hub.RemoteFile) else file.stat().st_size
-
-
-def _fetched(offer: Offer, file: Path | hub.RemoteFile, folder: Path, progress: ProgressCallback | None) -> Path:
-    return file if isinstance(file, Path) else hub.fetch(file, folder, offer.mirror, progress)
 
 
 def _require_space(offer: Offer, folder: Path) -> None:

@@ -22,7 +22,8 @@ def license_text(model: Published, published: str = "") -> str:
         if model.license.commercial_use
         else "The license allows research and evaluation only, no commercial use."
     )
-    places = "\n".join(f"  https://huggingface.co/{repo}" for repo in _repositories(model))
+    repositories = dict.fromkeys(file.repo for file in model.files.values())
+    places = "\n".join(f"  https://huggingface.co/{repo}" for repo in repositories)
     notice = (
         f"The weights of '{model.name}' were made and published by NVIDIA:\n{places}\n"
         f"They are licensed under {model.license.spdx}, whose text is at\n"
@@ -75,7 +76,3 @@ Intended for research and teaching. Synthetic images are never for diagnosis. Th
 accepted sizes and spacings are described in upstream's documentation and by
 `medgen models info {model.name}`.
 """
-
-
-def _repositories(model: Published) -> list[str]:
-    return list(dict.fromkeys(file.repo for file in model.files.values()))

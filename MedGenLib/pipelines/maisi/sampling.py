@@ -121,7 +121,7 @@ class MaisiSampling(GenerationRun):
             str(dtype).removeprefix("torch."),
             windows,
             small,
-            _class(manifest, scene.modality),
+            manifest.settings.classes.get(scene.modality or manifest.settings.default_class),
             weight,
         )
 
@@ -240,10 +240,6 @@ def modality_of(manifest: Manifest, name: str | None) -> str | None:
         what = ", ".join(classes) or f"{manifest.output.modality} only"
         raise InputError(f"The model '{manifest.name}' does not generate '{name}'; it generates: {what}.")
     return known[_plain(name)]
-
-
-def _class(manifest: Manifest, modality: str | None) -> int | None:
-    return manifest.settings.classes.get(modality or manifest.settings.default_class)
 
 
 def _plain(name: str) -> str:

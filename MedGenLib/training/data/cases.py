@@ -17,7 +17,7 @@ from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import check_finite
 from MedGenLib.io.files import READABLE, read_label_map, read_volume
 from MedGenLib.pipelines.working_grid import SAME_SPACING
-from MedGenLib.training.data.patches import random_window
+from MedGenLib.training.data.patches import moved_window, random_window
 
 
 @dataclass(frozen=True)
@@ -158,11 +158,8 @@ class Patches:
         """The window moved, along axes that it does not cover, so that it holds a random labeled voxel."""
         flat = np.flatnonzero(labels)
         place = np.unravel_index(flat[generator.integers(len(flat))], labels.shape)
-        moved = []
-        for part, at, n, size in zip(box, place, labels.shape, self.patch, strict=True):
-            start = int(np.clip(at - generator.integers(size), 0, max(0, n - size)))
-            moved.append(slice(start, start + size) if n > size else part)
-        return tuple(moved)
+        starts = [at - generator.integers(size) for at, size in zip(place, self.patch, strict=True)]
+        return moved_window(box, starts, labels.shape, self.patch)
 
 
 def _variation(strength: float):

@@ -23,7 +23,7 @@ from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.io.files import read_volume
 from MedGenLib.packages.settings import RestorationSettings
 from MedGenLib.packages.typed import read
-from MedGenLib.training.data.patches import random_window
+from MedGenLib.training.data.patches import moved_window, random_window
 
 STACKS = ((), (0,), (0, 1), (0, 1, 2))
 """Axes along which the slices of a sample are thick, before they are exchanged at random: noise alone, or stacks."""
@@ -33,8 +33,6 @@ NOISY = 0.4
 THINNEST, QUIETEST = 1.4, 0.02
 PEAKS = (0.1, 0.35)
 """Frequencies of the maximum of the noise's power in a CT, per voxel."""
-EMPTY = 0.2
-"""Least share of a patch whose values differ from the background."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +111,7 @@ class DegradedPatches:
         shape = image.values.shape
         place = np.unravel_index(image.filled[draw.integers(len(image.filled))], shape)
         box, margins = random_window(shape, (self.patch,) * 3, draw)
-        last = [max(0, n - self.patch) for n in shape]
-        starts = [int(np.clip(p - self.patch // 2, 0, end)) for p, end in zip(place, last, strict=True)]
-        box = tuple(
-            slice(start, start + self.patch) if n > self.patch else part
-            for part, start, n in zip(box, starts, shape, strict=True)
-        )
+        box = moved_window(box, np.subtract(place, self.patch // 2), shape, (self.patch,) * 3)
         values = np.pad(image.values[box].astype(np.float32), margins, mode="edge")
         values = np.flip(values, np.flatnonzero(draw.random(3) < 0.5)).transpose(draw.permutation(3))
         return np.ascontiguousarray(values)

@@ -43,6 +43,15 @@ def random_window(
     return tuple(box), margins
 
 
+def moved_window(
+    box: Sequence[slice], starts: Sequence[int], shape: Sequence[int], patch: Sequence[int]
+) -> tuple[slice, ...]:
+    """The window with other starts, kept inside the image, along the axes that are longer than it."""
+    inside = np.clip(starts, 0, np.maximum(0, np.subtract(shape, patch))).tolist()
+    sides = zip(box, inside, shape, patch, strict=True)
+    return tuple(slice(start, start + size) if n > size else part for part, start, n, size in sides)
+
+
 @dataclass(frozen=True)
 class Scan:
     """A scan, or a part of it, at one isotropic spacing (mm), with the noise (SD) of its values.

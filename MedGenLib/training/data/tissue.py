@@ -80,14 +80,8 @@ def _read_scan(config: dict, item: dict, spacings: list[float]) -> list[Scan]:
     label_map = read_label_map(resolve(config, item["label"]))
     if "slices" in item:
         start, stop = item["slices"]
-        volume = _slab(volume, start, stop)
-        label_map = _slab(label_map, start, stop)
+        volume, label_map = (crop(v, (0, 0, start), (*v.shape[:2], stop)) for v in (volume, label_map))
     return [_at_spacing(item["subject"], volume, label_map, s) for s in spacings]
-
-
-def _slab(volume: Any, start: int, stop: int) -> Any:
-    i, j, _ = volume.shape
-    return crop(volume, (0, 0, start), (i, j, stop))
 
 
 def _at_spacing(subject: str, volume: Volume, label_map: LabelMap, spacing: float) -> Scan:

@@ -94,7 +94,7 @@ class SliceViews:
         # Only reduction, as enlarging would blur slices labeled as not degraded.
         scale = generator.uniform(0.5, 1) if generator.random() < 0.5 else 1.0
         if scale < 1:
-            image = _shrink(image, scale)
+            image = ndimage.zoom(ndimage.gaussian_filter(image, 0.42 * np.sqrt(scale**-2 - 1)), scale, order=1)
         if generator.random() < 0.5:
             image = image[::-1]
         # Views are taken from a region 1.5 times their size, so that they overlap.
@@ -148,11 +148,6 @@ def _coarse(image: np.ndarray, factor: float, axes: tuple[int, ...]) -> np.ndarr
     return ndimage.zoom(there, np.divide(image.shape, there.shape), order=1)
 
 
-def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
-    smooth = ndimage.gaussian_filter(image, 0.42 * np.sqrt(scale**-2 - 1))
-    return ndimage.zoom(smooth, scale, order=1)
-
-
 def _window(image: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
     """A random square of the slice, preferably with content."""
     for _ in range(8):
@@ -176,11 +171,8 @@ def _read_scan(config: dict[str, Any], item: dict[str, Any]) -> ScanSlices:
         volume = crop(volume, (0, 0, start), (*volume.shape[:2], stop))
     reorientation = Reorientation.to(volume.geometry, "RAS")
     spacing = reorientation.axes(volume.spacing)
-    planes = []
-    for plane in range(3):
-        sides = [s for axis, s in enumerate(spacing) if axis != plane]
-        if max(sides) <= _SQUARE_PIXELS * min(sides):
-            planes.append(plane)
+    sides = [np.delete(spacing, plane) for plane in range(3)]
+    planes = [plane for plane, mm in enumerate(sides) if mm.max() <= _SQUARE_PIXELS * mm.min()]
     encoded = encode(reorientation.apply(volume.array), item["modality"] == "CT")
     if not informative(encoded):
         raise InputError(f"The scan {item['image']} is constant; remove it from data.scans.")

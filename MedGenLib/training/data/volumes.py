@@ -25,7 +25,7 @@ from MedGenLib.pipelines.contrast import distribution, standard_scores
 from MedGenLib.pipelines.working_grid import SAME_SPACING
 from MedGenLib.training.data import reader
 from MedGenLib.training.data.ablation import Ablation
-from MedGenLib.training.data.patches import PatchReader, random_window
+from MedGenLib.training.data.patches import PatchReader, moved_window, random_window
 
 VERSION = 2
 """Version of the prepared volumes; others in a cache are prepared again."""
@@ -85,11 +85,11 @@ class Volumes(PatchReader):
         )
         valid = (labels > 0 if self.outside == "background" else np.ones_like(labels)).astype(np.float32)
         stack = np.pad(np.concatenate([x[None], valid[None], maps]), [(0, 0), *margins])
-        scalars = {"scalars": self._condition(case.texture)} if self.texture else {}
-        return {"x": stack[:1], "valid": stack[1:2], "maps": stack[2:], **scalars}
-
-    def _condition(self, measures: np.ndarray) -> np.ndarray:
-        return standard_scores(read(Distribution, self.texture, "texture"), measures).astype(np.float32)
+        found = {"x": stack[:1], "valid": stack[1:2], "maps": stack[2:]}
+        if self.texture:
+            scores = standard_scores(read(Distribution, self.texture, "texture"), case.texture)
+            found["scalars"] = scores.astype(np.float32)
+        return found
 
     def _window(self, case: Prepared, generator: np.random.Generator) -> tuple[tuple[slice, ...], list]:
         shape = case.labels.shape
@@ -97,19 +97,7 @@ class Volumes(PatchReader):
         if generator.random() < 0.5 and any(n > size for n, size in zip(shape, self.size, strict=True)):
             places = case.places[int(generator.choice(list(case.places)))]
             place = np.unravel_index(places[generator.integers(len(places))], shape)
-            box = tuple(
-                part if n <= size else slice(start, start + size)
-                for part, n, size, start in zip(
-                    box,
-                    shape,
-                    self.size,
-                    (
-                        int(np.clip(p - s // 2, 0, max(0, n - s)))
-                        for p, s, n in zip(place, self.size, shape, strict=True)
-                    ),
-                    strict=True,
-                )
-            )
+            box = moved_window(box, np.subtract(place, np.array(self.size) // 2), shape, self.size)
         return box, margins
 
     def statistics(self) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from MedGenLib.io.atomic import replacing, write_json
 from MedGenLib.networks import Autoencoder
 from MedGenLib.training.data import read_data
-from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
+from MedGenLib.training.loop import DataRecipe, Draw, Log, Objective, to_device_of
 from MedGenLib.training.losses import divergence
 from MedGenLib.training.recipes import recipe
 
@@ -26,7 +26,7 @@ its code, as published."""
 
 
 @recipe("autoencoder")
-class AutoencoderRecipe:
+class AutoencoderRecipe(DataRecipe):
     """Recipe of the module. The configuration's sections are ``data`` and ``autoencoder``."""
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
@@ -35,9 +35,6 @@ class AutoencoderRecipe:
         network = Autoencoder(**config["autoencoder"]["network"])
         self.networks: dict[str, nn.Module] = {"autoencoder": network.to(memory_format=torch.channels_last_3d)}
         self.objectives = [Objective("reconstruction", ("autoencoder",), self._loss)]
-
-    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
-        return self.data.sample(draw.numpy, size)
 
     def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         network = self.networks["autoencoder"]

@@ -14,7 +14,7 @@ from MedGenLib.networks import LatentClassifier
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.loading import network as trained_network
 from MedGenLib.training.data import read_data
-from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
+from MedGenLib.training.loop import DataRecipe, Draw, Log, Objective, to_device_of
 from MedGenLib.training.package import extend_package
 from MedGenLib.training.recipes import recipe
 
@@ -23,7 +23,7 @@ VALIDATION_TIMES = (0.1, 0.5, 0.9)
 
 
 @recipe("classifier")
-class ClassifierRecipe:
+class ClassifierRecipe(DataRecipe):
     """Recipe of the module. The configuration's sections are ``data`` and ``classifier``.
 
     ``classifier`` has ``package`` (an installed package with the autoencoder, to which the classifier is added),
@@ -40,9 +40,6 @@ class ClassifierRecipe:
         network = LatentClassifier(self.labels, **section.get("network", {}))
         self.networks: dict[str, nn.Module] = {ROLE: network.to(memory_format=torch.channels_last_3d)}
         self.objectives = [Objective(ROLE, (ROLE,), self._loss)]
-
-    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
-        return self.data.sample(draw.numpy, size)
 
     def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy with the share of each label, at uniform times."""

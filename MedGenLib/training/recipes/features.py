@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from MedGenLib.networks.feature_encoder import FeatureEncoder
 from MedGenLib.training.data.views import DEGRADATIONS, SliceViews
-from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
+from MedGenLib.training.loop import DataRecipe, Draw, Log, Objective, to_device_of
+from MedGenLib.training.package import export_package
 from MedGenLib.training.recipes import recipe
 
 TEMPERATURE = 0.2
@@ -36,7 +37,7 @@ class Heads(nn.Module):
 
 
 @recipe("features")
-class FeaturesRecipe:
+class FeaturesRecipe(DataRecipe):
     """Recipe of the module. The configuration's sections are ``data`` and ``features``."""
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
@@ -48,9 +49,6 @@ class FeaturesRecipe:
             "heads": Heads(len(encoder.mean), len(self.data.scans)),
         }
         self.objectives = [Objective("features", ("encoder", "heads"), self._loss)]
-
-    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
-        return self.data.sample(draw.numpy, size)
 
     def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         parts = _losses(self.networks, batch)
@@ -70,8 +68,6 @@ class FeaturesRecipe:
     @torch.no_grad()
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
         """Standardize by undegraded slices of the training scans and write the package."""
-        from MedGenLib.training.package import export_package
-
         encoder = networks["encoder"]
         device = next(encoder.parameters()).device
         found = [encoder(self.data.clean(Draw.of(8, index).numpy, 64).to(device)) for index in range(16)]

@@ -21,6 +21,7 @@ from MedGenLib.metrics.classification import auc, fitted_temperature
 from MedGenLib.networks.image_classifier import ImageClassifier
 from MedGenLib.training.data.classified import UNKNOWN, ClassifiedImages, input_shape
 from MedGenLib.training.loop import Draw, Log, Objective
+from MedGenLib.training.package import export_package
 from MedGenLib.training.recipes import recipe
 
 ROLE, BEST = "classifier", "best.pt"
@@ -94,8 +95,6 @@ class ImageClassifierRecipe:
         return {"loss": loss, **({"auc": float(np.mean(found))} if found else {})}
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        from MedGenLib.training.package import export_package
-
         best = torch.load(self.best, map_location="cpu", weights_only=True)
         network = networks[ROLE]
         network.load_state_dict(best["weights"])

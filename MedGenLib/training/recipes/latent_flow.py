@@ -16,8 +16,9 @@ from MedGenLib.diffusion.flow import velocity_target
 from MedGenLib.errors import InputError
 from MedGenLib.networks import Autoencoder, FlowUNet
 from MedGenLib.training.data import read_data
-from MedGenLib.training.loop import Draw, Log, Objective, start_from, to_device_of
+from MedGenLib.training.loop import DataRecipe, Draw, Log, Objective, start_from, to_device_of
 from MedGenLib.training.losses import Terms, TrainingStep
+from MedGenLib.training.package import export_package
 from MedGenLib.training.recipes import recipe
 from MedGenLib.training.recipes.autoencoder import WEIGHTS_FILE
 from MedGenLib.training.warm_start import load_flow
@@ -27,7 +28,7 @@ OUTSIDE_WEIGHT = 0.05
 
 
 @recipe("latent-flow")
-class LatentFlowRecipe:
+class LatentFlowRecipe(DataRecipe):
     """Recipe of the module. The configuration's sections are ``data`` and ``flow``.
 
     ``flow.train`` "conditioner" freezes all but the conditioner, after ``start_from``, to add a condition to a trained
@@ -64,9 +65,6 @@ class LatentFlowRecipe:
 
     def _made_autoencoder(self, out: Path) -> Autoencoder:
         return trained_autoencoder(out.parent / "autoencoder")
-
-    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
-        return self.data.sample(draw.numpy, size)
 
     def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         """Squared error of the velocity at logit-normal times (Esser et al. 2024, eq. 19).
@@ -155,8 +153,6 @@ class LatentFlowRecipe:
         return torch.randn(shape, generator=draw.torch).to(image.device)
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        from MedGenLib.training.package import export_package
-
         return export_package(
             self.config,
             {"autoencoder": self.autoencoder, "flow": networks["flow"]},

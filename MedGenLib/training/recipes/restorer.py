@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from MedGenLib.enhancement.conditions import CONDITIONS
 from MedGenLib.networks import Restorer
 from MedGenLib.training.data.degraded import DegradedPatches
-from MedGenLib.training.loop import Draw, Log, Objective, start_from, to_device_of
+from MedGenLib.training.loop import DataRecipe, Draw, Log, Objective, start_from, to_device_of
+from MedGenLib.training.package import export_package
 from MedGenLib.training.recipes import recipe
 
 SLIGHT = 0.02
@@ -26,7 +27,7 @@ CHECKED = 48
 
 
 @recipe("restorer")
-class RestorerRecipe:
+class RestorerRecipe(DataRecipe):
     """Recipe of the module. The configuration's sections are ``data`` and ``restorer``."""
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
@@ -36,9 +37,6 @@ class RestorerRecipe:
         start_from(config, out, "restorer", restorer)
         self.networks: dict[str, nn.Module] = {"restorer": restorer.to(memory_format=torch.channels_last_3d)}
         self.objectives = [Objective("restoration", ("restorer",), self._loss)]
-
-    def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
-        return self.data.sample(draw.numpy, size)
 
     def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         made = self.networks["restorer"](batch["image"], batch["conditions"])
@@ -59,6 +57,4 @@ class RestorerRecipe:
         return {"gain_db": float(np.mean(gains)), "least_gain_db": float(np.min(gains))}
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        from MedGenLib.training.package import export_package
-
         return export_package(self.config, networks, step, self.data.held_out, {}, out)

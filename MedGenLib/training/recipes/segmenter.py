@@ -21,6 +21,7 @@ from MedGenLib.segmentation.package import codec_of, label_array, probabilities
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data.cases import Patches, TrainingCase, case_names, read_case
 from MedGenLib.training.loop import Draw, Log, Objective, to_device_of
+from MedGenLib.training.package import export_package
 from MedGenLib.training.recipes import recipe
 from MedGenLib.training.splits import hold_out
 
@@ -126,6 +127,4 @@ class SegmenterRecipe(Segmentation):
         return summary([hits(peaks(heat), case.labels) for heat, case in zip(maps, self.held, strict=True)])
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        from MedGenLib.training.package import export_package
-
         return export_package(self.config, networks, step, self.held_out, {}, out)

@@ -32,6 +32,7 @@ from MedGenLib.training.config import resolve
 from MedGenLib.training.data.painted import PaintedHeads
 from MedGenLib.training.data.slices import Augmentation, SlicePair, read_pairs, split
 from MedGenLib.training.loop import Draw, Log, Objective, start_from, to_device_of
+from MedGenLib.training.package import export_package
 from MedGenLib.training.recipes import recipe
 
 TISSUE_LIMITS = (-400.0, -30.0, 100.0, 300.0)
@@ -48,26 +49,18 @@ class TranslatorRecipe:
         pairs = read_pairs(resolve(config, data["slices"]))
         self.train, self.held, self.held_subjects = split(pairs, data["hold_out"], data["seed"])
         self.augment = Augmentation(**data.get("augmentation", {}))
-        self.painted = None
-        if "label_maps" in data:
-            self.painted = PaintedHeads(resolve(config, data["label_maps"]))
+        self.painted = PaintedHeads(resolve(config, data["label_maps"])) if "label_maps" in data else None
         self.source, self.target = data["source"], data["target"]
-        self.loss = {"feature": 0.0, "ssim": 0.0, "adversarial": 0.0, "outside": 0.15}
-        self.loss.update(config["loss"])
+        self.loss = {"feature": 0.0, "ssim": 0.0, "adversarial": 0.0, "outside": 0.15} | config["loss"]
         source = HEAD_CODECS[self.source]
-        self.networks: dict[str, nn.Module] = {
-            "translator": SliceTranslator(channels_in=source.channels, **config["network"])
-        }
-        self.networks["translator"].to(memory_format=torch.channels_last)
-        start_from(config, out, "translator", self.networks["translator"])
+        translator = SliceTranslator(channels_in=source.channels, **config["network"])
+        self.networks: dict[str, nn.Module] = {"translator": translator.to(memory_format=torch.channels_last)}
+        start_from(config, out, "translator", translator)
         self.objectives = [Objective("translation", ("translator",), self._generator_loss)]
         if self.loss["adversarial"]:
-            self._add_discriminator()
+            self.networks["discriminator"] = patch_discriminator(source.channels + 1, width=32)
+            self.objectives.append(Objective("discrimination", ("discriminator",), self._discriminator_loss))
         self.feature_net = self._feature_net(out) if self.loss["feature"] else None
-
-    def _add_discriminator(self) -> None:
-        self.networks["discriminator"] = patch_discriminator(HEAD_CODECS[self.source].channels + 1, width=32)
-        self.objectives.append(Objective("discrimination", ("discriminator",), self._discriminator_loss))
 
     # data
 
@@ -205,8 +198,6 @@ class TranslatorRecipe:
         return {"mae": float(np.mean(errors))}
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
-        from MedGenLib.training.package import export_package
-
         return export_package(
             self.config,
             {"translator": networks["translator"]},
