@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,15 +35,13 @@ from MedGenLib.labels.vocabulary import table
 from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
+from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.base import is_editable
 from MedGenLib.pipelines.model_labels import model_labels
 from MedGenLib.pipelines.organ_levels import OrganRun, PersonLevels, has_organs, organ_levels, tissues_of
 from MedGenLib.pipelines.scene import Scene, grid_stride, prepare
 from MedGenLib.progress import ProgressCallback, Stage, announce
-
-if TYPE_CHECKING:
-    from MedGenLib.packages.manifest import Manifest
-    from MedGenLib.result import Result
+from MedGenLib.result import Result
 
 SAME_SCALE = 0.1
 """Relative difference between the gray values of image and model up to which they have one scale."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,17 +23,14 @@ from MedGenLib.editing.organs import OrganEdits
 from MedGenLib.editing.window import GROW, WindowScene, about, grown, pieces
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.boxes import Box, common, contains, inside, placed, scaled, shrunk, tight, union, volume, wider
-from MedGenLib.imaging.normalization import Affine, TissueStandard
+from MedGenLib.imaging.normalization import Affine, TissueRange, TissueStandard
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.sections import FlowPreset
 from MedGenLib.pipelines.estimate import EditTime
 from MedGenLib.pipelines.flow_sampling import Sampling
 from MedGenLib.pipelines.latent_flow import network_role
 from MedGenLib.pipelines.memory_plan import network_stride
-
-if TYPE_CHECKING:
-    from MedGenLib.imaging.normalization import TissueRange
-    from MedGenLib.packages.manifest import Manifest
-    from MedGenLib.packages.sections import FlowPreset
-    from MedGenLib.progress import ProgressCallback
+from MedGenLib.progress import ProgressCallback
 
 LABELS = 256
 """More than the labels of a model."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,10 +11,8 @@ from torch import Tensor
 
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.boxes import Box, common, inside, moved, tight, volume, wider
+from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.conditioning import coordinates_about, label_channels
-
-if TYPE_CHECKING:
-    from MedGenLib.packages.manifest import Manifest
 
 GROW = 2
 """Latent cells around a changed one that are regenerated with it, for partial volume and edges."""

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 from torch import Tensor, nn
@@ -41,16 +43,11 @@ def put_weights(networks: Mapping[str, nn.Module], weights: Weights) -> None:
 
 def to_bytes(weights: Weights) -> bytes:
     """safetensors in the order of the names, so that equal weights have equal bytes."""
-    from safetensors.torch import save
-
     return save({name: weights[name].detach().float().cpu().clone().contiguous() for name in sorted(weights)})
 
 
 def from_bytes(data: bytes) -> dict[str, Tensor]:
     """Raises InputError if the bytes are no weights."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
         return load(data)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:

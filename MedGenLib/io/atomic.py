@@ -280,16 +280,9 @@ def _is_at_work(claim: Path) -> bool:
 @contextlib.contextmanager
 def _signals_later() -> Iterator[None]:
     """Hold back signals that end the program while something is made that a cleanup has to know of."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     caught: list[int] = []
-    previous = {number: signal.signal(number, lambda found, _: caught.append(found)) for number in _ending_signals()}
-    try:
+    with _signals_to(lambda found, _: caught.append(found)):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     for number in caught[:1]:
         signal.raise_signal(number)
 
@@ -301,13 +294,18 @@ def _ending_signals() -> list[int]:
     return [number for number in numbers if signal.getsignal(number) is not None]
 
 
-@contextlib.contextmanager
-def _no_interrupts() -> Iterator[None]:
+def _no_interrupts() -> contextlib.AbstractContextManager[None]:
     """Ignore signals that end the program during a cleanup or a commit, which are short and must complete."""
+    return _signals_to(signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _signals_to(other: Any) -> Iterator[None]:
+    """Another handler for the signals that end the program."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in _ending_signals()}
+    previous = {number: signal.signal(number, other) for number in _ending_signals()}
     try:
         yield
     finally:

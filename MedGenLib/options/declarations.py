@@ -398,7 +398,7 @@ class _BreatheInputs(TypedDict):
 
 
 @helped
-class _EnhanceInputs(TypedDict):
+class _ImageInput(TypedDict):
     """
     image: CT or MR image (.nii .nrrd .mha) or DICOM folder
     """
@@ -410,15 +410,6 @@ class _EnhanceInputs(TypedDict):
 class _ClassifyInputs(TypedDict):
     """
     image: volume (.nii .nrrd .mha), DICOM folder, single DICOM image or picture (.png .jpg .tif)
-    """
-
-    image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
-
-
-@helped
-class _DetectInputs(TypedDict):
-    """
-    image: CT or MR image (.nii .nrrd .mha) or DICOM folder
     """
 
     image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
@@ -591,9 +582,9 @@ COMMANDS: Mapping[str, Mapping[str, Option]] = {
     "live_edit": _options(_LiveEditInputs, EditOptions),
     "insert_lesion": _options(_LesionInputs, LesionOptions, files=(_Read, _Stated, _LesionFile, _Files)),
     "breathe": _options(_BreatheInputs, BreatheOptions, files=(_Read, _Stated, _BreatheFiles)),
-    "enhance": _options(_EnhanceInputs, EnhanceOptions, files=(_Read, _Stated, _Files, _Dicom, _Engine)),
+    "enhance": _options(_ImageInput, EnhanceOptions, files=(_Read, _Stated, _Files, _Dicom, _Engine)),
     "classify": _options(_ClassifyInputs, ClassifyOptions, files=(_Read, _Stated, _ClassifyFiles)),
-    "detect": _options(_DetectInputs, DetectOptions, files=(_Read, _Stated, _DetectFiles)),
+    "detect": _options(_ImageInput, DetectOptions, files=(_Read, _Stated, _DetectFiles)),
     "evaluate": _options(_EvaluateInputs, EvaluateOptions),
 }
 """Command -> Python name -> option. "redraw" is one edit of an open canvas, "live_edit" follows a segmentation."""

@@ -112,9 +112,10 @@ class Pipeline(Protocol):
     editable: whether a region of an image can be sampled separately.
     """
 
-    editable: ClassVar[bool]
+    editable: ClassVar[bool] = False
 
-    def __init__(self, manifest: Manifest) -> None: ...
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
 
     def prepare(self, source: LabelMap | Volume, device: torch.device, options: SamplingOptions) -> PreparedRun:
         """Bring the input onto the working grid and load the networks.

@@ -6,10 +6,10 @@ mask -> working grid -> latent flow -> decode -> intensities -> grid of the mask
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from MedGenLib.errors import InputError
-from MedGenLib.pipelines.base import Estimate, SamplingOptions, pipeline
+from MedGenLib.pipelines.base import Estimate, Pipeline, SamplingOptions, pipeline
 from MedGenLib.pipelines.measured import STEPS_BESIDE, computes_in_bfloat16
 from MedGenLib.pipelines.memory_plan import LAYOUTS, MemoryDemand, choose, network_stride, plans
 from MedGenLib.pipelines.working_grid import working_geometry
@@ -24,13 +24,10 @@ if TYPE_CHECKING:
 
 
 @pipeline("latent-flow")
-class LatentFlow:
+class LatentFlow(Pipeline):
     """Pipeline of the module."""
 
-    editable: ClassVar[bool] = True
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
+    editable = True
 
     def prepare(self, source: LabelMap, device: torch.device, options: SamplingOptions) -> Sampling:
         """The mask on the working grid, and the networks of the preset."""

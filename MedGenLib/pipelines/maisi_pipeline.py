@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from MedGenLib.errors import InputError
-from MedGenLib.pipelines.base import Estimate, SamplingOptions, pipeline
+from MedGenLib.pipelines.base import Estimate, Pipeline, SamplingOptions, pipeline
 from MedGenLib.pipelines.measured import IDLE_MIB, STEPS_BESIDE
 
 if TYPE_CHECKING:
     import torch
 
     from MedGenLib.imaging.volume import Geometry, LabelMap
-    from MedGenLib.packages.manifest import Manifest, Performance
+    from MedGenLib.packages.manifest import Performance
     from MedGenLib.pipelines.maisi.sampling import MaisiSampling
 
 BYTES_PER_VOXEL = 32
@@ -27,13 +27,8 @@ LAST_CHANNELS, MIDDLE_CHANNELS = 64, 128
 
 
 @pipeline("maisi")
-class Maisi:
+class Maisi(Pipeline):
     """Pipeline of the module."""
-
-    editable: ClassVar[bool] = False
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
 
     def prepare(self, source: LabelMap, device: torch.device, options: SamplingOptions) -> MaisiSampling:
         """The mask, or its grid alone, on a legal grid, and the networks."""

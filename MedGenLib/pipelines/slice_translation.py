@@ -6,9 +6,9 @@ image -> head mask -> LPS grid -> slices in up to three planes -> weighted mean 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from MedGenLib.pipelines.base import Estimate, SamplingOptions, pipeline
+from MedGenLib.pipelines.base import Estimate, Pipeline, SamplingOptions, pipeline
 from MedGenLib.pipelines.measured import IDLE_MIB, card_runs, computes_in_bfloat16
 from MedGenLib.pipelines.working_grid import slice_spacing, usable_axes
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from MedGenLib.imaging.volume import Geometry, Volume
-    from MedGenLib.packages.manifest import Manifest, Performance
+    from MedGenLib.packages.manifest import Performance
     from MedGenLib.pipelines.slice_sampling import SliceRun
 
 BATCH_MIB = 225.0
@@ -28,13 +28,8 @@ SMALL_SHARE = 0.25
 
 
 @pipeline("slice-translation")
-class SliceTranslation:
+class SliceTranslation(Pipeline):
     """Pipeline of the module."""
-
-    editable: ClassVar[bool] = False
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
 
     def prepare(self, source: Volume, device: torch.device, options: SamplingOptions) -> SliceRun:
         """The image on the grid of the network, and the planes of the preset."""

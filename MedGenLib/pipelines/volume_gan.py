@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.resampling import resample_to
-from MedGenLib.pipelines.base import Estimate, SamplingOptions, pipeline
+from MedGenLib.pipelines.base import Estimate, Pipeline, SamplingOptions, pipeline
 from MedGenLib.pipelines.fixed_grid import FixedGrid
 from MedGenLib.pipelines.measured import IDLE_MIB
 from MedGenLib.progress import ProgressCallback, Stage
@@ -31,13 +31,8 @@ LACKING = ("sampler", "steps", "noise_hu", "guidance", "modality")
 
 
 @pipeline("volume-gan")
-class VolumeGan:
+class VolumeGan(Pipeline):
     """Pipeline of the module."""
-
-    editable: ClassVar[bool] = False
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
 
     def prepare(self, source: LabelMap, device: torch.device, options: SamplingOptions) -> VolumeGanRun:
         """The generator, and the grid of the image."""

@@ -14,8 +14,7 @@ from MedGenLib.imaging.volume import by_axis
 from MedGenLib.io.pictures import PICTURES, SINGLE, read_image
 from MedGenLib.progress import ProgressCallback
 from MedGenLib.trainer.datasets import ClassifiedImage, DataSet, Problem
-from MedGenLib.trainer.inspection import inspected, without_copies
-from MedGenLib.trainer.pair_inspection import digest
+from MedGenLib.trainer.inspection import digest, inspected, without_copies
 
 FEWEST_PEOPLE = 3
 """People of a class: to train, to calibrate and to measure."""

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from MedGenLib.errors import InputError
 from MedGenLib.io.pictures import IMAGES
-from MedGenLib.trainer.datasets import ClassifiedImage, DataSet, Problem
+from MedGenLib.trainer.datasets import ClassifiedImage, DataSet, Problem, reading
 from MedGenLib.trainer.layouts import FOLDERS, person_of, stem
 
 UNCERTAIN = {"ignore": None, "ones": 1, "zeros": 0}
@@ -79,26 +79,21 @@ def read_classes(path: str | Path, uncertain: str = "ignore") -> DataSet:
     InputError: an unknown layout, no image, or too few classes.
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"There is no data set {path}; check the path.")
-    if path.is_file() and path.suffix.lower() != ".csv":
-        raise InputError(
-            f"{path} is no folder and no CSV file; give a folder with a folder for each class, or a table."
-        )
-    try:
+    with reading(path):
+        if path.is_file() and path.suffix.lower() != ".csv":
+            raise InputError(
+                f"{path} is no folder and no CSV file; give a folder with a folder for each class, or a table."
+            )
         found = (
             _chexpert(path, UNCERTAIN[uncertain]) or _chestxray(path) or _csv(path) or _covid(path) or _folders(path)
         )
-    except OSError as error:
-        raise InputError(f"The data set {path} cannot be read: {error.strerror or error}.") from None
     if found is None:
         raise InputError(
             f"The layout of {path} is not known; create a folder for each class in it, or give a CSV file with the "
             "columns image and class."
         )
     if not found.cases:
-        why = f": {found.problems[0].sentence}" if found.problems else "; add some."
-        raise InputError(f"The data set {path} ({found.layout}) has no image with a class{why}")
+        raise found.without("image with a class", path)
     if len(found.classes) < (1 if found.several else 2):
         only = found.classes[0] if found.classes else NONE
         raise InputError(f"All images of {path} have the class '{only}'; add images of another class.")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from MedGenLib.errors import InputError
 
 TRANSLATIONS = ("regression", "pix2pix", "pix2pixhd", "cyclegan", "cut")
 """Recipes that learn to translate images."""
@@ -119,3 +122,19 @@ class DataSet:
     def paired(self) -> bool:
         """Whether each case has both images."""
         return all(case.source and case.target for case in self.cases)
+
+    def without(self, images: str, path: Path) -> InputError:
+        """The error of a data set, read from ``path``, that has no such images, with its first problem."""
+        why = f": {self.problems[0].sentence}" if self.problems else "; add some."
+        return InputError(f"The data set {path} ({self.layout}) has no {images}{why}")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise InputError for a data set that is missing, or whose files cannot be read."""
+    if not path.exists():
+        raise InputError(f"There is no data set {path}; check the path.")
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"The data set {path} cannot be read: {error.strerror or error}.") from None

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from MedGenLib.errors import InputError
 from MedGenLib.trainer.classes import read_classes
-from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
+from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem, reading
 from MedGenLib.trainer.layouts import (
     CONTRASTS,
     bids_images,
@@ -45,17 +45,12 @@ def read_images(path: str | Path, channel: str | None = None) -> DataSet:
     InputError: an unknown layout, or no image.
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"There is no data set {path}; check the path.")
-    try:
+    with reading(path):
         found = _table(path) if path.is_file() else _published(path, channel) or _folder(path) or _bids(path, channel)
         found = found or _labeled(path, channel) or _classes(path)
-    except OSError as error:
-        raise InputError(f"The data set {path} cannot be read: {error.strerror or error}.") from None
     found = replace(found, classes=tuple(sorted({case.kind for case in found.cases if case.kind})))
     if not found.cases:
-        why = f": {found.problems[0].sentence}" if found.problems else "; add some."
-        raise InputError(f"The data set {path} ({found.layout}) has no image that can be read{why}")
+        raise found.without("image that can be read", path)
     return found
 
 

@@ -178,8 +178,13 @@ def _facts(case: LabeledImage, image: Volume, labels: LabelMap, modality: str | 
         low,
         high,
         _beyond(values, numbers, kind),
-        hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16],
+        digest(image),
     )
+
+
+def digest(image: Volume) -> str:
+    """Hash of the voxels."""
+    return hashlib.sha256(np.ascontiguousarray(image.array).tobytes()).hexdigest()[:16]
 
 
 def _label_facts(values: NDArray) -> LabelFacts:

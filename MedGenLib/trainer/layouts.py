@@ -24,7 +24,7 @@ from typing import Any
 from MedGenLib.errors import InputError
 from MedGenLib.io.dicom.outlines import NODULE
 from MedGenLib.io.files import READABLE
-from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
+from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem, reading
 from MedGenLib.trainer.published import LICENSES, lidc_scans
 
 FOLDERS = (("imagesTr", "labelsTr"), ("images", "labels"), ("images", "masks"), ("image", "label"))
@@ -51,18 +51,13 @@ def read_dataset(path: str | Path, channel: str | None = None) -> DataSet:
     InputError: an unknown layout, an unknown channel, or no case.
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"There is no data set {path}; check the path.")
-    for layout in (_csv, _described, _brats, _lidc, _bids, _folders):
-        try:
-            found = layout(path, channel)
-        except OSError as error:
-            raise InputError(f"The data set {path} cannot be read: {error.strerror or error}.") from None
-        if found is not None:
-            if not found.cases:
-                why = f": {found.problems[0].sentence}" if found.problems else "; add some."
-                raise InputError(f"The data set {path} ({found.layout}) has no image with labels{why}")
-            return found
+    with reading(path):
+        layouts = (_csv, _described, _brats, _lidc, _bids, _folders)
+        found = next((found for layout in layouts if (found := layout(path, channel)) is not None), None)
+    if found is not None and not found.cases:
+        raise found.without("image with labels", path)
+    if found is not None:
+        return found
     raise InputError(
         f"The layout of {path} is not known; create the folders images and labels in it, with files of the same names, "
         "or give a CSV file with the columns image and labels."

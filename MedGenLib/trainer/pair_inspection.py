@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from MedGenLib.io.files import read_volume
 from MedGenLib.pipelines.working_grid import usable_axes
 from MedGenLib.progress import ProgressCallback
 from MedGenLib.trainer.datasets import DataSet, ImagePair, Problem
-from MedGenLib.trainer.inspection import inspected
+from MedGenLib.trainer.inspection import digest, inspected
 
 SIDES = ("source", "target")
 LEAST_OVERLAP = 0.3
@@ -170,11 +169,6 @@ def _frame(path: Path) -> str | None:
         if header is not None and header.get("FrameOfReferenceUID"):
             return str(header.FrameOfReferenceUID)
     return None
-
-
-def digest(image: Volume) -> str:
-    """Hash of the voxels."""
-    return hashlib.sha256(np.ascontiguousarray(image.array).tobytes()).hexdigest()[:16]
 
 
 def _common(facts: Sequence[PairFacts], side: str, dataset: DataSet) -> str:

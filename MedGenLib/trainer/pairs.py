@@ -22,7 +22,7 @@ from pathlib import Path
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import looks_like_labels
 from MedGenLib.io.files import read_volume
-from MedGenLib.trainer.datasets import DataSet, ImagePair, Problem
+from MedGenLib.trainer.datasets import DataSet, ImagePair, Problem, reading
 from MedGenLib.trainer.layouts import (
     FOLDERS,
     bids_images,
@@ -62,22 +62,17 @@ def read_data(
     InputError: an unknown layout, names that do not exist, or no case.
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"There is no data set {path}; check the path.")
-    if task is None:
-        translates = bool(source or target) or _holds_images_only(path)
-        task = "translate" if translates else "generate"
-    if task == "generate":
-        return read_dataset(path, channel)
-    if bool(source) != bool(target):
-        raise InputError("A translation needs --source and --target; give both, or neither where the folders tell.")
-    for layout in (_csv, _described, _bids, _published, _two_folders, _cases):
-        try:
-            found = layout(path, (source, target) if source and target else None)
-        except OSError as error:
-            raise InputError(f"The data set {path} cannot be read: {error.strerror or error}.") from None
-        if found is not None:
-            return _with_cases(found)
+    with reading(path):
+        if task is None:
+            translates = bool(source or target) or _holds_images_only(path)
+            task = "translate" if translates else "generate"
+        if task == "generate":
+            return read_dataset(path, channel)
+        if bool(source) != bool(target):
+            raise InputError("A translation needs --source and --target; give both, or neither where the folders tell.")
+        for layout in (_csv, _described, _bids, _published, _two_folders, _cases):
+            if (found := layout(path, (source, target) if source and target else None)) is not None:
+                return _with_cases(found)
     raise InputError(
         f"The layout of {path} is not known; create the folders source and target in it, with images of the same "
         "names, name the images with --source and --target, or give a CSV file with the columns source and target."
@@ -109,9 +104,7 @@ def _both(path: Path, names: tuple[str, str]) -> bool:
 def _with_cases(found: DataSet) -> DataSet:
     sides = [any(getattr(case, side) for case in found.cases) for side in ("source", "target")]
     if not all(sides):
-        missing = "sources" if not sides[0] else "targets"
-        why = f": {found.problems[0].sentence}" if found.problems else "; add some."
-        raise InputError(f"The data set {found.path} ({found.layout}) has no usable {missing}{why}")
+        raise found.without(f"usable {'targets' if sides[0] else 'sources'}", found.path)
     return found
 
 

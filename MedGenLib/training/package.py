@@ -13,8 +13,10 @@ from torch import nn
 from MedGenLib import __version__
 from MedGenLib.networks import NETWORKS
 from MedGenLib.packages.compression import compress
+from MedGenLib.packages.export import write_package
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.settings import pipeline_name
+from MedGenLib.packages.weights import load_weights, stored_weights
 from MedGenLib.training.loop import VALIDATION
 
 UNMEASURED = "Nothing else was measured. Evaluate the model on held-out data with `medgen evaluate` before you use it."
@@ -36,8 +38,6 @@ def export_package(
     training unless the section has them. The model card is the file ``card`` beside the configuration; without one, it
     holds what this run did and measured. The license text is ``license_text`` or the file ``license_file``.
     """
-    from MedGenLib.packages.export import write_package
-
     section = config["package"]
     folder = Path(config["folder"])
     medgen = {
@@ -115,9 +115,6 @@ def extend_package(
     use the network, the ``command`` that trained it and the file ``card`` with the section to add to the model card.
     `base` is the role of the network that this one started from; its weights are stored as differences from it.
     """
-    from MedGenLib.packages.export import write_package
-    from MedGenLib.packages.weights import load_weights, stored_weights
-
     section = config["package"]
     metadata = copy.deepcopy(dict(package.metadata))
     metadata["version"] = section["version"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from MedGenLib import __version__
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.colors import rgb
 from MedGenLib.imaging.volume import LabelMap
@@ -99,7 +100,7 @@ def write_segmentation(
         instance_number=1,
         manufacturer="MedGen",
         manufacturer_model_name="MedGen",
-        software_versions=_version(),
+        software_versions=f"MedGen {__version__}",
         device_serial_number="none",
         content_label="SEGMENTATION",
         content_description=shortened(description or "Labels written by MedGen"),
@@ -124,12 +125,6 @@ def _library():
             "newer; install it, or save the labels as .nrrd."
         ) from None
     return highdicom
-
-
-def _version() -> str:
-    from MedGenLib import __version__
-
-    return f"MedGen {__version__}"
 
 
 def _references(patient: SourceSeries, deidentify: bool) -> list[Dataset]:

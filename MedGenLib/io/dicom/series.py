@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from MedGenLib import __version__
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import MR_MODALITIES
 from MedGenLib.imaging.volume import Volume, check_finite
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from MedGenLib.io.dicom.scan import ImageHeader
 
+_WRITER = f"MedGen {__version__}"
 _CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
 _EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _HEADER_BYTES = 8192
@@ -150,7 +152,7 @@ def _common(
     common.SeriesDescription = _series_description(volume, facts, description, is_synthetic)
     common.InstanceCreatorUID = derived_uid("medgen")
     common.Manufacturer, common.ManufacturerModelName = "MedGen", "MedGen"
-    common.SoftwareVersions = _version()
+    common.SoftwareVersions = _WRITER
     if not deidentify:
         for moment in ("InstanceCreation", "Series", "Content"):
             setattr(common, f"{moment}Date", now.strftime("%Y%m%d"))
@@ -198,17 +200,15 @@ def _equipment(patient: SourceSeries | None, facts: Mapping[str, Any], deidentif
                 "Synthesizing Equipment",
                 "MedGen",
                 shortened(str(facts.get("model") or "MedGen")),
-                [*versions, _version()],
+                [*versions, _WRITER],
                 "Model that made the image" if model_of(facts) else "Moved the voxels of an image",
             )
         )
     else:
-        purposes.append(
-            ("109102", "Processing Equipment", "MedGen", "MedGen", [_version()], "Wrote the image as DICOM")
-        )
+        purposes.append(("109102", "Processing Equipment", "MedGen", "MedGen", [_WRITER], "Wrote the image as DICOM"))
     if deidentify:
         purposes.append(
-            ("109104", "De-identifying Equipment", "MedGen", "MedGen", [_version()], "Removed the patient's identity")
+            ("109104", "De-identifying Equipment", "MedGen", "MedGen", [_WRITER], "Removed the patient's identity")
         )
     items = []
     for value, meaning, maker, model, versions, contribution in purposes:
@@ -224,12 +224,6 @@ def _equipment(patient: SourceSeries | None, facts: Mapping[str, Any], deidentif
         item.PurposeOfReferenceCodeSequence = [code(value, meaning)]
         items.append(item)
     return items
-
-
-def _version() -> str:
-    from MedGenLib import __version__
-
-    return f"MedGen {__version__}"
 
 
 def _add_values(common: Dataset, slices: Slices, encoding: Encoding, modality: str) -> None:
@@ -294,8 +288,6 @@ def _image(
 
 def _file_meta(sop_class: str, instance: str) -> Dataset:
     from pydicom.dataset import FileMetaDataset
-
-    from MedGenLib import __version__
 
     meta = FileMetaDataset()
     meta.FileMetaInformationGroupLength = 0  # computed by pydicom on saving

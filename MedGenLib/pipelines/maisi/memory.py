@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -12,11 +11,9 @@ import torch
 from MedGenLib.devices import free_memory
 from MedGenLib.errors import MemoryPlanError
 from MedGenLib.networks.slabs import FEWEST_PLANES, SLAB_VALUES, Room
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.settings import MaisiSettings
 from MedGenLib.pipelines.windows import Windows
-
-if TYPE_CHECKING:
-    from MedGenLib.packages.manifest import Manifest
-    from MedGenLib.packages.settings import MaisiSettings
 
 OVERLAP = 8
 MOST_VOXELS, SMALL_VOXELS = 2**20, 2**17

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.boxes import Box
 from MedGenLib.imaging.volume import occupied
-
-if TYPE_CHECKING:
-    import SimpleITK
 
 CLOSED = 2
 """Voxels of a gap in an MR that is not the end of its field of view."""
@@ -34,8 +33,6 @@ EXTREMES = (0.5, 99.5)
 
 def field_of_view(mr: np.ndarray) -> np.ndarray:
     """Where an MR has signal, with what lies within it (x, y, z of the LPS grid; holes are filled slice by slice)."""
-    from scipy import ndimage
-
     margin = CLOSED + 1
     inner = (slice(margin, -margin),) * 3
     closed = ndimage.binary_closing(np.pad(mr > 0, margin), iterations=CLOSED)[inner]
@@ -90,8 +87,6 @@ def align(made: np.ndarray, target: np.ndarray, known: np.ndarray, spacing: tupl
     known: where the translation is known; beyond it nothing pulls.
     spacing: voxel sides in mm.
     """
-    import SimpleITK as sitk
-
     low, high = np.percentile(target, EXTREMES)
     fixed, moving = (_image(np.clip(a, low, high), spacing) for a in (made, target))
     mask = _image(known.astype(np.uint8), spacing)
@@ -110,29 +105,23 @@ def align(made: np.ndarray, target: np.ndarray, known: np.ndarray, spacing: tupl
     return Aligned(_array(warped), float(np.median(np.linalg.norm(moved, axis=-1))), float(squeezed))
 
 
-def _image(array: np.ndarray, spacing: tuple[float, ...]) -> SimpleITK.Image:
-    import SimpleITK as sitk
-
+def _image(array: np.ndarray, spacing: tuple[float, ...]) -> sitk.Image:
     kind = array.dtype if array.dtype == np.uint8 else np.float32
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.T, kind))
     image.SetSpacing([float(mm) for mm in spacing])
     return image
 
 
-def _array(image: SimpleITK.Image) -> np.ndarray:
+def _array(image: sitk.Image) -> np.ndarray:
     """(x, y, z), and the components of a vector at the end."""
-    import SimpleITK as sitk
-
     return sitk.GetArrayFromImage(image).swapaxes(0, 2)
 
 
-def _grid(image: SimpleITK.Image) -> tuple[Any, ...]:
+def _grid(image: sitk.Image) -> tuple[Any, ...]:
     return image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection()
 
 
-def _rigid(fixed: SimpleITK.Image, moving: SimpleITK.Image, mask: SimpleITK.Image) -> SimpleITK.Euler3DTransform:
-    import SimpleITK as sitk
-
+def _rigid(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image) -> sitk.Euler3DTransform:
     transform = sitk.Euler3DTransform()
     transform.SetCenter(fixed.TransformContinuousIndexToPhysicalPoint([n / 2 for n in fixed.GetSize()]))
     method = sitk.ImageRegistrationMethod()
@@ -148,15 +137,13 @@ def _rigid(fixed: SimpleITK.Image, moving: SimpleITK.Image, mask: SimpleITK.Imag
     return transform
 
 
-def _is_small(transform: SimpleITK.Euler3DTransform) -> bool:
+def _is_small(transform: sitk.Euler3DTransform) -> bool:
     turns, shifts = np.abs(transform.GetParameters()).reshape(2, 3)
     return bool(turns.max() <= NEAR_RADIANS and shifts.max() <= NEAR_MM)
 
 
-def _demons(fixed: SimpleITK.Image, moving: SimpleITK.Image, mask: SimpleITK.Image) -> SimpleITK.Image:
+def _demons(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image) -> sitk.Image:
     """The displacement field on the fixed grid, from coarse to fine."""
-    import SimpleITK as sitk
-
     field = None
     for factor in RESOLUTIONS:
         size = [max(1, n // factor) for n in fixed.GetSize()]

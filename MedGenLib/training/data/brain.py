@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.contrast import levels
@@ -179,8 +180,6 @@ class BrainScans(ScanPatches):
 
 def with_shell(values: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...], fluid: int) -> np.ndarray:
     """Labels with dark unlabeled voxels within `SHELL_MM` of the brain set to ``fluid``."""
-    from scipy import ndimage
-
     near = ndimage.distance_transform_edt(labels == 0, spacing) <= SHELL_MM
     dark = (values > SHELL_ABOVE) & (values < SHELL_BELOW)
     return np.where((labels == 0) & near & dark, fluid, labels).astype(np.uint8)
@@ -222,8 +221,6 @@ def _vary(
     values: np.ndarray, white: np.ndarray, noise: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, float]:
     """A smoothed or noisier version of a patch, and its noise level."""
-    from scipy import ndimage
-
     chance = generator.random()
     if chance < SMOOTHED:
         sigma = generator.uniform(0.3, 0.8)

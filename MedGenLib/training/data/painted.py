@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.orientation import Reorientation
@@ -75,8 +76,6 @@ class PaintedHeads:
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Class numbers and head mask (a little dilated), turned to LPS."""
-    from scipy import ndimage
-
     label_map = read_label_map(path)
     labels = Reorientation.to(label_map.geometry, "LPS").apply(label_map.array)
     table = np.full(int(labels.max()) + 1, _NAMES.index("gray matter"), np.uint8)
@@ -97,8 +96,6 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _paint(classes: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw CT (HU) and T1w MR (relative) for a slice of class numbers."""
-    from scipy import ndimage
-
     # Tissue that the maps do not tell apart becomes fat or muscle in smooth random patches.
     patches = ndimage.gaussian_filter(generator.normal(size=classes.shape), 3.0)
     fat = patches > np.quantile(patches, generator.uniform(0.3, 0.8))

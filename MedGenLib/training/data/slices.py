@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from MedGenLib.errors import InputError
 from MedGenLib.training.splits import hold_out
@@ -36,8 +37,6 @@ def calibrate_hu(gray: np.ndarray, mask: np.ndarray, margin: int = 22) -> np.nda
     Gray 0 is -1024 HU and the brain's mode is +35 HU: the mode is the centroid of the five bins around the peak of the
     histogram of pixels more than ``margin`` pixels inside the mask.
     """
-    from scipy import ndimage
-
     core = ndimage.binary_erosion(mask, iterations=margin)
     histogram = np.bincount(gray[core if core.any() else mask].astype(int), minlength=256)
     histogram[:20] = 0
@@ -100,8 +99,6 @@ class Augmentation:
     marrow: float = 0.0
 
     def __call__(self, pair: SlicePair, generator: np.random.Generator) -> dict[str, np.ndarray]:
-        from scipy import ndimage
-
         matrix, offset = self._geometry(pair, generator)
         shape = (self.size, self.size)
 
@@ -139,8 +136,6 @@ class Augmentation:
     @staticmethod
     def _scanner(mr: np.ndarray, mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Random gain, contrast curve, coil shading and noise on a relative MR slice."""
-        from scipy import ndimage
-
         mr = np.clip(mr, 0, 1.5) ** np.exp(generator.uniform(-0.3, 0.3))
         field = ndimage.zoom(generator.normal(0, 0.12, (4, 4)), mr.shape[0] / 4, order=1)
         mr = mr * np.exp(field[: mr.shape[0], : mr.shape[1]] + generator.uniform(-0.15, 0.15))
@@ -152,8 +147,6 @@ class Augmentation:
 
 def with_marrow(mr: np.ndarray, ct: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Replace the MR level between the inner and outer table of the bone."""
-    from scipy import ndimage
-
     depth = ndimage.distance_transform_edt(ct > 250)
     weight = ndimage.gaussian_filter(np.clip(depth - 1.0, 0, 1), 0.6)
     texture = 1 + 0.15 * ndimage.gaussian_filter(generator.normal(size=mr.shape), 1.0) * 3

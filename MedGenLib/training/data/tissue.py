@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.resampling import resample
@@ -23,8 +24,6 @@ def tissue_labels(hu: np.ndarray, body: np.ndarray) -> np.ndarray:
 
     Thresholds -250, -30 and 180 HU on the image after a 3 x 3 x 3 median filter.
     """
-    from scipy import ndimage
-
     smooth = ndimage.median_filter(hu, size=3)
     tissue = np.array([4, 1, 2, 3], np.uint8)[np.digitize(smooth, THRESHOLDS_HU)]
     return np.where(body, tissue, 0).astype(np.uint8)
@@ -95,8 +94,6 @@ def _at_spacing(subject: str, volume: Volume, label_map: LabelMap, spacing: floa
 
 def _blur(hu: np.ndarray, labels: np.ndarray, noise: float, sigma: float) -> tuple[np.ndarray, float]:
     """A smoother reconstruction of a patch, and its noise level."""
-    from scipy import ndimage
-
     smooth = ndimage.gaussian_filter(hu, sigma)
     before, after = noise_level(hu, labels == 2), noise_level(smooth, labels == 2)
     ratio = after / before if before and after else np.exp(-1.2 * sigma)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from MedGenLib.io.atomic import replacing, write_json
@@ -82,8 +83,6 @@ class AutoencoderRecipe(DataRecipe):
 
 def write_autoencoder(network: nn.Module, arguments: dict[str, Any], steps: int, out: Path) -> Path:
     """Write the weights and the arguments; returns the path of the weights."""
-    from safetensors.torch import save_file
-
     path = out / WEIGHTS_FILE
     state = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
     with replacing(path) as temporary:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from MedGenLib.diffusion import DENOISERS, SAMPLERS
@@ -169,8 +170,6 @@ class LatentFlowRecipe(DataRecipe):
 
 
 def trained_autoencoder(folder: Path) -> Autoencoder:
-    from safetensors.torch import load_file
-
     path = folder / WEIGHTS_FILE
     if not path.exists():
         raise InputError(
