@@ -8,7 +8,6 @@ from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from MedGenLib.cli.arguments import add_arguments
 from MedGenLib.cli.commands import Parser, command
@@ -20,10 +19,8 @@ from MedGenLib.io.provenance import Source
 from MedGenLib.io.samples import sample
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import is_accepted, license_notice
+from MedGenLib.result import Result
 from MedGenLib.run_files import write_with_facts
-
-if TYPE_CHECKING:
-    from MedGenLib.result import Result
 
 SEED = 1
 

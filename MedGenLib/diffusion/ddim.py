@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from MedGenLib.diffusion import sampler
-from MedGenLib.diffusion.variance_preserving import respaced
+from MedGenLib.diffusion.ddpm import respaced
 
 
 @sampler("ddim", path="variance-preserving")

@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.enhancement.conditions import conditions
-from MedGenLib.enhancement.scale import unit_of
-from MedGenLib.imaging.boxes import inside
+from MedGenLib.imaging.boxes import Box, inside
 from MedGenLib.imaging.orientation import Reorientation
+from MedGenLib.imaging.volume import Geometry
+from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.settings import RestorationSettings
 from MedGenLib.progress import ProgressCallback, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     import torch
-
-    from MedGenLib.imaging.boxes import Box
-    from MedGenLib.imaging.volume import Geometry
-    from MedGenLib.packages.manifest import Manifest
 
 TILES = {"normal": 160, "small": 64}
 """Voxels along each side of a tile, by memory plan."""
+CONDITIONS = 5
+LEAST_NOISE = 0.02
+"""Noise, in network units, that counts as 1 in its condition."""
+BRIGHT = 99.9
+"""Percentile that is taken for the largest value."""
+FOREGROUND = 0.1
+"""Values above this share of it are the foreground."""
+
+
+def conditions(thick: Sequence[float], noise: float, stacks: int) -> NDArray[np.float32]:
+    """(5,) numbers of the order of 1.
+
+    Parameters
+    ----------
+    thick: distance of the slices along each axis in voxels of the output; 1 where no stack has thick slices.
+    noise: standard deviation of the noise in network units.
+    stacks: number of stacks with thick slices; 0 for an image whose noise alone is removed.
+    """
+    return np.array([*np.log2(thick), np.log2(1 + noise / LEAST_NOISE) / 2, max(0, stacks - 1)], np.float32)
+
+
+def unit_of(values: NDArray, settings: RestorationSettings) -> float:
+    """Intensity of one network unit of an image of any shape.
+
+    "hounsfield" has a fixed one; "relative" takes the median of the foreground, so that the unit of an MR image has no
+    meaning. The scale divides either.
+    """
+    if settings.name == "hounsfield":
+        return settings.scale
+    foreground = values[values > FOREGROUND * np.percentile(values, BRIGHT)]
+    level = float(np.median(foreground)) if foreground.size else 1.0
+    return max(level, 1e-6) * settings.scale
 
 
 def restored(
@@ -42,7 +70,7 @@ def restored(
 
     Parameters
     ----------
-    thick, stacks: see `enhancement.conditions`, along the axes of the image.
+    thick, stacks: see `conditions`, along the axes of the image.
     noise: in the unit of the image.
     """
     import torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,10 @@ from MedGenLib.imaging.modality import PICTURE, modality_family, same_modality
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.packages.catalogue import catalogue, find
 from MedGenLib.packages.license import require_acceptance
+from MedGenLib.packages.manifest import Manifest
 from MedGenLib.progress import ProgressCallback, Stage, Timings
 from MedGenLib.report import Report
 from MedGenLib.result import Result
-
-if TYPE_CHECKING:
-    from MedGenLib.packages.manifest import Manifest
 
 BYTES_PER_VOXEL = 60
 """Peak memory of a run by voxel of the result, with tiles of the normal plan."""

@@ -505,7 +505,7 @@ class RestorationSettings(Settings):
 
     Attributes
     ----------
-    name: "hounsfield" for CT; "relative" for images whose unit has no meaning, see `enhancement.scale`.
+    name: "hounsfield" for CT; "relative" for images whose unit has no meaning, see `enhancement.restoring`.
     scale: of the values, in HU, or relative to the median of the foreground.
     thickest: largest thickness of a slice in training, in voxels of the output.
     noisiest: largest standard deviation of the noise in training, in the scale.

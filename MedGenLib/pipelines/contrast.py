@@ -6,25 +6,32 @@ logarithm (base 2) of the noise relative to that of the spacing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from MedGenLib.imaging.contrast import levels
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.normalization import TissueStandard
     from MedGenLib.labels.vocabulary import Label
     from MedGenLib.packages.settings import ContrastSettings, Distribution
 
+FEWEST_VOXELS = 30
+"""Voxels of a tissue below which it has no level."""
 SOFT_SIGMA, SOFT_REACH = 0.8, 2
 """Standard deviation and radius in voxels of the blend of levels at the border of two tissues."""
 MOST = 2.0
 """Largest difference from the mean, in standard deviations."""
 LEAST_SD = 1e-4
 """Standard deviation up to which a measure is the same for all images."""
+
+
+def levels(values: np.ndarray, labels: np.ndarray, wanted: Sequence[int], reference: int) -> np.ndarray:
+    """Median of each wanted label relative to that of the reference; NaN for labels of few voxels."""
+    parts = (values[labels == value] for value in (*wanted, reference))
+    medians = [float(np.median(part)) if part.size >= FEWEST_VOXELS else float("nan") for part in parts]
+    return np.array(medians[:-1]) / medians[-1]
 
 
 def distribution(measures: np.ndarray) -> dict[str, Any]:

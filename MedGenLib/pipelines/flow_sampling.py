@@ -158,9 +158,7 @@ class Sampling(GenerationRun):
         """
         boxes = list(self.windows)
         kept = None if not self.plan.keep else list(self._features(boxes, progress))
-        scalars = None
-        if self.scene.scalars:
-            scalars = torch.tensor([self.scene.scalars], device=self.device)
+        scalars = torch.tensor([self.scene.scalars], device=self.device) if self.scene.scalars else None
         evaluated = SAMPLERS[self.sampler].total(self.steps) * self.window_count
         stage = Stage("sampling", evaluated, progress)
 

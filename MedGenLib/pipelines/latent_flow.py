@@ -92,6 +92,11 @@ class LatentFlow(Pipeline):
         return geometry.moved((0, 0, 0), shape)
 
 
+@pipeline("pixel-diffusion")
+class PixelDiffusion(LatentFlow):
+    """Diffusion in voxels: the network predicts something else, and the autoencoder is the Haar transform."""
+
+
 def network_role(
     manifest: Manifest,
     preset: FlowPreset,

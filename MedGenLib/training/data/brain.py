@@ -13,7 +13,6 @@ import numpy as np
 from scipy import ndimage
 
 from MedGenLib.errors import InputError
-from MedGenLib.imaging.contrast import levels
 from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.normalization import TissueStandard
 from MedGenLib.imaging.orientation import Reorientation
@@ -24,7 +23,7 @@ from MedGenLib.labels.mapping import map_labels
 from MedGenLib.labels.vocabulary import Vocabulary
 from MedGenLib.packages.settings import ContrastSettings
 from MedGenLib.packages.typed import read
-from MedGenLib.pipelines.contrast import adapted, distribution
+from MedGenLib.pipelines.contrast import adapted, distribution, levels
 from MedGenLib.training.config import resolve
 from MedGenLib.training.data import reader
 from MedGenLib.training.data.patches import Scan, ScanPatches

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from MedGenLib.degradation.noise import ct_noise, rician
 from MedGenLib.degradation.slices import slice_weights
-from MedGenLib.enhancement.conditions import conditions
 from MedGenLib.enhancement.fusion import AxisFit, StackFit, fuse
-from MedGenLib.enhancement.scale import unit_of
+from MedGenLib.enhancement.restoring import conditions, unit_of
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.io.files import read_volume

@@ -61,7 +61,7 @@ class FeaturesRecipe(DataRecipe):
         """The losses at fixed views of the training scans, and the share of matched pairs."""
         batch = to_device_of(networks["encoder"], self.data.sample(Draw.of(7, 0).numpy, 128))
         values = {name: float(value) for name, value in _losses(networks, batch).items()}
-        nearest = _similarity(networks, batch["image"]).argmax(1)
+        nearest = _similar(networks["heads"].project(networks["encoder"](batch["image"]).float())).argmax(1)
         values["partners_found"] = float((nearest == _partners(nearest)).float().mean())
         return values
 
@@ -88,10 +88,6 @@ def _losses(networks: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[st
         "plane": F.cross_entropy(heads.plane(features), batch["plane"]),
         "position": F.mse_loss(heads.position(features)[:, 0], batch["position"]),
     }
-
-
-def _similarity(networks: dict[str, nn.Module], image: Tensor) -> Tensor:
-    return _similar(networks["heads"].project(networks["encoder"](image).float()))
 
 
 def _similar(projected: Tensor) -> Tensor:

@@ -145,13 +145,10 @@ class LatentFlowRecipe(DataRecipe):
         def predict(x: Tensor, t: float) -> Tensor:
             return network(x, torch.full((1,), t).to(x), features, batch.get("scalars"))
 
-        latent = SAMPLERS[name](DENOISERS[self.prediction](predict), self._noise(batch["x"], draw), steps)
+        shape = (1, self.autoencoder.channels, *(n // self.autoencoder.stride for n in batch["x"].shape[2:]))
+        noise = torch.randn(shape, generator=draw.torch).to(batch["x"].device)
+        latent = SAMPLERS[name](DENOISERS[self.prediction](predict), noise, steps)
         return self.autoencoder.decode(latent)
-
-    def _noise(self, image: Tensor, draw: Draw) -> Tensor:
-        """Noise with the shape of the latent of an image."""
-        shape = (1, self.autoencoder.channels, *(n // self.autoencoder.stride for n in image.shape[2:]))
-        return torch.randn(shape, generator=draw.torch).to(image.device)
 
     def export(self, networks: dict[str, nn.Module], step: int, out: Path) -> Path:
         return export_package(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from MedGenLib.enhancement.conditions import CONDITIONS
+from MedGenLib.enhancement.restoring import CONDITIONS
 from MedGenLib.networks import Restorer
 from MedGenLib.training.data.degraded import DegradedPatches
 from MedGenLib.training.loop import DataRecipe, Draw, Log, Objective, start_from, to_device_of

@@ -52,9 +52,7 @@ def open_canvas(
     else:
         canvas = Canvas.of_image(take({**image, "kind": "volume"}), mask, model, **options)
     report = None if canvas.result is None else canvas.result.report
-    volume = None
-    if image is None:
-        volume = put(canvas.volume, target, f"edit-open-{job.number}", job.check)
+    volume = put(canvas.volume, target, f"edit-open-{job.number}", job.check) if image is None else None
     name = secrets.token_hex(8)
     _canvases[name] = canvas
     sentences = [finding.sentence for finding in canvas.findings]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from MedGenLib.diffusion import SAMPLERS, ddim, ddpm
+from MedGenLib.diffusion.ddpm import cumulative_signal, respaced
 from MedGenLib.diffusion.flow import FlowDenoiser, path_times, velocity_target
-from MedGenLib.diffusion.variance_preserving import cumulative_signal, respaced
 from MedGenLib.errors import Cancelled
 
 MEAN, SPREAD = 1.5, 0.3
