@@ -14,10 +14,10 @@ from typing import Any
 
 from MedGenLib.cohort.manifest import CohortCase
 from MedGenLib.io.atomic import write_json
+from MedGenLib.packages.weights import sha256 as file_hash
 
 CASES, RECORD, LOG = "cases", "record.json", "log.txt"
 DONE, FAILED, QUARANTINED = "done", "failed", "quarantined"
-_BLOCK = 1 << 20
 _UNRECORDED = ("accept_license",)
 _UNFINISHED = re.compile(r"\.[0-9a-f]+\.part\.(.+)")
 
@@ -99,14 +99,6 @@ def stamp_of(path: Path) -> list[int]:
     """Size, time of the last change in ns, and number of files."""
     found = [file.stat() for file in (_files(path) if path.is_dir() else [path])]
     return [sum(item.st_size for item in found), max((item.st_mtime_ns for item in found), default=0), len(found)]
-
-
-def file_hash(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def case_folder(out: Path, name: str) -> Path:

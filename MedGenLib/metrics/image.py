@@ -8,7 +8,7 @@ Dice coefficient of two empty masks, is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -212,15 +212,7 @@ def stripe_index(image: ArrayLike, labels: ArrayLike | None = None, periods: Seq
     the same label other than 0: the flat faces of a drawn mask do not count. An axis shorter
     than two periods is skipped for that period; NaN if nothing is left.
     """
-    image = np.asarray(image)
-    labels = _labels_like(labels, image)
-    ratios = [np.nan]
-    for axis in range(image.ndim):
-        total, count = _steps(image, labels, axis)
-        for period in periods:
-            if image.shape[axis] >= 2 * period:
-                ratios.extend(_phase_ratios(total, count, period))
-    return float(np.nanmax(ratios)) if np.isfinite(ratios).any() else float("nan")
+    return _largest(_phase_ratios, image, labels, periods, 2)
 
 
 def grid_index(
@@ -232,15 +224,11 @@ def grid_index(
     step within one period around it, and a phase counts only if its mean lies more than `errors` standard errors above
     that of the others. NaN if no axis is long enough.
     """
-    image = np.asarray(image)
-    labels = _labels_like(labels, image)
-    ratios = [np.nan]
-    for axis in range(image.ndim):
-        total, count = _steps(image, labels, axis)
-        for period in periods:
-            if image.shape[axis] >= 2 * _FEWEST_PLANES * period:
-                ratios.append(_significant_ratio(_local_steps(total, count, period), period, errors))
-    return float(np.nanmax(ratios)) if np.isfinite(ratios).any() else float("nan")
+
+    def ratios(total: NDArray, count: NDArray, period: int) -> Iterator[float]:
+        yield _significant_ratio(_local_steps(total, count, period), period, errors)
+
+    return _largest(ratios, image, labels, periods, 2 * _FEWEST_PLANES)
 
 
 def seam_index(image: ArrayLike, axis: int, plane: int, labels: ArrayLike | None = None, neighbors: int = 2) -> float:
@@ -267,6 +255,24 @@ def seam_index(image: ArrayLike, axis: int, plane: int, labels: ArrayLike | None
     step = plane - 1 - first
     around = np.arange(len(total)) != step
     return _ratio(total[step], count[step], total[around].sum(), count[around].sum())
+
+
+def _largest(
+    ratios: Callable[[NDArray, NDArray, int], Iterator[float]],
+    image: ArrayLike,
+    labels: ArrayLike | None,
+    periods: Sequence[int],
+    fewest: int,
+) -> float:
+    """The largest ratio over all axes and periods, of which an axis holds at least the fewest; NaN without one."""
+    image = np.asarray(image)
+    labels, found = _labels_like(labels, image), [np.nan]
+    for axis in range(image.ndim):
+        total, count = _steps(image, labels, axis)
+        for period in periods:
+            if image.shape[axis] >= fewest * period:
+                found.extend(ratios(total, count, period))
+    return float(np.nanmax(found)) if np.isfinite(found).any() else float("nan")
 
 
 def _steps(image: NDArray, labels: NDArray, axis: int) -> tuple[NDArray, NDArray]:

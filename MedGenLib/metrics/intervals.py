@@ -120,7 +120,7 @@ def _figures(width: float) -> str:
 
 def _quantile(found: Sequence[Errors], part: Callable[[Errors], NDArray[np.bool_]], level: float) -> float | None:
     """The error below which the share ``level`` of the voxels of an average person lies; None for too few."""
-    weights, errors, people = [], [], {}
+    people: dict[str, list[NDArray[np.float64]]] = {}
     for entry in found:
         chosen = entry.errors[part(entry)]
         people.setdefault(entry.person, []).append(chosen)
@@ -128,10 +128,8 @@ def _quantile(found: Sequence[Errors], part: Callable[[Errors], NDArray[np.bool_
     kept = {person: values for person, values in kept.items() if len(values)}
     if len(kept) < FEWEST_PEOPLE or sum(map(len, kept.values())) < FEWEST_VOXELS:
         return None
-    for values in kept.values():
-        errors.append(values)
-        weights.append(np.full(len(values), 1 / len(values)))
-    errors, weights = np.concatenate(errors), np.concatenate(weights)
+    errors = np.concatenate(list(kept.values()))
+    weights = np.concatenate([np.full(len(values), 1 / len(values)) for values in kept.values()])
     order = np.argsort(errors)
     reached = np.cumsum(weights[order]) / len(kept)
     return float(errors[order][min(len(order) - 1, np.searchsorted(reached, level))])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -69,7 +69,9 @@ def find(name: str) -> Manifest:
     for package in damaged:
         if package.folder.name == name:
             raise PackageError(package.reason)
-    if name in _published():
+    from MedGenLib.packages.hub.nv_generate import PUBLISHED  # which imports manifests too
+
+    if name in PUBLISHED:
         raise PackageError(f"The model '{name}' is not installed; get it with `medgen models install {name}`.")
     raise PackageError(f"There is no model named '{name}'; {_known(manifests)}.")
 
@@ -111,12 +113,6 @@ def package_hash(manifest: Manifest) -> str:
         f"{name} {sha}\n" for name, sha in sorted(manifest.checksums.items()) if not name.startswith(_DOCUMENTS)
     )
     return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def _published() -> Iterable[str]:
-    from MedGenLib.packages.hub.nv_generate import PUBLISHED  # which imports manifests too
-
-    return PUBLISHED
 
 
 def _known(manifests: list[Manifest]) -> str:

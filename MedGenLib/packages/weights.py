@@ -55,11 +55,8 @@ def check_sha256(path: Path, expected: str) -> None:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=64)
