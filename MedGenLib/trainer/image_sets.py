@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem, reading
 from MedGenLib.trainer.layouts import (
     CONTRASTS,
     bids_images,
+    columns_of,
     entities,
     person_of,
     read_dataset,
@@ -55,11 +55,8 @@ def read_images(path: str | Path, channel: str | None = None) -> DataSet:
 
 
 def _table(path: Path) -> DataSet:
-    if path.suffix.lower() == ".csv":
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            if "class" in next(csv.reader(stream), []):
-                return _classes(path)
-    return read_table(path, ("image",))
+    has_classes = path.suffix.lower() == ".csv" and "class" in columns_of(path)
+    return _classes(path) if has_classes else read_table(path, ("image",))
 
 
 def _published(path: Path, channel: str | None) -> DataSet | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ BRATS_CASE = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d+")
 BRATS_IMAGES = {"t1n": "T1w", "t1c": "T1w", "t2w": "T2w", "t2f": "FLAIR"}
 BRATS_LABELS = {1: "necrotic tumor core", 2: "peritumoral edema", 3: "enhancing tumor"}
 """Labels of the glioma data of 2023: https://www.synapse.org/Synapse:syn51156910."""
+TWO_CASES = "The table {} has two cases '{}'; add a column case with different names."
 _CHANNEL = re.compile(r"_\d{4}$")
 _WORDS = {"t1": "T1w", "t1w": "T1w", "t2": "T2w", "t2w": "T2w", "flair": "FLAIR", "pd": "PDw", "ct": "CT"}
 
@@ -83,22 +84,35 @@ def _csv(path: Path, channel: str | None) -> DataSet | None:
 
 def read_table(path: Path, needed: tuple[str, ...]) -> DataSet:
     """The cases of a CSV file with the columns "image" and perhaps "labels"; InputError for another file."""
+    cases: dict[str, LabeledImage] = {}
+    problems = []
+    for number, row in table_rows(path, needed):
+        files = [path.parent / (row[name] or "").strip() for name in needed]
+        name = row.get("case") or stem(files[0]) or f"line {number}"
+        if absent := [file for file in files if not file.is_file()]:
+            problems.append(Problem(name, f"The file {absent[0]} of line {number} does not exist."))
+        elif name in cases:
+            raise InputError(TWO_CASES.format(path, name))
+        else:
+            cases[name] = LabeledImage(name, row.get("subject") or person_of(name), *files)
+    return DataSet(path, "CSV", path.stem, tuple(cases.values()), problems=tuple(problems))
+
+
+def columns_of(path: Path) -> list[str]:
+    """The first line of a CSV file."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        return next(csv.reader(stream), [])
+
+
+def table_rows(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Line and values of each case of a CSV file; InputError for another file, or one that lacks a column."""
     if path.suffix.lower() != ".csv":
         raise InputError(f"{path} is no folder and no CSV file; give a folder of images, or such a table.")
     with path.open(encoding="utf-8-sig", newline="") as stream:
         rows = csv.DictReader(stream)
-        columns = rows.fieldnames or []
-        if missing := [name for name in needed if name not in columns]:
+        if missing := [name for name in needed if name not in (rows.fieldnames or [])]:
             raise InputError(f"The table {path} has no column '{missing[0]}'; its first line must name it.")
-        cases, problems = [], []
-        for number, row in enumerate(rows, start=2):
-            files = [path.parent / (row[name] or "").strip() for name in needed]
-            name = row.get("case") or stem(files[0]) or f"line {number}"
-            if absent := [file for file in files if not file.is_file()]:
-                problems.append(Problem(name, f"The file {absent[0]} of line {number} does not exist."))
-            else:
-                cases.append(LabeledImage(name, row.get("subject") or person_of(name), *files))
-    return DataSet(path, "CSV", path.stem, _distinct(cases, path), problems=tuple(problems))
+        return list(enumerate(rows, start=2))
 
 
 @dataclass(frozen=True)
@@ -222,7 +236,9 @@ def _bids(path: Path, channel: str | None) -> DataSet | None:
     present = [name for name in CONTRASTS if name in found]
     suffix = channel or (present[0] if present else "T1w")
     if suffix not in found:
-        raise InputError(f"The BIDS data set {path} has no images *_{suffix}; {_choose(present)}.")
+        others = "its images have other suffixes than T1w, T2w, FLAIR, PDw and ct"
+        choose = f"choose {', '.join(present)} as --channel" if present else others
+        raise InputError(f"The BIDS data set {path} has no images *_{suffix}; {choose}.")
     labels, names = _segmentations(path)
     cases, problems = [], []
     for image in found[suffix]:
@@ -246,13 +262,6 @@ def bids_images(path: Path) -> dict[str, list[Path]] | None:
         if (name := stem(image)) is not None:
             found.setdefault(name.rpartition("_")[2], []).append(image)
     return found if subjects else None
-
-
-def _choose(names: Iterable[str]) -> str:
-    known = ", ".join(names)
-    return (
-        f"choose {known} as --channel" if known else "its images have other suffixes than T1w, T2w, FLAIR, PDw and ct"
-    )
 
 
 def entities(path: Path) -> tuple[str, str | None]:
@@ -288,12 +297,3 @@ def _folders(path: Path, channel: str | None) -> DataSet | None:
     images = {_CHANNEL.sub("", name): file for name, file in volumes_in(path / pair[0]).items()}
     cases, problems = _paired(volumes_in(path / pair[1]), images.get, path / pair[0])
     return DataSet(path, "folders", path.name, tuple(cases), problems=tuple(problems))
-
-
-def _distinct(cases: Iterable[LabeledImage], path: Path) -> tuple[LabeledImage, ...]:
-    known: dict[str, LabeledImage] = {}
-    for case in cases:
-        if case.name in known:
-            raise InputError(f"The table {path} has two cases '{case.name}'; add a column case with different names.")
-        known[case.name] = case
-    return tuple(known.values())

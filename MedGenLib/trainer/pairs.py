@@ -14,7 +14,6 @@ Each image is a file or a folder with a DICOM series.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,13 +24,16 @@ from MedGenLib.io.files import read_volume
 from MedGenLib.trainer.datasets import DataSet, ImagePair, Problem, reading
 from MedGenLib.trainer.layouts import (
     FOLDERS,
+    TWO_CASES,
     bids_images,
     channel_number,
+    columns_of,
     described_data,
     entities,
     person_of,
     read_dataset,
     stem,
+    table_rows,
     volumes_in,
 )
 from MedGenLib.trainer.published import LICENSES, published_images
@@ -88,7 +90,7 @@ def stated_modality(name: str) -> str | None:
 def _holds_images_only(path: Path) -> bool:
     """Whether a data set is known for translation by its columns, its folders or its "labels"."""
     if path.is_file():
-        return path.suffix.lower() == ".csv" and {"source", "target"} <= set(_columns(path))
+        return path.suffix.lower() == ".csv" and {"source", "target"} <= set(columns_of(path))
     if any(_both(path, pair) for pair in NAMED) or published_images(path)[1]:
         return True
     pair = next((pair for pair in FOLDERS if _both(path, pair)), None)
@@ -108,31 +110,21 @@ def _with_cases(found: DataSet) -> DataSet:
     return found
 
 
-def _columns(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        return next(csv.reader(stream), [])
-
-
 def _csv(path: Path, names: tuple[str, str] | None) -> DataSet | None:
     if path.is_dir():
         return None
     columns = names or ("source", "target")
-    if path.suffix.lower() != ".csv":
-        raise InputError(f"{path} is no folder and no CSV file; give a folder of images, or such a table.")
-    if missing := [name for name in columns if name not in _columns(path)]:
-        raise InputError(f"The table {path} has no column '{missing[0]}'; its first line must name it.")
     cases: dict[str, ImagePair] = {}
     problems = []
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        for number, row in enumerate(csv.DictReader(stream), start=2):
-            files = [path.parent / row[name].strip() if (row[name] or "").strip() else None for name in columns]
-            name = row.get("case") or next((stem(f) or f.name for f in files if f), f"line {number}")
-            if absent := [file for file in files if file and not file.exists()]:
-                problems.append(Problem(name, f"The file {absent[0]} of line {number} does not exist."))
-            elif name in cases:
-                raise InputError(f"The table {path} has two cases '{name}'; add a column case with different names.")
-            elif any(files):
-                cases[name] = ImagePair(name, row.get("subject") or name, *files)
+    for number, row in table_rows(path, columns):
+        files = [path.parent / row[name].strip() if (row[name] or "").strip() else None for name in columns]
+        name = row.get("case") or next((stem(f) or f.name for f in files if f), f"line {number}")
+        if absent := [file for file in files if file and not file.exists()]:
+            problems.append(Problem(name, f"The file {absent[0]} of line {number} does not exist."))
+        elif name in cases:
+            raise InputError(TWO_CASES.format(path, name))
+        elif any(files):
+            cases[name] = ImagePair(name, row.get("subject") or name, *files)
     return _dataset(path, "CSV", path.stem, cases.values(), problems, columns)
 
 

@@ -479,7 +479,9 @@ def make_plan(
     """
     subjects = inspection.subjects
     held_out, validation = hold_out_both(subjects, f"cases of {dataset.path}")
-    numbers = _numbering(inspection.numbers)
+    if len(inspection.numbers) > MOST_LABELS:
+        raise InputError(f"The data set has {len(inspection.numbers)} labels; a model takes at most {MOST_LABELS}.")
+    numbers = {number: index for index, number in enumerate(inspection.numbers, start=1)}  # 1, 2, 3 ... of the model
     labels = {new: _label_name(dataset, old) for old, new in numbers.items()}
     spacing, why_spacing = _spacing(inspection)
     outside, why_outside = _outside(inspection)
@@ -611,13 +613,6 @@ def with_budget(plan: AnyPlan, seconds: Mapping[str, float], budget: float) -> A
     return plan.with_values(steps=chosen, reasons={**plan.reasons, **why})
 
 
-def _numbering(numbers: Sequence[int]) -> dict[int, int]:
-    """Labels of the data set -> 1, 2, 3 ..."""
-    if len(numbers) > MOST_LABELS:
-        raise InputError(f"The data set has {len(numbers)} labels; a model takes at most {MOST_LABELS}.")
-    return {number: index for index, number in enumerate(numbers, start=1)}
-
-
 def _label_name(dataset: DataSet, number: int) -> str:
     return dataset.labels.get(number) or f"label {number}"
 
@@ -701,10 +696,13 @@ def about(
     ``name`` and ``license`` are choices of the user; the name is made of the title, by default that of the data set.
     Raises InputError for a name that no package can have.
     """
+    name = name or package_name(title or dataset.title)
+    if not NAME.fullmatch(name):
+        raise InputError(f"'{name}' is no name of a model; take small letters, digits and '-', at most 64.")
     return {
         "dataset": str(dataset.path.resolve()),
         "layout": dataset.layout,
-        "name": checked_name(name or package_name(title or dataset.title)),
+        "name": name,
         "title": dataset.title,
         "license": license or dataset.license,
         "modality": inspection.modality,
@@ -720,13 +718,6 @@ def _extent(extents: np.ndarray, patch: np.ndarray) -> tuple[tuple[float, ...], 
 def package_name(title: str) -> str:
     """A name that a package can have."""
     return re.sub(r"[^a-z0-9]+", "-", title.casefold()).strip("-")[:64] or "model"
-
-
-def checked_name(name: str) -> str:
-    """The name; InputError if no package can have it."""
-    if not NAME.fullmatch(name):
-        raise InputError(f"'{name}' is no name of a model; take small letters, digits and '-', at most 64.")
-    return name
 
 
 def _listed(names: Any, most: int = 6) -> str:

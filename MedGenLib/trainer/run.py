@@ -21,6 +21,7 @@ Files of the output folder:
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -379,8 +380,6 @@ def _package(plan: AnyPlan, out: Path) -> Path:
 
 
 def _usable(dataset: DataSet, out: Path) -> list[Case]:
-    import csv
-
     with (out / PROBLEMS).open(encoding="utf-8", newline="") as stream:
         bad = {row["case"] for row in csv.DictReader(stream)}
     return [case for case in dataset.cases if case.name not in bad]
