@@ -47,8 +47,7 @@ def breathe(arguments: Namespace, console: Console) -> int:
         sources = [Source.of(name, images[name], path) for name, path in inputs.items()]
         _write(series, arguments, outputs, _facts(series, sources), console)
         outputs.commit()
-    for path in outputs.paths:
-        console.wrote(str(path))
+    console.wrote(*outputs.paths)
     for sentence in series.sentences:
         if sentence not in series.notes:  # those were printed before the work
             console.say(sentence)

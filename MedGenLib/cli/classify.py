@@ -35,8 +35,7 @@ def classify(arguments: Namespace, console: Console) -> int:
         if arguments.saliency is not None:
             write_volume(found.saliency, outputs.staged(arguments.saliency))
         outputs.commit()
-    for path in outputs.paths:
-        console.wrote(f"{path}")
+    console.wrote(*outputs.paths)
     rows = sorted(found.probabilities.items(), key=lambda pair: -pair[1])
     console.say(table(("class", "probability"), [(name, f"{share:.3f}") for name, share in rows]))
     console.note(found.notes[-1])

@@ -162,8 +162,7 @@ def run(arguments: Namespace, console: Console) -> int:
     else:
         for sentence in result.lines():
             console.say(sentence)
-        for file in result.files:
-            console.wrote(f"{file}")
+        console.wrote(*result.files)
     if not result.failed:
         return DONE
     return SOME_FAILED if result.done else ALL_FAILED

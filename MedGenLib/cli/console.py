@@ -58,10 +58,11 @@ class Console:
         if not self.quiet:
             self.lost = self._print(text, sys.stdout) or self.lost
 
-    def wrote(self, what: str) -> None:
-        """Print what was written to a file."""
-        self.has_outputs = True
-        self.say(f"Wrote {what}")
+    def wrote(self, *files: object) -> None:
+        """Print what was written to files."""
+        for what in files:
+            self.has_outputs = True
+            self.say(f"Wrote {what}")
 
     def note(self, text: str) -> None:
         """Print a remark or a warning on stderr."""

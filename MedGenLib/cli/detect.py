@@ -41,8 +41,7 @@ def detect(arguments: Namespace, console: Console) -> int:
             outputs.paths.remove(arguments.dicom)
             console.say("Without a candidate there is no DICOM segmentation.")
         outputs.commit()
-    for path in outputs.paths:
-        console.wrote(f"{path}")
+    console.wrote(*outputs.paths)
     if found.candidates:
         console.say(table(list(found.rows[0]), [[f"{x:g}" for x in row.values()] for row in found.rows]))
     console.announce(list(found.notes))

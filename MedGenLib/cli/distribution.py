@@ -63,8 +63,7 @@ def distribution(arguments: Namespace, console: Console) -> int:
             write_files(outputs, arguments.report, result.files())
             outputs.commit()
     describe(result, console)
-    for path in outputs.paths if outputs is not None else ():
-        console.wrote(f"{path}")
+    console.wrote(*(outputs.paths if outputs is not None else ()))
     return 0
 
 

@@ -217,5 +217,4 @@ def _tell_cohort(cohort: Cohort, console: Console) -> None:
 
 
 def _tell_files(outputs: Outputs | None, console: Console) -> None:
-    for path in outputs.paths if outputs else ():
-        console.wrote(f"{path}")
+    console.wrote(*(outputs.paths if outputs else ()))

@@ -113,8 +113,7 @@ def provision(arguments: Namespace, console: Console) -> int:
 
     federation, out = _new(arguments, console)
     out.mkdir(parents=True, exist_ok=True)
-    for kit in provision(out, federation, arguments.host, arguments.port):
-        console.wrote(f"{kit}")
+    console.wrote(*provision(out, federation, arguments.host, arguments.port))
     return 0
 
 

@@ -158,8 +158,7 @@ class FileRun:
         )
         if noise := report.parameters.get("noise"):
             console.say(f"Noise: {noise}.")
-        for path in self.outputs.paths:
-            console.wrote(f"{path}")
+        console.wrote(*self.outputs.paths)
         console.detail(f"device: {report.device}; peak memory {report.peak_memory_mib:.0f} MiB")
         for stage, seconds in report.timings.items():
             console.detail(f"{stage}: {seconds:.1f} s")
