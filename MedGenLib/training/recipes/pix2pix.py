@@ -2,13 +2,7 @@
 
 Loss of the translator: ``l1`` times the mean absolute error plus ``adversarial`` times the least-squares loss (Mao et
 al. 2017) of a discriminator that sees source and target; 100 and 1 as published. Recipe `regression` is its case
-without ``adversarial``, which has no discriminator.
-
-Recipe `pix2pixhd` judges at several scales (Wang et al. 2018): the least-squares losses of discriminators of the image,
-of its half and of its quarter, plus ``features`` (10 as published) times the distance of their hidden maps from those
-of the real target, and no mean absolute error (``l1`` of 0). The network is that of `pix2pix` in place of the published
-pair of networks for images of 2,048 pixels, and there is no distance of VGG features, whose weights are not those of
-medical images.
+without ``adversarial``, which has no discriminator; `pix2pixhd` is that of several scales with feature matching.
 """
 
 from __future__ import annotations
@@ -24,7 +18,6 @@ from torch import Tensor, nn
 from MedGenLib.networks import SliceTranslator
 from MedGenLib.training.adversarial import (
     PIX2PIX_ADAM,
-    DiscriminatorPyramid,
     feature_matching,
     least_squares_discriminator,
     least_squares_generator,
@@ -106,14 +99,3 @@ class Regression(Pix2Pix):
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
         super().__init__({**config, "loss": {**config["loss"], "adversarial": 0.0}}, out)
-
-
-@recipe("pix2pixhd")
-class Pix2PixHD(Pix2Pix):
-    """As `Pix2Pix`; ``discriminator`` has ``scales``, and ``loss`` has ``features``."""
-
-    def new_discriminator(self, channels: int, settings: Mapping[str, int]) -> nn.Module:
-        return DiscriminatorPyramid(channels, **settings)
-
-    def feature_maps(self, discriminator: nn.Module, source: Tensor, image: Tensor) -> list[list[Tensor]]:
-        return discriminator(torch.cat([source, image], 1))
