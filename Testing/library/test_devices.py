@@ -58,6 +58,7 @@ def test_without_capabilities_of_pytorch_the_features_are_those_of_the_system(mo
     assert devices.bfloat16_features.__wrapped__() == found
 
 
+@pytest.mark.slow
 def test_the_number_format_does_not_depend_on_load(tmp_path):
     """New processes without a remembered answer: beside busy ones with one thread, and idle with two."""
     ask = "import torch; from MedGenLib.pipelines import loading; print(loading.bfloat16_pays(torch.device('cpu')))"

@@ -97,6 +97,7 @@ def test_a_single_slice_is_translated_in_its_plane(head, axis):
     assert result.volume.array.max() > 500
 
 
+@pytest.mark.slow
 def test_presets_choose_planes_and_mirrored_passes(slab):
     thin = crop(slab, (0, 0, 0), (*slab.shape[:2], 4))
     draft, normal, best = (

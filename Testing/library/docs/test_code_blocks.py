@@ -85,6 +85,7 @@ def commands(session: str) -> list[Command]:
 
 
 COSTLY = {
+    "get-started/index.md",
     "tutorials/cohorts.md",
     *(f"how-to/{name}.md" for name in ("cohorts", "evaluation", "labels", "lesions", "organs", "sampling")),
 }

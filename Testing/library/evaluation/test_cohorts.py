@@ -48,6 +48,7 @@ def run(*arguments) -> int:
     return main(["evaluate", "distribution", *map(str, arguments), "--device", "cpu"])
 
 
+@pytest.mark.slow
 def test_the_shipped_network_separates_blurred_from_sharp_volumes(folders):
     fresh, blurred = (
         evaluate_cohorts(folders / name, folders / "real", device="cpu").comparison for name in ("fresh", "blurred")

@@ -84,7 +84,7 @@ def german(tmp_path_factory):
         pytest.skip(f"a locale with a decimal comma cannot be made here: {error}")
 
 
-@pytest.mark.parametrize("program", [PROGRAM, COMMAND], ids=["files", "command"])
+@pytest.mark.parametrize("program", [PROGRAM, pytest.param(COMMAND, marks=pytest.mark.slow)], ids=["files", "command"])
 def test_results_are_the_same_in_a_locale_with_a_decimal_comma(german, tmp_path, program):
     environment = {**os.environ, **german, "MEDGEN_HOME": str(tmp_path / "home")}
     done = subprocess.run(

@@ -122,7 +122,14 @@ def shell(command, **environment):
     )
 
 
-@pytest.mark.parametrize("streams", ["2>&-", ">&-", ">&- 2>&-", "0<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])
+@pytest.mark.parametrize(
+    "streams",
+    [
+        ">&- 2>&-",
+        ">/dev/full",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("2>&-", ">&-", "0<&- >&- 2>&-", "2>/dev/full")),
+    ],
+)
 def test_streams_that_cannot_be_written_do_not_matter_to_outputs(tmp_path, streams):
     done = shell(f"generate {MASK} {' '.join(QUICK)} -o {tmp_path}/o.nii.gz {streams}")
     assert done.returncode == 0, done.stderr
@@ -151,7 +158,9 @@ def test_nothing_is_left_behind_by_a_signal(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("home", ["", "/dev/null", "/proc"])
+@pytest.mark.parametrize(
+    "home", [pytest.param("", marks=pytest.mark.slow), pytest.param("/dev/null", marks=pytest.mark.slow), "/proc"]
+)
 def test_models_work_without_a_home(tmp_path, home):
     environment = {"HOME": home, "MEDGEN_HOME": "", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": "", "XDG_DATA_HOME": ""}
     done = shell(f"generate {MASK} {' '.join(QUICK)} -o {tmp_path}/o.nii.gz", **environment)

@@ -286,6 +286,7 @@ def test_training_exports_a_package_that_describes_volumes(trained):
     assert np.isfinite(found.vector).all()
 
 
+@pytest.mark.slow
 def test_training_learns_to_find_partners(trained, tmp_path):
     """After more steps, views of one slice with one artifact are more similar than others."""
     path, _ = trained

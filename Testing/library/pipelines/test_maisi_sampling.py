@@ -445,6 +445,7 @@ def test_decoding_fits_a_24_gib_machine(monkeypatch):
         assert small < usual < 12 * 2**30
 
 
+@pytest.mark.slow
 def test_a_worker_generates_images_from_a_size(installed, packages):
     with temporary_environment(MEDGEN_HOME=str(packages[0])), Worker() as worker:
         answer = worker.call("generate", model=BRAIN, size=[32, 32, 32], modality="FLAIR", **FAST)

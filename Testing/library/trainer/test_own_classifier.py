@@ -161,6 +161,7 @@ def test_a_volume_for_a_model_of_pictures_and_other_bad_input_is_refused(run, tm
     assert not (tmp_path / "no.json").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_weights(run, data, tmp_path):
     class Killed(Exception):
         pass

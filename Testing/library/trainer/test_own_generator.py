@@ -162,6 +162,7 @@ def test_the_page_and_the_card_state_the_measurement(run):
     assert last["step"] == 4 and {"logit", "held_out_logit", "made_logit"} < set(last)
 
 
+@pytest.mark.slow
 def test_a_model_that_has_not_learned_the_images_says_so(tmp_path):
     for number in range(8):
         for name, seed, width in (("real", number, 1), ("alike", number + 20, 1), ("blurs", number, 5)):

@@ -161,6 +161,7 @@ def test_the_page_shows_curves_pictures_reasons_and_the_measurement(run):
     assert len(list((run / "translator/pictures").iterdir())) == 8
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
     def kill(progress):
         if progress.stage == "training" and progress.step == 5:
@@ -178,7 +179,7 @@ def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
         train_own(data, run, Choices(recipe="regression"), device="cpu")
 
 
-@pytest.mark.parametrize("recipe", [None, "cyclegan"])
+@pytest.mark.parametrize("recipe", [None, pytest.param("cyclegan", marks=pytest.mark.slow)])
 def test_images_without_pairs_are_learned(tmp_path, capsys, recipe):
     folder, name = apart(tmp_path / "data"), recipe or "cut"
     changes = {"network.width": "8", "network.blocks": "2", "discriminator.width": "8", f"steps.{name}": "4"}

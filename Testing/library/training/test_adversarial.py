@@ -152,6 +152,7 @@ def test_cut_recovers_a_known_change_of_the_intensities_without_pairs(tmp_path):
     brightens(recipe)
 
 
+@pytest.mark.slow
 def test_cyclegan_recovers_a_known_change_of_the_intensities_without_pairs(tmp_path):
     torch.manual_seed(0)
     recipe = BrighterCycle({**CYCLE, "loss": {**CYCLE["loss"], "identity": 0.5}}, tmp_path)
@@ -201,6 +202,7 @@ def test_a_pool_returns_new_images_or_earlier_ones_that_they_replace():
     assert sorted(held + shown) == list(range(1000))  # each image is shown or still held
 
 
+@pytest.mark.slow
 def test_a_resumed_cyclegan_has_the_images_of_its_pools(tmp_path):
     def run(folder, *stops):
         for steps in stops:
