@@ -96,8 +96,12 @@ def _explain(error: BaseException, interrupted: bool) -> int:
 
 def _complain(sentence: str) -> None:
     """Print one line on stderr, without line breaks from file names or libraries."""
+    from MedGenLib.training.launch import was_started
+
+    rank = os.environ["RANK"] if was_started() else "0"
+    who = "medgen" if rank == "0" else f"medgen, process {rank} of a training"
     with contextlib.suppress(OSError):  # closed by its reader
-        print(f"medgen: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+        print(f"{who}: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
 
 
 def _report_fault(error: BaseException) -> int:

@@ -173,13 +173,11 @@ def _together(work: Callable[[Namespace, Console], int], arguments: Namespace, c
 
 def _launched(arguments: Namespace, console: Console) -> int:
     """Start the processes that train together, and wait for them."""
-    if arguments.address and arguments.workers < 2:
-        raise InputError("--address trains with several processes; give --workers N, two or more.")
     if arguments.address:
         from MedGenLib.cluster.ray_train import train_on_ray
 
         return train_on_ray(
-            arguments.main, arguments.words, arguments.workers, arguments.address, arguments.out, arguments.device
+            arguments.main, arguments.words, arguments.workers, arguments.address, arguments.device, console.note
         )
     from MedGenLib.cluster.plan import usable_gpus
     from MedGenLib.cluster.ranks import train_locally

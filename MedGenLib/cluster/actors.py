@@ -12,10 +12,12 @@ from typing import Any
 from MedGenLib.cluster.plan import WorkerPlan
 from MedGenLib.cluster.workers import environment
 from MedGenLib.cohort.manifest import CohortCase
-from MedGenLib.errors import InputError
+from MedGenLib.errors import InputError, WorkerError
 from MedGenLib.worker.process import environment as worker_environment
 
 CONNECT_SECONDS = 5.0
+HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""The first words of a client of gRPC, which Ray speaks: the preface and an empty frame of settings (RFC 9113, 3.4)."""
 
 
 class RayPool:
@@ -115,22 +117,25 @@ class CaseActor:
         return METHODS[job.method](job, **params)
 
 
-def connected(address: str | None, plan: WorkerPlan, log_to_driver: bool = False) -> Any:
+def connected(address: str | None, plan: WorkerPlan) -> Any:
     """Ray, connected to the cluster at an address or, without one, started here; InputError where there is none."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # Ray prints each lost worker on stdout, which has results
     try:
         import ray
     except ModuleNotFoundError:
         raise InputError("Ray is not installed; install it with `pip install medgen[cluster]`.") from None
     if address:
         _require_listener(address)  # Ray itself waits for minutes
-    options: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": "error"}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
         options |= {"include_dashboard": False, "num_cpus": plan.workers * plan.threads}
     try:
         ray.init(address or "local", **options)  # without an address, Ray would join one that runs here
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _no_cluster(address or "this computer", error) from None
+    except Exception as error:  # Ray raises just that where it is slow to start
+        if address is None:
+            raise WorkerError(f"Ray did not start on this computer ({_reason(error)}); try again.") from None
+        raise _no_cluster(address, error) from None
     return ray
 
 
@@ -138,11 +143,17 @@ def _require_listener(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         try:
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+            with socket.create_connection((host, int(port)), CONNECT_SECONDS) as link:
+                link.sendall(HTTP_2)
+                if link.recv(9).startswith(b"HTTP/1"):  # such as Ray's own dashboard
+                    raise OSError("another program answers there")
         except OSError as error:
             raise _no_cluster(address, error) from None
 
 
 def _no_cluster(address: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:200]
-    return InputError(f"There is no Ray cluster at {address} ({reason}); start one, or leave out --address.")
+    return InputError(f"There is no Ray cluster at {address} ({_reason(error)}); start one, or leave out --address.")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -59,12 +59,12 @@ def train(
 
 def follow(device: str = "auto", threads: int | None = None) -> None:
     """Train what the first process orders, until it has done everything."""
-    from MedGenLib.training.ranks import Ranks, TrainingMemoryError
+    from MedGenLib.training.ranks import Ranks, SharedError, TrainingMemoryError
 
     ranks = Ranks.joined()
     with thread_count(threads):
         while (order := ranks.share()) is not None:
-            with contextlib.suppress(TrainingMemoryError):  # the first process orders a smaller plan, or ends
+            with contextlib.suppress(TrainingMemoryError, SharedError):  # the first process says it, or goes on
                 _trainer(*order, device, ranks).run()
 
 

@@ -10,4 +10,4 @@ GUARDED = "MEDGEN_TRAINING_ENDS_WITH_STDIN"
 
 def was_started() -> bool:
     """Whether a launcher started this process, by the environment variables of torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()

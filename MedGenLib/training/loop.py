@@ -26,7 +26,7 @@ from MedGenLib.io.atomic import replacing, write_json
 from MedGenLib.pipelines.estimate import announce_long
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.training.memory import MEMORY, peak_mib, restart_peak
-from MedGenLib.training.ranks import Ranks, TrainingMemoryError
+from MedGenLib.training.ranks import Ranks, SharedError, TrainingMemoryError
 from MedGenLib.training.selection import Selection
 
 CHECKPOINT = "checkpoint.pt"
@@ -224,7 +224,7 @@ class Trainer:
 
         Raises
         ------
-        InputError: a loss became infinite, or the processes see different checkpoints.
+        SharedError: a loss became infinite, or the processes see different checkpoints.
         TrainingMemoryError: a step does not fit into the memory.
         LostProcessError: another process has ended.
         """
@@ -249,7 +249,7 @@ class Trainer:
         self.selection = Selection(self.recipe, self.settings.steps, self.out)
         self._resume()
         if len(set(self.ranks.gather(self.step))) > 1:
-            raise InputError(f"The processes see different checkpoints in {self.out}; give a folder that all share.")
+            raise SharedError(f"The processes see different checkpoints in {self.out}; give a folder that all share.")
         log = Log(self.out) if first else None
         stage = Stage("training", max(0, self.settings.steps - self.step), self.progress)
         try:
@@ -307,7 +307,7 @@ class Trainer:
             if full:
                 raise self._full()
             if not math.isfinite(loss):
-                raise InputError(
+                raise SharedError(
                     f"The {objective.name} loss became {loss} at step {self.step}; "
                     "lower the learning rate in the configuration."
                 )

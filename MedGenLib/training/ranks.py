@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from MedGenLib.errors import MemoryPlanError, WorkerError
+from MedGenLib.errors import InputError, MemoryPlanError, WorkerError
 from MedGenLib.training.launch import GUARDED
 
 PATIENCE = timedelta(hours=12)
@@ -32,6 +32,10 @@ class LostProcessError(WorkerError):
 
 class TrainingMemoryError(MemoryPlanError):
     """A step did not fit into the memory; all processes are at the same step."""
+
+
+class SharedError(InputError):
+    """All processes raise it at the same step, so that only the first one has to say it."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,7 @@ def joining(device: str) -> Iterator[tuple[Ranks, str]]:
     if with_gpus:
         device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
         torch.cuda.set_device(device)
-    if not dist.is_initialized():  # Ray has done it
-        dist.init_process_group("cpu:gloo,cuda:nccl" if with_gpus else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if with_gpus else "gloo", timeout=PATIENCE)
     try:
         yield Ranks.joined(), device
     finally:

@@ -6,9 +6,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from torch import nn
 
 from MedGenLib import cli
 from MedGenLib.cli.console import Console
+from MedGenLib.cluster.ray_train import _needs
 from MedGenLib.errors import InputError, MemoryPlanError
 from MedGenLib.trainer.inspection import inspect
 from MedGenLib.trainer.pairs import read_data
@@ -87,23 +91,64 @@ def test_torchrun_starts_the_processes_too(crops, tmp_path):
 
 @pytest.mark.slow
 def test_ray_starts_lost_workers_again(crops, tmp_path, monkeypatch):
-    pytest.importorskip("ray.train", reason="Ray Train is not installed: pip install medgen[cluster]")
+    """The first process or its follower is killed, then one of those that were started for them."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install medgen[cluster]")
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes a token there
-    path = config(tmp_path, crops, steps=60)
-    command = [sys.executable, "-m", "MedGenLib"]
-    command += words(path, tmp_path / "ray", "--workers", "2", "--address", "local")
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while not (tmp_path / "ray" / "checkpoint.pt").exists():
-        assert run.poll() is None, run.stdout.read()
-        time.sleep(0.05)
-    workers = [pid for pid in descendants(run.pid) if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(workers[-1], signal.SIGKILL)
-    printed, _ = run.communicate(timeout=600)
-    assert run.returncode == 0, printed
+    path, out = config(tmp_path, crops, steps=400), tmp_path / "ray"
+    command = [sys.executable, "-m", "MedGenLib", *words(path, out, "--workers", "2", "--address", "local")]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    killed: set[int] = set()
+    for place in (-1, 0):
+        saved = steps_of(out)
+        while steps_of(out) == saved or len(found := ray_workers(run.pid) - killed) < 2:
+            assert run.poll() is None, run.communicate()
+            time.sleep(0.05)
+        killed.add(sorted(found)[place])
+        os.kill(sorted(found)[place], signal.SIGKILL)
+    printed, errors = run.communicate(timeout=600)
+    assert run.returncode == 0 and printed == f"Exported {out / 'autoencoder.safetensors'}.\n", errors
+    assert re.findall(r"goes on from its last checkpoint \(restart (\d)\)", errors) == ["1", "2"]
     assert cli.main(words(path, tmp_path / "one")) == 0
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "ray")
+    one, two = weights(tmp_path / "one"), weights(out)
     assert all(torch.allclose(one[name], two[name], rtol=1e-5, atol=1e-7) for name in one)
-    assert not list(tmp_path.glob(".ray*"))
+
+
+def steps_of(folder: Path) -> int:
+    file = folder / "checkpoint.pt"
+    return torch.load(file, weights_only=True)["step"] if file.exists() else 0
+
+
+def ray_workers(driver: int) -> set[int]:
+    commands = {pid: Path(f"/proc/{pid}/cmdline") for pid in descendants(driver)}
+    return {pid for pid, file in commands.items() if file.exists() and b"ray::RankActor" in file.read_bytes()}
+
+
+def test_a_cluster_that_is_not_there_and_missing_ray_are_one_sentence(tmp_path, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:  # another program, such as Ray's dashboard
+
+        def answer() -> None:
+            link, _ = other.accept()
+            with link:
+                link.recv(100)
+                link.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        for address, sentence in ((f"127.0.0.1:{other.getsockname()[1]}", "another program"), ("127.0.0.1:9", "refused")):
+            if find_spec("ray") is not None:
+                assert cli.main(words(tmp_path / "c.json", tmp_path, "--workers", "2", "--address", address)) == 2
+                error = capsys.readouterr().err
+                assert f"no Ray cluster at {address}" in error and sentence in error and error.count("\n") == 1
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert cli.main(words(tmp_path / "c.json", tmp_path, "--address", "local")) == 2
+    assert "Ray is not installed; install it with `pip install medgen[cluster]`." in capsys.readouterr().err
+
+
+def test_workers_of_ray_share_out_the_computers():
+    nodes = [{"CPU": 16.0, "GPU": 2.0}, {"CPU": 8.0}, {"memory": 1.0}]
+    needs = [_needs(nodes, count, device) for count, device in ((2, "auto"), (2, "cpu"), (3, "auto"), (24, "cpu"))]
+    assert needs == [{"CPU": 8, "GPU": 1}, {"CPU": 8}, {"CPU": 8}, {"CPU": 1}]
+    with pytest.raises(InputError, match="24 processors, too few for 25 workers"):
+        _needs(nodes, 25, "cpu")
 
 
 class Line:
