@@ -79,6 +79,38 @@ def rank_of(pid: int) -> str | None:
 
 
 @pytest.mark.slow
+def test_an_error_of_all_is_said_once_and_one_of_a_follower_with_its_rank(crops, tmp_path):
+    """A loss that becomes infinite; then data that only the first process sees, as on two computers."""
+    path = config(tmp_path, crops, learning_rate=1e30, warmup=0)
+    said = errors_of(words(path, tmp_path / "infinite"), [{}, {}])
+    assert len(said) == 1 and re.match("medgen: The reconstruction loss became .* at step 1", said[0])
+    settings = json.loads(config(tmp_path, crops).read_text())
+    settings["data"]["folder"] = "$CROPS"
+    path.write_text(json.dumps(settings))
+    said = errors_of(words(path, tmp_path / "unseen"), [{"CROPS": str(crops)}, {}])
+    assert any(line.startswith("medgen, process 1 of a training: The path $CROPS") for line in said), said
+    assert sum(line.startswith("medgen: Another process") for line in said) == 1 and len(said) == 2
+
+
+def errors_of(line: list[str], own: list[dict[str, str]]) -> list[str]:
+    """What two processes print that fail with exit code 2."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "MedGenLib", *line],
+            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": "0", **variables},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, variables in enumerate(own)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], said
+    return "".join(said).splitlines()
+
+
+@pytest.mark.slow
 def test_torchrun_starts_the_processes_too(crops, tmp_path):
     path = config(tmp_path, crops)
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
