@@ -59,12 +59,12 @@ def run_case(case: CohortCase, out: Path, progress: ProgressCallback | None, gua
         except Exception as error:
             _clear(hidden)
             record.outputs, record.passed = {}, None
-            record.sentence = _sentence(error, log)
+            record.sentence = _sentence(error, log, folder.parent)
         record.seconds = round(time.perf_counter() - start, 3)
         complete(record, hidden, folder, log.lines)
     except OSError as error:  # the disk is full: nothing of the case can be written
         record.status, record.outputs = "failed", {}
-        record.sentence = record.sentence or f"Nothing can be written into {folder.parent}: {error.strerror or error}."
+        record.sentence = record.sentence or _of_system(error, folder.parent)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     return record
@@ -178,7 +178,7 @@ class _Run:
             write_thumbnail(image, self.folder / THUMBNAIL)
 
 
-def _sentence(error: Exception, log: _Log) -> str:
+def _sentence(error: Exception, log: _Log, folder: Path) -> str:
     """What to tell of an error; the rest goes into the log."""
     if isinstance(error, MedGenError):
         if error.detail:
@@ -186,8 +186,15 @@ def _sentence(error: Exception, log: _Log) -> str:
         return str(error)
     log.add("".join(traceback.format_exception(error)))
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'A file'} cannot be read or written: {error.strerror}."
+        return _of_system(error, folder)
     return f"An unexpected error stopped the case ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
+
+
+def _of_system(error: OSError, folder: Path) -> str:
+    """An open file that cannot be written has no name in its error; it is of the folder of the cases."""
+    from MedGenLib.io.files import os_sentence
+
+    return os_sentence(Path(error.filename or folder), error, "read or written")
 
 
 def _clear(folder: Path) -> None:

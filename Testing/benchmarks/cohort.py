@@ -1,6 +1,6 @@
 """Cohorts: start, overhead a case, efficiency on two workers, memory of a long run, and chaos.
 
-    python Testing/benchmarks/cohort.py [--only start overhead efficiency memory chaos] [--ray]
+    python Testing/benchmarks/cohort.py [--only start overhead efficiency memory chaos disk] [--ray]
 
 start: seconds from the command to the start of the first case.
 overhead: time between two tiny evaluations on one worker, less the time of the evaluation itself in a plain loop.
@@ -9,6 +9,7 @@ efficiency: 12 generations on two workers of one thread. "Busy" is the part of t
 memory: 1,000 tiny evaluations; growth of the resident memory of driver and workers after the first hundred.
 chaos: 200 tiny generations with 20 SIGKILLs of workers and 2 of the driver; the images are compared with those of an
 undisturbed run.
+disk: 20 tiny generations on a file system (in memory; as root) of half the size of their results, which then grows.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from common import save, table
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from cohorts import contents, disturbed, generation, records, start, workers_of, write_images, write_masks  # noqa: E402
+from cohorts import contents, disturbed, generation, records, small_disk, start, workers_of, write_images, write_masks  # noqa: E402, E501
 
 from MedGenLib.cohort.manifest import write_cohort  # noqa: E402
 from MedGenLib.cohort.records import CASES  # noqa: E402
 
 LARGE = (96, 96, 72)
-PARTS = ("start", "overhead", "efficiency", "memory", "chaos")
+PARTS = ("start", "overhead", "efficiency", "memory", "chaos", "disk")
 
 
 def evaluations(folder: Path, count: int) -> Path:
@@ -143,6 +144,28 @@ def measure_chaos(folder: Path, options: list[str]) -> list[list[Any]]:
         ["images equal to the undisturbed run", sum(found[name] == expected[name] for name in expected), ""],
         ["files left half-written", len(list((folder / "chaos").rglob(".*"))), ""],
         ["wall time", time.perf_counter() - begin, "s"],
+    ]
+
+
+def measure_disk(folder: Path, options: list[str]) -> list[list[Any]]:
+    manifest = generation(folder / "c.yaml", write_masks(folder / "masks", 20))
+    start(manifest, folder / "peace", *options).communicate()
+    size, out = sum(path.stat().st_blocks for path in (folder / "peace").rglob("*")) // 4, folder / "disk" / "out"
+    with small_disk(folder / "disk", size) as enlarge:
+        driver = start(manifest, out, *options)
+        _, errors = driver.communicate()
+        failed = [line for line in errors.splitlines() if line.startswith("medgen: failed: ")]
+        done = len(list((out / CASES).glob("*/image.nii.gz")))
+        hidden = len(list(out.rglob(".*")))
+        enlarge(10 * size)
+        start(manifest, out, *options).communicate()
+        found, expected = contents(out), contents(folder / "peace")
+    return [
+        ["size of the file system", size, "KiB"],
+        ["cases done, and failed", f"{done}, {len(failed)}", ""],
+        ["failed with the sentence that the disk is full", sum("the disk is full" in line for line in failed), ""],
+        ["files left half-written", hidden, ""],
+        ["after the disk grew: images equal to a run on a large disk", sum(found[n] == expected[n] for n in found), ""],
     ]
 
 

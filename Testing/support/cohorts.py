@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,22 @@ def records(out: Path) -> dict[str, Record]:
 def contents(out: Path) -> dict[str, str]:
     """Case -> hash of the voxels of its image."""
     return {name: found.outputs["image.nii.gz"]["content_sha256"] for name, found in records(out).items()}
+
+
+@contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[Callable[[int], None]]:
+    """A file system of this size in memory, which the yielded function enlarges; PermissionError without the right."""
+
+    def mount(*words: str) -> None:
+        if subprocess.run(["mount", *words, str(folder)], capture_output=True).returncode:
+            raise PermissionError("no file system can be mounted here")
+
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={kib}k", "tmpfs")
+    try:
+        yield lambda larger: mount("-o", f"remount,size={larger}k")
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def disturbed(

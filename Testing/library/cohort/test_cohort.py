@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cohorts import contents, disturbed, generation, records, start, workers_of, write_images, write_masks
+from cohorts import contents, disturbed, generation, records, small_disk, start, workers_of, write_images, write_masks
 from dicoms import patient_series
 from workers import eventually, gone, trunk
 
@@ -243,6 +245,34 @@ def test_a_bad_input_fails_with_its_sentence_and_nothing_half_written(tmp_path, 
     assert [path.name for path in (tmp_path / CASES).iterdir()] == ["a"]
     assert {path.name for path in (tmp_path / CASES / "a").iterdir()} == {"record.json", "log.txt"}
     assert record.sentence in (tmp_path / CASES / "a" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("limit", ["file system", "file size"])
+def test_a_full_disk_is_one_sentence_and_with_room_the_same_case_is_made(tmp_path, images, limit):
+    """On a file system of two pages, where one may be mounted, and with a small limit of this process for its files."""
+    resource = pytest.importorskip("resource")
+    case, disk = own_case(tmp_path), tmp_path / "disk"
+    undisturbed = run_case(case, tmp_path / "large", None, direct)
+    with ExitStack() as stack:
+        if limit == "file system":
+            try:
+                enlarge = stack.enter_context(small_disk(disk, 8))
+            except (PermissionError, FileNotFoundError) as error:
+                pytest.skip(str(error))
+            full = run_case(case, disk, None, direct)
+            enlarge(800)
+        else:
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+            try:
+                full = run_case(case, disk, None, direct)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        left = {path.name for path in (disk / CASES).rglob("*") if path.is_file()}
+        assert full.status == FAILED and not full.outputs and left <= {"log.txt", "record.json"}
+        assert re.search(r"cannot be read or written: the disk .*is full; [a-z ]+\.$", full.sentence), full.sentence
+        again = run_case(case, disk, None, direct)
+        assert again.status == DONE and again.outputs == undisturbed.outputs
 
 
 def test_a_stopped_case_leaves_the_earlier_result(tmp_path, images):

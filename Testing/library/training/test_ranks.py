@@ -165,7 +165,10 @@ def test_a_cluster_that_is_not_there_and_missing_ray_are_one_sentence(tmp_path, 
                 link.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         threading.Thread(target=answer, daemon=True).start()
-        for address, sentence in ((f"127.0.0.1:{other.getsockname()[1]}", "another program"), ("127.0.0.1:9", "refused")):
+        for address, sentence in (
+            (f"127.0.0.1:{other.getsockname()[1]}", "another program"),
+            ("127.0.0.1:9", "refused"),
+        ):
             if find_spec("ray") is not None:
                 assert cli.main(words(tmp_path / "c.json", tmp_path, "--workers", "2", "--address", address)) == 2
                 error = capsys.readouterr().err
