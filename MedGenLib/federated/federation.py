@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.io.atomic import write_json
 from MedGenLib.packages.typed import read, setting
 from MedGenLib.training.config import read_config
 from MedGenLib.training.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from MedGenLib.trainer.run import AnyPlan
 
 FILE = "federation.json"
 NAME = re.compile(r"(?!server$|coordinator$)[a-z][a-z0-9-]{0,30}")
@@ -63,6 +66,24 @@ class Federation:
             raise InputError(f"A federation needs two sites or more, each named once, and {self.fewest} for a round.")
         if self.noise and self.clip is None:
             raise InputError("Noise protects nothing unless the updates are limited; give clip, too.")
+        if plan := self.plan:
+            if getattr(plan, "align", False):
+                raise InputError("Sites cannot align their pairs before a federation; make the plan without align.")
+            known = plan.stages
+        else:
+            known = self.config.get("optimisation", ())
+        if self.recipe not in known:
+            raise InputError(f"The configuration is for {' and '.join(known)}, not for the recipe {self.recipe}.")
+
+    @property
+    def plan(self) -> AnyPlan | None:
+        """The plan of `medgen plan`, whose data are at the sites; None for the configuration of a recipe."""
+        if "dataset" not in self.config:
+            return None
+        from MedGenLib.trainer.plan import TrainingPlan
+        from MedGenLib.trainer.run import PLANS
+
+        return PLANS.get(self.config.get("task"), TrainingPlan).of(self.config, "plan")
 
     def set_up(self, home: Path) -> None:
         """Write the federation and its files into the folder of a site or the server."""
@@ -87,7 +108,8 @@ def read_federation(path: Path) -> Federation:
         data["config"], own = _read(folder / data["config"])
         section = data["config"].get("package", {})
         if "dataset" in data["config"]:  # the sites have people and folders of their own
-            data["config"] |= {"dataset": "", "held_out": [], "validation": None}
+            data["config"] |= {key: ["nobody"] for key in ("held_out", "validation") if key in data["config"]}
+            data["config"]["dataset"] = "DATASET"
     try:
         if section and "license_file" in section:
             section["license_text"] = (own / section.pop("license_file")).read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Mapping
@@ -11,16 +12,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from MedGenLib.errors import InputError
-from MedGenLib.federated.federation import read_federation
+from MedGenLib.federated.federation import Federation, read_federation
 from MedGenLib.federated.updates import Weights, from_bytes, protect, put_weights, to_bytes, trained_weights
 from MedGenLib.io.atomic import replacing, write_json
-from MedGenLib.packages.rules import METADATA, read_json
+from MedGenLib.packages.rules import CARD, METADATA, read_json
 from MedGenLib.pipelines.loading import bfloat16_pays
 from MedGenLib.progress import ProgressCallback
 from MedGenLib.training import thread_count
@@ -28,7 +29,11 @@ from MedGenLib.training.loop import CHECKPOINT, LARGE_SEED, Draw, Log, Objective
 from MedGenLib.training.recipes import RECIPES
 from MedGenLib.training.splits import hold_out
 
+if TYPE_CHECKING:
+    from MedGenLib.trainer.run import AnyPlan
+
 FILE, RUN, RELEASES = "site.json", "run", "releases.json"
+FEDERATED = "The data named here are those of one site; the metadata has the cases of each."
 COUNTED = ("cases", "crops", "scans", "people", "values")
 """Attributes in which data readers list what they train on."""
 
@@ -84,7 +89,7 @@ class Site:
         self.local = json.loads((home / FILE).read_text(encoding="utf-8"))
         self.device = pick_device(self.local["device"])
         self.out = self.run / self.federation.recipe
-        self.config = site_config(self.federation.config, Path(self.local["data"]), home)
+        self.config = site_config(self.federation, Path(self.local["data"]), home)
 
     @cached_property
     def recipe(self) -> Any:
@@ -185,34 +190,36 @@ class Site:
             metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
             metadata["medgen"]["training"]["held_out"] = []
             write_json(folder / METADATA, metadata)
+            card = folder / CARD
+            known = card.read_text(encoding="utf-8")
+            card.write_text(re.sub("Held out of training: .*", FEDERATED, known), encoding="utf-8")
         return Path(shutil.make_archive(str(self.run / "export" / "archive"), "zip", folder)).read_bytes()
 
 
-def site_config(shared: Mapping[str, Any], data: Path, home: Path) -> dict[str, Any]:
+def site_config(federation: Federation, data: Path, home: Path) -> dict[str, Any]:
     """The shared configuration with the data of a site: a folder, or a JSON file with the section ``data``.
 
     With a plan of `medgen plan`, ``data`` is a data set, of whose people a fifth is held out.
     """
-    if "dataset" in shared:
-        return _planned(shared, data, home / RUN / "cache")
+    if plan := federation.plan:
+        return _planned(plan, data, home / RUN / "cache")
+    shared = federation.config
     own = {"folder": str(data)} if data.is_dir() else read_json(data, str(data))
     return {**copy.deepcopy(dict(shared)), "folder": str(home), "data": {**shared.get("data", {}), **own}}
 
 
-def _planned(shared: Mapping[str, Any], data: Path, cache: Path) -> dict[str, Any]:
+def _planned(plan: AnyPlan, data: Path, cache: Path) -> dict[str, Any]:
     from MedGenLib.trainer.class_plan import ClassifierPlan
-    from MedGenLib.trainer.plan import TrainingPlan
-    from MedGenLib.trainer.run import PLANS, Choices
+    from MedGenLib.trainer.run import Choices
 
-    plan = PLANS.get(shared.get("task"), TrainingPlan).of(shared, "plan")
     own = {key: getattr(plan, key, None) for key in ("channel", "source", "target", "recipe", "uncertain")}
-    task = shared["task"] if shared.get("task") == "translate" else None
+    task = "translate" if getattr(plan, "task", None) == "translate" else None
     cases = Choices(**own, task=task).data(data).cases
     people = {case.subject for case in cases}
     count = max(1, min(40, round(len(people) / 5)))
-    sides = {"held_out": hold_out(people, count)}
+    sides: dict[str, Any] = {"held_out": hold_out(people, count)}
     if isinstance(plan, ClassifierPlan):
         sides["validation"] = hold_out(people - set(sides["held_out"]), count)
     elif hasattr(plan, "validation"):  # chooses weights, which the server does here
         sides["validation"] = None
-    return plan.with_values(**sides).config(cases, cache)
+    return replace(plan, **sides).config(cases, cache)

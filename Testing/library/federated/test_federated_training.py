@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.federated.server import Coordinator, read_state
 from MedGenLib.federated.site import RoundSettings, Site, proximal
 from MedGenLib.federated.updates import averaged, epsilon, from_bytes, problem_of, protect, to_bytes
+from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.packages.manifest import load_manifest
 from MedGenLib.training.loop import Draw, Objective, OptimizationSettings
 
@@ -121,6 +123,60 @@ def test_a_generator_from_masks_with_a_federated_autoencoder(tmp_path):
     assert load_manifest(flow.state["result"]).pipeline == "latent-flow"
 
 
+TINY = {
+    "autoencoder": "widths=[8,16] blocks=[1,1] steps.latent-flow=4",
+    "gan": "network.widths=[8,8] network.blocks=[1,0] discriminator.widths=[8,8] discriminator.blocks=[1,0]",
+    "pix2pix": "network.widths=[8,16] network.blocks=[1,1] discriminator.width=8",
+}
+
+
+def planned(folder, recipe, *more):
+    """The file of `medgen plan` for tiny networks, and its data set, which both sites use here."""
+    (folder / "crops").mkdir()
+    data = write_crops(folder / "crops")
+    words = ["--recipe", recipe] if recipe != "autoencoder" else []
+    if recipe == "pix2pix":
+        for side, power in (("source", 1.0), ("target", 0.8)):
+            (folder / "pairs" / side).mkdir(parents=True)
+            for path in (data / "images").iterdir():
+                image = read_volume(path)
+                write_volume(image.with_array(image.array**power), folder / "pairs" / side / path.name)
+        data, words = folder / "pairs", [*words, "--modality", "T2w", "--source-modality", "T1w"]
+    changes = [f"steps.{recipe}=4", *TINY[recipe].split(), *more]
+    words += [word for change in changes for word in ("--set", change)]
+    assert main(["-q", "plan", str(data), "-o", str(folder / "plan.json"), "--device", "cpu", *words]) == 0
+    return folder / "plan.json", dict.fromkeys("ab", data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "metric"), [("autoencoder", "l1"), ("gan", "held_out_logit"), ("pix2pix", "l1")])
+def test_recipes_of_a_plan_are_trained_at_two_sites(tmp_path, recipe, metric):
+    """Each site holds out people of its own; nobody of the coordinator's is named."""
+    plan, data = planned(tmp_path, recipe)
+    home = federation_in(tmp_path / "run", plan, data, recipe=recipe, steps=2, metric=metric, better="lower")
+    state = run_here(home).state
+    assert state["ended"] == "done" and [entry["sites"] for entry in state["rounds"]] == [["a", "b"]] * 2
+    assert len({entry["sha256"] for entry in state["rounds"]}) == 2 and state["sites"]["a"]["cases"] == 5
+    outside = [p for p in home.rglob("*") if p.is_file() and "sites" not in p.relative_to(home).parts]
+    assert not [path for path in outside if b"case_" in path.read_bytes()]
+    if recipe != "autoencoder":
+        made = load_manifest(state["result"])
+        assert made.task == {"gan": "generate", "pix2pix": "translate"}[recipe]
+        assert "The data named here are those of one site" in made.card and "Held out of" not in made.card
+
+
+def test_a_plan_that_cannot_be_federated_is_refused(tmp_path):
+    plan, data = planned(tmp_path, "pix2pix")
+    kept = {"recipe": "pix2pix", "metric": "l1", "better": "lower"}
+    site = Site(federation_in(tmp_path / "run", plan, data, **kept) / "sites" / "a")
+    assert len(site.config["data"]["held_out"]) == 1 and len(site.config["data"]["cases"]) == 5
+    with pytest.raises(InputError, match="for pix2pix, not for the recipe gan"):
+        federation_in(tmp_path / "other", plan, data, **{**kept, "recipe": "gan"})
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), "align": True}))
+    with pytest.raises(InputError, match="Sites cannot align their pairs"):
+        federation_in(tmp_path / "aligned", plan, data, **kept)
+
+
 # FedAvg, FedProx and what is refused
 
 
@@ -228,6 +284,7 @@ def test_epsilon_at_its_ends():
         ({"fewest": 3}, "and 3 for a round"),
         ({"noise": 1}, "give clip"),
         ({"recipe": "nothing"}, "nothing"),
+        ({"recipe": "autoencoder"}, "for segmenter, not for the recipe autoencoder"),
         ({"rounds": 0}, "rounds"),
         ({"files": {"run/x": "nowhere"}}, "nowhere"),
         ({}, "--site a=PATH --site b=PATH"),
