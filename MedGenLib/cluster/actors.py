@@ -15,7 +15,7 @@ from MedGenLib.cohort.manifest import CohortCase
 from MedGenLib.errors import InputError, WorkerError
 from MedGenLib.worker.process import environment as worker_environment
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS, TOKEN = 5.0, Path("~/.ray/auth_token")
 HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """The first words of a client of gRPC, which Ray speaks: the preface and an empty frame of settings (RFC 9113, 3.4)."""
 
@@ -121,6 +121,8 @@ def connected(address: str | None, plan: WorkerPlan) -> Any:
     """Ray, connected to the cluster at an address or, without one, started here; InputError where there is none."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # Ray prints each lost worker on stdout, which has results
+    if address and TOKEN.expanduser().is_file():  # which a cluster that `ray start` has begun then asks for
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ModuleNotFoundError:
