@@ -47,7 +47,7 @@ def train_on_ray(
     threads = max(1, usable_cores() // count)
     ray = connected(None if address == "local" else address, WorkerPlan(count, threads, 0))
     try:
-        needs = _needs([node["Resources"] for node in ray.nodes() if node["Alive"]], count, device)
+        needs = shares([node["Resources"] for node in ray.nodes() if node["Alive"]], count, device)
         for restart in range(1, RESTARTS + 2):
             with _actors(ray, needs, count, say) as actors:
                 code = _code(ray, actors, command, list(words))
@@ -64,8 +64,11 @@ def train_on_ray(
     raise WorkerError(f"The training on Ray was given up after {RESTARTS} restarts; the same command goes on.")
 
 
-def _needs(nodes: Sequence[dict[str, float]], count: int, device: str) -> dict[str, float]:
-    """What each of so many workers gets: a GPU if there are enough, and an equal share of the processors."""
+def shares(nodes: Sequence[dict[str, float]], count: int, device: str) -> dict[str, float]:
+    """What each of so many workers gets: a GPU if there are enough, and an equal share of the processors.
+
+    ``nodes`` are the resources of the computers, as Ray names them. Raises InputError for too few processors.
+    """
     gpus = device != "cpu" and sum(node.get("GPU", 0) for node in nodes) >= count
     for threads in range(int(max(node.get("CPU", 0) for node in nodes)), 0, -1):
         places = [min(node.get("CPU", 0) // threads, node.get("GPU", 0) if gpus else count) for node in nodes]

@@ -21,7 +21,7 @@ from torch import nn
 
 from MedGenLib import cli
 from MedGenLib.cli.console import Console
-from MedGenLib.cluster.ray_train import _needs
+from MedGenLib.cluster.ray_train import shares
 from MedGenLib.errors import InputError, MemoryPlanError
 from MedGenLib.trainer.inspection import inspect
 from MedGenLib.trainer.pairs import read_data
@@ -180,10 +180,10 @@ def test_a_cluster_that_is_not_there_and_missing_ray_are_one_sentence(tmp_path, 
 
 def test_workers_of_ray_share_out_the_computers():
     nodes = [{"CPU": 16.0, "GPU": 2.0}, {"CPU": 8.0}, {"memory": 1.0}]
-    needs = [_needs(nodes, count, device) for count, device in ((2, "auto"), (2, "cpu"), (3, "auto"), (24, "cpu"))]
+    needs = [shares(nodes, count, device) for count, device in ((2, "auto"), (2, "cpu"), (3, "auto"), (24, "cpu"))]
     assert needs == [{"CPU": 8, "GPU": 1}, {"CPU": 8}, {"CPU": 8}, {"CPU": 1}]
     with pytest.raises(InputError, match="24 processors, too few for 25 workers"):
-        _needs(nodes, 25, "cpu")
+        shares(nodes, 25, "cpu")
 
 
 class Line:
