@@ -17,6 +17,7 @@ from MedGenLib.cluster.plan import WorkerPlan, usable_cores
 from MedGenLib.cluster.ranks import GRACE
 from MedGenLib.errors import InputError, WorkerError
 
+Command = Callable[[list[str]], int]
 POLL, RESTARTS = 0.2, 3
 """Seconds between two looks at what the workers print, and lost workers after which the training is given up."""
 ROOM_SECONDS = 30.0
@@ -24,12 +25,7 @@ ROOM_SECONDS = 30.0
 
 
 def train_on_ray(
-    command: Callable[[list[str]], int],
-    words: Sequence[str],
-    count: int,
-    address: str,
-    device: str,
-    say: Callable[[str], None],
+    command: Command, words: Sequence[str], count: int, address: str, device: str, say: Callable[[str], None]
 ) -> int:
     """Run a command, `medgen WORDS`, in workers of a Ray cluster; returns the exit code of the first one.
 
@@ -96,7 +92,7 @@ def _actors(ray: Any, needs: dict[str, float], count: int, say: Callable[[str], 
         remove_placement_group(group)  # which ends its actors
 
 
-def _code(ray: Any, actors: list[Any], command: Callable[[list[str]], int], words: list[str]) -> int | None:
+def _code(ray: Any, actors: list[Any], command: Command, words: list[str]) -> int | None:
     """The exit code of the first process; None if one was lost."""
     from ray.util.queue import Queue
 
@@ -147,9 +143,7 @@ class RankActor:
         with socket.create_server((host, 0)) as free:
             return host, str(free.getsockname()[1])
 
-    def run(
-        self, command: Callable[[list[str]], int], words: list[str], folder: str, variables: dict[str, str], said: Any
-    ) -> int:
+    def run(self, command: Command, words: list[str], folder: str, variables: dict[str, str], said: Any) -> int:
         import ray
 
         os.chdir(folder)

@@ -96,15 +96,9 @@ def errors_of(line: list[str], own: list[dict[str, str]]) -> list[str]:
     """What two processes print that fail with exit code 2."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "MedGenLib", *line],
-            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": "0", **variables},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, variables in enumerate(own)
-    ]
+    command, group = [sys.executable, "-m", "MedGenLib", *line], {**os.environ, **group, "LOCAL_RANK": "0"}
+    places = [{**group, "RANK": str(rank), **variables} for rank, variables in enumerate(own)]
+    processes = [subprocess.Popen(command, env=place, stderr=subprocess.PIPE, text=True) for place in places]
     said = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2], said
     return "".join(said).splitlines()
@@ -165,10 +159,8 @@ def test_a_cluster_that_is_not_there_and_missing_ray_are_one_sentence(tmp_path, 
                 link.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         threading.Thread(target=answer, daemon=True).start()
-        for address, sentence in (
-            (f"127.0.0.1:{other.getsockname()[1]}", "another program"),
-            ("127.0.0.1:9", "refused"),
-        ):
+        used = f"127.0.0.1:{other.getsockname()[1]}"
+        for address, sentence in ((used, "another program"), ("127.0.0.1:9", "refused")):
             if find_spec("ray") is not None:
                 assert cli.main(words(tmp_path / "c.json", tmp_path, "--workers", "2", "--address", address)) == 2
                 error = capsys.readouterr().err
