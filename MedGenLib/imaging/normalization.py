@@ -162,6 +162,24 @@ class ZScore:
 
 
 @dataclass(frozen=True)
+class BrainLevel:
+    """T1w of a brain without skull, on 0: white matter at 0.5, clipped to ``low``..``high``.
+
+    ``white`` is the percentile of the brain at which white matter lies: 74 to 82 in 47 people of ds002748.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    white: float = 78.0
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Values in any unit -> float32; an image without values above 0 becomes 0."""
+        inside = values[values > 0]
+        level = float(np.percentile(inside, self.white)) if inside.size else 1.0
+        return np.clip(values.astype(np.float32) / (2 * level), self.low, self.high)
+
+
+@dataclass(frozen=True)
 class HounsfieldWindow:
     """HU within ``low``..``high`` as 0..2; air is 0, as the padding of networks is."""
 

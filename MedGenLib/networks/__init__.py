@@ -10,6 +10,7 @@ from MedGenLib.networks.flow_unet import FlowUNet
 from MedGenLib.networks.image_classifier import ImageClassifier
 from MedGenLib.networks.latent_classifier import LatentClassifier
 from MedGenLib.networks.level_net import LevelNet
+from MedGenLib.networks.mesh_net import MeshNet
 from MedGenLib.networks.residual_translator import ResidualTranslator
 from MedGenLib.networks.restorer import Restorer
 from MedGenLib.networks.segmenter import SegmentationUNet
@@ -24,6 +25,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "ImageClassifier": ImageClassifier,
     "LatentClassifier": LatentClassifier,
     "LevelNet": LevelNet,
+    "MeshNet": MeshNet,
     "ResidualTranslator": ResidualTranslator,
     "Restorer": Restorer,
     "Segmenter": SegmentationUNet,

@@ -25,6 +25,7 @@ ALLOWED_NETWORKS = (
     "MaisiAutoencoder",
     "MaisiControlNet",
     "MaisiUNet",
+    "MeshNet",
     "ResidualTranslator",
     "Restorer",
     "Segmenter",

@@ -462,12 +462,17 @@ class SliceTranslationSettings(Settings):
 @settings("segmentation")
 @dataclass(frozen=True, kw_only=True)
 class SegmentationSettings(Settings):
-    """Standardization with mean and standard deviation of each image, clipped to `low` and `high`."""
+    """Standardization of each image, clipped to `low` and `high`.
+
+    Attributes
+    ----------
+    name: "z-score" with its mean and standard deviation, or "brain" for T1w without skull, with white matter at 0.5.
+    """
 
     task: ClassVar[str] = "segment"
     roles: ClassVar[tuple[str, ...]] = ("segmenter",)
 
-    name: Literal["z-score"]
+    name: Literal["z-score", "brain"]
     low: float
     high: float
 

@@ -41,8 +41,8 @@ DECODED = 4
 """Bytes per voxel of the decoded image."""
 MADE, CHECKED = 13, 42
 """Bytes per voxel of the input's grid for the result, and for a segmentation by thresholds in its check."""
-SEGMENTER_MIB = 100.0
-"""Memory of a check by a segmenter, with its libraries."""
+SEGMENTER_MIB, SEGMENTED = 100.0, 240
+"""Memory of a check by a segmenter: its libraries, and bytes per voxel of the working grid, at 1.25 mm."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ class MemoryDemand:
         """The peak with this layout, with or without kept mask features."""
         statistics = self.manifest.statistics
         after = self.original * (CHECKED if statistics.resegment else MADE)
+        if statistics.segmenter:
+            after = max(after, self.voxels * SEGMENTED)
         base = BASE_MIB + SEGMENTER_MIB * bool(statistics.segmenter)
         networks = self._sampling(layout, keep)
         image = self.voxels * DECODED

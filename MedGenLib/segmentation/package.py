@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import same_modality
-from MedGenLib.imaging.normalization import HounsfieldWindow, ZScore
+from MedGenLib.imaging.normalization import BrainLevel, HounsfieldWindow, ZScore
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample, resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume, by_axis, check_finite
@@ -71,6 +71,11 @@ class PackageSegmenter:
             highest = np.maximum(highest, placed)
         return LabelMap(found, volume.affine, dict(self.labels.names))
 
+    def covers(self, volume: Volume) -> bool:
+        """Whether the volume is as large, and its voxels are as small, as the package needs."""
+        large = all(a <= s for a, s in zip(self.manifest.field_of_view.min, _sides(volume), strict=True))
+        return large and max(volume.spacing) <= self.manifest.spacing.max
+
     def _working(self, volume: Volume) -> Volume:
         """The volume at the voxel size of the package; the volume itself where its voxel size is close to that."""
         native = self.manifest.spacing.native
@@ -87,13 +92,14 @@ class PackageSegmenter:
                 f"{volume.modality}; choose another {self.kind}."
             )
         spacing, view = self.manifest.spacing, self.manifest.field_of_view
-        sides = Reorientation.to(volume.geometry, "RAS").axes(volume.field_of_view)
+        sides = _sides(volume)
         if not spacing.min <= max(volume.spacing) <= spacing.max:
             raise InputError(
                 f"The {self.kind} '{self.name}' reads voxels of {spacing.min:g} to {spacing.max:g} "
                 f"mm, but the image has {by_axis(volume.spacing)} mm; choose another {self.kind}."
             )
-        remedy = "give a larger one" if self.kind == "detector" else "crop it to the structure"
+        small = any(s < a for a, s in zip(view.min, sides, strict=True))
+        remedy = "give a larger one" if small or self.kind == "detector" else "crop it to the structure"
         if any(not a <= s <= b for a, s, b in zip(view.min, sides, view.max, strict=True)):
             raise InputError(
                 f"The {self.kind} '{self.name}' reads images of {by_axis(view.min)} to "
@@ -102,15 +108,23 @@ class PackageSegmenter:
             )
 
 
-def codec_of(settings: SegmentationSettings) -> ZScore | HounsfieldWindow:
+def _sides(volume: Volume) -> tuple[float, ...]:
+    """Size in mm: right-left, back-front, down-up."""
+    return Reorientation.to(volume.geometry, "RAS").axes(volume.field_of_view)
+
+
+CODECS = {"z-score": ZScore, "window": HounsfieldWindow, "brain": BrainLevel}
+
+
+def codec_of(settings: SegmentationSettings) -> ZScore | HounsfieldWindow | BrainLevel:
     """What makes the input of the network of an image."""
-    return (HounsfieldWindow if settings.name == "window" else ZScore)(settings.low, settings.high)
+    return CODECS[settings.name](settings.low, settings.high)
 
 
 def probabilities(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Standardized image (i, j, k) -> share of background and each label (n + 1, i, j, k).
 
-    An axis longer than `WHOLE` voxels is segmented in overlapping windows.
+    An axis longer than `WHOLE` voxels, or `whole` of the network, is segmented in overlapping windows.
     """
     import torch
 
@@ -122,7 +136,7 @@ def probabilities(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.
     x = torch.from_numpy(padded)[None, None].to(device)
     x = x.contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode(), precision(device, bfloat16_pays(device)):
-        if max(padded.shape) <= WHOLE:
+        if max(padded.shape) <= getattr(network, "whole", WHOLE):
             scores = network(x)
         else:
             from monai.inferers import sliding_window_inference

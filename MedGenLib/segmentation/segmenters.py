@@ -81,7 +81,7 @@ def names() -> list[tuple[str, str]]:
     for manifest in light_catalogue():
         if manifest.task == "segment":
             known.append((manifest.name, f"{manifest.description.rstrip('.')}."))
-        elif manifest.statistics.resegment and manifest.task == "generate":
+        elif manifest.statistics.resegment and manifest.task == "generate" and not manifest.statistics.segmenter:
             tissues = ", ".join(label.name for label in manifest.input.labels.values())
             known.append((manifest.name, f"Thresholds in HU: {tissues}."))
     if shutil.which(TOTALSEGMENTATOR):

@@ -31,6 +31,7 @@ EMBEDDED = sorted(path.name for path in embedded_dir().iterdir())
 PIPELINES = {
     "body-ct-to-mr": "slice-translation",
     "body-mr-to-ct": "slice-translation",
+    "brain-segmenter": "segmentation",
     "ct-tissue": "latent-flow",
     "enhance-ct": "restoration",
     "enhance-mr": "restoration",

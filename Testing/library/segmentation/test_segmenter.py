@@ -242,7 +242,7 @@ def test_segmenters_are_found_by_name():
     assert segmenter("mr-hippocampus").name == "hippocampus-segmenter"
     assert segmenter("ct-tissue").labels.value_of("bone") == 3
     for name in ("liver", "head-mr-to-ct"):
-        with pytest.raises(InputError, match=f"no segmenter '{name}'; choose one of ct-tissue"):
+        with pytest.raises(InputError, match=f"no segmenter '{name}'; choose one of brain-segmenter, ct-tissue"):
             segmenter(name)
 
 
