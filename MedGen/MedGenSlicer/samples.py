@@ -55,7 +55,7 @@ SAMPLES = (
         "MedGen abdomen",
         "Abdomen tissues",
         "ct_tissue_mask.nii.gz",
-        "8ab5bd1229bedb77388665c0b846706a16e6231853c920d6932e4846421a5d2e",
+        "f8d32a6db373d35e15db974d93fac079e0ca26c03b7b6d932b8678ffb6d50c0f",
         ("ct-tissue",),
         (
             ("fat", 0.90, 0.86, 0.51),
@@ -69,7 +69,7 @@ SAMPLES = (
         "MedGen hippocampus",
         "Hippocampus",
         "hippocampus_mask.nii.gz",
-        "0b0908964a655b2de340939055b8bfee730185a6d721447de7ac97578e5487b5",
+        "fc947001e08daa84d1b7601a401335339c78f7dff5c4d5785a77335af47f7f70",
         ("mr-hippocampus",),
         (("anterior hippocampus", 0.93, 0.60, 0.20), ("posterior hippocampus", 0.25, 0.55, 0.80)),
     ),
@@ -86,7 +86,7 @@ SAMPLES = (
         "MedGen thigh T1",
         "Thigh T1",
         "thigh_t1.nii.gz",
-        "082d2131dcfe4af610eb0643b8c58dfd3d4ae9e6176877f24f720d53adf179a5",
+        "101d745d47494cd21b60001d6f2015b3bc680a3ae1f9dc9c21b27126c7bc2a6e",
         ("body-mr-to-ct",),
     ),
 )

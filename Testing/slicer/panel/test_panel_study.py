@@ -10,7 +10,6 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import qt
 import slicer
 
 import support
@@ -199,9 +198,6 @@ class ReadTest(StudyCase):
         self.form.realButton.click()
         self.assertFalse(self.form.syntheticButton.checked)
         self.screenshotWith("reader-study", self.form.readStudyEdit)
-        if not support.inSlicer():
-            picture = support.sliceImage("Red").convertToFormat(qt.QImage.Format_Grayscale8)
-            picture.save(str(support.SCREENSHOTS / "reader-study-image.png"))
         for number in range(1, total + 1):
             self.assertEqual(self.shown().GetName(), f"Image {number} of {total}")
             self.assertEqual(self.form.readingBar.value, number - 1)
