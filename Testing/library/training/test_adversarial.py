@@ -25,7 +25,7 @@ from MedGenLib.training.adversarial import (
 from MedGenLib.training.loop import Draw, OptimizationSettings, Trainer
 from MedGenLib.training.recipes.cut import Cut
 from MedGenLib.training.recipes.cyclegan import CycleGAN
-from MedGenLib.training.recipes.pix2pix import Pix2PixHD
+from MedGenLib.training.recipes.pix2pixhd import Pix2PixHD
 
 
 def test_least_squares_losses_are_those_of_the_textbook():
