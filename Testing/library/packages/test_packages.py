@@ -895,7 +895,7 @@ def test_a_canceled_download_leaves_nothing(server):
 
 def test_a_license_must_be_accepted_once(tmp_path):
     manifest = write_translator(tmp_path / "embedded")
-    with pytest.raises(LicenseError, match="CC-BY-NC-4.0 and must not be .*--accept-license") as e:
+    with pytest.raises(LicenseError, match="CC-BY-NC-4.0 and allows no commercial use.*--accept-license") as e:
         require_acceptance(manifest)
     assert_sentence(str(e.value))
     assert not is_accepted(manifest) and user_config.read_config() == {}
