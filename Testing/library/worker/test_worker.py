@@ -466,7 +466,7 @@ def test_a_missing_folder_for_the_results(worker, tmp_path):
 
 def test_a_license_not_accepted(home, slab, tmp_path):
     with Worker(env={"MEDGEN_HOME": str(tmp_path)}) as worker:
-        with pytest.raises(LicenseError, match="not be used commercially"):
+        with pytest.raises(LicenseError, match="allows no commercial use"):
             worker.translate(slab, "CT", device="cpu")
         model = worker.call("models/list")["models"]
         accepted = {m["name"]: m["license"]["accepted"] for m in model}
