@@ -266,7 +266,8 @@ def show_people(rows: dict[str, Any]) -> None:
     print(f"\n### {len(rows)} people\n\n{table(['structure', 'real', 'generated', 'generated / real'], lines)}")
     for who in ("real", "generated"):
         failed = sum(not row[who]["passed"] for row in rows.values())
-        print(f"{who}: {failed} of {len(rows)} fail, 95 % {wilson(failed, len(rows))}")
+        low, high = wilson(failed, len(rows))
+        print(f"{who}: {failed} of {len(rows)} fail, 95 % interval {100 * low:.0f} to {100 * high:.0f} %")
 
 
 def show(title: str, columns: dict[str, dict[str, Any]]) -> None:
