@@ -23,6 +23,7 @@ from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, Grid, LabelMap, Volume, check_finite
 from MedGenLib.io.provenance import Provenance, Source
+from MedGenLib.labels.mapping import map_labels
 from MedGenLib.metrics.compare import Comparison, ImageMeasure, compare, require_same_grid
 from MedGenLib.metrics.labels import LabelRow, compare_labels
 from MedGenLib.metrics.uncertainty import Calibration, error_correlation
@@ -182,7 +183,7 @@ def evaluate(
     wanted = found = None
     if labels is not None and find is not None:
         labels = _named(labels, find, notes)
-        wanted, known = _on_grid(labels, image, resample, notes)
+        wanted, known = _on_grid(_numbered(labels, find, notes), image, resample, notes)
         announce(notes, progress)
     comparison = calibration = None
     if reference is not None:
@@ -249,6 +250,17 @@ def _named(labels: LabelMap, segmenter: Segmenter, notes: list[str]) -> LabelMap
         notes.append(f"The labels without names were read by number: {', '.join(by_number)}.")
     names = {value: labels.names.get(value) or name for value, name in known.items()}
     return labels.with_array(labels.array, {v: name for v, name in names.items() if name})
+
+
+def _numbered(labels: LabelMap, segmenter: Segmenter, notes: list[str]) -> LabelMap:
+    """The labels in the numbers of the segmenter, if their names have other ones there, as FreeSurfer's do."""
+    theirs = {value: segmenter.labels.value_of(name) for value, name in labels.names.items()}
+    if all(theirs.get(value) in (None, value) for value in labels.values()):
+        return labels
+    mapped, report = map_labels(labels, segmenter.labels, strict=False)
+    if report.unmapped:
+        notes.append(f"It does not segment {', '.join(labels.names.get(v) or f'label {v}' for v in report.unmapped)}.")
+    return mapped
 
 
 def _on_grid(labels: LabelMap, image: Volume, resample: bool, notes: list[str]) -> tuple[LabelMap, NDArray[np.bool_]]:

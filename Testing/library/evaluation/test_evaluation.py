@@ -61,6 +61,16 @@ def test_labels_without_a_name_get_that_of_the_segmenter(synthetic, real, tissue
     assert "cortex" in [row.name for row in found.anatomy]
 
 
+def test_named_labels_with_other_numbers_are_compared_by_name(synthetic, tissue):
+    other = tissue.with_array(np.where(tissue.array > 0, 4 - tissue.array, 0).astype(np.uint8))
+    other.array[14:17, 12:15, :3] = 9
+    other = replace(other, names={1: "Bone", 2: "soft_tissue", 3: "adipose", 9: "lesion"})
+    found = evaluate(synthetic, labels=other, segmenter="ct-tissue")
+    assert [row.name for row in found.anatomy] == ["fat", "soft tissue", "bone"]
+    assert all(row.dice > 0.85 for row in found.anatomy)
+    assert "It does not segment lesion." in found.note
+
+
 def test_a_label_that_the_segmenter_does_not_know_is_named(synthetic, tissue):
     array = tissue.array.copy()
     array[14:17, 12:15, :3] = 9
