@@ -53,7 +53,8 @@ class OutputCheck:
 
     def fail(self, code: str, sentence: str) -> None:
         self.passed = False
-        self.findings.append(Finding("error", code, sentence))
+        if (found := Finding("error", code, sentence)) not in self.findings:
+            self.findings.append(found)
 
 
 def require_usable(findings: Iterable[Finding]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from MedGenLib.errors import listed
 from MedGenLib.findings import Finding
 from MedGenLib.imaging.body import close_body
 from MedGenLib.imaging.head import head_problem
@@ -56,7 +57,7 @@ def check_mask(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
             _error(
                 "unknown-labels",
                 f"The mask has labels that the model '{manifest.name}' does not know: "
-                f"{_listed(names)}; map each to one of its labels, as in --map {unknown[0]}="
+                f"{listed(names, _NAMED)}; map each to one of its labels, as in --map {unknown[0]}="
                 f"{next(iter(known), 1)}.",
             )
         )
@@ -65,7 +66,8 @@ def check_mask(label_map: LabelMap, manifest: Manifest) -> list[Finding]:
         findings.append(
             _warning(
                 "absent-labels",
-                f"The mask has no voxels of {_listed(absent)}; where the body should show them, add them to the mask.",
+                f"The mask has no voxels of {listed(absent, _NAMED)}; "
+                "where the body should show them, add them to the mask.",
             )
         )
     return findings + _check_geometry(label_map, manifest)
@@ -75,7 +77,7 @@ def check_left_out(mapped: MappingReport, manifest: Manifest) -> list[Finding]:
     """A warning that names the labels that became background because the model does not make them."""
     if not mapped.left_out:
         return []
-    names = _listed([mapped.names[value] for value in mapped.left_out])
+    names = listed([mapped.names[value] for value in mapped.left_out], _NAMED)
     return [
         _warning(
             "left-out", f"The model '{manifest.name}' does not make {names}: what has these labels becomes background."
@@ -263,11 +265,6 @@ def _check_field_of_view(image: Volume | LabelMap, manifest: Manifest) -> list[F
             )
         )
     return findings
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _in_brackets(name: str | None) -> str:

@@ -94,6 +94,7 @@ def _actors(ray: Any, needs: dict[str, float], count: int, say: Callable[[str], 
 
 def _code(ray: Any, actors: list[Any], command: Command, words: list[str]) -> int | None:
     """The exit code of the first process; None if one was lost."""
+    from ray import exceptions as errors
     from ray.util.queue import Queue
 
     host, port = ray.get([actor.meeting.remote() for actor in actors])[0]
@@ -109,10 +110,11 @@ def _code(ray: Any, actors: list[Any], command: Command, words: list[str]) -> in
             codes |= {item: ray.get(item) for item in done}
             until = min(until, time.monotonic() + GRACE) if any(codes.values()) else until
             _print(said)
-    except ray.exceptions.RayActorError:
+    except (errors.RayActorError, errors.NodeDiedError, errors.ObjectLostError, errors.OutOfMemoryError):
         return None
     finally:
-        _print(said)
+        with contextlib.suppress(errors.RayError):  # what is said can be lost with its computer
+            _print(said)
     return codes.get(running[0], 2)
 
 

@@ -161,8 +161,9 @@ def evaluate_cohorts(
     cohorts = {kind: _described(kind, files, standard, extract, resampled, progress) for kind, files in paths.items()}
     groups = same_input(list(paths["synthetic"].values()))
     comparison = compare_cohorts(cohorts["real"], cohorts["synthetic"], groups, seed, progress)
-    sides = [cohorts.get(kind) for kind in ("synthetic", "training", "real")]
-    memorization = None if training is None else find_memorized(*sides)
+    memorization = None
+    if training is not None:
+        memorization = find_memorized(*(cohorts[kind] for kind in ("synthetic", "training", "real")))
     notes = _notes(standard, resampled)
     return CohortEvaluation(extract.name, cohorts, comparison, memorization, notes)
 

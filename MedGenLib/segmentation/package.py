@@ -130,18 +130,18 @@ def probabilities(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.
 
     from MedGenLib.pipelines.loading import bfloat16_pays, precision
 
-    stride = network.stride
+    stride, whole = network.stride, getattr(network, "whole", WHOLE)
     device = next(network.parameters()).device
     padded = np.pad(image, [(0, -n % stride) for n in image.shape])
     x = torch.from_numpy(padded)[None, None].to(device)
     x = x.contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode(), precision(device, bfloat16_pays(device)):
-        if max(padded.shape) <= getattr(network, "whole", WHOLE):
+        if max(padded.shape) <= whole:
             scores = network(x)
         else:
             from monai.inferers import sliding_window_inference
 
-            scores = sliding_window_inference(x, WHOLE, 1, network, 0.25, mode="gaussian")
+            scores = sliding_window_inference(x, whole, 1, network, 0.25, mode="gaussian")
         shares = torch.softmax(scores.float(), 1)[0].cpu().numpy()
     return shares[(slice(None), *(slice(0, n) for n in image.shape))]
 

@@ -10,4 +10,4 @@ GUARDED = "MEDGEN_TRAINING_ENDS_WITH_STDIN"
 
 def was_started() -> bool:
     """Whether a launcher started this process, by the environment variables of torchrun."""
-    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()

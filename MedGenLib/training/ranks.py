@@ -106,7 +106,7 @@ def joining(device: str) -> Iterator[tuple[Ranks, str]]:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     with_gpus = device != "cpu" and torch.cuda.is_available()
     if with_gpus:
-        device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if with_gpus else "gloo", timeout=PATIENCE)
     try:

@@ -84,6 +84,17 @@ class ChoicesTest(EvaluateCase):
         self.assertTrue(self.ui.evaluateButton.enabled, self.ui.evaluateLabel.text)
         self.assertEqual(self.parameters.evaluateSegmenter, "ct-tissue")
 
+    def test_theSegmenterOfEachModelOfMasksIsOffered(self):
+        from MedGenLib.packages.catalogue import light_catalogue
+        from MedGenSlicer.panel.sections.evaluation import segmenterOf
+
+        box = self.ui.evaluateSegmenterComboBox
+        offered = {box.itemData(index) for index in range(box.count)}
+        made = [manifest for manifest in light_catalogue() if manifest.task == "generate"]
+        wanted = {manifest.name: segmenterOf(manifest) for manifest in made}
+        self.assertEqual(wanted["mr-brain"], "brain-segmenter")
+        self.assertLessEqual(set(wanted.values()) - {""}, offered)
+
     def test_segmenterThatIsNotThereStaysVisible(self):
         self.parameters.evaluateSegmenter = "mine"
         self.settle()

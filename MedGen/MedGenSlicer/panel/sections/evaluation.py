@@ -76,7 +76,7 @@ class EvaluationSection(RunningSection):
         source = run.snapshot.node
         if isMask(source):
             parameters.evaluateLabels = source
-            parameters.evaluateSegmenter = _segmenterOf(run.manifest)
+            parameters.evaluateSegmenter = segmenterOf(run.manifest)
         if run.spreadNode is not None:
             parameters.evaluateUncertainty = run.spreadNode
 
@@ -197,8 +197,7 @@ class EvaluationSection(RunningSection):
         return node
 
 
-def _segmenterOf(manifest) -> str:
+def segmenterOf(manifest) -> str:
     """What finds the labels of a model in its images; "" where nothing does."""
-    if manifest.statistics.resegment:
-        return manifest.name
-    return manifest.statistics.segmenter.package if manifest.statistics.segmenter else ""
+    known = manifest.statistics
+    return known.segmenter.package if known.segmenter else manifest.name if known.resegment else ""
