@@ -15,6 +15,8 @@ from MedGenLib.imaging.normalization import Affine, TissueStandard
 from MedGenLib.pipelines.loading import precision
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from MedGenLib.editing.organs import OrganEdits
@@ -36,6 +38,7 @@ class LatentCache:
         as background continues beyond the image.
     scale: units of the image in one unit of the model: 1 for CT.
     levels: shift by which the image had got the usual levels of its tissues, in the unit of the model.
+    shade: factor of the image's shading in a box of it.
 
     Attributes
     ----------
@@ -52,8 +55,10 @@ class LatentCache:
         content: Box | None,
         scale: float = 1.0,
         levels: LevelShift | None = None,
+        shade: Callable[[Box], NDArray | float] = lambda box: 1.0,
     ) -> None:
         self.grid_map, self.codec, self.noise, self.scale, self.levels = grid_map, codec, noise, scale, levels
+        self.shade = shade
         self.filled = content is None
         cells = tuple(n // grid_map.cell for n in grid_map.shape)
         self.latent = np.zeros((noise.channels, *cells), np.float32)  # the system allocates pages on the first write
@@ -71,7 +76,11 @@ class LatentCache:
         values = self.codec.decode(x, labels) + self.level(labels, box)
         if limits is not None:
             values = limits.enforce(values, labels)
-        return values * np.float32(self.scale)
+        return values * np.float32(self.scale) * self.shade(box)
+
+    def in_model_units(self, values: NDArray, labels: NDArray, box: Box) -> NDArray:
+        """Values of a box of the image in the unit of the model, without shading and levels."""
+        return values / (self.scale * self.shade(box)) - self.level(labels, box)
 
     def store(self, place: Box, latent: Tensor) -> None:
         """Store the latent (1, c, i, j, k) of a box of the working grid."""
@@ -114,8 +123,7 @@ class LatentCache:
         if any(part.start >= part.stop for part in voxels):
             return np.zeros(shape, np.float32)
         plain = image[voxels] if organs is None else organs.removed(image[voxels], voxels)
-        values = plain / self.scale - self.level(labels[voxels], voxels)
-        values = standardize(self.codec, values, labels[voxels])
+        values = standardize(self.codec, self.in_model_units(plain, labels[voxels], voxels), labels[voxels])
         x = self.grid_map.values(values, tuple(part.start for part in voxels), box)
         if self.filled:
             for axis, (part, room) in enumerate(zip(box, self.grid_map.extent, strict=True)):

@@ -89,7 +89,7 @@ def generated(
         chosen, latent.shape[1], run.noise(torch.Generator().manual_seed(chosen)), tuple(part.start for part in cells)
     )
     view = _view(scene, place)
-    cache = LatentCache(grid_map, scene.codec, noise, view and view.box, levels=levels)
+    cache = LatentCache(grid_map, scene.codec, noise, view and view.box, levels=levels, shade=scene.shade)
     cache.store(place, latent)
     editor = _editor(
         scene, cache, view, volume, labels, mask, run.device, options["memory"], scene.manifest.output.range
@@ -142,7 +142,9 @@ def of_image(
         values = volume.array
         allowed = min(0.0, float(values.min())), max(allowed[1] * scale, float(values.max()))
     content = grid_map.extent if view else None
-    cache = LatentCache(grid_map, codec, NoiseField(seed, manifest.settings.latent_channels), content, scale)
+    cache = LatentCache(
+        grid_map, codec, NoiseField(seed, manifest.settings.latent_channels), content, scale, shade=scene.shade
+    )
     editor = _editor(scene, cache, view, volume, labels, mask, device, options["memory"], allowed)
     if levels is not None:
         editor.organs = _organs(PersonLevels.of_image(levels, volume.array), manifest, options["mapping"], seed)

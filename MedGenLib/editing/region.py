@@ -308,7 +308,7 @@ class RegionEditor:
         weight = falling(changed, self.grid_map.steps)
         if isinstance(self.cache.codec, TissueStandard):
             known = old if self.organs is None else self.organs.plain(old, former // LABELS)
-            known = known / self.cache.scale - self.cache.level(former % LABELS, box)
+            known = self.cache.in_model_units(known, former % LABELS, box)
             weight *= 1 - undescribed(known, former % LABELS, labels, self.cache.codec, self.limits)
         if self.organs is not None:
             made = self.organs.added(made, box).clip(*self.allowed)
@@ -335,12 +335,13 @@ class RegionEditor:
         if isinstance(self.cache.codec, Affine):  # arbitrary units
             return []
         values, labels, findings = self.image[box], self.labels[box][changed], []
-        values = (values if self.organs is None else self.organs.removed(values, box))[changed]
+        values = values if self.organs is None else self.organs.removed(values, box)
+        values = (values / (self.cache.scale * self.cache.shade(box)))[changed]
         for value, tissue in self.manifest.statistics.tissues.items():
             inside = values[labels == value]
             if inside.size < FEWEST_VOXELS:
                 continue
-            mean = float(inside.mean()) / self.cache.scale
+            mean = float(inside.mean())
             if not tissue.low <= mean <= tissue.high:
                 sentence = (
                     f"The mean of the new {tissue.name} is {mean:.0f} {self.manifest.output.unit}, outside of "

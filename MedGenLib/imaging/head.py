@@ -20,8 +20,10 @@ _BONE_HU, _LEAST_BONE = 250, 0.1
 """Share of bone in CT between 3 and 12 mm below the skin; heads have 0.4, other parts of the body at most 0.02."""
 _LEAST_SHELL = 0.05
 """Share of the body that lies between 3 and 12 mm below the skin in an image that shows the skin; crops have less."""
-_EVEN_AIR, _BRAIN_LITERS = 0.3, 2.3
-"""Share of voxels with one value around a brain without skull, and its largest volume; whole heads have 2.7 or more."""
+BRAIN_LITERS = 2.3
+"""Largest volume of a brain without skull; whole heads have 2.7 or more."""
+_EVEN_AIR = 0.3
+"""Share of voxels with one value around a brain without skull."""
 _SCALP_MM, _SIGNAL, _MUCH = (6, 25), 0.15, 0.1
 """Where the scalp lies around a brain, its least signal relative to the brain, and the share of voxels that have it."""
 _LAYERS_MM = (3, 6, 9, 12, 15, 18)
@@ -139,7 +141,7 @@ def _is_bare_brain(volume: Volume, coarse: Volume, body: np.ndarray, depth: np.n
 
     air = _air(volume)
     liters = np.count_nonzero(body) * np.prod(coarse.spacing) / 1e6
-    if np.mean(volume.array == air) < _EVEN_AIR or liters > _BRAIN_LITERS:
+    if np.mean(volume.array == air) < _EVEN_AIR or liters > BRAIN_LITERS:
         return False
     layers = [body & (depth > low) & (depth <= high) for low, high in zip(_LAYERS_MM, _LAYERS_MM[1:], strict=False)]
     deep = body & (depth > _DEEP_MM[0]) & (depth <= _DEEP_MM[1])

@@ -58,34 +58,36 @@ def sensitivity_at(cases: Sequence[Hits], rate: float = RATE) -> float | None:
 
 
 def with_interval(cases: Sequence[Hits], rate: float = RATE) -> tuple[float | None, tuple[float, float] | None]:
-    """The same with its 95 % interval over the cases.
-
-    If all lesions are found, or none, all resamples agree: the interval is then the exact one of as many cases, each of
-    which has one lesion.
-    """
+    """The same with its 95 % interval over the cases, see `_widened`."""
     value = sensitivity_at(cases, rate)
-    if value in (0, 1):
-        count = sum(case.lesions > 0 for case in cases)
-        return value, exact_interval(round(value) * count, count)
-    return value, interval(lambda chosen: sensitivity_at([cases[n] for n in chosen], rate), np.arange(len(cases)))
+    limits = interval(lambda chosen: sensitivity_at([cases[n] for n in chosen], rate), np.arange(len(cases)))
+    return value, _widened(value, limits, cases, least=0)
 
 
 def difference(one: Sequence[Hits], two: Sequence[Hits], rate: float = RATE) -> tuple[float, tuple[float, float]]:
-    """How much more sensitive the second detector is on the same cases, with the 95 % interval of pairs of cases.
-
-    If all resamples agree, a share of the cases could have any other gain: the largest share of which as many cases may
-    show none, by the exact interval.
-    """
+    """How much more sensitive the second detector is on the same cases, with the 95 % interval of pairs of cases."""
 
     def gain(chosen: NDArray) -> float | None:
         values = [sensitivity_at([cases[n] for n in chosen], rate) for cases in (one, two)]
         return None if None in values else values[1] - values[0]
 
     value, limits = gain(np.arange(len(one))), interval(gain, np.arange(len(one)))
-    if limits is not None and limits[0] == limits[1]:
-        other = exact_interval(0, sum(case.lesions > 0 for case in one))[1]
-        limits = (1 - other) * value - other, (1 - other) * value + other
-    return value, limits
+    return value, _widened(value, limits, one, least=-1)
+
+
+def _widened(
+    value: float | None, limits: tuple[float, float] | None, cases: Sequence[Hits], least: float
+) -> tuple[float, float] | None:
+    """The interval of a value from ``least`` to 1.
+
+    If all resamples agree, a share of the cases with lesions could have any other value: the largest share of which as
+    many cases may show none, by the exact interval. Where all lesions are found, that is the exact interval of 1.
+    """
+    settled = value in (least, 1) or (limits is not None and limits[0] == limits[1])
+    if value is None or not settled:
+        return limits
+    other = exact_interval(0, sum(case.lesions > 0 for case in cases))[1]
+    return (1 - other) * value + other * least, (1 - other) * value + other
 
 
 def summary(cases: Sequence[Hits]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from MedGenLib.packages.typed import listed, setting, shown
+from MedGenLib.packages.typed import joined, setting, shown
 
 # SamplerSpec and presets
 
@@ -60,7 +60,7 @@ class SamplerSpec:
             if run["preset"] not in self.presets:
                 yield (
                     f"performance[{number}].preset is {shown(run['preset'])}, but the presets are "
-                    f"{listed(self.presets, 'and')}; name one of them"
+                    f"{joined(self.presets, 'and')}; name one of them"
                 )
 
 
@@ -79,7 +79,7 @@ class FlowSampler(SamplerSpec):
             if role not in networks:
                 yield (
                     f"sampler.presets.{name}.network is {shown(role)}, but there is no network '{role}'; "
-                    f"choose {listed(networks)}"
+                    f"choose {joined(networks)}"
                 )
                 continue
             if preset.most_steps is not None and preset.most_steps < preset.steps:
@@ -274,5 +274,5 @@ class Statistics:
             if unknown := sorted(set(values) - known):
                 yield (
                     f"statistics.{where} names the label {unknown[0]}, but the model's labels are "
-                    f"{listed(map(str, sorted(known - {0})), 'and')}; name one of them"
+                    f"{joined(map(str, sorted(known - {0})), 'and')}; name one of them"
                 )

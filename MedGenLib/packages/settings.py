@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from MedGenLib.errors import PackageError
 from MedGenLib.packages.sections import FlowSampler, MaisiSampler, PixelSampler, SamplerSpec, SliceSampler, Statistics
-from MedGenLib.packages.typed import listed, nearest, read, setting, shown
+from MedGenLib.packages.typed import joined, nearest, read, setting, shown
 from MedGenLib.registry import Registry
 
 OF_TASK = {
@@ -53,7 +53,7 @@ class Settings:
         if missing := [role for role in self.roles if role not in medgen["networks"]]:
             yield (
                 f"networks has no '{missing[0]}'; a package of the pipeline '{pipeline_name(medgen)}' needs "
-                f"{listed(self.roles, 'and')}"
+                f"{joined(self.roles, 'and')}"
             )
 
 
@@ -136,6 +136,10 @@ class Distribution:
             yield f"preprocessing.{where}.factor is not triangular; give rows of 1, 2, 3 ... entries"
 
 
+SHADING = 10
+"""Coefficients of a shading, see `imaging.shading`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ContrastSettings(Distribution):
     """Distribution of the contrast of the training scans.
@@ -146,10 +150,17 @@ class ContrastSettings(Distribution):
     Attributes
     ----------
     labels, reference: labels with a level, and the label whose level is 1.
+    shading: a contrast ends with the coefficients of a shading, see `imaging.shading`.
     """
 
     labels: tuple[int, ...] = setting(low=1)
     reference: int = setting(low=1)
+    shading: bool = False
+
+    @property
+    def entries(self) -> int:
+        """Number of entries of a contrast."""
+        return len(self.labels) + 1 + self.shading * SHADING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +258,7 @@ class LatentFlowSettings(GenerationSettings):
         if spacings != sorted(set(spacings)):
             yield f"preprocessing.noise_hu has the spacings {shown(spacings)}; give them in rising order"
         if self.contrast is not None:
-            yield from self.contrast.of_entries(len(self.contrast.labels) + 1, "contrast")
+            yield from self.contrast.of_entries(self.contrast.entries, "contrast")
             if not self.takes_noise:
                 yield "preprocessing has a contrast without noise_hu; add noise_hu"
             if self.centers is None or max(self.contrast.labels) > highest:
@@ -456,7 +467,7 @@ class SliceTranslationSettings(Settings):
         yield from super().contradictions(medgen)
         for side in ("input", "output") if self.name == "head-slices" else ():
             if (modality := medgen[side]["modality"]) not in HEAD_MODALITIES:
-                yield f"{side}.modality is {shown(modality)}, but {self.name} knows {listed(HEAD_MODALITIES)}; give one"
+                yield f"{side}.modality is {shown(modality)}, but {self.name} knows {joined(HEAD_MODALITIES)}; give one"
 
 
 @settings("segmentation")

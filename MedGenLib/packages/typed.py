@@ -49,7 +49,7 @@ def read(kind: type[T], section: Any, where: str) -> T:
     """
     known, hints, values = keys_of(kind), _hints_of(kind), {}
     if not isinstance(section, Mapping):
-        raise _fault(where, section, f"an object with the keys {listed(known, 'and')}")
+        raise _fault(where, section, f"an object with the keys {joined(known, 'and')}")
     for given, value in section.items():
         key = ALIASES.get(given, given)
         if key not in known:
@@ -115,7 +115,7 @@ def _described(hint: Any, limits: Mapping[str, Any]) -> str:
     if origin is UnionType:
         return _described(args[0], limits)
     if origin is Literal:
-        return listed(args)
+        return joined(args)
     if origin is tuple and args[-1] is Ellipsis:
         return f"a list of at least one entry, each {_described(args[0], limits)}"
     if origin is tuple:
@@ -141,9 +141,9 @@ def shown(value: Any) -> str:
 def nearest(given: str, known: Iterable[str]) -> str:
     names = [str(name) for name in known]
     near = get_close_matches(given, names, 1)
-    return f"did you mean '{near[0]}'" if near else f"choose {listed(names)}"
+    return f"did you mean '{near[0]}'" if near else f"choose {joined(names)}"
 
 
-def listed(names: Iterable[str], link: str = "or") -> str:
+def joined(names: Iterable[str], link: str = "or") -> str:
     *first, last = names
     return f"{', '.join(first)} {link} {last}" if first else last

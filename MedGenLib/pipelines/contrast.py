@@ -1,7 +1,7 @@
-"""Contrast of generated MR images, drawn from that of the training scans: the centers of the codec.
+"""Contrast of generated MR images, drawn from that of the training scans: the centers of the codec, and the shading.
 
-A contrast is a vector: the level of each label of the settings relative to that of the reference label, and the
-logarithm (base 2) of the noise relative to that of the spacing.
+A contrast is a vector: the level of each label of the settings relative to that of the reference label, the
+logarithm (base 2) of the noise relative to that of the spacing, and, for models with a shading, its coefficients.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from MedGenLib.imaging import shading
+
 if TYPE_CHECKING:
     from MedGenLib.imaging.normalization import TissueStandard
+    from MedGenLib.imaging.volume import LabelMap
     from MedGenLib.labels.vocabulary import Label
     from MedGenLib.packages.settings import ContrastSettings, Distribution
 
@@ -88,9 +91,22 @@ def softened_shift(known: TissueStandard, codec: TissueStandard, labels: np.ndar
     return ndimage.gaussian_filter(shift, SOFT_SIGMA, radius=SOFT_REACH) - shift
 
 
-def contrast_of(settings: ContrastSettings, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The contrast of an image with labels, in any unit, with the noise of its spacing."""
-    return np.append(levels(values, labels, settings.labels, settings.reference), 0.0)
+def contrast_of(settings: ContrastSettings, values: np.ndarray, labels: LabelMap) -> np.ndarray:
+    """The contrast of an image with labels, in any unit, with the noise of its spacing.
+
+    An image of too little tissue for a shading has none.
+    """
+    coefficients = [0.0] * (settings.entries - len(settings.labels) - 1)
+    if settings.shading:
+        found = shading.measured(values, labels, settings.reference, settings.labels)
+        if found is not None:
+            coefficients, values = found.coefficients, values / found.over(labels)
+    return np.array([*levels(values, labels.array, settings.labels, settings.reference), 0.0, *coefficients])
+
+
+def shading_of(settings: ContrastSettings, contrast: np.ndarray, labels: LabelMap) -> shading.Shading | None:
+    """The shading of a contrast about the labels; None for a model without one."""
+    return shading.Shading.about(labels, contrast[len(settings.labels) + 1 :]) if settings.shading else None
 
 
 def named(settings: ContrastSettings, contrast: np.ndarray, labels: Mapping[int, Label]) -> dict[str, float]:

@@ -16,13 +16,23 @@ from MedGenLib.imaging.boxes import Box
 from MedGenLib.imaging.normalization import CODECS, Affine, TissueRange, TissueStandard
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample_to
+from MedGenLib.imaging.shading import Shading
 from MedGenLib.imaging.texture import texture
 from MedGenLib.imaging.volume import LabelMap, Volume, crop, occupied, whole_numbers
 from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.settings import TEXTURE
 from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
-from MedGenLib.pipelines.contrast import SOFT_REACH, adapted, contrast_of, drawn, named, softened_shift, standard_scores
+from MedGenLib.pipelines.contrast import (
+    SOFT_REACH,
+    adapted,
+    contrast_of,
+    drawn,
+    named,
+    shading_of,
+    softened_shift,
+    standard_scores,
+)
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.scanner_noise import ScannerNoise, scanner_noise
 from MedGenLib.pipelines.tissue_levels import LevelShift, cell_counts, level_shift, tissue_shares
@@ -51,6 +61,7 @@ class Scene:
     before: padding before each axis.
     given_noise: the user has chosen the noise.
     levels: usual level of each tissue in the cells of `shares`; None for a model without them.
+    shading: of the sample, on the input's grid; None for a model without one.
     """
 
     manifest: Manifest
@@ -68,6 +79,7 @@ class Scene:
     findings: list[Finding] = field(default_factory=list)
     given_noise: bool = False
     levels: np.ndarray | None = None
+    shading: Shading | None = None
 
     @property
     def shares(self) -> np.ndarray:
@@ -90,11 +102,15 @@ class Scene:
         return self if settings.contrast is None else self._with(drawn(settings.contrast, seed))
 
     def of_image(self, values: np.ndarray, labels: np.ndarray) -> Scene:
-        """The scene with the contrast or texture of an image in any unit, if the model has one."""
+        """The scene with the contrast or texture of an image in any unit with labels, on the input's grid."""
         settings = self.manifest.settings
         if settings.texture is not None:
             return self._textured(texture(self._on_grid(values)))
-        return self if settings.contrast is None else self._with(contrast_of(settings.contrast, values, labels))
+        return (
+            self
+            if settings.contrast is None
+            else self._with(contrast_of(settings.contrast, values, self.original.with_array(labels)))
+        )
 
     def _on_grid(self, values: np.ndarray) -> np.ndarray:
         """An image on the input's grid, on the working grid without padding."""
@@ -123,7 +139,12 @@ class Scene:
         settings = self.manifest.settings
         scalars = [self.scalars[0], noise_scalar(self._noise(contrast))]
         codec = adapted(CODECS[settings.name](**settings.codec), settings.contrast, contrast)
-        return replace(self, scalars=scalars, codec=codec)
+        shading = shading_of(settings.contrast, contrast, self.original)
+        return replace(self, scalars=scalars, codec=codec, shading=shading)
+
+    def shade(self, box: Box) -> np.ndarray | float:
+        """Factor of the shading in a box of the input's grid."""
+        return 1.0 if self.shading is None else self.shading.factor(self.original.geometry, box)
 
     def drawn(self, seed: int) -> dict[str, float]:
         """The contrast and noise, or the texture, of the sample of a seed by name; empty for a model without them."""
@@ -133,12 +154,14 @@ class Scene:
         if settings is None:
             return {}
         contrast = drawn(settings, seed)
-        return {**named(settings, contrast, self.manifest.input.labels), "noise": round(self._noise(contrast), 2)}
+        found = {**named(settings, contrast, self.manifest.input.labels), "noise": round(self._noise(contrast), 2)}
+        shading = shading_of(settings, contrast, self.original)
+        return found if shading is None else {**found, "shading": round(shading.ratio(self.original), 2)}
 
     def _noise(self, contrast: np.ndarray) -> float:
         """The noise of the user, or that of the spacing with the factor of the contrast."""
-        noise = self.conditions["noise_hu"]
-        return noise if self.given_noise else float(np.clip(noise * 2 ** contrast[-1], LEAST_NOISE_HU, MOST_NOISE_HU))
+        noise, change = self.conditions["noise_hu"], contrast[len(self.manifest.settings.contrast.labels)]
+        return noise if self.given_noise else float(np.clip(noise * 2**change, LEAST_NOISE_HU, MOST_NOISE_HU))
 
     def maps(self, box: Box | None = None) -> np.ndarray:
         """Conditioning maps (channels, ...) of the whole working grid or of a box of it."""
@@ -186,6 +209,7 @@ class Scene:
             place = (outer, *(slice(0, n) for n in volume.shape[1:]))
             level = 0.0 if shift is None else shift.at(labels, place)
             values = scene._intensities(volume.array[outer], labels, level)[cut]
+            values = values * self.shade((inner, *place[1:]))
             values = np.clip(values, *output.range)
             array[inner] = np.where(covered[inner], values, output.background)
         return volume.with_array(whole_numbers(array))

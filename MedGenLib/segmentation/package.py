@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging.head import BRAIN_LITERS
 from MedGenLib.imaging.modality import same_modality
 from MedGenLib.imaging.normalization import BrainLevel, HounsfieldWindow, ZScore
 from MedGenLib.imaging.orientation import Reorientation
@@ -105,6 +106,12 @@ class PackageSegmenter:
                 f"The {self.kind} '{self.name}' reads images of {by_axis(view.min)} to "
                 f"{by_axis(view.max)} mm (right-left, back-front, down-up), but this one has "
                 f"{by_axis(sides)} mm; {remedy}."
+            )
+        liters = np.count_nonzero(volume.array > 0) * np.prod(volume.spacing) / 1e6
+        if self.manifest.settings.name == "brain" and liters > BRAIN_LITERS:
+            raise InputError(
+                f"The {self.kind} '{self.name}' reads a brain without skull, with 0 around it, but this image has "
+                f"{liters:.1f} liters above 0; remove the skull first."
             )
 
 

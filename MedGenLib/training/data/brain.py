@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from MedGenLib.errors import InputError
+from MedGenLib.imaging import shading
 from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.normalization import TissueStandard
 from MedGenLib.imaging.orientation import Reorientation
@@ -77,6 +78,7 @@ class BrainScans(ScanPatches):
         self.fluid = int(self.vocabulary.value_of(data["fluid"]))
         self.white = int(data["landmarks"]["labels"][-1])
         self.levels: dict[str, np.ndarray] = {}
+        self.shading: dict[str, tuple[float, ...]] = {}
         people, left_out = _people(config)
         scans = [scan for item in (*data["scans"], *people) for scan in self._read(config, item)]
         self.contrast = self._contrast(data, people, scans)
@@ -134,11 +136,12 @@ class BrainScans(ScanPatches):
         noise = {s.subject: s.noise for s in scans if s.spacing == finest}
         usual = np.median([noise[item["subject"]] for item in people])
         self.levels = {name: np.append(found, np.log2(noise[name] / usual)) for name, found in self.levels.items()}
-        found = np.array([self.levels[item["subject"]] for item in people])
+        found = np.array([[*self.levels[item["subject"]], *self.shading[item["subject"]]] for item in people])
         if (missing := np.isnan(found).any(0)).any():
             label = self.vocabulary.names[data["contrast"][int(missing.argmax())]]
             raise InputError(f"A person of data.people lacks {label}; leave it out of data.contrast.")
-        return {"labels": list(data["contrast"]), "reference": self.white, **distribution(found)}
+        known = {"labels": list(data["contrast"]), "reference": self.white, "shading": bool(data.get("shading"))}
+        return {**known, **distribution(found)}
 
     def _read(self, config: dict, item: dict) -> Iterator[Scan]:
         data = config["data"]
@@ -153,11 +156,24 @@ class BrainScans(ScanPatches):
             labels = np.where((labels == 0) & (values > 0), rest, labels).astype(np.uint8)
         else:
             labels = with_shell(values, labels, label_map.spacing, self.fluid)
-        volume, label_map = volume.with_array(values), label_map.with_array(labels)
+        label_map = label_map.with_array(labels)
+        values = marks.standardize(self._even(data, item["subject"], values, label_map), labels)
+        volume = volume.with_array(values)
         self.levels[item["subject"]] = levels(values, labels, data.get("contrast", ()), self.white)
         for part in _parts(item.get("held_out"), volume.shape[2]):
             for spacing in data["spacings_mm"]:
                 yield self._at_spacing(item["subject"], volume, label_map, part, spacing)
+
+    def _even(self, data: dict, subject: str, values: np.ndarray, labels: LabelMap) -> np.ndarray:
+        """The values without their shading, which is kept in `shading`, if the model draws one."""
+        self.shading[subject] = ()
+        if not data.get("shading"):
+            return values
+        found = shading.measured(values, labels, self.white, [v for v in data["contrast"] if v != self.fluid])
+        if found is None:
+            raise InputError(f"The scan {subject} has too little tissue to measure its shading; remove it.")
+        self.shading[subject] = found.coefficients
+        return values / found.over(labels)
 
     def _at_spacing(self, subject: str, volume: Volume, label_map: LabelMap, part: slice, spacing: float) -> Scan:
         low = (0, 0, part.start)

@@ -144,6 +144,9 @@ def test_the_interval_is_that_of_a_proportion_where_each_case_has_one_lesion():
     least = 0.025 ** (1 / 40)
     assert with_interval(everything) == (1, pytest.approx((least, 1)))
     assert with_interval(nothing) == (0, pytest.approx((0, 1 - least)))
+    # Half of the lesions of every case: no resample differs, but another case could.
+    halves = [Hits((0.9,), (1,), 2)] * 40
+    assert with_interval(halves) == (0.5, pytest.approx((0.5 * least, 1 - 0.5 * least)))
     assert difference(cases, cases) == (0.0, pytest.approx((least - 1, 1 - least)))
     assert difference(nothing, everything) == (1.0, pytest.approx((2 * least - 1, 1)))
 

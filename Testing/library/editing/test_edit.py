@@ -451,13 +451,15 @@ def test_an_mr_image_keeps_its_own_scale(hippocampus):
         assert np.array_equal(after, scaled.array)
 
 
-def test_an_mr_image_of_tissues_is_brought_to_the_scale_of_the_model():
-    """mr-brain knows white matter as 110; this scanner's is 385."""
+@pytest.mark.parametrize("slope", [0.0, 5.0])
+def test_an_mr_image_of_tissues_is_brought_to_the_scale_of_the_model(slope):
+    """mr-brain knows white matter as 110; this scanner's is 385, and with a slope brighter on one side."""
     centers = find("mr-brain").settings.centers
     labels = np.repeat(np.repeat(trunk((14, 12, 14)).array, 2, 0), 2, 1)
     mask = LabelMap(np.select([labels == 2, labels > 0], [1, 2]).astype(np.uint8), np.eye(4))
     noise = np.random.default_rng(0).normal(0, 4, mask.shape)
-    values = (np.array(centers)[mask.array] + noise) * 3.5 * (mask.array > 0)
+    shade = np.exp(slope / 100 * (np.arange(mask.shape[0]) - mask.shape[0] / 2))[:, None, None]
+    values = (np.array(centers)[mask.array] + noise) * 3.5 * (mask.array > 0) * shade
     image = Volume(np.rint(values).astype(np.int16), mask.affine, "T1w")
     new = painted(mask, 2, (0.3, 0.5, 0.5))
     with Canvas.of_image(image, mask, "mr-brain", seed=1, **CPU) as canvas:
@@ -465,7 +467,8 @@ def test_an_mr_image_of_tissues_is_brought_to_the_scale_of_the_model():
         after, changed = canvas.volume.array, new.array != mask.array
         outside = far_from(changed, canvas.halo_voxels)
         assert np.array_equal(after[outside], image.array[outside])
-        assert after[changed].mean() / 3.5 == pytest.approx(centers[2], rel=0.15)
+        place = np.broadcast_to(shade, mask.shape)[changed].mean()
+        assert after[changed].mean() / 3.5 == pytest.approx(centers[2] * place, rel=0.15)
         near = ~outside & ~changed & (mask.array == 1)
         assert after[near].mean() == pytest.approx(values[near].mean(), rel=0.1)
 

@@ -9,10 +9,11 @@ from scipy import ndimage
 
 from MedGenLib.checks import output
 from MedGenLib.checks.output import check_generated
+from MedGenLib.errors import InputError
 from MedGenLib.imaging.normalization import BrainLevel
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume
-from MedGenLib.io.files import read_label_map
+from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.io.samples import sample
 from MedGenLib.labels.mapping import map_labels
 from MedGenLib.metrics.image import dice
@@ -143,3 +144,9 @@ def _turned(n: int) -> np.ndarray:
     flipped = np.diag([-1.0, 1, 1, 1])
     flipped[0, 3] = n - 1
     return flipped @ np.eye(4)[[2, 1, 0, 3]]
+
+
+def test_a_head_with_its_skull_is_refused():
+    head = read_volume(sample("head_t1.nii.gz"))
+    with pytest.raises(InputError, match=r"reads a brain without skull, .* liters above 0; remove the skull first"):
+        segmenter(SEGMENTER)(head)

@@ -11,12 +11,13 @@ import torch
 
 from MedGenLib import generate
 from MedGenLib.errors import InputError
+from MedGenLib.imaging import shading
 from MedGenLib.imaging.normalization import TissueStandard
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
 from MedGenLib.packages import store
 from MedGenLib.packages.manifest import load_manifest
-from MedGenLib.packages.settings import ContrastSettings
+from MedGenLib.packages.settings import SHADING, ContrastSettings
 from MedGenLib.pipelines.conditioning import label_channels
 from MedGenLib.pipelines.contrast import adapted, contrast_of, drawn, softened_shift
 from MedGenLib.training import config as training_config
@@ -254,12 +255,12 @@ def people(tmp_path_factory) -> Path:
 
 
 def people_configuration(
-    people: Path, head: Path, folder: Path, contrast: tuple[int, ...] = (CORTEX, FLUID), **data
+    people: Path, head: Path, folder: Path, contrast: tuple[int, ...] = (CORTEX, FLUID), shading: bool = False, **data
 ) -> Path:
     """The shipped configuration on the phantoms, with tiny networks."""
     config = json.loads((CONFIGS / "mr-brain.json").read_text())
     scan = {"subject": "head", "image": str(head / "t1.nii.gz"), "label": str(head / "seg.nii.gz")}
-    config["data"].update(scans=[scan], spacings_mm=[1.0], contrast=contrast, **data)
+    config["data"].update(scans=[scan], spacings_mm=[1.0], contrast=contrast, shading=shading, **data)
     config["data"]["people"].update(folder=str(people), label="{}_seg.nii.gz")
     config["package"]["metadata"]["name"] = "tiny-brain"
     return small(config, folder / "people.json")
@@ -350,9 +351,41 @@ def test_an_edited_image_keeps_its_own_contrast(people):
     settings = ContrastSettings(
         labels=(2, 6), reference=WHITE, means=(0.6, 1.1, 0), sds=(0.05, 0.1, 1), factor=((1,), (0, 1), (0, 0, 1))
     )
-    found = contrast_of(settings, 3.0 * image, labels)
+    found = contrast_of(settings, 3.0 * image, LabelMap(labels, np.eye(4)))
     codec = adapted(TissueStandard((0, 110, 66, 40, 1, 1, 120), (30, 10, 10, 10, 1, 1, 10)), settings, found)
     assert codec.centers[2] == pytest.approx(0.7 * 110, abs=1) and codec.centers[6] == 120
+
+
+def test_the_shading_of_people_is_taken_from_their_scans_and_drawn_by_seeds(people, head, first, tmp_path, monkeypatch):
+    shaded = tmp_path / "shaded"
+    shaded.mkdir()
+    slopes = dict(zip((f"p{n}" for n in range(9)), np.linspace(2, 4, 9), strict=True))
+    for name, slope in slopes.items():
+        image = read_volume(people / f"{name}_t1.nii.gz")
+        factor = np.exp(slope / shading.UNIT_MM * (np.arange(30) - 14.5))[:, None, None]
+        write_volume(image.with_array((image.array * factor).astype(np.float32)), shaded / f"{name}_t1.nii.gz")
+        write_volume(read_label_map(people / f"{name}_seg.nii.gz"), shaded / f"{name}_seg.nii.gz")
+    path = people_configuration(shaded, head, first, shading=True)
+    data = BrainScans(read_config(path), 16)
+    for scan in data.scans:
+        inner = scan.labels == WHITE
+        halves = [
+            np.median(part[white])
+            for part, white in zip(np.array_split(scan.values, 2), np.array_split(inner, 2), strict=True)
+        ]
+        assert halves[0] == pytest.approx(halves[1], rel=0.02), scan.subject
+    monkeypatch.setenv("MEDGEN_HOME", str(tmp_path))
+    package = train("latent-flow", path, first / "flow-shaded", device="cpu")
+    settings = load_manifest(package).settings.contrast
+    trained = [slope for name, slope in slopes.items() if name not in ("p3", "p4")]
+    assert settings.entries == len(settings.means) == 2 + 1 + SHADING == 3 + len(shading.TERMS)
+    assert settings.means[4] == pytest.approx(np.mean(trained), rel=0.05), "the slope from left to right"
+    assert settings.means[0] == pytest.approx(np.mean([LEVELS[n] for n in (0, 1, 2, 5, 6, 7, 8)]), abs=0.01)
+    store.add(package)
+    mask = LabelMap(np.full((40, 16, 16), WHITE, np.uint8), np.eye(4), {WHITE: "white matter"})
+    made = generate(mask, "tiny-brain", seed=3, steps=4, noise_hu=1, retries=0, device="cpu").volume.array
+    slope = np.polyfit(np.arange(40) / shading.UNIT_MM, np.log(made.mean((1, 2))), 1)[0]
+    assert slope == pytest.approx(drawn(settings, 3)[4], rel=0.1)
 
 
 def test_a_patch_has_the_positions_of_its_voxels(people, head, tmp_path):
