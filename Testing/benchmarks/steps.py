@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,10 @@ class Case:
         self.scene: Scene = prepare(mask, manifest)
         self.real = self._texture(ct.array)
         self.soft = ndimage.binary_erosion(mask.array == 2, iterations=2)
-        self.path = self.make("flow", "midpoint", 48)[0]
+
+    @cached_property
+    def path(self) -> np.ndarray:
+        return self.make("flow", "midpoint", 48)[0]
 
     def make(self, role: str, sampler: str, steps: int, seed: int = 1, guidance: float = 1.0) -> tuple[np.ndarray, int]:
         """Generated image in HU and the number of network evaluations."""
@@ -83,20 +87,22 @@ class Case:
         self, role: str, sampler: str, steps: int, guidance: float = 1.0, diversity: bool = True
     ) -> dict[str, float]:
         image, evaluated = self.make(role, sampler, steps, guidance=guidance)
-        labels = self.mask.array
-        body = labels > 0
-        found = np.where(body, resegment(image, self.manifest.statistics.resegment), 0)
-        scores = [metrics.dice(found == v, labels == v) for v in (1, 2, 3, 4)]
-        row = {"evaluations": evaluated, "Dice": float(np.mean(scores))}
-        for name, high in (("FD", False), ("FD-hp", True)):
-            row[name] = feature_distance(self.ct.array, image, body, n_patches=PATCHES, highpass=high)
-        made = self._texture(image)
-        row |= {f"local SD {name}": made[name] / self.real[name] for name in made}
-        row["to the path, HU"] = metrics.rmse(self.path, image, body)
+        row = {"evaluations": evaluated, **self.figures(image)}
+        row["to the path, HU"] = metrics.rmse(self.path, image, self.mask.array > 0)
         if diversity:
             other, _ = self.make(role, sampler, steps, seed=2, guidance=guidance)
             row["seed SD, HU"] = seed_sd([image, other], self.soft, lowpass=1.5)
         return row
+
+    def figures(self, image: np.ndarray) -> dict[str, float]:
+        labels = self.mask.array
+        body = labels > 0
+        found = np.where(body, resegment(image, self.manifest.statistics.resegment), 0)
+        row = {"Dice": float(np.mean([metrics.dice(found == v, labels == v) for v in (1, 2, 3, 4)]))}
+        for name, high in (("FD", False), ("FD-hp", True)):
+            row[name] = feature_distance(self.ct.array, image, body, n_patches=PATCHES, highpass=high)
+        made = self._texture(image)
+        return row | {f"local SD {name}": made[name] / self.real[name] for name in made}
 
     def _texture(self, image: np.ndarray) -> dict[str, float]:
         labels = self.mask.array

@@ -1,4 +1,4 @@
-"""Weights in 8 and 4 bits."""
+"""Weights in 8, 6 and 4 bits."""
 
 from __future__ import annotations
 
@@ -48,6 +48,34 @@ def test_large_tensors_take_one_byte_a_weight_and_keep_their_values_to_half_a_pe
         assert relative_error(restored[name], weights[name]) < 0.007
     torch.testing.assert_close(restored["outliers.weight"].float(), weights["outliers.weight"], rtol=1e-3, atol=1e-6)
     assert restored["count"] == 3
+
+
+def test_kernels_in_6_bits_take_three_quarters_of_a_byte_and_keep_their_values_to_three_percent():
+    weights = state()
+    stored, restored = compress(weights, bits=6), expand(compress(weights, bits=6))
+    for name, first in (("deep.weight", 36), ("slice.weight", 48)):
+        assert stored[name].dtype == torch.uint8
+        assert stored[name].shape == (first, *weights[name].shape[1:])
+        assert 0.01 < relative_error(restored[name], weights[name]) < 0.03
+    others = compress({name: weights[name] for name in weights if name not in ("deep.weight", "slice.weight")})
+    assert all(torch.equal(stored[name], tensor) for name, tensor in others.items())
+    with pytest.raises(ValueError, match=r"bytes of the shape \(35, .* are no weights in 6 bits"):
+        expand({**stored, "deep.weight": stored["deep.weight"][1:]})
+    with pytest.raises(ValueError, match="scales of the shape"):
+        expand({**stored, "deep.weight": stored["deep.weight"][3:]})
+
+
+def test_whole_numbers_in_6_bits_are_kept():
+    kernel = torch.arange(-31, 32).repeat(32 * 8).reshape(32, 8, 7, 9).float()
+    assert torch.equal(expand(compress({"k": kernel}, bits=6))["k"], kernel)
+
+
+@pytest.mark.parametrize("bits", [6, 8])
+def test_the_response_of_a_kernel_to_a_flat_image_is_kept_better_than_its_weights(bits):
+    weights = {"k": 0.05 * torch.randn(32, 32, 3, 3, 3, generator=torch.Generator().manual_seed(0))}
+    error = expand(compress(weights, bits=bits))["k"] - weights["k"]
+    independent = error.std() * 27**0.5
+    assert error.sum((2, 3, 4)).std() < 0.35 * independent
 
 
 def test_a_fine_tuned_network_is_stored_as_its_difference_in_half_a_byte_a_weight():
