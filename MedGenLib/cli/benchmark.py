@@ -1,20 +1,31 @@
-"""`medgen benchmark DATASET --recipes A,B --budget TIME --out DIR`."""
+"""`medgen benchmark DATASET --recipes A,B --budget TIME --out DIR`; additional exit codes: 1 some recipes failed."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from MedGenLib.cli.arguments import positive
 from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
-from MedGenLib.cli.train import LAYOUTS, choices_of, dataset_arguments
+from MedGenLib.cli.train import ADDRESS, LAYOUTS, choices_of, dataset_arguments, require_gpus
 from MedGenLib.errors import InputError
+
+if TYPE_CHECKING:
+    from MedGenLib.cohort.scheduler import Pool
+
+METHOD, STOPPED = "benchmark/trial", 130
 
 
 def extra_arguments(parser: Parser) -> None:
     parser.add_argument("data_set", metavar="DATASET", help="folder of images, or a CSV file")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the runs; they resume there")
     dataset_arguments(parser, several=True)
+    parser.add_argument(
+        "--workers", dest="at_once", type=positive, default=1, metavar="N", help="recipes to train at once"
+    )
+    parser.add_argument("--address", metavar="HOST:PORT", help=ADDRESS)
 
 
 @command(
@@ -23,7 +34,8 @@ def extra_arguments(parser: Parser) -> None:
     "Each recipe is trained as `medgen train` does, with the same budget, and measured on the same people, who were "
     "kept out. DIR has one table (benchmark.md, benchmark.csv) and a page with pictures side by side (index.html). An "
     "interrupted benchmark goes on with the same command; a finished recipe is not trained again. The models are "
-    "installed as NAME-RECIPE. `--set RECIPE.KEY=VALUE` changes a choice for one recipe.",
+    "installed as NAME-RECIPE. `--set RECIPE.KEY=VALUE` changes a choice for one recipe. "
+    "With `--workers` the recipes are trained at once and share the threads.",
     extra_arguments,
     epilog=LAYOUTS,
 )
@@ -35,10 +47,35 @@ def benchmark(arguments: Namespace, console: Console) -> int:
     recipes = [name.strip() for name in arguments.recipes.split(",") if name.strip()]
     if not recipes:
         raise InputError("--recipes names no recipe; give some, such as --recipes pix2pix,regression.")
-    rows = compare(
-        arguments.data_set, arguments.out, recipes, choices_of(arguments), arguments.device, arguments.threads, console
-    )
+    pool = _pool(arguments, len(dict.fromkeys(recipes)))
+    how = (choices_of(arguments), arguments.device, arguments.threads, console, pool)
+    try:
+        rows = compare(arguments.data_set, arguments.out, recipes, *how)
+    except KeyboardInterrupt:
+        console.error("Stopped; the same command goes on from the last checkpoints.")
+        return STOPPED
     console.say((arguments.out / "benchmark.md").read_text(encoding="utf-8"))
     console.wrote(str(arguments.out / PAGE))
     failed = sum(row.error is not None for row in rows)
     return 0 if not failed else 1 if failed < len(rows) else 2
+
+
+def _pool(arguments: Namespace, count: int) -> Pool | None:
+    """The workers in which recipes are trained at once; None for one after the other in this process."""
+    workers, address = min(arguments.at_once, count), arguments.address
+    if workers == 1 and not address:
+        return None
+    from MedGenLib.cluster.plan import IDLE_MIB, WorkerPlan, usable_cores, usable_gpus
+
+    cpu_only = arguments.device == "cpu"
+    threads = arguments.threads or max(1, usable_cores() // workers)
+    plan = WorkerPlan(workers, threads, IDLE_MIB, () if cpu_only else usable_gpus(), cpu_only)
+    if address:
+        from MedGenLib.cluster.actors import RayPool
+
+        own = None if address == "local" else address
+        return RayPool(plan, arguments.out.absolute(), own, fixed=True, method=METHOD)
+    from MedGenLib.cluster.workers import ProcessPool
+
+    require_gpus(arguments.device, workers)
+    return ProcessPool(plan, arguments.out.absolute(), METHOD)

@@ -333,8 +333,12 @@ def planned(
 
 
 def _plan_of_file(file: Path) -> AnyPlan:
-    data = read_json_plan(file)
-    return PLANS.get(data.get("task"), TrainingPlan).of(data, str(file))
+    return plan_from(read_json_plan(file), str(file))
+
+
+def plan_from(data: Mapping[str, Any], where: str) -> AnyPlan:
+    """A plan of its content, checked; ``where`` names it in errors."""
+    return PLANS.get(data.get("task"), TrainingPlan).of(data, where)
 
 
 def shrunk(out: Path, progress: ProgressCallback | None) -> AnyPlan:

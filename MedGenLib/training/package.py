@@ -36,7 +36,8 @@ def export_package(
 
     The section has the fixed parts of the manifest; networks, statistics, held-out subjects and preprocessing come from
     training unless the section has them. The model card is the file ``card`` beside the configuration; without one, it
-    holds what this run did and measured. The license text is ``license_text`` or the file ``license_file``.
+    holds what this run did and measured. With ``federated``, neither names a case. The license text
+    is ``license_text`` or the file ``license_file``.
     """
     section = config["package"]
     folder = Path(config["folder"])
@@ -49,7 +50,7 @@ def export_package(
         "preprocessing": {**(preprocessing or {}), **section["medgen"]["preprocessing"]},
         "statistics": _merge(statistics, section["medgen"].get("statistics", {})),
     }
-    medgen["training"] = {**medgen["training"], "held_out": held_out}
+    medgen["training"] = {**medgen["training"], "held_out": [] if section.get("federated") else held_out}
     unknown = {"authors": "not stated", "copyright": "not stated"}
     metadata = {**unknown, **section["metadata"], "medgen": medgen}
     weights = {role: compress(net.state_dict()) for role, net in networks.items()}
@@ -88,12 +89,18 @@ def _card(
         f"{step:,} steps with MedGen {__version__}; networks: {millions}.\n",
         "Data of the configuration:\n",
         *(f"- {item['name']} ({item['license']}), subjects: {item['subjects']}" for item in training["data"]),
-        f"\nHeld out of training: {len(training['held_out'])} entries, listed in the metadata.\n",
+        f"\n{_held_out(section, training)}\n",
         "## Measured in this run\n",
         *_validation(out),
         UNMEASURED,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _held_out(section: dict[str, Any], training: dict[str, Any]) -> str:
+    if section.get("federated"):
+        return "The data named here are those of one site; the metadata has the cases of each."
+    return f"Held out of training: {len(training['held_out'])} entries, listed in the metadata."
 
 
 def _validation(out: Path) -> Iterator[str]:
