@@ -1,4 +1,4 @@
-"""`medgen benchmark DATASET --recipes A,B --budget TIME --out DIR`; additional exit codes: 1 some recipes failed."""
+"""`medgen benchmark DATASET --recipes A,B --budget TIME --out DIR`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,12 @@ from MedGenLib.errors import InputError
 if TYPE_CHECKING:
     from MedGenLib.cohort.scheduler import Pool
 
-METHOD, STOPPED = "benchmark/trial", 130
-
 
 def extra_arguments(parser: Parser) -> None:
     parser.add_argument("data_set", metavar="DATASET", help="folder of images, or a CSV file")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the runs; they resume there")
     dataset_arguments(parser, several=True)
-    parser.add_argument(
-        "--workers", dest="at_once", type=positive, default=1, metavar="N", help="recipes to train at once"
-    )
+    parser.add_argument("--workers", dest="pool", type=positive, default=1, metavar="N", help="recipes trained at once")
     parser.add_argument("--address", metavar="HOST:PORT", help=ADDRESS)
 
 
@@ -47,13 +43,12 @@ def benchmark(arguments: Namespace, console: Console) -> int:
     recipes = [name.strip() for name in arguments.recipes.split(",") if name.strip()]
     if not recipes:
         raise InputError("--recipes names no recipe; give some, such as --recipes pix2pix,regression.")
-    pool = _pool(arguments, len(dict.fromkeys(recipes)))
-    how = (choices_of(arguments), arguments.device, arguments.threads, console, pool)
+    how = (choices_of(arguments), arguments.device, arguments.threads, console, _pool(arguments, len(recipes)))
     try:
         rows = compare(arguments.data_set, arguments.out, recipes, *how)
     except KeyboardInterrupt:
         console.error("Stopped; the same command goes on from the last checkpoints.")
-        return STOPPED
+        return 130
     console.say((arguments.out / "benchmark.md").read_text(encoding="utf-8"))
     console.wrote(str(arguments.out / PAGE))
     failed = sum(row.error is not None for row in rows)
@@ -62,20 +57,18 @@ def benchmark(arguments: Namespace, console: Console) -> int:
 
 def _pool(arguments: Namespace, count: int) -> Pool | None:
     """The workers in which recipes are trained at once; None for one after the other in this process."""
-    workers, address = min(arguments.at_once, count), arguments.address
+    workers, address = min(arguments.pool, count), arguments.address
     if workers == 1 and not address:
         return None
     from MedGenLib.cluster.plan import IDLE_MIB, WorkerPlan, usable_cores, usable_gpus
 
-    cpu_only = arguments.device == "cpu"
-    threads = arguments.threads or max(1, usable_cores() // workers)
-    plan = WorkerPlan(workers, threads, IDLE_MIB, () if cpu_only else usable_gpus(), cpu_only)
+    cpu, threads = arguments.device == "cpu", arguments.threads or max(1, usable_cores() // workers)
+    plan = WorkerPlan(workers, threads, IDLE_MIB, () if cpu else usable_gpus(), cpu)
     if address:
         from MedGenLib.cluster.actors import RayPool
 
-        own = None if address == "local" else address
-        return RayPool(plan, arguments.out.absolute(), own, fixed=True, method=METHOD)
+        return RayPool(plan, arguments.out.absolute(), None if address == "local" else address, fixed=True)
     from MedGenLib.cluster.workers import ProcessPool
 
     require_gpus(arguments.device, workers)
-    return ProcessPool(plan, arguments.out.absolute(), METHOD)
+    return ProcessPool(plan, arguments.out.absolute())

@@ -11,17 +11,19 @@ from typing import Any
 
 from MedGenLib.cluster.plan import WorkerPlan
 from MedGenLib.cluster.workers import environment
-from MedGenLib.cohort.scheduler import Work
+from MedGenLib.cohort.manifest import CohortCase
 from MedGenLib.errors import InputError, WorkerError
 from MedGenLib.worker.process import environment as worker_environment
 
 CONNECT_SECONDS, TOKEN = 5.0, Path("~/.ray/auth_token")
-HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""The first words of a client of gRPC, which Ray speaks: the preface and an empty frame of settings (RFC 9113, 3.4)."""
+SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""An empty frame of settings: length, type, flags, stream (RFC 9113, 4.1 and 6.5). The server's comes first, too."""
+HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
+"""The first words of a client of gRPC, which Ray speaks: the preface and the settings (RFC 9113, 3.4)."""
 
 
 class RayPool:
-    """Actors that run one of the worker's methods.
+    """Actors that run the worker's method for cases.
 
     Parameters
     ----------
@@ -33,13 +35,11 @@ class RayPool:
     InputError: Ray is not installed, or there is no cluster at the address.
     """
 
-    def __init__(
-        self, plan: WorkerPlan, out: Path, address: str | None, fixed: bool = False, method: str = "cohort/case"
-    ) -> None:
+    def __init__(self, plan: WorkerPlan, out: Path, address: str | None, fixed: bool = False) -> None:
         self._ray = connected(address, plan)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-        threads = int(min([plan.threads, *(node["CPU"] for node in nodes)]))
-        self.plan = replace(plan, threads=threads, gpus=())  # Ray hands out the GPUs
+        self.threads = threads = int(min([plan.threads, *(node["CPU"] for node in nodes)]))
+        self._plan = replace(plan, threads=threads, gpus=())  # Ray hands out the GPUs
         self._needs: dict[str, float] = {"num_cpus": threads, "memory": int(plan.memory_mib * 2**20)}
         gpus = sum(node.get("GPU", 0) for node in nodes)
         if gpus and not plan.cpu_only:
@@ -48,9 +48,9 @@ class RayPool:
         if fixed or room < 1:
             del self._needs["memory"]  # an actor without room would wait forever
         self.size = plan.workers if fixed else max(1, room if address else min(room, plan.workers))
-        self._out, self._method, self._actors = str(out), method, {}
+        self._out, self._actors = str(out), {}
 
-    def submit(self, place: int, case: Work) -> Future[dict[str, Any]]:
+    def submit(self, place: int, case: CohortCase) -> Future[dict[str, Any]]:
         if place not in self._actors:
             self._actors[place] = self._actor()
         answer: Future[dict[str, Any]] = Future()
@@ -77,7 +77,7 @@ class RayPool:
 
         answer.add_done_callback(drop)
         actor.ready.remote().future().add_done_callback(begin)
-        actor.run.remote(self._method, case.to_dict(), self._out).future().add_done_callback(settle)
+        actor.run.remote(case.to_dict(), self._out).future().add_done_callback(settle)
         return answer
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class RayPool:
         self._ray.shutdown()
 
     def _actor(self) -> Any:
-        variables = worker_environment(environment(self.plan, 0))
+        variables = worker_environment(environment(self._plan, 0))
         if home := os.environ.get("MEDGEN_HOME"):
             variables["MEDGEN_HOME"] = home
         options = {**self._needs, "runtime_env": {"env_vars": variables}}
@@ -109,13 +109,13 @@ class CaseActor:
     def ready(self) -> None:
         """Answers as soon as the actor has a place."""
 
-    def run(self, method: str, case: dict[str, Any], out: str) -> dict[str, Any]:
+    def run(self, case: dict[str, Any], out: str) -> dict[str, Any]:
         from MedGenLib.worker.job import Request
         from MedGenLib.worker.methods import METHODS
 
         self._count += 1
         params = {"case": case, "out": out}
-        job = Request(self._count, method, params, self._session, lambda method, params: None)
+        job = Request(self._count, "cohort/case", params, self._session, lambda method, params: None)
         return METHODS[job.method](job, **params)
 
 
@@ -148,20 +148,12 @@ def _require_listener(address: str) -> None:
     if host and port.isdigit():
         try:
             with socket.create_connection((host, int(port)), CONNECT_SECONDS) as link:
-                if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
-                    _require_settings(link)
+                link.sendall(HTTP_2)
+                head = link.recv(9) if os.environ.get("RAY_USE_TLS", "0") in ("0", "false") else SETTINGS
+                if len(head) < 9 or head[3] != SETTINGS[3] or any(head[5:]):  # such as Ray's own dashboard
+                    raise OSError("another program answers there")
         except OSError as error:
             raise _no_cluster(address, error) from None
-
-
-def _require_settings(link: socket.socket) -> None:
-    """Raise OSError unless the other side begins as gRPC does, with a frame of settings (RFC 9113, 4.1 and 6.5)."""
-    link.sendall(HTTP_2)
-    head = b""
-    while len(head) < 9 and (more := link.recv(9 - len(head))):
-        head += more
-    if len(head) < 9 or head[3] != 4 or any(head[5:]) or int.from_bytes(head[:3]) % 6:
-        raise OSError("another program answers there")
 
 
 def _no_cluster(address: str, error: Exception) -> InputError:

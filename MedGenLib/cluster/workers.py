@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from MedGenLib.cluster.plan import WorkerPlan
-from MedGenLib.cohort.scheduler import Work, WorkersUnusable
+from MedGenLib.cohort.manifest import CohortCase
+from MedGenLib.cohort.scheduler import WorkersUnusable
 from MedGenLib.errors import WorkerError
 from MedGenLib.worker.client import Worker
 
@@ -16,15 +17,15 @@ STARTS = 3
 
 
 class ProcessPool:
-    """Workers that live as long as the pool and run one of the worker's methods; a thread waits for each."""
+    """Workers that live as long as the pool; a thread waits for each."""
 
-    def __init__(self, plan: WorkerPlan, out: Path, method: str = "cohort/case") -> None:
-        self.size, self.plan, self._out, self._method, self._closed = plan.workers, plan, out, method, False
+    def __init__(self, plan: WorkerPlan, out: Path) -> None:
+        self.size, self.threads, self._out, self._closed = plan.workers, plan.threads, out, False
         self._workers = [Worker(env=environment(plan, place)) for place in range(plan.workers)]
-        self._threads = ThreadPoolExecutor(plan.workers, thread_name_prefix="cohort")
+        self._waiting = ThreadPoolExecutor(plan.workers, thread_name_prefix="cohort")
 
-    def submit(self, place: int, case: Work) -> Future[dict[str, Any]]:
-        return self._threads.submit(self._run, self._workers[place], case)
+    def submit(self, place: int, case: CohortCase) -> Future[dict[str, Any]]:
+        return self._waiting.submit(self._run, self._workers[place], case)
 
     @property
     def pids(self) -> list[int]:
@@ -35,11 +36,11 @@ class ProcessPool:
         self._closed = True
         for worker in self._workers:
             worker.close()
-        self._threads.shutdown(wait=True)
+        self._waiting.shutdown(wait=True)
         for worker in self._workers:  # one that started meanwhile
             worker.close()
 
-    def _run(self, worker: Worker, case: Work) -> dict[str, Any]:
+    def _run(self, worker: Worker, case: CohortCase) -> dict[str, Any]:
         for attempt in range(1, STARTS + 1):
             try:
                 worker.start()
@@ -49,7 +50,7 @@ class ProcessPool:
                     unusable = WorkersUnusable(str(error))
                     unusable.detail = error.detail
                     raise unusable from error
-        return worker.call(self._method, case=case.to_dict(), out=str(self._out))
+        return worker.call("cohort/case", case=case.to_dict(), out=str(self._out))
 
 
 def environment(plan: WorkerPlan, place: int) -> dict[str, str]:

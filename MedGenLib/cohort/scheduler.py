@@ -8,16 +8,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from MedGenLib.cohort.board import Board
 from MedGenLib.cohort.case import complete
 from MedGenLib.cohort.manifest import CohortCase
 from MedGenLib.cohort.records import QUARANTINED, Record, case_folder, done_record, remove_unfinished
 from MedGenLib.errors import WorkerError
-
-if TYPE_CHECKING:
-    from MedGenLib.cluster.plan import WorkerPlan
 
 MOST_DEATHS = 2
 """Workers that a case may end before it is set aside."""
@@ -29,21 +26,13 @@ class WorkersUnusable(WorkerError):
     """No worker can be started, whatever the case."""
 
 
-class Work(Protocol):
-    """What a pool can be given: a case of a cohort, or a trial of a benchmark."""
-
-    id: str
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
 class Pool(Protocol):
     """Workers with warm models, one a place; a dead one is replaced by the next `submit` to its place."""
 
     size: int
-    plan: WorkerPlan
+    threads: int
 
-    def submit(self, place: int, case: Work) -> Future[dict[str, Any]]:
+    def submit(self, place: int, case: CohortCase) -> Future[dict[str, Any]]:
         """Run a case; the future has its record, or an error if the worker died (`WorkersUnusable`: if none starts).
 
         It can be canceled until a worker has begun the case.
@@ -54,7 +43,7 @@ class Pool(Protocol):
 
 
 def run_cases(
-    cases: Sequence[Work],
+    cases: Sequence[CohortCase],
     out: Path,
     pool: Pool,
     board: Board,
@@ -67,8 +56,7 @@ def run_cases(
     Parameters
     ----------
     wait: as `concurrent.futures.wait`; a simulation has its own clock.
-    outcome: the record of what is over, or None to try it again, by default that of a case; called with its future,
-        itself, `out` and a counter of the workers that it has ended.
+    outcome: the record of a future, or None to try its case again; called with both, `out` and a counter of deaths.
 
     Raises
     ------
@@ -76,7 +64,7 @@ def run_cases(
     """
     waiting, deaths = deque(cases), Counter[str]()
     free = deque(range(pool.size))
-    busy: dict[Future[dict[str, Any]], tuple[int, Work]] = {}
+    busy: dict[Future[dict[str, Any]], tuple[int, CohortCase]] = {}
     try:
         while waiting or busy:
             while free and waiting:
@@ -103,7 +91,7 @@ def run_cases(
         remove_unfinished(out, [case.id for _, case in busy.values()])
 
 
-def _take_back(busy: dict[Future[dict[str, Any]], tuple[int, Work]], waiting: deque, board: Board) -> None:
+def _take_back(busy: dict[Future[dict[str, Any]], tuple[int, CohortCase]], waiting: deque, board: Board) -> None:
     """Let a case wait again whose worker has not begun, and may never: its computer is lost, or full."""
     for future, (place, case) in busy.items():
         if future.cancel():

@@ -23,10 +23,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from MedGenLib.cohort.manifest import CohortCase
 from MedGenLib.cohort.records import DONE, Record
 from MedGenLib.cohort.scheduler import Pool
 from MedGenLib.errors import Cancelled, InputError
@@ -43,7 +44,7 @@ from MedGenLib.trainer.datasets import TRANSLATIONS, DataSet, ImagePair
 from MedGenLib.trainer.measurement import Row, generated, mask_of
 from MedGenLib.trainer.plan import STAGES, TrainingPlan, package_name
 from MedGenLib.trainer.run import MEASURED, PAGE, AnyPlan, Case, Choices, planned
-from MedGenLib.trainer.trials import Trial, run_trials, sentence_of
+from MedGenLib.trainer.trials import run_trials, sentence_of, trained, trial
 from MedGenLib.training.recipes import RECIPES
 
 STATED, COST, UTILITY = "benchmark.json", "cost.json", "utility.json"
@@ -55,9 +56,8 @@ SHORT = (
     "discriminators, may overtake others with a longer one."
 )
 TOGETHER = (
-    " Up to {count} trials ran at once, each with {threads}, for which its steps were timed alone: as they share the "
-    "memory and the caches of their computer, they may have taken longer than the budget. One volume was timed at the "
-    "end, alone."
+    " At once ran up to {}. Their steps were timed alone before; as they share the memory and the caches of a computer, "
+    "they may have taken longer than the budget. One volume was timed at the end, alone."
 )
 
 
@@ -123,8 +123,8 @@ def benchmark(
     Parameters
     ----------
     choices: for all recipes; its name is the start of the models' names, and "RECIPE.KEY" in its changes is for one.
-    pool: workers of the method "benchmark/trial", such as `MedGenLib.cluster.workers.ProcessPool`, in which recipes are
-        trained at once, each with the threads of the pool's plan; without them one after the other. It is closed.
+    pool: workers that train at once, such as `MedGenLib.cluster.workers.ProcessPool`, with the benchmark's folder and
+        the threads of each; it is closed. Without it, recipes are trained one after the other.
 
     A call that was stopped goes on when it is repeated; a finished recipe is not trained again. The row of a recipe
     whose training failed says why.
@@ -133,23 +133,18 @@ def benchmark(
     ------
     InputError: the folder, the choices or one of the recipes cannot be used; nothing is trained then.
     """
-    choices, out, ended = choices or Choices(), Path(out), {}
-    dataset = str(Path(path).expanduser().absolute())
+    choices, out, rows, ended = choices or Choices(), Path(out), [], {}
     with contextlib.closing(pool) if pool else contextlib.nullcontext():
-        threads = pool.plan.threads if pool else threads  # the steps are timed with as many
-        together = f"{pool.size} trials with {threads} threads" if pool else None
-        names = list(dict.fromkeys(recipes))
-        entries = _planned_entries(path, out, names, choices, device, threads, progress, together)
-        trials = [Trial(entry.recipe, dataset, asdict(entry.choices), device, threads) for entry in entries]
-        if pool is not None:
-            ended = run_trials(trials, out, pool, progress)
-    rows = []
-    for entry, trial in zip(entries, trials, strict=True):
-        if pool is None:
-            steps = ", ".join(f"{entry.plan.steps[stage]:,} steps of {stage}" for stage in entry.plan.stages)
-            announce_time(f"the recipe {entry.recipe}: {steps}", progress)
-        rows.append(_row(entry, trial, ended.get(trial.id), progress))
-        _write(rows, entries, out, pool)
+        threads = pool.threads if pool else threads  # the steps are timed with as many
+        at_once = f"{pool.size} trials, {threads} threads each" if pool else None
+        entries = _planned_entries(path, out, list(dict.fromkeys(recipes)), choices, device, threads, progress, at_once)
+        trials = [trial(entry.recipe, path, entry.choices, device, threads) for entry in entries]
+        ended = run_trials(trials, out, pool, progress) if pool else {}
+    for entry, case in zip(entries, trials, strict=True):
+        steps = ", ".join(f"{entry.plan.steps[stage]:,} steps of {stage}" for stage in entry.plan.stages)
+        announce_time(f"the recipe {entry.recipe}: {steps}", None if pool else progress)
+        rows.append(_row(entry, case, ended.get(case.id), device, progress))
+        _write(rows, entries, out, at_once)
     return rows
 
 
@@ -161,19 +156,19 @@ def _planned_entries(
     device: str,
     threads: int | None,
     progress: ProgressCallback | None,
-    together: str | None,
+    at_once: str | None,
 ) -> list[Entry]:
     """The plans of all recipes; the folder is left as it was if one of them is refused."""
     for recipe in recipes:
         RECIPES.require(recipe)
     stated = {"dataset": str(Path(path).expanduser().resolve()), "budget": choices.budget}
-    stated |= {"at_once": together} if together else {}
+    stated |= {"at_once": at_once} if at_once else {}
     is_new = not out.exists()
     known, before = out / STATED, set(out.iterdir()) if out.is_dir() else set()
     if known in before:
         if json.loads(known.read_text(encoding="utf-8")) != stated:
             raise InputError(
-                f"The folder {out} holds a benchmark of other data, another budget or other workers; take another."
+                f"{out} holds a benchmark of other data or of another budget, or other workers; take another."
             )
     elif before or out.exists() and not out.is_dir():
         raise InputError(f"{out} is not empty and holds no benchmark; give another folder.")
@@ -226,13 +221,14 @@ def _for_recipe(choices: Choices, recipe: str) -> Choices:
     return replace(choices, recipe=None if recipe == STAGES[-1] else recipe, changes=changes)
 
 
-def _row(entry: Entry, trial: Trial, ended: Record | None, progress: ProgressCallback | None) -> BenchmarkRow:
+def _row(
+    entry: Entry, case: CohortCase, ended: Record | None, device: str, progress: ProgressCallback | None
+) -> BenchmarkRow:
     """Train a recipe if that is not done, and read its figures; ``ended`` is the record of a trial in a worker."""
     if ended is not None and ended.status != DONE:
         return BenchmarkRow(entry.recipe, error=ended.sentence)
-    device = trial.device
     try:
-        made = trial.train(entry.folder.parent, progress)
+        made = trained(case, entry.folder.parent, progress)
         if not (entry.folder / COST).is_file():
             write_json(entry.folder / COST, [vars(row) for row in _cost(made, entry, device)])
         utility_file = entry.folder / UTILITY
@@ -306,7 +302,7 @@ def _utility(made: Manifest, entry: Entry, device: str, progress: ProgressCallba
     return [Row(f"Dice after learning from {named[r.training]}", "", r.dice, r.low, r.high) for r in means]
 
 
-def _write(rows: Sequence[BenchmarkRow], entries: Sequence[Entry], out: Path, pool: Pool | None) -> None:
+def _write(rows: Sequence[BenchmarkRow], entries: Sequence[Entry], out: Path, at_once: str | None) -> None:
     """The table as Markdown, CSV and a page."""
     heads = list(dict.fromkeys(name for row in rows for name in row.cells))
     cells = [[row.cells.get(name, "–") for name in heads] for row in rows]
@@ -315,9 +311,7 @@ def _write(rows: Sequence[BenchmarkRow], entries: Sequence[Entry], out: Path, po
     fixed = any(key.startswith("steps.") for key in changes)
     spent = "Steps chosen by the user" if fixed else f"{duration(first.choices.budget)} for each recipe"
     said = f"{spent}; measured on {people} {'person' if people == 1 else 'people'} kept out of all trainings. {SHORT}"
-    if pool is not None and pool.size > 1:
-        threads = f"{pool.plan.threads} thread{'' if pool.plan.threads == 1 else 's'}"
-        said += TOGETHER.format(count=pool.size, threads=threads)
+    said += TOGETHER.format(at_once) if at_once else ""
     faults = [f"{row.recipe}: {sentence}" for row in rows for sentence in (row.error, *row.faults) if sentence]
     lines = [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *cells)]
     parts: list[Part] = [said, *map(Notice, faults), Table(heads, cells)]

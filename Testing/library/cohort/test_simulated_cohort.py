@@ -79,7 +79,7 @@ class PlayedRay:
 def ray():
     """A pool without Ray, and what plays it."""
     pool, played = RayPool.__new__(RayPool), PlayedRay()
-    pool._ray, pool._actors, pool._out, pool._method, pool._actor = played, {}, "", "cohort/case", played._actor
+    pool._ray, pool._actors, pool._out, pool._actor = played, {}, "", played._actor
     return pool, played
 
 

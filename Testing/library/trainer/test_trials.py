@@ -28,7 +28,7 @@ from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.weights import load_weights
 from MedGenLib.trainer.benchmark import benchmark
 from MedGenLib.trainer.run import MEASURED, Choices
-from MedGenLib.trainer.trials import Trial, run_trials
+from MedGenLib.trainer.trials import run_trials, trial
 from MedGenLib.worker.methods import METHODS
 from MedGenLib.worker.process import descendants
 
@@ -76,22 +76,22 @@ class Pool:
     """Two places whose work is done here by one thread; the worker dies in the first training of some recipes."""
 
     def __init__(self, out: Path, *dies: str) -> None:
-        self.size, self.plan, self.out, self.dies = 2, WorkerPlan(2, torch.get_num_threads(), 0), out, dies
-        self.starts, self.threads = Counter(), ThreadPoolExecutor(1)
+        self.size, self.threads, self.out, self.dies = 2, torch.get_num_threads(), out, dies
+        self.starts, self.waiting = Counter(), ThreadPoolExecutor(1)
 
     def submit(self, place, case):
-        return self.threads.submit(self.run, json.loads(json.dumps(case.to_dict())))
+        return self.waiting.submit(self.run, json.loads(json.dumps(case.to_dict())))
 
     def run(self, case):
         self.starts[case["id"]] += 1
         dies = case["id"] in self.dies and self.starts[case["id"]] == 1
         try:
-            return METHODS["benchmark/trial"](SimpleNamespace(progress=die if dies else None), case, str(self.out))
+            return METHODS["cohort/case"](SimpleNamespace(progress=die if dies else None), case, str(self.out))
         except SystemExit:
             raise WorkerError("The worker ended unexpectedly.") from None
 
     def close(self):
-        self.threads.shutdown()
+        self.waiting.shutdown()
 
 
 def die(progress):
@@ -103,23 +103,20 @@ def die(progress):
 def test_trials_at_once_have_the_figures_of_one_after_the_other(data, tmp_path, free_costs, capsys):
     """A worker dies after a checkpoint, and another one goes on; a trial that fails is a row."""
     pair = tmp_path / "together", tmp_path / "alone"
-    pool, console = Pool(pair[0], "pix2pix"), Console()
+    pool, recipes, name = Pool(pair[0], "pix2pix"), ("pix2pix", "cyclegan"), "models/translator.safetensors"
     choices = Choices(name="together", changes=steps(3))
-    rows = benchmark(data, pair[0], RECIPES, choices, "cpu", progress=console, pool=pool)
+    rows = benchmark(data, pair[0], recipes, choices, "cpu", progress=Console(), pool=pool)
     said = capsys.readouterr().err
     assert "worker of pix2pix ended; the trial is tried again" in said and "failed: cyclegan: The translation" in said
-    assert pool.starts == {"regression": 1, "pix2pix": 2, "cyclegan": 1}
-    assert "training: 2 of 2" not in (pair[0] / "regression/log.txt").read_text()
+    assert pool.starts == {"pix2pix": 2, "cyclegan": 1} and rows[0].error is None and "loss became" in rows[1].error
     assert "training: 1 of 1" in (pair[0] / "pix2pix/log.txt").read_text(), "the second worker goes on from step 2"
-    assert [row.error is None for row in rows] == [True, True, False] and "loss became" in rows[2].error
-    threads = pool.plan.threads
-    alone = benchmark(data, pair[1], RECIPES[:2], Choices(name="alone", changes=steps(3)), "cpu", threads)
-    assert [row.figures for row in alone] == [row.figures for row in rows[:2]]
-    same_models("together", "alone", pair)
+    alone = benchmark(data, pair[1], recipes[:1], Choices(name="alone", changes=steps(3)), "cpu", pool.threads)
+    assert alone[0].figures == rows[0].figures
+    one, two = ((find(f"{known}-pix2pix").folder / name).read_bytes() for known in ("together", "alone"))
+    assert one == two
     text = (pair[0] / "benchmark.md").read_text()
-    assert f"Up to 2 trials ran at once, each with {threads} thread" in text and "| cyclegan | failed |" in text
-    assert "at once" not in (pair[1] / "benchmark.md").read_text()
-    assert "training: 3 of 3" in (pair[0] / "regression" / "log.txt").read_text()
+    assert f"At once ran up to 2 trials, {pool.threads} threads each." in text and "| cyclegan | failed |" in text
+    assert "At once" not in (pair[1] / "benchmark.md").read_text()
 
 
 def test_a_trial_that_ends_all_its_workers_is_given_up(tmp_path, capsys):
@@ -127,7 +124,7 @@ def test_a_trial_that_ends_all_its_workers_is_given_up(tmp_path, capsys):
         def run(self, case):
             raise WorkerError("The worker ended unexpectedly.")
 
-    trials = [Trial(name, "data", {}, "cpu", 1) for name in ("a", "b")]
+    trials = [trial(name, "data", Choices(), "cpu", 1) for name in ("a", "b")]
     ended = run_trials(trials, tmp_path, Deadly(tmp_path), Console())
     sentence = "3 workers ended during the training, the last one so: The worker ended unexpectedly."
     assert {name: (record.status, record.sentence) for name, record in ended.items()} == {
@@ -182,7 +179,7 @@ def test_ray_runs_the_same_trials_and_replaces_an_actor(data, tmp_path, monkeypa
     driver = started(command(data, out, "--workers", "2", "--address", "local"))
     killed(driver, out, b"ray::CaseActor")
     printed, errors = driver.communicate(timeout=300)
-    assert driver.returncode == 1 and "Up to 2 trials ran at once" in printed, errors
+    assert driver.returncode == 1 and "At once ran up to 2 trials, 1 threads each." in printed, errors
     assert "ended; the trial is tried again" in errors
     assert cli.main(command(data, tmp_path / "alone2")) == 1
     same_models("ray", "alone2", (out, tmp_path / "alone2"))
@@ -207,6 +204,6 @@ def test_what_cannot_run_at_once_is_one_sentence_before_anything_is_trained(data
 
 def test_a_benchmark_of_other_workers_is_refused(data, tmp_path, free_costs):
     benchmark(data, tmp_path / "out", RECIPES[2:], Choices(name="other", changes=steps(1)), "cpu")
-    pool = ProcessPool(WorkerPlan(2, 1, 0), tmp_path / "out", "benchmark/trial")
-    with pytest.raises(InputError, match="another budget or other workers"):
+    pool = ProcessPool(WorkerPlan(2, 1, 0), tmp_path / "out")
+    with pytest.raises(InputError, match="or other workers"):
         benchmark(data, tmp_path / "out", RECIPES[2:], Choices(name="other", changes=steps(1)), "cpu", pool=pool)

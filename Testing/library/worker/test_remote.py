@@ -318,7 +318,7 @@ def test_paths_of_a_client_are_not_opened(engine, tmp_path):
 
 
 def test_each_method_of_the_worker_runs_on_one_of_the_computers():
-    here = {"breathe", "evaluate", "dicom", "benchmark/trial", "cohort/case", "reader_study/make", "reader_study/score"}
+    here = {"breathe", "evaluate", "dicom", "cohort/case", "reader_study/make", "reader_study/score"}
     managed = {f"models/{name}" for name in ("add", "remove", "available", "license", "install")}
     assert set(METHODS) == frames.FORWARDED | here | managed
 
