@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from MedGenLib.cli.arguments import positive
 from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.cli.train import ADDRESS, LAYOUTS, choices_of, dataset_arguments, require_gpus
 from MedGenLib.errors import InputError
-
-if TYPE_CHECKING:
-    from MedGenLib.cohort.scheduler import Pool
 
 
 def extra_arguments(parser: Parser) -> None:
@@ -55,7 +52,7 @@ def benchmark(arguments: Namespace, console: Console) -> int:
     return 0 if not failed else 1 if failed < len(rows) else 2
 
 
-def _pool(arguments: Namespace, count: int) -> Pool | None:
+def _pool(arguments: Namespace, count: int) -> Any:
     """The workers in which recipes are trained at once; None for one after the other in this process."""
     workers, address = min(arguments.pool, count), arguments.address
     if workers == 1 and not address:

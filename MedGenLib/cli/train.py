@@ -106,23 +106,8 @@ def choices_of(arguments: Namespace) -> Choices:
         if not equal:
             raise InputError(f"--set {text} has no value; write --set KEY=VALUE.")
         changes[key.strip()] = value.strip()
-    return Choices(
-        budget=arguments.budget,
-        name=arguments.name,
-        task=arguments.task,
-        source=arguments.source,
-        target=arguments.target,
-        source_modality=arguments.source_modality,
-        recipe=arguments.recipe,
-        uncertain=arguments.uncertain,
-        channel=arguments.channel,
-        modality=arguments.modality,
-        license=arguments.license,
-        start=arguments.start,
-        changes=changes,
-        skip_bad=arguments.skip_bad,
-        workers=getattr(arguments, "workers", 1),
-    )
+    known = [name for name in Choices.__dataclass_fields__ if hasattr(arguments, name)]
+    return Choices(changes=changes, **{name: getattr(arguments, name) for name in known})
 
 
 def extra_arguments(parser: Parser) -> None:

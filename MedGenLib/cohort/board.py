@@ -26,7 +26,7 @@ class Board:
     failed: called with a line for each of the first failures.
     quiet: show nothing.
     notify: called with every change of a case, for programs.
-    noun: what the cases are called; detail: what one of them does now, which is shown without a terminal, too.
+    detail: of a benchmark, what one of its trials does now, which is shown without a terminal, too.
     """
 
     def __init__(
@@ -36,10 +36,9 @@ class Board:
         failed: Callable[[str], None],
         quiet: bool = False,
         notify: Callable[[dict[str, Any]], None] | None = None,
-        noun: str = "case",
         detail: Callable[[str], str] | None = None,
     ) -> None:
-        self._noun, self._detail = noun, detail
+        self._noun, self._detail = "trial" if detail else "case", detail
         self.total, self.kept, self.quiet = total, kept, quiet
         self.count: Counter[str] = Counter()
         self._failed, self._live = failed, sys.stderr.isatty()

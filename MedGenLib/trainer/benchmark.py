@@ -56,8 +56,8 @@ SHORT = (
     "discriminators, may overtake others with a longer one."
 )
 TOGETHER = (
-    " At once ran up to {}. Their steps were timed alone before; as they share the memory and the caches of a computer, "
-    "they may have taken longer than the budget. One volume was timed at the end, alone."
+    " At once ran up to {}. Their steps were timed alone; as they share memory and caches of a computer, they may have "
+    "taken longer than the budget. One volume was timed at the end, alone."
 )
 
 
@@ -168,7 +168,7 @@ def _planned_entries(
     if known in before:
         if json.loads(known.read_text(encoding="utf-8")) != stated:
             raise InputError(
-                f"{out} holds a benchmark of other data or of another budget, or other workers; take another."
+                f"{out} holds a benchmark of other data, of another budget or of other workers; take another."
             )
     elif before or out.exists() and not out.is_dir():
         raise InputError(f"{out} is not empty and holds no benchmark; give another folder.")

@@ -52,14 +52,14 @@ def run_trials(
         return "waiting for its worker"
 
     quiet = getattr(progress, "quiet", progress is None)
-    board = Board(len(trials), 0, lambda text: announce([text], progress), quiet, None, "trial", last_line)
+    board = Board(len(trials), 0, lambda text: announce([text], progress), quiet, detail=last_line)
     run_cases(trials, out, pool, board, lambda record: ended.update({record.id: record}), outcome=_outcome)
     return ended
 
 
 def run_trial(case: CohortCase, out: Path, progress: ProgressCallback | None) -> Record:
     """Train a recipe; a failure is a record, too. Raises Cancelled from ``progress``."""
-    start, record, log = time.perf_counter(), Record.of(case), _Log(out / case.id / LOG, progress)
+    record, log = Record.of(case), _Log(out / case.id / LOG, progress)
     try:
         trained(case, out, log)
         record.status = DONE
@@ -67,8 +67,7 @@ def run_trial(case: CohortCase, out: Path, progress: ProgressCallback | None) ->
         raise
     except Exception as error:
         record.sentence = sentence_of(error)
-    record.seconds = round(time.perf_counter() - start, 3)
-    log.estimate(f"{record.status} {record.sentence}")
+    log.announce([f"{record.status} {record.sentence}"])
     return record
 
 
@@ -100,13 +99,10 @@ class _Log:
         now, left = time.monotonic(), progress.seconds_left
         if progress.step in (0, progress.total) or now - self._last >= LINE_EVERY:
             self._last, more = now, f", {duration(left)} left" if left else ""
-            self.estimate(f"{progress.stage}: {progress.step} of {progress.total}{more}")
+            self.announce([f"{progress.stage}: {progress.step} of {progress.total}{more}"])
         if self._progress is not None:
             self._progress(progress)
 
     def announce(self, sentences: list[str]) -> None:
-        self.estimate(" ".join(sentences))
-
-    def estimate(self, sentence: str) -> None:
         with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(f"{time.strftime('%H:%M:%S')}  {' '.join(sentence.split())}\n")
+            stream.writelines(f"{time.strftime('%H:%M:%S')}  {' '.join(said.split())}\n" for said in sentences)

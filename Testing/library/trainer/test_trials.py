@@ -205,5 +205,5 @@ def test_what_cannot_run_at_once_is_one_sentence_before_anything_is_trained(data
 def test_a_benchmark_of_other_workers_is_refused(data, tmp_path, free_costs):
     benchmark(data, tmp_path / "out", RECIPES[2:], Choices(name="other", changes=steps(1)), "cpu")
     pool = ProcessPool(WorkerPlan(2, 1, 0), tmp_path / "out")
-    with pytest.raises(InputError, match="or other workers"):
+    with pytest.raises(InputError, match="or of other workers"):
         benchmark(data, tmp_path / "out", RECIPES[2:], Choices(name="other", changes=steps(1)), "cpu", pool=pool)
