@@ -81,8 +81,8 @@ class RayPool:
         return answer
 
     def close(self) -> None:
-        for actor in list(self._actors.values()):
-            self._ray.kill(actor)
+        while self._actors:
+            self._ray.kill(self._actors.popitem()[1])
         self._ray.shutdown()
 
     def _actor(self) -> Any:

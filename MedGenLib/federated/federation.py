@@ -121,8 +121,7 @@ def read_federation(path: Path) -> Federation:
     federation.check()
     if not path.is_dir() and (place := PARTS.get(federation.recipe)) and place not in federation.files:
         raise InputError(
-            f"The recipe {federation.recipe} needs the result of an earlier one; "
-            f'give it as "files": {{"{place}": PATH}}.'
+            f'{federation.recipe} needs the result of an earlier recipe: give "files": {{"{place}": PATH}}.'
         )
     federation.files.update({target: str(folder / source) for target, source in federation.files.items()})
     return federation

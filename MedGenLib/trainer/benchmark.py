@@ -136,7 +136,7 @@ def benchmark(
     choices, out, rows, ended = choices or Choices(), Path(out), [], {}
     with contextlib.closing(pool) if pool else contextlib.nullcontext():
         threads = pool.threads if pool else threads  # the steps are timed with as many
-        at_once = f"{pool.size} trials, {threads} threads each" if pool else None
+        at_once = f"{pool.size} trial{'s'[: pool.size > 1]} (threads of each: {threads})" if pool else None
         entries = _planned_entries(path, out, list(dict.fromkeys(recipes)), choices, device, threads, progress, at_once)
         trials = [trial(entry.recipe, path, entry.choices, device, threads) for entry in entries]
         ended = run_trials(trials, out, pool, progress) if pool else {}
@@ -167,9 +167,7 @@ def _planned_entries(
     known, before = out / STATED, set(out.iterdir()) if out.is_dir() else set()
     if known in before:
         if json.loads(known.read_text(encoding="utf-8")) != stated:
-            raise InputError(
-                f"{out} holds a benchmark of other data, of another budget or of other workers; take another."
-            )
+            raise InputError(f"{out} holds a benchmark of other data, another budget or other workers; take another.")
     elif before or out.exists() and not out.is_dir():
         raise InputError(f"{out} is not empty and holds no benchmark; give another folder.")
     try:

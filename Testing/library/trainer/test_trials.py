@@ -115,7 +115,7 @@ def test_trials_at_once_have_the_figures_of_one_after_the_other(data, tmp_path, 
     one, two = ((find(f"{known}-pix2pix").folder / name).read_bytes() for known in ("together", "alone"))
     assert one == two
     text = (pair[0] / "benchmark.md").read_text()
-    assert f"At once ran up to 2 trials, {pool.threads} threads each." in text and "| cyclegan | failed |" in text
+    assert f"At once ran up to 2 trials (threads of each: {pool.threads})." in text and "| cyclegan | failed |" in text
     assert "At once" not in (pair[1] / "benchmark.md").read_text()
 
 
@@ -179,7 +179,7 @@ def test_ray_runs_the_same_trials_and_replaces_an_actor(data, tmp_path, monkeypa
     driver = started(command(data, out, "--workers", "2", "--address", "local"))
     killed(driver, out, b"ray::CaseActor")
     printed, errors = driver.communicate(timeout=300)
-    assert driver.returncode == 1 and "At once ran up to 2 trials, 1 threads each." in printed, errors
+    assert driver.returncode == 1 and "At once ran up to 2 trials (threads of each: 1)." in printed, errors
     assert "ended; the trial is tried again" in errors
     assert cli.main(command(data, tmp_path / "alone2")) == 1
     same_models("ray", "alone2", (out, tmp_path / "alone2"))
@@ -205,5 +205,5 @@ def test_what_cannot_run_at_once_is_one_sentence_before_anything_is_trained(data
 def test_a_benchmark_of_other_workers_is_refused(data, tmp_path, free_costs):
     benchmark(data, tmp_path / "out", RECIPES[2:], Choices(name="other", changes=steps(1)), "cpu")
     pool = ProcessPool(WorkerPlan(2, 1, 0), tmp_path / "out")
-    with pytest.raises(InputError, match="or of other workers"):
+    with pytest.raises(InputError, match="or other workers"):
         benchmark(data, tmp_path / "out", RECIPES[2:], Choices(name="other", changes=steps(1)), "cpu", pool=pool)
