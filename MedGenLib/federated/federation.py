@@ -120,9 +120,7 @@ def read_federation(path: Path) -> Federation:
         raise InputError(f"The federation {path} cannot be used: {error}") from None
     federation.check()
     if not path.is_dir() and (place := PARTS.get(federation.recipe)) and place not in federation.files:
-        raise InputError(
-            f'{federation.recipe} needs the result of an earlier recipe: give "files": {{"{place}": PATH}}.'
-        )
+        raise InputError(f'{federation.recipe} needs the result of an earlier recipe: "files": {{"{place}": PATH}}.')
     federation.files.update({target: str(folder / source) for target, source in federation.files.items()})
     return federation
 
