@@ -149,7 +149,8 @@ def saved(out: Path) -> bool:
 
 def killed(driver: subprocess.Popen[str], out: Path, name: bytes) -> None:
     """Kill a worker of the driver while both train."""
-    assert eventually(lambda: saved(out) or driver.poll() is not None, 180) and driver.poll() is None
+    assert eventually(lambda: saved(out) or driver.poll() is not None, 180)
+    assert driver.poll() is None, driver.communicate()
     files = {pid: Path(f"/proc/{pid}/cmdline") for pid in descendants(driver.pid)}
     os.kill(next(pid for pid, file in files.items() if name in file.read_bytes()), signal.SIGKILL)
 
