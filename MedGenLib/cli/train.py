@@ -22,6 +22,7 @@ from MedGenLib.training.recipes import RECIPES
 if TYPE_CHECKING:
     from MedGenLib.trainer.run import Choices
 
+ADDRESS = "let Ray start the workers, on its cluster there or here with `local`"
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 LAYOUTS = (
     "Data sets: nnU-Net raw folders, Medical Segmentation Decathlon, BraTS 2023, BIDS with derivatives, LIDC-IDRI, "
@@ -105,23 +106,8 @@ def choices_of(arguments: Namespace) -> Choices:
         if not equal:
             raise InputError(f"--set {text} has no value; write --set KEY=VALUE.")
         changes[key.strip()] = value.strip()
-    return Choices(
-        budget=arguments.budget,
-        name=arguments.name,
-        task=arguments.task,
-        source=arguments.source,
-        target=arguments.target,
-        source_modality=arguments.source_modality,
-        recipe=arguments.recipe,
-        uncertain=arguments.uncertain,
-        channel=arguments.channel,
-        modality=arguments.modality,
-        license=arguments.license,
-        start=arguments.start,
-        changes=changes,
-        skip_bad=arguments.skip_bad,
-        workers=getattr(arguments, "workers", 1),
-    )
+    known = [name for name in Choices.__dataclass_fields__ if hasattr(arguments, name)]
+    return Choices(changes=changes, **{name: getattr(arguments, name) for name in known})
 
 
 def extra_arguments(parser: Parser) -> None:
@@ -129,9 +115,7 @@ def extra_arguments(parser: Parser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the run; it resumes there")
     parser.add_argument("--data", type=Path, metavar="CONFIG.json", help="configuration of a single recipe")
     parser.add_argument("--steps", type=positive, metavar="N", help="stop the recipe after N steps")
-    parser.add_argument(
-        "--address", metavar="HOST:PORT", help="let Ray start the workers, on its cluster there or here with `local`"
-    )
+    parser.add_argument("--address", metavar="HOST:PORT", help=ADDRESS)
     dataset_arguments(parser)
 
 
@@ -179,11 +163,9 @@ def _launched(arguments: Namespace, console: Console) -> int:
         return train_on_ray(
             arguments.main, arguments.words, arguments.workers, arguments.address, arguments.device, console.note
         )
-    from MedGenLib.cluster.plan import usable_gpus
     from MedGenLib.cluster.ranks import train_locally
 
-    if arguments.device != "cpu" and 0 < len(gpus := usable_gpus()) < arguments.workers:
-        raise InputError(f"{arguments.workers} workers need as many GPUs, of which there are {len(gpus)}; give fewer.")
+    require_gpus(arguments.device, arguments.workers)
 
     def make_smaller() -> bool:
         from MedGenLib.trainer.run import PLAN, shrunk
@@ -191,6 +173,14 @@ def _launched(arguments: Namespace, console: Console) -> int:
         return (arguments.out / PLAN).is_file() and shrunk(arguments.out, console) is not None
 
     return train_locally(arguments.words, arguments.workers, make_smaller, console.error)
+
+
+def require_gpus(device: str, workers: int) -> None:
+    """Raise InputError where workers of this computer would have to share its GPUs."""
+    from MedGenLib.cluster.plan import usable_gpus
+
+    if device != "cpu" and 0 < len(gpus := usable_gpus()) < workers:
+        raise InputError(f"{workers} workers need as many GPUs, of which there are {len(gpus)}; give fewer.")
 
 
 def _data_set(arguments: Namespace, console: Console) -> int:

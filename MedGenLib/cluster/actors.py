@@ -16,8 +16,10 @@ from MedGenLib.errors import InputError, WorkerError
 from MedGenLib.worker.process import environment as worker_environment
 
 CONNECT_SECONDS, TOKEN = 5.0, Path("~/.ray/auth_token")
-HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""The first words of a client of gRPC, which Ray speaks: the preface and an empty frame of settings (RFC 9113, 3.4)."""
+SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""An empty frame of settings: length, type, flags, stream (RFC 9113, 4.1 and 6.5). The server's comes first, too."""
+HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
+"""The first words of a client of gRPC, which Ray speaks: the preface and the settings (RFC 9113, 3.4)."""
 
 
 class RayPool:
@@ -36,7 +38,7 @@ class RayPool:
     def __init__(self, plan: WorkerPlan, out: Path, address: str | None, fixed: bool = False) -> None:
         self._ray = connected(address, plan)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-        threads = int(min([plan.threads, *(node["CPU"] for node in nodes)]))
+        self.threads = threads = int(min([plan.threads, *(node["CPU"] for node in nodes)]))
         self._plan = replace(plan, threads=threads, gpus=())  # Ray hands out the GPUs
         self._needs: dict[str, float] = {"num_cpus": threads, "memory": int(plan.memory_mib * 2**20)}
         gpus = sum(node.get("GPU", 0) for node in nodes)
@@ -79,8 +81,8 @@ class RayPool:
         return answer
 
     def close(self) -> None:
-        for actor in list(self._actors.values()):
-            self._ray.kill(actor)
+        while self._actors:
+            self._ray.kill(self._actors.popitem()[1])
         self._ray.shutdown()
 
     def _actor(self) -> Any:
@@ -147,7 +149,8 @@ def _require_listener(address: str) -> None:
         try:
             with socket.create_connection((host, int(port)), CONNECT_SECONDS) as link:
                 link.sendall(HTTP_2)
-                if link.recv(9).startswith(b"HTTP/1"):  # such as Ray's own dashboard
+                head = link.recv(9) if os.environ.get("RAY_USE_TLS", "0") in ("0", "false") else SETTINGS
+                if len(head) < 9 or head[3] != SETTINGS[3] or any(head[5:]):  # such as Ray's own dashboard
                     raise OSError("another program answers there")
         except OSError as error:
             raise _no_cluster(address, error) from None

@@ -20,12 +20,12 @@ class ProcessPool:
     """Workers that live as long as the pool; a thread waits for each."""
 
     def __init__(self, plan: WorkerPlan, out: Path) -> None:
-        self.size, self._out, self._closed = plan.workers, out, False
+        self.size, self.threads, self._out, self._closed = plan.workers, plan.threads, out, False
         self._workers = [Worker(env=environment(plan, place)) for place in range(plan.workers)]
-        self._threads = ThreadPoolExecutor(plan.workers, thread_name_prefix="cohort")
+        self._waiting = ThreadPoolExecutor(plan.workers, thread_name_prefix="cohort")
 
     def submit(self, place: int, case: CohortCase) -> Future[dict[str, Any]]:
-        return self._threads.submit(self._run, self._workers[place], case)
+        return self._waiting.submit(self._run, self._workers[place], case)
 
     @property
     def pids(self) -> list[int]:
@@ -36,7 +36,7 @@ class ProcessPool:
         self._closed = True
         for worker in self._workers:
             worker.close()
-        self._threads.shutdown(wait=True)
+        self._waiting.shutdown(wait=True)
         for worker in self._workers:  # one that started meanwhile
             worker.close()
 

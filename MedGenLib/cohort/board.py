@@ -26,6 +26,7 @@ class Board:
     failed: called with a line for each of the first failures.
     quiet: show nothing.
     notify: called with every change of a case, for programs.
+    detail: of a benchmark, what one of its trials does now, which is shown without a terminal, too.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Board:
         failed: Callable[[str], None],
         quiet: bool = False,
         notify: Callable[[dict[str, Any]], None] | None = None,
+        detail: Callable[[str], str] | None = None,
     ) -> None:
+        self._noun, self._detail = "trial" if detail else "case", detail
         self.total, self.kept, self.quiet = total, kept, quiet
         self.count: Counter[str] = Counter()
         self._failed, self._live = failed, sys.stderr.isatty()
@@ -52,7 +55,7 @@ class Board:
         """A record, or None if the case is tried again."""
         case, _ = self._places.pop(place)
         if record is None:
-            self._tell(f"the worker of {case} ended; the case is tried again")
+            self._tell(f"the worker of {case} ended; the {self._noun} is tried again")
             self._notify({"case": case, "status": "waiting"})
             return
         self.count[record.status] += 1
@@ -67,9 +70,11 @@ class Board:
             return
         self._last = now
         lines = [self.summary()]
+        if self._live or self._detail:
+            for number, (case, start) in sorted(self._places.items())[:_MOST_WORKERS]:
+                said = f"{case}, {self._detail(case)}" if self._detail else case
+                lines.append(f"  worker {number + 1}: {said}, {now - start:.0f} s")
         if self._live:
-            places = sorted(self._places.items())
-            lines += [f"  worker {n + 1}: {case}, {now - start:.0f} s" for n, (case, start) in places[:_MOST_WORKERS]]
             width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be wiped
             lines = [line[:width] for line in lines]
             self._wipe()
@@ -86,7 +91,7 @@ class Board:
         """One line: done, failed, rate, time left."""
         over, left = sum(self.count.values()), self.seconds_left
         failed, seconds = over - self.count[DONE], time.monotonic() - self._begin
-        parts = [f"{self.kept + self.count[DONE]} of {self.total} cases done", f"{failed} failed"]
+        parts = [f"{self.kept + self.count[DONE]} of {self.total} {self._noun}s done", f"{failed} failed"]
         parts += [f"{60 * over / seconds:.3g} a minute"] if over else []
         parts += [f"{duration(left)} left"] if left else []
         return ", ".join(parts)

@@ -30,6 +30,7 @@ class Pool(Protocol):
     """Workers with warm models, one a place; a dead one is replaced by the next `submit` to its place."""
 
     size: int
+    threads: int
 
     def submit(self, place: int, case: CohortCase) -> Future[dict[str, Any]]:
         """Run a case; the future has its record, or an error if the worker died (`WorkersUnusable`: if none starts).
@@ -48,12 +49,14 @@ def run_cases(
     board: Board,
     keep: Callable[[Record], None],
     wait: Callable[..., Any] = wait,
+    outcome: Callable[..., Record | None] | None = None,
 ) -> None:
     """Run every case once; `keep` gets each record.
 
     Parameters
     ----------
     wait: as `concurrent.futures.wait`; a simulation has its own clock.
+    outcome: the record of a future, or None to try its case again; called with both, `out` and a counter of deaths.
 
     Raises
     ------
@@ -71,7 +74,7 @@ def run_cases(
             board.draw()
             for future in wait(busy, TICK, FIRST_COMPLETED).done:
                 place, case = busy.pop(future)
-                record = _outcome(future, case, out, deaths)
+                record = (outcome or _outcome)(future, case, out, deaths)
                 board.finished(place, record)
                 if record is None:
                     free.append(place)

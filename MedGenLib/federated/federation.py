@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from MedGenLib.trainer.run import AnyPlan
 
 FILE = "federation.json"
+PARTS = {"latent-flow": "run/autoencoder"}
+"""Recipe -> the folder of a site in which it finds what another recipe has trained."""
 NAME = re.compile(r"(?!server$|coordinator$)[a-z][a-z0-9-]{0,30}")
 
 
@@ -75,15 +78,14 @@ class Federation:
         if self.recipe not in known:
             raise InputError(f"The configuration is for {' and '.join(known)}, not for the recipe {self.recipe}.")
 
-    @property
+    @cached_property
     def plan(self) -> AnyPlan | None:
         """The plan of `medgen plan`, whose data are at the sites; None for the configuration of a recipe."""
         if "dataset" not in self.config:
             return None
-        from MedGenLib.trainer.plan import TrainingPlan
-        from MedGenLib.trainer.run import PLANS
+        from MedGenLib.trainer.run import plan_from
 
-        return PLANS.get(self.config.get("task"), TrainingPlan).of(self.config, "plan")
+        return plan_from(self.config, "plan")
 
     def set_up(self, home: Path) -> None:
         """Write the federation and its files into the folder of a site or the server."""
@@ -117,6 +119,8 @@ def read_federation(path: Path) -> Federation:
     except (PackageError, OSError) as error:
         raise InputError(f"The federation {path} cannot be used: {error}") from None
     federation.check()
+    if not path.is_dir() and (place := PARTS.get(federation.recipe)) and place not in federation.files:
+        raise InputError(f'{federation.recipe} needs the result of an earlier recipe: "files": {{"{place}": PATH}}.')
     federation.files.update({target: str(folder / source) for target, source in federation.files.items()})
     return federation
 

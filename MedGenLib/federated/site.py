@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 import shutil
 import zlib
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.federated.federation import Federation, read_federation
 from MedGenLib.federated.updates import Weights, from_bytes, protect, put_weights, to_bytes, trained_weights
 from MedGenLib.io.atomic import replacing, write_json
-from MedGenLib.packages.rules import CARD, METADATA, read_json
+from MedGenLib.packages.rules import read_json
 from MedGenLib.pipelines.loading import bfloat16_pays
 from MedGenLib.progress import ProgressCallback
 from MedGenLib.training import thread_count
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from MedGenLib.trainer.run import AnyPlan
 
 FILE, RUN, RELEASES = "site.json", "run", "releases.json"
-FEDERATED = "The data named here are those of one site; the metadata has the cases of each."
 COUNTED = ("cases", "crops", "scans", "people", "values")
 """Attributes in which data readers list what they train on."""
 
@@ -98,9 +96,11 @@ class Site:
     def _made(self, out: Path) -> Any:
         """The recipe with this site's data; its networks begin equal at all sites, from the seed."""
         out.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(self.config.get("seed", 0))
+        config = copy.deepcopy(self.config)
+        config.setdefault("package", {})["federated"] = True
+        torch.manual_seed(config.get("seed", 0))
         try:
-            made = RECIPES[self.federation.recipe](copy.deepcopy(self.config), out)
+            made = RECIPES[self.federation.recipe](config, out)
         except (KeyError, TypeError) as error:
             raise InputError(f"The data do not fit the recipe {self.federation.recipe}: {error}.") from error
         made.networks = {role: net.to(self.device) for role, net in made.networks.items()}
@@ -178,7 +178,7 @@ class Site:
         return self._made(self.run / "export")
 
     def _export(self, recipe: Any, number: int) -> bytes:
-        """The export as a zip file, without the names of the site's cases."""
+        """The export as a zip file; it names no case of the site."""
         networks = {role: net.eval() for role, net in recipe.networks.items()}
         exported = recipe.export(networks, number * self.federation.steps, self.run / "export")
         folder = exported if exported.is_dir() else self.run / "export" / "files"
@@ -186,13 +186,6 @@ class Site:
             folder.mkdir()
             for path in (exported, exported.with_suffix(".json")):
                 shutil.copy(path, folder)
-        elif (folder / METADATA).is_file():
-            metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-            metadata["medgen"]["training"]["held_out"] = []
-            write_json(folder / METADATA, metadata)
-            card = folder / CARD
-            known = card.read_text(encoding="utf-8")
-            card.write_text(re.sub("Held out of training: .*", FEDERATED, known), encoding="utf-8")
         return Path(shutil.make_archive(str(self.run / "export" / "archive"), "zip", folder)).read_bytes()
 
 

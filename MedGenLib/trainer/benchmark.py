@@ -11,6 +11,7 @@ Files of the output folder:
 | RECIPE/                                   | the run of a recipe, see `MedGenLib.trainer.run`                     |
 | RECIPE/cost.json                          | time and memory of one volume, in a process of its own               |
 | RECIPE/utility.json                       | with masks: Dice of segmenters that learned from synthetic images    |
+| RECIPE/log.txt                            | of trials that run at once: what each did when                       |
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from MedGenLib.errors import Cancelled, InputError, MedGenError
+from MedGenLib.cohort.manifest import CohortCase
+from MedGenLib.cohort.records import DONE, Record
+from MedGenLib.cohort.scheduler import Pool
+from MedGenLib.errors import Cancelled, InputError
 from MedGenLib.evaluation.html import Notice, Part, Picture, Section, Table, number, page
 from MedGenLib.evaluation.tables import csv_text
 from MedGenLib.evaluation.utility import utility
@@ -39,7 +43,8 @@ from MedGenLib.progress import ProgressCallback, announce, announce_time, durati
 from MedGenLib.trainer.datasets import TRANSLATIONS, DataSet, ImagePair
 from MedGenLib.trainer.measurement import Row, generated, mask_of
 from MedGenLib.trainer.plan import STAGES, TrainingPlan, package_name
-from MedGenLib.trainer.run import MEASURED, PAGE, AnyPlan, Case, Choices, planned, train_own
+from MedGenLib.trainer.run import MEASURED, PAGE, AnyPlan, Case, Choices, planned
+from MedGenLib.trainer.trials import run_trials, sentence_of, trained, trial
 from MedGenLib.training.recipes import RECIPES
 
 STATED, COST, UTILITY = "benchmark.json", "cost.json", "utility.json"
@@ -49,6 +54,10 @@ PICTURES = 3
 SHORT = (
     "A budget shows what the recipes reach in this time on this computer; those that learn slowly, such as those with "
     "discriminators, may overtake others with a longer one."
+)
+TOGETHER = (
+    " At once ran up to {}. Their steps were timed alone; as they share memory and caches of a computer, they may have "
+    "taken longer than the budget. One volume was timed at the end, alone."
 )
 
 
@@ -107,12 +116,15 @@ def benchmark(
     device: str = "auto",
     threads: int | None = None,
     progress: ProgressCallback | None = None,
+    pool: Pool | None = None,
 ) -> list[BenchmarkRow]:
-    """Train the recipes one after the other, measure each, and write the table to ``out``.
+    """Train the recipes, measure each, and write the table to ``out``.
 
     Parameters
     ----------
     choices: for all recipes; its name is the start of the models' names, and "RECIPE.KEY" in its changes is for one.
+    pool: workers that train at once, such as `MedGenLib.cluster.workers.ProcessPool`, with the benchmark's folder and
+        the threads of each; it is closed. Without it, recipes are trained one after the other.
 
     A call that was stopped goes on when it is repeated; a finished recipe is not trained again. The row of a recipe
     whose training failed says why.
@@ -121,14 +133,18 @@ def benchmark(
     ------
     InputError: the folder, the choices or one of the recipes cannot be used; nothing is trained then.
     """
-    choices, out = choices or Choices(), Path(out)
-    entries = _planned_entries(path, out, list(dict.fromkeys(recipes)), choices, device, threads, progress)
-    rows = []
-    for entry in entries:
+    choices, out, rows, ended = choices or Choices(), Path(out), [], {}
+    with contextlib.closing(pool) if pool else contextlib.nullcontext():
+        threads = pool.threads if pool else threads  # the steps are timed with as many
+        at_once = f"{pool.size} trial{'s'[: pool.size > 1]} (threads of each: {threads})" if pool else None
+        entries = _planned_entries(path, out, list(dict.fromkeys(recipes)), choices, device, threads, progress, at_once)
+        trials = [trial(entry.recipe, path, entry.choices, device, threads) for entry in entries]
+        ended = run_trials(trials, out, pool, progress) if pool else {}
+    for entry, case in zip(entries, trials, strict=True):
         steps = ", ".join(f"{entry.plan.steps[stage]:,} steps of {stage}" for stage in entry.plan.stages)
-        announce_time(f"the recipe {entry.recipe}: {steps}", progress)
-        rows.append(_row(entry, path, device, threads, progress))
-        _write(rows, entries, out)
+        announce_time(f"the recipe {entry.recipe}: {steps}", None if pool else progress)
+        rows.append(_row(entry, case, ended.get(case.id), device, progress))
+        _write(rows, entries, out, at_once)
     return rows
 
 
@@ -140,16 +156,18 @@ def _planned_entries(
     device: str,
     threads: int | None,
     progress: ProgressCallback | None,
+    at_once: str | None,
 ) -> list[Entry]:
     """The plans of all recipes; the folder is left as it was if one of them is refused."""
     for recipe in recipes:
         RECIPES.require(recipe)
     stated = {"dataset": str(Path(path).expanduser().resolve()), "budget": choices.budget}
+    stated |= {"at_once": at_once} if at_once else {}
     is_new = not out.exists()
     known, before = out / STATED, set(out.iterdir()) if out.is_dir() else set()
     if known in before:
         if json.loads(known.read_text(encoding="utf-8")) != stated:
-            raise InputError(f"The folder {out} holds a benchmark of other data or of another budget; take another.")
+            raise InputError(f"{out} holds a benchmark of other data, another budget or other workers; take another.")
     elif before or out.exists() and not out.is_dir():
         raise InputError(f"{out} is not empty and holds no benchmark; give another folder.")
     try:
@@ -202,14 +220,13 @@ def _for_recipe(choices: Choices, recipe: str) -> Choices:
 
 
 def _row(
-    entry: Entry, path: str | Path, device: str, threads: int | None, progress: ProgressCallback | None
+    entry: Entry, case: CohortCase, ended: Record | None, device: str, progress: ProgressCallback | None
 ) -> BenchmarkRow:
-    """Train a recipe if that is not done, and read its figures."""
+    """Train a recipe if that is not done, and read its figures; ``ended`` is the record of a trial in a worker."""
+    if ended is not None and ended.status != DONE:
+        return BenchmarkRow(entry.recipe, error=ended.sentence)
     try:
-        with contextlib.suppress(OSError):  # where there are no links, each run prepares its own images
-            (entry.folder.parent / "cache").mkdir(exist_ok=True)
-            (entry.folder / "cache").symlink_to(Path("..", "cache"), target_is_directory=True)
-        made = train_own(path, entry.folder, entry.choices, device, threads, progress)
+        made = trained(case, entry.folder.parent, progress)
         if not (entry.folder / COST).is_file():
             write_json(entry.folder / COST, [vars(row) for row in _cost(made, entry, device)])
         utility_file = entry.folder / UTILITY
@@ -220,9 +237,8 @@ def _row(
     except Cancelled:
         raise
     except Exception as error:  # the other recipes go on
-        reason = str(error) if isinstance(error, MedGenError) else f"{type(error).__name__}: {error}"
-        announce([f"{entry.recipe} failed: {reason}"], progress)
-        return BenchmarkRow(entry.recipe, error=" ".join(reason.split()))
+        announce([f"{entry.recipe} failed: {sentence_of(error)}"], progress)
+        return BenchmarkRow(entry.recipe, error=sentence_of(error))
     steps = Row("Steps", "", sum(entry.plan.steps[stage] for stage in entry.plan.stages))
     figures = (Row(**row) for row in (*measured["rows"], *useful, *cost))
     return BenchmarkRow(entry.recipe, (*figures, steps), tuple(measured["faults"]))
@@ -284,7 +300,7 @@ def _utility(made: Manifest, entry: Entry, device: str, progress: ProgressCallba
     return [Row(f"Dice after learning from {named[r.training]}", "", r.dice, r.low, r.high) for r in means]
 
 
-def _write(rows: Sequence[BenchmarkRow], entries: Sequence[Entry], out: Path) -> None:
+def _write(rows: Sequence[BenchmarkRow], entries: Sequence[Entry], out: Path, at_once: str | None) -> None:
     """The table as Markdown, CSV and a page."""
     heads = list(dict.fromkeys(name for row in rows for name in row.cells))
     cells = [[row.cells.get(name, "–") for name in heads] for row in rows]
@@ -293,6 +309,7 @@ def _write(rows: Sequence[BenchmarkRow], entries: Sequence[Entry], out: Path) ->
     fixed = any(key.startswith("steps.") for key in changes)
     spent = "Steps chosen by the user" if fixed else f"{duration(first.choices.budget)} for each recipe"
     said = f"{spent}; measured on {people} {'person' if people == 1 else 'people'} kept out of all trainings. {SHORT}"
+    said += TOGETHER.format(at_once) if at_once else ""
     faults = [f"{row.recipe}: {sentence}" for row in rows for sentence in (row.error, *row.faults) if sentence]
     lines = [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *cells)]
     parts: list[Part] = [said, *map(Notice, faults), Table(heads, cells)]

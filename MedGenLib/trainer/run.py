@@ -303,7 +303,7 @@ def planned(
     """The plan of the folder, or a new one, which is written there."""
     file = out / PLAN
     if file.is_file():
-        plan = _plan_of_file(file)
+        plan = plan_from(read_json_plan(file), str(file))
         if plan.dataset != str(dataset.path.resolve()):
             raise InputError(f"The folder {out} holds a run on {plan.dataset}; give another folder.")
         stated = {key: getattr(choices, key) for key in plan.stated}
@@ -332,9 +332,9 @@ def planned(
     return plan
 
 
-def _plan_of_file(file: Path) -> AnyPlan:
-    data = read_json_plan(file)
-    return PLANS.get(data.get("task"), TrainingPlan).of(data, str(file))
+def plan_from(data: Mapping[str, Any], where: str) -> AnyPlan:
+    """A plan of its content, checked; ``where`` names it in errors."""
+    return PLANS.get(data.get("task"), TrainingPlan).of(data, where)
 
 
 def shrunk(out: Path, progress: ProgressCallback | None) -> AnyPlan:
@@ -342,7 +342,7 @@ def shrunk(out: Path, progress: ProgressCallback | None) -> AnyPlan:
 
     Raises MemoryPlanError if the plan cannot be smaller.
     """
-    plan = _plan_of_file(out / PLAN)
+    plan = plan_from(read_json_plan(out / PLAN), str(out / PLAN))
     smaller = plan.smaller()
     if smaller is None:
         raise MemoryPlanError(

@@ -21,6 +21,7 @@ from MedGenLib.training.loop import VALIDATION
 
 UNMEASURED = "Nothing else was measured. Evaluate the model on held-out data with `medgen evaluate` before you use it."
 """Last line of a card without a measurement."""
+FEDERATED = "The data named here are those of one site; the metadata has the cases of each."
 
 
 def export_package(
@@ -36,7 +37,8 @@ def export_package(
 
     The section has the fixed parts of the manifest; networks, statistics, held-out subjects and preprocessing come from
     training unless the section has them. The model card is the file ``card`` beside the configuration; without one, it
-    holds what this run did and measured. The license text is ``license_text`` or the file ``license_file``.
+    holds what this run did and measured. The license text is ``license_text`` or the file ``license_file``. What is
+    ``federated`` names no case.
     """
     section = config["package"]
     folder = Path(config["folder"])
@@ -49,7 +51,7 @@ def export_package(
         "preprocessing": {**(preprocessing or {}), **section["medgen"]["preprocessing"]},
         "statistics": _merge(statistics, section["medgen"].get("statistics", {})),
     }
-    medgen["training"] = {**medgen["training"], "held_out": held_out}
+    medgen["training"] = {**medgen["training"], "held_out": [] if section.get("federated") else held_out}
     unknown = {"authors": "not stated", "copyright": "not stated"}
     metadata = {**unknown, **section["metadata"], "medgen": medgen}
     weights = {role: compress(net.state_dict()) for role, net in networks.items()}
@@ -80,6 +82,7 @@ def _card(
         f"{role} with {sum(p.numel() for p in net.parameters()) / 1e6:.2f} million parameters"
         for role, net in networks.items()
     )
+    held_out = f"{len(training['held_out'])} entries, listed in the metadata."
     lines = [
         f"# {metadata['name']}\n",
         f"{metadata['description']}.\n",
@@ -88,7 +91,7 @@ def _card(
         f"{step:,} steps with MedGen {__version__}; networks: {millions}.\n",
         "Data of the configuration:\n",
         *(f"- {item['name']} ({item['license']}), subjects: {item['subjects']}" for item in training["data"]),
-        f"\nHeld out of training: {len(training['held_out'])} entries, listed in the metadata.\n",
+        "\n" + (FEDERATED if section.get("federated") else f"Held out of training: {held_out}") + "\n",
         "## Measured in this run\n",
         *_validation(out),
         UNMEASURED,

@@ -1,4 +1,4 @@
-"""The worker's method that runs one case of a cohort."""
+"""The worker's method that runs one case of a cohort, or one trial of a benchmark."""
 
 from __future__ import annotations
 
@@ -17,4 +17,9 @@ def run_one(job: Request, case: dict[str, Any], out: str) -> dict[str, Any]:
     from MedGenLib.cohort.case import run_case
     from MedGenLib.cohort.manifest import CohortCase
 
-    return run_case(CohortCase(**case), Path(out), job.progress, partial(within_memory, job)).to_dict()
+    given = CohortCase(**case)
+    if given.verb == "train":  # which no manifest can name
+        from MedGenLib.trainer.trials import run_trial
+
+        return run_trial(given, Path(out), job.progress).to_dict()
+    return run_case(given, Path(out), job.progress, partial(within_memory, job)).to_dict()

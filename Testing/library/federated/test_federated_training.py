@@ -172,6 +172,10 @@ def test_a_plan_that_cannot_be_federated_is_refused(tmp_path):
     assert len(site.config["data"]["held_out"]) == 1 and len(site.config["data"]["cases"]) == 5
     with pytest.raises(InputError, match="for pix2pix, not for the recipe gan"):
         federation_in(tmp_path / "other", plan, data, **{**kept, "recipe": "gan"})
+    (tmp_path / "flow").mkdir()
+    with pytest.raises(InputError, match=r'latent-flow needs the result of .*: "files": \{"run/autoencoder": PATH\}'):
+        flow = planned(tmp_path / "flow", "autoencoder")
+        federation_in(tmp_path / "flow" / "run", *flow, recipe="latent-flow", metric="velocity", better="lower")
     plan.write_text(json.dumps({**json.loads(plan.read_text()), "align": True}))
     with pytest.raises(InputError, match="Sites cannot align their pairs"):
         federation_in(tmp_path / "aligned", plan, data, **kept)

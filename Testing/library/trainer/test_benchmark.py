@@ -157,7 +157,7 @@ def test_a_folder_of_something_else_is_refused(out, data, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     for folder, extra, sentence in (
         (tmp_path, (), "is not empty and holds no benchmark"),
-        (out, ("--budget", "3h"), "of other data or of another budget"),
+        (out, ("--budget", "3h"), "of other data, another budget"),
     ):
         options = ["--recipes", "regression", "--out", str(folder), "--device", "cpu", *extra]
         assert cli.main(["benchmark", str(data), *options]) == 2

@@ -150,17 +150,19 @@ def ray_workers(driver: int) -> set[int]:
 
 
 def test_a_cluster_that_is_not_there_and_missing_ray_are_one_sentence(tmp_path, monkeypatch, capsys):
-    with socket.create_server(("127.0.0.1", 0)) as other:  # another program, such as Ray's dashboard
+    others = (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x03\x00\x02\x02\x16", b"SSH-2.0-OpenSSH_9.6\r\n", b"")
+    with socket.create_server(("127.0.0.1", 0)) as other:  # other programs, such as Ray's dashboard, and TLS
 
         def answer() -> None:
-            link, _ = other.accept()
-            with link:
-                link.recv(100)
-                link.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            for said in others:
+                link, _ = other.accept()
+                with link:
+                    link.recv(100)
+                    link.sendall(said)
 
         threading.Thread(target=answer, daemon=True).start()
         used = f"127.0.0.1:{other.getsockname()[1]}"
-        for address, sentence in ((used, "another program"), ("127.0.0.1:9", "refused")):
+        for address, sentence in (*[(used, "another program")] * len(others), ("127.0.0.1:9", "refused")):
             if find_spec("ray") is not None:
                 assert cli.main(words(tmp_path / "c.json", tmp_path, "--workers", "2", "--address", address)) == 2
                 error = capsys.readouterr().err

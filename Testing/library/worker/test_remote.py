@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import resource
 import socket
 import subprocess
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from engines import MEDGEN, answer, ask, served, upload
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -227,6 +230,14 @@ def test_many_attempts_have_to_wait():
     assert door.owner("10.0.0.2", good) == "carl"
 
 
+def test_a_token_that_was_replaced_is_not_taken_again():
+    old, new = (access.create_token("dora") for _ in range(2))
+    door = access.Door()
+    with pytest.raises(access.Refused, match="does not know the token"):
+        door.owner("10.0.0.3", f"Bearer {old}")
+    assert door.owner("10.0.0.3", f"Bearer {new}") == "dora"
+
+
 def test_a_changed_certificate_is_refused_before_the_token_is_sent(engine, worker, tmp_path):
     pinned = certificate.recall(engine.address)["certificate"]
     shown = certificate.fingerprint(pinned)
@@ -375,6 +386,39 @@ def test_slow_and_many_connections_are_closed(engine):
         for line in silent:
             line.close()
     assert engine.page("/health") == "ok\n"
+
+
+@pytest.mark.slow
+def test_ten_thousand_connections_are_refused_cleanly(tmp_path):
+    """As many as the hard limit of file descriptors allows here; the engine keeps to the usual 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(10_000, hard - 500)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        own = stack.enter_context(served(tmp_path))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        program = psutil.Process(own.process.pid)
+        with connect(own.address) as worker:  # which waits until its worker is warm
+            assert worker.info["devices"]
+        known, before = program.num_fds(), program.memory_info().rss / 2**20
+
+        def flood() -> float:
+            """Open all at once; MiB of the engine after they are closed."""
+            lines = [socket.create_connection(("127.0.0.1", own.port)) for _ in range(count)]
+            assert eventually(lambda: sum(map(is_closed, lines)) >= count - serving.MOST_SOCKETS, 120)
+            assert program.num_fds() <= known + serving.MOST_SOCKETS + 5
+            assert eventually(lambda: all(map(is_closed, lines)), 120)
+            for line in lines:
+                line.close()
+            assert eventually(lambda: program.num_fds() <= known, 30), "no descriptor stays open"
+            return program.memory_info().rss / 2**20
+
+        first, second = flood(), flood()
+        print(f"{count} connections, twice: {before:.1f}, {first:.1f}, {second:.1f} MiB; {known} descriptors")
+        assert second - first < 5
+        with connect(own.address) as worker:
+            assert worker.generate(trunk(), **QUICK).volume.shape == trunk().shape
 
 
 def test_more_clients_than_accepted_and_more_runs_than_may_wait(engine):
