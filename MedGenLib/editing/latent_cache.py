@@ -15,12 +15,11 @@ from MedGenLib.imaging.normalization import Affine, TissueStandard
 from MedGenLib.pipelines.loading import precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from MedGenLib.editing.organs import OrganEdits
     from MedGenLib.imaging.normalization import TissueRange
+    from MedGenLib.pipelines.contrast import ShadedLevels
     from MedGenLib.pipelines.tissue_levels import LevelShift
 
 TILE = 64
@@ -37,8 +36,7 @@ class LatentCache:
     content: box of the working grid in which the image shows what the model makes; None is everywhere,
         as background continues beyond the image.
     scale: units of the image in one unit of the model: 1 for CT.
-    levels: shift by which the image had got the usual levels of its tissues, in the unit of the model.
-    shade: factor of the image's shading in a box of it.
+    levels: shift by which the image had got its shading or the usual levels of its tissues, in the unit of the model.
 
     Attributes
     ----------
@@ -54,11 +52,9 @@ class LatentCache:
         noise: NoiseField,
         content: Box | None,
         scale: float = 1.0,
-        levels: LevelShift | None = None,
-        shade: Callable[[Box], NDArray | float] = lambda box: 1.0,
+        levels: LevelShift | ShadedLevels | None = None,
     ) -> None:
         self.grid_map, self.codec, self.noise, self.scale, self.levels = grid_map, codec, noise, scale, levels
-        self.shade = shade
         self.filled = content is None
         cells = tuple(n // grid_map.cell for n in grid_map.shape)
         self.latent = np.zeros((noise.channels, *cells), np.float32)  # the system allocates pages on the first write
@@ -76,11 +72,11 @@ class LatentCache:
         values = self.codec.decode(x, labels) + self.level(labels, box)
         if limits is not None:
             values = limits.enforce(values, labels)
-        return values * np.float32(self.scale) * self.shade(box)
+        return values * np.float32(self.scale)
 
     def in_model_units(self, values: NDArray, labels: NDArray, box: Box) -> NDArray:
-        """Values of a box of the image in the unit of the model, without shading and levels."""
-        return values / (self.scale * self.shade(box)) - self.level(labels, box)
+        """Values of a box of the image in the unit of the model, without the shift."""
+        return values / self.scale - self.level(labels, box)
 
     def store(self, place: Box, latent: Tensor) -> None:
         """Store the latent (1, c, i, j, k) of a box of the working grid."""

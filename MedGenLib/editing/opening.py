@@ -79,7 +79,7 @@ def generated(
     result = generate(mask, model, progress=progress, on_sample=keep, **options)
     run, latent, chosen = kept
     scene, volume, labels = run.scene.of_seed(chosen), result.volume, result.source
-    levels = None
+    levels = scene.level_shift(None)
     if scene.manifest.settings.texture is not None or scene.levels is not None:
         decoded = run.decode(latent)
         scene, levels = scene.standardized(decoded), scene.level_shift(decoded)
@@ -89,7 +89,7 @@ def generated(
         chosen, latent.shape[1], run.noise(torch.Generator().manual_seed(chosen)), tuple(part.start for part in cells)
     )
     view = _view(scene, place)
-    cache = LatentCache(grid_map, scene.codec, noise, view and view.box, levels=levels, shade=scene.shade)
+    cache = LatentCache(grid_map, scene.codec, noise, view and view.box, levels=levels)
     cache.store(place, latent)
     editor = _editor(
         scene, cache, view, volume, labels, mask, run.device, options["memory"], scene.manifest.output.range
@@ -142,9 +142,8 @@ def of_image(
         values = volume.array
         allowed = min(0.0, float(values.min())), max(allowed[1] * scale, float(values.max()))
     content = grid_map.extent if view else None
-    cache = LatentCache(
-        grid_map, codec, NoiseField(seed, manifest.settings.latent_channels), content, scale, shade=scene.shade
-    )
+    field = NoiseField(seed, manifest.settings.latent_channels)
+    cache = LatentCache(grid_map, codec, field, content, scale, scene.level_shift(None))
     editor = _editor(scene, cache, view, volume, labels, mask, device, options["memory"], allowed)
     if levels is not None:
         editor.organs = _organs(PersonLevels.of_image(levels, volume.array), manifest, options["mapping"], seed)

@@ -335,13 +335,12 @@ class RegionEditor:
         if isinstance(self.cache.codec, Affine):  # arbitrary units
             return []
         values, labels, findings = self.image[box], self.labels[box][changed], []
-        values = values if self.organs is None else self.organs.removed(values, box)
-        values = (values / (self.cache.scale * self.cache.shade(box)))[changed]
+        values = (values if self.organs is None else self.organs.removed(values, box))[changed]
         for value, tissue in self.manifest.statistics.tissues.items():
             inside = values[labels == value]
             if inside.size < FEWEST_VOXELS:
                 continue
-            mean = float(inside.mean())
+            mean = float(inside.mean()) / self.cache.scale
             if not tissue.low <= mean <= tissue.high:
                 sentence = (
                     f"The mean of the new {tissue.name} is {mean:.0f} {self.manifest.output.unit}, outside of "

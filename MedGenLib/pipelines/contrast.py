@@ -7,7 +7,7 @@ logarithm (base 2) of the noise relative to that of the spacing, and, for models
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,9 @@ import numpy as np
 from MedGenLib.imaging import shading
 
 if TYPE_CHECKING:
+    from MedGenLib.imaging.boxes import Box
     from MedGenLib.imaging.normalization import TissueStandard
-    from MedGenLib.imaging.volume import LabelMap
+    from MedGenLib.imaging.volume import Geometry, LabelMap
     from MedGenLib.labels.vocabulary import Label
     from MedGenLib.packages.settings import ContrastSettings, Distribution
 
@@ -79,16 +80,35 @@ def adapted(codec: TissueStandard, settings: ContrastSettings, contrast: np.ndar
     return replace(codec, centers=tuple(centers))
 
 
-def softened_shift(known: TissueStandard, codec: TissueStandard, labels: np.ndarray) -> np.ndarray:
-    """Softened minus sharp change of the levels from one codec to another, (i, j, k).
+def softened_shift(known: TissueStandard, levels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Softened minus sharp change from the levels of a codec to other ``levels``, (i, j, k) of the voxels.
 
     The network blends tissues at their borders by the levels that it knows; other levels, which jump at the border,
     would leave a rim.
     """
     from scipy import ndimage
 
-    shift = (np.array(codec.centers) - known.centers).astype(np.float32)[labels]
+    shift = (levels - np.array(known.centers)[labels]).astype(np.float32)
     return ndimage.gaussian_filter(shift, SOFT_SIGMA, radius=SOFT_REACH) - shift
+
+
+@dataclass(frozen=True)
+class ShadedLevels:
+    """What a shading adds to the levels of tissues in an image: the noise of a scanner has none.
+
+    Attributes
+    ----------
+    levels: of each label, without the shading.
+    grid: of the image.
+    """
+
+    shading: shading.Shading
+    levels: tuple[float, ...]
+    grid: Geometry
+
+    def at(self, labels: np.ndarray, box: Box) -> np.ndarray:
+        """Shift of the voxels of a box of the image by their labels."""
+        return np.asarray(self.levels, np.float32)[labels] * (self.shading.factor(self.grid, box) - 1)
 
 
 def contrast_of(settings: ContrastSettings, values: np.ndarray, labels: LabelMap) -> np.ndarray:

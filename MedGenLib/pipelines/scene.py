@@ -25,6 +25,7 @@ from MedGenLib.packages.settings import TEXTURE
 from MedGenLib.pipelines.conditioning import coordinate_channels, label_channels, noise_scalar, spacing_scalar
 from MedGenLib.pipelines.contrast import (
     SOFT_REACH,
+    ShadedLevels,
     adapted,
     contrast_of,
     drawn,
@@ -87,9 +88,14 @@ class Scene:
         labels = self.labels[self._inside]
         return tissue_shares(labels, cell_counts(labels.shape, self.spacing), max(self.manifest.input.labels))
 
-    def level_shift(self, x: np.ndarray) -> LevelShift | None:
-        """Shift that gives an image, as network values on the padded grid, the usual level of its tissues."""
-        if self.levels is None:
+    def level_shift(self, x: np.ndarray | None) -> LevelShift | ShadedLevels | None:
+        """Shift that gives an image its shading, or the usual level of its tissues.
+
+        The latter needs the image, ``x``, as network values on the padded grid.
+        """
+        if self.shading is not None:
+            return ShadedLevels(self.shading, self.codec.centers, self.original.geometry)
+        if self.levels is None or x is None:
             return None
         shift = level_shift(x[self._inside], self.labels[self._inside], self.levels, self.codec)
         return LevelShift.of(shift, self.grid.geometry, self.reorientation, self.original.geometry)
@@ -141,10 +147,6 @@ class Scene:
         codec = adapted(CODECS[settings.name](**settings.codec), settings.contrast, contrast)
         shading = shading_of(settings.contrast, contrast, self.original)
         return replace(self, scalars=scalars, codec=codec, shading=shading)
-
-    def shade(self, box: Box) -> np.ndarray | float:
-        """Factor of the shading in a box of the input's grid."""
-        return 1.0 if self.shading is None else self.shading.factor(self.original.geometry, box)
 
     def drawn(self, seed: int) -> dict[str, float]:
         """The contrast and noise, or the texture, of the sample of a seed by name; empty for a model without them."""
@@ -209,7 +211,6 @@ class Scene:
             place = (outer, *(slice(0, n) for n in volume.shape[1:]))
             level = 0.0 if shift is None else shift.at(labels, place)
             values = scene._intensities(volume.array[outer], labels, level)[cut]
-            values = values * self.shade((inner, *place[1:]))
             values = np.clip(values, *output.range)
             array[inner] = np.where(covered[inner], values, output.background)
         return volume.with_array(whole_numbers(array))
@@ -219,7 +220,7 @@ class Scene:
         array = self.codec.decode(x, labels) + level
         if self.manifest.settings.contrast is not None:
             known = CODECS[self.manifest.settings.name](**self.manifest.settings.codec)
-            array = array + softened_shift(known, self.codec, labels)
+            array = array + softened_shift(known, np.array(self.codec.centers)[labels] + level, labels)
         limits = self._limits
         return array if limits is None else limits.enforce(array, labels)
 
