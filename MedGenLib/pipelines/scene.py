@@ -112,11 +112,9 @@ class Scene:
         settings = self.manifest.settings
         if settings.texture is not None:
             return self._textured(texture(self._on_grid(values)))
-        return (
-            self
-            if settings.contrast is None
-            else self._with(contrast_of(settings.contrast, values, self.original.with_array(labels)))
-        )
+        if settings.contrast is None:
+            return self
+        return self._with(contrast_of(settings.contrast, values, self.original.with_array(labels)))
 
     def _on_grid(self, values: np.ndarray) -> np.ndarray:
         """An image on the input's grid, on the working grid without padding."""
