@@ -43,9 +43,17 @@ class Shading:
     middle: tuple[float, float, float]
 
     @classmethod
-    def about(cls, labels: LabelMap, coefficients: Sequence[float]) -> Shading:
-        """The shading with the middle of the box of the labels as its own."""
-        return cls(tuple(map(float, coefficients)), _middle(labels))
+    def about(cls, labels: LabelMap, coefficients: Sequence[float], reference: int) -> Shading:
+        """The shading about the middle of the labels, with the median factor 1 in the reference label.
+
+        So the mask of a part of a head keeps the level of its tissues: the constant is that of the mask. If the
+        reference has few voxels, the median is that of all labels.
+        """
+        places = np.flatnonzero(labels.array == reference)
+        places = _spread(places if len(places) >= FEWEST_VOXELS else np.flatnonzero(labels.array))
+        known = cls((0.0, *map(float, coefficients[1:])), _middle(labels))
+        level = np.log(np.median(known._at(_positions(labels, places, known.middle))))
+        return cls((-float(level), *known.coefficients[1:]), known.middle)
 
     def factor(self, grid: Geometry, box: Box) -> NDArray[np.float32]:
         """The factor in a box of voxels of a grid."""

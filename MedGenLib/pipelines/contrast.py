@@ -126,7 +126,9 @@ def contrast_of(settings: ContrastSettings, values: np.ndarray, labels: LabelMap
 
 def shading_of(settings: ContrastSettings, contrast: np.ndarray, labels: LabelMap) -> shading.Shading | None:
     """The shading of a contrast about the labels; None for a model without one."""
-    return shading.Shading.about(labels, contrast[len(settings.labels) + 1 :]) if settings.shading else None
+    if not settings.shading:
+        return None
+    return shading.Shading.about(labels, contrast[len(settings.labels) + 1 :], settings.reference)
 
 
 def named(settings: ContrastSettings, contrast: np.ndarray, labels: Mapping[int, Label]) -> dict[str, float]:
