@@ -4,8 +4,8 @@
 
 The commit 6287d93 has packages in half precision, 80feed0 those in 8 bits, in Resources/Models. Both forms get the same
 inputs, seeds and noise; with words, only the models that have one are measured. The RMS difference is voxelwise,
-between the two forms; generators have beside it what another seed changes in the reference. Intervals are of the paired
-change, by bootstrap over cases; the two torso scans are too few for one.
+between the two forms. For generators, the table also has the change that another seed makes in the reference. Intervals
+are of the paired change, by bootstrap over cases; the two torso scans are too few for one.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_own_translator import TINY, apart, pairs, words
-from workers import temporary_environment
 
 from MedGenLib import cli
 from MedGenLib.io.samples import sample
@@ -34,12 +33,6 @@ SMALL = {
     "cut.network.width": "8",  # which is not compared
 }
 RECIPES = ("regression", "cyclegan", "pix2pix")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory):
-    with temporary_environment(MEDGEN_HOME=str(tmp_path_factory.mktemp("home"))):
-        yield
 
 
 @pytest.fixture(scope="module")

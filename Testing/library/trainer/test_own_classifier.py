@@ -10,7 +10,6 @@ import pytest
 import SimpleITK as sitk
 import torch
 from test_classes import chexpert, picture, single, table
-from workers import temporary_environment
 
 from MedGenLib import classify, cli
 from MedGenLib.classification import NO_DIAGNOSIS, prepared, scores_of, shares
@@ -33,12 +32,6 @@ TINY = {"network.width": "8", "network.blocks": "[2, 2]", "steps.image-classifie
 SIDE = 40
 SPOT = (slice(6, 16), slice(22, 32))
 """Rows and columns that are bright in pictures of the class "ill"."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory):
-    with temporary_environment(MEDGEN_HOME=str(tmp_path_factory.mktemp("home"))):
-        yield
 
 
 def pixels(person: int, ill: bool) -> np.ndarray:

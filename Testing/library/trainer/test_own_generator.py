@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from workers import temporary_environment
 
 import MedGenLib
 from MedGenLib import cli
@@ -34,12 +33,6 @@ from MedGenLib.training.recipes.vae import Vae
 
 SHAPE, SPACING = (20, 24, 16), (2.0, 2.0, 2.0)
 TINY = {"network": '{"widths": [8, 8], "blocks": [1, 0]}', "discriminator": '{"widths": [8, 8], "blocks": [1, 0]}'}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory):
-    with temporary_environment(MEDGEN_HOME=str(tmp_path_factory.mktemp("home"))):
-        yield
 
 
 def ball(number: int, kind: str = "MR", radius: float = 6) -> Volume:

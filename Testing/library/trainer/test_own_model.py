@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from workers import temporary_environment
 
 from MedGenLib import cli, generate
 from MedGenLib.errors import InputError
@@ -40,12 +39,6 @@ TINY = {
     "steps.autoencoder": "8",
     "steps.latent-flow": "8",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory):
-    with temporary_environment(MEDGEN_HOME=str(tmp_path_factory.mktemp("home"))):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from workers import temporary_environment
 
 from MedGenLib import cli, translate
 from MedGenLib.checks.input import INVENTS
@@ -31,12 +30,6 @@ from MedGenLib.training.data.pairs import Pairs
 SHAPE, SPACING = (36, 40, 16), (2.0, 2.0, 2.0)
 TINY = {"network.widths": "[8, 16]", "network.blocks": "[1, 1]", "network.stem": "4", "batch": "2"}
 QUICK = {**TINY, "discriminator.width": "8", "steps.pix2pix": "8"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory):
-    with temporary_environment(MEDGEN_HOME=str(tmp_path_factory.mktemp("home"))):
-        yield
 
 
 def person(number: int) -> tuple[Volume, Volume]:

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from test_own_translator import TINY, pairs, words
-from workers import eventually, gone, temporary_environment, tree
+from workers import eventually, gone, tree
 
 from MedGenLib import cli
 from MedGenLib.cli.console import Console
@@ -45,12 +45,6 @@ FAILS = {"cyclegan.learning_rate": "1e30"}
 
 def steps(count: int) -> dict[str, str]:
     return SMALL | FAILS | {f"{recipe}.steps.{recipe}": str(count) for recipe in RECIPES}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory):
-    with temporary_environment(MEDGEN_HOME=str(tmp_path_factory.mktemp("home"))):
-        yield
 
 
 @pytest.fixture(scope="module")
