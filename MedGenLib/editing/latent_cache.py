@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from MedGenLib.editing.organs import OrganEdits
     from MedGenLib.imaging.normalization import TissueRange
     from MedGenLib.pipelines.contrast import ShadedLevels
-    from MedGenLib.pipelines.tissue_levels import LevelShift
+    from MedGenLib.pipelines.tissue_levels import TextureLevels
 
 TILE = 64
 """Latent cells per side that are encoded at once."""
@@ -36,7 +36,7 @@ class LatentCache:
     content: box of the working grid in which the image shows what the model makes; None is everywhere,
         as background continues beyond the image.
     scale: units of the image in one unit of the model: 1 for CT.
-    levels: shift by which the image had got its shading or the usual levels of its tissues, in the unit of the model.
+    levels: what gave the image its shading or the usual levels of its tissues, in the unit of the model.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class LatentCache:
         noise: NoiseField,
         content: Box | None,
         scale: float = 1.0,
-        levels: LevelShift | ShadedLevels | None = None,
+        levels: TextureLevels | ShadedLevels | None = None,
     ) -> None:
         self.grid_map, self.codec, self.noise, self.scale, self.levels = grid_map, codec, noise, scale, levels
         self.filled = content is None
@@ -63,20 +63,19 @@ class LatentCache:
         if content is not None:
             self.content[tuple(slice(-(-p.start // grid_map.cell), p.stop // grid_map.cell) for p in content)] = True
 
-    def level(self, labels: NDArray, box: Box) -> NDArray[np.float32] | float:
-        """Level of a box of the image by its labels, in the unit of the model."""
-        return 0.0 if self.levels is None else self.levels.at(labels, box)
-
     def intensities(self, x: NDArray, labels: NDArray, box: Box, limits: TissueRange | None) -> NDArray[np.float32]:
         """Network values of a box of the image -> its values."""
-        values = self.codec.decode(x, labels) + self.level(labels, box)
+        values = self.codec.decode(x, labels)
+        if self.levels is not None:
+            values = self.levels.applied(values, labels, box)
         if limits is not None:
             values = limits.enforce(values, labels)
         return values * np.float32(self.scale)
 
     def in_model_units(self, values: NDArray, labels: NDArray, box: Box) -> NDArray:
-        """Values of a box of the image in the unit of the model, without the shift."""
-        return values / self.scale - self.level(labels, box)
+        """Values of a box of the image in the unit of the model, without its levels."""
+        values = values / self.scale
+        return values if self.levels is None else self.levels.removed(values, labels, box)
 
     def store(self, place: Box, latent: Tensor) -> None:
         """Store the latent (1, c, i, j, k) of a box of the working grid."""

@@ -79,10 +79,10 @@ def generated(
     result = generate(mask, model, progress=progress, on_sample=keep, **options)
     run, latent, chosen = kept
     scene, volume, labels = run.scene.of_seed(chosen), result.volume, result.source
-    levels = scene.level_shift(None)
-    if scene.manifest.settings.texture is not None or scene.levels is not None:
+    levels = scene.image_levels(None)
+    if scene.manifest.settings.texture is not None or scene.voxel_levels is not None:
         decoded = run.decode(latent)
-        scene, levels = scene.standardized(decoded), scene.level_shift(decoded)
+        scene, levels = scene.standardized(decoded), scene.image_levels(decoded)
     grid_map, place = GridMap.over(scene, grid_stride(scene.manifest))
     cells = shrunk(place, grid_map.cell)
     noise = NoiseField(
@@ -143,7 +143,7 @@ def of_image(
         allowed = min(0.0, float(values.min())), max(allowed[1] * scale, float(values.max()))
     content = grid_map.extent if view else None
     field = NoiseField(seed, manifest.settings.latent_channels)
-    cache = LatentCache(grid_map, codec, field, content, scale, scene.level_shift(None))
+    cache = LatentCache(grid_map, codec, field, content, scale, scene.image_levels(None))
     editor = _editor(scene, cache, view, volume, labels, mask, device, options["memory"], allowed)
     if levels is not None:
         editor.organs = _organs(PersonLevels.of_image(levels, volume.array), manifest, options["mapping"], seed)

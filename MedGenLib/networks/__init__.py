@@ -9,7 +9,7 @@ from MedGenLib.networks.feature_encoder import FeatureEncoder
 from MedGenLib.networks.flow_unet import FlowUNet
 from MedGenLib.networks.image_classifier import ImageClassifier
 from MedGenLib.networks.latent_classifier import LatentClassifier
-from MedGenLib.networks.level_net import LevelNet
+from MedGenLib.networks.level_net import LevelNet, VoxelLevelNet
 from MedGenLib.networks.mesh_net import MeshNet
 from MedGenLib.networks.residual_translator import ResidualTranslator
 from MedGenLib.networks.restorer import Restorer
@@ -32,6 +32,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "SliceTranslator": SliceTranslator,
     "StyleGenerator": StyleGenerator,
     "VolumeGenerator": VolumeGenerator,
+    "VoxelLevelNet": VoxelLevelNet,
 }
 
 MAISI_NETWORKS = ("MaisiAutoencoder", "MaisiControlNet", "MaisiUNet")

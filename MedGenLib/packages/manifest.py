@@ -32,6 +32,7 @@ ALLOWED_NETWORKS = (
     "SliceTranslator",
     "StyleGenerator",
     "VolumeGenerator",
+    "VoxelLevelNet",
 )
 """The only networks that a package can name; anything else is refused."""
 

@@ -106,8 +106,15 @@ class ShadedLevels:
     levels: tuple[float, ...]
     grid: Geometry
 
-    def at(self, labels: np.ndarray, box: Box) -> np.ndarray:
-        """Shift of the voxels of a box of the image by their labels."""
+    def applied(self, values: np.ndarray, labels: np.ndarray, box: Box) -> np.ndarray:
+        """Values of a box of the image with its shading."""
+        return values + self._shift(labels, box)
+
+    def removed(self, values: np.ndarray, labels: np.ndarray, box: Box) -> np.ndarray:
+        """Inverse of `applied`."""
+        return values - self._shift(labels, box)
+
+    def _shift(self, labels: np.ndarray, box: Box) -> np.ndarray:
         return np.asarray(self.levels, np.float32)[labels] * (self.shading.factor(self.grid, box) - 1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
@@ -24,16 +24,17 @@ from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.generation import GenerationRun
 from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
 from MedGenLib.pipelines.memory_plan import BASE_MIB, OVERLAP, SMALL_PLAN, MemoryDemand, Plan, choose, plans, too_little
+from MedGenLib.pipelines.tissue_levels import at_voxels, voxel_inputs
 from MedGenLib.pipelines.windows import Windows, blend, decode_tiled, tile_count
 from MedGenLib.progress import ProgressCallback, Stage
 
 if TYPE_CHECKING:
     from MedGenLib.pipelines.scene import Scene
 
-LEVELS = "levels"
-"""Role of the network of `tissue_levels`."""
-LEVEL_WINDOW, LEVEL_OVERLAP = 96, 8
-"""Longest side of the windows of that network, and their overlap, in cells."""
+LEVELS, VOXEL_LEVELS = "levels", "voxel_levels"
+"""Roles of the networks of `tissue_levels`, for cells and for voxels."""
+CELL_WINDOW, VOXEL_WINDOW, LEVEL_OVERLAP = 96, 64, 8
+"""Longest side of the windows of these networks, and their overlap, in cells and in voxels."""
 LARGEST_GUIDANCE = 10
 """Above this weight, artifacts dominate."""
 
@@ -254,29 +255,51 @@ def _watched(denoise: Denoiser, watch: Callable[[int, Tensor], None]) -> Denoise
 
 @torch.inference_mode()
 def with_levels(scene: Scene, device: torch.device) -> Scene:
-    """The scene with the usual levels of its tissues, if the model has a network for them.
+    """The scene with the usual levels of its tissues, if the model has the networks for them.
 
     A single slice has no shapes to judge by.
     """
-    if LEVELS not in scene.manifest.networks or 1 in scene.grid.shape:
+    if VOXEL_LEVELS not in scene.manifest.networks or 1 in scene.grid.shape:
         return scene
+    cells = _cell_levels(scene, device)
+    net = network(scene.manifest, VOXEL_LEVELS, device)
+    labels = scene.inner_labels
+    padded = np.pad(labels, [(0, -n % net.stride) for n in labels.shape])
+    windows = _windows(padded.shape, VOXEL_WINDOW, net.stride)
+
+    def evaluate(number: int, part: Tensor) -> Tensor:
+        box = list(windows)[number]
+        known = voxel_inputs(padded[box], at_voxels(cells, labels.shape, box), scene.scalars)
+        found = net(torch.from_numpy(known)[None].to(device))
+        return found.flatten(1, 2).to(part)
+
+    # The windows' sum is in single precision; what is kept is not.
+    found = blend(evaluate, torch.zeros((1, 3 * len(cells), *padded.shape)), windows)
+    size = tuple(slice(0, n) for n in labels.shape)
+    kept = found.unflatten(1, (3, len(cells)))[(0, slice(None), slice(None), *size)]
+    return replace(scene, voxel_levels=kept.half().numpy())
+
+
+def _cell_levels(scene: Scene, device: torch.device) -> np.ndarray:
+    """Usual level of each tissue in each cell, (tissues, cells)."""
     levels = network(scene.manifest, LEVELS, device)
     shares = torch.from_numpy(scene.shares)[None].to(device)
     size = shares.shape[2:]
     padded = nn.functional.pad(shares, [m for n in reversed(size) for m in (0, -n % levels.stride)])
     padded[:, 0] += padded.sum(1) == 0
-    sides = tuple(_window_side(n, levels.stride) for n in padded.shape[2:])
-    windows = Windows(tuple(padded.shape[2:]), sides, LEVEL_OVERLAP, levels.stride)
+    windows = _windows(padded.shape[2:], CELL_WINDOW, levels.stride)
     found = blend(lambda number, part: levels(part), padded, windows)
-    return replace(scene, levels=found[0, 1:, : size[0], : size[1], : size[2]].cpu().numpy())
+    return found[0, 1:, : size[0], : size[1], : size[2]].cpu().numpy()
 
 
-def _window_side(length: int, stride: int) -> int:
-    """Side of the shortest windows, not longer than `LEVEL_WINDOW`, of which as few as possible cover an axis."""
-    shared = LEVEL_OVERLAP + stride
-    count = -(-max(1, length - shared) // (LEVEL_WINDOW - shared))
-    side = -(-(length - shared) // count) + shared
-    return -(-side // stride) * stride
+def _windows(shape: Sequence[int], longest: int, stride: int) -> Windows:
+    """The shortest windows, not longer than this, of which as few as possible cover a grid."""
+    shared, sides = LEVEL_OVERLAP + stride, []
+    for length in shape:
+        count = -(-max(1, length - shared) // (longest - shared))
+        side = -(-(length - shared) // count) + shared
+        sides.append(-(-side // stride) * stride)
+    return Windows(tuple(shape), tuple(sides), LEVEL_OVERLAP, stride)
 
 
 def _check_latent(manifest: Manifest, autoencoder: nn.Module) -> None:

@@ -39,6 +39,9 @@ LIVE = 3.2
 """Tensors of a network's first width alive at once at full resolution."""
 DECODED = 4
 """Bytes per voxel of the decoded image."""
+LEVELED, GIVEN_LEVELS = 6, 18
+"""Bytes per voxel of the working grid and tissue for its usual level and the strength of its texture, and for giving an
+image these."""
 MADE, CHECKED = 13, 42
 """Bytes per voxel of the input's grid for the result, and for a segmentation by thresholds in its check."""
 SEGMENTER_MIB, SEGMENTED = 100.0, 240
@@ -117,17 +120,23 @@ class MemoryDemand:
         base = BASE_MIB + SEGMENTER_MIB * bool(statistics.segmenter)
         networks = self._sampling(layout, keep)
         image = self.voxels * DECODED
-        host = self.original * HELD + self.voxels
+        host = self.original * HELD + self.voxels * (1 + self._leveled)
         decoding = self._latent + self._decoding(layout)
         if self.gpu:
             device = max(networks, decoding)
             return Need(base + max(host + image, after) / MIB, device / MIB)
-        return Need(base + max(host + networks, host + image + decoding, after) / MIB)
+        finished = host + image + self._leveled * GIVEN_LEVELS // LEVELED
+        return Need(base + max(host + networks, host + image + decoding, finished, after) / MIB)
 
     @property
     def voxels(self) -> int:
         """Voxels of the working grid."""
         return self._per_latent_voxel * math.prod(self.shape)
+
+    @property
+    def _leveled(self) -> int:
+        """Bytes per voxel of the working grid for the levels of all tissues."""
+        return LEVELED * max(self.manifest.input.labels) if "voxel_levels" in self.manifest.networks else 0
 
     @property
     def _per_latent_voxel(self) -> int:

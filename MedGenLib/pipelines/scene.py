@@ -36,7 +36,7 @@ from MedGenLib.pipelines.contrast import (
 )
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.scanner_noise import ScannerNoise, scanner_noise
-from MedGenLib.pipelines.tissue_levels import LevelShift, cell_counts, level_shift, tissue_shares
+from MedGenLib.pipelines.tissue_levels import TextureLevels, cell_counts, texture_levels, tissue_shares
 from MedGenLib.pipelines.working_grid import working_geometry
 
 MARGIN = 8
@@ -61,7 +61,7 @@ class Scene:
     labels: (i, j, k) array of `grid`, reoriented to RAS and padded to whole network strides.
     before: padding before each axis.
     given_noise: the user has chosen the noise.
-    levels: usual level of each tissue in the cells of `shares`; None for a model without them.
+    voxel_levels: (3, tissues, i, j, k) of a `VoxelLevelNet` on the grid without padding; None for a model without one.
     shading: of the sample, on the input's grid; None for a model without one.
     """
 
@@ -79,26 +79,32 @@ class Scene:
     conditions: dict[str, Any]
     findings: list[Finding] = field(default_factory=list)
     given_noise: bool = False
-    levels: np.ndarray | None = None
+    voxel_levels: np.ndarray | None = None
     shading: Shading | None = None
 
     @property
     def shares(self) -> np.ndarray:
         """Share of each tissue in the cells of the grid without its padding, (tissues + 1, cells)."""
-        labels = self.labels[self._inside]
+        labels = self.inner_labels
         return tissue_shares(labels, cell_counts(labels.shape, self.spacing), max(self.manifest.input.labels))
 
-    def level_shift(self, x: np.ndarray | None) -> LevelShift | ShadedLevels | None:
-        """Shift that gives an image its shading, or the usual level of its tissues.
+    @property
+    def inner_labels(self) -> np.ndarray:
+        """Labels of the grid without its padding."""
+        return self.labels[self._inside]
 
-        The latter needs the image, ``x``, as network values on the padded grid.
+    def image_levels(self, x: np.ndarray | None) -> TextureLevels | ShadedLevels | None:
+        """What gives an image its shading, or the usual levels of its tissues.
+
+        The latter need the image, ``x``, as network values on the padded grid.
         """
         if self.shading is not None:
             return ShadedLevels(self.shading, self.codec.centers, self.original.geometry)
-        if self.levels is None or x is None:
+        if self.voxel_levels is None or x is None:
             return None
-        shift = level_shift(x[self._inside], self.labels[self._inside], self.levels, self.codec)
-        return LevelShift.of(shift, self.grid.geometry, self.reorientation, self.original.geometry)
+        working, grid = self.inner_labels, self.grid.geometry
+        found = texture_levels(x[self._inside], working, self.voxel_levels, self.codec)
+        return TextureLevels.of(found, working, self.codec.centers, grid, self.reorientation, self.original)
 
     def of_seed(self, seed: int) -> Scene:
         """The scene with the contrast, noise and texture drawn for the sample of a seed, if the model has them."""
@@ -202,23 +208,26 @@ class Scene:
         output = self.manifest.output
         volume = Volume(values.astype(np.float32), self.grid.affine, output.modality, output.unit)
         volume = resample_to(volume, self.original.geometry, order=1, fill=0.0)
-        scene, covered, shift = self.standardized(x), self._covered(), self.level_shift(x)
+        scene, covered, levels = self.standardized(x), self._covered(), self.image_levels(x)
         array = np.empty(volume.shape, np.float32)
         for inner, outer, cut in _slabs(len(array), self._reach):
             labels = self.original.array[outer]
             place = (outer, *(slice(0, n) for n in volume.shape[1:]))
-            level = 0.0 if shift is None else shift.at(labels, place)
-            values = scene._intensities(volume.array[outer], labels, level)[cut]
+            values = scene._intensities(volume.array[outer], labels, levels, place)[cut]
             values = np.clip(values, *output.range)
             array[inner] = np.where(covered[inner], values, output.background)
         return volume.with_array(whole_numbers(array))
 
-    def _intensities(self, x: np.ndarray, labels: np.ndarray, level: np.ndarray | float) -> np.ndarray:
-        """Standardized values -> intensities; ``level`` is added before the range of tissues is enforced."""
-        array = self.codec.decode(x, labels) + level
+    def _intensities(
+        self, x: np.ndarray, labels: np.ndarray, levels: TextureLevels | ShadedLevels | None, box: Box
+    ) -> np.ndarray:
+        """Standardized values of a box of the image -> intensities, with levels and in the range of their tissues."""
+        plain = self.codec.decode(x, labels)
+        array = plain if levels is None else levels.applied(plain, labels, box)
         if self.manifest.settings.contrast is not None:
             known = CODECS[self.manifest.settings.name](**self.manifest.settings.codec)
-            array = array + softened_shift(known, np.array(self.codec.centers)[labels] + level, labels)
+            shown = np.array(self.codec.centers)[labels] + array - plain
+            array = array + softened_shift(known, shown, labels)
         limits = self._limits
         return array if limits is None else limits.enforce(array, labels)
 

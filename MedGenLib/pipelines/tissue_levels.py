@@ -1,12 +1,14 @@
-"""Usual HU of each tissue at each place of a mask, and the shift that gives them to a generated image. No torch.
+"""Usual HU of each tissue at each place of a mask, and how a generated image gets them. No torch.
 
-A flow with a small field of view knows little of where it is: it makes the femur of a thigh as dark as a rib. A network
-on coarse cells sees the shape of all tissues within decimeters and predicts the mean HU of each tissue in each cell.
-The image is shifted by the difference to its own local mean, tissue by tissue and smoothly, which keeps its texture.
+A flow with a small field of view knows little of where it is: it makes the femur of a thigh as dark as a rib, and it
+knows borders, where a voxel shows two tissues, badly. A network on coarse cells sees the shape of all tissues within
+decimeters and predicts the mean HU of each tissue in each cell; a second one refines that for each voxel, and predicts
+how much the texture varies there. The image keeps its texture, which gets these means and this spread.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +18,8 @@ from numpy.typing import NDArray
 
 from MedGenLib.imaging.boxes import Box
 from MedGenLib.imaging.resampling import resample_to
-from MedGenLib.imaging.volume import Geometry, Volume
+from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
+from MedGenLib.pipelines.conditioning import label_channels
 
 if TYPE_CHECKING:
     from MedGenLib.imaging.normalization import TissueStandard
@@ -24,10 +27,21 @@ if TYPE_CHECKING:
 
 CELL_MM = 4.0
 """Side of a cell."""
-SIGMA = 1.0
-"""Standard deviation of the Gaussian mean of an image's own levels, in cells."""
+REACHES = (3, 9)
+"""Sides in voxels of cubes: fine texture is the difference from the mean in the small one, coarse texture that of this
+mean from the mean in the large one, in which also the strength of a texture is that of a place."""
 LEAST_SHARE = 1e-3
-"""Share of a tissue around a cell below which the image has no level of its own there."""
+"""Share of a tissue in a cube below which the image has no texture of its own there."""
+FEWEST = 200
+"""Voxels of a tissue below which an image says nothing about the tissue's texture."""
+SPREAD = math.sqrt(math.pi / 2)
+"""Standard deviation of a normal distribution over its mean absolute value."""
+LEAST_RMS, GAINS = 0.05, (0.1, 3.0)
+"""Limits of the texture's own spread in scales of the codec, and of the factor by which it changes."""
+SIGMA = 1.0
+"""Standard deviation in cells of the Gaussian means that changed labels get."""
+BORDER, BORDER_WEIGHT = 2, 0.01
+"""Voxels around a changed label that do not know the old border, and the weight of borders in the means."""
 
 
 def cell_counts(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
@@ -59,62 +73,165 @@ def tissue_sums(
     return sums, counts
 
 
-def level_shift(values: NDArray, labels: NDArray, expected: NDArray, codec: TissueStandard) -> NDArray[np.float32]:
-    """Shift in HU of each tissue in each cell, (tissues, cells); 0 far from a tissue.
+def at_voxels(cells: NDArray, shape: Sequence[int], box: Box) -> NDArray[np.float32]:
+    """Values of cells (..., cells) over a grid of this shape, linearly at the voxels of a box: (..., box)."""
+    for axis, (n, part) in enumerate(zip(shape, box, strict=True), cells.ndim - 3):
+        last = cells.shape[axis] - 1
+        place = np.clip((np.arange(part.start, part.stop) + 0.5) * (last + 1) / n - 0.5, 0, last)
+        low = place.astype(int)
+        weight = (place - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(cells.ndim)])
+        cells = cells.take(low, axis) * (1 - weight) + cells.take(np.minimum(low + 1, last), axis) * weight
+    return cells.astype(np.float32)
+
+
+def voxel_inputs(labels: NDArray, levels: NDArray, scalars: Sequence[float]) -> NDArray[np.float32]:
+    """Input of a `VoxelLevelNet` from labels (i, j, k), levels of their cells at the voxels, and scalar conditions."""
+    constant = [np.full((1, *labels.shape), value, np.float32) for value in scalars]
+    return np.concatenate([label_channels(labels, len(levels)), levels, *constant])
+
+
+def texture_levels(
+    x: NDArray, labels: NDArray, levels: NDArray, codec: TissueStandard
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Offset in HU and factor of each voxel, (i, j, k) each, that give the tissues of an image their levels.
+
+    The image keeps its texture, fine and coarse (see `REACHES`), with another strength. A tissue of few voxels stays
+    as it is: offset 0, factor 1.
 
     Parameters
     ----------
-    values: network values (i, j, k) of the image; labels: on the same grid.
-    expected: level of each tissue in each cell, in scales of the codec above its center.
+    x: network values (i, j, k); labels: on the same grid.
+    levels: (3, tissues, i, j, k) of a `VoxelLevelNet`.
     """
-    from scipy.ndimage import gaussian_filter
+    offset, factor = np.zeros(labels.shape, np.float32), np.ones(labels.shape, np.float32)
+    values = np.sinh(np.clip(x, -codec.limit, codec.limit)).astype(np.float32)
+    for number in range(levels.shape[1]):
+        inside = labels == number + 1
+        if np.count_nonzero(inside) < FEWEST:
+            continue
+        near, far = (_TissueMean(inside, reach) for reach in REACHES)
+        smooth, slow = near.of(values), far.of(values)
+        level, fine, coarse = (part[number].astype(np.float32) for part in levels)
+        gain = _gain(fine, far.of((values - smooth) ** 2))
+        change = level + _gain(coarse, far.of((smooth - slow) ** 2)) * (smooth - slow) - gain * smooth
+        factor[inside], offset[inside] = gain[inside], codec.scales[number + 1] * change[inside]
+    return offset, factor
 
-    tissues, cells = len(expected), expected.shape[1:]
-    hu = np.empty(labels.shape, np.float32)
-    for _, part in _rows(len(labels), cells[0]):
-        hu[part] = codec.decode(values[part], labels[part])
-    sums, counts = tissue_sums(hu, labels, cells, tissues)
-    voxels = labels.size / np.prod(cells)
-    centers, scales = (np.asarray(x, np.float32)[1 : tissues + 1] for x in (codec.centers, codec.scales))
-    shift = np.zeros_like(expected, np.float32)
-    for number in range(tissues):
-        total, share = (gaussian_filter(a[number], SIGMA, mode="constant") for a in (sums, counts / voxels))
-        own = total / voxels / np.maximum(share, LEAST_SHARE)
-        wanted = centers[number] + scales[number] * expected[number]
-        shift[number] = np.where(share >= LEAST_SHARE, wanted - own, 0)
-    return shift
+
+def _gain(spread: NDArray, variance: NDArray) -> NDArray[np.float32]:
+    """Factor that gives a texture of this variance a mean absolute value."""
+    return np.clip(SPREAD * spread / np.maximum(np.sqrt(np.maximum(variance, 0)), LEAST_RMS), *GAINS)
+
+
+class _TissueMean:
+    """Means over the voxels of a tissue in cubes."""
+
+    def __init__(self, inside: NDArray[np.bool_], reach: int) -> None:
+        self.inside, self.reach = inside, reach
+        self.share = np.maximum(self._mean(inside), LEAST_SHARE)
+
+    def of(self, values: NDArray) -> NDArray[np.float32]:
+        return self._mean(np.where(self.inside, values, 0)) / self.share
+
+    def _mean(self, values: NDArray) -> NDArray[np.float32]:
+        from scipy.ndimage import uniform_filter
+
+        return uniform_filter(values.astype(np.float32), self.reach, mode="constant")
 
 
 @dataclass(frozen=True)
-class LevelShift:
-    """The shift of an image.
+class TextureLevels:
+    """What gives an image its levels: the HU of a voxel change linearly, by its label and place.
+
+    An edit changes labels: where they differ from those of the levels, and near such a place, a voxel gets the means of
+    its new tissue nearby, which know nothing of the old border.
 
     Attributes
     ----------
-    tissues: shift in HU of label 1, 2, ...: volumes of cells.
-    grid: of the image.
+    voxels: offset in HU of label 1, 2, ... and factor less 1, volumes on the working grid.
+    cells: the same smoothly, in cells.
+    centers: of all labels, in HU.
+    labels: those that the levels belong to, on the grid of the image.
     """
 
-    tissues: tuple[Volume, ...]
-    grid: Geometry
+    voxels: tuple[tuple[Volume, Volume], ...]
+    cells: tuple[tuple[Volume, Volume], ...]
+    centers: tuple[float, ...]
+    labels: LabelMap
 
     @classmethod
     def of(
-        cls, shift: NDArray[np.float32], working: Geometry, reorientation: Reorientation, image: Geometry
-    ) -> LevelShift:
-        """The shift (tissues, cells) of a reoriented working grid, for an image that lies on another grid."""
-        stored = [reorientation.undo(values) for values in shift]
-        return cls(tuple(Volume(array, _cells_affine(working, array.shape)) for array in stored), image)
+        cls,
+        found: tuple[NDArray, NDArray],
+        working: NDArray,
+        centers: tuple[float, ...],
+        grid: Geometry,
+        reorientation: Reorientation,
+        labels: LabelMap,
+    ) -> TextureLevels:
+        """Those of `texture_levels` with the labels ``working`` of a reoriented grid."""
+        counts = cell_counts(working.shape, reorientation.axes(grid.spacing))
+        parts: list[list[tuple[Volume, Volume]]] = [[], []]
+        whole = tuple(slice(0, n) for n in working.shape)
+        smooth = [_smooth(part - at, working, counts, len(centers) - 1) for at, part in enumerate(found)]
+        for number in range(len(centers) - 1):
+            inside = working == number + 1
+            fine, coarse = [], []
+            for at, part in enumerate(found):
+                values = np.where(inside, part - at, at_voxels(smooth[at][number], working.shape, whole))
+                fine.append(Volume(reorientation.undo(values), grid.affine))
+                cells = reorientation.undo(smooth[at][number])
+                coarse.append(Volume(cells, _cells_affine(grid, cells.shape)))
+            parts[0].append(tuple(fine))
+            parts[1].append(tuple(coarse))
+        return cls(tuple(parts[0]), tuple(parts[1]), centers, labels)
 
-    def at(self, labels: NDArray, box: Box) -> NDArray[np.float32]:
-        """Shift in HU of the voxels of a box of the image by their labels; 0 beyond the working grid."""
-        found = np.zeros(labels.shape, np.float32)
-        place = self.grid.moved([part.start for part in box], labels.shape)
-        for value, cells in enumerate(self.tissues, 1):
-            inside = labels == value
-            if inside.any():
-                found[inside] = resample_to(cells, place, fill=0.0).array[inside]
-        return found
+    def applied(self, hu: NDArray, labels: NDArray, box: Box) -> NDArray[np.float32]:
+        """HU of a box of the image with its levels; unchanged beyond the working grid."""
+        center, offset, factor = self._at(labels, box)
+        return center + offset + factor * (hu - center)
+
+    def removed(self, hu: NDArray, labels: NDArray, box: Box) -> NDArray[np.float32]:
+        """Inverse of `applied`."""
+        center, offset, factor = self._at(labels, box)
+        return center + (hu - center - offset) / factor
+
+    def _at(self, labels: NDArray, box: Box) -> tuple[NDArray, NDArray, NDArray]:
+        """Center, offset and factor of the voxels of a box by their labels."""
+        from scipy.ndimage import binary_dilation
+
+        place = self.labels.geometry.moved([part.start for part in box], labels.shape)
+        changed = labels != self.labels.array[box]
+        if changed.any():
+            changed = binary_dilation(changed, iterations=BORDER)
+        found = np.zeros((2, *labels.shape), np.float32)
+        for value, sources in enumerate(zip(self.voxels, self.cells, strict=True), 1):
+            for new, pair in enumerate(sources):
+                inside = (labels == value) & (changed == bool(new))
+                if inside.any():
+                    for part, volume in zip(found, pair, strict=True):
+                        part[inside] = resample_to(volume, place, fill=0.0).array[inside]
+        return np.asarray(self.centers, np.float32)[labels], found[0], 1 + found[1]
+
+
+def _smooth(values: NDArray, labels: NDArray, cells: Sequence[int], tissues: int) -> NDArray[np.float32]:
+    """Gaussian means of the values of each tissue in cells, (tissues, cells); 0 far from it.
+
+    Voxels at borders count where there are few others.
+    """
+    from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
+
+    made = np.zeros((tissues, *cells), np.float32)
+    interior = np.where(minimum_filter(labels, 3) == maximum_filter(labels, 3), labels, 0)
+    inner, whole = (tissue_sums(values, part, cells, tissues) for part in (interior, labels))
+    for number in range(tissues):
+        total, count = (
+            gaussian_filter(a[number] + BORDER_WEIGHT * b[number], SIGMA, mode="constant")
+            for a, b in zip(inner, whole, strict=True)
+        )
+        known = count >= BORDER_WEIGHT * LEAST_SHARE * labels.size / np.prod(cells)
+        made[number] = np.where(known, total / np.maximum(count, 1e-6), 0)
+    return made
 
 
 def _cells_affine(grid: Geometry, cells: Sequence[int]) -> NDArray[np.float64]:

@@ -1,15 +1,16 @@
-"""Noise of real CTs by voxel and tissue, what ct-tissue makes of a requested noise, and its versions 1.2, 1.3 and 1.4.
+"""Noise of real CTs by voxel and tissue, what ct-tissue makes of a requested noise, and its default and levels.
 
-    MEDGEN_DATA=<folder> python Testing/benchmarks/ct_noise.py real|asked|noise|levels [--held-out]
+    MEDGEN_DATA=<folder> python Testing/benchmarks/ct_noise.py real|asked|noise|levels [--held-out] [--unfiltered]
 
-"noise" compares the default noise of 1.2 and 1.3, "levels" 1.3 and 1.4, in which each tissue has the HU that is usual
-at its place.
+"noise" compares the default noise of 1.2 and 1.3, "levels" the flow alone with images in which each tissue has the HU
+and the texture that are usual at its place. Masks come from a median-filtered image, as in training, or with
+--unfiltered from the image itself, as a user's thresholds make them.
 
 Noise is that of `MedGenLib.imaging.noise`, by which the networks were conditioned in training. Every fifth person of
 `sts_sarcoma` and `ct_torso_open` by name is held out; all else was chosen on the others. "asked", "noise" and "levels"
 take the middle 64^3 voxels, the preset draft, one seed, and every fourth of the sarcomas that are not held
 out. FD is that of `patch_distance`, relative to painted tissue means with and without noise, as a geometric mean over
-people; bone is the interior of the label.
+people, FD-hp the same after a high-pass filter, relative to the latter; bone is the interior of the label.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines import flow_sampling
-from MedGenLib.training.data.tissue import TISSUES, tissue_labels
+from MedGenLib.training.data.tissue import TISSUES, thresholded, tissue_labels
 from MedGenLib.visual import preview
 
 BEFORE = 20.0
@@ -71,12 +72,14 @@ def grids(ct: Volume) -> Iterator[tuple[str, tuple[float, ...] | None]]:
             yield f"{side:g} mm", (side,) * 3
 
 
-def on(spacing: tuple[float, ...] | None, ct: Volume, body: LabelMap) -> tuple[Volume, LabelMap]:
+def on(
+    spacing: tuple[float, ...] | None, ct: Volume, body: LabelMap, find_tissues=tissue_labels
+) -> tuple[Volume, LabelMap]:
     """CT and tissues with cubic voxels, or with their own."""
     if spacing is not None:
         ct, body = resample(ct, spacing), resample(body, spacing)
     hu = np.clip(ct.array, -1024, 3071).astype(np.float32)
-    labels = tissue_labels(hu, body.array > 0)
+    labels = find_tissues(hu, body.array > 0)
     return ct.with_array(np.where(labels > 0, hu, -1000)), LabelMap(labels, ct.affine, dict(enumerate(TISSUES, 1)))
 
 
@@ -150,25 +153,28 @@ def levels_made(mask: LabelMap, kind: str) -> dict[str, Volume]:
     return {"before": before, "after": generate(mask, **OPTIONS).volume}
 
 
-def before_after(made: Callable[[LabelMap, str], dict[str, Volume]], held_out: bool) -> dict[str, Figures]:
+def before_after(
+    made: Callable[[LabelMap, str], dict[str, Volume]], find_tissues, held_out: bool
+) -> dict[str, Figures]:
     found: dict[str, Figures] = {}
     for number, (name, ct, body) in enumerate(people(held_out)):
         kinds = {kind: spacing for kind, spacing in grids(ct) if kind not in ("2.5 mm", "no cubes")}
         for kind, spacing in kinds.items() if held_out or number % 4 == 0 or max(ct.spacing) <= 3 else ():
-            image, mask = middle(*on(spacing, ct, body))
+            image, mask = middle(*on(spacing, ct, body, find_tissues))
             real_image, labels = image.array, mask.array
-            painted = [
-                feature_distance(real_image, paint(labels, noisy), labels > 0, n_patches=450) for noisy in (False, True)
-            ]
+            distance = partial(feature_distance, real_image, mask=labels > 0, n_patches=450)
+            plain, noisy = (paint(labels, with_noise) for with_noise in (False, True))
+            painted = [distance(plain), distance(noisy), distance(noisy, highpass=True)]
             for when, volume in made(mask, kind).items():
                 if kind == "3 mm":
                     preview.preview(mask, volume, OUT / "ct_noise" / f"{name}_{when}.png")
-                distance = feature_distance(real_image, volume.array, labels > 0, n_patches=450)
-                row = [*(np.log(distance / base) for base in painted), *compared(volume.array, real_image, labels)]
+                own = [distance(volume.array)] * 2 + [distance(volume.array, highpass=True)]
+                row = [*np.log(np.divide(own, painted)), *compared(volume.array, real_image, labels)]
                 found.setdefault(f"{kind}, {when}", {})[name] = list(map(float, row))
             if kind == "3 mm":
                 preview.preview(mask, image, OUT / "ct_noise" / f"{name}_real.png")
-    print(table(["voxels", "people", "FD / paint", "FD / paint+noise", *_heads()], [_row(*x) for x in found.items()]))
+    heads = ["voxels", "people", "FD / paint", "FD / paint+noise", "FD-hp / paint+noise", *_heads()]
+    print(table(heads, [_row(*x) for x in found.items()]))
     return found
 
 
@@ -180,20 +186,25 @@ def _heads() -> list[str]:
 def _row(key: str, figures: Figures) -> list:
     values = np.array(list(figures.values()))
     row = [key, len(values), *map(float, np.exp(values[:, :2].mean(0)))]
-    for ratio in values[:, 2:6].T:
+    for ratio in values[:, 3:7].T:
         ratio = ratio[np.isfinite(ratio)]
         inside = np.count_nonzero((ratio >= 0.7) & (ratio <= 1.4))
         row.append(f"{np.median(ratio):.2f} ({inside} of {len(ratio)})" if len(ratio) else "")
-    return row + [round(float(np.nanmean(np.abs(error))), 1) for error in values[:, 6:].T]
+    return row + [round(float(np.nanmean(np.abs(error))), 1) for error in values[:, 7:].T]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", nargs="?", choices=("real", "asked", "noise", "levels"), default="real")
     parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--unfiltered", action="store_true")
     arguments = parser.parse_args()
     (OUT / "ct_noise").mkdir(parents=True, exist_ok=True)
-    made = {"noise": partial(before_after, noise_made), "levels": partial(before_after, levels_made)}
+    find_tissues = thresholded if arguments.unfiltered else tissue_labels
+    made = {
+        part: partial(before_after, make, find_tissues)
+        for part, make in (("noise", noise_made), ("levels", levels_made))
+    }
     measure = {"real": real, "asked": asked, **made}[arguments.part]
     save(f"ct_noise_{arguments.part}", measure(arguments.held_out))
 

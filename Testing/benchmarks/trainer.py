@@ -153,16 +153,24 @@ def processes(home: Path, steps: int, threads: int) -> list[list[Any]]:
     import torch
 
     rows: list[list[Any]] = []
-    config = _config(home, {"steps.autoencoder": str(steps), "steps.latent-flow": "1", "parts": "2"}, {})
-    seconds, weights = [], []
-    for count in (1, 2):
-        out = home / f"processes{count}"
-        seconds.append(_trained("autoencoder", config, out, "--workers", str(count), "--threads", str(threads)))
-        weights.append(torch.load(out / "checkpoint.pt", weights_only=True)["averages"]["autoencoder"])
-    rows.append([f"seconds of {steps} steps", *seconds, seconds[0] / seconds[1]])
-    apart = max(float((value - weights[1][name]).abs().max()) for name, value in weights[0].items())
-    largest = max(float(value.abs().max()) for value in weights[0].values())
-    return [*rows, ["largest weight, difference", largest, largest, apart]]
+    changes = {"steps.autoencoder": str(steps), "steps.latent-flow": str(steps), "parts": "2"}
+    path = _config(home, changes, {})
+    config = json.loads(path.read_text())
+    for settings in config["optimisation"].values():  # the steps are measured, not files and pictures
+        settings |= {"validate_every": steps, "checkpoint_every": steps}
+    path.write_text(json.dumps(config))
+    for stage in ("autoencoder", "latent-flow"):
+        seconds, weights = [], []
+        for count in (1, 2):
+            out = home / f"processes{count}" / stage
+            seconds.append(_trained(stage, path, out, "--workers", str(count), "--threads", str(threads)))
+            averages = torch.load(out / "checkpoint.pt", weights_only=True)["averages"]
+            weights.append({(role, name): x for role, state in averages.items() for name, x in state.items()})
+        rows.append([f"{stage}: seconds of {steps} steps", *seconds, seconds[0] / seconds[1]])
+        apart = max(float((value - weights[1][name]).abs().max()) for name, value in weights[0].items())
+        largest = max(float(value.abs().max()) for value in weights[0].values())
+        rows.append([f"{stage}: largest weight, difference", largest, largest, apart])
+    return rows
 
 
 SMALL = {"widths": "[16, 32]", "blocks": "[1, 1]", "attention": "false", "patch": "[32, 48, 32]"}

@@ -103,8 +103,8 @@ class ScanPatches(PatchReader):
     def patch(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         number = generator.choice(len(self.scans), p=self.weights)
         scan = self.scans[number]
-        box = self._box(scan.labels, generator)
-        values, labels = _cut(scan.values, box, self.background), _cut(scan.labels, box, 0)
+        box = self.box(scan.labels, generator)
+        values, labels = cut(scan.values, box, self.background), cut(scan.labels, box, 0)
         maps = []
         if self.coordinates:
             center = self.centers[number] - [part.start for part in box]
@@ -145,7 +145,8 @@ class ScanPatches(PatchReader):
         made = {"centers": list(self.codec.centers), "scales": list(self.codec.scales), "noise_hu": noise}
         return {**made, "coordinates": True} if self.coordinates else made
 
-    def _box(self, labels: np.ndarray, generator: np.random.Generator) -> tuple[slice, ...]:
+    def box(self, labels: np.ndarray, generator: np.random.Generator) -> tuple[slice, ...]:
+        """A patch about a random voxel of the body or of one label; it may end beyond the labels."""
         candidates = labels > 0
         if generator.random() < 0.5:
             one = labels == generator.integers(1, self.labels + 1)
@@ -158,7 +159,7 @@ class ScanPatches(PatchReader):
         return tuple(slice(start, start + self.side) for start in starts)
 
 
-def _cut(array: np.ndarray, box: tuple[slice, ...], fill: float) -> np.ndarray:
+def cut(array: np.ndarray, box: tuple[slice, ...], fill: float) -> np.ndarray:
     """Cut a box; outside of the array it is filled."""
     part = array[box]
     missing = [(0, s.stop - s.start - n) for s, n in zip(box, part.shape, strict=True)]

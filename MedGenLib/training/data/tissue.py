@@ -24,8 +24,12 @@ def tissue_labels(hu: np.ndarray, body: np.ndarray) -> np.ndarray:
 
     Thresholds -250, -30 and 180 HU on the image after a 3 x 3 x 3 median filter.
     """
-    smooth = ndimage.median_filter(hu, size=3)
-    tissue = np.array([4, 1, 2, 3], np.uint8)[np.digitize(smooth, THRESHOLDS_HU)]
+    return thresholded(ndimage.median_filter(hu, size=3), body)
+
+
+def thresholded(hu: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """Tissue values of a CT by the thresholds alone, which gives masks with single voxels."""
+    tissue = np.array([4, 1, 2, 3], np.uint8)[np.digitize(hu, THRESHOLDS_HU)]
     return np.where(body, tissue, 0).astype(np.uint8)
 
 
