@@ -10,7 +10,7 @@ from typing import Unpack
 
 from MedGenLib import devices
 from MedGenLib.checks.input import check_image
-from MedGenLib.checks.output import check_translated
+from MedGenLib.checks.output import check_series, check_translated
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.findings import Finding, notes, require_usable
 from MedGenLib.imaging.modality import MR_MODALITIES, modality_of, same_modality
@@ -31,12 +31,12 @@ from MedGenLib.result import Result
 @documented("translate")
 def translate(
     image: str | Path | Volume,
-    to: str,
+    to: str | None = None,
     *,
     progress: ProgressCallback | None = None,
     **options: Unpack[TranslateOptions],
 ) -> Result:
-    """Translate a CT into an MR image or the reverse.
+    """Translate a CT into an MR image or the reverse, or an image into a series over time.
 
     The image may have any size, spacing (mm) and orientation; the result lies on its grid. Thick slices and single
     slices are translated in the plane they were acquired in.
@@ -52,6 +52,7 @@ def translate(
 
     Notes
     -----
+    A model of series (`medgen train --recipe sequence`) gives its frames as volumes, of which the first is the image.
     Translation is deterministic; the seed is only recorded. The preset "draft" uses one plane, "normal" up to three,
     "best" also averages mirrored passes. The small memory plan processes a quarter of the slices at once with the same
     result up to rounding.
@@ -87,11 +88,13 @@ def translate(
     announce((finding.sentence for finding in findings + run.findings), progress)
     announce_run(manifest, volume.geometry, chosen, 1, progress)
     sampled = run.sample(seed, progress)
-    translated = run.finish(run.decode(sampled, progress))
-    spread = run.uncertainty(sampled) if intervals is None else half_widths(translated, intervals)
+    made = run.finish(run.decode(sampled, progress))
+    volumes = made if isinstance(made, list) else [made]
+    series = manifest.task == "sequence"
+    spread = None if series else run.uncertainty(sampled) if intervals is None else half_widths(made, intervals)
     timings.lap("translating")
     stage = Stage("checking", 1, progress)
-    check = check_translated(translated, volume, manifest)
+    check = check_series(volumes, run.least_jacobian) if series else check_translated(made, volume, manifest)
     stage.advance()
     timings.lap("checking")
     report = Report(
@@ -109,10 +112,10 @@ def translate(
         output_checks=[check],
         attempts=[Attempt(0, seed, check)],
     )
-    return Result([translated], report, volume, spread)
+    return Result(volumes, report, volume, spread)
 
 
-def _fitting(volume: Volume, to: str) -> Manifest:
+def _fitting(volume: Volume, to: str | None) -> Manifest:
     """The first model that translates such an image; the sentence of a refusal states where the modality is from."""
     source = modality_of(volume)
     try:
@@ -131,12 +134,13 @@ def _fitting(volume: Volume, to: str) -> Manifest:
         ) from None
 
 
-def _model(volume: Volume, to: str, name: str | None) -> Manifest:
+def _model(volume: Volume, to: str | None, name: str | None) -> Manifest:
     if name is None:
         return _fitting(volume, to)
     manifest = find(name)
-    manifest.require_task("translate")
-    if not same_modality(to, manifest.output.modality):
+    if manifest.task != "sequence":
+        manifest.require_task("translate")
+    if to is not None and not same_modality(to, manifest.output.modality):
         raise InputError(
             f"The model '{name}' makes {manifest.output.modality}, not {to}; "
             f"request {manifest.output.modality} or choose another model."

@@ -42,6 +42,7 @@ def usable(name: str, task: str, acceptLicense: bool) -> Manifest:
             "generate": _("The model '{name}' needs a mask; use generate, or choose a model for images."),
             "enhance": _("The model '{name}' restores images; use enhance, or choose another model."),
             "classify": _("The model '{name}' finds classes; use classify, or choose another model."),
+            "sequence": _("The model '{name}' makes a series; use `medgen translate` in a terminal, or another model."),
             "detect": _("The model '{name}' finds lesions; use detect, or choose another model."),
         }
         other = _("The model '{name}' makes no images, it serves the evaluation; choose another model.")

@@ -6,7 +6,7 @@ not given there is left out. A sentence says what a reader of the image can do; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -122,6 +122,21 @@ def check_translated(volume: Volume, source: Volume, manifest: Manifest) -> Outp
         _check_translated_stripes(check, volume, source, body, manifest)
     if manifest.settings.name == "head-slices" and manifest.output.modality == "CT":
         check_head(check, volume)
+    return check
+
+
+def check_series(frames: Sequence[Volume], least_jacobian: float) -> OutputCheck:
+    """Check a series over time; figures: "range" of its values and the smallest Jacobian of its motion."""
+    check = OutputCheck()
+    ends = [float(end) for frame in frames for end in (frame.array.min(), frame.array.max())]
+    check.figures |= {"range": [min(ends), max(ends)], "least_jacobian": least_jacobian}
+    if not np.isfinite(ends).all():
+        check.fail("not-finite", "Voxels of the series are not finite numbers; do not use it.")
+    if not least_jacobian > 0:
+        check.fail(
+            "folding",
+            f"The motion folds tissue at some places (smallest Jacobian {least_jacobian:.2g}); measure nothing there.",
+        )
     return check
 
 

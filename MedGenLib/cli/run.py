@@ -75,9 +75,9 @@ class FileRun:
             self.images[name] = read_input(self.command, name, path, vars(self.arguments), stored)
             self._sources.append(Source.of(ROLES[name], self.images[name], path))
 
-    def require_space(self, grid: Volume | LabelMap) -> None:
-        """Raise InputError unless the disks have space for all files on this grid."""
-        copies = self._count * (1 + bool(self._given("dicom")))
+    def require_space(self, grid: Volume | LabelMap, frames: int = 1) -> None:
+        """Raise InputError unless the disks have space for all files on this grid, of which a series has frames."""
+        copies = self._count * frames * (1 + bool(self._given("dicom")))
         copies += self._count * sum(self._given(name) is not None for name in ("lesion_mask", "moved_labels"))
         copies += self._given("uncertainty") is not None
         # One more: NIfTI is uncompressed for a moment.
@@ -116,8 +116,9 @@ class FileRun:
             fact = facts[0].of_uncertainty(result.uncertainty)
             self._write_volume(result.uncertainty, path, fact)
         if self.arguments.preview is not None:
-            for number, path in enumerate(numbered(self.arguments.preview, len(facts))):
-                (draw or _draw)(result, number, self.outputs.staged(path))
+            for number, path in enumerate(numbered(self.arguments.preview, self._count)):
+                shown = number if len(facts) == self._count else len(facts) // 2  # of a series over time
+                (draw or _draw)(result, shown, self.outputs.staged(path))
         if self._given("dicom") is not None:
             self._write_dicom(result, facts)
         if self.arguments.report is not None:
@@ -133,8 +134,10 @@ class FileRun:
 
         paths = self._names(path)
         if len(paths) < len(frames):
-            days = [time["day"] for time in report.parameters["frames"]]
-            write_sequence(frames, self.outputs.staged(path), days, "day", "d", facts[0] if facts else None)
+            times = report.parameters["frames"]
+            name, unit = ("day", "d") if "day" in times[0] else ("phase", "%")
+            values = [time[name] for time in times]
+            write_sequence(frames, self.outputs.staged(path), values, name, unit, facts[0] if facts else None)
             if facts:
                 facts[0].write_beside(path, self.outputs.staged(self._beside[path]))
             return
@@ -152,8 +155,9 @@ class FileRun:
         size = " x ".join(map(str, volume.shape))
         spacing = " x ".join(f"{length:.3g}" for length in volume.spacing)
         seed = "" if report.seed is None else f", seed {report.seed}"
+        series = f"{len(result.volumes)} frames of " if len(result.volumes) > self._count else ""
         console.say(
-            f"{volume.modality} in {volume.unit}, {size} voxels of {spacing} mm, "
+            f"{series}{volume.modality} in {volume.unit}, {size} voxels of {spacing} mm, "
             f"made with {report.model} {report.version}{seed}."
         )
         if noise := report.parameters.get("noise"):
@@ -210,9 +214,14 @@ class FileRun:
         if image is not None and image.is_dir():
             patient = {"source": image, "series": self.arguments.series}
         options = {"deidentify": self.arguments.deidentify, "progress": self.console, **patient}
-        folders = numbered(self.arguments.dicom, len(facts))
-        for volume, fact, folder in zip(result.volumes, facts, folders, strict=True):
-            write_series(volume, self.outputs.staged(folder), facts=fact, **options)
+        folders = [self.outputs.staged(folder) for folder in numbered(self.arguments.dicom, self._count)]
+        times: list[dict[str, Any]] = [{}] * len(facts)
+        if len(folders) < len(facts):  # the frames of one series over time
+            folders[0].mkdir()
+            folders = [folders[0] / f"phase_{number:02d}" for number in range(len(facts))]
+            times = [{"temporal": (number, len(facts))} for number in range(1, len(facts) + 1)]
+        for volume, fact, folder, time in zip(result.volumes, facts, folders, times, strict=True):
+            write_series(volume, folder, facts=fact, **options, **time)
 
     def _on_license(self) -> list[str]:
         """The first acceptance of a license, and whether it could be stored."""

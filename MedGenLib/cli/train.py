@@ -14,7 +14,7 @@ from MedGenLib.cli.arguments import add_arguments, positive
 from MedGenLib.cli.commands import Parser, command
 from MedGenLib.cli.console import Console
 from MedGenLib.errors import InputError
-from MedGenLib.trainer.datasets import CLASSIFIER, TRANSLATIONS, UNCONDITIONAL
+from MedGenLib.trainer.datasets import CLASSIFIER, SEQUENCE, TRANSLATIONS, UNCONDITIONAL
 from MedGenLib.training import follow
 from MedGenLib.training.launch import was_started
 from MedGenLib.training.recipes import RECIPES
@@ -31,8 +31,9 @@ LAYOUTS = (
     "named), one folder for each case, two channels of nnU-Net, two suffixes of BIDS, IXI, SynthRAD, or a CSV file "
     "with the columns source and target; images without common names are learned without pairs. For a classifier: a "
     "folder for each class, a CSV file with the columns image and class, CheXpert, ChestX-ray8 or COVID-CT. For a "
-    "generator without a mask: a folder of images, or one for each class. Cases of one person are never on both sides "
-    "of the split."
+    "generator without a mask: a folder of images, or one for each class. For a sequence model: a folder with a 4-D "
+    "file (.seq.nrrd, .nii.gz) or a folder of frames of each person. Cases of one person are never on both sides of "
+    "the split."
 )
 
 
@@ -85,8 +86,9 @@ def _one_recipe(parser: Parser) -> None:
     )
     parser.add_argument(
         "--recipe",
-        choices=(*TRANSLATIONS, CLASSIFIER, *UNCONDITIONAL),
+        choices=(*TRANSLATIONS, CLASSIFIER, SEQUENCE, *UNCONDITIONAL),
         help=f"of a translation; by default pix2pix, and cut without pairs; {CLASSIFIER} for images with classes; "
+        f"{SEQUENCE} for series over time; "
         f"{', '.join(UNCONDITIONAL)} for images without labels, which are then made without a mask",
     )
     parser.add_argument(
@@ -196,12 +198,20 @@ def _data_set(arguments: Namespace, console: Console) -> int:
     console.wrote(f"{arguments.out / PAGE}")
     mask = "" if made.input.kind == "none" else " MASK"
     label = f" --label '{made.settings.classes[0]}'" if mask == "" and made.settings.classes else ""
-    uses = {"generate": f"generate{mask} -o OUT.nii.gz{label}", "classify": "classify IMAGE"}
+    uses = {
+        "generate": f"generate{mask} -o OUT.nii.gz{label}",
+        "classify": "classify IMAGE",
+        "sequence": "translate IMAGE -o OUT.seq.nrrd",
+    }
     use = uses.get(made.task, f"translate IMAGE --to {made.output.modality} -o OUT.nii.gz")
     console.say(f"Installed the model {made.name}: medgen {use} --model {made.name}")
     measured = arguments.out / MEASURED
     if measured.is_file():
-        console.announce(json.loads(measured.read_text(encoding="utf-8"))["faults"])
+        found = json.loads(measured.read_text(encoding="utf-8"))
+        for row in found["rows"] if made.task == "sequence" else ():
+            interval = "" if row["low"] is None else f" (95 % interval {row['low']:.3g} to {row['high']:.3g})"
+            console.say(f"{row['name']}: {row['value']:.3g} {row['unit']}".strip() + interval)
+        console.announce(found["faults"])
     return 0
 
 

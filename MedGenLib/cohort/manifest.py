@@ -211,5 +211,7 @@ class _Reader:
         if verb.name == "evaluate":
             return package_hash(self._segmenters[model]) if model in self._segmenters else ""
         found = find(model) if model else for_translation(None, options["to"])
+        if verb.name == "translate":
+            found.require_task("translate")  # not a model of series, which a case does not hold
         require_acceptance(found, accept)
         return package_hash(found)

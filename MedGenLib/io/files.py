@@ -88,6 +88,43 @@ def read_volume(
     return replace(volume, modality=modality, unit="HU" if modality == "CT" else "a.u.", notes=notes)
 
 
+def read_frames(path: str | Path, modality: str | None = None) -> list[Volume]:
+    """Read a series over time, whose frames have one grid, in their order.
+
+    Parameters
+    ----------
+    path: a 4-D file, such as .seq.nrrd of Slicer or .nii.gz, or a folder with a file or a DICOM folder for each frame.
+    modality: see `read_volume`.
+
+    Raises
+    ------
+    InputError: a single image, frames on different grids, or as in `read_volume`.
+    """
+    path = _existing(path)
+    if path.is_dir():
+        parts = [part for part in sorted(path.iterdir()) if part.is_dir() or part.name.lower().endswith(READABLE)]
+        frames = [read_volume(part, modality=modality) for part in parts]
+    else:
+        array, affine, header = _read_file(path, with_frames=True)
+        arrays = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
+        unit = "HU" if modality == "CT" else "a.u."
+        frames = [Volume(a.astype(np.float32, order="C"), affine, modality, unit, header.notes) for a in arrays]
+    if len(frames) < 2:
+        raise InputError(
+            f"{path} holds {len(frames) or 'no'} image{'' if len(frames) == 1 else 's'}, but a series over time is "
+            "needed; give a 4-D file (.seq.nrrd, .nii.gz), or a folder with a file for each frame."
+        )
+    for number, frame in enumerate(frames):
+        check_finite(frame, f"Frame {number} of {path}")
+        if not frame.geometry.is_close(frames[0].geometry):
+            away = frame.geometry.apart(frames[0].geometry)
+            raise InputError(
+                f"The frames 0 and {number} of {path} lie on different grids ({frames[0].geometry}; "
+                f"{frame.geometry}{away}); resample them to one grid."
+            )
+    return frames
+
+
 def _on_units(image: Volume | LabelMap) -> list[str]:
     doubt = unit_doubt(image.geometry)
     return [doubt] if doubt else []
@@ -320,33 +357,35 @@ def _existing(path: str | Path) -> Path:
     return path
 
 
-def _read_file(path: Path, with_layers: bool = False) -> tuple[np.ndarray, np.ndarray, Header]:
+def _read_file(
+    path: Path, with_layers: bool = False, with_frames: bool = False
+) -> tuple[np.ndarray, np.ndarray, Header]:
     """Array (i, j, k), affine from voxel index to RAS mm, and header of an image file.
 
-    With layers, a segmentation of several may be an array (i, j, k, layer).
+    With layers, a segmentation of several may be an array (i, j, k, layer); with frames, a series (i, j, k, frame).
     """
     try:
         _check_readable(path)
         name = path.name.lower()
         if name.endswith(_NIFTI):
             header = read_nifti_header(path)
-            _check_claims(header, path)
+            _check_claims(header, path, with_frames=with_frames)
             return read_nifti_voxels(path, header), header.affine, header
         if name.endswith(_MGH):
             header = read_mgh_header(path)
             _check_claims(header, path)
             return read_mgh_voxels(path, header), header.affine, header
         header = read_nrrd_header(path) if name.endswith(_NRRD) else read_meta_header(path)
-        _check_claims(header, path, with_layers and bool(header.segments))
+        _check_claims(header, path, with_layers and bool(header.segments), with_frames)
         check_packed(header, path)
-        return *_read_by_sitk(path), header
+        return *_read_by_sitk(path, with_frames), header
     except OSError as error:
         raise InputError(os_sentence(path, error, "read")) from None
     except (ValueError, OverflowError) as error:  # a number in the header that no image has
         raise InputError(f"{path} is damaged ({error}); copy it again or convert it to .nii.gz.") from None
 
 
-def _read_by_sitk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_by_sitk(path: Path, with_frames: bool = False) -> tuple[np.ndarray, np.ndarray]:
     import SimpleITK
 
     try:
@@ -356,9 +395,12 @@ def _read_by_sitk(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             f"{path} cannot be read, it is damaged or truncated; copy it again or convert it to .nii.gz."
         ) from None
-    picture = _three_axes(picture)
-    affine = affine_from_lps(picture.GetSpacing(), picture.GetOrigin(), picture.GetDirection())
-    array = SimpleITK.GetArrayFromImage(picture)
+    first = _three_axes(picture)
+    affine = affine_from_lps(first.GetSpacing(), first.GetOrigin(), first.GetDirection())
+    if with_frames and picture.GetDimension() == 4:
+        array = np.moveaxis(SimpleITK.GetArrayFromImage(picture), 0, -1)
+    else:
+        array = SimpleITK.GetArrayFromImage(first)
     return array.transpose(2, 1, 0, *range(3, array.ndim)), affine
 
 
@@ -395,17 +437,17 @@ def _is_dicom(path: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def _check_claims(header: Header, path: Path, with_layers: bool = False) -> None:
+def _check_claims(header: Header, path: Path, with_layers: bool = False, with_frames: bool = False) -> None:
     size = by_axis(header.shape)
     if len(header.shape) < 3:
         raise InputError(f"{path} is a 2-D image ({size}); give a 3-D image or a folder with a DICOM series.")
-    if len(header.shape) != 3:
+    if len(header.shape) not in ((3, 4) if with_frames else (3,)):
         raise InputError(
             f"{path} has {len(header.shape)} axes ({size}), but one 3-D image is needed; split it and give one part."
         )
     if header.channels != 1 and header.segments and not with_layers:
         raise InputError(f"{path} is a segmentation with {header.channels} layers; give an image.")
-    if header.channels != 1 and not with_layers:
+    if header.channels != 1 and not (with_layers or with_frames):
         raise InputError(
             f"{path} holds {header.channels} numbers per voxel, but a scalar "
             "image is needed; split it and give one part."

@@ -243,13 +243,11 @@ def _counts(text: str, path: Path) -> tuple[int, ...]:
 
 
 def _type_bytes(name: str) -> int:
-    """Bytes per voxel of a named type, such as "unsigned short" or "MET_USHORT"; 8 if unknown."""
+    """Bytes per voxel of a named type, such as "unsigned short", "MET_USHORT" or "uint16"; 8 if unknown."""
     name = name.lower()
-    for word, size in _NRRD_BYTES.items():
-        if word in name:
-            return size
-    digits = re.search(r"int(\d+)", name)
-    return int(digits[1]) // 8 if digits else 8
+    if digits := re.search(r"int(\d+)", name):
+        return int(digits[1]) // 8
+    return next((size for word, size in _NRRD_BYTES.items() if word in name), 8)
 
 
 def without_trailing_ones(shape: Iterable[int]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from MedGenLib.networks.mesh_net import MeshNet
 from MedGenLib.networks.residual_translator import ResidualTranslator
 from MedGenLib.networks.restorer import Restorer
 from MedGenLib.networks.segmenter import SegmentationUNet
+from MedGenLib.networks.sequence_net import SequenceNet
 from MedGenLib.networks.slice_translator import SliceTranslator
 from MedGenLib.networks.style_generator import StyleGenerator
 from MedGenLib.networks.volume_gan import VolumeGenerator
@@ -29,6 +30,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "ResidualTranslator": ResidualTranslator,
     "Restorer": Restorer,
     "Segmenter": SegmentationUNet,
+    "SequenceNet": SequenceNet,
     "SliceTranslator": SliceTranslator,
     "StyleGenerator": StyleGenerator,
     "VolumeGenerator": VolumeGenerator,

@@ -342,12 +342,12 @@ class _GenerateInputs(TypedDict):
 class _TranslateInputs(TypedDict):
     """
     image: volume (.nii .nrrd .mha) or DICOM folder
-    to: modality to make, such as CT or T1w
+    to: modality to make, such as CT or T1w; a model states it
     model: model package, by default the one that fits
     """
 
     image: Annotated["str | Path | Volume", Option(REQUIRED, flag="IMAGE")]
-    to: Annotated[str, Option(REQUIRED, metavar="CT|T1w")]
+    to: Annotated[str | None, Option(None, metavar="CT|T1w")]
     model: Annotated[str | None, Option(None, metavar="NAME")]
 
 

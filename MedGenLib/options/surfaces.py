@@ -98,6 +98,7 @@ NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
 OF_VOLUME = {"model": (None, "None takes the model that made the volume, else one of its modality")}
 DEFAULTS: Mapping[tuple[str, str], Mapping[str, tuple[Any, str]]] = {
     ("generate", "canvas"): {"mask": (REQUIRED, "a canvas follows the changes of its mask")},
+    ("translate", "slicer"): {"to": (REQUIRED, "a node has one image, so that no series is made")},
     ("edit", "slicer"): OF_VOLUME,
     ("insert_lesion", "slicer"): OF_VOLUME,
     ("live_edit", "slicer"): OF_VOLUME | {"preset": ("draft", "the volume has to follow the brush")},

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from MedGenLib import user_folders
-from MedGenLib.errors import PackageError
+from MedGenLib.errors import InputError, PackageError
 from MedGenLib.imaging.modality import same_modality
 from MedGenLib.packages import rules
 from MedGenLib.packages.manifest import Manifest, load_manifest
@@ -87,12 +87,14 @@ def translators(manifests: Sequence[Manifest]) -> list[Manifest]:
     return sorted(found, key=lambda manifest: not manifest.needs_head)
 
 
-def for_translation(source: str | None, target: str) -> Manifest:
+def for_translation(source: str | None, target: str | None) -> Manifest:
     """The first package that turns modality `source` into `target`, see `translators`.
 
     "MR" stands for any MR contrast; a source of None (unknown) matches any package. Raises PackageError, with the
-    available translations, if there is none.
+    available translations, if there is none, and InputError without a target.
     """
+    if target is None:
+        raise InputError("It is not stated what to make of the image; give a modality such as CT (--to), or a model.")
     known_ones = translators(catalogue())
     for manifest in known_ones:
         fits = same_modality(source, manifest.input.modality)

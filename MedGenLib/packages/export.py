@@ -22,6 +22,7 @@ COMMANDS = {
     "features": "medgen evaluate distribution SYNTHETIC --reference REAL --features {name}",
     "enhance": "medgen enhance IMAGE -o OUT --model {name}",
     "classify": "medgen classify IMAGE --model {name}",
+    "sequence": "medgen translate IMAGE -o OUT.seq.nrrd --model {name}",
     "detect": "medgen detect IMAGE -o OUT.seg.nrrd --model {name}",
 }
 COMMAND_WITHOUT_MASK = "medgen generate -o OUT --model {name} --size X Y Z --spacing X Y Z"

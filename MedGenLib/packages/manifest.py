@@ -29,6 +29,7 @@ ALLOWED_NETWORKS = (
     "ResidualTranslator",
     "Restorer",
     "Segmenter",
+    "SequenceNet",
     "SliceTranslator",
     "StyleGenerator",
     "VolumeGenerator",
@@ -43,6 +44,7 @@ PURPOSES = {
     "features": "compares cohorts; use `medgen evaluate distribution --features` for it",
     "enhance": "restores images; use `medgen enhance` for it",
     "classify": "finds the class of an image; use `medgen classify` for it",
+    "sequence": "makes a series over time of an image; use `medgen translate` with --model for it",
     "detect": "finds candidates of lesions; use `medgen detect` for it",
 }
 """Purpose of a model, by task."""
@@ -185,7 +187,7 @@ class Manifest:
     description: str
     authors: str
     copyright: str
-    task: Literal["generate", "translate", "segment", "features", "enhance", "classify", "detect"]
+    task: Literal["generate", "translate", "segment", "features", "enhance", "classify", "detect", "sequence"]
     input: InputSpec
     output: OutputSpec
     spacing: SpacingRange

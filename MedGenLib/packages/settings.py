@@ -23,6 +23,7 @@ OF_TASK = {
     "enhance": "restoration",
     "classify": "classification",
     "detect": "detection",
+    "sequence": "sequence",
 }
 """Pipeline of older packages without the key, by task."""
 
@@ -566,6 +567,32 @@ class ClassificationSettings(Settings):
         for key, count in wanted.items():
             if arguments.get(key) != count:
                 yield f"networks.classifier.arguments.{key} is {shown(arguments.get(key))}, not {count}; give that"
+
+
+@settings("sequence")
+@dataclass(frozen=True, kw_only=True)
+class SequenceSettings(Settings):
+    """Series over time from their first image, see `pipelines.sequence`.
+
+    Attributes
+    ----------
+    frames: of a series, with the first one.
+    center, scale: a network value is (intensity - center) / scale.
+    """
+
+    task: ClassVar[str] = "sequence"
+    roles: ClassVar[tuple[str, ...]] = ("sequence",)
+
+    name: Literal["fixed-grid"]
+    frames: int = setting(low=2)
+    center: float
+    scale: float = setting(above=0)
+
+    def contradictions(self, medgen: Mapping[str, Any]) -> Iterator[str]:
+        yield from super().contradictions(medgen)
+        count = medgen["networks"].get("sequence", {}).get("arguments", {}).get("frames")
+        if count not in (None, self.frames):
+            yield f"networks.sequence.arguments.frames is {count}, but preprocessing.frames is {self.frames}; give one"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ def models_table(manifests: Sequence[Manifest], damaged: Iterable[BrokenPackage]
         for manifest in manifests
     ]
     lines = _columns([header, *rows]) if rows else ["No model is installed."]
-    makes = [manifest.task in ("generate", "translate", "enhance") for manifest in manifests]
+    makes = [manifest.task in ("generate", "translate", "enhance", "sequence") for manifest in manifests]
     if not all(makes):
         makers = [line for line, kept in zip(lines[1:], makes, strict=True) if kept]
         judges = [line for line, kept in zip(lines[1:], makes, strict=True) if not kept]

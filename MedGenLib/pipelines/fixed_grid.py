@@ -60,14 +60,17 @@ class FixedGrid:
     def geometry(self) -> Geometry:
         return centered_geometry(self.shape, (self.spacing_mm,) * 3)
 
-    def encoded(self, image: Volume) -> NDArray[np.float32]:
-        """The middle of an image on this grid in network values; beyond the image is the background."""
+    def encoded(self, image: Volume, bright: float | None = None) -> NDArray[np.float32]:
+        """The middle of an image on this grid in network values; beyond the image is the background.
+
+        ``bright`` is the bright end of an MR image, by default its own.
+        """
         spacing = (self.spacing_mm,) * 3
         if not np.allclose(image.spacing, spacing, rtol=SAME_SPACING, atol=0):
             image = resample(image, spacing)
         values = Reorientation.to(image.geometry, "RAS").apply(image.array).astype(np.float32)
         if modality_family(self.modality) == "MR":
-            values = 1000 * values / bright_end(values)
+            values = 1000 * values / (bright or bright_end(values))
         values = np.clip(fitted(values, self.shape, self.background), *self.range)
         return (values - self.center) / self.scale
 

@@ -16,6 +16,9 @@ ALIGNMENT = "alignment"
 CLASSIFIER = "image-classifier"
 """Recipe that learns the classes of images."""
 
+SEQUENCE = "sequence"
+"""Recipe that learns a series over time from its first image."""
+
 UNCONDITIONAL = ("gan", "wgan-gp", "style-gan", "vae")
 """Recipes that learn to make images without a mask."""
 
@@ -81,6 +84,7 @@ class DataSet:
     ----------
     layout: name of the layout, such as "nnU-Net".
     labels: number -> name, as far as the layout states them.
+    series: the cases are series over time.
     strict: the layout states all labels, so that other numbers are faults.
     modality: of the generated images, "CT" or an MR contrast; None if the layout does not state it.
     source_modality: of the sources of a translation.
@@ -100,6 +104,7 @@ class DataSet:
     source_modality: str | None = None
     classes: tuple[str, ...] = ()
     several: bool = False
+    series: bool = False
     license: str = "not stated"
     problems: tuple[Problem, ...] = ()
 

@@ -38,46 +38,29 @@ WHY = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagePlan(BasePlan):
-    """All choices of a training run of a generator without a mask, as in plan.json, beside those of `BasePlan`.
+class GridPlan(BasePlan):
+    """The plan of a recipe whose images lie on one grid, beside the choices of `BasePlan`.
 
     Attributes
     ----------
-    channel, validation: as in `TrainingPlan`.
-    classes: classes of the images; None for one that makes all of them alike.
     grid: voxels of the volumes along the RAS axes; center, scale: of their network values.
-    network, discriminator, loss: settings of the recipe.
+    network, loss: settings of the recipe.
     """
 
-    stated: ClassVar[tuple[str, ...]] = (*BasePlan.stated, "channel", "recipe")
+    stated: ClassVar[tuple[str, ...]] = (*BasePlan.stated, "recipe")
 
-    task: Literal["unconditional"] = "unconditional"
-    channel: str | None = None
+    recipe: str
     unit: str
-    recipe: Literal["gan", "wgan-gp", "style-gan", "vae"]
-    classes: tuple[str, ...] | None = None
     spacing_mm: float = setting(above=0)
     grid: tuple[int, int, int] = setting(low=1)
     center: float
     scale: float = setting(above=0)
     range: tuple[float, float]
     background: float
-    batch: int = setting(low=2)
     network: Mapping[str, Any]
-    discriminator: Mapping[str, Any]
     loss: Mapping[str, float] = field(metadata={"low": 0})
     learning_rate: float = setting(above=0)
     ema: float = setting(0.998, low=0, high=1)
-    validation: tuple[str, ...] | None = None
-
-    def check(self) -> None:
-        super().check()
-        for part in (self.network, self.discriminator):
-            step = 2 ** (len(part["widths"]) - 1)
-            if len(part.get("blocks", part["widths"])) != len(part["widths"]):
-                raise InputError("A network has not as many blocks as widths; give one number for each level.")
-            if uneven := [n for n in self.grid if n % step]:
-                raise InputError(f"The grid has a side of {uneven[0]} voxels; give multiples of {step}.")
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -90,22 +73,20 @@ class ImagePlan(BasePlan):
 
     def config(self, cases: Sequence[LabeledImage], cache: Path) -> dict[str, Any]:
         """The configuration of the recipe; ``cache`` is the folder of the prepared images."""
-        kept, chosen = split_of(cases, self.held_out, self.validation)
+        kept, chosen = split_of(cases, self.held_out, getattr(self, "validation", None))
         held = [case for case in cases if case.subject in self.held_out]
         return {
             "seed": self.seed,
             "folder": str(cache.parent),
             "data": {
-                "cases": self._listed(kept),
-                "held_cases": self._listed(held),
-                "validation_cases": self._listed(chosen),
+                "cases": self.listed(kept),
+                "held_cases": self.listed(held),
+                "validation_cases": self.listed(chosen),
                 "cache": str(cache),
                 "held_out": list(self.held_out),
                 "grid": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.fixed_grid).items()},
             },
-            "classes": list(self.classes or ()),
-            "network": {"grid": list(self.grid), **self.network},
-            "discriminator": dict(self.discriminator),
+            "network": dict(self.network),
             "loss": dict(self.loss),
             "optimisation": {
                 self.recipe: self.optimization(
@@ -113,16 +94,60 @@ class ImagePlan(BasePlan):
                     self.learning_rate,
                     decay=0.3,
                     ema=self.ema,
-                    precision="single",  # slopes of slopes need it
+                    precision="single",  # slopes of slopes, and places of voxels, need it
                 )
             },
-            "package": self._package(kept),
+            "package": self.contents(kept),
         }
 
-    def _listed(self, cases: Sequence[LabeledImage]) -> list[list[Any]]:
+    def listed(self, cases: Sequence[LabeledImage]) -> list[list[Any]]:
+        """Name, file and number of the class of each case."""
+        return [[c.name, str(c.image), 0] for c in cases]
+
+    def contents(self, cases: Sequence[LabeledImage]) -> dict[str, Any]:
+        """The fixed parts of the manifest."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan(GridPlan):
+    """All choices of a training run of a generator without a mask, as in plan.json, beside those of `GridPlan`.
+
+    Attributes
+    ----------
+    channel, validation: as in `TrainingPlan`.
+    classes: classes of the images; None for one that makes all of them alike.
+    discriminator: settings of the recipe.
+    """
+
+    stated: ClassVar[tuple[str, ...]] = (*GridPlan.stated, "channel")
+
+    task: Literal["unconditional"] = "unconditional"
+    channel: str | None = None
+    recipe: Literal["gan", "wgan-gp", "style-gan", "vae"]
+    classes: tuple[str, ...] | None = None
+    batch: int = setting(low=2)
+    discriminator: Mapping[str, Any]
+    validation: tuple[str, ...] | None = None
+
+    def check(self) -> None:
+        super().check()
+        for part in (self.network, self.discriminator):
+            step = 2 ** (len(part["widths"]) - 1)
+            if len(part.get("blocks", part["widths"])) != len(part["widths"]):
+                raise InputError("A network has not as many blocks as widths; give one number for each level.")
+            if uneven := [n for n in self.grid if n % step]:
+                raise InputError(f"The grid has a side of {uneven[0]} voxels; give multiples of {step}.")
+
+    def config(self, cases: Sequence[LabeledImage], cache: Path) -> dict[str, Any]:
+        found = super().config(cases, cache)
+        found["network"] |= {"grid": list(self.grid)}
+        return {**found, "classes": list(self.classes or ()), "discriminator": dict(self.discriminator)}
+
+    def listed(self, cases: Sequence[LabeledImage]) -> list[list[Any]]:
         return [[c.name, str(c.image), self.classes.index(c.kind) if self.classes else 0] for c in cases]
 
-    def _package(self, cases: Sequence[LabeledImage]) -> dict[str, Any]:
+    def contents(self, cases: Sequence[LabeledImage]) -> dict[str, Any]:
         """The fixed parts of the manifest."""
         extent = [n * self.spacing_mm for n in self.grid]
         medgen = {

@@ -1,4 +1,4 @@
-"""Images without labels, as one set or in classes.
+"""Images without labels, as one set or in classes, and series over time.
 
 | layout     | files                                                                     |
 |------------|---------------------------------------------------------------------------|
@@ -52,6 +52,30 @@ def read_images(path: str | Path, channel: str | None = None) -> DataSet:
     if not found.cases:
         raise found.without("image that can be read", path)
     return found
+
+
+def read_series(path: str | Path) -> DataSet:
+    """The series over time of a folder, or of a CSV file with the columns image and, optionally, case and subject.
+
+    A series is a 4-D file, or a folder with a file for each frame.
+
+    Raises
+    ------
+    InputError: no series.
+    """
+    path = Path(path).expanduser()
+    with reading(path):
+        if path.is_file():
+            return replace(read_table(path, ("image",)), series=True)
+        folders = {p.name: p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")}
+        found = {name.removesuffix(".seq"): file for name, file in (volumes_in(path) | folders).items()}
+    if not found:
+        raise InputError(
+            f"{path} has no series over time; put a 4-D file (.seq.nrrd, .nii.gz) of each person, or a folder with the "
+            "frames of each, into it."
+        )
+    cases = tuple(LabeledImage(name, person_of(name), file) for name, file in found.items())
+    return DataSet(path, "series", path.name, cases, series=True)
 
 
 def _table(path: Path) -> DataSet:

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.imaging.modality import hu_problem, modality_doubt, modality_family, modality_of
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import LabelMap, Volume
-from MedGenLib.io.files import read_label_map, read_volume
+from MedGenLib.io.files import read_frames, read_label_map, read_volume
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.trainer.datasets import DataSet, LabeledImage, Problem
 
@@ -49,6 +49,7 @@ class CaseFacts:
     mean, sd: of all voxels; low, high: their 0.5th and 99.5th percentile.
     beyond: voxels outside of the labels that show something, relative to the labeled ones.
     digest: hash of the voxels.
+    frames: of a series, whose other figures are those of the first frame.
     """
 
     name: str
@@ -63,6 +64,7 @@ class CaseFacts:
     high: float
     beyond: float
     digest: str
+    frames: int = 1
 
     @property
     def labeled(self) -> tuple[float, float]:
@@ -127,7 +129,8 @@ def inspect(dataset: DataSet, modality: str | None = None, progress: ProgressCal
     common = stated or _common_modality(facts, dataset)
     facts, more = _alike(facts, common)
     facts, copies = without_copies(facts)
-    problems += [*more, *copies]
+    facts, uneven = _as_long(facts)
+    problems += [*more, *copies, *uneven]
     if not facts:
         first = problems[0]
         raise InputError(f"No case of {dataset.path} can be used; the first one, {first.case}: {first.sentence}")
@@ -137,14 +140,15 @@ def inspect(dataset: DataSet, modality: str | None = None, progress: ProgressCal
 def _inspect(case: LabeledImage, dataset: DataSet, modality: str | None) -> CaseFacts | str:
     """The figures of a case, or the sentence why it cannot be used."""
     try:
-        image = read_volume(case.image, modality=modality)
+        frames = read_frames(case.image, modality) if dataset.series else [read_volume(case.image, modality=modality)]
+        image = frames[0]
         # Without labels, the whole image counts as one.
         everywhere = LabelMap(np.ones(image.shape, np.uint8), image.affine)
         labels = read_label_map(case.labels, case.image) if case.labels else everywhere
     except InputError as error:
         return str(error)
     problem = _problem(image, labels, dataset, modality)
-    return problem or _facts(case, image, labels, modality)
+    return problem or replace(_facts(case, image, labels, modality), frames=len(frames))
 
 
 def _problem(image: Volume, labels: LabelMap, dataset: DataSet, modality: str | None) -> str | None:
@@ -210,6 +214,14 @@ def _alike(facts: Sequence[CaseFacts], modality: str) -> tuple[list[CaseFacts], 
     other = [c for c in facts if c.modality and modality_family(c.modality) != family]
     problems = [Problem(c.name, f"The image looks like {c.modality}, but the others are {modality}.") for c in other]
     return [case for case in facts if case not in other], problems
+
+
+def _as_long(facts: Sequence[CaseFacts]) -> tuple[list[CaseFacts], list[Problem]]:
+    """The cases with the commonest number of frames, and the others as problems."""
+    usual = Counter(case.frames for case in facts).most_common(1)[0][0] if facts else 0
+    other = [case for case in facts if case.frames != usual]
+    problems = [Problem(c.name, f"The series has {c.frames} frames, but most have {usual}.") for c in other]
+    return [case for case in facts if case.frames == usual], problems
 
 
 def without_copies(facts: Sequence[Facts]) -> tuple[list[Facts], list[Problem]]:

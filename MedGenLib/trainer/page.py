@@ -16,6 +16,10 @@ STAGES = {
     "alignment": ("Alignment", "slices of people kept out: source, first translation and the real target"),
     "classifier": ("Classifier", ""),
     "generator": ("Generator", "above volumes of the averaged generator from the same noise, below real ones kept out"),
+    "sequence": (
+        "Sequence",
+        "planes of people kept out: first frame, the real farthest one, the same of the model, and the difference",
+    ),
     "translator": ("Translator", "slices of people kept out: source, translation and, of pairs, the real target"),
 }
 """Folder of a stage -> title, and what its pictures show."""

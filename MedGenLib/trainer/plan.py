@@ -24,7 +24,15 @@ from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.typed import read, setting
 from MedGenLib.progress import duration
-from MedGenLib.trainer.datasets import ALIGNMENT, CLASSIFIER, TRANSLATIONS, UNCONDITIONAL, DataSet, LabeledImage
+from MedGenLib.trainer.datasets import (
+    ALIGNMENT,
+    CLASSIFIER,
+    SEQUENCE,
+    TRANSLATIONS,
+    UNCONDITIONAL,
+    DataSet,
+    LabeledImage,
+)
 from MedGenLib.trainer.inspection import Inspection
 from MedGenLib.training.splits import hold_out_both
 
@@ -60,6 +68,7 @@ STEPS = {
     "cyclegan": (400, 200_000),
     "cut": (400, 200_000),
     CLASSIFIER: (40, 20_000),
+    SEQUENCE: (40, 20_000),
     **dict.fromkeys(UNCONDITIONAL, (200, 200_000)),
 }
 """Fewest useful and most useful steps of a stage."""
@@ -67,7 +76,7 @@ SHARES = {
     "autoencoder": 0.15,
     "latent-flow": 0.7,
     ALIGNMENT: 0.2,
-    **dict.fromkeys((*TRANSLATIONS, CLASSIFIER, *UNCONDITIONAL), 0.85),
+    **dict.fromkeys((*TRANSLATIONS, CLASSIFIER, SEQUENCE, *UNCONDITIONAL), 0.85),
 }
 """Shares of the budget, which shrink together where a plan has more; the rest is for the measurement of the model."""
 MOST_SHARES = 0.85

@@ -14,6 +14,7 @@ Files of the output folder:
 | alignment/         | before it, of loosely registered pairs: the warped targets                  |
 | classifier/        | the same of images with classes                                             |
 | generator/         | the same of images without labels                                           |
+| sequence/          | the same of series over time                                                |
 | measured.json      | figures and faults of the measurement                                       |
 | evaluation/        | volumes made from the masks or images of held-out people, beside real ones  |
 | index.html         | all of it as one page, updated as the training goes                         |
@@ -46,6 +47,7 @@ from MedGenLib.trainer.classes import read_classes
 from MedGenLib.trainer.datasets import (
     ALIGNMENT,
     CLASSIFIER,
+    SEQUENCE,
     TRANSLATIONS,
     UNCONDITIONAL,
     ClassifiedImage,
@@ -55,7 +57,7 @@ from MedGenLib.trainer.datasets import (
     Problem,
 )
 from MedGenLib.trainer.image_plan import ImagePlan, make_image_plan
-from MedGenLib.trainer.image_sets import read_images
+from MedGenLib.trainer.image_sets import read_images, read_series
 from MedGenLib.trainer.inspection import inspect
 from MedGenLib.trainer.pair_inspection import inspect_pairs
 from MedGenLib.trainer.pair_plan import UNPAIRED, TranslationPlan, make_translation_plan, needs_pairs
@@ -70,22 +72,23 @@ from MedGenLib.trainer.plan import (
     with_budget,
     with_memory,
 )
+from MedGenLib.trainer.sequence_plan import SequencePlan, make_sequence_plan
 
 if TYPE_CHECKING:
     import torch
 
     from MedGenLib.training.probe import StepCost
 
-AnyPlan = TrainingPlan | TranslationPlan | ClassifierPlan | ImagePlan
+AnyPlan = TrainingPlan | TranslationPlan | ClassifierPlan | ImagePlan | SequencePlan
 Case = LabeledImage | ImagePair | ClassifiedImage
 
 PLAN, PROBLEMS, PAGE, MEASURED = "plan.json", "problems.csv", "index.html", "measured.json"
-FOLDERS = {"autoencoder": "autoencoder", "latent-flow": "flow", CLASSIFIER: "classifier"}
+FOLDERS = {"autoencoder": "autoencoder", "latent-flow": "flow", CLASSIFIER: "classifier", SEQUENCE: SEQUENCE}
 FOLDERS |= (
     {ALIGNMENT: ALIGNMENT} | dict.fromkeys(TRANSLATIONS, "translator") | dict.fromkeys(UNCONDITIONAL, "generator")
 )
 """Stage -> folder of its run."""
-PLANS = {"translate": TranslationPlan, "classify": ClassifierPlan, "unconditional": ImagePlan}
+PLANS = {"translate": TranslationPlan, "classify": ClassifierPlan, "unconditional": ImagePlan, SEQUENCE: SequencePlan}
 """Task of a plan -> its class; plans of generators from masks state none."""
 SHOWN = 10
 CHECKPOINTS_MIB = 400
@@ -102,7 +105,7 @@ class Choices:
     task, channel, source, target: which images of the data set are used, see `MedGenLib.trainer.pairs.read_data`.
     source_modality, modality: of the images to translate, and of the images to make.
     recipe: of a translation, one of `TRANSLATIONS`; `CLASSIFIER` for images with classes; one of `UNCONDITIONAL` for
-        a generator without a mask.
+        a generator without a mask; `SEQUENCE` for series over time.
     uncertain: what uncertain findings count as, see `MedGenLib.trainer.classes.read_classes`.
     start: installed package whose training is continued.
     changes: single choices of the plan, as for `TrainingPlan.changed`.
@@ -132,6 +135,8 @@ class Choices:
             return read_classes(path, self.uncertain or "ignore")
         if self.uncertain is not None:
             raise InputError(f"--uncertain belongs to --recipe {CLASSIFIER}; leave it out.")
+        if self.recipe == SEQUENCE:
+            return read_series(path)
         if self.recipe in UNCONDITIONAL:
             return read_images(path, self.channel)
         return read_data(path, self.task, self.channel, self.source, self.target)
@@ -217,15 +222,21 @@ def _for_translation(
 
 def _for_images(
     dataset: DataSet, choices: Choices, device: str, progress: ProgressCallback | None
-) -> tuple[ImagePlan, list[Problem]]:
-    """The plan of a generator without a mask, and the cases that cannot be used."""
+) -> tuple[ImagePlan | SequencePlan, list[Problem]]:
+    """The plan of a generator without a mask or of a sequence model, and the cases that cannot be used."""
     others = {"--from": choices.start, "--source": choices.source, "--source-modality": choices.source_modality}
     others |= {"--task": choices.task if choices.task != "generate" else None}
     if wrong := next((option for option, value in others.items() if value is not None), None):
         raise InputError(f"{wrong} does not belong to the recipe {choices.recipe}; leave it out.")
+    if dataset.series and choices.channel is not None:
+        raise InputError(f"--channel does not belong to the recipe {choices.recipe}; leave it out.")
     inspection = inspect(dataset, choices.modality, progress)
     _require_usable(inspection.problems, dataset, choices)
-    made = make_image_plan(dataset, inspection, choices.recipe, choices.name, choices.channel, choices.license, device)
+    if dataset.series:
+        made = make_sequence_plan(dataset, inspection, choices.name, choices.license, device)
+    else:
+        rest = (choices.recipe, choices.name, choices.channel, choices.license, device)
+        made = make_image_plan(dataset, inspection, *rest)
     return made, list(inspection.problems)
 
 
@@ -429,12 +440,14 @@ def _measured(
     from MedGenLib.trainer.measurement import measure
     from MedGenLib.trainer.page import write_page
     from MedGenLib.trainer.pair_measurement import measure_translations
+    from MedGenLib.trainer.sequence_measurement import measure_series
     from MedGenLib.training.package import UNMEASURED
 
     measures: Mapping[type, Any] = {
         TranslationPlan: measure_translations,
         ClassifierPlan: measure_classes,
         ImagePlan: measure_images,
+        SequencePlan: measure_series,
     }
     measured = measures.get(type(plan), measure)
     found = measured(load_manifest(package), plan, cases, out / "evaluation", device, progress)

@@ -219,7 +219,7 @@ class Worker:
     def translate(
         self,
         image: str | Path | Volume,
-        to: str,
+        to: str | None = None,
         *,
         progress: ProgressCallback | None = None,
         **options: Unpack[TranslateOptions],

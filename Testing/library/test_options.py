@@ -197,8 +197,8 @@ def test_a_wrong_value_is_one_sentence(command, values, sentence):
 
 
 def test_what_is_required_is_asked_for():
-    sentence = sentence_of("translate", {"image": "t1.nii"})
-    assert sentence == "The option 'to' of translate is missing; give it: modality to make, such as CT or T1w."
+    sentence = sentence_of("translate", {"to": "CT"})
+    assert sentence == "The option 'image' of translate is missing; give it: volume (.nii .nrrd .mha) or DICOM folder."
 
 
 def test_values_at_the_ends_of_their_ranges_and_of_numpy_are_taken():
@@ -426,7 +426,7 @@ def test_a_place_has_commas():
         ("generate", ["m", "-o", "o", "--preset", "x"], "'draft', 'normal', 'best'"),
         ("generate", ["m", "-o", "o", "--guidance", "much"], "argument --guidance: invalid float value: 'much'"),
         ("generate", ["m"], "the following arguments are required: -o/--output"),
-        ("translate", ["i", "-o", "o"], "the following arguments are required: --to"),
+        ("translate", ["i", "--to", "CT"], "the following arguments are required: -o/--output"),
         ("insert_lesion", ["i", "-o", "o", "--at", "1,2"], "invalid place (X,Y,Z) value: '1,2'"),
     ],
 )

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from MedGenLib.imaging.normalization import bright_end
 from MedGenLib.io.atomic import replacing
-from MedGenLib.io.files import read_volume
+from MedGenLib.io.files import read_frames, read_volume
 from MedGenLib.packages.typed import read
 from MedGenLib.pipelines.fixed_grid import FixedGrid
 
@@ -32,11 +33,15 @@ class Images:
         key = json.dumps([data["grid"], file, facts.st_size, facts.st_mtime_ns], sort_keys=True)
         path = Path(data["cache"], f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy")
         if not path.is_file():
-            values = self.grid.encoded(read_volume(file, modality=data["grid"]["modality"]))
+            values = self.prepared(file)
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 np.save(temporary, values.astype(np.float16))
         return np.load(path, mmap_mode="r")
+
+    def prepared(self, file: str) -> np.ndarray:
+        """The network values of a file."""
+        return self.grid.encoded(read_volume(file, modality=self.grid.modality))
 
     def sample(self, generator: np.random.Generator, batch: int) -> dict[str, Tensor]:
         """``image`` (b, 1, i, j, k) and ``kind`` (b,); no image twice where there are enough."""
@@ -51,3 +56,13 @@ class Images:
         reach = max(4 * spread, 0.25 * abs(mean - self.grid.background))
         numbers = {"mean": mean, "sd": spread, "low": mean - reach, "high": mean + reach}
         return {"name": "image", **{key: round(float(value), 1) for key, value in numbers.items()}}
+
+
+class ImageSeries(Images):
+    """Series of images; a sample is (b, 1, frames, i, j, k)."""
+
+    def prepared(self, file: str) -> np.ndarray:
+        """All frames (frames, i, j, k), those of MR relative to the bright end of the first one."""
+        frames = read_frames(file, self.grid.modality)
+        bright = bright_end(frames[0].array)
+        return np.stack([self.grid.encoded(frame, bright) for frame in frames])

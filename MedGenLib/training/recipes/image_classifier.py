@@ -62,7 +62,7 @@ class ImageClassifierRecipe:
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
         chosen = self.data.sample(draw.numpy, size)
         image = torch.from_numpy(self.data.images[chosen].astype(np.float32))
-        return {"image": _changed(image, draw.torch), "target": torch.from_numpy(self.data.targets[chosen])}
+        return {"image": changed(image, draw.torch), "target": torch.from_numpy(self.data.targets[chosen])}
 
     def _objective(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
         loss = self._losses(self.networks[ROLE](batch["image"]), batch["target"]).mean()
@@ -106,7 +106,7 @@ class ImageClassifierRecipe:
         return export_package(self.config, {ROLE: network}, best["step"], held_out, {}, out, preprocessing)
 
 
-def _changed(image: Tensor, generator: torch.Generator) -> Tensor:
+def changed(image: Tensor, generator: torch.Generator) -> Tensor:
     """Images (b, channels, ...) turned, moved, scaled, and lighter or darker, each at random; never mirrored."""
     count, dims = len(image), image.ndim - 2
 

@@ -158,7 +158,7 @@ def test_no_command_prints_the_help(capsys):
         (["generate", "m.nii", "-o", "o.nii", "--seed", "-1"], "invalid natural number"),
         (["generate", "m.nii", "-o", "o.nii", "--samples", "0"], "invalid positive number"),
         (["generate", "m.nii", "-o", "o.nii", "--preset", "x"], "'draft', 'normal', 'best'"),
-        (["translate", "m.nii", "-o", "o.nii"], "required: --to"),
+        (["translate", "m.nii", "--to", "CT"], "required: -o/--output"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),
         (["--quiet", "--verbose", "doctor"], "not allowed with"),
         (["generate", "m.nii", "-o", "o.nii", "--guidence", "2"], "the option --guidence is unknown, use --guidance"),

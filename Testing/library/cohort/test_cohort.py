@@ -73,7 +73,7 @@ def images(tmp_path):
         (SHARED + "- {id: a, parameters: {samples: 2}}", "Case 'a': The parameter 'samples' .* is not one of a"),
         (SHARED + "- {id: a, parameters: {uncertainty: true}}", "Case 'a': The parameter 'uncertainty' .* is not one"),
         (SHARED + "- {id: a, parameters: {model: none}}", "Case 'a': There is no model named 'none'; the installed"),
-        (SHARED + "- {id: a, verb: translate, inputs: {image: m.nii}}", "Case 'a': The option 'to' of translate is"),
+        (SHARED + "- {id: a, verb: translate, inputs: {image: m.nii}}", "Case 'a': It is not stated what to make"),
         ("dataset: true\ncases: [{id: a, verb: evaluate, inputs: {image: m.nii, reference: m.nii}}]", "no labels for"),
         (
             "cases: [{id: a, verb: evaluate, inputs: {image: m.nii}}]",

@@ -428,7 +428,7 @@ def translator(monkeypatch):
         report = Report("stub", "1.0.0", "translate", seed=seed, peak_memory_mib=1.0)
         return Result([image.with_array(np.round(image.array) + 1, to, "HU")], report, image)
 
-    stub = SimpleNamespace(name="stub")
+    stub = SimpleNamespace(name="stub", task="translate", settings=None)
     monkeypatch.setattr("MedGenLib.packages.catalogue.for_translation", lambda source, target: stub)
     monkeypatch.setattr(run, "is_accepted", lambda manifest: True)
     monkeypatch.setitem(vars(MedGenLib), "translate", work)

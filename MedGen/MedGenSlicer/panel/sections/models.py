@@ -198,6 +198,7 @@ def taskText(task: str) -> str:
         "enhance": _("makes slices finer and removes noise"),
         "classify": _("finds the class of an image, in the console"),
         "detect": _("finds candidates of lesions, in the console"),
+        "sequence": _("makes a series over time of an image, in a terminal"),
         "segment": _("finds labels in images, for the evaluation"),
         "features": _("compares cohorts of images, for the evaluation"),
     }.get(task, task)
