@@ -40,6 +40,7 @@ from MedGenLib.pipelines.base import is_editable
 from MedGenLib.pipelines.model_labels import model_labels
 from MedGenLib.pipelines.organ_levels import OrganRun, PersonLevels, has_organs, organ_levels, tissues_of
 from MedGenLib.pipelines.scene import Scene, grid_stride, prepare
+from MedGenLib.pipelines.tissue_levels import soft_tissue
 from MedGenLib.progress import ProgressCallback, Stage, announce
 from MedGenLib.result import Result
 
@@ -253,7 +254,7 @@ def _check(volume: Volume, mask: LabelMap, manifest: Manifest) -> None:
 def _noise_of(volume: Volume, labels: LabelMap, manifest: Manifest) -> float | None:
     """Noise in HU of the soft tissue at the spacing of the model; None where the middle of the image shows too little
     soft tissue."""
-    value = next((v for v, x in manifest.input.labels.items() if x.name == "soft tissue"), None)
+    value = soft_tissue(manifest.input.labels)
     if value is None:
         return None
     low = [max(0, (n - NOISE_SIDE) // 2) for n in volume.shape]

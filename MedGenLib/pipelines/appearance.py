@@ -21,12 +21,12 @@ from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, check_finite, whole_numbers
 from MedGenLib.io.files import read_volume
 from MedGenLib.labels.tissues import resegment
+from MedGenLib.pipelines.tissue_levels import soft_tissue
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest
 
 PERCENTILES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)
-SOFT_TISSUE = "soft tissue"
 FEWEST_VOXELS = 200
 """Voxels of a tissue or an image below which a level is not reliable."""
 FEWEST_LEVELS = 32
@@ -87,7 +87,7 @@ class Appearance:
         coarse = resample(ct, (manifest.spacing.native,) * 3)
         body = body_envelope_from_image(coarse).array > 0
         labels = np.where(body, resegment(coarse.array, spec), 0)
-        soft = next((v for v, label in manifest.input.labels.items() if label.name == SOFT_TISSUE), None)
+        soft = soft_tissue(manifest.input.labels)
         noise = None
         if manifest.settings.takes_noise:
             noise = noise_level(coarse.array, labels == soft)

@@ -277,7 +277,7 @@ def with_levels(scene: Scene, device: torch.device) -> Scene:
     found = blend(evaluate, torch.zeros((1, 3 * len(cells), *padded.shape)), windows)
     size = tuple(slice(0, n) for n in labels.shape)
     kept = found.unflatten(1, (3, len(cells)))[(0, slice(None), slice(None), *size)]
-    return replace(scene, voxel_levels=kept.half().numpy())
+    return replace(scene, cell_levels=cells, voxel_levels=kept.half().numpy())
 
 
 def _cell_levels(scene: Scene, device: torch.device) -> np.ndarray:

@@ -36,7 +36,7 @@ from MedGenLib.pipelines.contrast import (
 )
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.scanner_noise import ScannerNoise, scanner_noise
-from MedGenLib.pipelines.tissue_levels import TextureLevels, cell_counts, texture_levels, tissue_shares
+from MedGenLib.pipelines.tissue_levels import TextureLevels, cell_counts, soft_tissue, texture_levels, tissue_shares
 from MedGenLib.pipelines.working_grid import working_geometry
 
 MARGIN = 8
@@ -61,6 +61,7 @@ class Scene:
     labels: (i, j, k) array of `grid`, reoriented to RAS and padded to whole network strides.
     before: padding before each axis.
     given_noise: the user has chosen the noise.
+    cell_levels: (tissues, cells) of a `LevelNet` in the cells of `shares`; None for a model without one.
     voxel_levels: (3, tissues, i, j, k) of a `VoxelLevelNet` on the grid without padding; None for a model without one.
     shading: of the sample, on the input's grid; None for a model without one.
     """
@@ -79,6 +80,7 @@ class Scene:
     conditions: dict[str, Any]
     findings: list[Finding] = field(default_factory=list)
     given_noise: bool = False
+    cell_levels: np.ndarray | None = None
     voxel_levels: np.ndarray | None = None
     shading: Shading | None = None
 
@@ -103,7 +105,8 @@ class Scene:
         if self.voxel_levels is None or x is None:
             return None
         working, grid = self.inner_labels, self.grid.geometry
-        found = texture_levels(x[self._inside], working, self.voxel_levels, self.codec)
+        levels, soft = (self.cell_levels, self.voxel_levels), soft_tissue(self.manifest.input.labels)
+        found = texture_levels(x[self._inside], working, *levels, self.codec, soft)
         return TextureLevels.of(found, working, self.codec.centers, grid, self.reorientation, self.original)
 
     def of_seed(self, seed: int) -> Scene:

@@ -9,7 +9,7 @@ how much the texture varies there. The image keeps its texture, which gets these
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,9 @@ from MedGenLib.pipelines.conditioning import label_channels
 if TYPE_CHECKING:
     from MedGenLib.imaging.normalization import TissueStandard
     from MedGenLib.imaging.orientation import Reorientation
+    from MedGenLib.labels.vocabulary import Label
 
+SOFT_TISSUE = "soft tissue"
 CELL_MM = 4.0
 """Side of a cell."""
 REACHES = (3, 9)
@@ -38,6 +40,8 @@ SPREAD = math.sqrt(math.pi / 2)
 """Standard deviation of a normal distribution over its mean absolute value."""
 LEAST_RMS, GAINS = 0.05, (0.1, 3.0)
 """Limits of the texture's own spread in scales of the codec, and of the factor by which it changes."""
+LEAST_NOISE = 0.1
+"""Share of the usual variance of fine texture that an image of little noise keeps."""
 SIGMA = 1.0
 """Standard deviation in cells of the Gaussian means that changed labels get."""
 BORDER, BORDER_WEIGHT = 2, 0.01
@@ -91,36 +95,53 @@ def voxel_inputs(labels: NDArray, levels: NDArray, scalars: Sequence[float]) -> 
 
 
 def texture_levels(
-    x: NDArray, labels: NDArray, levels: NDArray, codec: TissueStandard
+    x: NDArray, labels: NDArray, cells: NDArray, levels: NDArray, codec: TissueStandard, soft: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Offset in HU and factor of each voxel, (i, j, k) each, that give the tissues of an image their levels.
 
-    The image keeps its texture, fine and coarse (see `REACHES`), with another strength. A tissue of few voxels stays
-    as it is: offset 0, factor 1.
+    The image keeps its texture, fine and coarse (see `REACHES`), with another strength. The noise stays as it is: that
+    of soft tissue, whose variance all tissues have. A tissue of few voxels stays as it is: offset 0, factor 1.
 
     Parameters
     ----------
     x: network values (i, j, k); labels: on the same grid.
-    levels: (3, tissues, i, j, k) of a `VoxelLevelNet`.
+    cells: levels (tissues, cells) by a `LevelNet`, which the mean of a tissue follows.
+    levels: (3, tissues, i, j, k) of a `VoxelLevelNet`; its levels differ from those of the cells by borders and shapes.
+    soft: label of soft tissue, if the model has one.
     """
     offset, factor = np.zeros(labels.shape, np.float32), np.ones(labels.shape, np.float32)
     values = np.sinh(np.clip(x, -codec.limit, codec.limit)).astype(np.float32)
-    for number in range(levels.shape[1]):
-        inside = labels == number + 1
+    noise = 0.0
+    for value in sorted(range(1, levels.shape[1] + 1), key=lambda value: value != soft):
+        inside, scale = labels == value, codec.scales[value]
         if np.count_nonzero(inside) < FEWEST:
             continue
         near, far = (_TissueMean(inside, reach) for reach in REACHES)
         smooth, slow = near.of(values), far.of(values)
-        level, fine, coarse = (part[number].astype(np.float32) for part in levels)
-        gain = _gain(fine, far.of((values - smooth) ** 2))
-        change = level + _gain(coarse, far.of((smooth - slow) ** 2)) * (smooth - slow) - gain * smooth
-        factor[inside], offset[inside] = gain[inside], codec.scales[number + 1] * change[inside]
+        level, fine, coarse = (part[value - 1].astype(np.float32) for part in levels)
+        usual = at_voxels(cells[value - 1], labels.shape, [slice(0, n) for n in labels.shape])
+        level -= far.of(level - usual)
+        variance = (SPREAD * fine) ** 2
+        if value == soft:  # what its noise has more than usual, without borders if it is large enough
+            inner = inside & (near.share > 1 - LEAST_SHARE)
+            where = inner if np.count_nonzero(inner) >= FEWEST else inside
+            noise = float(((values - smooth) ** 2 - variance)[where].mean()) * scale**2
+        variance = np.maximum(variance + noise / scale**2, LEAST_NOISE * variance)
+        gain = _gain(variance, far.of((values - smooth) ** 2))
+        slow_gain = _gain((SPREAD * coarse) ** 2, far.of((smooth - slow) ** 2))
+        change = level + slow_gain * (smooth - slow) - gain * smooth
+        factor[inside], offset[inside] = gain[inside], scale * change[inside]
     return offset, factor
 
 
-def _gain(spread: NDArray, variance: NDArray) -> NDArray[np.float32]:
-    """Factor that gives a texture of this variance a mean absolute value."""
-    return np.clip(SPREAD * spread / np.maximum(np.sqrt(np.maximum(variance, 0)), LEAST_RMS), *GAINS)
+def soft_tissue(labels: Mapping[int, Label]) -> int | None:
+    """Number of the label in which the noise of a CT is measured; None for a model without it."""
+    return next((value for value, label in labels.items() if label.name == SOFT_TISSUE), None)
+
+
+def _gain(wanted: NDArray, found: NDArray) -> NDArray[np.float32]:
+    """Factor that changes the variance of a texture."""
+    return np.clip(np.sqrt(np.maximum(wanted, 0) / np.maximum(found, LEAST_RMS**2)), *GAINS)
 
 
 class _TissueMean:

@@ -185,7 +185,7 @@ def _heads() -> list[str]:
 
 def _row(key: str, figures: Figures) -> list:
     values = np.array(list(figures.values()))
-    row = [key, len(values), *map(float, np.exp(values[:, :2].mean(0)))]
+    row = [key, len(values), *map(float, np.exp(values[:, :3].mean(0)))]
     for ratio in values[:, 3:7].T:
         ratio = ratio[np.isfinite(ratio)]
         inside = np.count_nonzero((ratio >= 0.7) & (ratio <= 1.4))

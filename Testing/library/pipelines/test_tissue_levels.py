@@ -54,10 +54,11 @@ def test_texture_gets_the_levels_and_the_spread_of_its_tissue():
     rng = np.random.default_rng(0)
     hu = np.where(labels == 3, 500.0, 20.0) + rng.normal(0, 20, labels.shape)
     levels = np.zeros((3, 4, *labels.shape), np.float32)
-    levels[0, 2], levels[0, 1] = (900 - 380) / 180, (60 - 40) / 45
+    cells = np.zeros((4, 8, 8, 8), np.float32)
+    cells[2], cells[1] = (900 - 380) / 180, (60 - 40) / 45
     levels[1, 2], levels[1, 1] = 0.8 * 40 / 180, 0.8 * 10 / 45  # 0.8 is the mean absolute value of a unit normal
     levels[2, 2], levels[2, 1] = levels[1, 2] / 5, levels[1, 1] / 5
-    offset, factor = texture_levels(CODEC.encode(hu, labels), labels, levels, CODEC)
+    offset, factor = texture_levels(CODEC.encode(hu, labels), labels, cells, levels, CODEC)
     center = np.array(CODEC.centers)[labels]
     made = center + offset + factor * (hu - center)
     for value, level, spread in ((3, 900, 40), (2, 60, 10)):
@@ -67,11 +68,25 @@ def test_texture_gets_the_levels_and_the_spread_of_its_tissue():
     assert np.all(offset[labels == 0] == 0) and np.all(factor[labels == 0] == 1)
 
 
+@pytest.mark.parametrize("noise", [8.0, 30.0])
+def test_all_tissues_keep_the_noise_of_soft_tissue(noise):
+    labels = np.repeat(half_bone(), 2, 0)
+    hu = np.where(labels == 3, 700.0, 50.0)
+    hu += np.random.default_rng(0).normal(0, np.where(labels == 3, 40, noise))
+    levels = np.full((3, 4, *labels.shape), 0.01, np.float32)
+    levels[1, 1], levels[1, 2] = 0.8 * 12 / 45, 0.8 * 60 / 180  # 12 HU are usual in soft tissue, 60 in bone
+    offset, factor = texture_levels(CODEC.encode(hu, labels), labels, np.zeros((4, 8, 8, 8)), levels, CODEC, soft=2)
+    center = np.array(CODEC.centers)[labels]
+    made = center + offset + factor * (hu - center)
+    assert made[labels == 2].std() == pytest.approx(noise, rel=0.1)
+    assert made[labels == 3].std() == pytest.approx(np.sqrt(60**2 + noise**2 - 12**2), rel=0.15)
+
+
 def test_a_tissue_of_few_voxels_stays_as_it_is():
     labels = np.full((16, 16, 16), 2, np.uint8)
     labels[4:8, 4:8, 4:8] = 3
-    levels = np.ones((3, 4, *labels.shape), np.float32)
-    offset, factor = texture_levels(np.zeros(labels.shape), labels, levels, CODEC)
+    cells, levels = np.ones((4, 4, 4, 4), np.float32), np.ones((3, 4, *labels.shape), np.float32)
+    offset, factor = texture_levels(np.zeros(labels.shape), labels, cells, levels, CODEC)
     assert np.all(offset[labels == 3] == 0) and np.all(factor[labels == 3] == 1) and np.all(offset[labels == 2] != 0)
 
 
