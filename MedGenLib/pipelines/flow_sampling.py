@@ -23,7 +23,17 @@ from MedGenLib.imaging.boxes import Box, scaled
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.generation import GenerationRun
 from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
-from MedGenLib.pipelines.memory_plan import BASE_MIB, OVERLAP, SMALL_PLAN, MemoryDemand, Plan, choose, plans, too_little
+from MedGenLib.pipelines.memory_plan import (
+    BASE_MIB,
+    LEVEL_WINDOW,
+    OVERLAP,
+    SMALL_PLAN,
+    MemoryDemand,
+    Plan,
+    choose,
+    plans,
+    too_little,
+)
 from MedGenLib.pipelines.tissue_levels import at_voxels, voxel_inputs
 from MedGenLib.pipelines.windows import Windows, blend, decode_tiled, tile_count
 from MedGenLib.progress import ProgressCallback, Stage
@@ -33,8 +43,8 @@ if TYPE_CHECKING:
 
 LEVELS, VOXEL_LEVELS = "levels", "voxel_levels"
 """Roles of the networks of `tissue_levels`, for cells and for voxels."""
-CELL_WINDOW, VOXEL_WINDOW, LEVEL_OVERLAP = 96, 64, 8
-"""Longest side of the windows of these networks, and their overlap, in cells and in voxels."""
+LEVEL_OVERLAP = 8
+"""Overlap of the windows of these networks, in cells and in voxels; their longest side is `LEVEL_WINDOW`."""
 LARGEST_GUIDANCE = 10
 """Above this weight, artifacts dominate."""
 
@@ -265,19 +275,19 @@ def with_levels(scene: Scene, device: torch.device) -> Scene:
     net = network(scene.manifest, VOXEL_LEVELS, device)
     labels = scene.inner_labels
     padded = np.pad(labels, [(0, -n % net.stride) for n in labels.shape])
-    windows = _windows(padded.shape, VOXEL_WINDOW, net.stride)
+    windows = _windows(padded.shape, net.stride)
 
     def evaluate(number: int, part: Tensor) -> Tensor:
         box = list(windows)[number]
         known = voxel_inputs(padded[box], at_voxels(cells, labels.shape, box), scene.scalars)
         found = net(torch.from_numpy(known)[None].to(device))
-        return found.flatten(1, 2).to(part)
+        own = torch.from_numpy(padded[box].astype(np.int64) - 1).clamp(min=0).to(device)
+        return found.gather(2, own.expand(1, 3, 1, *own.shape))[:, :, 0].to(part)
 
     # The windows' sum is in single precision; what is kept is not.
-    found = blend(evaluate, torch.zeros((1, 3 * len(cells), *padded.shape)), windows)
+    found = blend(evaluate, torch.zeros((1, 3, *padded.shape)), windows)
     size = tuple(slice(0, n) for n in labels.shape)
-    kept = found.unflatten(1, (3, len(cells)))[(0, slice(None), slice(None), *size)]
-    return replace(scene, cell_levels=cells, voxel_levels=kept.half().numpy())
+    return replace(scene, cell_levels=cells, voxel_levels=found[(0, slice(None), *size)].half().numpy())
 
 
 def _cell_levels(scene: Scene, device: torch.device) -> np.ndarray:
@@ -287,16 +297,16 @@ def _cell_levels(scene: Scene, device: torch.device) -> np.ndarray:
     size = shares.shape[2:]
     padded = nn.functional.pad(shares, [m for n in reversed(size) for m in (0, -n % levels.stride)])
     padded[:, 0] += padded.sum(1) == 0
-    windows = _windows(padded.shape[2:], CELL_WINDOW, levels.stride)
+    windows = _windows(padded.shape[2:], levels.stride)
     found = blend(lambda number, part: levels(part), padded, windows)
     return found[0, 1:, : size[0], : size[1], : size[2]].cpu().numpy()
 
 
-def _windows(shape: Sequence[int], longest: int, stride: int) -> Windows:
-    """The shortest windows, not longer than this, of which as few as possible cover a grid."""
+def _windows(shape: Sequence[int], stride: int) -> Windows:
+    """The shortest windows, not longer than `LEVEL_WINDOW`, of which as few as possible cover a grid."""
     shared, sides = LEVEL_OVERLAP + stride, []
     for length in shape:
-        count = -(-max(1, length - shared) // (longest - shared))
+        count = -(-max(1, length - shared) // (LEVEL_WINDOW - shared))
         side = -(-(length - shared) // count) + shared
         sides.append(-(-side // stride) * stride)
     return Windows(tuple(shape), tuple(sides), LEVEL_OVERLAP, stride)

@@ -39,9 +39,11 @@ LIVE = 3.2
 """Tensors of a network's first width alive at once at full resolution."""
 DECODED = 4
 """Bytes per voxel of the decoded image."""
-LEVELED, GIVEN_LEVELS = 6, 18
-"""Bytes per voxel of the working grid and tissue for its usual level and the strength of its texture, and for giving an
-image these."""
+LEVEL_WINDOW, LEVELING = 72, 224
+"""Longest side of a window of the networks of levels, and bytes per voxel of one: 56 channels at the finest level."""
+LEVELED, GIVEN_LEVELS = 6, 16
+"""Bytes per voxel of the working grid for its usual level and the strength of its texture, and beside them while they
+are predicted or an image gets them."""
 MADE, CHECKED = 13, 42
 """Bytes per voxel of the input's grid for the result, and for a segmentation by thresholds in its check."""
 SEGMENTER_MIB, SEGMENTED = 100.0, 240
@@ -125,8 +127,7 @@ class MemoryDemand:
         if self.gpu:
             device = max(networks, decoding)
             return Need(base + max(host + image, after) / MIB, device / MIB)
-        finished = host + image + self._leveled * GIVEN_LEVELS // LEVELED
-        return Need(base + max(host + networks, host + image + decoding, finished, after) / MIB)
+        return Need(base + max(host + networks, host + image + decoding, *self._leveling(host, image), after) / MIB)
 
     @property
     def voxels(self) -> int:
@@ -135,8 +136,17 @@ class MemoryDemand:
 
     @property
     def _leveled(self) -> int:
-        """Bytes per voxel of the working grid for the levels of all tissues."""
-        return LEVELED * max(self.manifest.input.labels) if "voxel_levels" in self.manifest.networks else 0
+        """Bytes per voxel of the working grid for its levels."""
+        return LEVELED if "voxel_levels" in self.manifest.networks else 0
+
+    def _leveling(self, host: int, image: int) -> tuple[float, float]:
+        """Bytes while the usual levels of tissues are predicted, and while an image gets them."""
+        if not self._leveled:
+            return 0, 0
+        stride = self.manifest.settings.latent_stride
+        window = math.prod(min(n * stride, LEVEL_WINDOW) for n in self.shape)
+        given = self.voxels * GIVEN_LEVELS
+        return host + window * LEVELING + given, host + image + given
 
     @property
     def _per_latent_voxel(self) -> int:

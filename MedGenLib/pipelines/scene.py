@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,15 +35,20 @@ from MedGenLib.pipelines.contrast import (
 )
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.scanner_noise import ScannerNoise, scanner_noise
-from MedGenLib.pipelines.tissue_levels import TextureLevels, cell_counts, soft_tissue, texture_levels, tissue_shares
+from MedGenLib.pipelines.tissue_levels import (
+    TextureLevels,
+    cell_counts,
+    slabs_of,
+    soft_tissue,
+    texture_levels,
+    tissue_shares,
+)
 from MedGenLib.pipelines.working_grid import working_geometry
 
 MARGIN = 8
 """Voxels kept around the labels; voxels further outside are background."""
 VIEW_TOLERANCE = 0.1
 """Part by which a grid may be smaller than the trained fields of view, and still has their mean and SD."""
-SLAB = 32
-"""Number of planes whose intensities are computed at once."""
 THIN_SLAB = 16
 """Repetitions of an axis of one voxel, of which the middle is kept."""
 
@@ -62,7 +66,7 @@ class Scene:
     before: padding before each axis.
     given_noise: the user has chosen the noise.
     cell_levels: (tissues, cells) of a `LevelNet` in the cells of `shares`; None for a model without one.
-    voxel_levels: (3, tissues, i, j, k) of a `VoxelLevelNet` on the grid without padding; None for a model without one.
+    voxel_levels: (3, i, j, k) of a `VoxelLevelNet` for the label of each voxel, on the grid without padding, or None.
     shading: of the sample, on the input's grid; None for a model without one.
     """
 
@@ -107,7 +111,11 @@ class Scene:
         working, grid = self.inner_labels, self.grid.geometry
         levels, soft = (self.cell_levels, self.voxel_levels), soft_tissue(self.manifest.input.labels)
         found = texture_levels(x[self._inside], working, *levels, self.codec, soft)
-        return TextureLevels.of(found, working, self.codec.centers, grid, self.reorientation, self.original)
+        place = None
+        if self.own_grid:
+            start = np.rint(np.linalg.inv(self.original.affine) @ [*self.region.origin, 1])[:3].astype(int)
+            place = tuple(slice(first, first + n) for first, n in zip(start.tolist(), self.region.shape, strict=True))
+        return TextureLevels.of(found, working, self.codec.centers, grid, self.reorientation, self.original, place)
 
     def of_seed(self, seed: int) -> Scene:
         """The scene with the contrast, noise and texture drawn for the sample of a seed, if the model has them."""
@@ -213,7 +221,7 @@ class Scene:
         volume = resample_to(volume, self.original.geometry, order=1, fill=0.0)
         scene, covered, levels = self.standardized(x), self._covered(), self.image_levels(x)
         array = np.empty(volume.shape, np.float32)
-        for inner, outer, cut in _slabs(len(array), self._reach):
+        for inner, outer, cut in slabs_of(len(array), self._reach):
             labels = self.original.array[outer]
             place = (outer, *(slice(0, n) for n in volume.shape[1:]))
             values = scene._intensities(volume.array[outer], labels, levels, place)[cut]
@@ -273,17 +281,6 @@ class Scene:
             if 0 < index < self.region.shape[stored]:
                 planes.append((stored, int(index + offset[stored])))
         return planes
-
-
-def _slabs(length: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Slabs of the first axis: the slab, the slab extended by `reach` on both sides, and its position in that.
-
-    Slab-wise computation saves memory with the same result.
-    """
-    for start in range(0, length, SLAB):
-        stop = min(start + SLAB, length)
-        first, last = max(0, start - reach), min(length, stop + reach)
-        yield slice(start, stop), slice(first, last), slice(start - first, stop - first)
 
 
 def grid_stride(manifest: Manifest) -> int:

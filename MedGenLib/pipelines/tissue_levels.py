@@ -9,14 +9,14 @@ how much the texture varies there. The image keeps its texture, which gets these
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.imaging.boxes import Box
+from MedGenLib.imaging.boxes import Box, common, inside
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
 from MedGenLib.pipelines.conditioning import label_channels
@@ -32,6 +32,9 @@ CELL_MM = 4.0
 REACHES = (3, 9)
 """Sides in voxels of cubes: fine texture is the difference from the mean in the small one, coarse texture that of this
 mean from the mean in the large one, in which also the strength of a texture is that of a place."""
+HALO = REACHES[1]
+"""Voxels around a slab on which its texture depends: half of the small cube, and twice that of the large one."""
+SLAB = 64
 LEAST_SHARE = 1e-3
 """Share of a tissue in a cube below which the image has no texture of its own there."""
 FEWEST = 200
@@ -96,42 +99,108 @@ def voxel_inputs(labels: NDArray, levels: NDArray, scalars: Sequence[float]) -> 
 
 def texture_levels(
     x: NDArray, labels: NDArray, cells: NDArray, levels: NDArray, codec: TissueStandard, soft: int | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
     """Offset in HU and factor of each voxel, (i, j, k) each, that give the tissues of an image their levels.
 
     The image keeps its texture, fine and coarse (see `REACHES`), with another strength. The noise stays as it is: that
-    of soft tissue, whose variance all tissues have. A tissue of few voxels stays as it is: offset 0, factor 1.
+    of soft tissue, whose variance all tissues have. A tissue of few voxels stays as it is: offset 0, factor 1. Slabs
+    are computed one after the other, with the same result as all at once.
 
     Parameters
     ----------
     x: network values (i, j, k); labels: on the same grid.
     cells: levels (tissues, cells) by a `LevelNet`, which the mean of a tissue follows.
-    levels: (3, tissues, i, j, k) of a `VoxelLevelNet`; its levels differ from those of the cells by borders and shapes.
+    levels: (3, i, j, k) of a `VoxelLevelNet` for the label of each voxel; its levels differ from those of the cells by
+        borders and shapes.
     soft: label of soft tissue, if the model has one.
     """
-    offset, factor = np.zeros(labels.shape, np.float32), np.ones(labels.shape, np.float32)
-    values = np.sinh(np.clip(x, -codec.limit, codec.limit)).astype(np.float32)
+    offset, factor = np.zeros(labels.shape, np.float32), np.ones(labels.shape, np.float16)
+    tissues = [value for value in range(1, len(cells) + 1) if np.count_nonzero(labels == value) >= FEWEST]
+    slabs = list(slabs_of(len(labels), HALO))
     noise = 0.0
-    for value in sorted(range(1, levels.shape[1] + 1), key=lambda value: value != soft):
-        inside, scale = labels == value, codec.scales[value]
-        if np.count_nonzero(inside) < FEWEST:
-            continue
-        near, far = (_TissueMean(inside, reach) for reach in REACHES)
-        smooth, slow = near.of(values), far.of(values)
-        level, fine, coarse = (part[value - 1].astype(np.float32) for part in levels)
-        usual = at_voxels(cells[value - 1], labels.shape, [slice(0, n) for n in labels.shape])
-        level -= far.of(level - usual)
-        variance = (SPREAD * fine) ** 2
-        if value == soft:  # what its noise has more than usual, without borders if it is large enough
-            inner = inside & (near.share > 1 - LEAST_SHARE)
-            where = inner if np.count_nonzero(inner) >= FEWEST else inside
-            noise = float(((values - smooth) ** 2 - variance)[where].mean()) * scale**2
-        variance = np.maximum(variance + noise / scale**2, LEAST_NOISE * variance)
-        gain = _gain(variance, far.of((values - smooth) ** 2))
-        slow_gain = _gain((SPREAD * coarse) ** 2, far.of((smooth - slow) ** 2))
-        change = level + slow_gain * (smooth - slow) - gain * smooth
-        factor[inside], offset[inside] = gain[inside], scale * change[inside]
+    if soft in tissues:
+        noise = _noise(
+            (_Texture.of(x[outer], labels[outer], levels[:, outer], codec, soft, cut) for _, outer, cut in slabs)
+        )
+    for value in tissues:
+        for inner, outer, cut in slabs:
+            part = _Texture.of(x[outer], labels[outer], levels[:, outer], codec, value, cut)
+            if part is None:
+                continue
+            usual = at_voxels(cells[value - 1], labels.shape, (outer, *(slice(0, n) for n in labels.shape[1:])))
+            change, gain = part.changed(usual, noise / codec.scales[value] ** 2)
+            inside = part.inside[cut]
+            offset[inner][inside] = codec.scales[value] * change[cut][inside]
+            factor[inner][inside] = gain[cut][inside]
     return offset, factor
+
+
+@dataclass(frozen=True)
+class _Texture:
+    """A tissue in a slab of an image, in scales of the codec about its center.
+
+    Attributes
+    ----------
+    smooth, slow: means of the values nearby and farther.
+    level, fine, coarse: of the network.
+    cut: the slab without its halo.
+    """
+
+    inside: NDArray[np.bool_]
+    values: NDArray[np.float32]
+    near: _TissueMean
+    far: _TissueMean
+    smooth: NDArray[np.float32]
+    slow: NDArray[np.float32]
+    level: NDArray[np.float32]
+    fine: NDArray[np.float32]
+    coarse: NDArray[np.float32]
+    cut: slice
+    scale: float
+
+    @classmethod
+    def of(
+        cls, x: NDArray, labels: NDArray, levels: NDArray, codec: TissueStandard, value: int, cut: slice
+    ) -> _Texture | None:
+        inside = labels == value
+        if not inside.any():
+            return None
+        values = np.sinh(np.clip(x, -codec.limit, codec.limit)).astype(np.float32)
+        near, far = (_TissueMean(inside, reach) for reach in REACHES)
+        known = (part.astype(np.float32) for part in levels)
+        return cls(inside, values, near, far, near.of(values), far.of(values), *known, cut, codec.scales[value])
+
+    def changed(self, usual: NDArray, noise: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Offset and factor, for a noise of more variance than usual."""
+        level = self.level - self.far.of(self.level - usual)
+        variance = (SPREAD * self.fine) ** 2
+        variance = np.maximum(variance + noise, LEAST_NOISE * variance)
+        gain = _gain(variance, self.far.of((self.values - self.smooth) ** 2))
+        slow_gain = _gain((SPREAD * self.coarse) ** 2, self.far.of((self.smooth - self.slow) ** 2))
+        return level + slow_gain * (self.smooth - self.slow) - gain * self.smooth, gain
+
+
+def _noise(slabs: Iterable[_Texture | None]) -> float:
+    """Variance in HU that the noise of a tissue has more than usual, without borders if it is large enough."""
+    sums = np.zeros((2, 2))
+    for part in filter(None, slabs):
+        excess = (part.values - part.smooth) ** 2 - (SPREAD * part.fine) ** 2
+        inner = part.inside & (part.near.share > 1 - LEAST_SHARE)
+        for row, where in enumerate((inner[part.cut], part.inside[part.cut])):
+            sums[row] += excess[part.cut][where].sum(dtype=np.float64) * part.scale**2, np.count_nonzero(where)
+    total, count = sums[0] if sums[0, 1] >= FEWEST else sums[1]
+    return float(total / count)
+
+
+def slabs_of(length: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Slabs of the first axis: the slab, the slab extended by `reach` on both sides, and its position in that.
+
+    Slab-wise computation saves memory with the same result.
+    """
+    for start in range(0, length, SLAB):
+        stop = min(start + SLAB, length)
+        first, last = max(0, start - reach), min(length, stop + reach)
+        yield slice(start, stop), slice(first, last), slice(start - first, stop - first)
 
 
 def soft_tissue(labels: Mapping[int, Label]) -> int | None:
@@ -169,13 +238,16 @@ class TextureLevels:
 
     Attributes
     ----------
-    voxels: offset in HU of label 1, 2, ... and factor less 1, volumes on the working grid.
-    cells: the same smoothly, in cells.
+    voxels: offset in HU and factor less 1 of each voxel, arrays of the grid ``place`` of the image, if that is the
+        working grid; else volumes for label 1, 2, ... on the working grid.
+    place: where the working grid lies in the image, voxel by voxel; None if it has other voxels.
+    cells: the same smoothly for label 1, 2, ..., in cells.
     centers: of all labels, in HU.
     labels: those that the levels belong to, on the grid of the image.
     """
 
-    voxels: tuple[tuple[Volume, Volume], ...]
+    voxels: tuple[NDArray, NDArray] | tuple[tuple[Volume, Volume], ...]
+    place: Box | None
     cells: tuple[tuple[Volume, Volume], ...]
     centers: tuple[float, ...]
     labels: LabelMap
@@ -189,23 +261,27 @@ class TextureLevels:
         grid: Geometry,
         reorientation: Reorientation,
         labels: LabelMap,
+        place: Box | None = None,
     ) -> TextureLevels:
         """Those of `texture_levels` with the labels ``working`` of a reoriented grid."""
-        counts = cell_counts(working.shape, reorientation.axes(grid.spacing))
-        parts: list[list[tuple[Volume, Volume]]] = [[], []]
+        counts, tissues = cell_counts(working.shape, reorientation.axes(grid.spacing)), range(len(centers) - 1)
+        changes = [part - at for at, part in enumerate(found)]
+        smooth = [_smooth(part, working, counts, len(tissues)) for part in changes]
+        cells = tuple(
+            tuple(Volume(stored := reorientation.undo(part[n]), _cells_affine(grid, stored.shape)) for part in smooth)
+            for n in tissues
+        )
+        if place is not None:
+            return cls(tuple(map(reorientation.undo, changes)), place, cells, centers, labels)
         whole = tuple(slice(0, n) for n in working.shape)
-        smooth = [_smooth(part - at, working, counts, len(centers) - 1) for at, part in enumerate(found)]
-        for number in range(len(centers) - 1):
-            inside = working == number + 1
-            fine, coarse = [], []
-            for at, part in enumerate(found):
-                values = np.where(inside, part - at, at_voxels(smooth[at][number], working.shape, whole))
-                fine.append(Volume(reorientation.undo(values), grid.affine))
-                cells = reorientation.undo(smooth[at][number])
-                coarse.append(Volume(cells, _cells_affine(grid, cells.shape)))
-            parts[0].append(tuple(fine))
-            parts[1].append(tuple(coarse))
-        return cls(tuple(parts[0]), tuple(parts[1]), centers, labels)
+        voxels = []
+        for n in tissues:  # beyond a tissue its means, as a voxel of the image lies between those of the grid
+            parts = (
+                np.where(working == n + 1, part, at_voxels(mean[n], working.shape, whole)).astype(np.float32)
+                for part, mean in zip(changes, smooth, strict=True)
+            )
+            voxels.append(tuple(Volume(reorientation.undo(part), grid.affine) for part in parts))
+        return cls(tuple(voxels), None, cells, centers, labels)
 
     def applied(self, hu: NDArray, labels: NDArray, box: Box) -> NDArray[np.float32]:
         """HU of a box of the image with its levels; unchanged beyond the working grid."""
@@ -226,12 +302,16 @@ class TextureLevels:
         if changed.any():
             changed = binary_dilation(changed, iterations=BORDER)
         found = np.zeros((2, *labels.shape), np.float32)
-        for value, sources in enumerate(zip(self.voxels, self.cells, strict=True), 1):
-            for new, pair in enumerate(sources):
-                inside = (labels == value) & (changed == bool(new))
-                if inside.any():
+        if self.place is not None and (both := common(box, self.place)):
+            for part, stored in zip(found, self.voxels, strict=True):
+                part[inside(both, box)] = stored[inside(both, self.place)]
+        sources = [(True, self.cells)] if self.place is not None else [(False, self.voxels), (True, self.cells)]
+        for new, volumes in sources:
+            for value, pair in enumerate(volumes, 1):
+                where = (labels == value) & (changed == new)
+                if where.any():
                     for part, volume in zip(found, pair, strict=True):
-                        part[inside] = resample_to(volume, place, fill=0.0).array[inside]
+                        part[where] = resample_to(volume, place, fill=0.0).array[where]
         return np.asarray(self.centers, np.float32)[labels], found[0], 1 + found[1]
 
 

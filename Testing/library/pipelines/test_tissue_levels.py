@@ -53,11 +53,12 @@ def test_texture_gets_the_levels_and_the_spread_of_its_tissue():
     labels = np.repeat(half_bone(), 2, 0)
     rng = np.random.default_rng(0)
     hu = np.where(labels == 3, 500.0, 20.0) + rng.normal(0, 20, labels.shape)
-    levels = np.zeros((3, 4, *labels.shape), np.float32)
+    levels = np.zeros((3, *labels.shape), np.float32)
     cells = np.zeros((4, 8, 8, 8), np.float32)
     cells[2], cells[1] = (900 - 380) / 180, (60 - 40) / 45
-    levels[1, 2], levels[1, 1] = 0.8 * 40 / 180, 0.8 * 10 / 45  # 0.8 is the mean absolute value of a unit normal
-    levels[2, 2], levels[2, 1] = levels[1, 2] / 5, levels[1, 1] / 5
+    levels[0] = np.where(labels == 3, (900 - 380) / 180, (60 - 40) / 45)
+    levels[1] = np.where(labels == 3, 0.8 * 40 / 180, 0.8 * 10 / 45)  # 0.8: mean absolute value of a unit normal
+    levels[2] = levels[1] / 5
     offset, factor = texture_levels(CODEC.encode(hu, labels), labels, cells, levels, CODEC)
     center = np.array(CODEC.centers)[labels]
     made = center + offset + factor * (hu - center)
@@ -73,8 +74,8 @@ def test_all_tissues_keep_the_noise_of_soft_tissue(noise):
     labels = np.repeat(half_bone(), 2, 0)
     hu = np.where(labels == 3, 700.0, 50.0)
     hu += np.random.default_rng(0).normal(0, np.where(labels == 3, 40, noise))
-    levels = np.full((3, 4, *labels.shape), 0.01, np.float32)
-    levels[1, 1], levels[1, 2] = 0.8 * 12 / 45, 0.8 * 60 / 180  # 12 HU are usual in soft tissue, 60 in bone
+    levels = np.full((3, *labels.shape), 0.01, np.float32)
+    levels[1] = np.where(labels == 3, 0.8 * 60 / 180, 0.8 * 12 / 45)  # 12 HU are usual in soft tissue, 60 in bone
     offset, factor = texture_levels(CODEC.encode(hu, labels), labels, np.zeros((4, 8, 8, 8)), levels, CODEC, soft=2)
     center = np.array(CODEC.centers)[labels]
     made = center + offset + factor * (hu - center)
@@ -85,7 +86,7 @@ def test_all_tissues_keep_the_noise_of_soft_tissue(noise):
 def test_a_tissue_of_few_voxels_stays_as_it_is():
     labels = np.full((16, 16, 16), 2, np.uint8)
     labels[4:8, 4:8, 4:8] = 3
-    cells, levels = np.ones((4, 4, 4, 4), np.float32), np.ones((3, 4, *labels.shape), np.float32)
+    cells, levels = np.ones((4, 4, 4, 4), np.float32), np.ones((3, *labels.shape), np.float32)
     offset, factor = texture_levels(np.zeros(labels.shape), labels, cells, levels, CODEC)
     assert np.all(offset[labels == 3] == 0) and np.all(factor[labels == 3] == 1) and np.all(offset[labels == 2] != 0)
 

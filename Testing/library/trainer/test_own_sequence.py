@@ -188,6 +188,7 @@ def test_an_oblique_image_keeps_its_grid_and_its_content_rises(run):
     assert 2 < moved[2] < 9 and np.abs(moved[:2]).max() < 1.2
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
     def kill(progress):
         if progress.stage == "training" and progress.step == 12:
@@ -205,6 +206,7 @@ def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_model_that_has_not_learned_the_motion_says_so(run, data, tmp_path):
     dataset, plan = read_series(data), SequencePlan.of(json.loads((run / "plan.json").read_text()))
     for people, ratio, verdict in (
@@ -222,6 +224,7 @@ def test_a_model_that_has_not_learned_the_motion_says_so(run, data, tmp_path):
         assert [verdict in fault for fault in found.faults] == [True] and found.lines()[0] == found.faults[0]
 
 
+@pytest.mark.slow
 def test_mr_is_relative_to_its_own_scale(tmp_path):
     changes = {**TINY, "steps.sequence": "2", "loss.residual": "0.1"}
     folder = write(tmp_path / "data", 4, "MR")
