@@ -130,6 +130,23 @@ def test_levels_lie_where_the_image_lies(order, signs):
     assert np.allclose(levels.removed(made, labels[inner], inner), hu, atol=1e-2)
 
 
+@pytest.mark.parametrize(("order", "signs"), [((0, 1, 2), (1, 1, 1)), ((2, 0, 1), (-1, 1, -1))])
+def test_a_part_of_an_image_with_its_own_voxels_gets_its_levels_there(order, signs):
+    grid, rng = oblique(order, signs), np.random.default_rng(0)
+    offset, factor = rng.normal(0, 50, grid.shape).astype(np.float32), rng.uniform(0.5, 2, grid.shape)
+    image = grid.moved((-2, -1, -3), [n + 5 for n in grid.shape])
+    place = tuple(slice(first, first + n) for first, n in zip((2, 1, 3), grid.shape, strict=True))
+    labels = np.full(image.shape, 2, np.uint8)
+    turned = Reorientation.to(grid, "RAS")
+    found, working = tuple(map(turned.apply, (offset, factor))), turned.apply(labels[place])
+    levels = TextureLevels.of(found, working, CODEC.centers, grid, turned, LabelMap(labels, image.affine), place)
+    hu, box = rng.normal(40, 30, image.shape), tuple(slice(1, n - 1) for n in image.shape)
+    made = levels.applied(hu[box], labels[box], box)
+    expected = hu.copy()
+    expected[place] = 40 + offset + factor * (hu[place] - 40)
+    assert np.allclose(made, expected[box], atol=1e-2)
+
+
 def test_a_changed_label_knows_nothing_of_the_old_border():
     """The border of bone is darker; where bone grows over it, and on its own side, the line does not stay."""
     grid, labels = Geometry((32, 24, 24), np.diag([2.0, 2.0, 2.0, 1.0])), np.full((32, 24, 24), 2, np.uint8)
