@@ -76,7 +76,7 @@ def engine(monkeypatch):
             stage.advance()
         return result_like(source, samples, seed=options["seed"])
 
-    stub = SimpleNamespace(name="stub", input=SimpleNamespace(kind="labels"))
+    stub = SimpleNamespace(name="stub", task="translate", settings=None, input=SimpleNamespace(kind="labels"))
     monkeypatch.setattr("MedGenLib.packages.catalogue.find", lambda name: stub)
     monkeypatch.setattr("MedGenLib.packages.catalogue.for_translation", lambda source, target: stub)
     monkeypatch.setattr(run, "is_accepted", lambda manifest: True)

@@ -262,7 +262,7 @@ def test_a_run_has_the_phase_and_states_it(portal):
     assert drawn["liver"] == 105 and 150 <= drawn["kidney"] <= 220
     array = portal.volume.array
     assert np.median(array[inner(mask.array == 2)]) == pytest.approx(105, abs=2)
-    assert np.median(array[inner(mask.array == 3)]) == pytest.approx(drawn["kidney"], abs=4)
+    assert np.median(array[inner(mask.array == 3)]) == pytest.approx(drawn["kidney"], abs=8)
     assert portal.provenance([], 0).parameters["contrast"]["1"]["liver"] == 105
 
 
