@@ -23,17 +23,7 @@ from MedGenLib.imaging.boxes import Box, scaled
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.pipelines.generation import GenerationRun
 from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
-from MedGenLib.pipelines.memory_plan import (
-    BASE_MIB,
-    LEVEL_WINDOW,
-    OVERLAP,
-    SMALL_PLAN,
-    MemoryDemand,
-    Plan,
-    choose,
-    plans,
-    too_little,
-)
+from MedGenLib.pipelines.memory_plan import BASE_MIB, OVERLAP, SMALL_PLAN, MemoryDemand, Plan, choose, plans, too_little
 from MedGenLib.pipelines.tissue_levels import at_voxels, voxel_inputs
 from MedGenLib.pipelines.windows import Windows, blend, decode_tiled, tile_count
 from MedGenLib.progress import ProgressCallback, Stage
@@ -44,7 +34,7 @@ if TYPE_CHECKING:
 LEVELS, VOXEL_LEVELS = "levels", "voxel_levels"
 """Roles of the networks of `tissue_levels`, for cells and for voxels."""
 LEVEL_OVERLAP = 8
-"""Overlap of the windows of these networks, in cells and in voxels; their longest side is `LEVEL_WINDOW`."""
+"""Overlap of the windows of these networks, in cells and in voxels."""
 LARGEST_GUIDANCE = 10
 """Above this weight, artifacts dominate."""
 
@@ -264,18 +254,18 @@ def _watched(denoise: Denoiser, watch: Callable[[int, Tensor], None]) -> Denoise
 
 
 @torch.inference_mode()
-def with_levels(scene: Scene, device: torch.device) -> Scene:
+def with_levels(scene: Scene, device: torch.device, longest: int) -> Scene:
     """The scene with the usual levels of its tissues, if the model has the networks for them.
 
-    A single slice has no shapes to judge by.
+    A single slice has no shapes to judge by. ``longest`` is the longest side of a window.
     """
     if VOXEL_LEVELS not in scene.manifest.networks or 1 in scene.grid.shape:
         return scene
-    cells = _cell_levels(scene, device)
+    cells = _cell_levels(scene, device, longest)
     net = network(scene.manifest, VOXEL_LEVELS, device)
     labels = scene.inner_labels
     padded = np.pad(labels, [(0, -n % net.stride) for n in labels.shape])
-    windows = _windows(padded.shape, net.stride)
+    windows = _windows(padded.shape, longest, net.stride)
 
     def evaluate(number: int, part: Tensor) -> Tensor:
         box = list(windows)[number]
@@ -290,23 +280,23 @@ def with_levels(scene: Scene, device: torch.device) -> Scene:
     return replace(scene, cell_levels=cells, voxel_levels=found[(0, slice(None), *size)].half().numpy())
 
 
-def _cell_levels(scene: Scene, device: torch.device) -> np.ndarray:
+def _cell_levels(scene: Scene, device: torch.device, longest: int) -> np.ndarray:
     """Usual level of each tissue in each cell, (tissues, cells)."""
     levels = network(scene.manifest, LEVELS, device)
     shares = torch.from_numpy(scene.shares)[None].to(device)
     size = shares.shape[2:]
     padded = nn.functional.pad(shares, [m for n in reversed(size) for m in (0, -n % levels.stride)])
     padded[:, 0] += padded.sum(1) == 0
-    windows = _windows(padded.shape[2:], levels.stride)
+    windows = _windows(padded.shape[2:], longest, levels.stride)
     found = blend(lambda number, part: levels(part), padded, windows)
     return found[0, 1:, : size[0], : size[1], : size[2]].cpu().numpy()
 
 
-def _windows(shape: Sequence[int], stride: int) -> Windows:
-    """The shortest windows, not longer than `LEVEL_WINDOW`, of which as few as possible cover a grid."""
+def _windows(shape: Sequence[int], longest: int, stride: int) -> Windows:
+    """The shortest windows, not longer than this, of which as few as possible cover a grid."""
     shared, sides = LEVEL_OVERLAP + stride, []
     for length in shape:
-        count = -(-max(1, length - shared) // (LEVEL_WINDOW - shared))
+        count = -(-max(1, length - shared) // (longest - shared))
         side = -(-(length - shared) // count) + shared
         sides.append(-(-side // stride) * stride)
     return Windows(tuple(shape), tuple(sides), LEVEL_OVERLAP, stride)

@@ -47,18 +47,19 @@ class LatentFlow(Pipeline):
         if steps is None:
             # The steps of a student are too few for the main network.
             steps = (preset if role == preset.network else manifest.preset("normal")).steps
-        scene = with_levels(prepare(source, manifest, options.noise_hu, device.type == "cuda"), device)
-        return Sampling.of(
+        run = Sampling.of(
             manifest,
             device,
             options.sampler,
             steps,
-            scene,
+            prepare(source, manifest, options.noise_hu, device.type == "cuda"),
             options.memory,
             role,
             options.guidance,
             options.classifier_guidance,
         )
+        run.scene = with_levels(run.scene, device, run.plan.layout.levels)
+        return run
 
     def estimate(self, geometry: Geometry, preset: str, device: str = "cpu", free_mib: float | None = None) -> Estimate:
         """Estimate for the whole grid; an upper bound, as a mask is cropped to its labels."""

@@ -39,8 +39,8 @@ LIVE = 3.2
 """Tensors of a network's first width alive at once at full resolution."""
 DECODED = 4
 """Bytes per voxel of the decoded image."""
-LEVEL_WINDOW, LEVELING = 72, 224
-"""Longest side of a window of the networks of levels, and bytes per voxel of one: 56 channels at the finest level."""
+LEVELING = 224
+"""Bytes per voxel of a window of the network of levels: 56 channels at the finest level."""
 LEVELED, GIVEN_LEVELS = 6, 16
 """Bytes per voxel of the working grid for its usual level and the strength of its texture, and beside them while they
 are predicted or an image gets them."""
@@ -53,12 +53,13 @@ SEGMENTER_MIB, SEGMENTED = 100.0, 240
 @dataclass(frozen=True)
 class Layout:
     """Layout of a latent grid: largest size sampled at once, side of the windows otherwise, and the decoder's tile, in
-    latent voxels."""
+    latent voxels; and the longest side of a window of the networks of levels, in voxels."""
 
     name: str
     whole: int
     window: int
     tile: int
+    levels: int = 72
 
     def window_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """One window for a small grid, cubes for a large one."""
@@ -127,7 +128,9 @@ class MemoryDemand:
         if self.gpu:
             device = max(networks, decoding)
             return Need(base + max(host + image, after) / MIB, device / MIB)
-        return Need(base + max(host + networks, host + image + decoding, *self._leveling(host, image), after) / MIB)
+        return Need(
+            base + max(host + networks, host + image + decoding, *self._leveling(layout, host, image), after) / MIB
+        )
 
     @property
     def voxels(self) -> int:
@@ -139,12 +142,12 @@ class MemoryDemand:
         """Bytes per voxel of the working grid for its levels."""
         return LEVELED if "voxel_levels" in self.manifest.networks else 0
 
-    def _leveling(self, host: int, image: int) -> tuple[float, float]:
+    def _leveling(self, layout: Layout, host: int, image: int) -> tuple[float, float]:
         """Bytes while the usual levels of tissues are predicted, and while an image gets them."""
         if not self._leveled:
             return 0, 0
         stride = self.manifest.settings.latent_stride
-        window = math.prod(min(n * stride, LEVEL_WINDOW) for n in self.shape)
+        window = math.prod(min(n * stride, layout.levels) for n in self.shape)
         given = self.voxels * GIVEN_LEVELS
         return host + window * LEVELING + given, host + image + given
 

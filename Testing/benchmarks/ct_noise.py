@@ -148,7 +148,7 @@ def noise_made(mask: LabelMap, kind: str) -> dict[str, Volume]:
 
 def levels_made(mask: LabelMap, kind: str) -> dict[str, Volume]:
     """The same sample without and with the usual levels of tissues."""
-    with patch.object(flow_sampling, "with_levels", lambda scene, device: scene):
+    with patch.object(flow_sampling, "with_levels", lambda scene, *_: scene):
         before = generate(mask, **OPTIONS).volume
     return {"before": before, "after": generate(mask, **OPTIONS).volume}
 

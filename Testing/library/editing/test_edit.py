@@ -234,7 +234,7 @@ def test_an_edit_of_every_voxel_is_a_generation(monkeypatch):
 
     An edit keeps the levels of tissues of the mask that the canvas was opened with, so both have none here.
     """
-    monkeypatch.setattr(flow_sampling, "with_levels", lambda scene, device: scene)
+    monkeypatch.setattr(flow_sampling, "with_levels", lambda scene, *_: scene)
     full = LabelMap(np.full((24, 24, 16), SOFT, np.uint8), np.diag([2.0, 2.0, 2.0, 1.0]))
     full.array[:12] = FAT
     other = full.with_array(np.where(full.array == FAT, SOFT, FAT).astype(np.uint8))

@@ -32,7 +32,7 @@ UNITS = {"mm": (2, 1.0), "m": (1, 1000.0), "micron": (3, 0.001), "none": (0, 1.0
 def no_networks(monkeypatch):
     """A stub of what the networks do: every voxel of the working grid has the middle of its tissue."""
     monkeypatch.setattr(Sampling, "sample", lambda self, seed, progress=None: None)
-    monkeypatch.setattr(flow_sampling, "with_levels", lambda scene, device: scene)
+    monkeypatch.setattr(flow_sampling, "with_levels", lambda scene, *_: scene)
     monkeypatch.setattr(Sampling, "decode", lambda self, sampled, progress=None: np.zeros(self.scene.labels.shape))
 
 

@@ -176,7 +176,7 @@ def test_femur_is_compact_bone(monkeypatch):
     mask, options = thigh(), {"seed": 1, "preset": "draft", "retries": 0, "device": "cpu"}
     bone = mask.array == 3
     with_levels = generate(mask, **options).volume
-    monkeypatch.setattr(flow_sampling, "with_levels", lambda scene, device: scene)
+    monkeypatch.setattr(flow_sampling, "with_levels", lambda scene, *_: scene)
     without = generate(mask, **options).volume
     assert with_levels.geometry.is_close(mask.geometry)
     assert with_levels.array[bone].mean() > 750 > without.array[bone].mean()
@@ -246,6 +246,6 @@ def test_patches_have_both_kinds_of_masks(bones, tmp_path):
 def test_single_slices_and_models_without_the_network_keep_their_levels():
     manifest = find("mr-hippocampus")
     scene = type("Scene", (), {"manifest": manifest, "grid": np.zeros((4, 4, 4))})()
-    assert flow_sampling.with_levels(scene, torch.device("cpu")) is scene
+    assert flow_sampling.with_levels(scene, torch.device("cpu"), 72) is scene
     scene = type("Scene", (), {"manifest": find("ct-tissue"), "grid": np.zeros((4, 4, 1))})()
-    assert flow_sampling.with_levels(scene, torch.device("cpu")) is scene
+    assert flow_sampling.with_levels(scene, torch.device("cpu"), 72) is scene

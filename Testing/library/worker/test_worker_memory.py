@@ -19,7 +19,7 @@ from MedGenLib.pipelines import flow_sampling, memory_plan, scene, slice_samplin
 from MedGenLib.worker.client import Worker
 from MedGenLib.worker.methods import memory as methods
 
-LARGE = (128, 128, 128)
+LARGE, LARGER = (128, 128, 128), (160, 160, 160)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the limit exists on Linux only")
 
 
@@ -48,10 +48,10 @@ def limited(mib: int, log: list[str] | None = None) -> Worker:
 @pytest.mark.slow
 def test_insufficient_memory_leads_to_the_small_plan(idle):
     """The limit is lowered until the normal plan fails; the small one must then succeed."""
-    for above in (240, 200, 170, 140, 115):
+    for above in (460, 400, 350, 300, 260):
         log: list[str] = []
         with limited(idle + above, log) as worker:
-            result = worker.generate(trunk(LARGE), **{**QUICK, "steps": 1})
+            result = worker.generate(trunk(LARGER), **{**QUICK, "steps": 1})
             if result.report["parameters"]["memory"] == "normal":
                 continue
             again = worker.generate(trunk(), **QUICK)
@@ -62,14 +62,14 @@ def test_insufficient_memory_leads_to_the_small_plan(idle):
     assert codes["small-plan"]["sentence"] in result.sentences
     assert any("Trying again with the small plan" in line for line in log)
     with Worker() as worker:  # as many threads, no limit
-        asked = worker.generate(trunk(LARGE), memory="small", **{**QUICK, "steps": 1})
+        asked = worker.generate(trunk(LARGER), memory="small", **{**QUICK, "steps": 1})
     assert np.array_equal(result.volume.array, asked.volume.array), "the same seed, the small plan"
     assert again.report["parameters"]["memory"] == "normal", "nothing is left of the failure"
 
 
 @linux
 def test_memory_below_the_small_plan_is_one_sentence(idle):
-    with limited(idle + 128) as worker:
+    with limited(idle + 150) as worker:
         with pytest.raises(MemoryPlanError, match="small plan; crop the mask") as caught:
             worker.generate(trunk(LARGE), **QUICK)
         assert "\n" not in str(caught.value) and "Traceback" in caught.value.detail
