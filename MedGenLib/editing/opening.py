@@ -31,6 +31,7 @@ from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, as_stored, check_finite, crop
 from MedGenLib.io.files import read_label_map, read_volume
 from MedGenLib.labels.mapping import OWN_NUMBERS
+from MedGenLib.labels.tissues import soft_tissue
 from MedGenLib.labels.vocabulary import table
 from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.catalogue import find
@@ -40,7 +41,6 @@ from MedGenLib.pipelines.base import is_editable
 from MedGenLib.pipelines.model_labels import model_labels
 from MedGenLib.pipelines.organ_levels import OrganRun, PersonLevels, has_organs, organ_levels, tissues_of
 from MedGenLib.pipelines.scene import Scene, grid_stride, prepare
-from MedGenLib.pipelines.tissue_levels import soft_tissue
 from MedGenLib.progress import ProgressCallback, Stage, announce
 from MedGenLib.result import Result
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from MedGenLib.labels.vocabulary import Label
+
+SOFT_TISSUE = "soft tissue"
 
 
 class Thresholds(Protocol):
@@ -25,3 +29,8 @@ def resegment(image: NDArray, spec: Thresholds) -> NDArray[np.int16]:
     if max(size) > 1:
         image = ndimage.median_filter(image, size)
     return np.asarray(spec.labels, np.int16)[np.digitize(image, spec.thresholds)]
+
+
+def soft_tissue(labels: Mapping[int, Label]) -> int | None:
+    """Number of the label in which the noise of a CT is measured; None for a model without it."""
+    return next((value for value, label in labels.items() if label.name == SOFT_TISSUE), None)

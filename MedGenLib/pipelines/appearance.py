@@ -20,8 +20,7 @@ from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import LabelMap, Volume, check_finite, whole_numbers
 from MedGenLib.io.files import read_volume
-from MedGenLib.labels.tissues import resegment
-from MedGenLib.pipelines.tissue_levels import soft_tissue
+from MedGenLib.labels.tissues import resegment, soft_tissue
 
 if TYPE_CHECKING:
     from MedGenLib.packages.manifest import Manifest

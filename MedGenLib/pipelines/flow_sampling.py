@@ -261,7 +261,7 @@ def with_levels(scene: Scene, device: torch.device, longest: int) -> Scene:
     """
     if VOXEL_LEVELS not in scene.manifest.networks or 1 in scene.grid.shape:
         return scene
-    cells = _cell_levels(scene, device, longest)
+    cells = cell_levels(scene.manifest, scene.shares, device, longest)
     net = network(scene.manifest, VOXEL_LEVELS, device)
     labels = scene.inner_labels
     padded = np.pad(labels, [(0, -n % net.stride) for n in labels.shape])
@@ -280,12 +280,13 @@ def with_levels(scene: Scene, device: torch.device, longest: int) -> Scene:
     return replace(scene, cell_levels=cells, voxel_levels=found[(0, slice(None), *size)].half().numpy())
 
 
-def _cell_levels(scene: Scene, device: torch.device, longest: int) -> np.ndarray:
-    """Usual level of each tissue in each cell, (tissues, cells)."""
-    levels = network(scene.manifest, LEVELS, device)
-    shares = torch.from_numpy(scene.shares)[None].to(device)
-    size = shares.shape[2:]
-    padded = nn.functional.pad(shares, [m for n in reversed(size) for m in (0, -n % levels.stride)])
+@torch.inference_mode()
+def cell_levels(manifest: Manifest, shares: np.ndarray, device: torch.device, longest: int) -> np.ndarray:
+    """Usual level of each tissue in each cell, (tissues, cells), from the shares of the tissues; see `with_levels`."""
+    levels = network(manifest, LEVELS, device)
+    known = torch.from_numpy(shares)[None].to(device)
+    size = known.shape[2:]
+    padded = nn.functional.pad(known, [m for n in reversed(size) for m in (0, -n % levels.stride)])
     padded[:, 0] += padded.sum(1) == 0
     windows = _windows(padded.shape[2:], longest, levels.stride)
     found = blend(lambda number, part: levels(part), padded, windows)

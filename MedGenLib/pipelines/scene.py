@@ -11,13 +11,14 @@ import numpy as np
 from MedGenLib.devices import MIB, free_memory
 from MedGenLib.errors import InputError
 from MedGenLib.findings import Finding
-from MedGenLib.imaging.boxes import Box
+from MedGenLib.imaging.boxes import Box, slabs
 from MedGenLib.imaging.normalization import CODECS, Affine, TissueRange, TissueStandard
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.shading import Shading
 from MedGenLib.imaging.texture import texture
 from MedGenLib.imaging.volume import LabelMap, Volume, crop, occupied, whole_numbers
+from MedGenLib.labels.tissues import soft_tissue
 from MedGenLib.options import LEAST_NOISE_HU, MOST_NOISE_HU
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.settings import TEXTURE
@@ -35,20 +36,15 @@ from MedGenLib.pipelines.contrast import (
 )
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.scanner_noise import ScannerNoise, scanner_noise
-from MedGenLib.pipelines.tissue_levels import (
-    TextureLevels,
-    cell_counts,
-    slabs_of,
-    soft_tissue,
-    texture_levels,
-    tissue_shares,
-)
+from MedGenLib.pipelines.tissue_levels import TextureLevels, cell_counts, texture_levels, tissue_shares
 from MedGenLib.pipelines.working_grid import working_geometry
 
 MARGIN = 8
 """Voxels kept around the labels; voxels further outside are background."""
 VIEW_TOLERANCE = 0.1
 """Part by which a grid may be smaller than the trained fields of view, and still has their mean and SD."""
+SLAB = 32
+"""Number of planes whose intensities are computed at once."""
 THIN_SLAB = 16
 """Repetitions of an axis of one voxel, of which the middle is kept."""
 
@@ -221,7 +217,7 @@ class Scene:
         volume = resample_to(volume, self.original.geometry, order=1, fill=0.0)
         scene, covered, levels = self.standardized(x), self._covered(), self.image_levels(x)
         array = np.empty(volume.shape, np.float32)
-        for inner, outer, cut in slabs_of(len(array), self._reach):
+        for inner, outer, cut in slabs(len(array), SLAB, self._reach):
             labels = self.original.array[outer]
             place = (outer, *(slice(0, n) for n in volume.shape[1:]))
             values = scene._intensities(volume.array[outer], labels, levels, place)[cut]

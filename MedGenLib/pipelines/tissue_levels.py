@@ -9,14 +9,14 @@ how much the texture varies there. The image keeps its texture, which gets these
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.imaging.boxes import Box, common, inside
+from MedGenLib.imaging.boxes import Box, common, inside, slabs
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
 from MedGenLib.pipelines.conditioning import label_channels
@@ -24,9 +24,7 @@ from MedGenLib.pipelines.conditioning import label_channels
 if TYPE_CHECKING:
     from MedGenLib.imaging.normalization import TissueStandard
     from MedGenLib.imaging.orientation import Reorientation
-    from MedGenLib.labels.vocabulary import Label
 
-SOFT_TISSUE = "soft tissue"
 CELL_MM = 4.0
 """Side of a cell."""
 REACHES = (3, 9)
@@ -116,18 +114,20 @@ def texture_levels(
     """
     offset, factor = np.zeros(labels.shape, np.float32), np.ones(labels.shape, np.float16)
     tissues = [value for value in range(1, len(cells) + 1) if np.count_nonzero(labels == value) >= FEWEST]
-    slabs = list(slabs_of(len(labels), HALO))
-    noise = 0.0
-    if soft in tissues:
-        noise = _noise(
-            (_Texture.of(x[outer], labels[outer], levels[:, outer], codec, soft, cut) for _, outer, cut in slabs)
-        )
+    parts = list(slabs(len(labels), SLAB, HALO))
+
+    def texture(value: int, outer: slice) -> _Texture:
+        return _Texture(x[outer], labels[outer], levels[:, outer], codec, value)
+
+    noise = (
+        _noise(((texture(soft, outer), cut) for _, outer, cut in parts), codec.scales[soft]) if soft in tissues else 0
+    )
     for value in tissues:
-        for inner, outer, cut in slabs:
-            part = _Texture.of(x[outer], labels[outer], levels[:, outer], codec, value, cut)
-            if part is None:
+        for inner, outer, cut in parts:
+            if not (labels[inner] == value).any():
                 continue
             usual = at_voxels(cells[value - 1], labels.shape, (outer, *(slice(0, n) for n in labels.shape[1:])))
+            part = texture(value, outer)
             change, gain = part.changed(usual, noise / codec.scales[value] ** 2)
             inside = part.inside[cut]
             offset[inner][inside] = codec.scales[value] * change[cut][inside]
@@ -135,77 +135,41 @@ def texture_levels(
     return offset, factor
 
 
-@dataclass(frozen=True)
 class _Texture:
-    """A tissue in a slab of an image, in scales of the codec about its center.
+    """A tissue in a slab of an image, in scales of the codec about its center."""
 
-    Attributes
-    ----------
-    smooth, slow: means of the values nearby and farther.
-    level, fine, coarse: of the network.
-    cut: the slab without its halo.
-    """
-
-    inside: NDArray[np.bool_]
-    values: NDArray[np.float32]
-    near: _TissueMean
-    far: _TissueMean
-    smooth: NDArray[np.float32]
-    slow: NDArray[np.float32]
-    level: NDArray[np.float32]
-    fine: NDArray[np.float32]
-    coarse: NDArray[np.float32]
-    cut: slice
-    scale: float
-
-    @classmethod
-    def of(
-        cls, x: NDArray, labels: NDArray, levels: NDArray, codec: TissueStandard, value: int, cut: slice
-    ) -> _Texture | None:
-        inside = labels == value
-        if not inside.any():
-            return None
-        values = np.sinh(np.clip(x, -codec.limit, codec.limit)).astype(np.float32)
-        near, far = (_TissueMean(inside, reach) for reach in REACHES)
-        known = (part.astype(np.float32) for part in levels)
-        return cls(inside, values, near, far, near.of(values), far.of(values), *known, cut, codec.scales[value])
+    def __init__(self, x: NDArray, labels: NDArray, levels: NDArray, codec: TissueStandard, value: int) -> None:
+        self.inside = labels == value
+        self.values = np.sinh(np.clip(x, -codec.limit, codec.limit)).astype(np.float32)
+        self.level, self.fine, self.coarse = (part.astype(np.float32) for part in levels)
+        self.near = _TissueMean(self.inside, REACHES[0])
+        self.smooth = self.near.of(self.values)
 
     def changed(self, usual: NDArray, noise: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Offset and factor, for a noise of more variance than usual."""
-        level = self.level - self.far.of(self.level - usual)
+        far = _TissueMean(self.inside, REACHES[1])
+        slow = far.of(self.values)
+        level = self.level - far.of(self.level - usual)
         variance = (SPREAD * self.fine) ** 2
         variance = np.maximum(variance + noise, LEAST_NOISE * variance)
-        gain = _gain(variance, self.far.of((self.values - self.smooth) ** 2))
-        slow_gain = _gain((SPREAD * self.coarse) ** 2, self.far.of((self.smooth - self.slow) ** 2))
-        return level + slow_gain * (self.smooth - self.slow) - gain * self.smooth, gain
+        gain = _gain(variance, far.of((self.values - self.smooth) ** 2))
+        slow_gain = _gain((SPREAD * self.coarse) ** 2, far.of((self.smooth - slow) ** 2))
+        return level + slow_gain * (self.smooth - slow) - gain * self.smooth, gain
 
 
-def _noise(slabs: Iterable[_Texture | None]) -> float:
-    """Variance in HU that the noise of a tissue has more than usual, without borders if it is large enough."""
+def _noise(parts: Iterable[tuple[_Texture, slice]], scale: float) -> float:
+    """Variance in HU that the noise of a tissue has more than usual, without borders if it is large enough.
+
+    Each slab comes with its position in it without the halo; `scale` is that of the tissue.
+    """
     sums = np.zeros((2, 2))
-    for part in filter(None, slabs):
+    for part, cut in parts:
         excess = (part.values - part.smooth) ** 2 - (SPREAD * part.fine) ** 2
         inner = part.inside & (part.near.share > 1 - LEAST_SHARE)
-        for row, where in enumerate((inner[part.cut], part.inside[part.cut])):
-            sums[row] += excess[part.cut][where].sum(dtype=np.float64) * part.scale**2, np.count_nonzero(where)
+        for row, where in enumerate((inner[cut], part.inside[cut])):
+            sums[row] += excess[cut][where].sum(dtype=np.float64) * scale**2, np.count_nonzero(where)
     total, count = sums[0] if sums[0, 1] >= FEWEST else sums[1]
     return float(total / count)
-
-
-def slabs_of(length: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Slabs of the first axis: the slab, the slab extended by `reach` on both sides, and its position in that.
-
-    Slab-wise computation saves memory with the same result.
-    """
-    for start in range(0, length, SLAB):
-        stop = min(start + SLAB, length)
-        first, last = max(0, start - reach), min(length, stop + reach)
-        yield slice(start, stop), slice(first, last), slice(start - first, stop - first)
-
-
-def soft_tissue(labels: Mapping[int, Label]) -> int | None:
-    """Number of the label in which the noise of a CT is measured; None for a model without it."""
-    return next((value for value, label in labels.items() if label.name == SOFT_TISSUE), None)
 
 
 def _gain(wanted: NDArray, found: NDArray) -> NDArray[np.float32]:

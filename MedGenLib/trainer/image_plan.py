@@ -14,7 +14,7 @@ from MedGenLib.errors import InputError
 from MedGenLib.packages.typed import setting
 from MedGenLib.pipelines.fixed_grid import FixedGrid
 from MedGenLib.trainer.datasets import DataSet, LabeledImage
-from MedGenLib.trainer.inspection import Inspection
+from MedGenLib.trainer.inspection import CaseFacts, Inspection
 from MedGenLib.trainer.plan import CHOOSING, BasePlan, about, split_of
 from MedGenLib.training.splits import hold_out_both
 
@@ -197,20 +197,15 @@ def make_image_plan(
     batch = 4 if kind == "cpu" else 16
     used = {case.name for case in facts}
     classes = sorted({case.kind for case in dataset.cases if case.kind and case.name in used})
-    center, scale = (float(np.median([getattr(case, key) for case in facts])) for key in ("mean", "sd"))
     return ImagePlan.of(
         {
             **about(dataset, inspection, name, license, f"{dataset.title}-{recipe}"),
             **({"channel": channel} if channel else {}),
-            "unit": "HU" if ct else "a.u.",
+            **intensities(facts, ct),
             "recipe": recipe,
             **({"classes": classes} if len(classes) > 1 else {}),
             "spacing_mm": spacing,
             "grid": grid,
-            "center": round(center, 1) if ct else 500.0,
-            "scale": round(scale, 1) if ct else 500.0,
-            "range": [-1024, 3071] if ct else [0, 1500],
-            "background": -1000 if ct else 0,
             "batch": batch,
             "network": {"widths": widths} if recipe == "style-gan" else blocks,
             "discriminator": blocks,
@@ -223,6 +218,14 @@ def make_image_plan(
             | ({"validation": CHOOSING} if validation else {}),
         }
     )
+
+
+def intensities(facts: Sequence[CaseFacts], ct: bool) -> dict[str, Any]:
+    """Unit, range and codec of a plan: CT keeps its HU; the bright end of an MR image becomes 1000."""
+    if not ct:
+        return {"unit": "a.u.", "center": 500.0, "scale": 500.0, "range": [0, 1500], "background": 0}
+    center, scale = (round(float(np.median([getattr(case, key) for case in facts])), 1) for key in ("mean", "sd"))
+    return {"unit": "HU", "center": center, "scale": max(scale, 1.0), "range": [-1024, 3071], "background": -1000}
 
 
 def _reasons(

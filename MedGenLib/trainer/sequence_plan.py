@@ -11,7 +11,7 @@ import numpy as np
 
 from MedGenLib.packages.typed import setting
 from MedGenLib.trainer.datasets import SEQUENCE, DataSet, LabeledImage
-from MedGenLib.trainer.image_plan import CACHED, GridPlan
+from MedGenLib.trainer.image_plan import CACHED, GridPlan, intensities
 from MedGenLib.trainer.inspection import Inspection
 from MedGenLib.trainer.plan import about
 from MedGenLib.training.splits import hold_out_both
@@ -68,24 +68,19 @@ def make_sequence_plan(
     """
     people, facts, kind = inspection.subjects, inspection.facts, "cuda" if device.startswith("cuda") else "cpu"
     held_out, _ = hold_out_both(people, f"series of {dataset.path}")
-    ct, step = inspection.modality == "CT", 2 ** len(WIDTHS[kind])
+    step = 2 ** len(WIDTHS[kind])
     extent = np.max([case.extent for case in facts], axis=0)
     native = float(np.median([math.prod(case.spacing) ** (1 / 3) for case in facts]))
     spacing = float(f"{max(native, (np.prod(extent) / MOST_VOXELS[kind]) ** (1 / 3)):.3g}")
     grid = [int(math.ceil(round(side / spacing, 3) / step) * step) for side in extent]
-    center, scale = (float(np.median([getattr(case, key) for case in facts])) for key in ("mean", "sd"))
     frames = facts[0].frames
     return SequencePlan.of(
         {
             **about(dataset, inspection, name, license, f"{dataset.title}-{SEQUENCE}"),
-            "unit": "HU" if ct else "a.u.",
+            **intensities(facts, inspection.modality == "CT"),
             "frames": frames,
             "spacing_mm": spacing,
             "grid": grid,
-            "center": round(center, 1) if ct else 500.0,
-            "scale": round(max(scale, 1.0), 1) if ct else 500.0,
-            "range": [-1024, 3071] if ct else [0, 1500],
-            "background": -1000 if ct else 0,
             "batch": 1 if kind == "cpu" else 4,
             "network": {"widths": list(WIDTHS[kind])},
             "loss": {"smooth": 0.05, "residual": 0.3},

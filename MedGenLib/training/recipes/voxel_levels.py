@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from MedGenLib.networks import VoxelLevelNet
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.conditioning import noise_scalar, spacing_scalar
-from MedGenLib.pipelines.flow_sampling import LEVELS, VOXEL_LEVELS
-from MedGenLib.pipelines.loading import network
+from MedGenLib.pipelines.flow_sampling import VOXEL_LEVELS, cell_levels
+from MedGenLib.pipelines.memory_plan import LAYOUTS
 from MedGenLib.pipelines.tissue_levels import REACHES, at_voxels, cell_counts, tissue_shares, voxel_inputs
 from MedGenLib.training.data import read_data
 from MedGenLib.training.data.patches import cut
@@ -55,16 +55,13 @@ class VoxelLevelsRecipe:
         self.networks: dict[str, nn.Module] = {VOXEL_LEVELS: net.to(memory_format=torch.channels_last_3d)}
         self.objectives = [Objective(VOXEL_LEVELS, (VOXEL_LEVELS,), self._loss)]
 
-    @torch.no_grad()
     def _cell_levels(self, number: int, filtered: bool) -> np.ndarray:
         """Levels of the cells of a scan with one kind of labels, in half precision."""
-        scan, net = self.data.scans[number], network(self.package, LEVELS, torch.device("cpu"))
+        scan = self.data.scans[number]
         labels = scan.labels if filtered else thresholded(scan.values, scan.labels > 0)
-        cells = cell_counts(labels.shape, (scan.spacing,) * 3)
-        shares = np.pad(tissue_shares(labels, cells, self.tissues), [(0, 0), *((0, -n % net.stride) for n in cells)])
-        shares[0] += shares.sum(0) == 0
-        size = tuple(slice(0, n) for n in cells)
-        return net(torch.from_numpy(shares)[None])[(0, slice(1, None), *size)].half().numpy()
+        shares = tissue_shares(labels, cell_counts(labels.shape, (scan.spacing,) * 3), self.tissues)
+        found = cell_levels(self.package, shares, torch.device("cpu"), LAYOUTS["normal"].levels)
+        return found.astype(np.float16)
 
     def batch(self, draw: Draw, size: int) -> dict[str, Tensor]:
         patches = [self._patch(draw.numpy) for _ in range(size)]
