@@ -8,9 +8,11 @@ how much the texture varies there. The image keeps its texture, which gets these
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,11 +58,8 @@ def cell_counts(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, ..
 
 def tissue_shares(labels: NDArray, cells: Sequence[int], tissues: int) -> NDArray[np.float32]:
     """Share of each label in each cell, outside first: (i, j, k) labels -> (tissues + 1, cells)."""
-    shares = np.empty((tissues + 1, *cells), np.float32)
-    for row, part in _rows(len(labels), cells[0]):
-        counts = [_pooled((labels[part] == value).sum(0), cells[1:]) for value in range(1, tissues + 1)]
-        whole = _pooled(np.full(labels.shape[1:], part.stop - part.start), cells[1:])
-        shares[1:, row] = np.array(counts) / whole
+    counts = _sums(labels, cells, tissues)
+    shares = (counts / counts.sum(0)).astype(np.float32)
     shares[0] = 1 - shares[1:].sum(0)
     return shares
 
@@ -69,12 +68,7 @@ def tissue_sums(
     values: NDArray, labels: NDArray, cells: Sequence[int], tissues: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Sum of the values of each label in each cell, and its number of voxels, (tissues, cells) each."""
-    sums, counts = (np.empty((tissues, *cells), np.float32) for _ in range(2))
-    for row, part in _rows(len(labels), cells[0]):
-        for value in range(1, tissues + 1):
-            inside = labels[part] == value
-            counts[value - 1, row] = _pooled(inside.sum(0), cells[1:])
-            sums[value - 1, row] = _pooled(np.where(inside, values[part], 0).sum(0, dtype=np.float64), cells[1:])
+    sums, counts = (_sums(labels, cells, tissues, part)[1:].astype(np.float32) for part in (values, None))
     return sums, counts
 
 
@@ -205,14 +199,14 @@ class TextureLevels:
     voxels: offset in HU and factor less 1 of each voxel, arrays of the grid ``place`` of the image, if that is the
         working grid; else volumes for label 1, 2, ... on the working grid.
     place: where the working grid lies in the image, voxel by voxel; None if it has other voxels.
-    cells: the same smoothly for label 1, 2, ..., in cells.
+    cells: gives the same smoothly for label 1, 2, ..., in cells; only an edit needs them.
     centers: of all labels, in HU.
     labels: those that the levels belong to, on the grid of the image.
     """
 
     voxels: tuple[NDArray, NDArray] | tuple[tuple[Volume, Volume], ...]
     place: Box | None
-    cells: tuple[tuple[Volume, Volume], ...]
+    cells: Callable[[], tuple[tuple[Volume, Volume], ...]]
     centers: tuple[float, ...]
     labels: LabelMap
 
@@ -230,11 +224,18 @@ class TextureLevels:
         """Those of `texture_levels` with the labels ``working`` of a reoriented grid."""
         counts, tissues = cell_counts(working.shape, reorientation.axes(grid.spacing)), range(len(centers) - 1)
         changes = [part - at for at, part in enumerate(found)]
-        smooth = [_smooth(part, working, counts, len(tissues)) for part in changes]
-        cells = tuple(
-            tuple(Volume(stored := reorientation.undo(part[n]), _cells_affine(grid, stored.shape)) for part in smooth)
-            for n in tissues
-        )
+
+        @cache
+        def smooth() -> list[NDArray[np.float32]]:
+            return [_smooth(part, working, counts, len(tissues)) for part in changes]
+
+        @cache
+        def cells() -> tuple[tuple[Volume, Volume], ...]:
+            return tuple(
+                tuple(Volume(at := reorientation.undo(part[n]), _cells_affine(grid, at.shape)) for part in smooth())
+                for n in tissues
+            )
+
         if place is not None:
             return cls(tuple(map(reorientation.undo, changes)), place, cells, centers, labels)
         whole = tuple(slice(0, n) for n in working.shape)
@@ -242,7 +243,7 @@ class TextureLevels:
         for n in tissues:  # beyond a tissue its means, as a voxel of the image lies between those of the grid
             parts = (
                 np.where(working == n + 1, part, at_voxels(mean[n], working.shape, whole)).astype(np.float32)
-                for part, mean in zip(changes, smooth, strict=True)
+                for part, mean in zip(changes, smooth(), strict=True)
             )
             voxels.append(tuple(Volume(reorientation.undo(part), grid.affine) for part in parts))
         return cls(tuple(voxels), None, cells, centers, labels)
@@ -269,7 +270,9 @@ class TextureLevels:
         if self.place is not None and (both := common(box, self.place)):
             for part, stored in zip(found, self.voxels, strict=True):
                 part[inside(both, box)] = stored[inside(both, self.place)]
-        sources = [(True, self.cells)] if self.place is not None else [(False, self.voxels), (True, self.cells)]
+        sources = [(False, self.voxels)] if self.place is None else []
+        if np.any(changed):
+            sources.append((True, self.cells()))
         for new, volumes in sources:
             for value, pair in enumerate(volumes, 1):
                 where = (labels == value) & (changed == new)
@@ -308,15 +311,14 @@ def _cells_affine(grid: Geometry, cells: Sequence[int]) -> NDArray[np.float64]:
     return affine
 
 
-def _rows(length: int, count: int) -> Iterator[tuple[int, slice]]:
-    """Number of a cell along an axis, and its voxels."""
-    edges = [number * length // count for number in range(count + 1)]
-    for number in range(count):
-        yield number, slice(edges[number], edges[number + 1])
-
-
-def _pooled(plane: NDArray, cells: Sequence[int]) -> NDArray:
-    """Sums of a plane over cells."""
-    for axis, count in enumerate(cells):
-        plane = np.add.reduceat(plane, np.arange(count) * plane.shape[axis] // count, axis)
-    return plane
+def _sums(labels: NDArray, cells: Sequence[int], tissues: int, values: NDArray | None = None) -> NDArray[np.float64]:
+    """Sum of the values of each label in each cell, or its number of voxels: (tissues + 1, cells), outside first."""
+    edges = [np.arange(m + 1) * n // m for n, m in zip(labels.shape, cells, strict=True)]
+    rows, columns = (np.repeat(np.arange(m), np.diff(edge)) for m, edge in zip(cells[1:], edges[1:], strict=True))
+    size, made = cells[1] * cells[2], np.empty((tissues + 1, *cells))
+    place = rows[:, None] * cells[2] + columns
+    for number, (start, stop) in enumerate(itertools.pairwise(edges[0])):
+        index = labels[start:stop].astype(np.intp) * size + place
+        weights = None if values is None else values[start:stop].ravel()
+        made[:, number] = np.bincount(index.ravel(), weights, len(made) * size).reshape(len(made), *cells[1:])
+    return made
