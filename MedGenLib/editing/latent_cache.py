@@ -13,15 +13,15 @@ from MedGenLib.editing.noise import NoiseField
 from MedGenLib.imaging.boxes import Box, inside, scaled, shrunk, wider
 from MedGenLib.imaging.normalization import Affine, TissueStandard
 from MedGenLib.pipelines.loading import precision
+from MedGenLib.pipelines.tissue_levels import ImageLevels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from MedGenLib.editing.organs import OrganEdits
     from MedGenLib.imaging.normalization import TissueRange
-    from MedGenLib.pipelines.contrast import ShadedLevels
-    from MedGenLib.pipelines.tissue_levels import TextureLevels
 
+UNCHANGED = ImageLevels()
 TILE = 64
 """Latent cells per side that are encoded at once."""
 
@@ -52,7 +52,7 @@ class LatentCache:
         noise: NoiseField,
         content: Box | None,
         scale: float = 1.0,
-        levels: TextureLevels | ShadedLevels | None = None,
+        levels: ImageLevels = UNCHANGED,
     ) -> None:
         self.grid_map, self.codec, self.noise, self.scale, self.levels = grid_map, codec, noise, scale, levels
         self.filled = content is None
@@ -65,17 +65,14 @@ class LatentCache:
 
     def intensities(self, x: NDArray, labels: NDArray, box: Box, limits: TissueRange | None) -> NDArray[np.float32]:
         """Network values of a box of the image -> its values."""
-        values = self.codec.decode(x, labels)
-        if self.levels is not None:
-            values = self.levels.applied(values, labels, box)
+        values = self.levels.applied(self.codec.decode(x, labels), labels, box)
         if limits is not None:
             values = limits.enforce(values, labels)
         return values * np.float32(self.scale)
 
     def in_model_units(self, values: NDArray, labels: NDArray, box: Box) -> NDArray:
         """Values of a box of the image in the unit of the model, without its levels."""
-        values = values / self.scale
-        return values if self.levels is None else self.levels.removed(values, labels, box)
+        return self.levels.removed(values / self.scale, labels, box)
 
     def store(self, place: Box, latent: Tensor) -> None:
         """Store the latent (1, c, i, j, k) of a box of the working grid."""

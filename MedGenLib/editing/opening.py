@@ -79,7 +79,7 @@ def generated(
 
     result = generate(mask, model, progress=progress, on_sample=keep, **options)
     run, latent, chosen = kept
-    scene, volume, labels = run.scene.of_seed(chosen), result.volume, result.source
+    scene, volume, labels = run.of_seed(chosen), result.volume, result.source
     levels = scene.image_levels(None)
     if scene.manifest.settings.texture is not None or scene.voxel_levels is not None:
         decoded = run.decode(latent)

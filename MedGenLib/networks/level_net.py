@@ -57,23 +57,27 @@ class VoxelLevelNet(_LevelUNet):
 
     The input (b, 2 * tissues + 3, i, j, k) has the labels one-hot, outside first, the levels of the cells by
     `LevelNet`, and the scalar conditions spacing and noise. The output (b, 3, tissues, i, j, k) has levels, and mean
-    absolute values of the fine and of the coarse texture, in scales of the codec.
+    absolute values of the fine and of the coarse texture, in scales of the codec. Without ``cells`` the input lacks
+    their levels, and the output is the same for all tissues: that of the voxel's own.
 
     Parameters
     ----------
     tissues: labels of the model.
     widths: channels of the three levels.
+    cells: whether the levels of the cells are known.
     """
 
-    def __init__(self, tissues: int = 4, widths: Sequence[int] = (8, 24, 48)) -> None:
-        super().__init__(2 * tissues + 3, 3 * tissues, widths)
-        self.arguments = {"tissues": tissues, "widths": list(widths)}
+    def __init__(self, tissues: int = 4, widths: Sequence[int] = (8, 24, 48), cells: bool = True) -> None:
+        super().__init__((1 + cells) * tissues + 3, 3 * (tissues if cells else 1), widths)
+        self.arguments = {"tissues": tissues, "widths": list(widths), **({} if cells else {"cells": False})}
 
     def forward(self, known: Tensor) -> Tensor:
-        tissues = self.arguments["tissues"]
-        change, fine, coarse = self.maps(known).split(tissues, 1)
-        level = known[:, tissues + 1 : 2 * tissues + 1].float() + change
-        return torch.stack([level, F.softplus(fine), F.softplus(coarse)], 1)
+        tissues, cells = self.arguments["tissues"], self.arguments.get("cells", True)
+        level, fine, coarse = self.maps(known).split(tissues if cells else 1, 1)
+        if cells:
+            level = level + known[:, tissues + 1 : 2 * tissues + 1].float()
+        found = torch.stack([level, F.softplus(fine), F.softplus(coarse)], 1)
+        return found.expand(-1, -1, tissues, -1, -1, -1)
 
 
 def _block(channels_in: int, channels: int) -> nn.Sequential:

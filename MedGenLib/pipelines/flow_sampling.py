@@ -131,11 +131,18 @@ class Sampling(GenerationRun):
 
     @torch.inference_mode()
     def sample(self, seed: int, progress: ProgressCallback | None = None) -> Tensor:
-        """Sample the latent (1, c, i, j, k) of the scene, which then has the contrast of the seed."""
-        self.scene = self.scene.of_seed(seed)
+        """Sample the latent (1, c, i, j, k) of the scene, which then is that `of_seed`."""
+        self.scene = self.of_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         noise = self.noise(generator).to(self.device)
         return self.integrate(noise, progress, generator)
+
+    def of_seed(self, seed: int) -> Scene:
+        """The scene with the contrast of a seed, and the levels of its tissues with that noise."""
+        scene = self.scene.of_seed(seed)
+        if scene.voxel_levels is None or scene.scalars != self.scene.scalars:
+            scene = with_levels(scene, self.device, self.plan.layout.levels)
+        return scene
 
     def drawn(self, seed: int) -> dict[str, float]:
         return self.scene.drawn(seed)
@@ -261,15 +268,18 @@ def with_levels(scene: Scene, device: torch.device, longest: int) -> Scene:
     """
     if VOXEL_LEVELS not in scene.manifest.networks or 1 in scene.grid.shape:
         return scene
-    cells = cell_levels(scene.manifest, scene.shares, device, longest)
+    cells = None
+    if LEVELS in scene.manifest.networks:
+        cells = cell_levels(scene.manifest, scene.shares, device, longest)
     net = network(scene.manifest, VOXEL_LEVELS, device)
-    labels = scene.inner_labels
+    labels, tissues = scene.inner_labels, net.arguments["tissues"]
     padded = np.pad(labels, [(0, -n % net.stride) for n in labels.shape])
     windows = _windows(padded.shape, longest, net.stride)
 
     def evaluate(number: int, part: Tensor) -> Tensor:
         box = list(windows)[number]
-        known = voxel_inputs(padded[box], at_voxels(cells, labels.shape, box), scene.scalars)
+        levels = None if cells is None else at_voxels(cells, labels.shape, box)
+        known = voxel_inputs(padded[box], tissues, levels, scene.scalars)
         found = net(torch.from_numpy(known)[None].to(device))
         own = torch.from_numpy(padded[box].astype(np.int64) - 1).clamp(min=0).to(device)
         return found.gather(2, own.expand(1, 3, 1, *own.shape))[:, :, 0].to(part)

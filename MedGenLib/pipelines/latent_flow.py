@@ -31,7 +31,7 @@ class LatentFlow(Pipeline):
 
     def prepare(self, source: LabelMap, device: torch.device, options: SamplingOptions) -> Sampling:
         """The mask on the working grid, and the networks of the preset."""
-        from MedGenLib.pipelines.flow_sampling import Sampling, with_levels
+        from MedGenLib.pipelines.flow_sampling import Sampling
         from MedGenLib.pipelines.scene import prepare
 
         manifest = self.manifest
@@ -47,7 +47,7 @@ class LatentFlow(Pipeline):
         if steps is None:
             # The steps of a student are too few for the main network.
             steps = (preset if role == preset.network else manifest.preset("normal")).steps
-        run = Sampling.of(
+        return Sampling.of(
             manifest,
             device,
             options.sampler,
@@ -58,8 +58,6 @@ class LatentFlow(Pipeline):
             options.guidance,
             options.classifier_guidance,
         )
-        run.scene = with_levels(run.scene, device, run.plan.layout.levels)
-        return run
 
     def estimate(self, geometry: Geometry, preset: str, device: str = "cpu", free_mib: float | None = None) -> Estimate:
         """Estimate for the whole grid; an upper bound, as a mask is cropped to its labels."""

@@ -36,7 +36,7 @@ from MedGenLib.pipelines.contrast import (
 )
 from MedGenLib.pipelines.memory_plan import BASE_MIB, LAYOUTS, MemoryDemand, network_stride, too_little
 from MedGenLib.pipelines.scanner_noise import ScannerNoise, scanner_noise
-from MedGenLib.pipelines.tissue_levels import TextureLevels, cell_counts, texture_levels, tissue_shares
+from MedGenLib.pipelines.tissue_levels import ImageLevels, TextureLevels, cell_counts, texture_levels, tissue_shares
 from MedGenLib.pipelines.working_grid import working_geometry
 
 MARGIN = 8
@@ -95,15 +95,21 @@ class Scene:
         """Labels of the grid without its padding."""
         return self.labels[self._inside]
 
-    def image_levels(self, x: np.ndarray | None) -> TextureLevels | ShadedLevels | None:
-        """What gives an image its shading, or the usual levels of its tissues.
+    def image_levels(self, x: np.ndarray | None) -> ImageLevels:
+        """What gives an image the usual levels of its tissues and its shading.
 
-        The latter need the image, ``x``, as network values on the padded grid.
+        The former need the image, ``x``, as network values on the padded grid.
         """
-        if self.shading is not None:
-            return ShadedLevels(self.shading, self.codec.centers, self.original.geometry)
-        if self.voxel_levels is None or x is None:
-            return None
+        texture = () if self.voxel_levels is None or x is None else (self._texture_levels(x),)
+        return ImageLevels(texture + self._shaded)
+
+    @property
+    def _shaded(self) -> tuple[ShadedLevels, ...]:
+        if self.shading is None:
+            return ()
+        return (ShadedLevels(self.shading, self.codec.centers, self.original.geometry),)
+
+    def _texture_levels(self, x: np.ndarray) -> TextureLevels:
         working, grid = self.inner_labels, self.grid.geometry
         levels, soft = (self.cell_levels, self.voxel_levels), soft_tissue(self.manifest.input.labels)
         found = texture_levels(x[self._inside], working, *levels, self.codec, soft)
@@ -225,15 +231,12 @@ class Scene:
             array[inner] = np.where(covered[inner], values, output.background)
         return volume.with_array(whole_numbers(array))
 
-    def _intensities(
-        self, x: np.ndarray, labels: np.ndarray, levels: TextureLevels | ShadedLevels | None, box: Box
-    ) -> np.ndarray:
+    def _intensities(self, x: np.ndarray, labels: np.ndarray, levels: ImageLevels, box: Box) -> np.ndarray:
         """Standardized values of a box of the image -> intensities, with levels and in the range of their tissues."""
-        plain = self.codec.decode(x, labels)
-        array = plain if levels is None else levels.applied(plain, labels, box)
+        array = levels.applied(self.codec.decode(x, labels), labels, box)
         if self.manifest.settings.contrast is not None:
             known = CODECS[self.manifest.settings.name](**self.manifest.settings.codec)
-            shown = np.array(self.codec.centers)[labels] + array - plain
+            shown = ImageLevels(self._shaded).applied(np.array(self.codec.centers)[labels], labels, box)
             array = array + softened_shift(known, shown, labels)
         limits = self._limits
         return array if limits is None else limits.enforce(array, labels)

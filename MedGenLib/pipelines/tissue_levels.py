@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGenLib.imaging.boxes import Box, common, inside, slabs
+from MedGenLib.imaging.boxes import Box, common, inside, slabs, tight, wider
 from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
 from MedGenLib.pipelines.conditioning import label_channels
@@ -26,6 +26,7 @@ from MedGenLib.pipelines.conditioning import label_channels
 if TYPE_CHECKING:
     from MedGenLib.imaging.normalization import TissueStandard
     from MedGenLib.imaging.orientation import Reorientation
+    from MedGenLib.pipelines.contrast import ShadedLevels
 
 CELL_MM = 4.0
 """Side of a cell."""
@@ -83,67 +84,77 @@ def at_voxels(cells: NDArray, shape: Sequence[int], box: Box) -> NDArray[np.floa
     return cells.astype(np.float32)
 
 
-def voxel_inputs(labels: NDArray, levels: NDArray, scalars: Sequence[float]) -> NDArray[np.float32]:
-    """Input of a `VoxelLevelNet` from labels (i, j, k), levels of their cells at the voxels, and scalar conditions."""
+def voxel_inputs(
+    labels: NDArray, tissues: int, levels: NDArray | None, scalars: Sequence[float]
+) -> NDArray[np.float32]:
+    """Input of a `VoxelLevelNet` from labels (i, j, k), levels of their cells at the voxels if it knows them, and
+    scalar conditions."""
     constant = [np.full((1, *labels.shape), value, np.float32) for value in scalars]
-    return np.concatenate([label_channels(labels, len(levels)), levels, *constant])
+    known = [] if levels is None else [levels]
+    return np.concatenate([label_channels(labels, tissues), *known, *constant])
 
 
 def texture_levels(
-    x: NDArray, labels: NDArray, cells: NDArray, levels: NDArray, codec: TissueStandard, soft: int | None = None
+    x: NDArray, labels: NDArray, cells: NDArray | None, levels: NDArray, codec: TissueStandard, soft: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-    """Offset in HU and factor of each voxel, (i, j, k) each, that give the tissues of an image their levels.
+    """Offset and factor of each voxel, (i, j, k) each, that give the tissues of an image their levels.
 
     The image keeps its texture, fine and coarse (see `REACHES`), with another strength. The noise stays as it is: that
-    of soft tissue, whose variance all tissues have. A tissue of few voxels stays as it is: offset 0, factor 1. Slabs
-    are computed one after the other, with the same result as all at once.
+    of soft tissue, whose variance all tissues have; without soft tissue it belongs to the usual texture. A tissue of
+    few voxels stays as it is: offset 0, factor 1. Slabs are computed one after the other, with the same result as all
+    at once.
 
     Parameters
     ----------
     x: network values (i, j, k); labels: on the same grid.
-    cells: levels (tissues, cells) by a `LevelNet`, which the mean of a tissue follows.
+    cells: levels (tissues, cells) by a `LevelNet`, which the mean of a tissue follows; None for a model without one.
     levels: (3, i, j, k) of a `VoxelLevelNet` for the label of each voxel; its levels differ from those of the cells by
         borders and shapes.
     soft: label of soft tissue, if the model has one.
     """
     offset, factor = np.zeros(labels.shape, np.float32), np.ones(labels.shape, np.float16)
-    tissues = [value for value in range(1, len(cells) + 1) if np.count_nonzero(labels == value) >= FEWEST]
-    parts = list(slabs(len(labels), SLAB, HALO))
+    tissues = [value for value in range(1, len(codec.centers)) if np.count_nonzero(labels == value) >= FEWEST]
 
-    def texture(value: int, outer: slice) -> _Texture:
-        return _Texture(x[outer], labels[outer], levels[:, outer], codec, value)
+    def textures(value: int) -> Iterator[tuple[_Texture, Box, Box]]:
+        """The tissue slab by slab, with the box that it lies in, and the part of that for which the slab counts."""
+        for inner, outer, _ in slabs(len(labels), SLAB, HALO):
+            if (labels[inner] == value).any():
+                marks = labels[outer] == value
+                box, part = tight(marks, (outer, *(slice(0, n) for n in labels.shape[1:])))
+                own = common(box, (inner, *box[1:]))
+                yield _Texture(x[box], marks[part], levels[(slice(None), *box)], codec, value), box, own
 
-    noise = (
-        _noise(((texture(soft, outer), cut) for _, outer, cut in parts), codec.scales[soft]) if soft in tissues else 0
-    )
+    noise = 0.0
+    if soft in tissues:
+        noise = _noise(((part, inside(own, box)) for part, box, own in textures(soft)), codec.scales[soft])
     for value in tissues:
-        for inner, outer, cut in parts:
-            if not (labels[inner] == value).any():
-                continue
-            usual = at_voxels(cells[value - 1], labels.shape, (outer, *(slice(0, n) for n in labels.shape[1:])))
-            part = texture(value, outer)
+        for part, box, own in textures(value):
+            usual = None if cells is None else at_voxels(cells[value - 1], labels.shape, box)
             change, gain = part.changed(usual, noise / codec.scales[value] ** 2)
-            inside = part.inside[cut]
-            offset[inner][inside] = codec.scales[value] * change[cut][inside]
-            factor[inner][inside] = gain[cut][inside]
+            cut = inside(own, box)
+            where = part.inside[cut]
+            offset[own][where] = codec.scales[value] * change[cut][where]
+            factor[own][where] = gain[cut][where]
     return offset, factor
 
 
 class _Texture:
-    """A tissue in a slab of an image, in scales of the codec about its center."""
+    """A tissue in a box of an image, in scales of the codec about its center."""
 
-    def __init__(self, x: NDArray, labels: NDArray, levels: NDArray, codec: TissueStandard, value: int) -> None:
-        self.inside = labels == value
+    def __init__(
+        self, x: NDArray, marks: NDArray[np.bool_], levels: NDArray, codec: TissueStandard, value: int
+    ) -> None:
+        self.inside = marks
         self.values = np.sinh(np.clip(x, -codec.limit, codec.limit)).astype(np.float32)
         self.level, self.fine, self.coarse = (part.astype(np.float32) for part in levels)
         self.near = _TissueMean(self.inside, REACHES[0])
         self.smooth = self.near.of(self.values)
 
-    def changed(self, usual: NDArray, noise: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def changed(self, usual: NDArray | None, noise: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Offset and factor, for a noise of more variance than usual."""
         far = _TissueMean(self.inside, REACHES[1])
         slow = far.of(self.values)
-        level = self.level - far.of(self.level - usual)
+        level = self.level if usual is None else self.level - far.of(self.level - usual)
         variance = (SPREAD * self.fine) ** 2
         variance = np.maximum(variance + noise, LEAST_NOISE * variance)
         gain = _gain(variance, far.of((self.values - self.smooth) ** 2))
@@ -151,10 +162,10 @@ class _Texture:
         return level + slow_gain * (self.smooth - slow) - gain * self.smooth, gain
 
 
-def _noise(parts: Iterable[tuple[_Texture, slice]], scale: float) -> float:
+def _noise(parts: Iterable[tuple[_Texture, Box]], scale: float) -> float:
     """Variance in HU that the noise of a tissue has more than usual, without borders if it is large enough.
 
-    Each slab comes with its position in it without the halo; `scale` is that of the tissue.
+    Each part comes with the box of it that counts; `scale` is that of the tissue.
     """
     sums = np.zeros((2, 2))
     for part, cut in parts:
@@ -189,18 +200,18 @@ class _TissueMean:
 
 @dataclass(frozen=True)
 class TextureLevels:
-    """What gives an image its levels: the HU of a voxel change linearly, by its label and place.
+    """What gives an image its levels: the value of a voxel changes linearly, by its label and place.
 
     An edit changes labels: where they differ from those of the levels, and near such a place, a voxel gets the means of
     its new tissue nearby, which know nothing of the old border.
 
     Attributes
     ----------
-    voxels: offset in HU and factor less 1 of each voxel, arrays of the grid ``place`` of the image, if that is the
-        working grid; else volumes for label 1, 2, ... on the working grid.
+    voxels: offset and factor less 1 of each voxel, arrays of the grid ``place`` of the image, if that is the working
+        grid; else volumes about label 1, 2, ..., with the voxels of the working grid, none for a missing label.
     place: where the working grid lies in the image, voxel by voxel; None if it has other voxels.
     cells: gives the same smoothly for label 1, 2, ..., in cells; only an edit needs them.
-    centers: of all labels, in HU.
+    centers: of all labels, in the unit of the model.
     labels: those that the levels belong to, on the grid of the image.
     """
 
@@ -238,25 +249,30 @@ class TextureLevels:
 
         if place is not None:
             return cls(tuple(map(reorientation.undo, changes)), place, cells, centers, labels)
-        whole = tuple(slice(0, n) for n in working.shape)
+        stored, turned = reorientation.undo(working), [reorientation.undo(part) for part in changes]
         voxels = []
         for n in tissues:  # beyond a tissue its means, as a voxel of the image lies between those of the grid
-            parts = (
-                np.where(working == n + 1, part, at_voxels(mean[n], working.shape, whole)).astype(np.float32)
-                for part, mean in zip(changes, smooth(), strict=True)
-            )
-            voxels.append(tuple(Volume(reorientation.undo(part), grid.affine) for part in parts))
+            marks, found = stored == n + 1, ()
+            if marks.any():
+                box = wider(tight(marks, tuple(slice(0, m) for m in stored.shape))[0], 2, stored.shape)
+                means = (at_voxels(reorientation.undo(mean[n]), stored.shape, box) for mean in smooth())
+                affine = grid.moved([part.start for part in box], marks[box].shape).affine
+                found = tuple(
+                    Volume(np.where(marks[box], part[box], mean).astype(np.float32), affine)
+                    for part, mean in zip(turned, means, strict=True)
+                )
+            voxels.append(found)
         return cls(tuple(voxels), None, cells, centers, labels)
 
-    def applied(self, hu: NDArray, labels: NDArray, box: Box) -> NDArray[np.float32]:
-        """HU of a box of the image with its levels; unchanged beyond the working grid."""
+    def applied(self, values: NDArray, labels: NDArray, box: Box) -> NDArray[np.float32]:
+        """Values of a box of the image with its levels; unchanged beyond the working grid."""
         center, offset, factor = self._at(labels, box)
-        return center + offset + factor * (hu - center)
+        return center + offset + factor * (values - center)
 
-    def removed(self, hu: NDArray, labels: NDArray, box: Box) -> NDArray[np.float32]:
+    def removed(self, values: NDArray, labels: NDArray, box: Box) -> NDArray[np.float32]:
         """Inverse of `applied`."""
         center, offset, factor = self._at(labels, box)
-        return center + (hu - center - offset) / factor
+        return center + (values - center - offset) / factor
 
     def _at(self, labels: NDArray, box: Box) -> tuple[NDArray, NDArray, NDArray]:
         """Center, offset and factor of the voxels of a box by their labels."""
@@ -277,9 +293,28 @@ class TextureLevels:
             for value, pair in enumerate(volumes, 1):
                 where = (labels == value) & (changed == new)
                 if where.any():
-                    for part, volume in zip(found, pair, strict=True):
+                    for part, volume in zip(found, pair, strict=False):
                         part[where] = resample_to(volume, place, fill=0.0).array[where]
         return np.asarray(self.centers, np.float32)[labels], found[0], 1 + found[1]
+
+
+@dataclass(frozen=True)
+class ImageLevels:
+    """Levels that an image gets one after the other."""
+
+    parts: tuple[TextureLevels | ShadedLevels, ...] = ()
+
+    def applied(self, values: NDArray, labels: NDArray, box: Box) -> NDArray:
+        """Values of a box of the image with its levels."""
+        for part in self.parts:
+            values = part.applied(values, labels, box)
+        return values
+
+    def removed(self, values: NDArray, labels: NDArray, box: Box) -> NDArray:
+        """Inverse of `applied`."""
+        for part in reversed(self.parts):
+            values = part.removed(values, labels, box)
+        return values
 
 
 def _smooth(values: NDArray, labels: NDArray, cells: Sequence[int], tissues: int) -> NDArray[np.float32]:

@@ -87,6 +87,10 @@ class BrainScans(ScanPatches):
             codec = read(TissueStandard, data["codec"], "data.codec")
             scans = [replace(scan, codec=adapted(codec, known, self.levels[scan.subject])) for scan in scans]
         super().__init__(config, patch, max(label.value for label in self.vocabulary.labels), scans)
+        if (share := data.get("people", {}).get("share")) is not None:
+            theirs = np.isin([scan.subject for scan in scans], [item["subject"] for item in people])
+            for part, of_all in ((theirs, share), (~theirs, 1 - share)):
+                self.weights[part] *= of_all / self.weights[part].sum()
         self.held_out = [
             f"{i['subject']}, slices {i['held_out'][0]} to {i['held_out'][1] - 1}"
             for i in data["scans"]
@@ -204,7 +208,7 @@ def _people(config: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     """Scans of the configuration's folder ``data.people``, and the people left out.
 
     Of the people, sorted by name, ``held_out`` [n, k] leaves out every n-th one, from the k-th one (from 0), and
-    ``validation`` those of the rest.
+    ``validation`` those of the rest. ``share`` of the patches shows them; without it, a scan is drawn by its volume.
     """
     section = config["data"].get("people")
     if section is None:

@@ -38,9 +38,10 @@ FEWEST = 300
 class VoxelLevelsRecipe:
     """Recipe of the module. The configuration's sections are ``data`` and ``levels``.
 
-    ``data`` is that of the reader ``tissue-scans``; half of the patches have labels by thresholds without a filter.
-    ``levels`` has ``package`` (an installed package with the network of the recipe `tissue-levels`), ``patch`` (side in
-    voxels, a multiple of 4) and the arguments of the ``network``.
+    ``data`` is that of the reader ``tissue-scans``, of which half of the patches have labels by thresholds without a
+    filter, or of another reader of patches, which varies its patches as for a flow. ``levels`` has ``package`` (an
+    installed package; it has the network of the recipe `tissue-levels` unless the ``network`` has ``cells`` false),
+    ``patch`` (side in voxels, a multiple of 4) and the arguments of the ``network``.
     """
 
     def __init__(self, config: dict[str, Any], out: Path) -> None:
@@ -51,7 +52,8 @@ class VoxelLevelsRecipe:
         self.data = read_data(config, self.side)
         self.cell_levels = lru_cache(maxsize=None)(self._cell_levels)
         net = VoxelLevelNet(self.tissues, **section.get("network", {}))
-        nn.init.zeros_(net.head.weight[: self.tissues])
+        self.cells = net.arguments.get("cells", True)
+        nn.init.zeros_(net.head.weight[: len(net.head.weight) // 3])
         self.networks: dict[str, nn.Module] = {VOXEL_LEVELS: net.to(memory_format=torch.channels_last_3d)}
         self.objectives = [Objective(VOXEL_LEVELS, (VOXEL_LEVELS,), self._loss)]
 
@@ -69,18 +71,28 @@ class VoxelLevelsRecipe:
 
     def _patch(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """A random part of a scan, mirrored at random: input of the network, labels, and their true levels."""
-        number, filtered = int(generator.choice(len(self.data.scans), p=self.data.weights)), generator.random() < 0.5
-        scan = self.data.scans[number]
-        box = self.data.box(scan.labels, generator)
-        hu, labels = cut(scan.values, box, self.data.background), cut(scan.labels, box, 0)
-        if not filtered:
-            labels = thresholded(hu, labels > 0)
-        cells = at_voxels(self.cell_levels(number, filtered), scan.labels.shape, box)
-        known = voxel_inputs(labels, cells, (spacing_scalar(scan.spacing), noise_scalar(scan.noise)))
-        settings = self.package.settings
-        centers, scales = (np.array(x, np.float32)[labels] for x in (settings.centers, settings.scales))
-        axes = tuple(axis for axis in (-3, -2, -1) if generator.random() < 0.5)
-        parts = {"known": known, "labels": labels.astype(np.int64)[None], "levels": ((hu - centers) / scales)[None]}
+        number = int(generator.choice(len(self.data.scans), p=self.data.weights))
+        scan, noise, cells = self.data.scans[number], self.data.scans[number].noise, None
+        if self.cells:
+            filtered = generator.random() < 0.5
+            box = self.data.box(scan.labels, generator)
+            values, labels = cut(scan.values, box, self.data.background), cut(scan.labels, box, 0)
+            if not filtered:
+                labels = thresholded(values, labels > 0)
+            cells = at_voxels(self.cell_levels(number, filtered), scan.labels.shape, box)
+            axes = tuple(axis for axis in (-3, -2, -1) if generator.random() < 0.5)
+        else:
+            box = self.data.box(scan.labels, generator)
+            values, labels = cut(scan.values, box, self.data.background), cut(scan.labels, box, 0)
+            values, labels, noise = self.data.vary(values, labels, noise, generator)
+            if self.data.ablation:
+                labels = self.data.ablation.apply(labels, generator)
+            axes = tuple(axis - 3 for axis in self.data.flips(generator))
+        known = voxel_inputs(labels, self.tissues, cells, (spacing_scalar(scan.spacing), noise_scalar(noise)))
+        codec = scan.codec or self.package.settings
+        centers, scales = (np.array(x, np.float32)[labels] for x in (codec.centers, codec.scales))
+        levels = ((values - centers) / scales)[None].astype(np.float32)
+        parts = {"known": known, "labels": labels.astype(np.int64)[None], "levels": levels}
         return {key: np.flip(part, axes).copy() for key, part in parts.items()}
 
     def _loss(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, dict[str, float]]:
@@ -95,6 +107,8 @@ class VoxelLevelsRecipe:
         level = (error.square() + SOFTNESS**2).sqrt() - SOFTNESS
         for value in range(1, self.tissues + 1):
             inside = (labels == value).float()
+            if not inside.any():
+                continue
             spreads = zip(found[:, 1:].unbind(1), _textures(error.detach(), inside), strict=True)
             losses = [level, *(F.smooth_l1_loss(one, true, reduction="none") for one, true in spreads)]
             totals = totals + torch.stack([(loss * inside).sum() for loss in losses]) / inside.sum().clamp(min=FEWEST)
@@ -119,6 +133,14 @@ def _textures(error: Tensor, inside: Tensor) -> list[Tensor]:
     """Absolute values of the fine and the coarse texture of a tissue: differences from its means nearby and farther."""
     means = [error]
     for reach in REACHES:
-        total, share = (F.avg_pool3d(part, reach, 1, reach // 2) for part in (error * inside, inside))
+        total, share = (_cube_means(part, reach) for part in (error * inside, inside))
         means.append(total / share.clamp(min=1e-3))
     return [(a - b).abs().clamp(max=LARGEST) for a, b in itertools.pairwise(means)]
+
+
+def _cube_means(x: Tensor, reach: int) -> Tensor:
+    """Means over cubes of a number of voxels a side, along one axis after the other; zero outside."""
+    for axis in range(3):
+        size = [reach if a == axis else 1 for a in range(3)]
+        x = F.avg_pool3d(x, size, 1, [n // 2 for n in size])
+    return x

@@ -9,9 +9,11 @@ from MedGenLib.imaging.normalization import TissueStandard
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.volume import Geometry, LabelMap, Volume
 from MedGenLib.io.files import write_volume
+from MedGenLib.networks import VoxelLevelNet
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines import flow_sampling
 from MedGenLib.pipelines.tissue_levels import (
+    ImageLevels,
     TextureLevels,
     at_voxels,
     cell_counts,
@@ -81,6 +83,42 @@ def test_all_tissues_keep_the_noise_of_soft_tissue(noise):
     made = center + offset + factor * (hu - center)
     assert made[labels == 2].std() == pytest.approx(noise, rel=0.1)
     assert made[labels == 3].std() == pytest.approx(np.sqrt(60**2 + noise**2 - 12**2), rel=0.15)
+
+
+def test_without_cells_the_mean_follows_the_levels_of_the_voxels():
+    """And blotches, which are wider than coarse texture, vanish."""
+    labels = np.repeat(half_bone(), 2, 0)
+    blotches = 30 * np.sin(np.arange(20) / 6)
+    hu = np.where(labels == 3, 500.0, 20.0) + blotches + np.random.default_rng(0).normal(0, 10, labels.shape)
+    levels = np.full((3, *labels.shape), 0.8 * 10 / 45, np.float32)
+    levels[0], levels[2] = np.linspace(-1, 1, 20), levels[1] / 5
+    offset, factor = texture_levels(CODEC.encode(hu, labels), labels, None, levels, CODEC)
+    made = (np.array(CODEC.centers)[labels] * (1 - factor) + offset + factor * hu)[:, 4:12, 4:14]
+    inner = labels[:, 4:12, 4:14] == 2
+    error = (made - (40 + 45 * levels[0, :, 4:12, 4:14]))[inner].reshape(-1, 10).mean(0)
+    assert np.abs(error).max() < 8 and np.ptp(blotches[4:14]) > 30
+
+
+def test_levels_follow_one_another_and_are_removed_in_reverse():
+    class Doubled:
+        def applied(self, values, labels, box):
+            return 2 * values
+
+        def removed(self, values, labels, box):
+            return values / 2
+
+    grid, labels = Geometry((8, 8, 8), np.eye(4)), np.full((8, 8, 8), 2, np.uint8)
+    texture = levels_of(grid, np.full(grid.shape, 7, np.float32), np.ones(grid.shape, np.float32), labels)
+    levels, whole = ImageLevels((texture, Doubled())), tuple(slice(0, n) for n in grid.shape)
+    made = levels.applied(np.full(grid.shape, 40.0), labels, whole)
+    assert np.allclose(made, 94) and np.allclose(levels.removed(made, labels, whole), 40)
+
+
+def test_a_network_without_cells_knows_the_label_of_the_voxel_alone():
+    net = VoxelLevelNet(5, (4, 8, 8), cells=False)
+    found = net(torch.rand(1, 8, 8, 8, 8))
+    assert found.shape == (1, 3, 5, 8, 8, 8) and (found[:, :, 0] == found[:, :, 4]).all() and (found[:, 1:] > 0).all()
+    assert VoxelLevelNet(**net.arguments).head.out_channels == 3
 
 
 def test_a_tissue_of_few_voxels_stays_as_it_is():
