@@ -207,6 +207,7 @@ class LatentFlowSettings(GenerationSettings):
     contrast: contrast of the training images; None for models without it.
     texture: `imaging.texture` of the training images, a condition of the network; None for models without it. An output
         that covers the field of view has mean and SD of the codec, as the training images do.
+    coarse_texture: share of the usual strength of coarse texture that the network of levels gives.
     organs: organs have the HU of `labels/organs.py` after sampling; the labels are tissues in HU with a tissue_range.
     """
 
@@ -226,6 +227,7 @@ class LatentFlowSettings(GenerationSettings):
     contrast: ContrastSettings | None = None
     texture: Distribution | None = None
     tissue_range: TissueLimits | None = None
+    coarse_texture: float = setting(1.0, low=0)
     organs: bool = False
 
     @property

@@ -286,6 +286,7 @@ def with_levels(scene: Scene, device: torch.device, longest: int) -> Scene:
 
     # The windows' sum is in single precision; what is kept is not.
     found = blend(evaluate, torch.zeros((1, 3, *padded.shape)), windows)
+    found[:, 2] *= scene.manifest.settings.coarse_texture
     size = tuple(slice(0, n) for n in labels.shape)
     return replace(scene, cell_levels=cells, voxel_levels=found[(0, slice(None), *size)].half().numpy())
 

@@ -46,7 +46,8 @@ class LatentFlow(Pipeline):
         steps = options.steps
         if steps is None:
             # The steps of a student are too few for the main network.
-            steps = (preset if role == preset.network else manifest.preset("normal")).steps
+            suiting = (preset, manifest.preset("normal"), *manifest.sampler.presets.values())
+            steps = next((one for one in suiting if one.network == role), preset).steps
         return Sampling.of(
             manifest,
             device,

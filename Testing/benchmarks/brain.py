@@ -3,9 +3,10 @@
     MEDGEN_DATA=<folder> python Testing/benchmarks/brain.py [--maps 14] [--side 96] [--whole]
     MEDGEN_DATA=<folder> python Testing/benchmarks/brain.py --people
 
-Three tables, or with --people a fourth one alone: Dice of brain-segmenter in scans of the held-out people of
-mr_t1_brain and in images made of their masks, as the output check finds it. *Slabs*: held-out coronal slabs
-of the two training scans, compared with the real image, *paint* (class means, blurred) and *paint+noise*.
+Three tables, or with --people others alone: Dice of brain-segmenter in scans of the held-out people of
+mr_t1_brain and in images made of their masks, as the output check finds it, their contrast, and FID.
+*Slabs*: held-out coronal slabs of the two training scans, compared with the real image, *paint* (class means, blurred)
+and *paint+noise*.
 *Unseen brains*: a block of --side voxels of each label map of SynthSeg, which have no image; --whole adds the whole
 first map, sampled in windows. *Partial masks*: the first map with some of its labels, the rest is "brain".
 """
@@ -27,6 +28,8 @@ from scipy import ndimage
 from texture import highpass_sd, local_sd, seed_sd
 
 from MedGenLib import generate
+from MedGenLib.evaluation.feature_networks import extractor
+from MedGenLib.imaging.noise import noise_level
 from MedGenLib.imaging.normalization import TissueStandard
 from MedGenLib.imaging.volume import LabelMap, Volume, crop
 from MedGenLib.io.files import read_label_map, read_volume
@@ -34,7 +37,11 @@ from MedGenLib.labels.mapping import map_labels
 from MedGenLib.labels.tissues import resegment
 from MedGenLib.labels.vocabulary import Vocabulary
 from MedGenLib.metrics import image as metrics
+from MedGenLib.metrics.distribution import compare_cohorts
+from MedGenLib.metrics.features import describe
+from MedGenLib.metrics.slices import Standard
 from MedGenLib.packages.catalogue import find
+from MedGenLib.pipelines.contrast import levels
 from MedGenLib.pipelines.loading import network
 from MedGenLib.training import config
 from MedGenLib.training.data.brain import BrainScans, Landmarks, with_shell
@@ -46,6 +53,8 @@ TISSUES = {FLUID: "CSF", CORTEX: "cortex", WHITE: "white matter"}
 WHITES = ("white matter", "cerebellar white matter")
 CORTICES = ("cortex", "cerebellar cortex")
 FLUIDS = ("ventricle", "CSF")
+LEVELS = {"thalamus": 6, "cortex": 2, "putamen": 8, "caudate": 7, "brain stem": 10, "CSF": FLUID}
+FEATURES = "medgen-features"
 PARTIAL = {
     "tissues": (*WHITES, *CORTICES, *FLUIDS, "brain stem"),
     "tissues without CSF": (*WHITES, *CORTICES, "ventricle", "brain stem"),
@@ -235,25 +244,49 @@ def partial(mask: LabelMap, preset: str) -> dict[str, dict]:
 
 
 def people(preset: str) -> dict[str, Any]:
-    """Figures of the output check of each held-out person: real scan, and generated from its mask."""
+    """Figures of the output check of each held-out person, real scan and generated from its mask, and the cohorts'."""
     held = [name.split(",")[0] for name in find(MODEL).training.held_out if name.endswith(", held out")]
-    rows = {}
+    rows, volumes = {}, {"real": {}, "generated": {}}
     for seed, real in enumerate(brains(), start=1):
         if real.name not in held:
             continue
-        made = generate(real.given, MODEL, seed=seed, preset=preset, retries=0, device="cpu").report.output_checks[0]
-        found = {"real": real.check(), "generated": made}
-        rows[real.name] = {
-            who: {"passed": check.passed, "dice": check.figures["segmented"]} for who, check in found.items()
-        }
+        result = generate(real.given, MODEL, seed=seed, preset=preset, retries=0, device="cpu")
+        found = {"real": (real.check(), real.image), "generated": (result.report.output_checks[0], result.volume)}
+        rows[real.name] = {}
+        for who, (check, volume) in found.items():
+            volumes[who][real.name] = volume
+            labels = real.given.array
+            rows[real.name][who] = {
+                "passed": check.passed,
+                "dice": check.figures["segmented"],
+                "levels": dict(zip(LEVELS, levels(volume.array, labels, LEVELS.values(), WHITE).tolist(), strict=True)),
+                **spreads(volume.array, labels == WHITE),
+            }
         print(real.name, rows[real.name], flush=True)
-    return rows
+    return {"people": rows, "cohorts": cohorts(volumes)}
 
 
-def show_people(rows: dict[str, Any]) -> None:
-    """Mean Dice of each structure, and the ratio of the means with its interval by bootstrap over people."""
+def spreads(image: np.ndarray, white: np.ndarray) -> dict[str, float]:
+    """Noise and SD in white matter, relative to its median."""
+    level = float(np.median(image[white]))
+    return {"noise": noise_level(image, white) / level, "SD": float(image[white].std()) / level}
+
+
+def cohorts(volumes: dict[str, dict[str, Volume]]) -> dict[str, Any]:
+    """The distribution of the generated images beside that of the real ones."""
+    extract = extractor(FEATURES, "cpu")
+    standard = Standard.set_by(next(iter(volumes["real"].values())), "real")
+    described = {
+        who: [describe(volume, name, standard, extract, cache=False) for name, volume in part.items()]
+        for who, part in volumes.items()
+    }
+    return compare_cohorts(described["real"], described["generated"]).to_dict()
+
+
+def show_people(found: dict[str, Any]) -> None:
+    """Mean Dice of each structure, the ratio of means with its interval by bootstrap over people, contrast, and FID."""
+    rows, lines = found["people"], []
     draws = np.random.default_rng(0).integers(len(rows), size=(2000, len(rows)))
-    lines = []
     structures = find(MODEL).statistics.segmenter.minimum_dice
     names = [vocabulary().names[value] for value in structures]
     both = {w: np.array([[row[w]["dice"][n] for n in names] for row in rows.values()]) for w in ("real", "generated")}
@@ -268,6 +301,15 @@ def show_people(rows: dict[str, Any]) -> None:
         failed = sum(not row[who]["passed"] for row in rows.values())
         low, high = wilson(failed, len(rows))
         print(f"{who}: {failed} of {len(rows)} fail, 95 % interval {100 * low:.0f} to {100 * high:.0f} %")
+    lines = []
+    for name in (*LEVELS, "noise", "SD"):
+        cells = []
+        for who in ("real", "generated"):
+            values = [row[who][name] if name in row[who] else row[who]["levels"][name] for row in rows.values()]
+            cells.append(f"{np.mean(values):.3f}, {np.std(values, ddof=1):.3f}")
+        lines.append([f"{name} / white matter", *cells])
+    print(f"\n{table(['mean, SD between people', 'real', 'generated'], lines)}\n")
+    print("\n".join(measure["sentence"] for measure in found["cohorts"]["measures"]))
 
 
 def show(title: str, columns: dict[str, dict[str, Any]]) -> None:
@@ -286,9 +328,9 @@ def main() -> None:
     chosen = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     if chosen.people:
-        rows = people(chosen.preset)
-        show_people(rows)
-        return save("brain_people", rows)
+        found = people(chosen.preset)
+        show_people(found)
+        return save("brain_people", found)
     everything: dict[str, Any] = {}
     for name, (real, mask) in slabs().items():
         everything[name] = slab_figures(name, real, mask, chosen.preset)

@@ -100,7 +100,10 @@ class VoxelLevelsRecipe:
         return errors[0] + WEIGHT_OF_SPREAD * errors[1:].sum(), _named(errors.detach())
 
     def _errors(self, net: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Errors of the level and of the strengths of fine and coarse texture, in which tissues count equally."""
+        """Errors of the level and of the strengths of fine and coarse texture.
+
+        With cells all tissues count equally, otherwise by their voxels: small structures have few of their own shapes.
+        """
         labels = batch["labels"]
         found = net(batch["known"]).gather(2, (labels - 1).clamp(min=0)[:, None].expand(-1, 3, -1, -1, -1, -1))
         error, totals = batch["levels"] - found[:, 0], torch.zeros(3)
@@ -111,7 +114,8 @@ class VoxelLevelsRecipe:
                 continue
             spreads = zip(found[:, 1:].unbind(1), _textures(error.detach(), inside), strict=True)
             losses = [level, *(F.smooth_l1_loss(one, true, reduction="none") for one, true in spreads)]
-            totals = totals + torch.stack([(loss * inside).sum() for loss in losses]) / inside.sum().clamp(min=FEWEST)
+            counted = inside if self.cells else labels > 0
+            totals = totals + torch.stack([(loss * inside).sum() for loss in losses]) / counted.sum().clamp(min=FEWEST)
         return totals
 
     @torch.no_grad()

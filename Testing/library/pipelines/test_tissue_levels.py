@@ -88,7 +88,7 @@ def test_all_tissues_keep_the_noise_of_soft_tissue(noise):
 def test_without_cells_the_mean_follows_the_levels_of_the_voxels():
     """And blotches, which are wider than coarse texture, vanish."""
     labels = np.repeat(half_bone(), 2, 0)
-    blotches = 30 * np.sin(np.arange(20) / 6)
+    blotches = 30 * np.sin(np.arange(20) / 4)
     hu = np.where(labels == 3, 500.0, 20.0) + blotches + np.random.default_rng(0).normal(0, 10, labels.shape)
     levels = np.full((3, *labels.shape), 0.8 * 10 / 45, np.float32)
     levels[0], levels[2] = np.linspace(-1, 1, 20), levels[1] / 5

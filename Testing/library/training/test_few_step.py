@@ -255,16 +255,16 @@ def test_a_preset_with_an_unknown_network_is_refused(trained, tmp_path):
 # The shipped student
 
 
-def test_draft_uses_the_student_and_other_options_the_main_network():
+def test_presets_use_the_student_and_other_options_the_main_network():
     manifest = find("ct-tissue")
-    draft, normal = manifest.preset("draft"), manifest.preset("normal")
+    draft, normal, best = (manifest.preset(name) for name in ("draft", "normal", "best"))
     assert network_role(manifest, draft) == "draft"
     assert network_role(manifest, draft, "euler", 1.0) == "draft"
     assert network_role(manifest, draft, "midpoint") == "flow"
     assert network_role(manifest, draft, guidance=2.0) == "flow"
     assert network_role(manifest, draft, steps=1) == network_role(manifest, draft, steps=4)
     assert network_role(manifest, draft, steps=5) == "flow"
-    assert network_role(manifest, normal) == "flow"
+    assert network_role(manifest, normal) == "draft" and network_role(manifest, best) == "flow"
 
 
 def test_the_report_contains_the_network():
@@ -273,7 +273,7 @@ def test_the_report_contains_the_network():
     assert drafted.report.steps == find("ct-tissue").preset("draft").steps
     other = generate(trunk(), seed=1, preset="draft", sampler="heun", retries=0, device="cpu")
     assert other.report.parameters["network"] == "flow"
-    assert other.report.steps == find("ct-tissue").preset("normal").steps
+    assert other.report.steps == find("ct-tissue").preset("best").steps
 
 
 @pytest.mark.parametrize("steps", [1, 2])
