@@ -39,8 +39,8 @@ LIVE = 3.2
 """Tensors of a network's first width alive at once at full resolution."""
 DECODED = 4
 """Bytes per voxel of the decoded image."""
-LEVELING = 490
-"""Bytes per voxel of a window of the network of levels."""
+LEVELING = 224
+"""Bytes per voxel of a window of the network of levels: 56 channels at the finest level."""
 LEVELED, GIVEN_LEVELS = 6, 16
 """Bytes per voxel of the working grid for its usual level and the strength of its texture, and beside them while they
 are predicted or an image gets them."""
