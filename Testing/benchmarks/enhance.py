@@ -115,6 +115,11 @@ def _is_cubic(volume: Volume) -> bool:
     return max(volume.spacing) < 1.01 * min(volume.spacing)
 
 
+def filtered(given: Volume, function: Callable[[SimpleITK.Image], SimpleITK.Image]) -> np.ndarray:
+    image = SimpleITK.Cast(to_sitk(given), SimpleITK.sitkFloat32)
+    return SimpleITK.GetArrayFromImage(function(image)).transpose(2, 1, 0)
+
+
 def denoise(truth: Volume) -> dict[str, Figures]:
     rng = np.random.default_rng(0)
     if truth.modality == "CT":
@@ -125,17 +130,13 @@ def denoise(truth: Volume) -> dict[str, Figures]:
         noisy = rician(truth.array, sd, rng)
     given = truth.with_array(noisy)
 
-    def filtered(function: Callable[[SimpleITK.Image], SimpleITK.Image]) -> np.ndarray:
-        image = SimpleITK.Cast(to_sitk(given), SimpleITK.sitkFloat32)
-        return SimpleITK.GetArrayFromImage(function(image)).transpose(2, 1, 0)
-
     step = 0.9 * min(truth.spacing) / 16
     made = {
         "noisy": noisy,
-        "median 3": filtered(lambda image: SimpleITK.Median(image, [1, 1, 1])),
+        "median 3": filtered(given, lambda image: SimpleITK.Median(image, [1, 1, 1])),
         "Gaussian 1 voxel": ndimage.gaussian_filter(noisy, 1),
         "curvature anisotropic diffusion": filtered(
-            lambda image: SimpleITK.CurvatureAnisotropicDiffusion(image, step, 1.0, 1, 5)
+            given, lambda image: SimpleITK.CurvatureAnisotropicDiffusion(image, step, 1.0, 1, 5)
         ),
         "medgen": enhance(given, task="denoise", noise=sd).volume.array.astype(np.float32),
         "medgen, noise measured": enhance(given, task="denoise").volume.array.astype(np.float32),
@@ -157,13 +158,13 @@ def rows(people: list[dict[str, Figures]]) -> list[list]:
     for method in people[0]:
         line = [method, len(people)]
         for name in people[0][method]:
-            line.append(f"{name} {_interval([person[method][name] for person in people], rng)}")
+            line.append(f"{name} {interval([person[method][name] for person in people], rng)}")
         gains = [person[method]["PSNR dB"] - person[base]["PSNR dB"] for person in people]
-        found.append([*line, f"gain dB {_interval(gains, rng)}"])
+        found.append([*line, f"gain dB {interval(gains, rng)}"])
     return found
 
 
-def _interval(values: list[float], rng: np.random.Generator) -> str:
+def interval(values: list[float], rng: np.random.Generator) -> str:
     values = np.array(values)
     means = values[rng.integers(len(values), size=(2000, len(values)))].mean(1)
     return f"{values.mean():.3g} ({np.percentile(means, 2.5):.3g} to {np.percentile(means, 97.5):.3g})"
