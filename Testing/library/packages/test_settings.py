@@ -118,7 +118,7 @@ def test_missing_keys_have_their_default():
     flow = loaded(medgen_of("ct-tissue"))
     assert (flow.settings.latent_channels, flow.settings.latent_stride) == (8, 2)
     assert (flow.settings.coordinates, flow.settings.partial, flow.settings.limit) == (False, False, None)
-    assert flow.sampler.presets["normal"].network == "flow" and flow.sampler.prediction == "velocity"
+    assert flow.sampler.presets["best"].network == "flow" and flow.sampler.prediction == "velocity"
     assert flow.statistics.tissues[1].means and flow.statistics.segmenter is None
     assert loaded(medgen_of("head-mr-to-ct")).sampler.presets["normal"].mirror is False
     assert loaded(maisi()).settings.latent_stride == 4
@@ -244,7 +244,7 @@ CONTRADICTIONS = [
     (FLOW, "networks/flow", None, "networks has no 'flow'; a package of the pipeline 'latent-flow' needs autoencoder"),
     (FLOW, "sampler/presets/normal", None, "sampler.presets has no 'normal'"),
     (FLOW, "sampler/presets/draft/network", "sketch", "draft.network is 'sketch', but there is no network 'sketch'"),
-    (FLOW, "sampler/presets/draft/most_steps", 1, "sampler.presets.draft.steps is 2, but its most_steps is 1"),
+    (FLOW, "sampler/presets/normal/most_steps", 1, "sampler.presets.normal.steps is 2, but its most_steps is 1"),
     (FLOW, "networks/draft/arguments/maps", 6, "networks.draft.arguments.maps is 6, not the 5 of the network 'flow'"),
     (
         FLOW,
