@@ -112,6 +112,8 @@ class Scene:
     def _texture_levels(self, x: np.ndarray) -> TextureLevels:
         working, grid = self.inner_labels, self.grid.geometry
         levels, soft = (self.cell_levels, self.voxel_levels), soft_tissue(self.manifest.input.labels)
+        if self.given_noise and (contrast := self.manifest.settings.contrast) is not None:
+            soft = contrast.reference  # the network of levels hardly knows unusual noise
         found = texture_levels(x[self._inside], working, *levels, self.codec, soft)
         place = None
         if self.own_grid:

@@ -110,7 +110,7 @@ def texture_levels(
     cells: levels (tissues, cells) by a `LevelNet`, which the mean of a tissue follows; None for a model without one.
     levels: (3, i, j, k) of a `VoxelLevelNet` for the label of each voxel; its levels differ from those of the cells by
         borders and shapes.
-    soft: label of soft tissue, if the model has one.
+    soft: label of soft tissue, if the model has one, or of the tissue that has the noise of a user.
     """
     offset, factor = np.zeros(labels.shape, np.float32), np.ones(labels.shape, np.float16)
     tissues = [value for value in range(1, len(codec.centers)) if np.count_nonzero(labels == value) >= FEWEST]
