@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from checks import brains, wilson
 from common import OUT, data_folder, save, table
+from distribution import described_by
 from patch_distance import feature_distance, split_floor
 from scipy import ndimage
 from texture import highpass_sd, local_sd, seed_sd
@@ -38,8 +39,6 @@ from MedGenLib.labels.tissues import resegment
 from MedGenLib.labels.vocabulary import Vocabulary
 from MedGenLib.metrics import image as metrics
 from MedGenLib.metrics.distribution import compare_cohorts
-from MedGenLib.metrics.features import describe
-from MedGenLib.metrics.slices import Standard
 from MedGenLib.packages.catalogue import find
 from MedGenLib.pipelines.contrast import levels
 from MedGenLib.pipelines.loading import network
@@ -274,13 +273,9 @@ def spreads(image: np.ndarray, white: np.ndarray) -> dict[str, float]:
 
 def cohorts(volumes: dict[str, dict[str, Volume]]) -> dict[str, Any]:
     """The distribution of the generated images beside that of the real ones."""
-    extract = extractor(FEATURES, "cpu")
-    standard = Standard.set_by(next(iter(volumes["real"].values())), "real")
-    described = {
-        who: [describe(volume, name, standard, extract, cache=False) for name, volume in part.items()]
-        for who, part in volumes.items()
-    }
-    return compare_cohorts(described["real"], described["generated"]).to_dict()
+    real, generated = (list(volumes[who].items()) for who in ("real", "generated"))
+    described = described_by(extractor(FEATURES, "cpu"), real + generated)
+    return compare_cohorts(described[: len(real)], described[len(real) :]).to_dict()
 
 
 def show_people(found: dict[str, Any]) -> None:

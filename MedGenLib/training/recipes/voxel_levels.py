@@ -72,18 +72,16 @@ class VoxelLevelsRecipe:
     def _patch(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """A random part of a scan, mirrored at random: input of the network, labels, and their true levels."""
         number = int(generator.choice(len(self.data.scans), p=self.data.weights))
-        scan, noise, cells = self.data.scans[number], self.data.scans[number].noise, None
+        scan, cells = self.data.scans[number], None
+        filtered = not self.cells or generator.random() < 0.5
+        box = self.data.box(scan.labels, generator)
+        values, labels, noise = cut(scan.values, box, self.data.background), cut(scan.labels, box, 0), scan.noise
+        if not filtered:
+            labels = thresholded(values, labels > 0)
         if self.cells:
-            filtered = generator.random() < 0.5
-            box = self.data.box(scan.labels, generator)
-            values, labels = cut(scan.values, box, self.data.background), cut(scan.labels, box, 0)
-            if not filtered:
-                labels = thresholded(values, labels > 0)
             cells = at_voxels(self.cell_levels(number, filtered), scan.labels.shape, box)
             axes = tuple(axis for axis in (-3, -2, -1) if generator.random() < 0.5)
         else:
-            box = self.data.box(scan.labels, generator)
-            values, labels = cut(scan.values, box, self.data.background), cut(scan.labels, box, 0)
             values, labels, noise = self.data.vary(values, labels, noise, generator)
             if self.data.ablation:
                 labels = self.data.ablation.apply(labels, generator)
