@@ -102,6 +102,8 @@ def remember_run(result: Result, options: Mapping[str, Any], seconds: float) -> 
         manifest, done = find(report.model), report.parameters
     except PackageError:  # removed during the run, whose result counts all the same
         return
+    if report.task == "generate":
+        seconds -= report.timings.get("preparing", 0.0)  # mostly the networks' start, whatever the size
     usual = manifest.preset(preset).steps in (None, report.steps)
     # A short run is used only if the model card has no measurement either.
     long_enough = seconds > SHORT_RUN or not manifest.performance
