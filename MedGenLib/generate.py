@@ -18,11 +18,13 @@ from MedGenLib.findings import Finding, notes, require_usable
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.files import read_label_map
 from MedGenLib.labels.mapping import MappingReport
+from MedGenLib.metrics.intervals import half_widths, sentence
 from MedGenLib.metrics.uncertainty import spread
 from MedGenLib.options import GenerateOptions, documented
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.license import require_acceptance
 from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.sections import Intervals
 from MedGenLib.pipelines.appearance import Appearance
 from MedGenLib.pipelines.base import PreparedRun, SamplingOptions, pipeline_of
 from MedGenLib.pipelines.empty_grid import wanted_grid
@@ -37,6 +39,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     OnSample = Callable[[PreparedRun, Any, int], None]
+
+UNCALIBRATED = Finding(
+    "warning",
+    "interval-organs",
+    "The half-widths were measured with masks of tissues; for the HU of organs and phases they were not.",
+)
 
 
 @documented("generate")
@@ -72,8 +80,9 @@ def generate(
     -----
     The same seed gives the same voxels on the same device with the same number of threads. The small memory plan takes
     about a quarter of the networks' memory and gives other fine detail from the same seed. `noise_hu` overrides the
-    noise of `style`. The uncertainty is large where the mask does not determine the image; about eight samples make it
-    smooth.
+    noise of `style`. The uncertainty of one sample is the half-width of an interval that was measured on people kept
+    out of the training, for models that have it. That of several samples is their standard deviation, which is large
+    where the mask does not determine the image; about eight samples make it smooth.
 
     Examples
     --------
@@ -88,12 +97,12 @@ def generate(
     manifest.preset(options["preset"])
     samples, retries = options["samples"], options["retries"]
     seed = secrets.randbelow(2**31) if options["seed"] is None else options["seed"]
-    if options["uncertainty"] and samples < 2:
-        raise InputError(
-            "The uncertainty is the standard deviation of several samples; request at least 2 (--samples 8)."
-        )
+    intervals = _intervals(manifest, samples) if options["uncertainty"] else None
     labels, mapped, findings, levels = _labels(mask, manifest, options)
     require_usable(findings)
+    if intervals is not None:
+        findings.append(Finding("warning", "interval", sentence(intervals, manifest.output.unit)))
+        findings += [] if levels is None else [UNCALIBRATED]
     look = None if options["style"] is None else Appearance.of(options["style"], manifest)
     if look is not None and options["noise_hu"] is None:
         options["noise_hu"] = look.noise_hu
@@ -137,7 +146,20 @@ def generate(
         report.parameters["contrast"] = contrasts
     report.timings = timings.seconds
     report.peak_memory_mib = round(devices.peak_memory_mib(), 1)
-    return Result(volumes, report, labels, spread(volumes) if options["uncertainty"] else None)
+    uncertainty = spread(volumes) if options["uncertainty"] and samples > 1 else None
+    return Result(volumes, report, labels, half_widths(volumes[0], intervals) if intervals else uncertainty)
+
+
+def _intervals(manifest: Manifest, samples: int) -> Intervals | None:
+    """Those of a single sample; several have a standard deviation. InputError for a model without them."""
+    if samples > 1:
+        return None
+    if manifest.statistics.intervals is None:
+        raise InputError(
+            f"The uncertainty of the model '{manifest.name}' is the standard deviation of several samples; request at "
+            "least 2 (--samples 8)."
+        )
+    return manifest.statistics.intervals
 
 
 def _labels(

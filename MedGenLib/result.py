@@ -22,8 +22,8 @@ class Result:
     volumes: one per sample.
     report: model, seeds, timings, checks.
     source: the input as read (the mask in the model's labels, or the image).
-    uncertainty: in the volumes' unit, if requested: of `generate` the standard deviation over the samples at each
-        voxel, of `translate` the half-width of an interval, or the standard deviation over the views.
+    uncertainty: in the volumes' unit, if requested: the half-width of an interval at each voxel, or the standard
+        deviation over several samples, or over the views of a translation without such intervals.
     """
 
     volumes: list[Volume]

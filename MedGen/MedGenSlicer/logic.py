@@ -158,7 +158,7 @@ class MedGenLogic(ScriptedLoadableModuleLogic):
 
         Returns
         -------
-        The vtkMRMLScalarVolumeNode (with uncertainty, `currentRun.spreadNode` is its deviation), or a `Run` for
+        The vtkMRMLScalarVolumeNode (with uncertainty, `currentRun.spreadNode` is its map), or a `Run` for
         wait=False.
 
         Raises

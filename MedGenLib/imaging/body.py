@@ -75,7 +75,7 @@ def close_body(label_map: LabelMap, radius: float = 15.0) -> LabelMap:
     """
     labeled = label_map.array > 0
     if not labeled.any():
-        raise InputError("The mask is empty, so the outline of the body is unknown; label some voxels.")
+        raise InputError("The mask is empty; label some voxels.")
     mask = Volume(labeled.astype(np.float32), label_map.affine)
     coarse = _coarse(mask)
     closed = _fill(_close(coarse.array >= 0.5, radius, coarse.spacing), _axial(mask))

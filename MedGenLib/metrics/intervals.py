@@ -1,6 +1,6 @@
 """Intervals that hold the true values of unseen people: split conformal prediction (Vovk et al. 2005, Lei et al. 2018).
 
-The error of a translation is large where its values are those of bone and at borders, so a voxel belongs to a class by
+The error of an output is large where its values are those of bone and at borders, so a voxel belongs to a class by
 its value and by the range of the values around it (Mondrian conformal prediction). The half-width of a class is the
 quantile of the absolute errors on people kept out of the training, each of whom counts equally: a new person resembles
 a person, not a voxel.
@@ -22,11 +22,14 @@ CT_VALUES, CT_RANGES = (-700.0, -200.0, -30.0, 120.0, 300.0, 700.0), (60.0, 250.
 CT_TISSUES = {"fat": (-200.0, -30.0), "soft tissue": (-30.0, 120.0), "bone": (250.0, np.inf)}
 """HU of an output by which half-widths are stated for the user."""
 MR_VALUES, MR_RANGES = (50.0, 200.0, 400.0, 600.0, 800.0), (100.0, 300.0)
-"""Relative to a bright end of 1000."""
+"""Relative to a bright end of `MR_BRIGHT`."""
+MR_BRIGHT = 1000.0
 FEWEST_PEOPLE, FEWEST_VOXELS = 3, 300
 """A class that fewer people or voxels show has the half-width of its row, or of all."""
 MOST_VOXELS = 200_000
 """Voxels drawn from a person."""
+FEWEST_FOR_A_PACKAGE = 5
+"""Held-out people from whom a trained package gets intervals."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,12 @@ class Errors:
     truth: Mapping[str, NDArray[np.bool_]]
 
 
-def borders(modality: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Borders of the classes of values and of ranges for an output."""
-    return (CT_VALUES, CT_RANGES) if modality == "CT" else (MR_VALUES, MR_RANGES)
+def borders(modality: str, bright: float = MR_BRIGHT) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Borders of the classes of values and of ranges for an output; an MR has this bright end."""
+    if modality == "CT":
+        return CT_VALUES, CT_RANGES
+    values, ranges = (tuple(round(v * bright / MR_BRIGHT, 1) for v in found) for found in (MR_VALUES, MR_RANGES))
+    return values, ranges
 
 
 def half_widths(output: Volume, intervals: Intervals) -> Volume:
@@ -56,9 +62,11 @@ def half_widths(output: Volume, intervals: Intervals) -> Volume:
     return Volume(table[classes], output.affine, None, output.unit)
 
 
-def errors_of(person: str, output: Volume, real: NDArray, inside: NDArray[np.bool_], reach_mm: float) -> Errors:
-    """Errors of an output against the real image on its grid, where ``inside``."""
-    values, ranges = borders(output.modality or "")
+def errors_of(
+    person: str, output: Volume, real: NDArray, inside: NDArray[np.bool_], reach_mm: float, bright: float = MR_BRIGHT
+) -> Errors:
+    """Errors of an output against the real image on its grid, where ``inside``; an MR has this bright end."""
+    values, ranges = borders(output.modality or "", bright)
     tissues = CT_TISSUES if output.modality == "CT" else {}
     index = np.flatnonzero(inside)
     if len(index) > MOST_VOXELS:
@@ -71,9 +79,11 @@ def errors_of(person: str, output: Volume, real: NDArray, inside: NDArray[np.boo
     return Errors(person, classes, np.abs(made - true), *by_value)
 
 
-def calibrate(found: Sequence[Errors], modality: str, reach_mm: float, level: float = 0.9) -> Intervals:
-    """Intervals from the errors on people kept out of the training."""
-    values, ranges = borders(modality)
+def calibrate(
+    found: Sequence[Errors], modality: str, reach_mm: float, level: float = 0.9, bright: float = MR_BRIGHT
+) -> Intervals:
+    """Intervals from the errors on people kept out of the training, of an MR with the bright end of these errors."""
+    values, ranges = borders(modality, bright)
     columns = len(ranges) + 1
     everything = _quantile(found, lambda e: np.ones(len(e.errors), bool), level) or 0.0
     rows = []
@@ -92,6 +102,12 @@ def calibrate(found: Sequence[Errors], modality: str, reach_mm: float, level: fl
         reach_mm=reach_mm,
         tissues={name: round(width, 1) for name, width in by_tissue.items() if width is not None},
     )
+
+
+def of_package(found: Sequence[Errors], modality: str, reach_mm: float) -> Intervals | None:
+    """Intervals for a package from the people kept out of its training; None for too few of them."""
+    enough = len({errors.person for errors in found}) >= FEWEST_FOR_A_PACKAGE
+    return calibrate(found, modality, reach_mm) if enough else None
 
 
 def coverage(errors: Errors, intervals: Intervals) -> dict[str, float]:

@@ -102,7 +102,7 @@ class CanvasOptions(EditOptions, total=False):
     phase: Annotated[Literal["none", "arterial", "portal", "delayed"], Option("none", phrase="contrast phase")]
     hu: Annotated[dict[str, float] | str | None, Option(None, phrase="HU of organs", metavar="ORGAN=HU,...")]
     sampler: Annotated[str | None, Option(None, metavar="NAME")]
-    steps: Annotated[int | None, Option(None, low=1, phrase="number of steps", metavar="N")]
+    steps: Annotated[int | None, Option(None, low=1, high=1000, phrase="number of steps", metavar="N")]
     guidance: Annotated[
         float | None,
         Option(None, low=0, high=30, metavar="W", term="classifier-free guidance weight w: v_un + w (v_cond - v_un)"),
@@ -123,7 +123,8 @@ class GenerateOptions(CanvasOptions, total=False):
     spacing: with size: distance between voxels, by default 1 mm
     label: class of the image, for models that were trained on images of several classes
     modality: image that a model for several makes, such as T2w or FLAIR-skull-stripped
-    uncertainty: also give the voxel-wise standard deviation of two or more samples
+    uncertainty: also give how far each voxel may be off: of one sample the half-width of the interval that holds 90 %
+        of the voxels of unseen people, for models that have measured it; of several their standard deviation
     """
 
     samples: Annotated[int, Option(1, low=1, phrase="number of samples", metavar="K")]

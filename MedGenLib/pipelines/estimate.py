@@ -58,7 +58,7 @@ def plan_run(
     geometry: Geometry,
     preset: str = "normal",
     device: str = "cpu",
-    samples: int = 1,
+    samples: float = 1,
     free_mib: float | None = None,
 ) -> RunPlan:
     """Plan a run on an input's grid.
@@ -108,7 +108,8 @@ def remember_run(result: Result, options: Mapping[str, Any], seconds: float) -> 
     # A short run is used only if the model card has no measurement either.
     long_enough = seconds > SHORT_RUN or not manifest.performance
     if usual and long_enough and done.get("memory") == "normal" and done.get("guidance", 1) == 1:
-        tries = max(options.get("samples", 1 + options["uncertainty"]), len(report.attempts))
+        looks = 1 + (options["uncertainty"] and manifest.statistics.intervals is None)
+        tries = max(options.get("samples", looks), len(report.attempts))
         remember(manifest, result.source.geometry, preset, options["device"], tries, seconds)
 
 
@@ -152,7 +153,9 @@ def announce_run(
     """Announce the time of a long run with these options, as `plan_run` estimates it."""
     if not hasattr(progress, "estimate"):
         return
-    plan = plan_run(manifest, geometry, options["preset"], options["device"], samples)
+    steps, usual = options.get("steps"), manifest.preset(options["preset"]).steps
+    share = (steps + STEPS_BESIDE) / (usual + STEPS_BESIDE) if steps and usual else 1
+    plan = plan_run(manifest, geometry, options["preset"], options["device"], samples * share)
     if plan.seconds is not None and plan.seconds >= LONG_SECONDS:
         announce_time(f"this run: {plan.sentence}", progress)
 

@@ -20,8 +20,10 @@ from MedGenLib.imaging.modality import modality_family
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.atomic import write_json
 from MedGenLib.io.files import read_label_map, read_volume, write_volume
+from MedGenLib.metrics.intervals import errors_of, of_package
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.manifest import Manifest
+from MedGenLib.packages.sections import Intervals
 from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
 from MedGenLib.progress import ProgressCallback, Stage
 from MedGenLib.trainer.datasets import LabeledImage
@@ -63,6 +65,7 @@ class Measured:
     passed: cases that passed the checks of the product; cases: all.
     pairs: real and generated volume of some cases, for pictures.
     kept: sentence on what a continued package still makes; empty for a new model.
+    intervals: of the error of a CT at each voxel; None for an MR, whose values have no scale, or of too few people.
     """
 
     cohorts: CohortEvaluation | None
@@ -73,6 +76,7 @@ class Measured:
     cases: int
     pairs: Sequence[tuple[str, LabelMap, Volume, Volume]]
     kept: str = ""
+    intervals: Intervals | None = None
 
     faults: ClassVar[tuple[str, ...]] = ()
 
@@ -147,7 +151,23 @@ def measure(
         len(chosen),
         pairs,
         _kept(manifest, find(plan.start), [mask for _, mask, *_ in pairs], device) if plan.start else "",
+        _intervals(manifest, plan, chosen, made),
     )
+
+
+def _intervals(manifest: Manifest, plan: TrainingPlan, chosen: Sequence[LabeledImage], made: Path) -> Intervals | None:
+    """Half-widths from the errors where the model makes the held-out cases: in its labels or everywhere."""
+    if plan.modality != "CT":
+        return None
+    reach, found = manifest.spacing.native, []
+    for case in chosen:
+        volume, real = (read_volume(path, modality="CT") for path in (made / f"{case.name}.nii.gz", case.image))
+        found.append(
+            errors_of(
+                case.subject, volume, real.array, mask_of(case, plan).array >= (plan.outside == "background"), reach
+            )
+        )
+    return of_package(found, plan.modality, reach)
 
 
 def _kept(manifest: Manifest, before: Manifest, masks: Sequence[LabelMap], device: str) -> str:

@@ -25,7 +25,7 @@ from MedGenLib.imaging.resampling import resample_to
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.atomic import write_json
 from MedGenLib.io.files import read_volume, write_volume
-from MedGenLib.metrics.intervals import calibrate, errors_of
+from MedGenLib.metrics.intervals import errors_of, of_package
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.sections import Intervals
 from MedGenLib.pipelines.base import SamplingOptions, pipeline_of
@@ -43,8 +43,6 @@ MISSING = 0.2
 SCARCE = 0.01
 """Share of all tissues below which one is not asked for."""
 PICTURES = 4
-FEWEST_FOR_INTERVALS = 5
-"""Held-out people from whom intervals are measured."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +173,7 @@ def _intervals(
         except InputError:  # an image without a body
             continue
         found.append(errors_of(case.subject, made, resample_to(real, made).array, inside, reach))
-    enough = len({errors.person for errors in found}) >= FEWEST_FOR_INTERVALS
-    return calibrate(found, plan.modality, reach) if enough else None
+    return of_package(found, plan.modality, reach)
 
 
 def _measured(manifest: Manifest, plan: TranslationPlan, case: ImagePair, folder: Path, device: str) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def test_an_option_that_a_surface_lacks_is_refused_with_the_reason():
         ("generate", {"seed": True}, "The seed is True; give a whole number."),
         ("generate", {"samples": 0}, "The number of samples is 0; choose at least 1."),
         ("generate", {"retries": -1}, "The number of retries is -1; choose 0 or more."),
-        ("generate", {"steps": np.int64(0)}, "The number of steps is 0; choose at least 1."),
+        ("generate", {"steps": np.int64(0)}, "The number of steps is 0; choose 1 to 1000."),
         ("generate", {"guidance": 31.0}, "The guidance is 31; choose 0 to 30."),
         ("generate", {"guidance": float("nan")}, "The guidance is nan; give a number."),
         ("generate", {"classifier_guidance": -1}, "The classifier guidance is -1; choose 0 to 1."),

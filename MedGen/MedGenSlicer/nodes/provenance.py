@@ -42,7 +42,7 @@ class NodeProvenance:
     passed: whether the checks passed; None where nothing was checked.
     input: name of the input node.
     python: the line that makes it again in Slicer's Python console.
-    content: "image"; "spread" for the voxel-wise standard deviation of several samples or views; "error" for an error
+    content: "image"; "spread" for how far each voxel may be off; "error" for an error
         map, whose reference is among the parameters; "saliency" for what speaks for a class, the parameter "target".
     """
 
@@ -102,7 +102,7 @@ class NodeProvenance:
         if self.content == "spread":
             lines.append(
                 _("How far each voxel may be off: half-width of an interval, or deviation over several views.")
-                if self.task == "translate"
+                if self.task == "translate" or self.parameters.get("samples") == 1
                 else _("Voxel-wise standard deviation over several samples.")
             )
         if self.seed is not None:

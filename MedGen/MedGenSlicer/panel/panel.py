@@ -205,8 +205,9 @@ class Panel(VTKObservationMixin):
 
     def _planSentence(self, node, manifest) -> str:
         parameters = self.context.parameters
-        # The uncertainty of a translation takes a second look at every plane.
-        count = parameters.samples if self.context.task == "generate" else 1 + parameters.spread
+        # Without measured intervals the uncertainty of a translation takes a second look at every plane.
+        looks = 1 + (parameters.spread and manifest.statistics.intervals is None)
+        count = parameters.samples if self.context.task == "generate" else looks
         plan = self.logic.planFor(node, manifest.name, parameters.preset, parameters.device, count)
         noise = _("Noise {noise}").format(noise=plan.noise) if plan.noise else _("No particular scan")
         self.ui.styleSelector.noneDisplay = noise

@@ -12,6 +12,8 @@ class TaskTab(PanelSection):
     """A tab for one task; its parameters begin with the name of the task."""
 
     task = ""
+    hasUncertainty = True
+    """Whether a map of uncertain areas can be made with what is chosen."""
 
     def __init__(self, context: Context) -> None:
         self._context, self._ui = context, context.ui

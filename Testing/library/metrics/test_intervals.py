@@ -1,4 +1,4 @@
-"""Half-widths of intervals: coverage of unseen people, classes, the package that carries them, and a translation."""
+"""Half-widths of intervals: coverage of unseen people, classes, the package that carries them, and a run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
+from tiny_packages import write_generator
 
-from MedGenLib import translate
-from MedGenLib.errors import PackageError
-from MedGenLib.imaging.volume import Volume
+from MedGenLib import generate, translate
+from MedGenLib.errors import InputError, PackageError
+from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.samples import sample
 from MedGenLib.metrics.compare import compare
-from MedGenLib.metrics.intervals import calibrate, coverage, errors_of, half_widths, sentence
+from MedGenLib.metrics.intervals import borders, calibrate, coverage, errors_of, half_widths, sentence
 from MedGenLib.metrics.uncertainty import error_correlation
 from MedGenLib.packages.catalogue import find
 from MedGenLib.packages.export import add_statistics
@@ -123,6 +124,47 @@ def test_a_translation_gives_the_half_widths_of_its_package(package, intervals):
     assert warned == [sentence(intervals, "HU")]
     plain = translate(sample("thigh_t1.nii.gz"), to="CT", model="limb", preset="draft", device="cpu")
     assert plain.uncertainty is None and np.array_equal(plain.volume.array, made.volume.array)
+
+
+def test_one_generated_image_has_the_half_widths_of_its_package():
+    labels = np.zeros((24, 24, 16), np.uint8)
+    labels[4:20, 4:20] = 2
+    labels[10:14, 10:14] = 3
+    options = {"mapping": "model", "seed": 1, "retries": 0, "device": "cpu"}
+    mask = LabelMap(labels, np.diag([-2.0, -2.0, 2.0, 1.0]))
+    made = generate(mask, uncertainty=True, **options)
+    known = find("ct-tissue").statistics.intervals
+    assert known.people >= 5 and made.uncertainty.unit == "HU"
+    assert np.array_equal(made.uncertainty.array, half_widths(made.volume, known).array)
+    assert made.uncertainty.array[11:13, 11:13].mean() > 2 * made.uncertainty.array[6:8, 6:18].mean()
+    warned = [finding.sentence for finding in made.report.input_findings if finding.code.startswith("interval")]
+    assert warned == [sentence(known, "HU")]
+    assert np.array_equal(generate(mask, **options).volume.array, made.volume.array)
+    several = generate(mask, uncertainty=True, samples=2, **options)
+    assert not any(finding.code == "interval" for finding in several.report.input_findings)
+    assert np.allclose(several.uncertainty.array, np.std([v.array for v in several.volumes], 0, ddof=1), atol=1e-3)
+
+
+def test_half_widths_were_not_measured_for_organs():
+    labels = np.zeros((24, 24, 16), np.uint8)
+    labels[4:20, 4:20] = 5
+    organ = LabelMap(labels, np.diag([-2.0, -2.0, 2.0, 1.0]), {5: "liver"})
+    made = generate(organ, uncertainty=True, phase="portal", seed=1, retries=0, device="cpu")
+    assert made.uncertainty is not None
+    assert "interval-organs" in {finding.code for finding in made.report.input_findings}
+
+
+def test_a_model_without_intervals_asks_for_several_samples(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDGEN_HOME", str(tmp_path))
+    write_generator(tmp_path / "models")
+    mask = LabelMap(np.ones((24, 24, 16), np.uint8), np.diag([2.0, 2.0, 2.0, 1.0]))
+    with pytest.raises(InputError, match="of the model 'tiny-ct' is the standard deviation .* at least 2"):
+        generate(mask, "tiny-ct", mapping="model", uncertainty=True, device="cpu")
+
+
+def test_classes_of_an_mr_follow_its_bright_end():
+    found = borders("T1w", 200.0)
+    assert found == ((10.0, 40.0, 80.0, 120.0, 160.0), (20.0, 60.0)) and borders("CT", 200.0) == borders("CT")
 
 
 def test_a_package_with_wrong_intervals_is_refused(package, intervals):

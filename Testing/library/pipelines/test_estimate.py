@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from MedGenLib.errors import InputError, MemoryPlanError
 from MedGenLib.imaging.volume import Geometry, LabelMap
 from MedGenLib.packages import find
 from MedGenLib.pipelines import flow_sampling, scene
-from MedGenLib.pipelines.estimate import plan_run, remember
+from MedGenLib.pipelines.estimate import announce_run, plan_run, remember
 from MedGenLib.pipelines.memory_plan import LAYOUTS, Layout, MemoryDemand, choose, plans
 
 THREADS = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
@@ -55,6 +56,15 @@ def test_presets_samples_and_size_scale_the_time():
     head = find("head-mr-to-ct")
     one, three, mirrored = (plan_run(head, grid(200, 1.0), p).seconds for p in ("draft", "normal", "best"))
     assert three == pytest.approx(3 * one) and mirrored == pytest.approx(5 * one)
+
+
+def test_more_steps_than_the_presets_announce_more_time():
+    said = []
+    model, heard = find("ct-tissue"), SimpleNamespace(estimate=said.append)
+    for steps in (None, 200):
+        announce_run(model, grid(160), {"preset": "best", "device": "cpu", "steps": steps}, 1, heard)
+    assert said == [f"this run: {plan_run(model, grid(160), 'best', samples=n).sentence}" for n in (1, 205 / 17)]
+    assert said[0] != said[1]
 
 
 def test_the_time_depends_on_the_working_grid():

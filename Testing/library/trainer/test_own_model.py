@@ -24,6 +24,7 @@ from MedGenLib.packages.catalogue import catalogue, find
 from MedGenLib.pipelines.loading import network as trained_network
 from MedGenLib.trainer.inspection import inspect
 from MedGenLib.trainer.layouts import read_dataset
+from MedGenLib.trainer.measurement import measure
 from MedGenLib.trainer.plan import TrainingPlan, make_plan, with_budget
 from MedGenLib.trainer.run import Choices, plan_of, train_own
 from MedGenLib.training.data.volumes import Volumes
@@ -248,6 +249,15 @@ def test_a_ct_keeps_its_hu(tmp_path):
         around = tuple(slice(p - 1, p + 2) for p in place)
         assert hu[around].mean() == pytest.approx(expected, abs=12)
     assert reader.statistics()["1"]["mean"] == pytest.approx(100, abs=2)
+
+
+def test_a_ct_model_gets_intervals_of_five_people(tmp_path):
+    plan, cases = planned(body(tmp_path / "data", 5))
+    held = [case.subject for case in cases]
+    for number, people in ((4, None), (5, 5)):
+        measured = measure(find("ct-tissue"), replace(plan, held_out=held[:number]), cases, tmp_path / "m", "cpu")
+        assert (measured.intervals and measured.intervals.people) == people
+    assert measured.intervals.tissues["fat"] > 10
 
 
 def test_labels_that_cover_the_image_have_their_own_scale(tmp_path):

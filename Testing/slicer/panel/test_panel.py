@@ -3,6 +3,7 @@
 import json
 import unittest
 import xml.etree.ElementTree as ElementTree
+from unittest.mock import patch
 
 import numpy as np
 import qt
@@ -460,11 +461,16 @@ class OptionsTest(PanelCase):
         self.assertIn(self.ui.seedSpinBox.value, seeds)
         self.assertFalse(self.parameters.seedLocked)
 
-    def test_uncertaintyNeedsTwoSamples(self):
-        self.assertFalse(self.ui.spreadCheckBox.enabled)
-        self.ui.samplesSpinBox.setValue(3)
-        self.settle()
+    def test_uncertaintyNeedsTwoSamplesOrIntervals(self):
+        self.assertIsNotNone(self.panel.context.tab.manifest.statistics.intervals)
         self.assertTrue(self.ui.spreadCheckBox.enabled)
+        with patch.object(type(self.panel.context.tab), "manifest", None):
+            self.ui.samplesSpinBox.setValue(2)
+            self.settle()
+            self.assertTrue(self.ui.spreadCheckBox.enabled)
+            self.ui.samplesSpinBox.setValue(1)
+            self.settle()
+            self.assertFalse(self.ui.spreadCheckBox.enabled)
 
     def test_deviceOfAnotherComputerStaysVisible(self):
         self.parameters.device = "cuda:3"

@@ -30,6 +30,12 @@ class GenerateTab(TaskTab):
         """Whether the chosen model makes images of its own grid, without an input."""
         return self._context.models.named(self._parameter("Model")) in self._context.models.withoutMask()
 
+    @property
+    def hasUncertainty(self) -> bool:
+        """Several samples have a deviation, one has the half-width of an interval if the model has measured it."""
+        manifest = self.manifest
+        return self._context.parameters.samples > 1 or bool(manifest and manifest.statistics.intervals)
+
     @TaskTab.inputNode.getter
     def inputNode(self):
         """The node to work on; None also for a model without a mask."""
@@ -70,7 +76,7 @@ class GenerateTab(TaskTab):
             "phase": parameters.phase if has_organs(self.manifest) else "none",
             "style": parameters.generateStyle,
             "samples": parameters.samples,
-            "uncertainty": parameters.spread and parameters.samples > 1,
+            "uncertainty": parameters.spread and self.hasUncertainty,
         }
 
     def _noInput(self) -> str:

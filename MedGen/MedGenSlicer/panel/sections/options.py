@@ -39,7 +39,7 @@ class Options(PanelSection):
             ui.styleSelector,
         ):
             widget.setVisible(task == "generate")
-        ui.spreadCheckBox.setEnabled(task == "translate" or parameters.samples > 1)
+        ui.spreadCheckBox.setEnabled(self._context.tab.hasUncertainty)
         self._fillDevices(parameters.device)
 
     def setDevices(self, devices: list[dict]) -> None:
