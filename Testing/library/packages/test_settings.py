@@ -244,7 +244,7 @@ CONTRADICTIONS = [
     (FLOW, "networks/flow", None, "networks has no 'flow'; a package of the pipeline 'latent-flow' needs autoencoder"),
     (FLOW, "sampler/presets/normal", None, "sampler.presets has no 'normal'"),
     (FLOW, "sampler/presets/draft/network", "sketch", "draft.network is 'sketch', but there is no network 'sketch'"),
-    (FLOW, "sampler/presets/normal/most_steps", 1, "sampler.presets.normal.steps is 2, but its most_steps is 1"),
+    (FLOW, "sampler/presets/normal/steps", 5, "sampler.presets.normal.steps is 5, but its most_steps is 4"),
     (FLOW, "networks/draft/arguments/maps", 6, "networks.draft.arguments.maps is 6, not the 5 of the network 'flow'"),
     (
         FLOW,
