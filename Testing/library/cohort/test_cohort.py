@@ -436,7 +436,7 @@ def test_chaos_leaves_every_case_once_and_the_same_images(tmp_path):
 
 def test_a_case_that_ends_two_workers_is_set_aside_and_ctrl_c_stops(tmp_path):
     masks = write_masks(tmp_path / "masks", 1)
-    manifest, out = generation(tmp_path / "c.yaml", masks, steps=5000), tmp_path / "out"
+    manifest, out = generation(tmp_path / "c.yaml", masks, steps=1000), tmp_path / "out"
 
     def at_work(driver, seen):
         while driver.poll() is None:

@@ -512,7 +512,7 @@ def test_a_killed_worker_is_restarted(home):
 
 def test_a_silent_worker_is_stopped(home, monkeypatch):
     with Worker() as worker:
-        job = worker.submit("generate", trunk(), **{**QUICK, "steps": 2000})
+        job = worker.submit("generate", trunk(), **{**QUICK, "steps": 1000})
         monkeypatch.setattr(piped, "SILENCE_TIMEOUT", 2.0)
         pid = worker.pid
         os.kill(pid, signal.SIGSTOP)
@@ -525,7 +525,7 @@ def test_a_silent_worker_is_stopped(home, monkeypatch):
 def test_closing_ends_running_jobs_and_leaves_no_files(home):
     worker = Worker().start()
     folder, pid = worker._folder, worker.pid
-    job = worker.submit("generate", trunk(), **{**QUICK, "steps": 2000})
+    job = worker.submit("generate", trunk(), **{**QUICK, "steps": 1000})
     worker.close()
     with pytest.raises(WorkerError, match="closed"):
         job.result(5)
@@ -609,7 +609,7 @@ def test_behind_a_launcher_the_whole_tree_ends(home, tmp_path):
     assert worker.info["pid"] != worker.pid
     processes = tree(worker.pid)
     assert len(processes) == 2
-    job = worker.submit("generate", trunk(), **{**QUICK, "steps": 2000})
+    job = worker.submit("generate", trunk(), **{**QUICK, "steps": 1000})
     kill_tree(worker.pid)
     with pytest.raises(WorkerError):
         job.result(10)
