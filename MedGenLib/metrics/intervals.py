@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from MedGenLib.imaging.boxes import slabs
 from MedGenLib.imaging.volume import Volume
 from MedGenLib.packages.sections import Intervals
 
@@ -26,6 +27,8 @@ MR_VALUES, MR_RANGES = (50.0, 200.0, 400.0, 600.0, 800.0), (100.0, 300.0)
 MR_BRIGHT = 1000.0
 FEWEST_PEOPLE, FEWEST_VOXELS = 3, 300
 """A class that fewer people or voxels show has the half-width of its row, or of all."""
+SLAB = 32
+"""Planes whose classes are found at once."""
 MOST_VOXELS = 200_000
 """Voxels drawn from a person."""
 FEWEST_FOR_A_PACKAGE = 5
@@ -57,9 +60,11 @@ def borders(modality: str, bright: float = MR_BRIGHT) -> tuple[tuple[float, ...]
 
 def half_widths(output: Volume, intervals: Intervals) -> Volume:
     """The half-width at each voxel, float32 in the unit of the output."""
-    classes = _classes(output, intervals.values, intervals.ranges, intervals.reach_mm)
-    table = np.array(intervals.half_widths, np.float32).ravel()
-    return Volume(table[classes], output.affine, None, output.unit)
+    table, made = np.array(intervals.half_widths, np.float32).ravel(), np.empty(output.shape, np.float32)
+    sides = _sides(output, intervals.reach_mm)
+    for inner, outer, cut in slabs(len(made), SLAB, sides[0] // 2):
+        made[inner] = table[_classes(output.array[outer], sides, intervals.values, intervals.ranges)[cut]]
+    return Volume(made, output.affine, None, output.unit)
 
 
 def errors_of(
@@ -75,7 +80,7 @@ def errors_of(
     by_value = [
         {name: (image >= low) & (image < high) for name, (low, high) in tissues.items()} for image in (made, true)
     ]
-    classes = _classes(output, values, ranges, reach_mm).ravel()[index]
+    classes = _classes(output.array, _sides(output, reach_mm), values, ranges).ravel()[index]
     return Errors(person, classes, np.abs(made - true), *by_value)
 
 
@@ -151,13 +156,19 @@ def _quantile(found: Sequence[Errors], part: Callable[[Errors], NDArray[np.bool_
     return float(errors[order][min(len(order) - 1, np.searchsorted(reached, level))])
 
 
-def _classes(output: Volume, values: Sequence[float], ranges: Sequence[float], reach_mm: float) -> NDArray[np.int64]:
-    from scipy import ndimage
-
-    sides = [
+def _sides(output: Volume, reach_mm: float) -> list[int]:
+    """Voxels along each axis of the neighborhood of a voxel."""
+    return [
         1 if n == 1 else 2 * max(1, round(reach_mm / mm)) + 1
         for n, mm in zip(output.shape, output.spacing, strict=True)
     ]
-    array = output.array.astype(np.float32)
+
+
+def _classes(
+    values: NDArray, sides: Sequence[int], borders: Sequence[float], ranges: Sequence[float]
+) -> NDArray[np.int64]:
+    from scipy import ndimage
+
+    array = values.astype(np.float32)
     spread = ndimage.maximum_filter(array, sides) - ndimage.minimum_filter(array, sides)
-    return np.digitize(array, values) * (len(ranges) + 1) + np.digitize(spread, ranges)
+    return np.digitize(array, borders) * (len(ranges) + 1) + np.digitize(spread, ranges)

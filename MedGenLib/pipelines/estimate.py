@@ -82,6 +82,11 @@ def plan_run(
     return RunPlan(seconds, estimate.memory_mib, estimate.windows, memory, _sentence(seconds, estimate, device), noise)
 
 
+def looks(manifest: Manifest, uncertain: bool) -> int:
+    """How often a translation is made: without measured intervals its uncertainty takes a second look at each plane."""
+    return 1 + (uncertain and manifest.statistics.intervals is None)
+
+
 def remember(manifest: Manifest, geometry: Geometry, preset: str, device: str, samples: int, seconds: float) -> None:
     """Store the duration of a run on this computer for later plans, with half of the weight for the last run.
 
@@ -108,8 +113,7 @@ def remember_run(result: Result, options: Mapping[str, Any], seconds: float) -> 
     # A short run is used only if the model card has no measurement either.
     long_enough = seconds > SHORT_RUN or not manifest.performance
     if usual and long_enough and done.get("memory") == "normal" and done.get("guidance", 1) == 1:
-        looks = 1 + (options["uncertainty"] and manifest.statistics.intervals is None)
-        tries = max(options.get("samples", looks), len(report.attempts))
+        tries = max(options.get("samples", looks(manifest, options["uncertainty"])), len(report.attempts))
         remember(manifest, result.source.geometry, preset, options["device"], tries, seconds)
 
 

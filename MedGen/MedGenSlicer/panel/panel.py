@@ -204,10 +204,11 @@ class Panel(VTKObservationMixin):
         return problem or (self.sections["card"].problem() if task == self.context.task else "")
 
     def _planSentence(self, node, manifest) -> str:
+        from MedGenLib.pipelines.estimate import looks
+
         parameters = self.context.parameters
-        # Without measured intervals the uncertainty of a translation takes a second look at every plane.
-        looks = 1 + (parameters.spread and manifest.statistics.intervals is None)
-        count = parameters.samples if self.context.task == "generate" else looks
+        isGeneration = self.context.task == "generate"
+        count = parameters.samples if isGeneration else looks(manifest, parameters.spread)
         plan = self.logic.planFor(node, manifest.name, parameters.preset, parameters.device, count)
         noise = _("Noise {noise}").format(noise=plan.noise) if plan.noise else _("No particular scan")
         self.ui.styleSelector.noneDisplay = noise

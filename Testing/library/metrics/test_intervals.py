@@ -13,6 +13,7 @@ from MedGenLib import generate, translate
 from MedGenLib.errors import InputError, PackageError
 from MedGenLib.imaging.volume import LabelMap, Volume
 from MedGenLib.io.samples import sample
+from MedGenLib.metrics import intervals as metrics
 from MedGenLib.metrics.compare import compare
 from MedGenLib.metrics.intervals import borders, calibrate, coverage, errors_of, half_widths, sentence
 from MedGenLib.metrics.uncertainty import error_correlation
@@ -165,6 +166,14 @@ def test_a_model_without_intervals_asks_for_several_samples(tmp_path, monkeypatc
 def test_classes_of_an_mr_follow_its_bright_end():
     found = borders("T1w", 200.0)
     assert found == ((10.0, 40.0, 80.0, 120.0, 160.0), (20.0, 60.0)) and borders("CT", 200.0) == borders("CT")
+
+
+def test_slabs_give_the_half_widths_of_the_whole(intervals, monkeypatch):
+    hu = np.random.default_rng(0).normal(0, 200, (70, 12, 10)).astype(np.int16)
+    made = Volume(hu, np.diag([0.7, 2.0, 2.0, 1.0]), "CT", "HU")
+    slab_wise = half_widths(made, intervals).array
+    monkeypatch.setattr(metrics, "SLAB", 100)
+    assert np.array_equal(slab_wise, half_widths(made, intervals).array)
 
 
 def test_a_package_with_wrong_intervals_is_refused(package, intervals):
