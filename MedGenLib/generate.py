@@ -146,8 +146,18 @@ def generate(
         report.parameters["contrast"] = contrasts
     report.timings = timings.seconds
     report.peak_memory_mib = round(devices.peak_memory_mib(), 1)
-    uncertainty = spread(volumes) if options["uncertainty"] and samples > 1 else None
-    return Result(volumes, report, labels, half_widths(volumes[0], intervals) if intervals else uncertainty)
+    uncertain = _uncertainty(volumes, labels, intervals, manifest) if options["uncertainty"] else None
+    return Result(volumes, report, labels, uncertain)
+
+
+def _uncertainty(volumes: list[Volume], labels: LabelMap, intervals: Intervals | None, manifest: Manifest) -> Volume:
+    """Standard deviation of several samples, or half-widths of one; 0 where nothing was generated."""
+    if intervals is None:
+        return spread(volumes)
+    found = half_widths(volumes[0], intervals)
+    if manifest.settings.outside == "background":
+        found.array[labels.array == 0] = 0
+    return found
 
 
 def _intervals(manifest: Manifest, samples: int) -> Intervals | None:
