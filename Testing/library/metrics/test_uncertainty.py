@@ -248,11 +248,6 @@ class TestTranslate:
 
 
 class TestGenerate:
-    def test_one_sample_has_no_uncertainty(self):
-        mask = LabelMap(np.ones((8, 8, 8), np.uint8), AFFINE)
-        with pytest.raises(InputError, match="at least 2"):
-            generate(mask, "mr-hippocampus", uncertainty=True)
-
     def test_gives_the_standard_deviation_of_its_samples(self):
         grid = np.indices((32, 40, 32)) - np.reshape([15.5, 19.5, 15.5], (3, 1, 1, 1))
         radius = np.sqrt((grid**2).sum(0))
