@@ -1,6 +1,6 @@
 """CT <-> MR translation.
 
-image -> head mask -> LPS grid -> slices in up to three planes -> weighted mean -> input's grid
+image -> head mask -> LPS grid -> slices in up to three planes -> fused planes -> input's grid
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ def translate(
     Notes
     -----
     A model of series (`medgen train --recipe sequence`) gives its frames as volumes, of which the first is the image.
-    Translation is deterministic; the seed is only recorded. The preset "draft" uses one plane, "normal" up to three,
-    "best" also averages mirrored passes. The small memory plan processes a quarter of the slices at once with the same
-    result up to rounding.
+    Translation is deterministic; the seed is only recorded. The preset "normal" uses up to three planes, of heads with
+    slices up to 2 mm apart (3 mm: "draft", which for other parts uses one plane); "best" uses every slice and averages
+    mirrored passes. A slab of a few centimeters is translated in its widest plane only. The small memory plan processes
+    a quarter of the slices at once with the same result up to rounding.
     The uncertainty is the half-width of an interval that was measured on people kept out of the training; for models
     without one it is the deviation of the views, of which the error is several times as large.
 

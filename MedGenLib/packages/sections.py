@@ -11,6 +11,9 @@ from MedGenLib.packages.typed import joined, setting, shown
 
 # SamplerSpec and presets
 
+SAME_PLACE = 0.05
+"""Share of a slice by which rounded spacings may differ."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
@@ -36,10 +39,18 @@ class FlowPreset(StepsPreset):
 
 @dataclass(frozen=True, kw_only=True)
 class SlicePreset(Preset):
-    """Number of planes in which slices are translated, and whether mirrored slices are averaged too."""
+    """Number of planes in which slices are translated, and whether mirrored slices are averaged too.
+
+    With several planes, translated slices are up to `gap_mm` apart and those between interpolated; 0 is every slice.
+    """
 
     planes: int = setting(3, low=1, high=3)
     mirror: bool = False
+    gap_mm: float = setting(0.0, low=0, high=5)
+
+    def step(self, spacing: float) -> int:
+        """Every how many slices one is translated, for their distance in mm."""
+        return max(1, int(self.gap_mm / spacing + SAME_PLACE))
 
 
 PresetName = Literal["draft", "normal", "best"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from MedGenLib import devices, user_folders
 from MedGenLib.errors import InputError, PackageError
@@ -45,7 +48,7 @@ def forget() -> None:
 def _load(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
     spec = manifest.networks[role]
     try:
-        with torch.device("meta"):  # the weights exist once
+        with torch.device("meta"), _WithoutRandomWeights():  # the weights exist once
             net = build(spec.network, dict(spec.arguments))
         weights = load_weights(manifest, role)
         single = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
@@ -63,6 +66,16 @@ def _load(manifest: Manifest, role: str, device: torch.device) -> nn.Module:
     if any(p.ndim == 5 for p in net.parameters()):
         layout = torch.channels_last_3d
     return net.to(memory_format=layout)
+
+
+class _WithoutRandomWeights(TorchFunctionMode):
+    """Skips the first values of new parameters: on the device "meta", random ones load the compiler of torch."""
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def precision(device: torch.device, bfloat16: bool) -> AbstractContextManager:

@@ -15,7 +15,8 @@ better skull, but limbs and trunk, which have no streaks, 2 % more error (`Testi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,21 @@ SIGMA = 1.5
 """Standard deviation of the filter, in slices."""
 SLAB = 16
 """Rows that are filtered at once, to save memory."""
+
+
+def fill_gaps(values: NDArray, axis: int, slices: Sequence[int]) -> None:
+    """Interpolate the slices between those that were translated, in place.
+
+    Parameters
+    ----------
+    values: (i, j, k).
+    slices: ascending indices of the translated slices across ``axis``; beyond them, nothing changes.
+    """
+    along = np.moveaxis(values, axis, 0)
+    for low, high in pairwise(slices):
+        for index in range(low + 1, high):
+            share = np.float32((index - low) / (high - low))
+            along[index] = (1 - share) * along[low] + share * along[high]
 
 
 def fused(planes: Mapping[int, NDArray], weights: Mapping[int, NDArray]) -> NDArray[np.float32]:

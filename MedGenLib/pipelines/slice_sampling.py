@@ -6,7 +6,7 @@ The variation between the views of a voxel (planes, and mirrored or shifted slic
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,17 +23,18 @@ from MedGenLib.imaging.body import head_from_image
 from MedGenLib.imaging.normalization import HeadMR, bright_end, slice_codec
 from MedGenLib.imaging.orientation import Reorientation
 from MedGenLib.imaging.resampling import resample, resample_to
-from MedGenLib.imaging.volume import Volume, whole_numbers
+from MedGenLib.imaging.volume import Volume, occupied, whole_numbers
 from MedGenLib.packages.manifest import Manifest
 from MedGenLib.packages.sections import SlicePreset
 from MedGenLib.pipelines.loading import bfloat16_pays, network, precision
-from MedGenLib.pipelines.plane_fusion import fused, total_weight, weighted_mean
-from MedGenLib.pipelines.working_grid import slice_spacing, usable_axes
+from MedGenLib.pipelines.plane_fusion import fill_gaps, fused, total_weight, weighted_mean
+from MedGenLib.pipelines.working_grid import slice_axes, slice_spacing
 from MedGenLib.progress import ProgressCallback, Stage
 
 SLICE_AXIS = {2: 0, 1: 1, 0: 2}
 """Axis of the LPS grid normal to the slices -> plane index (axial, coronal, sagittal)."""
 MARGIN = 12
+"""Voxels around the head that the network sees; the fusion reads fewer slices than this on either side."""
 PIXELS_PER_BATCH = 8 * 192 * 192
 BYTES_PER_VOXEL = 40
 SPREAD_BYTES_PER_VOXEL = 20
@@ -77,7 +78,7 @@ class SliceRun:
     source: np.ndarray
     head: np.ndarray
     axes: tuple[int, ...]
-    mirror: bool
+    preset: SlicePreset
     reference: float
     bfloat16: bool
     memory: str
@@ -103,7 +104,7 @@ class SliceRun:
         InputError: an image without a head.
         MemoryPlanError: insufficient memory.
         """
-        axes = usable_axes(volume)
+        axes = slice_axes(volume, manifest)
         spacing = list(slice_spacing(volume, manifest.spacing))
         memory = _fitting_plan(volume, spacing, memory, uncertain)
         grid = resample(volume, spacing)
@@ -132,7 +133,7 @@ class SliceRun:
             source,
             inside,
             axes,
-            preset.mirror,
+            preset,
             reference,
             bfloat16_pays(device),
             memory,
@@ -152,7 +153,8 @@ class SliceRun:
         planes = ("axial", "coronal", "sagittal")
         return {
             "planes": [planes[SLICE_AXIS[axis]] for axis in self.axes],
-            "mirrored_passes": self.mirror,
+            "mirrored_passes": self.preset.mirror,
+            "every_nth_slice": [self._step(axis) for axis in self.axes],
             "uncertainty": self.uncertain,
             "working_spacing_mm": [round(s, 4) for s in self.grid.spacing],
             "working_shape": list(self.grid.shape),
@@ -166,25 +168,27 @@ class SliceRun:
         """Translate all slices. The translation is deterministic; the seed is ignored."""
         source, head = self.source[self._box], self.head[self._box]
         areas = {axis: _areas(head, axis) for axis in self.axes}
+        chosen = {axis: _every(areas[axis], self._step(axis)) for axis in self.axes}
         batches = [
             batch
             for axis in self.axes
-            for batch in _batches(areas[axis], head.shape, axis, self.net.stride, batch_pixels(self.memory))
+            for batch in _batches(chosen[axis], head, axis, self.net.stride, batch_pixels(self.memory))
         ]
-        passes = sum(self._passes(axis) for axis, _ in batches)
-        stage = Stage("translating slices", passes, progress)
+        stage = Stage("translating slices", sum(self._passes(batch.axis) for batch in batches), progress)
         planes = {axis: np.zeros(source.shape, np.float32) for axis in self.axes}
         # Squared, as slices at the edge of the head are tangential to the bone and unreliable.
         weights = {axis: np.where(area > 0, (area / area.max()) ** 2 + 1e-3, 0) for axis, area in areas.items()}
         spread = RunningSpread(source.shape) if self.uncertain else None
-        for axis, indices in batches:
-            views = self._views(source, axis, indices, stage)
-            images = (views[0] + views[1]) / 2 if self._is_mirrored(axis) else views[0]
-            for number, (index, image) in enumerate(zip(indices, images, strict=True)):
-                position = tuple(index if a == axis else slice(None) for a in range(3))
-                planes[axis][position] = image
+        for batch in batches:
+            views = self._views(source, batch, stage)
+            images = (views[0] + views[1]) / 2 if self._is_mirrored(batch.axis) else views[0]
+            for number, (index, image) in enumerate(zip(batch.indices, images, strict=True)):
+                position = batch.position(index)
+                planes[batch.axis][position] = image
                 for view in views if spread else ():
-                    spread.add(position, self._in_units(view[number]), weights[axis][index])
+                    spread.add(position, self._in_units(view[number]), weights[batch.axis][index])
+        for axis, indices in chosen.items():
+            fill_gaps(planes[axis], axis, indices)
         combined = fused if self.manifest.needs_head else weighted_mean
         known = total_weight(weights, source.shape) > 0
         return Translation(combined(planes, weights), known & head, spread)
@@ -204,28 +208,33 @@ class SliceRun:
             return None
         return self._place(np.where(made.known, made.spread.deviation(), 0.0), 0.0)
 
+    def _step(self, axis: int) -> int:
+        """Every how many slices across an axis one is translated: each for an uncertainty, or with one plane."""
+        distance = self.reorientation.axes(self.grid.spacing)[axis]
+        return 1 if self.uncertain or len(self.axes) == 1 else self.preset.step(distance)
+
     def _is_mirrored(self, axis: int) -> bool:
         """Axial and coronal slices have a left-right axis, along their rows; sagittal ones have none."""
-        return self.mirror and axis != 0
+        return self.preset.mirror and axis != 0
 
     def _passes(self, axis: int) -> int:
         return 2 if self.uncertain or self._is_mirrored(axis) else 1
 
-    def _views(self, source: np.ndarray, axis: int, indices: list[int], stage: Stage) -> list[np.ndarray]:
-        """Slices across ``axis`` -> network values of one or two views.
+    def _views(self, source: np.ndarray, batch: Batch, stage: Stage) -> list[np.ndarray]:
+        """Network values of one or two views of a batch.
 
         Each view is (n, rows, columns). The second one is mirrored, or shifted in sagittal slices.
         """
-        slices = np.stack([source.take(i, axis=axis) for i in indices])
-        views = [self._evaluate(slices, axis)]
+        slices = np.moveaxis(source, batch.axis, 0)[(slice(None), *batch.window)][batch.indices]
+        views = [self._evaluate(slices, batch.axis)]
         stage.advance()
-        if self._passes(axis) > 1:
-            if axis != 0:
-                second = self._evaluate(slices[:, ::-1], axis)[:, ::-1]
+        if self._passes(batch.axis) > 1:
+            if batch.axis != 0:
+                second = self._evaluate(slices[:, ::-1], batch.axis)[:, ::-1]
             else:
                 rows, columns = SHIFT
                 moved = np.pad(slices, ((0, 0), (rows, 0), (columns, 0)), "edge")
-                second = self._evaluate(moved, axis)[:, rows:, columns:]
+                second = self._evaluate(moved, batch.axis)[:, rows:, columns:]
             views.append(second)
             stage.advance()
         return views
@@ -300,15 +309,43 @@ def _areas(head: np.ndarray, axis: int) -> np.ndarray:
     return head.sum(axis=tuple(a for a in range(3) if a != axis)).astype(np.float32)
 
 
-def _batches(
-    area: np.ndarray, shape: tuple[int, ...], axis: int, stride: int, most: int
-) -> Iterator[tuple[int, list[int]]]:
-    """Slices that contain part of the head, in batches with a maximum number of pixels."""
-    pixels = np.prod([-(-n // stride) * stride for a, n in enumerate(shape) if a != axis])
+def _every(area: np.ndarray, step: int) -> list[int]:
+    """Every so many of the slices that contain part of the head, with the first and the last."""
+    filled = np.flatnonzero(area)
+    return sorted({*range(filled[0], filled[-1], step), filled[-1]}) if step > 1 else filled.tolist()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Slices across ``axis``, and the rows and columns that the network sees of them."""
+
+    axis: int
+    indices: list[int]
+    window: tuple[slice, slice]
+
+    def position(self, index: int) -> tuple[int | slice, ...]:
+        """Index of the window of a slice in the volume."""
+        inside = iter(self.window)
+        return tuple(index if axis == self.axis else next(inside) for axis in range(3))
+
+
+def _batches(indices: Sequence[int], head: np.ndarray, axis: int, stride: int, most: int) -> Iterator[Batch]:
+    """Slices in batches with a maximum number of pixels, each with the window of the head around it.
+
+    Windows begin at multiples of the stride, as the result depends on the place of a pixel within it.
+    """
+    pixels = np.prod([-(-n // stride) * stride for a, n in enumerate(head.shape) if a != axis])
     size = max(1, int(most // pixels))
-    filled = np.flatnonzero(area).tolist()
-    for first in range(0, len(filled), size):
-        yield axis, filled[first : first + size]
+    along = np.moveaxis(head, axis, 0)
+    for first in range(0, len(indices), size):
+        part = list(indices[first : first + size])
+        # The fusion reads neighboring slices too, in which the head may be wider.
+        near = along[max(0, part[0] - MARGIN) : part[-1] + MARGIN + 1].any(0)
+        window = tuple(
+            slice(max(0, start - MARGIN) // stride * stride, min(n, -(-(stop + MARGIN) // stride) * stride))
+            for (start, stop), n in zip(occupied(near), near.shape, strict=True)
+        )
+        yield Batch(axis, part, window)
 
 
 def pad(x: Tensor, stride: int) -> tuple[Tensor, tuple[slice, slice]]:

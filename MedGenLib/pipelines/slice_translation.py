@@ -1,16 +1,17 @@
 """The pipeline of packages that translate images slice by slice.
 
-image -> head mask -> LPS grid -> slices in up to three planes -> weighted mean -> grid of the image
+image -> head mask -> LPS grid -> slices in up to three planes -> fused planes -> grid of the image
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from MedGenLib.pipelines.base import Estimate, Pipeline, SamplingOptions, pipeline
 from MedGenLib.pipelines.measured import IDLE_MIB, card_runs, computes_in_bfloat16
-from MedGenLib.pipelines.working_grid import slice_spacing, usable_axes
+from MedGenLib.pipelines.working_grid import slice_axes, slice_spacing
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +41,9 @@ class SliceTranslation(Pipeline):
 
     def estimate(self, geometry: Geometry, preset: str, device: str = "cpu", free_mib: float | None = None) -> Estimate:
         """Estimate for the whole grid of an image."""
-        voxels = math.prod(geometry.with_spacing(slice_spacing(geometry, self.manifest.spacing)).shape)
-        cost = float(voxels * self._passes(preset, len(usable_axes(geometry))))
+        spacing = slice_spacing(geometry, self.manifest.spacing)
+        voxels = math.prod(geometry.with_spacing(spacing).shape)
+        cost = voxels * self._passes(preset, [spacing[axis] for axis in slice_axes(geometry, self.manifest)])
         batch, rest = self._memory(voxels)
         batch *= 0.5 if computes_in_bfloat16(device) else 1.0
         small = free_mib is not None and IDLE_MIB + batch + rest > 0.9 * free_mib
@@ -49,13 +51,14 @@ class SliceTranslation(Pipeline):
 
     def measured_cost(self, run: Performance) -> float:
         """Cost of a run in all planes of its preset."""
-        return math.prod(run.size) * self._passes(run.preset, 3)
+        return math.prod(run.size) * self._passes(run.preset, [self.manifest.spacing.native] * 3)
 
-    def _passes(self, preset: str, axes: int) -> int:
-        """Number of translations per voxel; sagittal slices are not mirrored."""
+    def _passes(self, preset: str, spacing: Sequence[float]) -> float:
+        """Number of translations per voxel, for the distances of the slices; sagittal ones are not mirrored."""
         chosen = self.manifest.preset(preset)
-        planes = min(axes, chosen.planes)
-        return planes + (min(planes, 2) if chosen.mirror else 0)
+        planes = spacing[: chosen.planes]
+        once = sum(1 / chosen.step(distance) if len(planes) > 1 else 1.0 for distance in planes)
+        return once * (1 + (min(len(planes), 2) / len(planes) if chosen.mirror else 0))
 
     def _memory(self, voxels: int) -> tuple[float, float]:
         """MiB of the network and of the rest, above an idle process."""

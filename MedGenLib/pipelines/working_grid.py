@@ -50,6 +50,17 @@ def usable_axes(image: Volume | LabelMap | Geometry) -> tuple[int, ...]:
     return (thick[0],) if len(thick) == 1 else (0, 1, 2)
 
 
+def slice_axes(image: Volume | Geometry, manifest: Manifest) -> tuple[int, ...]:
+    """The usable axes whose slices are as wide as a model knows them: narrow strips of a slab show it too little.
+
+    Where none is, the axis of the widest slices. Raises InputError as `usable_axes`.
+    """
+    axes, sides = usable_axes(image), image.field_of_view
+    width = {axis: min(mm for other, mm in enumerate(sides) if other != axis) for axis in axes}
+    least = sorted(manifest.field_of_view.min)[1]
+    return tuple(axis for axis in axes if width[axis] >= least) or (max(axes, key=width.__getitem__),)
+
+
 def slice_spacing(image: Volume | LabelMap | Geometry, limits: SpacingRange) -> tuple[float, float, float]:
     """Spacing in mm of the grid for translation: the model's own if the image's is out of range.
 

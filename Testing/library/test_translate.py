@@ -13,6 +13,8 @@ from MedGenLib.imaging.resampling import resample
 from MedGenLib.imaging.volume import Volume, crop
 from MedGenLib.io.files import read_volume, write_volume
 from MedGenLib.io.samples import sample
+from MedGenLib.metrics.image import dice
+from MedGenLib.pipelines import slice_sampling
 
 FAST = {"device": "cpu", "accept_license": True, "preset": "draft"}
 
@@ -32,6 +34,12 @@ def slab(head) -> Volume:
     """Twelve axial slices through the ventricles."""
     middle = head.shape[2] // 2
     return crop(head, (0, 0, middle), (*head.shape[:2], middle + 12))
+
+
+@pytest.fixture(scope="module")
+def block(head) -> Volume:
+    """110 mm of the head from the skull base up, wide enough for all planes."""
+    return crop(head, (0, 0, 60), (*head.shape[:2], 170))
 
 
 def placed(volume: Volume, spacing: tuple[float, float, float], flip: bool = False) -> Volume:
@@ -98,13 +106,36 @@ def test_a_single_slice_is_translated_in_its_plane(head, axis):
 
 
 @pytest.mark.slow
-def test_presets_choose_planes_and_mirrored_passes(slab):
-    thin = crop(slab, (0, 0, 0), (*slab.shape[:2], 4))
-    draft, normal, best = (
-        translate(thin, "CT", **{**FAST, "preset": p}).report.parameters for p in ("draft", "normal", "best")
-    )
-    assert len(draft["planes"]) == 1 and len(normal["planes"]) == 3
-    assert best["mirrored_passes"] and not normal["mirrored_passes"]
+def test_presets_choose_the_slices_and_mirrored_passes(block):
+    draft, normal, best = (translate(block, "CT", **{**FAST, "preset": p}) for p in ("draft", "normal", "best"))
+    found = [result.report.parameters for result in (draft, normal, best)]
+    assert [len(parameters["planes"]) for parameters in found] == [3, 3, 3]
+    assert [parameters["every_nth_slice"] for parameters in found] == [[3] * 3, [2] * 3, [1] * 3]
+    assert [parameters["mirrored_passes"] for parameters in found] == [False, False, True]
+    hu = [result.volume.array.astype(float) for result in (draft, normal, best)]
+    for array in hu[:2]:  # interpolated slices show the same head
+        assert np.abs(array - hu[2])[hu[2] > -500].mean() < 40
+        assert dice(array > 250, hu[2] > 250) > 0.93
+
+
+@pytest.mark.slow
+def test_the_window_of_the_head_changes_no_value(block, monkeypatch):
+    """The network sees each slice around its own part of the head; whole slices give the same image."""
+    cut = translate(block, "CT", **FAST)
+    monkeypatch.setattr(slice_sampling, "MARGIN", 1000)
+    whole = translate(block, "CT", **FAST)
+    assert np.abs(cut.volume.array.astype(int) - whole.volume.array).max() <= 2
+
+
+@pytest.mark.parametrize("preset", ["draft", "normal"])
+def test_a_slab_is_translated_in_its_wide_plane_with_every_slice(slab, preset):
+    """Strips of two centimeters, which the other planes see, would make the brain fat."""
+    result = translate(slab, "CT", **{**FAST, "preset": preset})
+    assert result.report.parameters["planes"] == ["axial"]
+    assert result.report.parameters["every_nth_slice"] == [1]
+    inside = ndimage.binary_fill_holes(slab.array[..., 6] > 40)
+    brain = ndimage.binary_erosion(inside, iterations=25)
+    assert all(25 < np.median(part[brain]) < 45 for part in np.moveaxis(result.volume.array, 2, 0))
 
 
 def test_thick_slices_keep_to_their_plane_and_are_not_resampled(slab):

@@ -54,8 +54,8 @@ def test_presets_samples_and_size_scale_the_time():
     assert plan_run(model, grid(96), "draft").seconds == pytest.approx(normal * few / usual)
     assert plan_run(model, grid(96), samples=3).seconds == pytest.approx(3 * normal)
     head = find("head-mr-to-ct")
-    one, three, mirrored = (plan_run(head, grid(200, 1.0), p).seconds for p in ("draft", "normal", "best"))
-    assert three == pytest.approx(3 * one) and mirrored == pytest.approx(5 * one)
+    third, half, mirrored = (plan_run(head, grid(200, 1.0), p).seconds for p in ("draft", "normal", "best"))
+    assert half == pytest.approx(1.5 * third) and mirrored == pytest.approx(5 * third)
 
 
 def test_more_steps_than_the_presets_announce_more_time():

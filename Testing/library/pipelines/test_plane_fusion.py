@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from MedGenLib.pipelines.plane_fusion import fused
+from MedGenLib.pipelines.plane_fusion import fill_gaps, fused
 
 SHAPE = (40, 44, 36)
 WEIGHTS = {axis: np.ones(n) for axis, n in enumerate(SHAPE)}
@@ -47,3 +47,15 @@ def test_slices_that_were_not_translated_have_no_effect(anatomy):
 def test_one_plane_is_kept(anatomy):
     plane = with_jumps(anatomy, 2)
     assert np.allclose(fused({2: plane}, {2: np.linspace(0.1, 1, SHAPE[2])}), plane, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_gaps_are_interpolated_and_nothing_else_changes(axis):
+    ramp = np.indices(SHAPE, dtype=np.float32)[axis]
+    translated = [3, 5, 8, 9, 20]
+    values = np.full(SHAPE, -7, np.float32)
+    along, expected = np.moveaxis(values, axis, 0), np.moveaxis(ramp, axis, 0)
+    along[translated] = expected[translated]
+    fill_gaps(values, axis, translated)
+    assert np.allclose(along[3:21], expected[3:21], atol=1e-5)
+    assert (along[:3] == -7).all() and (along[21:] == -7).all()
