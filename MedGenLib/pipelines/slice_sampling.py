@@ -332,8 +332,10 @@ class Batch:
 def _batches(indices: Sequence[int], head: np.ndarray, axis: int, stride: int, most: int) -> Iterator[Batch]:
     """Slices in batches with a maximum number of pixels, each with the window of the head around it.
 
-    Windows begin at multiples of the stride, as the result depends on the place of a pixel within it.
+    Windows begin at multiples of the stride, as the result depends on the place of a pixel within it. They have few
+    sizes, because freed memory of one size does not serve another well.
     """
+    grain = 2 * stride
     pixels = np.prod([-(-n // stride) * stride for a, n in enumerate(head.shape) if a != axis])
     size = max(1, int(most // pixels))
     along = np.moveaxis(head, axis, 0)
@@ -342,7 +344,7 @@ def _batches(indices: Sequence[int], head: np.ndarray, axis: int, stride: int, m
         # The fusion reads neighboring slices too, in which the head may be wider.
         near = along[max(0, part[0] - MARGIN) : part[-1] + MARGIN + 1].any(0)
         window = tuple(
-            slice(max(0, start - MARGIN) // stride * stride, min(n, -(-(stop + MARGIN) // stride) * stride))
+            slice(max(0, start - MARGIN) // grain * grain, min(n, -(-(stop + MARGIN) // grain) * grain))
             for (start, stop), n in zip(occupied(near), near.shape, strict=True)
         )
         yield Batch(axis, part, window)

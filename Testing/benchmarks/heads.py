@@ -175,7 +175,7 @@ def main() -> None:
         keys = list(rows["all"])
         print(f"\n### {model}, {len(pairs)} slices of {len(held)} subjects\n")
         print(table(["slices", *keys], [[n, *r.values()] for n, r in rows.items()]), flush=True)
-    for preset in ("normal", "best"):
+    for preset in ("draft", "normal", "best"):
         everything[f"skull, {preset}"] = figures = skull(models[0], preset)
         print(f"\n### skull of Seg3D, preset {preset}\n")
         print(table(["metric", "value"], [list(i) for i in figures.items()]), flush=True)
