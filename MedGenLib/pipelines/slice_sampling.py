@@ -311,8 +311,8 @@ def _areas(head: np.ndarray, axis: int) -> np.ndarray:
 
 def _every(area: np.ndarray, step: int) -> list[int]:
     """Every so many of the slices that contain part of the head, with the first and the last."""
-    filled = np.flatnonzero(area)
-    return sorted({*range(filled[0], filled[-1], step), filled[-1]}) if step > 1 else filled.tolist()
+    filled = np.flatnonzero(area).tolist()
+    return list(dict.fromkeys([*filled[::step], filled[-1]]))
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,9 @@ class Alignment(Regression):
             made = self._volume(networks["translator"], shown, images.axes)
             box = wider(box_of(known), round(NEAR_MM / min(images.spacing)), known.shape)
             found = align(made[box], target[box], known[box], images.spacing)
+            target[box] = found.target
+            np.save(partial / f"{case[0]}.npy", target.astype(np.float16))
             figures[case[0]] = {"moved_mm": round(found.moved_mm, 2), "least_jacobian": round(found.squeezed, 3)}
-            if found.moved_mm >= min(images.spacing):  # a pair that lies well is left as it is
-                target[box] = found.target
-                np.save(partial / f"{case[0]}.npy", target.astype(np.float16))
         (partial / FIGURES).write_text(json.dumps(figures, indent=2), encoding="utf-8")
         partial.rename(self.folder)
         return self.folder
